@@ -1,0 +1,97 @@
+{{/* The ServiceAccount of a webhook's pods and what it may do */}}
+{{- define "podshaper.access" -}}
+{{- $labels := include "podshaper.labels" (list . "webhook") -}}
+{{- $namespaced := dig "rules" "namespaced" list .own -}}
+{{- $cluster := dig "rules" "cluster" list .own -}}
+{{- if eq .values.tls.mode "selfManaged" -}}
+{{- $namespaced = concat $namespaced (include "podshaper.access.secret" . | fromYamlArray) -}}
+{{- $cluster = concat $cluster (include "podshaper.access.configuration" . | fromYamlArray) -}}
+{{- end -}}
+{{- if .values.metrics.auth -}}
+{{- $cluster = concat $cluster (include "podshaper.access.reviews" . | fromYamlArray) -}}
+{{- end -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ .fullname }}
+  namespace: {{ .root.Release.Namespace }}
+  labels: {{- $labels | nindent 4 }}
+automountServiceAccountToken: false
+{{- with $namespaced }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: {{ $.fullname }}
+  namespace: {{ $.root.Release.Namespace }}
+  labels: {{- $labels | nindent 4 }}
+rules: {{- toYaml . | nindent 0 }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: {{ $.fullname }}
+  namespace: {{ $.root.Release.Namespace }}
+  labels: {{- $labels | nindent 4 }}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: {{ $.fullname }}}
+subjects:
+- {kind: ServiceAccount, name: {{ $.fullname }}, namespace: {{ $.root.Release.Namespace }}}
+{{- end }}
+{{- with $cluster }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata:
+  name: {{ $.fullname }}
+  labels: {{- $labels | nindent 4 }}
+rules: {{- toYaml . | nindent 0 }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata:
+  name: {{ $.fullname }}
+  labels: {{- $labels | nindent 4 }}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {{ $.fullname }}}
+subjects:
+- {kind: ServiceAccount, name: {{ $.fullname }}, namespace: {{ $.root.Release.Namespace }}}
+{{- end }}
+{{- if .values.metrics.auth }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata:
+  name: {{ .fullname }}-metrics-reader
+  labels: {{- $labels | nindent 4 }}
+rules:
+- nonResourceURLs: [/metrics]
+  verbs: [get]
+{{- end }}
+{{- end -}}
+
+{{- define "podshaper.access.secret" -}}
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: [{{ include "podshaper.tlsSecret" . }}]
+  verbs: [get, list, watch, update, patch]
+{{- end -}}
+
+{{/*
+A webhook that writes its own caBundle may write the rest of its configuration too, such as its rules: whoever takes over
+its pod could have any object of the cluster shown to it. RBAC can't say "this field only", and admission policies don't
+see webhook configurations. Where that is too much, choose another tls.mode.
+*/}}
+{{- define "podshaper.access.configuration" -}}
+- apiGroups: [admissionregistration.k8s.io]
+  resources: [mutatingwebhookconfigurations]
+  resourceNames: [{{ .fullname }}]
+  verbs: [get, list, watch, patch]
+{{- end -}}
+
+{{- define "podshaper.access.reviews" -}}
+- apiGroups: [authentication.k8s.io]
+  resources: [tokenreviews]
+  verbs: [create]
+- apiGroups: [authorization.k8s.io]
+  resources: [subjectaccessreviews]
+  verbs: [create]
+{{- end -}}

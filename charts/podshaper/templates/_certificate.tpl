@@ -1,0 +1,83 @@
+{{/* The serving certificate, by tls.mode; an existing Secret needs nothing here */}}
+{{- define "podshaper.certificate" -}}
+{{- $mode := .values.tls.mode -}}
+{{- if eq $mode "selfManaged" -}}
+{{- include "podshaper.certificate.selfManaged" . -}}
+{{- else if eq $mode "certManager" -}}
+{{- include "podshaper.certificate.certManager" . -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+Empty: the webhook fills it in. That it exists spares the webhook the right to create Secrets, which RBAC can't limit to
+a name. It has no `data` at all here, nor has the webhook's configuration a caBundle, so that whatever merges leaves alone
+what the webhook wrote: helm upgrade and rollback (three-way merge), server-side apply, Argo CD, Flux. What replaces
+instead of merging (`helm upgrade --force`, Argo CD's Replace=true) empties both; the webhook writes them again at once,
+but until then calls fail.
+*/}}
+{{- define "podshaper.certificate.selfManaged" -}}
+apiVersion: v1
+kind: Secret
+metadata:
+  name: {{ include "podshaper.tlsSecret" . }}
+  namespace: {{ .root.Release.Namespace }}
+  labels: {{- include "podshaper.labels" (list . "webhook") | nindent 4 }}
+type: Opaque
+{{- end -}}
+
+{{/*
+Without an issuer of the user's, a CA signs the certificate, so that a renewal doesn't change what the API server must
+trust. The CA is renewed with its key, so that the old and the new one verify the same certificates.
+*/}}
+{{- define "podshaper.certificate.certManager" -}}
+{{- $labels := include "podshaper.labels" (list . "webhook") -}}
+{{- $issuer := .values.tls.certManager.issuerRef -}}
+{{- if not $issuer.name -}}
+{{- $issuer = dict "name" (print .fullname "-ca") -}}
+apiVersion: cert-manager.io/v1
+kind: Issuer
+metadata:
+  name: {{ .fullname }}-self-signed
+  namespace: {{ .root.Release.Namespace }}
+  labels: {{- $labels | nindent 4 }}
+spec:
+  selfSigned: {}
+---
+apiVersion: cert-manager.io/v1
+kind: Certificate
+metadata:
+  name: {{ .fullname }}-ca
+  namespace: {{ .root.Release.Namespace }}
+  labels: {{- $labels | nindent 4 }}
+spec:
+  secretName: {{ .fullname }}-ca
+  isCA: true
+  commonName: {{ .fullname | trunc 61 }}-ca
+  duration: 87600h
+  privateKey: {algorithm: ECDSA, size: 256, rotationPolicy: Never}
+  issuerRef: {name: {{ .fullname }}-self-signed}
+---
+apiVersion: cert-manager.io/v1
+kind: Issuer
+metadata:
+  name: {{ .fullname }}-ca
+  namespace: {{ .root.Release.Namespace }}
+  labels: {{- $labels | nindent 4 }}
+spec:
+  ca: {secretName: {{ .fullname }}-ca}
+---
+{{ end -}}
+apiVersion: cert-manager.io/v1
+kind: Certificate
+metadata:
+  name: {{ .fullname }}
+  namespace: {{ .root.Release.Namespace }}
+  labels: {{- $labels | nindent 4 }}
+spec:
+  secretName: {{ include "podshaper.tlsSecret" . }}
+  dnsNames: [{{ include "podshaper.serverName" . }}]
+  usages: [digital signature, server auth]
+  duration: {{ .values.tls.certManager.duration }}
+  privateKey: {algorithm: ECDSA, size: 256, rotationPolicy: Always}
+  issuerRef: {{- toYaml $issuer | nindent 4 }}
+{{- end -}}

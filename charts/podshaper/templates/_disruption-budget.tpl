@@ -1,0 +1,22 @@
+{{- define "podshaper.disruptionBudget" -}}
+{{- with .values.podDisruptionBudget -}}
+{{- if .enabled -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ $.fullname }}
+  namespace: {{ $.root.Release.Namespace }}
+  labels: {{- include "podshaper.labels" (list $ "webhook") | nindent 4 }}
+spec:
+  {{- if eq (toString .minAvailable) "" }}
+  maxUnavailable: {{ .maxUnavailable }}
+  {{- else }}
+  minAvailable: {{ .minAvailable }}
+  {{- end }}
+  # a pod that isn't ready serves nobody, and must not keep a node from being drained
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels: {{- include "podshaper.selectorLabels" (list $ "webhook") | nindent 6 }}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,109 @@
+{{/*
+`helm test`: has the API server create a pod in a dry run, and checks that it came back changed as the webhook would
+change it. That takes the whole way that a real pod takes: selectors, conditions, Service, certificate, CA bundle.
+The pod goes to a namespace made for the test, because the release's own is excluded, and another may have quotas or
+policies that would refuse it; there alone may the test create pods. Namespace and pod bear the labels that the
+webhook's selectors ask for.
+*/}}
+{{- define "podshaper.selftest" -}}
+{{- $labels := include "podshaper.labels" (list . "selftest") | fromYaml -}}
+{{- $name := print .fullname "-selftest" -}}
+{{- $pod := .own.selftest -}}
+{{- include "podshaper.overlay" (dict "base" $pod "over" (dict "metadata" (dict "labels" (include "podshaper.satisfy" .values.objectSelector | fromYaml)))) -}}
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: {{ $name }}
+  labels: {{- merge (include "podshaper.satisfy" .values.namespaceSelector | fromYaml) $labels | toYaml | nindent 4 }}
+  annotations: {{- include "podshaper.selftest.hook" -2 | nindent 4 }}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ $name }}
+  namespace: {{ .root.Release.Namespace }}
+  labels: {{- toYaml $labels | nindent 4 }}
+  annotations: {{- include "podshaper.selftest.hook" -2 | nindent 4 }}
+automountServiceAccountToken: false
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: {{ $name }}
+  namespace: {{ $name }}
+  labels: {{- toYaml $labels | nindent 4 }}
+  annotations: {{- include "podshaper.selftest.hook" -1 | nindent 4 }}
+rules:
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [create]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: {{ $name }}
+  namespace: {{ $name }}
+  labels: {{- toYaml $labels | nindent 4 }}
+  annotations: {{- include "podshaper.selftest.hook" -1 | nindent 4 }}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: {{ $name }}}
+subjects:
+- {kind: ServiceAccount, name: {{ $name }}, namespace: {{ .root.Release.Namespace }}}
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {{ $name }}
+  namespace: {{ .root.Release.Namespace }}
+  labels: {{- include "podshaper.podLabels" (list . "selftest") | nindent 4 }}
+  annotations:
+    {{- include "podshaper.selftest.hook" 0 | nindent 4 }}
+    helm.sh/hook-output-log-policy: hook-succeeded,hook-failed
+spec:
+  serviceAccountName: {{ $name }}
+  automountServiceAccountToken: true
+  restartPolicy: Never
+  {{- with pick .values "imagePullSecrets" "nodeSelector" "tolerations" }}
+  {{- range $field, $value := . }}
+  {{- with $value }}
+  {{ $field }}: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- end }}
+  {{- end }}
+  securityContext: {{- toYaml .values.podSecurityContext | nindent 4 }}
+  containers:
+  - name: selftest
+    image: {{ include "podshaper.image" . }}
+    imagePullPolicy: {{ .values.image.pullPolicy }}
+    args:
+    - selftest
+    - --namespace={{ $name }}
+    - {{ printf "--pod=%s" (toJson $pod) | quote }}
+    {{- include "podshaper.config.args" . | trim | nindent 4 }}
+    {{- with .own.env }}
+    env: {{- toYaml . | nindent 4 }}
+    {{- end }}
+    securityContext: {{- toYaml .values.securityContext | nindent 6 }}
+    {{- if .own.config }}
+    volumeMounts:
+    {{- include "podshaper.config.mount" . | trim | nindent 4 }}
+  volumes:
+  {{- include "podshaper.config.volume" . | trim | nindent 2 }}
+    {{- end }}
+{{- end -}}
+
+{{- define "podshaper.selftest.hook" -}}
+helm.sh/hook: test
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end -}}
+
+{{/* Labels that a label selector accepts */}}
+{{- define "podshaper.satisfy" -}}
+{{- $labels := deepCopy (.matchLabels | default dict) -}}
+{{- range .matchExpressions -}}
+{{- if has .operator (list "In" "Exists") -}}
+{{- $_ := set $labels .key (first (.values | default (list ""))) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $labels -}}
+{{- end -}}

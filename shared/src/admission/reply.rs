@@ -1,0 +1,135 @@
+//! `AdmissionReview` as it goes out.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+
+use super::{Answer, Decision, Verdict};
+
+/// More than this and the API server's client cuts them short (net/http's header limits; 4 KiB over all warnings).
+const MAX_WARNINGS: usize = 16;
+const MAX_WARNING_CHARS: usize = 240;
+
+/// What was decided, in a word: the label of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Admitted as it is.
+    Unchanged,
+    /// Admitted with a patch.
+    Patched,
+    /// Admitted as it is, for want of a decision.
+    Undecided,
+    /// Refused.
+    Denied,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Reply<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    response: Response<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Response<'a> {
+    uid: &'a str,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Status<'a> {
+    code: u16,
+    reason: &'static str,
+    message: &'a str,
+}
+
+/// The answer that carries `decision` for the request `uid`.
+pub(super) fn write(uid: &str, decision: &Decision) -> Answer {
+    let (outcome, undecided, denied) = match &decision.verdict {
+        Verdict::Admit if decision.patch.is_empty() => (Outcome::Unchanged, None, None),
+        Verdict::Admit => (Outcome::Patched, None, None),
+        Verdict::Undecided(reason) => (Outcome::Undecided, Some(reason), None),
+        Verdict::Deny(reason) => (Outcome::Denied, None, Some(reason)),
+    };
+    let patched = outcome == Outcome::Patched;
+    let reply = Reply {
+        api_version: "admission.k8s.io/v1",
+        kind: "AdmissionReview",
+        response: Response {
+            uid,
+            allowed: denied.is_none(),
+            patch_type: patched.then_some("JSONPatch"),
+            patch: patched.then(|| STANDARD.encode(decision.patch.to_json())),
+            status: denied.map(|message| Status { code: 403, reason: "Forbidden", message }),
+            warnings: undecided.into_iter().chain(&decision.warnings).take(MAX_WARNINGS).map(|w| line(w)).collect(),
+        },
+    };
+    // Strings, numbers and booleans only: this can't fail, and an empty body would be refused like any bad answer.
+    Answer { body: serde_json::to_vec(&reply).unwrap_or_default(), outcome }
+}
+
+/// A warning travels in an HTTP header: one line, no control characters, not too long.
+fn line(warning: &str) -> String {
+    let mut chars = warning.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut line: String = chars.by_ref().take(MAX_WARNING_CHARS).collect();
+    if chars.next().is_some() {
+        line.push('…');
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::patch::{Patch, Pointer};
+
+    fn reply(decision: &Decision) -> (Value, Outcome) {
+        let answer = write("u1", decision);
+        (serde_json::from_str(&String::from_utf8(answer.body).unwrap()).unwrap(), answer.outcome)
+    }
+
+    #[test]
+    fn unchanged() {
+        let (reply, outcome) = reply(&Decision::unchanged());
+        assert_eq!(
+            reply,
+            json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": {"uid": "u1", "allowed": true}})
+        );
+        assert_eq!(outcome, Outcome::Unchanged);
+    }
+
+    #[test]
+    fn patched() {
+        let mut patch = Patch::default();
+        patch.add(&Pointer::root().key("a"), "b");
+        let (reply, outcome) = reply(&Decision::patched(patch).with_warnings(["two\nlines".into()]));
+        assert_eq!(reply["response"]["patchType"], "JSONPatch");
+        let patch = STANDARD.decode(reply["response"]["patch"].as_str().unwrap()).unwrap();
+        assert_eq!(patch, br#"[{"op":"add","path":"/a","value":"b"}]"#);
+        assert_eq!(reply["response"]["warnings"], json!(["two lines"]));
+        assert_eq!(outcome, Outcome::Patched);
+    }
+
+    #[test]
+    fn denied_and_undecided() {
+        let (denied, _) = reply(&Decision::denied("too much"));
+        assert_eq!(denied["response"]["allowed"], false);
+        assert_eq!(denied["response"]["status"], json!({"code": 403, "reason": "Forbidden", "message": "too much"}));
+        let (undecided, _) = reply(&Decision::undecided("why").with_warnings(["x".repeat(300)]));
+        assert_eq!(undecided["response"]["allowed"], true);
+        assert_eq!(undecided["response"]["warnings"][0], "why");
+        assert_eq!(undecided["response"]["warnings"][1].as_str().unwrap().chars().count(), 241);
+    }
+}

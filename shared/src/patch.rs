@@ -1,0 +1,129 @@
+//! RFC 6902 operations, written straight into the JSON text that goes to the API server.
+//!
+//! A patch that doesn't apply makes the API server reject the pod even under `failurePolicy: Ignore`. So there is no
+//! `replace` (it fails where the member is absent; `add` replaces as well, RFC 6902 §4.1) and `remove` is for what a
+//! view has seen. [`crate::pod::PodPatch`] builds on this and knows which parents stand.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// A JSON pointer (RFC 6901).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pointer(String);
+
+impl Pointer {
+    /// The whole document.
+    pub fn root() -> Self {
+        Self::default()
+    }
+
+    /// The member `key` of the object pointed at; `~` and `/` in it are escaped.
+    #[must_use]
+    pub fn key(mut self, key: &str) -> Self {
+        self.0.push('/');
+        for c in key.chars() {
+            match c {
+                '~' => self.0.push_str("~0"),
+                '/' => self.0.push_str("~1"),
+                c => self.0.push(c),
+            }
+        }
+        self
+    }
+
+    /// The item `index` of the array pointed at.
+    #[must_use]
+    pub fn index(mut self, index: usize) -> Self {
+        self.0.push('/');
+        self.0.push_str(&index.to_string());
+        self
+    }
+
+    /// As RFC 6901 spells it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Serialize)]
+struct Operation<'a, V: ?Sized> {
+    op: &'static str,
+    path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a V>,
+}
+
+/// A JSON patch, kept as the text of its operations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Patch {
+    /// The operations, comma separated, without the brackets around them.
+    operations: Vec<u8>,
+}
+
+impl Patch {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty()
+    }
+
+    /// Sets the member at `path`, whose parent must stand.
+    pub fn add<V: Serialize + ?Sized>(&mut self, path: &Pointer, value: &V) {
+        self.push(&Operation { op: "add", path: path.as_str(), value: Some(value) });
+    }
+
+    /// Removes the member at `path`, which must stand.
+    pub fn remove(&mut self, path: &Pointer) {
+        self.push::<()>(&Operation { op: "remove", path: path.as_str(), value: None });
+    }
+
+    fn push<V: Serialize + ?Sized>(&mut self, operation: &Operation<'_, V>) {
+        let before = self.operations.len();
+        if before > 0 {
+            self.operations.push(b',');
+        }
+        // Only a map with keys that aren't strings can fail here, and then nothing half-written may stay.
+        if serde_json::to_writer(&mut self.operations, operation).is_err() {
+            debug_assert!(false, "an operation that isn't JSON");
+            self.operations.truncate(before);
+        }
+    }
+
+    /// The patch as a JSON array.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut json = Vec::with_capacity(self.operations.len() + 2);
+        json.push(b'[');
+        json.extend_from_slice(&self.operations);
+        json.push(b']');
+        json
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pointers_escape() {
+        let pointer = Pointer::root().key("metadata").key("a/b~c").index(3);
+        assert_eq!(pointer.as_str(), "/metadata/a~1b~0c/3");
+    }
+
+    #[test]
+    fn operations_are_joined() {
+        let mut patch = Patch::default();
+        assert_eq!(patch.to_json(), b"[]");
+        patch.add(&Pointer::root().key("a"), &1);
+        patch.remove(&Pointer::root().key("b"));
+        assert_eq!(
+            String::from_utf8(patch.to_json()).unwrap(),
+            r#"[{"op":"add","path":"/a","value":1},{"op":"remove","path":"/b"}]"#
+        );
+    }
+}

@@ -1,0 +1,99 @@
+//! Addresses as the originals' flags spell them: `:9443`, `0.0.0.0:9443`, `[::1]:9443`; `0` for none.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use tokio::net::{TcpListener, TcpSocket};
+
+/// Pending connections that the kernel holds for us: a burst of handshakes must not see a refusal.
+const BACKLOG: u32 = 1024;
+
+/// Where a server listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// Nowhere: the server is off.
+    Off,
+    /// Every address of the host, IPv6 and IPv4.
+    AnyAddress(u16),
+    /// One address.
+    Address(SocketAddr),
+}
+
+/// Why a text is no address to listen on.
+#[derive(Debug, thiserror::Error)]
+#[error("expected :PORT, ADDRESS:PORT or [IPV6]:PORT, or 0 to listen nowhere")]
+pub struct ListenError;
+
+impl FromStr for Listen {
+    type Err = ListenError;
+    fn from_str(text: &str) -> Result<Self, ListenError> {
+        match text.strip_prefix(':') {
+            Some(port) => port.parse().map(Self::AnyAddress).map_err(|_| ListenError),
+            None if text == "0" => Ok(Self::Off),
+            None => text.parse().map(Self::Address).map_err(|_| ListenError),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("0"),
+            Self::AnyAddress(port) => write!(f, ":{port}"),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+impl Listen {
+    /// The port, 0 where off.
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Off => 0,
+            Self::AnyAddress(port) => port,
+            Self::Address(address) => address.port(),
+        }
+    }
+
+    /// The listener; none where off. The error names the address.
+    pub fn bind(self) -> io::Result<Option<TcpListener>> {
+        let bound = match self {
+            Self::Off => return Ok(None),
+            Self::Address(address) => listen(address),
+            // Linux serves both families from [::]; a host without IPv6 has 0.0.0.0 alone.
+            Self::AnyAddress(port) => listen((IpAddr::from(Ipv6Addr::UNSPECIFIED), port).into())
+                .or_else(|_| listen((IpAddr::from(Ipv4Addr::UNSPECIFIED), port).into())),
+        };
+        bound.map(Some).map_err(|e| io::Error::new(e.kind(), format!("can't listen on {self}: {e}")))
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings() {
+        for (text, listen) in [
+            (":9443", Listen::AnyAddress(9443)),
+            ("0", Listen::Off),
+            ("127.0.0.1:8080", Listen::Address(([127, 0, 0, 1], 8080).into())),
+            ("[::1]:1", Listen::Address((Ipv6Addr::LOCALHOST, 1).into())),
+        ] {
+            assert_eq!(text.parse::<Listen>().unwrap(), listen);
+            assert_eq!(listen.to_string(), text);
+        }
+        for text in ["", ":", "9443", ":70000", "localhost:1", "1.2.3.4"] {
+            assert!(text.parse::<Listen>().is_err(), "{text}");
+        }
+    }
+}

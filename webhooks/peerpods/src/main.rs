@@ -1,0 +1,49 @@
+//! `peerpods`: sizes the VM of a Kata peer pod at admission.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use peerpods::advertise::Advertise;
+use peerpods::{Options, original};
+use podshaper::cli::{Mutate, Selftest, Serve, completion, exit};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Where the original serves.
+const PATHS: &[&str] = &["/mutate-v1-pod"];
+
+/// Sizes the VM of a Kata peer pod at admission: one extended resource in place of the containers' own.
+#[derive(Parser)]
+#[command(name = "peerpods", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve<Options>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answer the API server's admission reviews (the default)
+    Serve(Serve<Options>),
+    /// Decide offline about manifests, as the server would
+    Mutate(Mutate<Options>),
+    /// Keep the extended resource on this node's status
+    Advertise(Advertise),
+    /// Send a pod through the installed webhook, in a dry run
+    Selftest(Selftest<Options>),
+    /// Print a completion script for a shell
+    Completion { shell: completion::Shell },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(original::arguments(std::env::args_os()));
+    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(serve) => serve.run("peerpods", PATHS, Options::webhook),
+        Command::Mutate(mutate) => mutate.run(Options::webhook),
+        Command::Advertise(advertise) => exit(advertise.run()),
+        Command::Selftest(selftest) => selftest.run("peerpods", Options::webhook),
+        Command::Completion { shell } => exit(completion::print(shell, Cli::command())),
+    }
+}

@@ -1,0 +1,234 @@
+//! The real binary against clients that misbehave, and its end.
+
+use std::time::{Duration, Instant};
+
+use e2e::client::{Answer, Client, post};
+use e2e::process::Webhook;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const PATH: &str = "/mutate-v1-pod";
+
+fn review(pod: &str) -> Vec<u8> {
+    format!(
+        r#"{{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{{"uid":"u1","kind":{{"group":"","version":"v1","kind":"Pod"}},"resource":{{"group":"","version":"v1","resource":"pods"}},"namespace":"default","operation":"CREATE","object":{pod},"dryRun":false}}}}"#
+    )
+    .into_bytes()
+}
+
+fn peer_pod() -> Vec<u8> {
+    review(
+        r#"{"metadata":{"name":"p"},"spec":{"runtimeClassName":"kata-remote","containers":[{"name":"c","resources":{"requests":{"cpu":"2"}}}]}}"#,
+    )
+}
+
+async fn start() -> Webhook {
+    Webhook::start(env!("CARGO_BIN_EXE_peerpods"), &[]).await
+}
+
+async fn still_serves(client: &Client) {
+    let answer = client.send(post(PATH, &peer_pod())).await.unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.contains(r#""patchType":"JSONPatch""#), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn what_is_no_review_gets_a_clear_answer() {
+    let webhook = start().await;
+    let client = webhook.client();
+    let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+    let truncated = &peer_pod()[..100];
+    let text = |head: &str| head.as_bytes().to_vec();
+    let cases: Vec<(&str, Vec<u8>, u16, &str)> = vec![
+        ("no body", post(PATH, b""), 400, "the body is empty"),
+        ("garbage", post(PATH, b"hello"), 400, "not an AdmissionReview"),
+        ("truncated", post(PATH, truncated), 400, "EOF while parsing"),
+        ("deep JSON", post(PATH, deep.as_bytes()), 400, "not an AdmissionReview"),
+        ("duplicate keys", post(PATH, br#"{"kind":"AdmissionReview","kind":"x"}"#), 400, "duplicate field `kind`"),
+        ("invalid UTF-8", post(PATH, b"{\"kind\":\"\xff\"}"), 400, "not UTF-8 at byte 9"),
+        ("another kind", post(PATH, br#"{"kind":"Pod","apiVersion":"v1"}"#), 400, "got kind \"Pod\" of \"v1\""),
+        (
+            "another version",
+            post(PATH, br#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1beta1"}"#),
+            400,
+            "admission.k8s.io/v1beta1",
+        ),
+        ("no request", post(PATH, br#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1"}"#), 400, "no request"),
+        ("wrong path", post("/mutate", &peer_pod()), 404, PATH),
+        ("wrong method", text("GET /mutate-v1-pod HTTP/1.1\r\nHost: x\r\n\r\n"), 405, "POST"),
+        (
+            "wrong content type",
+            text("POST /mutate-v1-pod HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}"),
+            415,
+            "application/json",
+        ),
+        ("no HTTP", text("hello there\r\n\r\n"), 400, ""),
+        (
+            "too many bytes announced",
+            text("POST /mutate-v1-pod HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n{"),
+            413,
+            "larger than",
+        ),
+        (
+            "headers without end",
+            [&b"POST / HTTP/1.1\r\n"[..], &b"X-Long: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n".repeat(2000)].concat(),
+            431,
+            "",
+        ),
+    ];
+    for (name, request, status, message) in cases {
+        let begun = Instant::now();
+        let answer = client.send(&request).await.unwrap_or_else(|e| panic!("{name}: {e}"));
+        let took = begun.elapsed();
+        assert_eq!(answer.status, status, "{name}: {answer:?}");
+        assert!(answer.body.contains(message), "{name}: {answer:?}");
+        assert!(took < Duration::from_millis(100), "{name}: {took:?}");
+    }
+    still_serves(&client).await;
+}
+
+#[tokio::test]
+async fn deep_json_inside_the_object_is_read_past() {
+    let webhook = start().await;
+    let deep = format!(r#"{{"metadata":{{"x":{}{}}}}}"#, "[".repeat(10_000), "]".repeat(10_000));
+    let answer = webhook.client().send(post(PATH, &review(&deep))).await.unwrap();
+    assert_eq!((answer.status, answer.body.contains(r#""allowed":true"#)), (200, true), "{answer:?}");
+}
+
+#[tokio::test]
+async fn an_object_that_is_no_pod_is_admitted_with_a_warning() {
+    let webhook = start().await;
+    let answer = webhook.client().send(post(PATH, &review(r#"{"spec":{"containers":"none"}}"#))).await.unwrap();
+    assert!(answer.body.contains(r#""allowed":true"#), "{answer:?}");
+    assert!(answer.body.contains("can't be read"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_body_of_20_mb_is_answered_and_memory_stays_bounded() {
+    let webhook = start().await;
+    let client = webhook.client();
+    let padded = |bytes: usize| review(&format!(r#"{{"metadata":{{"name":"{}"}}}}"#, "x".repeat(bytes)));
+    let garbage = vec![b'x'; 20_000_000];
+    // One at a time, then more at once than fit: each is answered, or told to come back.
+    let answer = client.send(post(PATH, &garbage)).await.unwrap();
+    assert_eq!(answer.status, 400, "{answer:?}");
+    let answer = client.send(post(PATH, &padded(18 << 20))).await.unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let answer = client.send(post(PATH, &vec![b'x'; 30_000_000])).await.unwrap();
+    assert_eq!(answer.status, 413, "{answer:?}");
+    let request = post(PATH, &padded(15 << 20));
+    let mut sending = tokio::task::JoinSet::new();
+    for _ in 0..12 {
+        let (client, request) = (client.clone(), request.clone());
+        sending.spawn(async move { client.send(&request).await.map(|a: Answer| (a.status, a.head)) });
+    }
+    while let Some(answer) = sending.join_next().await {
+        let (status, head) = answer.unwrap().unwrap();
+        assert!(status == 200 || (status == 429 && head.contains("retry-after: 1")), "{status} {head}");
+    }
+    let peak = webhook.memory_kib("VmHWM") / 1024;
+    assert!(peak < 128, "{peak} MiB at the peak");
+    still_serves(&client).await;
+}
+
+#[tokio::test]
+async fn many_small_items_do_not_multiply_in_memory() {
+    let webhook = start().await;
+    let client = webhook.client();
+    for pod in [
+        format!(r#"{{"spec":{{"containers":[{}{{}}]}}}}"#, "{},".repeat(5_000_000)),
+        format!(r#"{{"metadata":{{"annotations":{{{}"x":""}}}}}}"#, r#""":"","#.repeat(2_500_000)),
+        format!(r#"{{"spec":{{"containers":[{{"resources":{{"claims":[{}{{}}]}}}}]}}}}"#, "{},".repeat(5_000_000)),
+    ] {
+        let answer = client.send(post(PATH, &review(&pod))).await.unwrap();
+        assert!(answer.body.contains("more than"), "{answer:?}");
+    }
+    let peak = webhook.memory_kib("VmHWM") / 1024;
+    assert!(peak < 96, "{peak} MiB at the peak");
+    still_serves(&client).await;
+}
+
+#[tokio::test]
+async fn http_without_tls_is_told_so() {
+    let webhook = start().await;
+    let mut tcp = TcpStream::connect(webhook.address).await.unwrap();
+    tcp.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n") && answer.contains("HTTPS"), "{answer}");
+}
+
+#[tokio::test]
+async fn slow_headers_are_cut_after_their_time() {
+    let webhook = start().await;
+    let mut connection = webhook.client().connect().await.unwrap();
+    connection.0.write_all(b"POST /mutate-v1-pod HTTP/1.1\r\nHost").await.unwrap();
+    let begun = Instant::now();
+    let mut rest = Vec::new();
+    // However the end looks, it comes.
+    let _ = connection.0.read_to_end(&mut rest).await;
+    assert!((Duration::from_secs(4)..Duration::from_secs(8)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_is_cut_at_the_requests_own_timeout() {
+    let webhook = start().await;
+    let head = "POST /mutate-v1-pod?timeout=1s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{";
+    let begun = Instant::now();
+    let answer = webhook.client().send(head).await.unwrap();
+    assert_eq!(answer.status, 504, "{answer:?}");
+    assert!((Duration::from_millis(900)..Duration::from_secs(2)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_thousand_idle_connections_cost_little_and_leave() {
+    let webhook = start().await;
+    let client = webhook.client();
+    let mut idle = Vec::new();
+    for _ in 0..1000 {
+        idle.push(client.connect().await.unwrap());
+    }
+    let begun = Instant::now();
+    still_serves(&client).await;
+    assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+    let resident = webhook.memory_kib("VmRSS") / 1024;
+    assert!(resident < 96, "{resident} MiB with a thousand idle connections");
+    let mut rest = Vec::new();
+    let _ = idle.pop().unwrap().0.read_to_end(&mut rest).await;
+    assert!(begun.elapsed() < Duration::from_secs(15), "a connection without a request stays: {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_has_served_stays_open() {
+    let webhook = start().await;
+    let mut connection = webhook.client().connect().await.unwrap();
+    assert_eq!(connection.send(post(PATH, &peer_pod())).await.unwrap().status, 200);
+    // Longer than a new connection may stay without a request.
+    let mut byte = [0];
+    let read = tokio::time::timeout(Duration::from_secs(12), connection.0.read(&mut byte)).await;
+    assert!(read.is_err(), "closed after {read:?}");
+    assert_eq!(connection.send(post(PATH, &peer_pod())).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn no_request_is_cut_at_the_end() {
+    let mut webhook = start().await;
+    let client = webhook.client();
+    let mut kept = client.connect().await.unwrap();
+    assert_eq!(kept.send(post(PATH, &peer_pod())).await.unwrap().status, 200);
+    let request = post(PATH, &peer_pod());
+    let (head, tail) = request.split_at(request.len() - 10);
+    let mut begun = client.connect().await.unwrap();
+    begun.0.write_all(head).await.unwrap();
+    webhook.terminate().await;
+    webhook.logged("leaving").await;
+    // New connections, kept ones and half-sent requests are all still answered, and told to go.
+    for answer in [client.send(&request).await.unwrap(), kept.send(&request).await.unwrap(), {
+        begun.0.write_all(tail).await.unwrap();
+        begun.receive().await.unwrap()
+    }] {
+        assert_eq!(answer.status, 200);
+        assert!(answer.head.contains("connection: close"), "{}", answer.head);
+    }
+    assert!(webhook.ended().await.success());
+}

@@ -1,0 +1,120 @@
+//! What the API server does around the webhook, and pods for it.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use peerpods::PeerPods;
+use peerpods::config::Settings;
+use podshaper::admission::{Decision, Request, Verdict};
+use podshaper::pod::Pod;
+use podshaper::quantity::Quantity;
+use serde_json::{Map, Value, json};
+
+pub(crate) const VM: &str = "kata.peerpods.io/vm";
+pub(crate) const REMEMBERED: &str = "podshaper.dev/peerpods-resources";
+
+/// The webhook with these settings, for the class `kata-remote`.
+pub(crate) fn webhook(settings: &Value) -> PeerPods {
+    let settings: Settings = serde_json::from_value(settings.clone()).unwrap();
+    PeerPods::configured(settings, ["kata-remote"], VM).unwrap()
+}
+
+/// The webhook as the original behaves.
+pub(crate) fn compatible() -> PeerPods {
+    webhook(&json!({}))
+}
+
+/// What the webhook decides about the creation of `pod`.
+pub(crate) fn decide(webhook: &PeerPods, pod: &Value) -> Decision {
+    let request = json!({
+        "uid": "u", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "operation": "CREATE", "object": pod,
+    });
+    let request = request.to_string();
+    let request: Request<'_, Pod<'_>> = serde_json::from_str(&request).unwrap();
+    webhook.decide(&request)
+}
+
+/// `pod` after the decision's patch, which must apply.
+pub(crate) fn patched(pod: &Value, decision: &Decision) -> Value {
+    let patch = String::from_utf8(decision.patch.to_json()).unwrap();
+    let patch: json_patch::Patch = serde_json::from_str(&patch).unwrap();
+    let mut pod = pod.clone();
+    json_patch::patch(&mut pod, &patch).unwrap_or_else(|e| panic!("{e}\npatch {patch}\npod {pod}"));
+    pod
+}
+
+/// `pod` after one pass of the webhook; `None` where it was refused.
+pub(crate) fn pass(webhook: &PeerPods, pod: &Value) -> Option<Value> {
+    let decision = decide(webhook, pod);
+    (decision.verdict == Verdict::Admit).then(|| patched(pod, &decision))
+}
+
+/// A pod of the class `kata-remote`.
+pub(crate) fn pod(containers: Value) -> Value {
+    json!({"metadata": {"name": "p"}, "spec": {"runtimeClassName": "kata-remote", "containers": containers}})
+}
+
+/// A container with these requests and limits.
+pub(crate) fn container(name: &str, requests: Value, limits: Value) -> Value {
+    json!({"name": name, "image": "i", "resources": {"requests": requests, "limits": limits}})
+}
+
+/// The values of `default_vcpus`, `default_memory`, `default_gpus` and `machine_type`; a dash for none.
+pub(crate) fn sizes(pod: &Value) -> String {
+    let annotation = |name| {
+        let key = format!("io.katacontainers.config.hypervisor.{name}");
+        pod["metadata"]["annotations"][key].as_str().unwrap_or("-").to_owned()
+    };
+    ["default_vcpus", "default_memory", "default_gpus", "machine_type"].map(annotation).join(" ")
+}
+
+/// Every container and init container of `pod`.
+pub(crate) fn containers_mut(pod: &mut Value) -> Vec<&mut Map<String, Value>> {
+    let Some(spec) = pod["spec"].as_object_mut() else { return Vec::new() };
+    spec.iter_mut()
+        .filter(|(field, _)| matches!(field.as_str(), "containers" | "initContainers"))
+        .flat_map(|(_, list)| list.as_array_mut().into_iter().flatten())
+        .filter_map(Value::as_object_mut)
+        .collect()
+}
+
+/// `SetDefaults_Pod` and the respelling of quantities: what becomes of a pod whenever the API server decodes it.
+pub(crate) fn decoded_by_the_api_server(mut pod: Value) -> Value {
+    for container in containers_mut(&mut pod) {
+        let Some(resources) = container.get_mut("resources").and_then(Value::as_object_mut) else { continue };
+        let limits = resources.get("limits").cloned().unwrap_or_default();
+        for (name, limit) in limits.as_object().into_iter().flatten() {
+            let requests = resources.entry("requests").or_insert(Value::Null);
+            if requests.is_null() {
+                *requests = json!({});
+            }
+            requests.as_object_mut().unwrap().entry(name).or_insert_with(|| limit.clone());
+        }
+        for (_, list) in resources.iter_mut().filter(|(field, _)| *field == "requests" || *field == "limits") {
+            for (_, quantity) in list.as_object_mut().into_iter().flatten() {
+                if let Some(Ok(stored)) = quantity.as_str().map(Quantity::stored) {
+                    *quantity = Value::String(stored.into_owned());
+                }
+            }
+        }
+    }
+    pod
+}
+
+/// `mergePodResourceRequirements` of the LimitRanger plugin.
+pub(crate) fn limit_ranged(mut pod: Value, default_requests: &Value, default_limits: &Value) -> Value {
+    for container in containers_mut(&mut pod) {
+        let resources = container.entry("resources").or_insert(Value::Null);
+        if resources.is_null() {
+            *resources = json!({});
+        }
+        for (field, defaults) in [("limits", default_limits), ("requests", default_requests)] {
+            let list = resources.as_object_mut().unwrap().entry(field).or_insert(Value::Null);
+            if list.is_null() {
+                *list = json!({});
+            }
+            for (name, quantity) in defaults.as_object().unwrap() {
+                list.as_object_mut().unwrap().entry(name).or_insert_with(|| quantity.clone());
+            }
+        }
+    }
+    decoded_by_the_api_server(pod)
+}

@@ -1,6 +1,10 @@
-//! What tests against running binaries need: a webhook as a process, and a client that may misbehave.
+//! What tests against running binaries and real clusters need.
 #![forbid(unsafe_code)]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that can't go on stops")]
 
 pub mod client;
+pub mod cluster;
 pub mod process;
+pub mod release;
+pub mod stream;
+pub mod tls;

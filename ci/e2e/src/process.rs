@@ -5,7 +5,6 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -13,6 +12,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 
 use crate::client::Client;
+use crate::tls::Authority;
 
 /// The name in the certificate.
 pub const SERVER_NAME: &str = "webhook.test.svc";
@@ -39,15 +39,12 @@ pub struct Certificates {
 impl Certificates {
     /// A new CA and a serving certificate by it.
     pub fn new() -> Self {
-        let mut ca = CertificateParams::new(vec![]).unwrap();
-        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
-        let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(vec![SERVER_NAME.to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+        let authority = Authority::new();
+        let (certificate, key) = authority.issue(SERVER_NAME);
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("tls.crt"), leaf.pem()).unwrap();
-        std::fs::write(directory.path().join("tls.key"), key.serialize_pem()).unwrap();
-        Self { directory, ca: ca.pem() }
+        std::fs::write(directory.path().join("tls.crt"), certificate).unwrap();
+        std::fs::write(directory.path().join("tls.key"), key).unwrap();
+        Self { directory, ca: authority.pem().to_owned() }
     }
 }
 

@@ -1,0 +1,277 @@
+//! `peerpods` in a cluster, installed by the chart: what it does to pods, and that no certificate's change, no restart
+//! and no LimitRange loses or spoils one.
+
+use std::time::Duration;
+
+use e2e::cluster::{PATIENCE, apply, create, eventually, get, kubectl, output};
+use e2e::release::{Release, is_shaped, peer_pod};
+use e2e::stream::Stream;
+use e2e::tls::Authority;
+use serde_json::{Value, json};
+
+/// How long a new CA is known before it is relied on. The full time is the chart's default; less tests the same faster.
+fn hold() -> Duration {
+    let seconds = std::env::var("PODSHAPER_TEST_HOLD").ok().and_then(|s| s.parse().ok()).unwrap_or(5);
+    Duration::from_secs(seconds)
+}
+
+fn hold_flag() -> String {
+    format!("{}s", hold().as_secs())
+}
+
+#[tokio::test]
+async fn self_managed_certificates_rotate_under_load() {
+    let values = json!({"peerpods": {"extraArgs": [format!("--cert-hold={}", hold_flag())]}});
+    let release = Release::install("self-managed", &values).await;
+    assert!(is_shaped(&create(&peer_pod(&release.pods), &[]).await.unwrap()));
+    output("helm", &["test", &release.name, "--namespace", &release.name, "--timeout=60s"], "").await;
+
+    let secret = format!("{}-tls", release.peerpods());
+    let data = async |key: &str| get(&["--namespace", &release.name, "secret", &secret]).await["data"][key].clone();
+    let stream = Stream::start(&release).await;
+    for (what, key) in [("leaf", "tls.crt"), ("ca", "tls.crt")] {
+        let (leaf, bundle) = (data(key).await, release.ca_bundle().await);
+        release.kubectl(&["annotate", "secret", &secret, &format!("podshaper.dev/rotate={what}")]).await;
+        let patience = PATIENCE + 2 * hold();
+        eventually(&format!("a new {what}"), patience, async || (data(key).await != leaf).then_some(())).await;
+        stream.flows().await;
+        assert_eq!(release.ca_bundle().await != bundle, what == "ca", "a new {what} and the bundle");
+    }
+    release.restart().await;
+    stream.flows().await;
+    stream.stop().await;
+}
+
+#[tokio::test]
+async fn a_ca_bundle_that_was_wiped_comes_back() {
+    let release = Release::install("wiped", &json!({})).await;
+    let bundle = release.ca_bundle().await;
+    let wipe = r#"[{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]"#;
+    kubectl(&["patch", "mutatingwebhookconfiguration", &release.peerpods(), "--type=json", "--patch", wipe]).await;
+    eventually("the bundle is back", PATIENCE, async || (release.ca_bundle().await == bundle).then_some(())).await;
+    eventually("pods are shaped", PATIENCE, async || create(&peer_pod(&release.pods), &[]).await.ok().filter(is_shaped)).await;
+    // An upgrade leaves it alone.
+    release.upgrade(&json!({"peerpods": {"timeoutSeconds": 7}})).await;
+    assert_eq!(release.ca_bundle().await, bundle);
+}
+
+#[tokio::test]
+async fn cert_managers_certificates_rotate_under_load() {
+    let values = json!({"tls": {"mode": "certManager", "certHold": hold_flag()}});
+    let release = Release::install("cert-manager-mode", &values).await;
+    eventually("pods are shaped", PATIENCE, async || create(&peer_pod(&release.pods), &[]).await.ok().filter(is_shaped)).await;
+    let stream = Stream::start(&release).await;
+    let name = release.peerpods();
+    for certificate in [name.clone(), format!("{name}-ca"), name.clone()] {
+        let revision = async || {
+            get(&["--namespace", &release.name, "certificate", &certificate]).await["status"]["revision"].as_u64()
+        };
+        let before = revision().await;
+        // What `cmctl renew` does.
+        let renew = json!({"status": {"conditions": [
+            {"type": "Ready", "status": "True"},
+            {"type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "test"},
+        ]}});
+        let patch = renew.to_string();
+        release
+            .kubectl(&["patch", "certificate", &certificate, "--subresource=status", "--type=merge", "--patch", &patch])
+            .await;
+        eventually(&format!("{certificate} is issued again"), PATIENCE, async || (revision().await > before).then_some(())).await;
+        stream.flows().await;
+    }
+    serves_what_the_secret_holds(&release, &format!("{name}-tls")).await;
+    release.restart().await;
+    stream.flows().await;
+    stream.stop().await;
+}
+
+#[tokio::test]
+async fn an_existing_secret_rotates_under_load() {
+    let name = "existing-secret";
+    let service = format!("{name}-peerpods.{name}.svc");
+    let (old, new) = (Authority::new(), Authority::new());
+    let secret = |authority: &Authority| {
+        let (certificate, key) = authority.issue(&service);
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": {"name": "given", "namespace": name},
+            "stringData": {"tls.crt": certificate, "tls.key": key, "ca.crt": authority.pem()},
+        })
+    };
+    let values = |bundle: &str| {
+        json!({"tls": {"mode": "existingSecret", "certHold": hold_flag(), "existingSecret": {"name": "given", "caBundle": bundle}}})
+    };
+    apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await;
+    apply(&secret(&old)).await;
+    let release = Release::install(name, &values(old.pem())).await;
+    let stream = Stream::start(&release).await;
+    // Another leaf of the same CA; then both CAs trusted; a leaf of the new one; and only that trusted.
+    apply(&secret(&old)).await;
+    serves_what_the_secret_holds(&release, "given").await;
+    release.upgrade(&values(&format!("{}{}", old.pem(), new.pem()))).await;
+    apply(&secret(&new)).await;
+    serves_what_the_secret_holds(&release, "given").await;
+    stream.flows().await;
+    release.upgrade(&values(new.pem())).await;
+    stream.flows().await;
+    release.restart().await;
+    stream.flows().await;
+    stream.stop().await;
+}
+
+/// Waits until every pod of the release serves the certificate that its Secret holds, by the expiry in its metrics.
+async fn serves_what_the_secret_holds(release: &Release, secret: &str) {
+    let certificate = get(&["--namespace", &release.name, "secret", secret]).await["data"]["tls.crt"].clone();
+    let expiry = e2e::tls::not_after(certificate.as_str().expect("a certificate"));
+    let wanted = format!("podshaper_tls_certificate_expiry_seconds{{webhook=\"peerpods\"}} {expiry}");
+    let pods = get(&["--namespace", &release.name, "pods", "--selector=app.kubernetes.io/component=webhook"]).await;
+    for pod in pods["items"].as_array().expect("pods") {
+        let path = format!("/api/v1/namespaces/{}/pods/{}:8080/proxy/metrics", release.name, pod["metadata"]["name"].as_str().unwrap());
+        let serves = async || kubectl(&["get", "--raw", &path]).await.contains(&wanted).then_some(());
+        eventually(&format!("{path} tells {wanted}"), PATIENCE + 2 * hold(), serves).await;
+    }
+}
+
+#[tokio::test]
+async fn other_pods_and_opted_out_ones_are_left_alone() {
+    let release = Release::install("left-alone", &json!({})).await;
+    let mut others = Vec::new();
+    let mut plain = peer_pod(&release.pods);
+    plain["spec"].as_object_mut().unwrap().remove("runtimeClassName");
+    others.push(plain);
+    let mut skipped = peer_pod(&release.pods);
+    skipped["metadata"]["labels"] = json!({"podshaper.dev/skip": "true"});
+    others.push(skipped);
+    others.push(peer_pod("default"));
+    for pod in others {
+        let created = create(&pod, &["--dry-run=server"]).await.unwrap();
+        assert_eq!(created["spec"]["containers"][0]["resources"], pod["spec"]["containers"][0]["resources"]);
+        assert_eq!(created["metadata"]["annotations"], Value::Null);
+    }
+}
+
+/// LimitRanger runs before and after webhooks, and what changes a pod after ours has it called again.
+#[tokio::test]
+async fn a_limit_range_and_a_later_webhook_do_not_change_the_size() {
+    let release = Release::install("limit-range", &json!({})).await;
+    apply(&json!({
+        "apiVersion": "v1", "kind": "LimitRange",
+        "metadata": {"name": "defaults", "namespace": release.pods},
+        "spec": {"limits": [{"type": "Container", "default": {"cpu": "7", "memory": "7Gi"}, "defaultRequest": {"cpu": "6", "memory": "6Gi"}}]},
+    }))
+    .await;
+    apply(&json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy",
+        "metadata": {"name": "limit-range-later"},
+        "spec": {
+            "matchConstraints": {
+                "namespaceSelector": {"matchLabels": {"podshaper-test": release.pods}},
+                "resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+            },
+            "reinvocationPolicy": "IfNeeded", "failurePolicy": "Fail",
+            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {
+                "expression": "Object{metadata: Object.metadata{labels: {'later': 'true'}}}",
+            }}],
+        },
+    }))
+    .await;
+    let created = create(&peer_pod(&release.pods), &[]).await.unwrap();
+    let annotations = &created["metadata"]["annotations"];
+    assert_eq!(annotations["io.katacontainers.config.hypervisor.default_vcpus"], "3", "{created:#}");
+    assert_eq!(annotations["io.katacontainers.config.hypervisor.default_memory"], "5120", "{created:#}");
+    assert_eq!(created["spec"]["containers"][0]["resources"]["limits"]["kata.peerpods.io/vm"], "1", "{created:#}");
+}
+
+/// The original's own Deployment, with our image in it.
+#[tokio::test]
+async fn the_originals_manifest_runs_our_image() {
+    let release = Release::install("original", &json!({"peerpods": {"replicas": 0, "podDisruptionBudget": {"enabled": false}}})).await;
+    let (namespace, image) = (&release.name, format!("ghcr.io/podshaper/peerpods:{}", env!("CARGO_PKG_VERSION")));
+    let authority = Authority::new();
+    let (certificate, key) = authority.issue(&format!("webhook-service.{namespace}.svc"));
+    apply(&json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": "webhook-server-cert", "namespace": namespace},
+        "stringData": {"tls.crt": certificate, "tls.key": key},
+    }))
+    .await;
+    apply(&json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "controller-manager", "namespace": namespace},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": {"control-plane": "controller-manager"}},
+            "template": {
+                "metadata": {"labels": {"control-plane": "controller-manager"}},
+                "spec": {
+                    "securityContext": {"runAsNonRoot": true},
+                    "containers": [{
+                        "name": "manager", "image": image, "imagePullPolicy": "Never",
+                        "command": ["/manager"],
+                        "args": ["--leader-elect", "--health-probe-bind-address=:8081", "--metrics-bind-address=:8443"],
+                        "ports": [{"containerPort": 9443, "name": "webhook-server"}],
+                        "env": [
+                            {"name": "TARGET_RUNTIMECLASS", "value": "kata-remote"},
+                            {"name": "POD_VM_EXTENDED_RESOURCE", "value": "kata.peerpods.io/vm"},
+                            {"name": "TLS_MIN_VERSION", "value": "VersionTLS12"},
+                        ],
+                        "livenessProbe": {"httpGet": {"path": "/healthz", "port": 8081}, "initialDelaySeconds": 15, "periodSeconds": 20},
+                        "readinessProbe": {"tcpSocket": {"port": 9443}, "initialDelaySeconds": 5, "periodSeconds": 10},
+                        "resources": {"limits": {"cpu": "500m", "memory": "128Mi"}, "requests": {"cpu": "10m", "memory": "64Mi"}},
+                        "securityContext": {"allowPrivilegeEscalation": false},
+                        "volumeMounts": [{"mountPath": "/tmp/k8s-webhook-server/serving-certs", "name": "cert", "readOnly": true}],
+                    }],
+                    "terminationGracePeriodSeconds": 10,
+                    "volumes": [{"name": "cert", "secret": {"defaultMode": 420, "secretName": "webhook-server-cert"}}],
+                },
+            },
+        },
+    }))
+    .await;
+    apply(&json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "webhook-service", "namespace": namespace},
+        "spec": {"ports": [{"port": 443, "targetPort": 9443}], "selector": {"control-plane": "controller-manager"}},
+    }))
+    .await;
+    release.kubectl(&["rollout", "status", "deployment/controller-manager", "--timeout=60s"]).await;
+    // The chart's own configuration, pointed at the original's Service.
+    let configuration = release.peerpods();
+    let patch = json!([
+        {"op": "add", "path": "/webhooks/0/clientConfig", "value": {
+            "service": {"name": "webhook-service", "namespace": namespace, "path": "/mutate-v1-pod"},
+            "caBundle": authority.base64(),
+        }},
+    ])
+    .to_string();
+    kubectl(&["patch", "mutatingwebhookconfiguration", &configuration, "--type=json", "--patch", &patch]).await;
+    eventually("pods are shaped", PATIENCE, async || create(&peer_pod(&release.pods), &[]).await.ok().filter(is_shaped)).await;
+    let raw = release.kubectl(&["get", "pods", "--selector=control-plane=controller-manager", "-o", "json"]).await;
+    let pods: Value = serde_json::from_str(&raw).unwrap();
+    assert_eq!(pods["items"][0]["status"]["containerStatuses"][0]["restartCount"], 0);
+}
+
+/// The DaemonSet sets the resource on its node, the kubelet makes it allocatable, and a peer pod runs there.
+#[tokio::test]
+async fn a_node_advertises_its_vms_and_runs_a_peer_pod() {
+    let values = json!({"peerpods": {"nodeCapacity": {"enabled": true, "count": 3, "nodeSelector": null}}});
+    let release = Release::install("capacity", &values).await;
+    let node = get(&["nodes", "--selector=!fake"]).await["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let advertised = async |count: &str| {
+        let status = get(&["node", &node]).await["status"].clone();
+        let has = |list: &str| status[list]["kata.peerpods.io/vm"] == count;
+        (has("capacity") && has("allocatable")).then_some(())
+    };
+    eventually("3 VMs are allocatable", PATIENCE, async || advertised("3").await).await;
+    let mut pod = peer_pod(&release.pods);
+    pod["metadata"] = json!({"name": "runs", "namespace": release.pods});
+    pod["spec"].as_object_mut().unwrap().remove("nodeSelector");
+    create(&pod, &[]).await.unwrap();
+    kubectl(&["--namespace", &release.pods, "wait", "pod/runs", "--for=condition=Ready", "--timeout=60s"]).await;
+    // It may change nothing else of a node, and no other node.
+    let account = format!("system:serviceaccount:{}:{}-node-capacity", release.name, release.peerpods());
+    for patch in [r#"{"status":{"capacity":{"cpu":"999"}}}"#, r#"{"status":{"capacity":{"kata.peerpods.io/vm":"9"}}}"#] {
+        let arguments = ["patch", "node", &node, "--subresource=status", "--type=merge", "--patch", patch, "--as", &account];
+        let refused = e2e::cluster::run("kubectl", &arguments, "").await;
+        assert!(!refused.status.success(), "{patch} was allowed to {account}");
+    }
+}

@@ -1,0 +1,56 @@
+# shellcheck shell=bash
+# Sourced by every subcommand: which cluster is meant, where it lives, how to get inside.
+# shellcheck disable=SC2034  # read by those who source this
+
+CI=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+CLUSTER=${PODSHAPER_CLUSTER:-main}
+STATE=${PODSHAPER_STATE:-/var/lib/podshaper}
+RUN=$STATE/$CLUSTER
+export PODSHAPER_CLUSTER=$CLUSTER
+export PODSHAPER_LOAD_IMAGE="$CI/cluster load"
+export KUBECONFIG=$RUN/kubeconfig/admin
+
+NODE=node1
+NODE_IP=172.30.0.2
+POD_CIDR=10.244.0.0/24
+SERVICE_CIDR=10.96.0.0/16
+API_SERVICE_IP=10.96.0.1
+DNS_SERVICE_IP=10.96.0.10
+CGROUP=podshaper-$CLUSTER # below each cgroup hierarchy's root
+PARTS=(pause etcd kube cni helm)
+
+. "$CI/progress.sh"
+. "$CI/await.sh"
+
+fail() {
+  echo "ci/cluster: $*" >&2
+  exit 1
+}
+
+[[ $CLUSTER =~ ^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$ ]] ||
+  fail "PODSHAPER_CLUSTER=$CLUSTER: a name has 1 to 32 lower-case letters, digits and inner dashes"
+
+# PID 1 of the cluster's namespaces carries $RUN as its argument (see init): it alone says that the cluster is there.
+alive() {
+  local pid
+  read -r pid 2>/dev/null <"$RUN/init.pid" && grep -qszxF -- "$RUN" "/proc/$pid/cmdline"
+}
+
+inside() {
+  grep -qszxF -- "$RUN" /proc/1/cmdline
+}
+
+# Runs the script that calls this once more, under a lock which the processes that it leaves behind don't hold.
+locked() {
+  [[ -n ${PODSHAPER_LOCKED-} ]] || PODSHAPER_LOCKED=1 exec flock --close "$STATE" "$0" "$@"
+}
+
+# Which half of the cluster `up` has finished: control-plane, node.
+finished() {
+  [[ -e $RUN/finished/$1 ]]
+}
+
+require() {
+  { inside || alive; } && finished "$1" && return
+  fail "cluster $CLUSTER isn't up${2-}: run ci/cluster up"
+}

@@ -1,0 +1,3 @@
+module podshaper.dev/ci/pause
+
+go 1.26.0

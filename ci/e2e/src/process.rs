@@ -80,7 +80,7 @@ impl Webhook {
         let find = async {
             while let Some(line) = self.log.next_line().await.unwrap() {
                 let event: Value = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                if event["message"].as_str().is_some_and(|m| m.starts_with(message)) {
+                if event["message"].as_str().is_some_and(|m| m == message) {
                     return Some(event);
                 }
                 seen.push(event);

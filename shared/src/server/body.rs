@@ -30,6 +30,8 @@ pub(super) struct Buffered {
 /// Why a body wasn't read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum BodyError {
+    /// Of a length that its sender doesn't tell beforehand.
+    NoLength,
     /// Larger than one body may be.
     TooLarge,
     /// No room left beside the others.
@@ -47,29 +49,25 @@ impl Budget {
     /// Reads the whole of `body`. What is refused goes on being read and thrown away for a while.
     pub(super) async fn read(&self, mut body: Incoming) -> Result<Buffered, BodyError> {
         let result = self.collect(&mut body).await;
-        if matches!(result, Err(BodyError::TooLarge | BodyError::Busy)) {
+        if matches!(result, Err(BodyError::NoLength | BodyError::TooLarge | BodyError::Busy)) {
             discard(body);
         }
         result
     }
 
     async fn collect(&self, body: &mut Incoming) -> Result<Buffered, BodyError> {
-        let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-        if announced > self.max_body {
-            return Err(BodyError::TooLarge);
-        }
+        let announced = body.size_hint().exact().ok_or(BodyError::NoLength)?;
+        let announced = usize::try_from(announced).ok().filter(|n| *n <= self.max_body).ok_or(BodyError::TooLarge)?;
         let mut permit = None;
         let Some(first) = frame(body).await? else { return Ok(Buffered { bytes: Bytes::new(), _permit: None }) };
         self.reserve(&mut permit, first.len())?;
         // Most reviews arrive in one piece, which is then used as it is.
         let Some(second) = frame(body).await? else { return Ok(Buffered { bytes: first, _permit: permit }) };
-        let mut all = BytesMut::with_capacity(announced.min(64 << 10).max(first.len() + second.len()));
+        // Memory that is announced and never written to costs nothing; growing by steps would take it twice.
+        let mut all = BytesMut::with_capacity(announced);
         all.extend_from_slice(&first);
         let mut next = Some(second);
         while let Some(data) = next {
-            if all.len() + data.len() > self.max_body {
-                return Err(BodyError::TooLarge);
-            }
             self.reserve(&mut permit, data.len())?;
             all.extend_from_slice(&data);
             next = frame(body).await?;

@@ -135,6 +135,7 @@ impl Refused {
 impl From<BodyError> for Refused {
     fn from(error: BodyError) -> Self {
         match error {
+            BodyError::NoLength => Self::new(Refusal::Length, "send the body's length in Content-Length"),
             BodyError::TooLarge => Self::new(Refusal::TooLarge, "the body is larger than this server accepts"),
             BodyError::Busy => Self::new(Refusal::Busy, "too many bytes at a time; try again"),
             BodyError::Broken => Self::new(Refusal::Review, "the body broke off"),

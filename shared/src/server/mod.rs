@@ -86,7 +86,7 @@ impl<W: Webhook> WebhookServer<W> {
         };
         let leaving = async {
             shutdown.await;
-            tracing::info!("leaving: no new requests expected, answering those that still come");
+            tracing::info!("leaving, and answering what still comes");
             drain.run(QUIET, LONGEST_DRAIN).await;
         };
         tokio::select! {

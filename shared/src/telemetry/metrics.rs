@@ -36,7 +36,7 @@ pub struct Metrics {
 #[derive(Clone, Debug)]
 pub struct AdmissionMetrics {
     outcomes: [Counter; 4],
-    refusals: [Counter; 8],
+    refusals: [Counter; 9],
     latency: Histogram,
 }
 
@@ -59,6 +59,8 @@ pub enum Refusal {
     Method,
     /// Not JSON by its own word.
     ContentType,
+    /// The body's length isn't told.
+    Length,
     /// The body is too large.
     TooLarge,
     /// The body is no review.
@@ -72,10 +74,11 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Path,
         Self::Method,
         Self::ContentType,
+        Self::Length,
         Self::TooLarge,
         Self::Review,
         Self::Busy,
@@ -89,6 +92,7 @@ impl Refusal {
             Self::Path => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Length => StatusCode::LENGTH_REQUIRED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Review => StatusCode::BAD_REQUEST,
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
@@ -102,6 +106,7 @@ impl Refusal {
             Self::Path => "path",
             Self::Method => "method",
             Self::ContentType => "content_type",
+            Self::Length => "length",
             Self::TooLarge => "too_large",
             Self::Review => "review",
             Self::Busy => "busy",

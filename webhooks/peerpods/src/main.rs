@@ -1,10 +1,12 @@
 //! `peerpods`: sizes the VM of a Kata peer pod at admission.
 
+mod manager;
+
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use peerpods::advertise::Advertise;
-use peerpods::{Options, original};
+use peerpods::Options;
 use podshaper::cli::{Mutate, Selftest, Serve, completion, exit};
 
 #[global_allocator]
@@ -38,7 +40,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(original::arguments(std::env::args_os()));
+    let cli = Cli::parse_from(manager::arguments(std::env::args_os()));
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(serve) => serve.run("peerpods", PATHS, Options::webhook),
         Command::Mutate(mutate) => mutate.run(Options::webhook),

@@ -64,6 +64,12 @@ async fn what_is_no_review_gets_a_clear_answer() {
         ),
         ("no HTTP", text("hello there\r\n\r\n"), 400, ""),
         (
+            "no length",
+            text("POST /mutate-v1-pod HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            411,
+            "Content-Length",
+        ),
+        (
             "too many bytes announced",
             text("POST /mutate-v1-pod HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n{"),
             413,
@@ -221,7 +227,7 @@ async fn no_request_is_cut_at_the_end() {
     let mut begun = client.connect().await.unwrap();
     begun.0.write_all(head).await.unwrap();
     webhook.terminate().await;
-    webhook.logged("leaving").await;
+    webhook.logged("leaving, and answering what still comes").await;
     // New connections, kept ones and half-sent requests are all still answered, and told to go.
     for answer in [client.send(&request).await.unwrap(), kept.send(&request).await.unwrap(), {
         begun.0.write_all(tail).await.unwrap();

@@ -76,43 +76,43 @@ pub(crate) fn containers_mut(pod: &mut Value) -> Vec<&mut Map<String, Value>> {
         .collect()
 }
 
-/// `SetDefaults_Pod` and the respelling of quantities: what becomes of a pod whenever the API server decodes it.
+/// What becomes of a pod whenever the API server decodes it: requests default to limits (`SetDefaults_Pod`), quantities
+/// are respelled, and `resources` are always there while what is empty in them isn't.
 pub(crate) fn decoded_by_the_api_server(mut pod: Value) -> Value {
     for container in containers_mut(&mut pod) {
-        let Some(resources) = container.get_mut("resources").and_then(Value::as_object_mut) else { continue };
+        let resources = filled(container, "resources");
         let limits = resources.get("limits").cloned().unwrap_or_default();
         for (name, limit) in limits.as_object().into_iter().flatten() {
-            let requests = resources.entry("requests").or_insert(Value::Null);
-            if requests.is_null() {
-                *requests = json!({});
-            }
-            requests.as_object_mut().unwrap().entry(name).or_insert_with(|| limit.clone());
+            filled(resources, "requests").entry(name).or_insert_with(|| limit.clone());
         }
-        for (_, list) in resources.iter_mut().filter(|(field, _)| *field == "requests" || *field == "limits") {
-            for (_, quantity) in list.as_object_mut().into_iter().flatten() {
+        for field in ["requests", "limits"] {
+            for (_, quantity) in resources.get_mut(field).and_then(Value::as_object_mut).into_iter().flatten() {
                 if let Some(Ok(stored)) = quantity.as_str().map(Quantity::stored) {
                     *quantity = Value::String(stored.into_owned());
                 }
             }
         }
+        resources.retain(|_, value| !value.is_null() && *value != json!({}));
     }
     pod
+}
+
+/// The object that is the member `key` of `object`.
+fn filled<'o>(object: &'o mut Map<String, Value>, key: &str) -> &'o mut Map<String, Value> {
+    let member = object.entry(key).or_insert(Value::Null);
+    if member.is_null() {
+        *member = json!({});
+    }
+    member.as_object_mut().unwrap()
 }
 
 /// `mergePodResourceRequirements` of the LimitRanger plugin.
 pub(crate) fn limit_ranged(mut pod: Value, default_requests: &Value, default_limits: &Value) -> Value {
     for container in containers_mut(&mut pod) {
-        let resources = container.entry("resources").or_insert(Value::Null);
-        if resources.is_null() {
-            *resources = json!({});
-        }
         for (field, defaults) in [("limits", default_limits), ("requests", default_requests)] {
-            let list = resources.as_object_mut().unwrap().entry(field).or_insert(Value::Null);
-            if list.is_null() {
-                *list = json!({});
-            }
+            let list = filled(filled(container, "resources"), field);
             for (name, quantity) in defaults.as_object().unwrap() {
-                list.as_object_mut().unwrap().entry(name).or_insert_with(|| quantity.clone());
+                list.entry(name).or_insert_with(|| quantity.clone());
             }
         }
     }

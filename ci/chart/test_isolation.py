@@ -5,7 +5,9 @@ import unittest
 
 import yaml
 
-from rendering import CHART, OPTIONS, TLS, chart_with_second_webhook, documents, peerpods, render
+from matrix import OPTIONS, TLS
+from rendering import CHART, documents, peerpods, render
+from second_webhook import chart_with_second_webhook
 
 PINNED = {"image": {"digest": "sha256:" + "0" * 64}}
 
@@ -27,8 +29,17 @@ class TwoWebhooks(unittest.TestCase):
 
     def test_a_webhook_is_a_block_and_a_template(self):
         alone = self.everypod()
-        for kind in ("Deployment", "Service", "ServiceAccount", "Secret", "PodDisruptionBudget", "MutatingWebhookConfiguration", "Role", "ClusterRole"):
-            self.assertIn((kind, "rel-everypod" + "-tls" * (kind == "Secret")), alone)
+        for kind in (
+            "Deployment",
+            "Service",
+            "ServiceAccount",
+            "Secret",
+            "PodDisruptionBudget",
+            "MutatingWebhookConfiguration",
+            "Role",
+            "ClusterRole",
+        ):
+            self.assertIn((kind, "rel-everypod" + "-self-managed" * (kind == "Secret")), alone)
         self.assertIn("nodes", alone["ClusterRole", "rel-everypod"])
         self.assertIn("configmaps", alone["Role", "rel-everypod"])
         self.assertIn("failurePolicy: Fail", alone["MutatingWebhookConfiguration", "rel-everypod"])
@@ -54,12 +65,19 @@ class Versions(unittest.TestCase):
         values = peerpods(**PINNED, nodeCapacity={"enabled": True})
 
         def pods():
-            return [o["spec"]["template"] for o in render(values, chart=chart) if o["kind"] in ("Deployment", "DaemonSet")]
+            return [
+                o["spec"]["template"] for o in render(values, chart=chart) if o["kind"] in ("Deployment", "DaemonSet")
+            ]
+
         before = pods()
         text = (CHART / "Chart.yaml").read_text(encoding="utf-8")
-        (chart / "Chart.yaml").write_text(re.sub(r"(?m)^(version|appVersion): .*", r"\1: 99.0.0", text), encoding="utf-8")
+        (chart / "Chart.yaml").write_text(
+            re.sub(r"(?m)^(version|appVersion): .*", r"\1: 99.0.0", text), encoding="utf-8"
+        )
         self.assertEqual(pods(), before)
-        self.assertEqual(render(values, chart=chart).one("Deployment")["metadata"]["labels"]["helm.sh/chart"], "podshaper-99.0.0")
+        self.assertEqual(
+            render(values, chart=chart).one("Deployment")["metadata"]["labels"]["helm.sh/chart"], "podshaper-99.0.0"
+        )
 
     def test_the_chart_is_of_the_workspaces_version(self):
         chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))

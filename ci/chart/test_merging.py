@@ -13,7 +13,9 @@ class Merging(unittest.TestCase):
 
     def test_maps_merge(self):
         resources = container(peerpods(resources={"limits": {"cpu": "1"}}))["resources"]
-        self.assertEqual(resources, {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "128Mi"}})
+        self.assertEqual(
+            resources, {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "128Mi"}}
+        )
         tls = {"tls": {"selfManaged": {"leafLifetime": "30d"}}, **peerpods(tls={"selfManaged": {"caLifetime": "60d"}})}
         self.assertLessEqual({"--leaf-lifetime=30d", "--ca-lifetime=60d"}, set(container(tls)["args"]))
 
@@ -22,14 +24,21 @@ class Merging(unittest.TestCase):
         self.assertEqual(pod_spec(values)["tolerations"], [{"key": "c"}])
 
     def test_false_zero_and_empty_win(self):
-        budget = {"defaults": {"podDisruptionBudget": {"enabled": True}}, **peerpods(podDisruptionBudget={"enabled": False})}
+        budget = {
+            "defaults": {"podDisruptionBudget": {"enabled": True}},
+            **peerpods(podDisruptionBudget={"enabled": False}),
+        }
         self.assertEqual(render(budget).of("PodDisruptionBudget"), [])
         self.assertEqual(render(peerpods(replicas=0)).one("Deployment")["spec"]["replicas"], 0)
         priority = {"defaults": {"priorityClassName": "high"}, **peerpods(priorityClassName="")}
         self.assertNotIn("priorityClassName", pod_spec(priority))
         self.assertNotIn("topologySpreadConstraints", pod_spec(peerpods(topologySpreadConstraints=[])))
-        self.assertEqual(webhook({"defaults": {"matchConditions": [{"name": "a", "expression": "true"}]}, **peerpods(matchConditions=[])})
-                         ["matchConditions"], webhook(peerpods())["matchConditions"])
+        self.assertEqual(
+            webhook(
+                {"defaults": {"matchConditions": [{"name": "a", "expression": "true"}]}, **peerpods(matchConditions=[])}
+            )["matchConditions"],
+            webhook(peerpods())["matchConditions"],
+        )
 
     def test_an_empty_map_changes_nothing(self):
         self.assertEqual(render(peerpods(resources={}, nodeSelector={}, metrics={}, tls={})), render(peerpods()))
@@ -37,7 +46,9 @@ class Merging(unittest.TestCase):
     def test_null_removes(self):
         self.assertNotIn("replicas", render(peerpods(replicas=None)).one("Deployment")["spec"])
         self.assertNotIn("resources", container(peerpods(resources=None)))
-        self.assertEqual(container(peerpods(resources={"limits": None}))["resources"], {"requests": {"cpu": "10m", "memory": "32Mi"}})
+        self.assertEqual(
+            container(peerpods(resources={"limits": None}))["resources"], {"requests": {"cpu": "10m", "memory": "32Mi"}}
+        )
         self.assertNotIn("nodeSelector", pod_spec(peerpods(nodeSelector={"kubernetes.io/os": None})))
 
     def test_null_in_place_of_a_blocks_own_default_means_defaults(self):
@@ -46,8 +57,10 @@ class Merging(unittest.TestCase):
     def test_numbers_stay_numbers(self):
         args = container(peerpods(ports={"webhook": 10250}, extraArgs=["--max-body-bytes=20000000"]))["args"]
         self.assertLessEqual({"--webhook-bind-address=:10250", "--max-body-bytes=20000000"}, set(args))
-        config = render(peerpods(config={"gpus": 1000000, "ratio": 0.5, "on": False})).one("ConfigMap")["data"]["config.yaml"]
-        self.assertEqual(config, "gpus: 1000000\n\"on\": false\nratio: 0.5")
+        config = render(peerpods(config={"gpus": 1000000, "ratio": 0.5, "on": False})).one("ConfigMap")["data"][
+            "config.yaml"
+        ]
+        self.assertEqual(config, 'gpus: 1000000\n"on": false\nratio: 0.5')
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ import unittest
 
 import yaml
 
-from rendering import chart_with_second_webhook, peerpods, render
+from rendering import peerpods, render
+from second_webhook import chart_with_second_webhook
 
 # NOTES.txt as an object, since only an installation prints it
 AS_OBJECT = """

@@ -3,11 +3,16 @@
 import functools
 import unittest
 
-from rendering import CHART, NAMESPACE, RELEASE, Refused, helm, is_hook, matrix, peerpods, render
+from matrix import matrix
+from rendering import CHART, NAMESPACE, RELEASE, Refused, helm, is_hook, peerpods, render
 
 CLUSTER_SCOPED = {
-    "ClusterRole", "ClusterRoleBinding", "MutatingWebhookConfiguration", "Namespace",
-    "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "MutatingWebhookConfiguration",
+    "Namespace",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
 }
 
 
@@ -27,11 +32,13 @@ def renderings():
 
 def in_every_rendering(test):
     """Run the test, which takes (values, objects), for each point of the matrix."""
+
     @functools.wraps(test)
     def run(self):
         for name, values, objects in renderings():
             with self.subTest(name):
                 test(self, values, objects)
+
     return run
 
 
@@ -72,17 +79,24 @@ class Objects(unittest.TestCase):
     @in_every_rendering
     def test_selectors_select_the_webhook_and_nothing_else(self, _, objects):
         labels = {owner["kind"]: pod["metadata"]["labels"] for owner, pod in pods(objects)}
-        selectors = [objects.one("Service")["spec"]["selector"], objects.one("Deployment")["spec"]["selector"]["matchLabels"]]
+        selectors = [
+            objects.one("Service")["spec"]["selector"],
+            objects.one("Deployment")["spec"]["selector"]["matchLabels"],
+        ]
         selectors += [o["spec"]["selector"]["matchLabels"] for o in objects.of("PodDisruptionBudget")]
         selectors += [o["spec"]["podSelector"]["matchLabels"] for o in objects.of("NetworkPolicy")]
         selectors += [o["spec"]["selector"]["matchLabels"] for o in objects.of("PodMonitor")]
-        selectors += [c["labelSelector"]["matchLabels"] for c in
-                      objects.one("Deployment")["spec"]["template"]["spec"].get("topologySpreadConstraints", [])]
+        selectors += [
+            c["labelSelector"]["matchLabels"]
+            for c in objects.one("Deployment")["spec"]["template"]["spec"].get("topologySpreadConstraints", [])
+        ]
         for selector in selectors:
             matched = [kind for kind, has in labels.items() if selector.items() <= has.items()]
             self.assertEqual(matched, ["Deployment"])
         for monitor in objects.of("ServiceMonitor"):
-            self.assertLessEqual(monitor["spec"]["selector"]["matchLabels"].items(), objects.one("Service")["metadata"]["labels"].items())
+            self.assertLessEqual(
+                monitor["spec"]["selector"]["matchLabels"].items(), objects.one("Service")["metadata"]["labels"].items()
+            )
 
     @in_every_rendering
     def test_pods_are_locked_down(self, _, objects):
@@ -91,8 +105,15 @@ class Objects(unittest.TestCase):
             self.assertIs(spec["securityContext"]["runAsNonRoot"], True)
             self.assertEqual(spec["securityContext"]["seccompProfile"], {"type": "RuntimeDefault"})
             for container in spec["containers"]:
-                self.assertEqual(container["securityContext"], {
-                    "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}, owner["kind"])
+                self.assertEqual(
+                    container["securityContext"],
+                    {
+                        "allowPrivilegeEscalation": False,
+                        "readOnlyRootFilesystem": True,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
+                    owner["kind"],
+                )
 
     @in_every_rendering
     def test_podshapers_own_pods_opt_out(self, _, objects):
@@ -141,7 +162,9 @@ class Objects(unittest.TestCase):
         used |= {p["port"] for o in objects.of("NetworkPolicy") for rule in o["spec"]["ingress"] for p in rule["ports"]}
         self.assertLessEqual(used, names)
         service = objects.one("MutatingWebhookConfiguration")["webhooks"][0]["clientConfig"]["service"]
-        self.assertEqual((service["name"], service["namespace"]), (objects.one("Service")["metadata"]["name"], NAMESPACE))
+        self.assertEqual(
+            (service["name"], service["namespace"]), (objects.one("Service")["metadata"]["name"], NAMESPACE)
+        )
         self.assertIn(service["port"], {p["port"] for p in objects.one("Service")["spec"]["ports"]})
 
     @in_every_rendering
@@ -151,8 +174,11 @@ class Objects(unittest.TestCase):
             for rule in role["rules"]:
                 self.assertNotIn("*", rule.get("resources", []) + rule["verbs"] + rule.get("apiGroups", []))
                 if set(rule["verbs"]) - {"get", "list", "watch"} and not is_hook(role):
-                    self.assertTrue("resourceNames" in rule or rule["resources"][0] in (
-                        "tokenreviews", "subjectaccessreviews", "nodes/status"), rule)
+                    self.assertTrue(
+                        "resourceNames" in rule
+                        or rule["resources"][0] in ("tokenreviews", "subjectaccessreviews", "nodes/status"),
+                        rule,
+                    )
 
     def test_a_release_name_too_long_for_a_service_is_refused(self):
         longest = "r" * (63 - len("-peerpods-selftest"))

@@ -23,17 +23,35 @@ REFUSED = [
     (peerpods(replicas=-1), "at '/peerpods/replicas': minimum: got -1, want 0"),
     (peerpods(replicas="3"), "at '/peerpods/replicas': got string, want"),
     (peerpods(failurePolicy="fail"), "at '/peerpods/failurePolicy': value must be one of 'Fail', 'Ignore'"),
-    (peerpods(reinvocationPolicy="Always"), "at '/peerpods/reinvocationPolicy': value must be one of 'IfNeeded', 'Never'"),
+    (
+        peerpods(reinvocationPolicy="Always"),
+        "at '/peerpods/reinvocationPolicy': value must be one of 'IfNeeded', 'Never'",
+    ),
     (peerpods(timeoutSeconds=31), "at '/peerpods/timeoutSeconds': maximum: got 31, want 30"),
     (peerpods(timeoutSeconds=0), "at '/peerpods/timeoutSeconds': minimum: got 0, want 1"),
-    (peerpods(image={"repository": "ghcr.io/podshaper/peerpods:latest"}), "at '/peerpods/image/repository': .* does not match pattern"),
+    (
+        peerpods(image={"repository": "ghcr.io/podshaper/peerpods:latest"}),
+        "at '/peerpods/image/repository': .* does not match pattern",
+    ),
     (peerpods(image={"digest": "0123"}), "at '/peerpods/image/digest': '0123' does not match pattern"),
     (peerpods(image={"tag": 1.0}), "at '/peerpods/image/tag': got number, want string"),
-    (peerpods(namespaceSelector={"team": "a"}), "at '/peerpods/namespaceSelector': additional properties 'team' not allowed"),
-    (peerpods(objectSelector={"matchExpressions": [{"key": "a", "operator": "In"}]}), "matchExpressions/0': missing property 'values'"),
-    (peerpods(objectSelector={"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]}), "values': maxItems: got 1, want 0"),
+    (
+        peerpods(namespaceSelector={"team": "a"}),
+        "at '/peerpods/namespaceSelector': additional properties 'team' not allowed",
+    ),
+    (
+        peerpods(objectSelector={"matchExpressions": [{"key": "a", "operator": "In"}]}),
+        "matchExpressions/0': missing property 'values'",
+    ),
+    (
+        peerpods(objectSelector={"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]}),
+        "values': maxItems: got 1, want 0",
+    ),
     (peerpods(matchConditions=[{"name": "a"}]), "at '/peerpods/matchConditions/0': missing property 'expression'"),
-    (peerpods(matchConditions=[{"name": "podshaper.dev/not-a-mirror-pod", "expression": "true"}]), "at '/peerpods/matchConditions/0/name': 'not' failed"),
+    (
+        peerpods(matchConditions=[{"name": "podshaper.dev/not-a-mirror-pod", "expression": "true"}]),
+        "at '/peerpods/matchConditions/0/name': 'not' failed",
+    ),
     (peerpods(podDisruptionBudget={"minAvailable": "half"}), "minAvailable': 'half' does not match pattern"),
     (peerpods(topologySpreadConstraints=[{"maxSkew": 1}]), "missing properties 'topologyKey', 'whenUnsatisfiable'"),
     (peerpods(tolerations=[{"effect": "NoRun"}]), "at '/peerpods/tolerations/0/effect': value must be one of"),
@@ -45,16 +63,25 @@ REFUSED = [
     (peerpods(metrics={"monitor": {"kind": "Probe"}}), "at '/peerpods/metrics/monitor/kind': value must be one of"),
     ({"tls": {"mode": "none"}}, "at '/tls/mode': value must be one of 'selfManaged', 'certManager', 'existingSecret'"),
     (peerpods(tls={"mode": "none"}), "at '/peerpods/tls/mode': value must be one of"),
-    ({"tls": {"selfManaged": {"leafLifetime": "90 days"}}}, "at '/tls/selfManaged/leafLifetime': '90 days' does not match pattern"),
+    (
+        {"tls": {"selfManaged": {"leafLifetime": "90 days"}}},
+        "at '/tls/selfManaged/leafLifetime': '90 days' does not match pattern",
+    ),
     ({"tls": {"certManager": {"duration": "90d"}}}, "at '/tls/certManager/duration': '90d' does not match pattern"),
     ({"tls": {"certManager": {"issuerRef": {"kind": "ClusterIssuer"}}}}, "at '/tls/certManager/issuerRef': .*'name'"),
-    ({"tls": {"existingSecret": {"caBundle": "MA=="}}}, "at '/tls/existingSecret/caBundle': 'MA==' does not match pattern"),
+    (
+        {"tls": {"existingSecret": {"caBundle": "MA=="}}},
+        "at '/tls/existingSecret/caBundle': 'MA==' does not match pattern",
+    ),
     ({"tls": {"existingSecret": {"secretName": "a"}}}, "additional properties 'secretName' not allowed"),
     (peerpods(targetRuntimeClass="Kata"), "at '/peerpods/targetRuntimeClass': 'Kata' does not match pattern"),
     (peerpods(podVMExtendedResource="vm"), "at '/peerpods/podVMExtendedResource': 'vm' does not match pattern"),
     (peerpods(podVMExtendedResource="node.kubernetes.io/vm"), "at '/peerpods/podVMExtendedResource': 'not' failed"),
     (peerpods(tlsMinVersion="1.3"), "at '/peerpods/tlsMinVersion': value must be one of"),
-    (peerpods(tlsMinVersion="VersionTLS13", tlsCipherSuites="TLS_A"), "at '/peerpods/tlsCipherSuites': value must be ''"),
+    (
+        peerpods(tlsMinVersion="VersionTLS13", tlsCipherSuites="TLS_A"),
+        "at '/peerpods/tlsCipherSuites': value must be ''",
+    ),
     (peerpods(config="sizing: effective"), "at '/peerpods/config': got string, want object"),
     (peerpods(nodeCapacity={"count": -1}), "at '/peerpods/nodeCapacity/count': minimum: got -1, want 0"),
     (peerpods(nodeCapacity={"resource": "vm"}), "at '/peerpods/nodeCapacity/resource': 'vm' does not match pattern"),
@@ -101,14 +128,18 @@ class Schema(unittest.TestCase):
 
     def test_null_and_empty_are_refused_or_rendered(self):
         """Never a template's error, which would tell a user about the chart's inside."""
-        everything = peerpods(nodeCapacity={"enabled": True}, networkPolicy={"enabled": True}, metrics={"auth": True, "monitor": {"enabled": True}})
+        everything = peerpods(
+            nodeCapacity={"enabled": True},
+            networkPolicy={"enabled": True},
+            metrics={"auth": True, "monitor": {"enabled": True}},
+        )
         cases = []
         for path, value in paths(VALUES):
             for place in [path, ("peerpods", *path[1:])] if path[0] == "defaults" else [path]:
                 for odd in [None] + [kind() for kind in (dict, list, str) if isinstance(value, kind)]:
                     cases.append((place, odd, put(everything, place, odd)))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for (place, odd, _), answer in zip(cases, pool.map(lambda case: outcome(case[2]), cases)):
+            for (place, odd, _), answer in zip(cases, pool.map(lambda case: outcome(case[2]), cases), strict=True):
                 with self.subTest(".".join(place), value=odd):
                     self.assertRegex(answer, "^rendered$|values don't meet the specifications of the schema")
 

@@ -3,7 +3,8 @@
 import base64
 import unittest
 
-from rendering import TLS, Refused, container, peerpods, pod_spec, render, webhook
+from matrix import TLS
+from rendering import Refused, container, peerpods, pod_spec, render, webhook
 
 PEM = TLS["existingSecret"]["existingSecret"]["caBundle"]
 MOUNT = {"name": "tls", "mountPath": "/tmp/k8s-webhook-server/serving-certs", "readOnly": True}
@@ -22,18 +23,45 @@ class SelfManaged(unittest.TestCase):
     def test_it_may_write_its_secret_and_its_configuration_and_nothing_else(self):
         objects = render(by("selfManaged"))
         (role,) = (r for r in objects.of("Role") if r["metadata"]["name"] == "rel-peerpods")
-        self.assertEqual(role["rules"], [{"apiGroups": [""], "resources": ["secrets"], "resourceNames": [objects.one("Secret")["metadata"]["name"]],
-                                          "verbs": ["get", "list", "watch", "update", "patch"]}])
-        self.assertEqual(objects.one("ClusterRole")["rules"], [{
-            "apiGroups": ["admissionregistration.k8s.io"], "resources": ["mutatingwebhookconfigurations"],
-            "resourceNames": [objects.one("MutatingWebhookConfiguration")["metadata"]["name"]], "verbs": ["get", "list", "watch", "patch"]}])
+        self.assertEqual(
+            role["rules"],
+            [
+                {
+                    "apiGroups": [""],
+                    "resources": ["secrets"],
+                    "resourceNames": [objects.one("Secret")["metadata"]["name"]],
+                    "verbs": ["get", "list", "watch", "update", "patch"],
+                }
+            ],
+        )
+        self.assertEqual(
+            objects.one("ClusterRole")["rules"],
+            [
+                {
+                    "apiGroups": ["admissionregistration.k8s.io"],
+                    "resources": ["mutatingwebhookconfigurations"],
+                    "resourceNames": [objects.one("MutatingWebhookConfiguration")["metadata"]["name"]],
+                    "verbs": ["get", "list", "watch", "patch"],
+                }
+            ],
+        )
 
     def test_the_flags_name_what_is_there(self):
         objects, args = render(by("selfManaged")), container(by("selfManaged"))["args"]
         self.assertIn("--self-managed-secret=" + objects.one("Secret")["metadata"]["name"], args)
-        self.assertIn("--webhook-configuration=" + objects.one("MutatingWebhookConfiguration")["metadata"]["name"], args)
+        self.assertIn(
+            "--webhook-configuration=" + objects.one("MutatingWebhookConfiguration")["metadata"]["name"], args
+        )
         self.assertIn("--service-name=" + objects.one("Service")["metadata"]["name"], args)
         self.assertNotIn("--cert-", " ".join(args))
+
+
+class ModeChange(unittest.TestCase):
+    def test_no_two_modes_share_a_secret(self):
+        """cert-manager leaves its Secret behind, and Helm refuses to take over what it didn't create."""
+        kept = render(by("selfManaged")).one("Secret")["metadata"]["name"]
+        issued = {c["spec"]["secretName"] for c in render(by("certManager")).of("Certificate")}
+        self.assertNotIn(kept, issued)
 
 
 class Files(unittest.TestCase):
@@ -76,8 +104,10 @@ class CertManager(unittest.TestCase):
     def test_the_ca_is_injected(self):
         for mode in ("certManager", "certManager with an issuer"):
             objects = render(by(mode, webhookAnnotations={"a.b/c": "d"}))
-            self.assertEqual(objects.one("MutatingWebhookConfiguration")["metadata"]["annotations"],
-                             {"cert-manager.io/inject-ca-from": "sys/rel-peerpods", "a.b/c": "d"})
+            self.assertEqual(
+                objects.one("MutatingWebhookConfiguration")["metadata"]["annotations"],
+                {"cert-manager.io/inject-ca-from": "sys/rel-peerpods", "a.b/c": "d"},
+            )
             objects.one("Certificate", "rel-peerpods")
 
 

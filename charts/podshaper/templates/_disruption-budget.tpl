@@ -8,10 +8,10 @@ metadata:
   namespace: {{ $.root.Release.Namespace }}
   labels: {{- include "podshaper.labels" (list $ "webhook") | nindent 4 }}
 spec:
-  {{- if eq (toString .minAvailable) "" }}
-  maxUnavailable: {{ .maxUnavailable }}
-  {{- else }}
+  {{- if hasKey . "minAvailable" }}
   minAvailable: {{ .minAvailable }}
+  {{- else }}
+  maxUnavailable: {{ .maxUnavailable }}
   {{- end }}
   # a pod that isn't ready serves nobody, and must not keep a node from being drained
   unhealthyPodEvictionPolicy: AlwaysAllow

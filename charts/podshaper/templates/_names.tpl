@@ -37,12 +37,13 @@ Input: (list WEBHOOK COMPONENT)
 {{- end -}}
 {{- end -}}
 
-{{/* The Secret that holds the serving certificate */}}
+{{/*
+The Secret that holds the serving certificate. A release that changes its tls.mode must not find the other mode's Secret
+under the same name: cert-manager leaves its own behind, and Helm won't take over what it didn't create.
+*/}}
 {{- define "podshaper.tlsSecret" -}}
-{{- if eq .values.tls.mode "existingSecret" -}}
-{{ .values.tls.existingSecret.name }}
-{{- else -}}
-{{ .fullname }}-tls
+{{- with .values.tls -}}
+{{ get (dict "selfManaged" (print $.fullname "-self-managed") "certManager" (print $.fullname "-tls") "existingSecret" .existingSecret.name) .mode }}
 {{- end -}}
 {{- end -}}
 

@@ -1,0 +1,98 @@
+"""kubectl and helm against the cluster, and requests that kubectl can't make."""
+
+import base64
+import json
+import secrets
+import ssl
+import subprocess
+import time
+import unittest
+import urllib.error
+import urllib.request
+
+from rendering import CHART, HELM
+
+
+class Failed(Exception):
+    """A command failed; the text is what it said."""
+
+
+def run(*command, stdin=None):
+    if isinstance(stdin, (dict, list)):
+        stdin = json.dumps(stdin)
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failed(done.stderr.strip() or done.stdout.strip())
+    return done.stdout
+
+
+def kubectl(*arguments, stdin=None):
+    return run("kubectl", *arguments, stdin=stdin)
+
+
+def get(*arguments):
+    return json.loads(kubectl("get", "--output", "json", *arguments))
+
+
+def helm(command, release, namespace, *arguments, values=None, chart=CHART):
+    source = [str(chart), "--values", "-"] if command in ("install", "upgrade") else []
+    return run(HELM, command, release, *source, "--namespace", namespace, *arguments, stdin=values or {})
+
+
+def as_list(objects):
+    return {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+
+
+def eventually(condition, seconds=30):
+    """The first true answer; for what the API server takes up some time after it said yes."""
+    end = time.monotonic() + seconds
+    while not (answer := condition()):
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds} s: {condition}")
+        time.sleep(0.1)
+    return answer
+
+
+def request(method, path, body, token, content_type="application/merge-patch+json"):
+    """(status, object or Status) of one request as the bearer of the token."""
+    cluster = json.loads(kubectl("config", "view", "--raw", "--minify", "--flatten", "--output", "json"))["clusters"][
+        0
+    ]["cluster"]
+    trust = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+    message = urllib.request.Request(
+        cluster["server"] + path,
+        json.dumps(body).encode(),
+        method=method,
+        headers={"Authorization": f"Bearer {token}", "Content-Type": content_type},
+    )
+    try:
+        with urllib.request.urlopen(message, context=trust) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refusal:
+        return refusal.code, json.load(refusal)
+
+
+class ClusterTest(unittest.TestCase):
+    """Whatever a test creates goes when its class ends."""
+
+    RUN = secrets.token_hex(2)  # in names of namespaces, which take a while to go
+
+    @classmethod
+    def create(cls, obj):
+        kubectl("create", "--filename", "-", stdin=obj)
+        kind, meta = obj["kind"].lower(), obj["metadata"]
+        scope = ["--namespace", meta["namespace"]] if "namespace" in meta else []
+        how = {"namespace": ["--wait=false"], "pod": ["--force", "--grace-period=0"]}  # its node may have no kubelet
+        cls.addClassCleanup(kubectl, "delete", kind, meta["name"], *scope, *how.get(kind, []), "--ignore-not-found")
+
+    @classmethod
+    def namespace(cls, name, labels=None):
+        name = f"{name}-{cls.RUN}"
+        cls.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels or {}}})
+        kubectl("wait", "--for=create", "serviceaccount/default", "--namespace", name, "--timeout=30s")
+        return name
+
+    @classmethod
+    def install(cls, release, namespace, values, chart=CHART):
+        helm("install", release, namespace, values=values, chart=chart)
+        cls.addClassCleanup(helm, "uninstall", release, namespace)

@@ -1,5 +1,13 @@
 # shellcheck shell=bash
-# Sourced: sees to it that python3 has PyYAML, from a cache of ours if need be.
+# Sourced: the helm to use (HELM, or PATH's, or ours) and a python3 that has PyYAML.
+
+if [ -z "${HELM-}" ] && ! HELM=$(command -v helm); then
+  ../go/build helm
+  HELM=$(../go/build --path helm)/helm
+fi
+export HELM
+
+export PYTHONDONTWRITEBYTECODE=1
 if ! python3 -c 'import yaml' 2>/dev/null; then
   PYTHONPATH=${XDG_CACHE_HOME:-$HOME/.cache}/podshaper/python
   export PYTHONPATH

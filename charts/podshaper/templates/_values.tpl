@@ -1,6 +1,6 @@
 {{/*
-Lay a map of values over another one, in place: maps merge, null removes, anything else replaces. Sprig's merge functions
-take false, 0, "" and [] for absent and would let the default win.
+Lay a map of values over another one, in place: maps merge, null removes, anything else replaces. Sprig's merge takes false,
+0, "" and [] for absent, and its mergeOverwrite keeps null, which in a node selector would become a label without a value.
 Input: base, over
 */}}
 {{- define "podshaper.overlay" -}}

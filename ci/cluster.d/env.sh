@@ -2,6 +2,7 @@
 # Sourced by every subcommand: which cluster is meant, where it lives, how to get inside.
 # shellcheck disable=SC2034  # read by those who source this
 
+PATH=$PATH:/usr/sbin:/sbin # not on everybody's PATH
 CI=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CLUSTER=${PODSHAPER_CLUSTER:-main}
 STATE=${PODSHAPER_STATE:-/var/lib/podshaper}

@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod pods;
 pub mod process;
 pub mod release;
 pub mod stream;

@@ -6,6 +6,7 @@ mod runtime;
 mod selftest;
 mod serve;
 mod shutdown;
+pub mod yaml;
 
 pub use mutate::Mutate;
 pub use selftest::Selftest;

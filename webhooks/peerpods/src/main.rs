@@ -36,7 +36,10 @@ enum Command {
     /// Send a pod through the installed webhook, in a dry run
     Selftest(Selftest<Options>),
     /// Print a completion script for a shell
-    Completion { shell: completion::Shell },
+    Completion {
+        /// The shell that it is for
+        shell: completion::Shell,
+    },
 }
 
 fn main() -> ExitCode {

@@ -26,7 +26,7 @@ async fn self_managed_certificates_rotate_under_load() {
     assert!(is_shaped(&create(&peer_pod(&release.pods), &[]).await.unwrap()));
     output("helm", &["test", &release.name, "--namespace", &release.name, "--timeout=60s"], "").await;
 
-    let secret = format!("{}-tls", release.peerpods());
+    let secret = format!("{}-self-managed", release.peerpods());
     let data = async |key: &str| get(&["--namespace", &release.name, "secret", &secret]).await["data"][key].clone();
     let stream = Stream::start(&release).await;
     for (what, key) in [("leaf", "tls.crt"), ("ca", "tls.crt")] {

@@ -1,0 +1,197 @@
+//! Reads, plans and writes, for as long as the process lives.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tokio::time::{Duration, Instant, sleep};
+use tracing::{info, warn};
+
+use super::cluster::{Cluster, ClusterError, Kind};
+use super::pace::Pace;
+use super::secret::Stored;
+use super::state::{Change, Configuration, Replica, Settings};
+use crate::certificates::Serving;
+use crate::certificates::certificate::{time, unix_now};
+
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+pub(crate) struct Controller {
+    cluster: Cluster,
+    replica: Replica,
+    serving: Arc<Serving>,
+    hold: Duration,
+    bundle_pace: Pace,
+    secret_pace: Pace,
+    /// What is wrong, as the log has it: told when it changes.
+    said: String,
+}
+
+impl Controller {
+    pub(crate) fn new(cluster: Cluster, settings: Settings, serving: Arc<Serving>) -> Self {
+        Self {
+            cluster,
+            hold: settings.hold,
+            replica: Replica::new(settings),
+            serving,
+            bundle_pace: Pace::default(),
+            secret_pace: Pace::default(),
+            said: String::new(),
+        }
+    }
+
+    /// Never ends: whatever goes wrong, the certificate in service stays and we try again.
+    pub(crate) async fn run(mut self) {
+        let changed = Notify::new();
+        let cluster = self.cluster.clone();
+        let watch = |kind| watch(&cluster, kind, &changed);
+        tokio::join!(watch(Kind::Secret), watch(Kind::Configuration), async {
+            let mut retry = FIRST_RETRY;
+            loop {
+                let wait = if let Ok(again) = self.sync().await {
+                    retry = FIRST_RETRY;
+                    again
+                } else {
+                    let wait = retry;
+                    retry = (retry * 2).min(LAST_RETRY);
+                    wait
+                };
+                tokio::select! {
+                    () = changed.notified() => {}
+                    () = sleep(wait) => {}
+                }
+            }
+        });
+    }
+
+    /// One look at both objects and what follows from it; then when to look again. What fails is told and counted.
+    async fn sync(&mut self) -> Result<Duration, ()> {
+        let mut problems = Vec::new();
+        let result = self.step(&mut problems).await;
+        let again = match result {
+            Ok(again) => Ok(again),
+            Err(ClusterError::Conflict) => Ok(Duration::ZERO),
+            Err(ClusterError::Failed(problem)) => {
+                self.serving.failed();
+                problems.push(problem);
+                Err(())
+            }
+        };
+        if again.is_ok() {
+            self.serving.synced(unix_now());
+        }
+        let problems = problems.join("; ");
+        if self.said != problems {
+            match problems.as_str() {
+                "" => info!("certificates: all in order again"),
+                problems => warn!("certificates: {problems}"),
+            }
+            self.said = problems;
+        }
+        again
+    }
+
+    async fn step(&mut self, problems: &mut Vec<String>) -> Result<Duration, ClusterError> {
+        let (secret, configuration) = tokio::join!(self.cluster.secret(), self.cluster.configuration());
+        let configuration = configuration?;
+        if configuration.is_none() {
+            problems.push(format!("{} doesn't exist (yet)", self.cluster.describe(Kind::Configuration)));
+        }
+        let (configuration_version, configuration) = configuration
+            .map_or_else(Default::default, |version| (version.resource_version, version.content));
+        let (unread, secret) = match secret {
+            Ok(secret) => (None, secret),
+            Err(e) => (Some(e), None),
+        };
+        let stored = secret.as_ref().map(|version| {
+            let name = self.cluster.describe(Kind::Secret);
+            problems.extend(version.content.1.iter().map(|problem| format!("{name}: {problem}")));
+            &version.content.0
+        });
+
+        let (now, clock) = (unix_now(), Instant::now());
+        let plan = self.replica.plan(stored, &configuration, now, clock);
+        if let Some((leaf, ca)) = plan.serve {
+            info!(expires = %time(leaf.certificate.not_after), "serving a certificate from the Secret");
+            self.serving.serve(leaf.certified, leaf.certificate.not_after, ca.not_after);
+        }
+        if plan.refused {
+            problems.push("no CA is rotated while so many that were replaced are still trusted".into());
+        }
+
+        let mut again = plan.again;
+        let mut wrote = false;
+        if !plan.bundles.is_empty() {
+            let pause = self.bundle_pace.pause(clock);
+            if pause.is_zero() {
+                self.cluster.write_bundles(&configuration_version, &plan.bundles).await?;
+                self.bundle_pace.wrote(clock);
+                wrote = true;
+                let configuration = self.cluster.describe(Kind::Configuration);
+                if plan.lost {
+                    warn!(
+                        "put back a CA that somebody took out of the caBundle of {configuration}: let nothing else manage it"
+                    );
+                } else {
+                    info!("brought the caBundle of {configuration} up to date");
+                }
+            }
+            again = again.min(pause);
+        }
+        if let Some(problem) = unread {
+            return Err(problem);
+        }
+        let Some(secret) = secret else {
+            let missing = |e| ClusterError::Failed(format!("the Secret is missing and can't be made: {e}"));
+            return self.cluster.create_secret().await.map(|()| Duration::ZERO).map_err(missing);
+        };
+        if let Some(change) = plan.change {
+            let pause = self.secret_pace.pause(clock);
+            if pause.is_zero() {
+                self.change(change, &secret.resource_version, &secret.content.0, &configuration, now).await?;
+                self.secret_pace.wrote(clock);
+                wrote = true;
+            }
+            again = again.min(pause);
+        }
+        Ok(if wrote { Duration::ZERO } else { again })
+    }
+}
+
+impl Controller {
+    async fn change(
+        &self,
+        change: Change,
+        resource_version: &str,
+        stored: &Stored,
+        configuration: &Configuration,
+        now: i64,
+    ) -> Result<(), ClusterError> {
+        let after = self.replica.apply(change, stored, configuration, now);
+        let after = after.map_err(|e| ClusterError::Failed(format!("can't make a certificate: {e}")))?;
+        self.cluster.write_secret(resource_version, &after).await?;
+        match change {
+            Change::Prepare => {
+                info!(hold = ?self.hold, "made a CA; it signs once it has stood in the caBundle for the hold")
+            }
+            Change::Promote => info!("the new CA signs from now on"),
+            Change::RenewLeaf => info!("renewed the certificate"),
+            Change::Forget => info!("forgot a CA whose last certificate has expired"),
+        }
+        Ok(())
+    }
+}
+
+async fn watch(cluster: &Cluster, kind: Kind, changed: &Notify) {
+    let mut retry = FIRST_RETRY;
+    loop {
+        // The first event comes with the object as it is, so after a gap we look again.
+        if cluster.watch(kind, || changed.notify_one()).await.is_ok() {
+            retry = FIRST_RETRY;
+        } else {
+            // What is wrong, the reading itself tells.
+            sleep(retry).await;
+            retry = (retry * 2).min(LAST_RETRY);
+        }
+    }
+}

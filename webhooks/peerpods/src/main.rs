@@ -5,8 +5,8 @@ mod manager;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use peerpods::advertise::Advertise;
 use peerpods::Options;
+use peerpods::advertise::Advertise;
 use podshaper::cli::{Mutate, Selftest, Serve, completion, exit};
 
 #[global_allocator]

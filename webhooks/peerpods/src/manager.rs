@@ -26,7 +26,8 @@ pub fn arguments(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     }
     let mut translated = vec![program];
     while let Some(argument) = arguments.next() {
-        let Some(flag) = argument.to_str().and_then(|a| a.strip_prefix("--").or_else(|| a.strip_prefix('-'))) else {
+        let Some(flag) = argument.to_str().and_then(|a| a.strip_prefix("--").or_else(|| a.strip_prefix('-')))
+        else {
             translated.push(argument);
             continue;
         };
@@ -46,15 +47,19 @@ mod tests {
     use super::*;
 
     fn translated(line: &str) -> String {
-        let arguments: Vec<_> =
-            arguments(line.split(' ').map(OsString::from)).into_iter().map(|a| a.into_string().unwrap()).collect();
+        let arguments: Vec<_> = arguments(line.split(' ').map(OsString::from))
+            .into_iter()
+            .map(|a| a.into_string().unwrap())
+            .collect();
         arguments.join(" ")
     }
 
     #[test]
     fn the_originals_own_command() {
         assert_eq!(
-            translated("/manager --leader-elect --health-probe-bind-address=:8081 --metrics-bind-address=:8443"),
+            translated(
+                "/manager --leader-elect --health-probe-bind-address=:8081 --metrics-bind-address=:8443"
+            ),
             "/manager --health-probe-bind-address=:8081 --metrics-bind-address=:8443"
         );
     }

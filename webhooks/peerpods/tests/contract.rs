@@ -6,7 +6,9 @@ mod support;
 use podshaper::admission::{Request, Verdict};
 use podshaper::pod::Pod;
 use serde_json::{Value, json};
-use support::{REMEMBERED, VM, compatible, container, decide, limit_ranged, pass, patched, pod, sizes, webhook};
+use support::{
+    REMEMBERED, VM, compatible, container, decide, limit_ranged, pass, patched, pod, sizes, webhook,
+};
 
 /// One pass over a pod with one container.
 fn sized(requests: Value, limits: Value) -> String {
@@ -47,14 +49,25 @@ fn containers_and_init_containers_add_up() {
     let mut pod = pod(json!([
         container("a", json!({"cpu": "2", "memory": "4Gi"}), json!({"cpu": "3", "memory": "5Gi"})),
         container("b", json!({"cpu": "1", "memory": "1Gi"}), json!({"cpu": "1", "memory": "1Gi"})),
-        container("c", json!({"cpu": "1", "nvidia.com/gpu": "1"}), json!({"cpu": "1", "nvidia.com/gpu": "1"})),
+        container(
+            "c",
+            json!({"cpu": "1", "nvidia.com/gpu": "1"}),
+            json!({"cpu": "1", "nvidia.com/gpu": "1"})
+        ),
     ]));
     pod["spec"]["initContainers"] =
         json!([container("i", json!({"cpu": "1", "memory": "2Gi"}), json!({"cpu": "1", "memory": "2Gi"}))]);
     let after = pass(&compatible(), &pod).unwrap();
     assert_eq!(sizes(&after), "6 8192 1 -");
-    assert_eq!(after["spec"]["containers"][0]["resources"], json!({"requests": {VM: "1"}, "limits": {VM: "1"}}));
-    for stripped in [&after["spec"]["containers"][1], &after["spec"]["containers"][2], &after["spec"]["initContainers"][0]] {
+    assert_eq!(
+        after["spec"]["containers"][0]["resources"],
+        json!({"requests": {VM: "1"}, "limits": {VM: "1"}})
+    );
+    for stripped in [
+        &after["spec"]["containers"][1],
+        &after["spec"]["containers"][2],
+        &after["spec"]["initContainers"][0],
+    ] {
         assert!(stripped.get("resources").is_none());
     }
 }
@@ -115,7 +128,8 @@ fn empty_resources_are_left_alone() {
 #[test]
 fn machine_type_and_other_annotations_stay() {
     let mut pod = pod(json!([container("c", json!({"cpu": "1"}), json!({}))]));
-    pod["metadata"]["annotations"] = json!({"io.katacontainers.config.hypervisor.machine_type": "t3.large", "a": "b"});
+    pod["metadata"]["annotations"] =
+        json!({"io.katacontainers.config.hypervisor.machine_type": "t3.large", "a": "b"});
     let after = pass(&compatible(), &pod).unwrap();
     assert_eq!(sizes(&after), "1 - - t3.large");
     assert_eq!(after["metadata"]["annotations"]["a"], "b");
@@ -198,7 +212,8 @@ fn a_damaged_memory_is_refused() {
 #[test]
 fn memory_that_overflows_is_refused() {
     for memory in ["9Ei", "9223372036854775807", "10E"] {
-        let reason = denial(&compatible(), &pod(json!([container("a", json!({"memory": memory}), json!({}))])));
+        let reason =
+            denial(&compatible(), &pod(json!([container("a", json!({"memory": memory}), json!({}))])));
         assert!(reason.contains("memory"), "{reason}");
     }
     let half = || container("a", json!({"memory": "4611686018427387904"}), json!({}));
@@ -209,16 +224,23 @@ fn memory_that_overflows_is_refused() {
 
 #[test]
 fn quantities_that_the_api_server_would_refuse_are_refused() {
-    for (text, problem) in [("abc", "a number and a suffix"), ("-1", "must not be negative"), ("1Zi", "suffix")] {
+    for (text, problem) in
+        [("abc", "a number and a suffix"), ("-1", "must not be negative"), ("1Zi", "suffix")]
+    {
         let reason = denial(&compatible(), &pod(json!([container("app", json!({"cpu": text}), json!({}))])));
-        assert!(reason.contains("resources.requests[cpu] of container app") && reason.contains(problem), "{reason}");
+        assert!(
+            reason.contains("resources.requests[cpu] of container app") && reason.contains(problem),
+            "{reason}"
+        );
     }
 }
 
 #[test]
 fn what_is_dropped_is_told_once() {
-    let dropped = json!({"ephemeral-storage": "1Gi", "example.com/fpga": "1", "hugepages-2Mi": "2Mi", "memory": "1Gi"});
-    let containers: Vec<Value> = (0..6).map(|i| container(&format!("c{i}"), dropped.clone(), dropped.clone())).collect();
+    let dropped =
+        json!({"ephemeral-storage": "1Gi", "example.com/fpga": "1", "hugepages-2Mi": "2Mi", "memory": "1Gi"});
+    let containers: Vec<Value> =
+        (0..6).map(|i| container(&format!("c{i}"), dropped.clone(), dropped.clone())).collect();
     let mut pod = pod(containers.into());
     pod["spec"]["containers"][4]["resources"]["claims"] = json!([{"name": "gpu"}]);
     let webhook = compatible();
@@ -244,7 +266,8 @@ fn keep_resources() {
         "keepResources": ["ephemeral-storage", "claims", "hugepages-2Mi"],
         "placeholders": {"memory": {"request": "1Mi"}},
     }));
-    let requests = json!({"cpu": "1", "ephemeral-storage": "1Gi", "hugepages-2Mi": "2Mi", "example.com/fpga": "1"});
+    let requests =
+        json!({"cpu": "1", "ephemeral-storage": "1Gi", "hugepages-2Mi": "2Mi", "example.com/fpga": "1"});
     let mut pod = pod(json!([{"name": "a"}, container("b", requests, json!({"hugepages-2Mi": "2Mi"}))]));
     pod["spec"]["containers"][1]["resources"]["claims"] = json!([{"name": "gpu", "request": "one"}]);
     let decision = decide(&webhook, &pod);
@@ -283,7 +306,8 @@ fn with_sidecar() -> Value {
     let mut pod = pod(json!([container("app", json!({"cpu": "1", "memory": "1Gi"}), json!({"cpu": "2"}))]));
     let mut sidecar = container("sidecar", json!({"cpu": "500m"}), json!({}));
     sidecar["restartPolicy"] = json!("Always");
-    pod["spec"]["initContainers"] = json!([sidecar, container("init", json!({"cpu": "3", "memory": "100Mi"}), json!({}))]);
+    pod["spec"]["initContainers"] =
+        json!([sidecar, container("init", json!({"cpu": "3", "memory": "100Mi"}), json!({}))]);
     pod["spec"]["overhead"] = json!({"cpu": "250m", "memory": "120Mi"});
     pod
 }
@@ -306,7 +330,8 @@ fn effective_sizing() {
 #[test]
 fn pod_level_resources() {
     let mut pod = with_sidecar();
-    pod["spec"]["resources"] = json!({"requests": {"cpu": "6"}, "limits": {"cpu": "8", "hugepages-2Mi": "2Mi"}});
+    pod["spec"]["resources"] =
+        json!({"requests": {"cpu": "6"}, "limits": {"cpu": "8", "hugepages-2Mi": "2Mi"}});
     let effective = webhook(&json!({"sizing": "effective"}));
     let decision = decide(&effective, &pod);
     let after = patched(&pod, &decision);
@@ -343,15 +368,21 @@ fn annotations_of_the_author() {
         "io.katacontainers.config.hypervisor.default_memory": "512",
         "io.katacontainers.config.hypervisor.default_gpus": "1",
     });
-    for (policy, expected, with_sidecar) in
-        [("overwrite", "2 1024 1 -", "12 1024 1 -"), ("keep", "8 512 1 -", "8 512 1 -"), ("max", "8 1024 1 -", "12 1024 1 -")]
-    {
+    for (policy, expected, with_sidecar) in [
+        ("overwrite", "2 1024 1 -", "12 1024 1 -"),
+        ("keep", "8 512 1 -", "8 512 1 -"),
+        ("max", "8 1024 1 -", "12 1024 1 -"),
+    ] {
         let webhook = webhook(&json!({"userAnnotations": policy}));
         let mut after = pass(&webhook, &pod).unwrap();
         assert_eq!(sizes(&after), expected, "{policy}");
         assert!(decide(&webhook, &after).patch.is_empty(), "{policy}");
         // The author's own are remembered when a later pass decides anew.
-        after["spec"]["containers"].as_array_mut().unwrap().push(container("s", json!({"cpu": "10"}), json!({})));
+        after["spec"]["containers"].as_array_mut().unwrap().push(container(
+            "s",
+            json!({"cpu": "10"}),
+            json!({}),
+        ));
         assert_eq!(sizes(&pass(&webhook, &after).unwrap()), with_sidecar, "{policy}");
     }
 }
@@ -359,7 +390,8 @@ fn annotations_of_the_author() {
 #[test]
 fn a_size_that_went_away_gives_the_authors_own_back() {
     let webhook = compatible();
-    let mut pod = pod(json!([{"name": "a"}, container("b", json!({"cpu": "2", "memory": "1Gi"}), json!({}))]));
+    let mut pod =
+        pod(json!([{"name": "a"}, container("b", json!({"cpu": "2", "memory": "1Gi"}), json!({}))]));
     pod["metadata"]["annotations"] = json!({"io.katacontainers.config.hypervisor.default_vcpus": "8"});
     let mut after = pass(&webhook, &pod).unwrap();
     assert_eq!(sizes(&after), "2 1024 - -");
@@ -415,7 +447,10 @@ fn several_runtime_classes() {
     assert_eq!(remote["spec"]["containers"][0]["resources"]["requests"], json!({VM: "1"}));
     gpu["spec"]["runtimeClassName"] = json!("kata-gpu");
     let after = pass(&webhook, &gpu).unwrap();
-    assert_eq!(after["spec"]["containers"][0]["resources"]["requests"], json!({"kata.peerpods.io/gpu-vm": "1"}));
+    assert_eq!(
+        after["spec"]["containers"][0]["resources"]["requests"],
+        json!({"kata.peerpods.io/gpu-vm": "1"})
+    );
     assert_eq!(sizes(&after), "2 - - -");
 }
 

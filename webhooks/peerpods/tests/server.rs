@@ -44,40 +44,65 @@ async fn what_is_no_review_gets_a_clear_answer() {
         ("garbage", post(PATH, b"hello"), 400, "not an AdmissionReview"),
         ("truncated", post(PATH, truncated), 400, "EOF while parsing"),
         ("deep JSON", post(PATH, deep.as_bytes()), 400, "not an AdmissionReview"),
-        ("duplicate keys", post(PATH, br#"{"kind":"AdmissionReview","kind":"x"}"#), 400, "duplicate field `kind`"),
+        (
+            "duplicate keys",
+            post(PATH, br#"{"kind":"AdmissionReview","kind":"x"}"#),
+            400,
+            "duplicate field `kind`",
+        ),
         ("invalid UTF-8", post(PATH, b"{\"kind\":\"\xff\"}"), 400, "not UTF-8 at byte 9"),
-        ("another kind", post(PATH, br#"{"kind":"Pod","apiVersion":"v1"}"#), 400, "got kind \"Pod\" of \"v1\""),
+        (
+            "another kind",
+            post(PATH, br#"{"kind":"Pod","apiVersion":"v1"}"#),
+            400,
+            "got kind \"Pod\" of \"v1\"",
+        ),
         (
             "another version",
             post(PATH, br#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1beta1"}"#),
             400,
             "admission.k8s.io/v1beta1",
         ),
-        ("no request", post(PATH, br#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1"}"#), 400, "no request"),
+        (
+            "no request",
+            post(PATH, br#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1"}"#),
+            400,
+            "no request",
+        ),
         ("wrong path", post("/mutate", &peer_pod()), 404, PATH),
         ("wrong method", text("GET /mutate-v1-pod HTTP/1.1\r\nHost: x\r\n\r\n"), 405, "POST"),
         (
             "wrong content type",
-            text("POST /mutate-v1-pod HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}"),
+            text(
+                "POST /mutate-v1-pod HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}",
+            ),
             415,
             "application/json",
         ),
         ("no HTTP", text("hello there\r\n\r\n"), 400, ""),
         (
             "no length",
-            text("POST /mutate-v1-pod HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            text(
+                "POST /mutate-v1-pod HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ),
             411,
             "Content-Length",
         ),
         (
             "too many bytes announced",
-            text("POST /mutate-v1-pod HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n{"),
+            text(
+                "POST /mutate-v1-pod HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n{",
+            ),
             413,
             "larger than",
         ),
         (
             "headers without end",
-            [&b"POST / HTTP/1.1\r\n"[..], &b"X-Long: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n".repeat(2000)].concat(),
+            [
+                &b"POST / HTTP/1.1\r\n"[..],
+                &b"X-Long: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n".repeat(2000),
+            ]
+            .concat(),
             431,
             "",
         ),
@@ -104,7 +129,8 @@ async fn deep_json_inside_the_object_is_read_past() {
 #[tokio::test]
 async fn an_object_that_is_no_pod_is_admitted_with_a_warning() {
     let webhook = start().await;
-    let answer = webhook.client().send(post(PATH, &review(r#"{"spec":{"containers":"none"}}"#))).await.unwrap();
+    let answer =
+        webhook.client().send(post(PATH, &review(r#"{"spec":{"containers":"none"}}"#))).await.unwrap();
     assert!(answer.body.contains(r#""allowed":true"#), "{answer:?}");
     assert!(answer.body.contains("can't be read"), "{answer:?}");
 }
@@ -144,7 +170,10 @@ async fn many_small_items_do_not_multiply_in_memory() {
     for pod in [
         format!(r#"{{"spec":{{"containers":[{}{{}}]}}}}"#, "{},".repeat(5_000_000)),
         format!(r#"{{"metadata":{{"annotations":{{{}"x":""}}}}}}"#, r#""":"","#.repeat(2_500_000)),
-        format!(r#"{{"spec":{{"containers":[{{"resources":{{"claims":[{}{{}}]}}}}]}}}}"#, "{},".repeat(5_000_000)),
+        format!(
+            r#"{{"spec":{{"containers":[{{"resources":{{"claims":[{}{{}}]}}}}]}}}}"#,
+            "{},".repeat(5_000_000)
+        ),
     ] {
         let answer = client.send(post(PATH, &review(&pod))).await.unwrap();
         assert!(answer.body.contains("more than"), "{answer:?}");
@@ -173,7 +202,11 @@ async fn slow_headers_are_cut_after_their_time() {
     let mut rest = Vec::new();
     // However the end looks, it comes.
     let _ = connection.0.read_to_end(&mut rest).await;
-    assert!((Duration::from_secs(4)..Duration::from_secs(8)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert!(
+        (Duration::from_secs(4)..Duration::from_secs(8)).contains(&begun.elapsed()),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -183,7 +216,11 @@ async fn a_body_that_never_ends_is_cut_at_the_requests_own_timeout() {
     let begun = Instant::now();
     let answer = webhook.client().send(head).await.unwrap();
     assert_eq!(answer.status, 504, "{answer:?}");
-    assert!((Duration::from_millis(900)..Duration::from_secs(2)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert!(
+        (Duration::from_millis(900)..Duration::from_secs(2)).contains(&begun.elapsed()),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -201,7 +238,11 @@ async fn a_thousand_idle_connections_cost_little_and_leave() {
     assert!(resident < 96, "{resident} MiB with a thousand idle connections");
     let mut rest = Vec::new();
     let _ = idle.pop().unwrap().0.read_to_end(&mut rest).await;
-    assert!(begun.elapsed() < Duration::from_secs(15), "a connection without a request stays: {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(15),
+        "a connection without a request stays: {:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test]

@@ -1,5 +1,12 @@
 //! What the API server does around the webhook, and pods for it.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value
+)]
 
 use peerpods::PeerPods;
 use peerpods::config::Settings;
@@ -9,6 +16,7 @@ use podshaper::quantity::Quantity;
 use serde_json::{Map, Value, json};
 
 pub(crate) const VM: &str = "kata.peerpods.io/vm";
+pub(crate) const PREFIX: &str = "io.katacontainers.config.hypervisor.";
 pub(crate) const REMEMBERED: &str = "podshaper.dev/peerpods-resources";
 
 /// The webhook with these settings, for the class `kata-remote`.
@@ -60,7 +68,7 @@ pub(crate) fn container(name: &str, requests: Value, limits: Value) -> Value {
 /// The values of `default_vcpus`, `default_memory`, `default_gpus` and `machine_type`; a dash for none.
 pub(crate) fn sizes(pod: &Value) -> String {
     let annotation = |name| {
-        let key = format!("io.katacontainers.config.hypervisor.{name}");
+        let key = format!("{PREFIX}{name}");
         pod["metadata"]["annotations"][key].as_str().unwrap_or("-").to_owned()
     };
     ["default_vcpus", "default_memory", "default_gpus", "machine_type"].map(annotation).join(" ")
@@ -86,7 +94,8 @@ pub(crate) fn decoded_by_the_api_server(mut pod: Value) -> Value {
             filled(resources, "requests").entry(name).or_insert_with(|| limit.clone());
         }
         for field in ["requests", "limits"] {
-            for (_, quantity) in resources.get_mut(field).and_then(Value::as_object_mut).into_iter().flatten() {
+            for (_, quantity) in resources.get_mut(field).and_then(Value::as_object_mut).into_iter().flatten()
+            {
                 if let Some(Ok(stored)) = quantity.as_str().map(Quantity::stored) {
                     *quantity = Value::String(stored.into_owned());
                 }
@@ -117,4 +126,23 @@ pub(crate) fn limit_ranged(mut pod: Value, default_requests: &Value, default_lim
         }
     }
     decoded_by_the_api_server(pod)
+}
+
+/// Everything but what the webhook is there to change.
+pub(crate) fn untouched(mut pod: Value) -> Value {
+    for container in containers_mut(&mut pod) {
+        container.shift_remove("resources");
+    }
+    pod["spec"].as_object_mut().unwrap().shift_remove("resources");
+    if let Some(annotations) = pod["metadata"]["annotations"].as_object_mut() {
+        annotations.retain(|key, _| !key.starts_with(PREFIX) && key != REMEMBERED);
+    }
+    let no_annotations = pod["metadata"]["annotations"].as_object().is_none_or(Map::is_empty);
+    if let Some(metadata) = pod["metadata"].as_object_mut().filter(|_| no_annotations) {
+        metadata.shift_remove("annotations");
+    }
+    if pod["metadata"].as_object().is_none_or(Map::is_empty) {
+        pod.as_object_mut().unwrap().shift_remove("metadata");
+    }
+    pod
 }

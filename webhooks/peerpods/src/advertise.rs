@@ -1,0 +1,304 @@
+//! The node side: keeps the extended resource on the status of the node that it runs on.
+//!
+//! A node says how many VMs it can start in `status.capacity`. The kubelet copies that to `status.allocatable`, where
+//! the scheduler looks, with its next heartbeat (`MachineInfo` of k8s.io/kubernetes/pkg/kubelet/nodestatus). But when it
+//! starts it sets what no device plugin vouches for to zero (`reconcileExtendedResource`): so the node is watched, and
+//! told again.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+
+use anyhow::{Context, bail};
+use futures::TryStreamExt;
+use k8s_openapi::api::core::v1::Node;
+use kube::Client;
+use kube::api::{Api, ApiResource, Patch, PatchParams};
+use kube::core::{NotUsed, Object};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, DefaultBackoff, Event};
+use podshaper::cli::shutdown_signal;
+use podshaper::quantity::{Format, Quantity};
+use podshaper::telemetry::LogArgs;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::class::VM_RESOURCE;
+
+/// What a node advertises, and where.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Advertise {
+    /// The node to keep the resource on
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    node_name: String,
+
+    /// The extended resource that stands for one VM
+    #[arg(long, env = "POD_VM_EXTENDED_RESOURCE", value_name = "NAME", default_value = VM_RESOURCE)]
+    resource: String,
+
+    /// How many VMs the node can start; 0 takes the resource off the node, a negative number leaves it alone
+    #[arg(
+        long,
+        env = "PEERPODS_LIMIT_PER_NODE",
+        value_name = "N",
+        default_value_t = 10,
+        allow_negative_numbers = true
+    )]
+    count: i64,
+
+    #[command(flatten)]
+    logs: LogArgs,
+}
+
+/// A node, and nothing of it that isn't needed here.
+type NodeCapacity = Object<NotUsed, Status>;
+
+/// `v1.NodeStatus`.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Status {
+    capacity: Option<BTreeMap<String, String>>,
+}
+
+impl Advertise {
+    /// Keeps the resource on the node until SIGTERM, and leaves it there: running VMs still count.
+    pub fn run(self) -> anyhow::Result<()> {
+        self.logs.start();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.context("can't start the runtime")?.block_on(async {
+            let shutdown = shutdown_signal().context("can't wait for signals")?;
+            if self.count < 0 {
+                tracing::info!(
+                    node = self.node_name,
+                    resource = self.resource,
+                    "left alone, the count is negative"
+                );
+                shutdown.await;
+                return Ok(());
+            }
+            let client = Client::try_default().await.context("no access to the API server")?;
+            tokio::select! {
+                kept = self.keep(client) => kept,
+                () = shutdown => Ok(()),
+            }
+        })
+    }
+
+    /// Watches the node, and sets the count whenever it says another.
+    async fn keep(&self, client: Client) -> anyhow::Result<()> {
+        let nodes: Api<NodeCapacity> = Api::all_with(client, &ApiResource::erase::<Node>(&()));
+        let this = watcher::Config::default().fields(&format!("metadata.name={}", self.node_name));
+        let mut events = pin!(watcher::watcher(nodes.clone(), this).default_backoff());
+        let mut pace = DefaultBackoff::default();
+        let mut seen = false;
+        loop {
+            match events.try_next().await {
+                Ok(Some(Event::InitApply(node) | Event::Apply(node))) => {
+                    seen = true;
+                    self.settle(&nodes, &node, &mut pace).await;
+                }
+                Ok(Some(Event::Init)) => seen = false,
+                Ok(Some(Event::InitDone)) if !seen => {
+                    tracing::warn!(node = self.node_name, "no such node yet")
+                }
+                Ok(Some(Event::InitDone)) => {}
+                Ok(Some(Event::Delete(_))) => tracing::warn!(node = self.node_name, "the node is gone"),
+                Ok(None) => bail!("the watch of node {} has ended", self.node_name),
+                Err(error) => {
+                    tracing::warn!(node = self.node_name, %error, "can't watch the node, trying again")
+                }
+            }
+        }
+    }
+
+    /// Sets the count until the node says it, ever more slowly: the API server may be down, or somebody else may have
+    /// another number in mind.
+    async fn settle(&self, nodes: &Api<NodeCapacity>, node: &NodeCapacity, pace: &mut DefaultBackoff) {
+        let wanted = (self.count > 0).then(|| Quantity::new(self.count, Format::DecimalSi));
+        let mut says = self.said_by(node);
+        while says != wanted {
+            let count = wanted.map(|count| count.to_string());
+            let patch = json!({"status": {"capacity": {&self.resource: count}}});
+            let set =
+                nodes.patch_status(&self.node_name, &PatchParams::default(), &Patch::Merge(patch)).await;
+            match set {
+                Ok(node) => {
+                    tracing::info!(
+                        node = self.node_name,
+                        resource = self.resource,
+                        count = self.count,
+                        "advertised"
+                    );
+                    says = self.said_by(&node);
+                }
+                Err(kube::Error::Api(status)) if status.is_not_found() => return,
+                Err(error) => {
+                    tracing::warn!(node = self.node_name, %error, "can't set the capacity, trying again")
+                }
+            }
+            tokio::time::sleep(pace.next().unwrap_or_default()).await;
+        }
+    }
+
+    /// The count on the node's status.
+    fn said_by(&self, node: &NodeCapacity) -> Option<Quantity> {
+        node.status.as_ref()?.capacity.as_ref()?.get(&self.resource)?.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use clap::Parser;
+    use futures::StreamExt;
+    use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+    use futures::channel::oneshot;
+    use http::{Method, Request, Response};
+    use http_body::Frame;
+    use http_body_util::combinators::UnsyncBoxBody;
+    use http_body_util::{BodyExt, Full, StreamBody};
+    use kube::client::Body;
+    use serde_json::Value;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        advertise: Advertise,
+    }
+
+    type Answer = UnsyncBoxBody<Bytes, Infallible>;
+
+    /// The API server as a test plays it: every request waits for its answer.
+    struct ApiServer {
+        requests: UnboundedReceiver<(Request<Body>, oneshot::Sender<Response<Answer>>)>,
+        _keeping: JoinHandle<anyhow::Result<()>>,
+    }
+
+    impl ApiServer {
+        /// With `advertise` started against it.
+        fn with(arguments: &[&str]) -> Self {
+            let arguments = ["peerpods", "--node-name=n"].iter().chain(arguments);
+            let advertise = Cli::parse_from(arguments).advertise;
+            let (sender, requests) = unbounded();
+            let service = tower::service_fn(move |request| {
+                let (answer, answered) = oneshot::channel();
+                let sent = sender.unbounded_send((request, answer));
+                async move {
+                    sent.unwrap();
+                    Ok::<_, Infallible>(answered.await.unwrap())
+                }
+            });
+            let client = Client::new(service, "default");
+            Self { requests, _keeping: tokio::spawn(async move { advertise.keep(client).await }) }
+        }
+
+        async fn next(&mut self, method: &Method) -> (Request<Body>, oneshot::Sender<Response<Answer>>) {
+            let (request, answer) = self.requests.next().await.unwrap();
+            assert_eq!(request.method(), method, "{}", request.uri());
+            (request, answer)
+        }
+
+        /// Answers the list that is expected now.
+        async fn lists(&mut self, nodes: Value) {
+            let (request, answer) = self.next(&Method::GET).await;
+            assert!(
+                request.uri().to_string().contains("fieldSelector=metadata.name%3Dn"),
+                "{}",
+                request.uri()
+            );
+            answers(answer, 200, &json!({"metadata": {"resourceVersion": "1"}, "items": nodes}));
+        }
+
+        /// Takes the watch that is expected now; its events are sent through what comes back.
+        async fn watched(&mut self) -> UnboundedSender<Value> {
+            let (request, answer) = self.next(&Method::GET).await;
+            assert!(request.uri().query().unwrap().contains("watch=true"), "{}", request.uri());
+            let (sender, events) = unbounded::<Value>();
+            let lines =
+                events.map(|event| Ok::<_, Infallible>(Frame::data(Bytes::from(format!("{event}\n")))));
+            answer.send(Response::new(StreamBody::new(lines).boxed_unsync())).unwrap();
+            sender
+        }
+
+        /// Answers the patch that is expected now, and tells what it sets the resource to.
+        async fn patched(&mut self, status: u16, node: &Value) -> Value {
+            let (request, answer) = self.next(&Method::PATCH).await;
+            assert_eq!(request.uri().path(), "/api/v1/nodes/n/status");
+            assert_eq!(request.headers()["content-type"], "application/merge-patch+json");
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let patch: Value = serde_json::from_str(std::str::from_utf8(&body).unwrap()).unwrap();
+            answers(answer, status, node);
+            patch["status"]["capacity"].clone()
+        }
+    }
+
+    fn answers(answer: oneshot::Sender<Response<Answer>>, status: u16, body: &Value) {
+        let body = Full::<Bytes>::from(body.to_string()).boxed_unsync();
+        answer.send(Response::builder().status(status).body(body).unwrap()).unwrap();
+    }
+
+    fn node(capacity: &Value) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "resourceVersion": "1"},
+            "spec": {"podCIDR": "10.0.0.0/24"}, "status": {"capacity": capacity, "images": [{"names": ["x"]}]},
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_is_told_and_told_again() {
+        let mut api = ApiServer::with(&["--count=1000"]);
+        api.lists(json!([node(&json!({"cpu": "4"}))])).await;
+        let told = json!({"kata.peerpods.io/vm": "1k"});
+        assert_eq!(api.patched(200, &node(&told)).await, told);
+
+        let watch = api.watched().await;
+        watch.unbounded_send(json!({"type": "MODIFIED", "object": node(&told)})).unwrap();
+        let restarted = node(&json!({"kata.peerpods.io/vm": "0"}));
+        watch.unbounded_send(json!({"type": "MODIFIED", "object": restarted})).unwrap();
+        assert_eq!(api.patched(200, &node(&told)).await, told, "the kubelet has started again");
+        let recreated = node(&json!(null));
+        watch.unbounded_send(json!({"type": "DELETED", "object": recreated})).unwrap();
+        watch.unbounded_send(json!({"type": "ADDED", "object": recreated})).unwrap();
+        assert_eq!(api.patched(200, &node(&told)).await, told, "the node has come again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_is_right_is_left_alone() {
+        let mut api = ApiServer::with(&["--resource=example.com/a"]);
+        api.lists(json!([node(&json!({"example.com/a": "10"}))])).await;
+        api.watched().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_comes_later_is_told() {
+        let mut api = ApiServer::with(&["--count=5"]);
+        api.lists(json!([])).await;
+        let watch = api.watched().await;
+        watch.unbounded_send(json!({"type": "ADDED", "object": node(&json!({}))})).unwrap();
+        let told = json!({"kata.peerpods.io/vm": "5"});
+        assert_eq!(api.patched(200, &node(&told)).await, told);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_patch_is_tried_again() {
+        let mut api = ApiServer::with(&[]);
+        api.lists(json!([node(&json!({}))])).await;
+        let told = json!({"kata.peerpods.io/vm": "10"});
+        let error = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "message": "no", "code": 403});
+        assert_eq!(api.patched(403, &error).await, told);
+        assert_eq!(api.patched(200, &node(&json!({}))).await, told, "somebody took it off again");
+        assert_eq!(api.patched(200, &node(&told)).await, told);
+        api.watched().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn zero_takes_the_resource_off() {
+        let mut api = ApiServer::with(&["--count=0"]);
+        api.lists(json!([node(&json!({"kata.peerpods.io/vm": "10"}))])).await;
+        assert_eq!(api.patched(200, &node(&json!({}))).await, json!({"kata.peerpods.io/vm": null}));
+        api.watched().await;
+    }
+}

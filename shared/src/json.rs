@@ -14,7 +14,9 @@ use serde::ser::{Serialize, Serializer};
 const MAX_ENTRIES: usize = 65_536;
 
 /// A JSON string, borrowed from the document unless it holds an escape.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize, serde::Serialize)]
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize, serde::Serialize,
+)]
 #[serde(transparent)]
 pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
@@ -131,7 +133,9 @@ impl<'de: 'a, 'a, V: Deserialize<'de>> Deserialize<'de> for Entries<'a, V> {
                 let mut entries = Vec::new();
                 while let Some(entry) = map.next_entry()? {
                     if entries.len() == MAX_ENTRIES {
-                        return Err(A::Error::custom(format_args!("more than {MAX_ENTRIES} entries in a map")));
+                        return Err(A::Error::custom(format_args!(
+                            "more than {MAX_ENTRIES} entries in a map"
+                        )));
                     }
                     entries.push(entry);
                 }

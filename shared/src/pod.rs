@@ -78,7 +78,12 @@ pub struct Resources<'a> {
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub limits: Option<ResourceList<'a>>,
     /// `claims`.
-    #[serde(borrow, default, deserialize_with = "at_most::<_, _, MAX_CLAIMS>", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "at_most::<_, _, MAX_CLAIMS>",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub claims: Option<Vec<ResourceClaim<'a>>>,
 }
 
@@ -236,7 +241,8 @@ mod tests {
         let view: Pod = serde_json::from_str(pod).unwrap();
         let mut patch = PodPatch::new(&view);
         edit(&mut patch);
-        let patch: json_patch::Patch = serde_json::from_str(&String::from_utf8(patch.finish().to_json()).unwrap()).unwrap();
+        let patch: json_patch::Patch =
+            serde_json::from_str(&String::from_utf8(patch.finish().to_json()).unwrap()).unwrap();
         let mut value: serde_json::Value = serde_json::from_str(pod).unwrap();
         json_patch::patch(&mut value, &patch).unwrap();
         value.to_string()
@@ -244,7 +250,9 @@ mod tests {
 
     #[test]
     fn annotations_make_their_parents() {
-        for pod in ["{}", r#"{"metadata":null}"#, r#"{"metadata":{}}"#, r#"{"metadata":{"annotations":null}}"#] {
+        for pod in
+            ["{}", r#"{"metadata":null}"#, r#"{"metadata":{}}"#, r#"{"metadata":{"annotations":null}}"#]
+        {
             let after = patched(pod, |p| {
                 p.set_annotation("a/b", "1");
                 p.set_annotation("c", "2");
@@ -264,7 +272,10 @@ mod tests {
     #[test]
     fn an_annotation_that_is_absent_is_not_removed() {
         let remove = |p: &mut PodPatch<'_, '_>| p.remove_annotation("a/b");
-        assert_eq!(patched(r#"{"metadata":{"annotations":{"a/b":"1"}}}"#, remove), r#"{"metadata":{"annotations":{}}}"#);
+        assert_eq!(
+            patched(r#"{"metadata":{"annotations":{"a/b":"1"}}}"#, remove),
+            r#"{"metadata":{"annotations":{}}}"#
+        );
         assert_eq!(patched("{}", remove), "{}");
     }
 

@@ -71,7 +71,12 @@ pub(super) fn write(uid: &str, decision: &Decision) -> Answer {
             patch_type: patched.then_some("JSONPatch"),
             patch: patched.then(|| STANDARD.encode(decision.patch.to_json())),
             status: denied.map(|message| Status { code: 403, reason: "Forbidden", message }),
-            warnings: undecided.into_iter().chain(&decision.warnings).take(MAX_WARNINGS).map(|w| line(w)).collect(),
+            warnings: undecided
+                .into_iter()
+                .chain(&decision.warnings)
+                .take(MAX_WARNINGS)
+                .map(|w| line(w))
+                .collect(),
         },
     };
     // Strings, numbers and booleans only: this can't fail, and an empty body would be refused like any bad answer.
@@ -126,7 +131,10 @@ mod tests {
     fn denied_and_undecided() {
         let (denied, _) = reply(&Decision::denied("too much"));
         assert_eq!(denied["response"]["allowed"], false);
-        assert_eq!(denied["response"]["status"], json!({"code": 403, "reason": "Forbidden", "message": "too much"}));
+        assert_eq!(
+            denied["response"]["status"],
+            json!({"code": 403, "reason": "Forbidden", "message": "too much"})
+        );
         let (undecided, _) = reply(&Decision::undecided("why").with_warnings(["x".repeat(300)]));
         assert_eq!(undecided["response"]["allowed"], true);
         assert_eq!(undecided["response"]["warnings"][0], "why");

@@ -9,7 +9,8 @@ const WORKERS: usize = 4;
 /// A runtime for the processors there are: with one, a thread less to wake.
 pub(super) fn runtime() -> anyhow::Result<Runtime> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut builder = if processors == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    let mut builder =
+        if processors == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
     if processors > 1 {
         builder.worker_threads(processors.min(WORKERS));
     }

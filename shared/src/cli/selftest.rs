@@ -38,7 +38,11 @@ impl<O: Args> Selftest<O> {
         exit(super::runtime().and_then(|runtime| runtime.block_on(self.test(name, webhook))))
     }
 
-    async fn test<W: Webhook>(self, name: &str, webhook: impl FnOnce(O) -> anyhow::Result<W>) -> anyhow::Result<()> {
+    async fn test<W: Webhook>(
+        self,
+        name: &str,
+        webhook: impl FnOnce(O) -> anyhow::Result<W>,
+    ) -> anyhow::Result<()> {
         let pod: Value = serde_json::from_str(&self.pod).context("--pod is not JSON")?;
         let patch = decide(&webhook(self.options)?, &pod, &self.namespace).await?;
         ensure!(!patch.is_empty(), "{name} doesn't change this pod: --pod needs one that it changes");
@@ -55,7 +59,8 @@ impl<O: Args> Selftest<O> {
         let mut expected = pod;
         json_patch::patch(&mut expected, &patch).context("the decision doesn't apply to the pod")?;
         for operation in patch.iter() {
-            check(operation, &expected, &created).with_context(|| format!("the pod came back without the change of {name}"))?;
+            check(operation, &expected, &created)
+                .with_context(|| format!("the pod came back without the change of {name}"))?;
         }
         #[expect(clippy::print_stdout, reason = "what the command is for")]
         {
@@ -100,7 +105,12 @@ fn check(operation: &PatchOperation, expected: &Value, created: &Value) -> anyho
         (None, got) => got.is_none_or(|got| got == &json!({})),
         (Some(_), None) => false,
     };
-    ensure!(shows, "{path} should be {}, and is {}", wanted.unwrap_or(&Value::Null), got.unwrap_or(&Value::Null));
+    ensure!(
+        shows,
+        "{path} should be {}, and is {}",
+        wanted.unwrap_or(&Value::Null),
+        got.unwrap_or(&Value::Null)
+    );
     Ok(())
 }
 
@@ -120,8 +130,10 @@ mod tests {
 
     #[test]
     fn a_change_that_does_not_show_is_told() {
-        let patch: json_patch::Patch =
-            serde_json::from_value(json!([{"op": "add", "path": "/a", "value": {"b": "1"}}, {"op": "remove", "path": "/c"}])).unwrap();
+        let patch: json_patch::Patch = serde_json::from_value(
+            json!([{"op": "add", "path": "/a", "value": {"b": "1"}}, {"op": "remove", "path": "/c"}]),
+        )
+        .unwrap();
         let expected = json!({"a": {"b": "1"}});
         let told = |created: Value| -> Vec<String> {
             patch.iter().filter_map(|o| check(o, &expected, &created).err()).map(|e| e.to_string()).collect()

@@ -22,16 +22,40 @@ pub struct Serve<O: Args> {
     #[command(flatten)]
     options: O,
     /// Where admission reviews are answered, over HTTPS
-    #[arg(long, env = "PODSHAPER_WEBHOOK_BIND_ADDRESS", value_name = "ADDRESS", default_value = ":9443", help_heading = "Addresses")]
+    #[arg(
+        long,
+        env = "PODSHAPER_WEBHOOK_BIND_ADDRESS",
+        value_name = "ADDRESS",
+        default_value = ":9443",
+        help_heading = "Addresses"
+    )]
     webhook_bind_address: Listen,
     /// Where /healthz, /livez and /readyz are answered; 0 for nowhere
-    #[arg(long, env = "PODSHAPER_HEALTH_PROBE_BIND_ADDRESS", value_name = "ADDRESS", default_value = ":8081", help_heading = "Addresses")]
+    #[arg(
+        long,
+        env = "PODSHAPER_HEALTH_PROBE_BIND_ADDRESS",
+        value_name = "ADDRESS",
+        default_value = ":8081",
+        help_heading = "Addresses"
+    )]
     health_probe_bind_address: Listen,
     /// Where /metrics is answered; 0 for nowhere
-    #[arg(long, env = "PODSHAPER_METRICS_BIND_ADDRESS", value_name = "ADDRESS", default_value = ":8080", help_heading = "Addresses")]
+    #[arg(
+        long,
+        env = "PODSHAPER_METRICS_BIND_ADDRESS",
+        value_name = "ADDRESS",
+        default_value = ":8080",
+        help_heading = "Addresses"
+    )]
     metrics_bind_address: Listen,
     /// Metrics over HTTPS, to those alone whom RBAC allows to get /metrics; auto does so on port 8443
-    #[arg(long, env = "PODSHAPER_METRICS_AUTH", value_name = "WHEN", default_value = "auto", help_heading = "Addresses")]
+    #[arg(
+        long,
+        env = "PODSHAPER_METRICS_AUTH",
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Addresses"
+    )]
     metrics_auth: MetricsAuth,
     #[command(flatten)]
     certificates: CertificateArgs,

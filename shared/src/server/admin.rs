@@ -27,7 +27,11 @@ const IDLE: Duration = Duration::from_secs(30);
 /// What an admin server answers with.
 pub trait Pages: Send + Sync + 'static {
     /// The answer to a GET of `path` with this `Authorization` header.
-    fn get(&self, path: &str, authorization: Option<&str>) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+    fn get(
+        &self,
+        path: &str,
+        authorization: Option<&str>,
+    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
 }
 
 /// Serves `pages` on `listener` for ever, over TLS if `tls` is given.

@@ -57,9 +57,12 @@ impl Budget {
 
     async fn collect(&self, body: &mut Incoming) -> Result<Buffered, BodyError> {
         let announced = body.size_hint().exact().ok_or(BodyError::NoLength)?;
-        let announced = usize::try_from(announced).ok().filter(|n| *n <= self.max_body).ok_or(BodyError::TooLarge)?;
+        let announced =
+            usize::try_from(announced).ok().filter(|n| *n <= self.max_body).ok_or(BodyError::TooLarge)?;
         let mut permit = None;
-        let Some(first) = frame(body).await? else { return Ok(Buffered { bytes: Bytes::new(), _permit: None }) };
+        let Some(first) = frame(body).await? else {
+            return Ok(Buffered { bytes: Bytes::new(), _permit: None });
+        };
         self.reserve(&mut permit, first.len())?;
         // Most reviews arrive in one piece, which is then used as it is.
         let Some(second) = frame(body).await? else { return Ok(Buffered { bytes: first, _permit: permit }) };
@@ -98,5 +101,8 @@ async fn frame(body: &mut Incoming) -> Result<Option<Bytes>, BodyError> {
 
 /// Reads on without keeping anything: closing with unread data would reset the connection and lose the answer.
 pub(super) fn discard(mut body: Incoming) {
-    tokio::spawn(tokio::time::timeout(DISCARD, async move { while let Ok(Some(_)) = frame(&mut body).await {} }));
+    tokio::spawn(tokio::time::timeout(
+        DISCARD,
+        async move { while let Ok(Some(_)) = frame(&mut body).await {} },
+    ));
 }

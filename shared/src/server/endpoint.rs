@@ -40,7 +40,14 @@ impl<W: Webhook> Endpoint<W> {
         drain: Arc<Drain>,
         metrics: AdmissionMetrics,
     ) -> Self {
-        Self { webhook, paths, max_in_flight: limits.max_in_flight, budget: Budget::new(limits), drain, metrics }
+        Self {
+            webhook,
+            paths,
+            max_in_flight: limits.max_in_flight,
+            budget: Budget::new(limits),
+            drain,
+            metrics,
+        }
     }
 
     /// Answers one HTTP request.
@@ -49,7 +56,8 @@ impl<W: Webhook> Endpoint<W> {
         let version = request.version();
         // A panic must cost one request, never the connection's other ones.
         let answered = AssertUnwindSafe(self.admit(request)).catch_unwind().await;
-        let answered = answered.unwrap_or_else(|_| Err(Refused::new(Refusal::Panic, "internal error; the log says more")));
+        let answered = answered
+            .unwrap_or_else(|_| Err(Refused::new(Refusal::Panic, "internal error; the log says more")));
         let mut reply = answered.unwrap_or_else(|refused| {
             self.metrics.refused(refused.refusal);
             tracing::debug!(reason = ?refused.refusal, message = &*refused.message, "refused");
@@ -79,13 +87,21 @@ impl<W: Webhook> Endpoint<W> {
     fn check(&self, request: &Request<Incoming>) -> Result<(), Refused> {
         if !self.paths.contains(&request.uri().path()) {
             let known = self.paths.join(", ");
-            return Err(Refused::new(Refusal::Path, format!("nothing is served here; admission reviews go to {known}")));
+            return Err(Refused::new(
+                Refusal::Path,
+                format!("nothing is served here; admission reviews go to {known}"),
+            ));
         }
         if request.method() != Method::POST {
             return Err(Refused::new(Refusal::Method, "send an AdmissionReview with POST"));
         }
-        let content_type = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        if content_type.split(';').next().is_none_or(|media| !media.trim().eq_ignore_ascii_case("application/json")) {
+        let content_type =
+            request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        if content_type
+            .split(';')
+            .next()
+            .is_none_or(|media| !media.trim().eq_ignore_ascii_case("application/json"))
+        {
             return Err(Refused::new(Refusal::ContentType, "the content type must be application/json"));
         }
         if self.drain.in_flight() > self.max_in_flight {
@@ -136,7 +152,9 @@ impl From<BodyError> for Refused {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::NoLength => Self::new(Refusal::Length, "send the body's length in Content-Length"),
-            BodyError::TooLarge => Self::new(Refusal::TooLarge, "the body is larger than this server accepts"),
+            BodyError::TooLarge => {
+                Self::new(Refusal::TooLarge, "the body is larger than this server accepts")
+            }
             BodyError::Busy => Self::new(Refusal::Busy, "too many bytes at a time; try again"),
             BodyError::Broken => Self::new(Refusal::Review, "the body broke off"),
         }

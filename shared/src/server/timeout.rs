@@ -35,7 +35,8 @@ fn parse(text: &str) -> Option<Duration> {
             "ns" => 1e-9,
             _ => return None,
         };
-        total = total.checked_add(Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?)?;
+        total =
+            total.checked_add(Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?)?;
         rest = tail;
     }
     (!text.is_empty()).then_some(total)
@@ -47,7 +48,9 @@ mod tests {
 
     #[test]
     fn go_durations() {
-        for (text, millis) in [("5s", 5000), ("1m30s", 90_000), ("500ms", 500), ("1.5s", 1500), ("1h", 3_600_000)] {
+        for (text, millis) in
+            [("5s", 5000), ("1m30s", 90_000), ("500ms", 500), ("1.5s", 1500), ("1h", 3_600_000)]
+        {
             assert_eq!(parse(text), Some(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "5", "s", "5x", "-5s", "1..5s", "9e9s", "99999999999999999999999h"] {

@@ -57,6 +57,8 @@ impl LogArgs {
             layer.with_ansi(terminal && std::env::var_os("NO_COLOR").is_none()).boxed()
         };
         // Only a second call can fail, and then the first stays.
-        let _ = tracing_subscriber::registry().with(layer.with_filter(LevelFilter::from_level(self.log_level))).try_init();
+        let _ = tracing_subscriber::registry()
+            .with(layer.with_filter(LevelFilter::from_level(self.log_level)))
+            .try_init();
     }
 }

@@ -17,7 +17,8 @@ use crate::certificates::Serving;
 
 /// Seconds. The API server's own histogram begins at 5 ms, where all of ours would be one bucket.
 const LATENCY: [f64; 16] = [
-    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0,
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1,
+    0.5, 1.0, 5.0,
 ];
 
 /// All metrics of one binary.
@@ -122,7 +123,11 @@ impl AdmissionMetrics {
         let refusals = Family::<RefusalLabel, Counter>::default();
         let latency = Histogram::new(LATENCY);
         registry.register("admission_reviews", "Admission reviews answered, by outcome", outcomes.clone());
-        registry.register("admission_refusals", "HTTP requests without an admission answer, by reason", refusals.clone());
+        registry.register(
+            "admission_refusals",
+            "HTTP requests without an admission answer, by reason",
+            refusals.clone(),
+        );
         registry.register_with_unit(
             "admission_duration",
             "From the headers of a review to its answer",
@@ -132,7 +137,8 @@ impl AdmissionMetrics {
         let outcome = |outcome| outcomes.get_or_create(&OutcomeLabel { outcome }).clone();
         Self {
             outcomes: ["unchanged", "patched", "undecided", "denied"].map(outcome),
-            refusals: Refusal::ALL.map(|r| refusals.get_or_create(&RefusalLabel { reason: r.reason() }).clone()),
+            refusals: Refusal::ALL
+                .map(|r| refusals.get_or_create(&RefusalLabel { reason: r.reason() }).clone()),
             latency,
         }
     }
@@ -166,17 +172,42 @@ impl Collector for CertificateCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let facts = self.0.facts();
         let times = [
-            ("tls_certificate_expiry", "When the certificate in service expires, seconds since 1970", facts.leaf_not_after),
-            ("tls_ca_expiry", "When its CA expires, seconds since 1970; 0 where the CA isn't known", facts.ca_not_after),
-            ("tls_last_sync", "When the certificate's source was last found in order, seconds since 1970", facts.last_sync),
+            (
+                "tls_certificate_expiry",
+                "When the certificate in service expires, seconds since 1970",
+                facts.leaf_not_after,
+            ),
+            (
+                "tls_ca_expiry",
+                "When its CA expires, seconds since 1970; 0 where the CA isn't known",
+                facts.ca_not_after,
+            ),
+            (
+                "tls_last_sync",
+                "When the certificate's source was last found in order, seconds since 1970",
+                facts.last_sync,
+            ),
         ];
         for (name, help, value) in times {
             let gauge = ConstGauge::new(value);
-            gauge.encode(encoder.encode_descriptor(name, help, Some(&Unit::Seconds), gauge.metric_type())?)?;
+            gauge.encode(encoder.encode_descriptor(
+                name,
+                help,
+                Some(&Unit::Seconds),
+                gauge.metric_type(),
+            )?)?;
         }
         let counts = [
-            ("tls_certificate_replacements", "How often the certificate in service was replaced", facts.replacements),
-            ("tls_certificate_errors", "How often reading or writing the certificate's source failed", facts.errors),
+            (
+                "tls_certificate_replacements",
+                "How often the certificate in service was replaced",
+                facts.replacements,
+            ),
+            (
+                "tls_certificate_errors",
+                "How often reading or writing the certificate's source failed",
+                facts.errors,
+            ),
         ];
         for (name, help, value) in counts {
             let counter = ConstCounter::new(value);
@@ -195,7 +226,11 @@ impl Metrics {
         let connections = Gauge::default();
         let handshake_errors = Counter::default();
         registry.register("connections", "Open connections to the webhook server", connections.clone());
-        registry.register("tls_handshake_errors", "Connections that ended in their handshake", handshake_errors.clone());
+        registry.register(
+            "tls_handshake_errors",
+            "Connections that ended in their handshake",
+            handshake_errors.clone(),
+        );
         let admission = AdmissionMetrics::register(&mut registry);
         Self { registry, admission, connections, handshake_errors }
     }

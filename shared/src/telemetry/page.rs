@@ -7,7 +7,9 @@ use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
-use k8s_openapi::api::authorization::v1::{NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::{
+    NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::sync::OnceCell;
@@ -66,12 +68,16 @@ impl Refused {
     fn response(self) -> Response<Full<Bytes>> {
         match self {
             Self::Unauthenticated => {
-                let mut response = text(StatusCode::UNAUTHORIZED, "send a bearer token that the API server knows");
+                let mut response =
+                    text(StatusCode::UNAUTHORIZED, "send a bearer token that the API server knows");
                 response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
                 response
             }
             Self::Forbidden => text(StatusCode::FORBIDDEN, "RBAC doesn't allow you to get the path /metrics"),
-            Self::Unknown => text(StatusCode::SERVICE_UNAVAILABLE, "the API server can't be asked who you are; the log says why"),
+            Self::Unknown => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the API server can't be asked who you are; the log says why",
+            ),
         }
     }
 }
@@ -88,8 +94,12 @@ impl Guard {
             spec: TokenReviewSpec { token: Some(token.trim().to_owned()), audiences: None },
             ..TokenReview::default()
         };
-        let review = Api::<TokenReview>::all(client.clone()).create(&PostParams::default(), &review).await.map_err(unknown)?;
-        let status = review.status.filter(|s| s.authenticated == Some(true)).ok_or(Refused::Unauthenticated)?;
+        let review = Api::<TokenReview>::all(client.clone())
+            .create(&PostParams::default(), &review)
+            .await
+            .map_err(unknown)?;
+        let status =
+            review.status.filter(|s| s.authenticated == Some(true)).ok_or(Refused::Unauthenticated)?;
         let user = status.user.unwrap_or_default();
         let access = SubjectAccessReview {
             spec: SubjectAccessReviewSpec {
@@ -105,8 +115,10 @@ impl Guard {
             },
             ..SubjectAccessReview::default()
         };
-        let access =
-            Api::<SubjectAccessReview>::all(client.clone()).create(&PostParams::default(), &access).await.map_err(unknown)?;
+        let access = Api::<SubjectAccessReview>::all(client.clone())
+            .create(&PostParams::default(), &access)
+            .await
+            .map_err(unknown)?;
         if access.status.is_some_and(|s| s.allowed) { Ok(()) } else { Err(Refused::Forbidden) }
     }
 }

@@ -1,0 +1,99 @@
+//! Asking the webhook, by the same `AdmissionReview` that the API server would send, so that the answer is the server's.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::subjects::Subject;
+use crate::admission::{Answer, Outcome, Webhook, answer};
+
+/// Nobody waits with a timeout here.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What a webhook said.
+#[derive(Debug)]
+pub(super) struct Decision {
+    pub(super) outcome: Outcome,
+    /// RFC 6902 operations on the pod.
+    pub(super) patch: Vec<Value>,
+    /// Of an object that nothing could be decided about, the first is why.
+    pub(super) warnings: Vec<String>,
+    /// Why it was denied.
+    pub(super) denial: Option<String>,
+    /// The `AdmissionReview` that the server would send.
+    pub(super) review: Vec<u8>,
+}
+
+/// Asks `webhook` by the `AdmissionReview` that `review` is.
+///
+/// An error is a review that can't be answered.
+pub(super) async fn decide<W: Webhook>(webhook: &W, review: &str) -> anyhow::Result<Decision> {
+    let Answer { body, outcome } = answer(webhook, review, Instant::now() + PATIENCE).await?;
+    let text = String::from_utf8(body).context("the webhook's answer is not UTF-8")?;
+    let Reply { response } =
+        serde_json::from_str(&text).context("the webhook's answer is no AdmissionReview")?;
+    let patch = match response.patch {
+        Some(patch) => serde_json::from_str(&String::from_utf8(STANDARD.decode(patch)?)?)
+            .context("the webhook's patch is no JSON patch")?,
+        None => Vec::new(),
+    };
+    let denial = response.status.map(|status| status.message);
+    Ok(Decision { outcome, patch, warnings: response.warnings, denial, review: text.into_bytes() })
+}
+
+#[derive(Deserialize)]
+struct Reply {
+    response: Response,
+}
+
+#[derive(Deserialize)]
+struct Response {
+    patch: Option<String>,
+    #[serde(default)]
+    warnings: Vec<String>,
+    status: Option<Status>,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    message: String,
+}
+
+/// The review that the API server would send about the pod of `subject`. `namespace` is for an object that names none.
+pub(super) fn review(document: &Value, subject: &Subject, namespace: &str) -> String {
+    let pod = document.pointer(&format!("{}{}", subject.at, subject.pod)).and_then(Value::as_object);
+    // A template, and an item of a PodList, don't say what they are.
+    let mut object =
+        Map::from_iter([("apiVersion".to_owned(), "v1".into()), ("kind".to_owned(), "Pod".into())]);
+    object.extend(pod.into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
+    json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "00000000-0000-0000-0000-000000000000",
+            "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "name": object.get("metadata").and_then(|metadata| metadata.get("name")),
+            "namespace": subject.namespace.as_deref().unwrap_or(namespace),
+            "operation": "CREATE",
+            "object": object,
+            "dryRun": true,
+        },
+    })
+    .to_string()
+}
+
+/// The operations of `patch` with their paths counted from `base`.
+pub(super) fn rebase(patch: &[Value], base: &str) -> Vec<Value> {
+    let mut patch = patch.to_vec();
+    for path in patch.iter_mut().filter_map(Value::as_object_mut).flatten() {
+        if let ("path" | "from", Value::String(path)) = (path.0.as_str(), path.1) {
+            path.insert_str(0, base);
+        }
+    }
+    patch
+}

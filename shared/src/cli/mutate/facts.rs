@@ -1,0 +1,93 @@
+//! What the cluster knows, from files.
+
+use std::io;
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use serde_json::Value;
+
+use super::{documents, input};
+
+/// `--facts`, for webhooks that decide by more than the pod: flatten it into the options of [`super::Mutate`].
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Facts {
+    /// Objects that the webhook would have watched in a cluster, as `kubectl get -o yaml` prints them; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    facts: Vec<PathBuf>,
+}
+
+impl Facts {
+    /// The objects, those of lists one by one.
+    pub fn read(&self) -> anyhow::Result<Vec<Value>> {
+        let mut objects = Vec::new();
+        for path in &self.facts {
+            for file in input::files(path).map_err(|error| anyhow!("{}: {error}", path.display()))? {
+                let name = input::name(&file);
+                let text =
+                    input::read(&file, &mut io::stdin()).map_err(|reason| anyhow!("{name}: {reason}"))?;
+                for (number, document) in documents::split(&text).enumerate() {
+                    let object = document
+                        .parse()
+                        .map_err(|error| anyhow!("{name}: document {}: {error}", number + 1))?;
+                    flatten(object, &mut objects);
+                }
+            }
+        }
+        Ok(objects)
+    }
+}
+
+/// Items of a typed list get the kind that they may leave out.
+fn flatten(object: Value, objects: &mut Vec<Value>) {
+    match object {
+        Value::Null => {}
+        Value::Object(mut list)
+            if list.get("items").is_some_and(Value::is_array) && kind(&list).ends_with("List") =>
+        {
+            let Some(Value::Array(items)) = list.remove("items") else { return };
+            let of = kind(&list).trim_end_matches("List").to_owned();
+            for mut item in items {
+                if let (Some(item), false) = (item.as_object_mut(), of.is_empty()) {
+                    item.entry("apiVersion")
+                        .or_insert_with(|| list.get("apiVersion").cloned().unwrap_or_default());
+                    item.entry("kind").or_insert_with(|| of.clone().into());
+                }
+                flatten(item, objects);
+            }
+        }
+        object => objects.push(object),
+    }
+}
+
+fn kind(object: &serde_json::Map<String, Value>) -> &str {
+    object.get("kind").and_then(Value::as_str).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn lists_are_flattened() {
+        let mut objects = Vec::new();
+        flatten(
+            json!({"apiVersion": "v1", "kind": "List", "items": [
+                {"apiVersion": "v1", "kind": "NodeList", "items": [{"metadata": {"name": "a"}}]},
+                {"apiVersion": "v1", "kind": "Pod"},
+            ]}),
+            &mut objects,
+        );
+        flatten(json!(null), &mut objects);
+        flatten(json!({"kind": "Service"}), &mut objects);
+        let node = json!({"metadata": {"name": "a"}, "apiVersion": "v1", "kind": "Node"});
+        assert_eq!(objects, [node, json!({"apiVersion": "v1", "kind": "Pod"}), json!({"kind": "Service"})]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        let error = Facts { facts: vec!["no/such.yaml".into()] }.read().unwrap_err().to_string();
+        assert!(error.starts_with("no/such.yaml: No such file"), "{error}");
+    }
+}

@@ -99,7 +99,8 @@ async fn read(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<Answe
     let (head, length) = loop {
         if let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
-            let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")).and_then(|l| l.parse().ok());
+            let length =
+                head.lines().find_map(|l| l.strip_prefix("content-length: ")).and_then(|l| l.parse().ok());
             break (head, end + 4 + length.unwrap_or(0));
         }
         if stream.read_buf(&mut bytes).await? == 0 {

@@ -65,7 +65,11 @@ pub async fn create(object: &Value, arguments: &[&str]) -> Result<Value, String>
 }
 
 /// Waits until `condition` gives something.
-pub async fn eventually<T>(what: &str, patience: Duration, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually<T>(
+    what: &str,
+    patience: Duration,
+    mut condition: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let begun = Instant::now();
     loop {
         if let Some(found) = condition().await {

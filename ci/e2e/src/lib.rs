@@ -1,6 +1,12 @@
 //! What tests against running binaries and real clusters need.
 #![forbid(unsafe_code)]
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that can't go on stops")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that can't go on stops"
+)]
 
 pub mod client;
 pub mod cluster;

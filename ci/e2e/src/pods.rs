@@ -17,29 +17,31 @@ pub fn peer_pods(namespace: &str, count: usize) -> Vec<Value> {
 }
 
 fn pod(base: Value) -> impl Strategy<Value = Value> {
-    (vec(container(), 1..5), vec((container(), any::<bool>()), 0..3), annotations()).prop_map(move |(containers, inits, annotations)| {
-        let mut pod = base.clone();
-        if let Some(annotations) = annotations {
-            pod["metadata"]["annotations"] = annotations;
-        }
-        let named = |(index, mut container): (usize, Value), prefix: &str| {
-            container["name"] = json!(format!("{prefix}-{index}"));
-            container
-        };
-        pod["spec"]["containers"] = containers.into_iter().enumerate().map(|c| named(c, "app")).collect();
-        pod["spec"]["initContainers"] = inits
-            .into_iter()
-            .map(|(mut container, sidecar)| {
-                if sidecar {
-                    container["restartPolicy"] = json!("Always");
-                }
+    (vec(container(), 1..5), vec((container(), any::<bool>()), 0..3), annotations()).prop_map(
+        move |(containers, inits, annotations)| {
+            let mut pod = base.clone();
+            if let Some(annotations) = annotations {
+                pod["metadata"]["annotations"] = annotations;
+            }
+            let named = |(index, mut container): (usize, Value), prefix: &str| {
+                container["name"] = json!(format!("{prefix}-{index}"));
                 container
-            })
-            .enumerate()
-            .map(|c| named(c, "init"))
-            .collect();
-        pod
-    })
+            };
+            pod["spec"]["containers"] = containers.into_iter().enumerate().map(|c| named(c, "app")).collect();
+            pod["spec"]["initContainers"] = inits
+                .into_iter()
+                .map(|(mut container, sidecar)| {
+                    if sidecar {
+                        container["restartPolicy"] = json!("Always");
+                    }
+                    container
+                })
+                .enumerate()
+                .map(|c| named(c, "init"))
+                .collect();
+            pod
+        },
+    )
 }
 
 fn annotations() -> impl Strategy<Value = Option<Value>> {
@@ -68,7 +70,8 @@ fn container() -> impl Strategy<Value = Value> {
 /// Requests and limits, each request at most its limit, as the API server demands.
 fn resources() -> impl Strategy<Value = Option<Value>> {
     let amount = |units: &'static [&'static str]| {
-        (1u32..4000, prop::sample::select(units), 0u32..3).prop_map(|(n, unit, kind)| (format!("{n}{unit}"), kind))
+        (1u32..4000, prop::sample::select(units), 0u32..3)
+            .prop_map(|(n, unit, kind)| (format!("{n}{unit}"), kind))
     };
     let each = (
         prop::option::of(amount(&["m", "", "e-1", ".5"])),

@@ -87,7 +87,11 @@ impl Webhook {
             }
             None
         };
-        timeout(PATIENCE, find).await.ok().flatten().unwrap_or_else(|| panic!("no line {message:?} in {seen:#?}"))
+        timeout(PATIENCE, find)
+            .await
+            .ok()
+            .flatten()
+            .unwrap_or_else(|| panic!("no line {message:?} in {seen:#?}"))
     }
 
     /// A client that trusts the webhook's CA.
@@ -108,7 +112,8 @@ impl Webhook {
 
     /// A figure of `/proc/PID/status` in KiB, such as `VmRSS` or `VmHWM`.
     pub fn memory_kib(&self, figure: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().expect("running"))).unwrap();
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.child.id().expect("running"))).unwrap();
         let line = status.lines().find(|l| l.starts_with(figure)).expect("a figure of /proc/PID/status");
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }

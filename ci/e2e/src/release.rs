@@ -47,8 +47,17 @@ impl Release {
             },
         });
         overlay(&mut all, values);
-        let arguments =
-            ["upgrade", "--install", &self.name, CHART, "--namespace", &self.name, "--wait", "--timeout=120s", "--values=-"];
+        let arguments = [
+            "upgrade",
+            "--install",
+            &self.name,
+            CHART,
+            "--namespace",
+            &self.name,
+            "--wait",
+            "--timeout=120s",
+            "--values=-",
+        ];
         output("helm", &arguments, &all.to_string()).await;
     }
 

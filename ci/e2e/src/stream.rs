@@ -38,7 +38,9 @@ impl Stream {
     /// Waits until some more pods were created from now on.
     pub async fn flows(&self) {
         let enough = self.created.load(Ordering::Relaxed) + 25;
-        let flowing = async || (self.created.load(Ordering::Relaxed) >= enough || self.task.is_finished()).then_some(());
+        let flowing = async || {
+            (self.created.load(Ordering::Relaxed) >= enough || self.task.is_finished()).then_some(())
+        };
         eventually("pods are created", PATIENCE, flowing).await;
     }
 
@@ -47,12 +49,22 @@ impl Stream {
         self.stop.send_replace(true);
         let failures = self.task.await.expect("the stream doesn't panic");
         let created = self.created.load(Ordering::Relaxed);
-        assert!(failures.is_empty(), "{} of {created} creations failed, first: {}", failures.len(), failures[0]);
+        assert!(
+            failures.is_empty(),
+            "{} of {created} creations failed, first: {}",
+            failures.len(),
+            failures[0]
+        );
         created
     }
 }
 
-async fn create_and_delete(client: Client, namespace: String, created: Arc<AtomicUsize>, stop: watch::Receiver<bool>) -> Vec<String> {
+async fn create_and_delete(
+    client: Client,
+    namespace: String,
+    created: Arc<AtomicUsize>,
+    stop: watch::Receiver<bool>,
+) -> Vec<String> {
     let mut failures = Vec::new();
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -80,5 +92,10 @@ async fn one(client: &Client, namespace: &str, body: Vec<u8>) -> Result<(), Stri
 }
 
 fn http(method: &str, path: &str, body: Vec<u8>) -> http::Request<Vec<u8>> {
-    http::Request::builder().method(method).uri(path).header("content-type", "application/json").body(body).expect("a request")
+    http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", "application/json")
+        .body(body)
+        .expect("a request")
 }

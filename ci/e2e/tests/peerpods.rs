@@ -27,13 +27,15 @@ async fn self_managed_certificates_rotate_under_load() {
     output("helm", &["test", &release.name, "--namespace", &release.name, "--timeout=60s"], "").await;
 
     let secret = format!("{}-self-managed", release.peerpods());
-    let data = async |key: &str| get(&["--namespace", &release.name, "secret", &secret]).await["data"][key].clone();
+    let data =
+        async |key: &str| get(&["--namespace", &release.name, "secret", &secret]).await["data"][key].clone();
     let stream = Stream::start(&release).await;
     for (what, key) in [("leaf", "tls.crt"), ("ca", "tls.crt")] {
         let (leaf, bundle) = (data(key).await, release.ca_bundle().await);
         release.kubectl(&["annotate", "secret", &secret, &format!("podshaper.dev/rotate={what}")]).await;
         let patience = PATIENCE + 2 * hold();
-        eventually(&format!("a new {what}"), patience, async || (data(key).await != leaf).then_some(())).await;
+        eventually(&format!("a new {what}"), patience, async || (data(key).await != leaf).then_some(()))
+            .await;
         stream.flows().await;
         assert_eq!(release.ca_bundle().await != bundle, what == "ca", "a new {what} and the bundle");
     }
@@ -47,9 +49,14 @@ async fn a_ca_bundle_that_was_wiped_comes_back() {
     let release = Release::install("wiped", &json!({})).await;
     let bundle = release.ca_bundle().await;
     let wipe = r#"[{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]"#;
-    kubectl(&["patch", "mutatingwebhookconfiguration", &release.peerpods(), "--type=json", "--patch", wipe]).await;
-    eventually("the bundle is back", PATIENCE, async || (release.ca_bundle().await == bundle).then_some(())).await;
-    eventually("pods are shaped", PATIENCE, async || create(&peer_pod(&release.pods), &[]).await.ok().filter(is_shaped)).await;
+    kubectl(&["patch", "mutatingwebhookconfiguration", &release.peerpods(), "--type=json", "--patch", wipe])
+        .await;
+    eventually("the bundle is back", PATIENCE, async || (release.ca_bundle().await == bundle).then_some(()))
+        .await;
+    eventually("pods are shaped", PATIENCE, async || {
+        create(&peer_pod(&release.pods), &[]).await.ok().filter(is_shaped)
+    })
+    .await;
     // An upgrade leaves it alone.
     release.upgrade(&json!({"peerpods": {"timeoutSeconds": 7}})).await;
     assert_eq!(release.ca_bundle().await, bundle);
@@ -59,12 +66,16 @@ async fn a_ca_bundle_that_was_wiped_comes_back() {
 async fn cert_managers_certificates_rotate_under_load() {
     let values = json!({"tls": {"mode": "certManager", "certHold": hold_flag()}});
     let release = Release::install("cert-manager-mode", &values).await;
-    eventually("pods are shaped", PATIENCE, async || create(&peer_pod(&release.pods), &[]).await.ok().filter(is_shaped)).await;
+    eventually("pods are shaped", PATIENCE, async || {
+        create(&peer_pod(&release.pods), &[]).await.ok().filter(is_shaped)
+    })
+    .await;
     let stream = Stream::start(&release).await;
     let name = release.peerpods();
     for certificate in [name.clone(), format!("{name}-ca"), name.clone()] {
         let revision = async || {
-            get(&["--namespace", &release.name, "certificate", &certificate]).await["status"]["revision"].as_u64()
+            get(&["--namespace", &release.name, "certificate", &certificate]).await["status"]["revision"]
+                .as_u64()
         };
         let before = revision().await;
         // What `cmctl renew` does.
@@ -74,9 +85,20 @@ async fn cert_managers_certificates_rotate_under_load() {
         ]}});
         let patch = renew.to_string();
         release
-            .kubectl(&["patch", "certificate", &certificate, "--subresource=status", "--type=merge", "--patch", &patch])
+            .kubectl(&[
+                "patch",
+                "certificate",
+                &certificate,
+                "--subresource=status",
+                "--type=merge",
+                "--patch",
+                &patch,
+            ])
             .await;
-        eventually(&format!("{certificate} is issued again"), PATIENCE, async || (revision().await > before).then_some(())).await;
+        eventually(&format!("{certificate} is issued again"), PATIENCE, async || {
+            (revision().await > before).then_some(())
+        })
+        .await;
         stream.flows().await;
     }
     serves_what_the_secret_holds(&release, &format!("{name}-tls")).await;
@@ -98,9 +120,7 @@ async fn an_existing_secret_rotates_under_load() {
             "stringData": {"tls.crt": certificate, "tls.key": key, "ca.crt": authority.pem()},
         })
     };
-    let values = |bundle: &str| {
-        json!({"tls": {"mode": "existingSecret", "certHold": hold_flag(), "existingSecret": {"name": "given", "caBundle": bundle}}})
-    };
+    let values = |bundle: &str| json!({"tls": {"mode": "existingSecret", "certHold": hold_flag(), "existingSecret": {"name": "given", "caBundle": bundle}}});
     apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await;
     apply(&secret(&old)).await;
     let release = Release::install(name, &values(old.pem())).await;
@@ -124,9 +144,14 @@ async fn serves_what_the_secret_holds(release: &Release, secret: &str) {
     let certificate = get(&["--namespace", &release.name, "secret", secret]).await["data"]["tls.crt"].clone();
     let expiry = e2e::tls::not_after(certificate.as_str().expect("a certificate"));
     let wanted = format!("podshaper_tls_certificate_expiry_seconds{{webhook=\"peerpods\"}} {expiry}");
-    let pods = get(&["--namespace", &release.name, "pods", "--selector=app.kubernetes.io/component=webhook"]).await;
+    let pods =
+        get(&["--namespace", &release.name, "pods", "--selector=app.kubernetes.io/component=webhook"]).await;
     for pod in pods["items"].as_array().expect("pods") {
-        let path = format!("/api/v1/namespaces/{}/pods/{}:8080/proxy/metrics", release.name, pod["metadata"]["name"].as_str().unwrap());
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/{}:8080/proxy/metrics",
+            release.name,
+            pod["metadata"]["name"].as_str().unwrap()
+        );
         let serves = async || kubectl(&["get", "--raw", &path]).await.contains(&wanted).then_some(());
         eventually(&format!("{path} tells {wanted}"), PATIENCE + 2 * hold(), serves).await;
     }
@@ -179,14 +204,22 @@ async fn a_limit_range_and_a_later_webhook_do_not_change_the_size() {
     let annotations = &created["metadata"]["annotations"];
     assert_eq!(annotations["io.katacontainers.config.hypervisor.default_vcpus"], "3", "{created:#}");
     assert_eq!(annotations["io.katacontainers.config.hypervisor.default_memory"], "5120", "{created:#}");
-    assert_eq!(created["spec"]["containers"][0]["resources"]["limits"]["kata.peerpods.io/vm"], "1", "{created:#}");
+    assert_eq!(
+        created["spec"]["containers"][0]["resources"]["limits"]["kata.peerpods.io/vm"], "1",
+        "{created:#}"
+    );
 }
 
 /// The original's own Deployment, with our image in it.
 #[tokio::test]
 async fn the_originals_manifest_runs_our_image() {
-    let release = Release::install("original", &json!({"peerpods": {"replicas": 0, "podDisruptionBudget": {"enabled": false}}})).await;
-    let (namespace, image) = (&release.name, format!("ghcr.io/podshaper/peerpods:{}", env!("CARGO_PKG_VERSION")));
+    let release = Release::install(
+        "original",
+        &json!({"peerpods": {"replicas": 0, "podDisruptionBudget": {"enabled": false}}}),
+    )
+    .await;
+    let (namespace, image) =
+        (&release.name, format!("ghcr.io/podshaper/peerpods:{}", env!("CARGO_PKG_VERSION")));
     let authority = Authority::new();
     let (certificate, key) = authority.issue(&format!("webhook-service.{namespace}.svc"));
     apply(&json!({
@@ -243,9 +276,14 @@ async fn the_originals_manifest_runs_our_image() {
         }},
     ])
     .to_string();
-    kubectl(&["patch", "mutatingwebhookconfiguration", &configuration, "--type=json", "--patch", &patch]).await;
-    eventually("pods are shaped", PATIENCE, async || create(&peer_pod(&release.pods), &[]).await.ok().filter(is_shaped)).await;
-    let raw = release.kubectl(&["get", "pods", "--selector=control-plane=controller-manager", "-o", "json"]).await;
+    kubectl(&["patch", "mutatingwebhookconfiguration", &configuration, "--type=json", "--patch", &patch])
+        .await;
+    eventually("pods are shaped", PATIENCE, async || {
+        create(&peer_pod(&release.pods), &[]).await.ok().filter(is_shaped)
+    })
+    .await;
+    let raw =
+        release.kubectl(&["get", "pods", "--selector=control-plane=controller-manager", "-o", "json"]).await;
     let pods: Value = serde_json::from_str(&raw).unwrap();
     assert_eq!(pods["items"][0]["status"]["containerStatuses"][0]["restartCount"], 0);
 }
@@ -255,7 +293,10 @@ async fn the_originals_manifest_runs_our_image() {
 async fn a_node_advertises_its_vms_and_runs_a_peer_pod() {
     let values = json!({"peerpods": {"nodeCapacity": {"enabled": true, "count": 3, "nodeSelector": null}}});
     let release = Release::install("capacity", &values).await;
-    let node = get(&["nodes", "--selector=!fake"]).await["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let node = get(&["nodes", "--selector=!fake"]).await["items"][0]["metadata"]["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let advertised = async |count: &str| {
         let status = get(&["node", &node]).await["status"].clone();
         let has = |list: &str| status[list]["kata.peerpods.io/vm"] == count;
@@ -266,11 +307,24 @@ async fn a_node_advertises_its_vms_and_runs_a_peer_pod() {
     pod["metadata"] = json!({"name": "runs", "namespace": release.pods});
     pod["spec"].as_object_mut().unwrap().remove("nodeSelector");
     create(&pod, &[]).await.unwrap();
-    kubectl(&["--namespace", &release.pods, "wait", "pod/runs", "--for=condition=Ready", "--timeout=60s"]).await;
+    kubectl(&["--namespace", &release.pods, "wait", "pod/runs", "--for=condition=Ready", "--timeout=60s"])
+        .await;
     // It may change nothing else of a node, and no other node.
     let account = format!("system:serviceaccount:{}:{}-node-capacity", release.name, release.peerpods());
-    for patch in [r#"{"status":{"capacity":{"cpu":"999"}}}"#, r#"{"status":{"capacity":{"kata.peerpods.io/vm":"9"}}}"#] {
-        let arguments = ["patch", "node", &node, "--subresource=status", "--type=merge", "--patch", patch, "--as", &account];
+    for patch in
+        [r#"{"status":{"capacity":{"cpu":"999"}}}"#, r#"{"status":{"capacity":{"kata.peerpods.io/vm":"9"}}}"#]
+    {
+        let arguments = [
+            "patch",
+            "node",
+            &node,
+            "--subresource=status",
+            "--type=merge",
+            "--patch",
+            patch,
+            "--as",
+            &account,
+        ];
         let refused = e2e::cluster::run("kubectl", &arguments, "").await;
         assert!(!refused.status.success(), "{patch} was allowed to {account}");
     }

@@ -23,14 +23,21 @@ async fn the_api_server_makes_of_generated_pods_what_the_decision_says() {
     let client = Client::try_default().await.unwrap();
     let path = format!("/api/v1/namespaces/{}/pods?dryRun=All", release.pods);
     for pod in peer_pods(&release.pods, count()) {
-        let request = http::Request::post(&path).header("content-type", "application/json").body(pod.to_string().into_bytes());
+        let request = http::Request::post(&path)
+            .header("content-type", "application/json")
+            .body(pod.to_string().into_bytes());
         let created: Value = client.request(request.unwrap()).await.unwrap_or_else(|e| panic!("{e}\n{pod}"));
         let decided = decided(&webhook, &pod).await;
         for (name, value) in decided["metadata"]["annotations"].as_object().unwrap() {
             assert_eq!(&created["metadata"]["annotations"][name], value, "{name}\n{pod}\n{created}");
         }
         for list in ["containers", "initContainers"] {
-            for (ours, theirs) in decided["spec"][list].as_array().unwrap().iter().zip(created["spec"][list].as_array().into_iter().flatten()) {
+            for (ours, theirs) in decided["spec"][list]
+                .as_array()
+                .unwrap()
+                .iter()
+                .zip(created["spec"][list].as_array().into_iter().flatten())
+            {
                 let ours = ours.get("resources").cloned().unwrap_or(json!({}));
                 assert_eq!(theirs["resources"], ours, "{list} {}\n{pod}\n{created}", theirs["name"]);
             }
@@ -46,7 +53,9 @@ async fn decided(webhook: &PeerPods, pod: &Value) -> Value {
     });
     let answer = answer(webhook, &review.to_string(), Instant::now()).await.unwrap();
     let answer: Value = serde_json::from_str(&String::from_utf8(answer.body).unwrap()).unwrap();
-    let patch = base64::engine::general_purpose::STANDARD.decode(answer["response"]["patch"].as_str().expect("a patch")).unwrap();
+    let patch = base64::engine::general_purpose::STANDARD
+        .decode(answer["response"]["patch"].as_str().expect("a patch"))
+        .unwrap();
     let patch: json_patch::Patch = serde_json::from_str(&String::from_utf8(patch).unwrap()).unwrap();
     let mut pod = pod.clone();
     json_patch::patch(&mut pod, &patch).unwrap();

@@ -18,6 +18,8 @@ pub mod certificates;
 #[cfg(feature = "serve")]
 pub mod cli;
 #[cfg(feature = "serve")]
+pub mod in_cluster;
+#[cfg(feature = "serve")]
 pub mod server;
 #[cfg(feature = "serve")]
 pub mod telemetry;

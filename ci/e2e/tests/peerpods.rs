@@ -1,5 +1,6 @@
 //! `peerpods` in a cluster, installed by the chart: what it does to pods, and that no certificate's change, no restart
 //! and no LimitRange loses or spoils one.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::time::Duration;
 

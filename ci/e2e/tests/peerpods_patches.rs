@@ -1,4 +1,5 @@
 //! Every patch applies: the API server makes of generated pods what the decision says by itself.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use e2e::release::Release;
 use kube::Client;
 use peerpods::PeerPods;
 use peerpods::config::Settings;
+use peerpods::originals::ANNOTATION as ORIGINALS;
 use podshaper::admission::answer;
 use serde_json::{Value, json};
 
@@ -29,6 +31,10 @@ async fn the_api_server_makes_of_generated_pods_what_the_decision_says() {
         let created: Value = client.request(request.unwrap()).await.unwrap_or_else(|e| panic!("{e}\n{pod}"));
         let decided = decided(&webhook, &pod).await;
         for (name, value) in decided["metadata"]["annotations"].as_object().unwrap() {
+            // It remembers quantities as it gets them, and from the API server they come in their canonical form.
+            if name == ORIGINALS {
+                continue;
+            }
             assert_eq!(&created["metadata"]["annotations"][name], value, "{name}\n{pod}\n{created}");
         }
         for list in ["containers", "initContainers"] {

@@ -10,11 +10,11 @@ use anyhow::{Context, bail, ensure};
 use base64::Engine;
 use clap::Args;
 use json_patch::PatchOperation;
-use kube::Client;
 use serde_json::{Value, json};
 
 use super::exit;
 use crate::admission::{self, Webhook};
+use crate::in_cluster;
 
 /// How long one try may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -46,12 +46,12 @@ impl<O: Args> Selftest<O> {
         let pod: Value = serde_json::from_str(&self.pod).context("--pod is not JSON")?;
         let patch = decide(&webhook(self.options)?, &pod, &self.namespace).await?;
         ensure!(!patch.is_empty(), "{name} doesn't change this pod: --pod needs one that it changes");
-        let path = format!("/api/v1/namespaces/{}/pods?dryRun=All", self.namespace);
-        let request = http::Request::post(path)
+        let url = format!("/api/v1/namespaces/{}/pods?dryRun=All", self.namespace);
+        let request = http::Request::post(url)
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(serde_json::to_vec(&pod)?)
             .context("--namespace is no name of a namespace")?;
-        let client = Client::try_default().await.context("no cluster to test in")?;
+        let client = in_cluster::client().await.context("the test runs in a pod of the cluster")?;
         let created: Value = tokio::time::timeout(PATIENCE, client.request(request))
             .await
             .context("the API server doesn't answer")?
@@ -86,11 +86,13 @@ async fn decide<W: Webhook>(webhook: &W, pod: &Value, namespace: &str) -> anyhow
     });
     let answer = admission::answer(webhook, &review.to_string(), Instant::now() + PATIENCE).await?;
     let answer: Value = serde_json::from_str(std::str::from_utf8(&answer.body)?)?;
-    let response = &answer["response"];
-    if response["allowed"] != true {
-        bail!("the webhook would deny this pod: {}", response["status"]["message"]);
+    if answer.pointer("/response/allowed") != Some(&Value::Bool(true)) {
+        let reason = answer.pointer("/response/status/message").and_then(Value::as_str).unwrap_or_default();
+        bail!("the webhook would deny this pod: {reason}");
     }
-    let Some(patch) = response["patch"].as_str() else { return Ok(json_patch::Patch::default()) };
+    let Some(patch) = answer.pointer("/response/patch").and_then(Value::as_str) else {
+        return Ok(json_patch::Patch::default());
+    };
     let patch = base64::engine::general_purpose::STANDARD.decode(patch)?;
     Ok(serde_json::from_str(std::str::from_utf8(&patch)?)?)
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use kube::Client;
 
 use super::{exit, runtime, shutdown_signal};
 use crate::admission::Webhook;
 use crate::certificates::CertificateArgs;
+use crate::in_cluster;
 use crate::server::{Limits, Listen, WebhookServer, admin};
 use crate::telemetry::{LogArgs, Metrics, MetricsPage};
 
@@ -94,7 +94,7 @@ impl<O: Args> Serve<O> {
         let webhook = webhook(self.options)?;
         let shutdown = shutdown_signal().context("can't wait for signals")?;
         let profile = self.certificates.profile()?;
-        let certificate = self.certificates.start(Client::try_default).await?;
+        let certificate = self.certificates.start(in_cluster::client).await?;
         let metrics = Arc::new(Metrics::new(name, certificate.clone()));
         let tls = Arc::new(profile.server_config(certificate.clone())?);
 

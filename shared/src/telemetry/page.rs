@@ -15,6 +15,7 @@ use kube::{Api, Client};
 use tokio::sync::OnceCell;
 
 use super::Metrics;
+use crate::in_cluster;
 use crate::server::admin::{Pages, metrics_page, text};
 
 /// Serves the metrics, to everybody or to those whom RBAC allows to `get` the path `/metrics`.
@@ -89,7 +90,7 @@ impl Guard {
             tracing::warn!(%error, "can't authorise a scraper of metrics");
             Refused::Unknown
         };
-        let client = self.client.get_or_try_init(Client::try_default).await.map_err(unknown)?;
+        let client = self.client.get_or_try_init(in_cluster::client).await.map_err(unknown)?;
         let review = TokenReview {
             spec: TokenReviewSpec { token: Some(token.trim().to_owned()), audiences: None },
             ..TokenReview::default()

@@ -74,7 +74,7 @@ impl Advertise {
                 shutdown.await;
                 return Ok(());
             }
-            let client = Client::try_default().await.context("no access to the API server")?;
+            let client = podshaper::in_cluster::client().await.context("no access to the API server")?;
             tokio::select! {
                 kept = self.keep(client) => kept,
                 () = shutdown => Ok(()),
@@ -97,13 +97,13 @@ impl Advertise {
                 }
                 Ok(Some(Event::Init)) => seen = false,
                 Ok(Some(Event::InitDone)) if !seen => {
-                    tracing::warn!(node = self.node_name, "no such node yet")
+                    tracing::warn!(node = self.node_name, "no such node yet");
                 }
                 Ok(Some(Event::InitDone)) => {}
                 Ok(Some(Event::Delete(_))) => tracing::warn!(node = self.node_name, "the node is gone"),
                 Ok(None) => bail!("the watch of node {} has ended", self.node_name),
                 Err(error) => {
-                    tracing::warn!(node = self.node_name, %error, "can't watch the node, trying again")
+                    tracing::warn!(node = self.node_name, %error, "can't watch the node, trying again");
                 }
             }
         }
@@ -131,7 +131,7 @@ impl Advertise {
                 }
                 Err(kube::Error::Api(status)) if status.is_not_found() => return,
                 Err(error) => {
-                    tracing::warn!(node = self.node_name, %error, "can't set the capacity, trying again")
+                    tracing::warn!(node = self.node_name, %error, "can't set the capacity, trying again");
                 }
             }
             tokio::time::sleep(pace.next().unwrap_or_default()).await;

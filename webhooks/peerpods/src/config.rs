@@ -83,11 +83,6 @@ pub struct ConfigError {
 }
 
 impl Settings {
-    /// Whether these settings say which runtime classes are those of peer pods.
-    pub fn names_classes(&self) -> bool {
-        self.runtime_classes.as_ref().is_some_and(|classes| !classes.is_empty())
-    }
-
     /// The runtime classes that these settings name, and those of `names` that they don't.
     ///
     /// `resource` stands for the VM of a class for which the settings name none.

@@ -18,7 +18,7 @@ const IGNORED: [(&str, bool); 7] = [
 ];
 
 /// The arguments as our own command line takes them; unchanged unless the program is called `manager`.
-pub fn arguments(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+pub(crate) fn arguments(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments = arguments.peekable();
     let Some(program) = arguments.next() else { return Vec::new() };
     if Path::new(&program).file_name().is_none_or(|name| name != "manager") {

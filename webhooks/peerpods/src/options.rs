@@ -1,23 +1,23 @@
 //! The flags that say how the webhook decides.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 
-use crate::class;
+use crate::class::{RUNTIME_CLASS, VM_RESOURCE};
 use crate::config::Settings;
 use crate::webhook::PeerPods;
 
 /// How peer pods are recognised and sized.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Runtime classes of peer pods, separated by commas [default: kata-remote, unless the configuration names some]
-    #[arg(long, env = "TARGET_RUNTIMECLASS", value_name = "NAMES", value_delimiter = ',')]
-    target_runtimeclass: Vec<String>,
+    /// Runtime classes of peer pods, separated by commas; the configuration may name more
+    #[arg(long, env = "TARGET_RUNTIMECLASS", value_name = "NAMES", default_value = RUNTIME_CLASS)]
+    target_runtimeclass: String,
 
-    /// The extended resource that stands for one VM [default: kata.peerpods.io/vm]
-    #[arg(long, env = "POD_VM_EXTENDED_RESOURCE", value_name = "NAME")]
-    pod_vm_extended_resource: Option<String>,
+    /// The extended resource that stands for one VM
+    #[arg(long, env = "POD_VM_EXTENDED_RESOURCE", value_name = "NAME", default_value = VM_RESOURCE)]
+    pod_vm_extended_resource: String,
 
     /// A file of settings beyond these, in YAML
     #[arg(long, env = "PEERPODS_CONFIG", value_name = "FILE")]
@@ -32,21 +32,83 @@ impl Options {
             None => Settings::default(),
         };
         // The original takes a variable that is set but empty for one that isn't set.
-        let names: Vec<_> =
-            self.target_runtimeclass.iter().map(|name| name.trim()).filter(|n| !n.is_empty()).collect();
-        let default =
-            if names.is_empty() && !settings.names_classes() { &[class::RUNTIME_CLASS][..] } else { &names };
-        let resource =
-            self.pod_vm_extended_resource.as_deref().map(str::trim).filter(|name| !name.is_empty());
-        let resource = resource.unwrap_or(class::VM_RESOURCE);
-        PeerPods::configured(settings, default.iter().copied(), resource).context("configuration")
+        let or_default = |text: &str, default: &'static str| match text.trim() {
+            "" => default.to_owned(),
+            text => text.to_owned(),
+        };
+        let names = or_default(&self.target_runtimeclass, RUNTIME_CLASS);
+        let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let resource = or_default(&self.pod_vm_extended_resource, VM_RESOURCE);
+        PeerPods::configured(settings, names, &resource).context("configuration")
     }
 }
 
-fn read(path: &std::path::Path) -> anyhow::Result<Settings> {
+fn read(path: &Path) -> anyhow::Result<Settings> {
     let text = std::fs::read_to_string(path)?;
     if text.trim().is_empty() {
         return Ok(Settings::default());
     }
-    Ok(serde_saphyr::from_str(&text)?)
+    // Its cause would only say the same again.
+    serde_saphyr::from_str(&text).map_err(|error| anyhow!("{error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn configured(arguments: &[&str], yaml: &str) -> Result<String, String> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(yaml.as_bytes()).unwrap();
+        let config = format!("--config={}", file.path().display());
+        let options = Cli::parse_from(["peerpods", &config].iter().chain(arguments)).options;
+        options.webhook().map(|webhook| format!("{webhook:?}")).map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn flags_and_file_name_classes() {
+        let flags = &["--target-runtimeclass= a, b,", "--pod-vm-extended-resource=x.y/z"];
+        let webhook = configured(flags, "runtimeClasses: {c: {resource: x.y/c}}").unwrap();
+        for expected in
+            [r#""a", resource: "x.y/z""#, r#""b", resource: "x.y/z""#, r#""c", resource: "x.y/c""#]
+        {
+            assert!(webhook.contains(expected), "{webhook}");
+        }
+        for yaml in ["", "# nothing", "null", "runtimeClasses:"] {
+            let empty = configured(&["--target-runtimeclass=", "--pod-vm-extended-resource="], yaml).unwrap();
+            assert!(empty.contains(r#""kata-remote", resource: "kata.peerpods.io/vm""#), "{empty}");
+        }
+    }
+
+    #[test]
+    fn numbers_need_no_quotes() {
+        let yaml = "{headroom: {vcpus: +1}, fallback: {vcpus: 2, memory: 2Gi}}";
+        let webhook = configured(&[], yaml).unwrap();
+        for expected in ["vcpu_headroom: Amount(1000)", "vcpus: 2, memory: 2048"] {
+            assert!(webhook.contains(expected), "{webhook}");
+        }
+    }
+
+    #[test]
+    fn errors_show_the_line() {
+        for (yaml, expected) in [
+            ("headroom: 5", "1 | headroom: 5"),
+            ("mode: audit\nsizings: x", "2 | sizings: x"),
+            ("catalogue:\n- {name: a, vcpus: x, memory: 1}", "vcpus: x"),
+            ("fallback: {memory: 1, memory: 2}", "duplicate mapping key: memory"),
+            ("fallback: {memory: -1}", "fallback.memory: must not be negative"),
+        ] {
+            let error = configured(&[], yaml).unwrap_err();
+            assert!(error.contains(expected), "{yaml}: {error}");
+        }
+    }
 }

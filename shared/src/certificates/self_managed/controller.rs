@@ -172,7 +172,7 @@ impl Controller {
         self.cluster.write_secret(resource_version, &after).await?;
         match change {
             Change::Prepare => {
-                info!(hold = ?self.hold, "made a CA; it signs once it has stood in the caBundle for the hold")
+                info!(hold = ?self.hold, "made a CA; it signs once it has stood in the caBundle for the hold");
             }
             Change::Promote => info!("the new CA signs from now on"),
             Change::RenewLeaf => info!("renewed the certificate"),

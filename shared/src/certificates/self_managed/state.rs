@@ -148,7 +148,7 @@ impl Replica {
                 }
             }
             Change::Forget => {
-                after.retired.retain(|chain| !self.forgettable(chain, stored, configuration, now))
+                after.retired.retain(|chain| !self.forgettable(chain, stored, configuration, now));
             }
         }
         // What this process serves may be something that the Secret doesn't know, because it was wiped.

@@ -28,7 +28,7 @@ use crate::cli::yaml::SyntaxError;
 use crate::patch::Pointer;
 use decide::{Decision, decide, rebase};
 use documents::Document;
-use output::{Fate, Output, Place};
+use output::{Fate, Output, Place, printable};
 use subjects::{Subject, subjects};
 
 /// The decision offline. `O` is what is the webhook's own.
@@ -39,7 +39,7 @@ pub struct Mutate<O: clap::Args> {
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     files: Vec<PathBuf>,
     /// What to print
-    #[arg(short, long, value_enum, default_value_t = Format::Yaml)]
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Yaml)]
     output: Format,
     /// The namespace of objects that name none
     #[arg(short, long, value_name = "NAME", default_value = "default")]
@@ -276,10 +276,8 @@ impl Report<'_> {
         self.line(&format!("{place}: {problem}"));
     }
 
-    /// What users named may hold anything, so control characters stay off the terminal.
     fn line(&mut self, line: &str) {
-        let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         // There is nowhere to tell that this failed.
-        let _ = writeln!(self.stderr, "{line}");
+        let _ = writeln!(self.stderr, "{}", printable(line));
     }
 }

@@ -2,11 +2,10 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::time::Duration;
 
+use diffy::DiffOptions;
 use serde::Serialize;
 use serde_json::{Value, json};
-use similar::TextDiff;
 
 use super::decide::{Decision, rebase};
 use super::documents::Document;
@@ -172,19 +171,16 @@ impl<'a> Output<'a> {
 
     /// `value`, or the items of the List that it is, in the List that is being printed.
     fn items(&mut self, mut value: Value) -> io::Result<()> {
-        let is_list = value.get("kind").is_some_and(|kind| kind == "List")
-            && value.get("apiVersion").is_some_and(|v| v == "v1");
-        match value.get_mut("items").map(Value::take) {
-            Some(Value::Array(items)) if is_list => items.into_iter().try_for_each(|item| self.items(item)),
-            items => {
-                if let (Some(items), Some(place)) = (items, value.get_mut("items")) {
-                    *place = items;
-                }
-                let comma = if self.state.begun { "," } else { "" };
-                self.state.begun = true;
-                write!(self.out, "{comma}\n{value:#}")
-            }
+        let says = |key, what| value.get(key).and_then(Value::as_str) == Some(what);
+        if says("kind", "List")
+            && says("apiVersion", "v1")
+            && let Some(items) = value.get_mut("items").and_then(Value::as_array_mut)
+        {
+            return std::mem::take(items).into_iter().try_for_each(|item| self.items(item));
         }
+        let comma = if self.state.begun { "," } else { "" };
+        self.state.begun = true;
+        write!(self.out, "{comma}\n{value:#}")
     }
 
     fn patch(&mut self, place: Place<'_>, subject: &Subject, decision: &Decision) -> io::Result<()> {
@@ -215,8 +211,11 @@ impl<'a> Output<'a> {
             |document: &Value| document.pointer(subject.at.as_str()).map(yaml::to_string).unwrap_or_default();
         let (before, after) = (object(before), object(after));
         let name = place.of(subject);
-        let diff = TextDiff::configure().timeout(Duration::from_secs(5)).diff_lines(&before, &after);
-        let diff = diff.unified_diff().header(&name, &name).to_string();
+        let diff = DiffOptions::new()
+            .set_original_filename(name.clone())
+            .set_modified_filename(name)
+            .create_patch(&before, &after);
+        let diff = diff.to_string();
         for line in diff.split_inclusive('\n') {
             let colour = match line.as_bytes().first() {
                 Some(b'+') => "\x1b[32m",
@@ -244,8 +243,13 @@ impl Place<'_> {
     /// `web.yaml: document 2, item 3: Deployment/web`
     pub(super) fn of(&self, subject: &Subject) -> String {
         let item = subject.item.map(|item| format!(", item {item}")).unwrap_or_default();
-        format!("{self}{item}: {}/{}", subject.kind, subject.name)
+        printable(&format!("{self}{item}: {}/{}", subject.kind, subject.name))
     }
+}
+
+/// What users named may hold anything, so control characters stay off the terminal.
+pub(super) fn printable(line: &str) -> String {
+    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[derive(Serialize)]

@@ -18,7 +18,7 @@ pub struct Limits {
     #[arg(long, env = "PODSHAPER_MAX_BODY_BYTES", value_name = "BYTES", default_value_t = 20 << 20)]
     pub max_body_bytes: usize,
     /// Bytes of all requests being read; beyond it they are told to come back
-    #[arg(long, env = "PODSHAPER_MAX_BUFFERED_BYTES", value_name = "BYTES", default_value_t = 48 << 20)]
+    #[arg(long, env = "PODSHAPER_MAX_BUFFERED_BYTES", value_name = "BYTES", default_value_t = 32 << 20)]
     pub max_buffered_bytes: usize,
 }
 

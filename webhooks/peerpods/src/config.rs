@@ -6,6 +6,7 @@ use std::fmt;
 use podshaper::json::Scalar;
 use podshaper::quantity::Quantity;
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use crate::catalogue::{Catalogue, Machine};
 use crate::class::{Class, Mode, UserAnnotations};
@@ -15,7 +16,7 @@ use crate::standing::{CLAIMS, Placeholder, Standing};
 
 /// Settings of all runtime classes, and of single ones. What a class doesn't set, it takes from all.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase", expecting = "settings")]
 pub struct Settings {
     mode: Option<Mode>,
     resource: Option<String>,
@@ -40,21 +41,21 @@ enum SizingName {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "vcpus and memory")]
 struct PerDimension {
     vcpus: Option<Amount>,
     memory: Option<Amount>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a request and a limit")]
 struct PlaceholderSettings {
     request: Amount,
     limit: Option<Amount>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a machine")]
 struct MachineSettings {
     name: String,
     vcpus: u64,
@@ -83,6 +84,13 @@ pub struct ConfigError {
 }
 
 impl Settings {
+    /// Reads what a file holds; null is nothing.
+    pub fn from_value(value: Value) -> Result<Self, ConfigError> {
+        let settings: Result<Option<Self>, _> = serde_path_to_error::deserialize(value);
+        let settings = settings.map_err(|error| Key(error.path().to_string()).error(error.inner()))?;
+        Ok(settings.unwrap_or_default())
+    }
+
     /// The runtime classes that these settings name, and those of `names` that they don't.
     ///
     /// `resource` stands for the VM of a class for which the settings name none.
@@ -344,13 +352,14 @@ impl Key {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
     fn classes(settings: Value) -> Result<Vec<Class>, String> {
-        let settings: Settings = serde_json::from_value(settings).map_err(|e| e.to_string())?;
-        settings.classes(["kata-remote"], crate::class::VM_RESOURCE).map_err(|e| e.to_string())
+        let classes = Settings::from_value(settings)
+            .and_then(|s| s.classes(["kata-remote"], crate::class::VM_RESOURCE));
+        classes.map_err(|e| e.to_string())
     }
 
     #[test]
@@ -390,8 +399,8 @@ mod tests {
     fn errors_name_the_key() {
         let machine = |price: Value| json!({"name": "m", "vcpus": 1, "memory": "1Gi", "price": price});
         for (settings, expected) in [
-            (json!({"sizings": "compat"}), "unknown field `sizings`"),
-            (json!({"sizing": "exact"}), "unknown variant `exact`, expected `compat` or `effective`"),
+            (json!({"sizings": "compat"}), "sizings: unknown field `sizings`"),
+            (json!({"sizing": "exact"}), "sizing: unknown variant `exact`, expected `compat` or `effective`"),
             (json!({"basis": "limits"}), "basis: needs sizing: effective"),
             (
                 json!({"runtimeClasses": {"a": {"overhead": true}}}),

@@ -26,6 +26,7 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, for as long as the program starts")]
 enum Command {
     /// Answer the API server's admission reviews (the default)
     Serve(Serve<Options>),

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
+use podshaper::cli::yaml;
 
 use crate::class::{RUNTIME_CLASS, VM_RESOURCE};
 use crate::config::Settings;
@@ -44,12 +45,8 @@ impl Options {
 }
 
 fn read(path: &Path) -> anyhow::Result<Settings> {
-    let text = std::fs::read_to_string(path)?;
-    if text.trim().is_empty() {
-        return Ok(Settings::default());
-    }
-    // Its cause would only say the same again.
-    serde_saphyr::from_str(&text).map_err(|error| anyhow!("{error}"))
+    let value = yaml::parse(&std::fs::read_to_string(path)?)?;
+    Ok(Settings::from_value(value)?)
 }
 
 #[cfg(test)]
@@ -99,12 +96,15 @@ mod tests {
     }
 
     #[test]
-    fn errors_show_the_line() {
+    fn errors_name_the_place() {
         for (yaml, expected) in [
-            ("headroom: 5", "1 | headroom: 5"),
-            ("mode: audit\nsizings: x", "2 | sizings: x"),
-            ("catalogue:\n- {name: a, vcpus: x, memory: 1}", "vcpus: x"),
-            ("fallback: {memory: 1, memory: 2}", "duplicate mapping key: memory"),
+            ("headroom: 5", "headroom: invalid type: integer `5`, expected vcpus and memory"),
+            ("mode: audit\nsizings: x", "sizings: unknown field `sizings`"),
+            (
+                "catalogue:\n- {name: a, vcpus: x, memory: 1}",
+                "catalogue[0].vcpus: invalid type: string \"x\"",
+            ),
+            ("fallback: {memory: 1, memory: 2}", "line 1, column 23"),
             ("fallback: {memory: -1}", "fallback.memory: must not be negative"),
         ] {
             let error = configured(&[], yaml).unwrap_err();

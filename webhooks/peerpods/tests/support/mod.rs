@@ -21,7 +21,7 @@ pub(crate) const REMEMBERED: &str = "podshaper.dev/peerpods-resources";
 
 /// The webhook with these settings, for the class `kata-remote`.
 pub(crate) fn webhook(settings: &Value) -> PeerPods {
-    let settings: Settings = serde_json::from_value(settings.clone()).unwrap();
+    let settings = Settings::from_value(settings.clone()).unwrap();
     PeerPods::configured(settings, ["kata-remote"], VM).unwrap()
 }
 

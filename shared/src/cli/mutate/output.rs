@@ -210,6 +210,9 @@ impl<'a> Output<'a> {
         let object =
             |document: &Value| document.pointer(subject.at.as_str()).map(yaml::to_string).unwrap_or_default();
         let (before, after) = (object(before), object(after));
+        if before == after {
+            return Ok(());
+        }
         let name = place.of(subject);
         let diff = DiffOptions::new()
             .set_original_filename(name.clone())

@@ -47,7 +47,7 @@ pub fn parse(text: &str) -> Result<Value, SyntaxError> {
     let mut options = Options::default();
     options.set_emit_comments(false);
     let parser = Parser::new_from_str_with_options(text, options);
-    let mut reader = Reader { parser, anchors: HashMap::new(), copies_left: MAX_COPIES };
+    let mut reader = Reader { text, parser, anchors: HashMap::new(), copies_left: MAX_COPIES };
     let mut document = None;
     loop {
         match reader.next()? {
@@ -65,6 +65,7 @@ pub fn parse(text: &str) -> Result<Value, SyntaxError> {
 }
 
 struct Reader<'a> {
+    text: &'a str,
     parser: Parser<'a, StrInput<'a>>,
     anchors: HashMap<usize, Value>,
     copies_left: usize,
@@ -84,7 +85,8 @@ impl<'a> Reader<'a> {
         }
         let (anchor, value) = match event {
             Event::Scalar(text, style, anchor, tag) => {
-                let value = scalar(&text, style, tag.as_deref())
+                let text = if self.is_cut_off(style, at) { text.trim_end_matches('\n') } else { &text };
+                let value = scalar(text, style, tag.as_deref())
                     .map_err(|reason| SyntaxError::new(at.start, reason))?;
                 (anchor, value)
             }
@@ -98,6 +100,14 @@ impl<'a> Reader<'a> {
             self.anchors.insert(anchor, copy);
         }
         Ok(value)
+    }
+
+    /// Whether a block ends with the text, in the middle of a line: the parser adds a line break then, but there is none
+    /// (YAML 1.2.2, production `b-chomped-last`).
+    fn is_cut_off(&self, style: ScalarStyle, at: Span) -> bool {
+        matches!(style, ScalarStyle::Literal | ScalarStyle::Folded)
+            && at.end.byte_offset() == Some(self.text.len())
+            && self.text.rsplit(['\n', '\r']).next().is_some_and(|line| !line.trim().is_empty())
     }
 
     fn sequence(&mut self, depth: usize) -> Result<Value, SyntaxError> {
@@ -261,6 +271,21 @@ mod tests {
         assert_eq!(parse("%YAML 1.1\n---\na: 1\n...\n").unwrap(), json!({"a": 1}));
         assert_eq!(parse("a: |\n  x\n   y\nb: >-\n  x\n  y\n").unwrap(), json!({"a": "x\n y\n", "b": "x y"}));
         assert_eq!(parse("a:\n- 1\n-\n- [b, {c: d}]\n").unwrap(), json!({"a": [1, null, ["b", {"c": "d"}]]}));
+    }
+
+    #[test]
+    fn a_block_ends_as_the_text_does() {
+        for (text, value) in [
+            ("a: |\n  x", "x"),
+            ("a: |+\n  x", "x"),
+            ("a: >\n  x\n  y ", "x y "),
+            ("a: |\n  x\n  ", "x\n"),
+            ("a: |+\n  x\n\n", "x\n\n"),
+            ("a: |\n  x\r", "x\n"),
+            ("a: |\n  x\n# c", "x\n"),
+        ] {
+            assert_eq!(parse(text).unwrap(), json!({"a": value}), "{text:?}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! The offline command as a whole, with a webhook that marks pods.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![cfg(feature = "serve")]
 
 use std::fs;

@@ -2,6 +2,14 @@
 //!
 //! `PODSHAPER_QUANTITY_ORACLE` names the binary of `ci/go/quantity-oracle`. `PODSHAPER_ORACLE_STRINGS` and
 //! `PODSHAPER_SEED` say how many texts, and which.
+#![allow(
+    clippy::cast_possible_wrap,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
+    clippy::panic,
+    clippy::unwrap_used
+)]
 #![cfg(test)]
 
 mod texts;
@@ -36,7 +44,7 @@ struct Answer {
     stored: String,
     canonical: String,
     format: String,
-    /// "UNSCALEDeEXPONENT"
+    /// `UNSCALEDeEXPONENT`
     exact: String,
     value: Option<i64>,
     milli: Option<i64>,
@@ -93,7 +101,7 @@ fn check_pair(a: &str, b: &str, go: &Pair) -> Result<[String; 2], String> {
         match (ours, theirs) {
             (_, None) => {}
             (Some(ours), Some(theirs)) => {
-                check_quantity(&ours, theirs).map_err(|e| format!("{name}: {e}"))?
+                check_quantity(&ours, theirs).map_err(|e| format!("{name}: {e}"))?;
             }
             (None, Some(theirs)) if digits_to_add(&go.a, &go.b) > 38 || theirs.mantissa().len() > 38 => {}
             (None, Some(_)) => return Err(format!("{name}: overflow")),

@@ -43,7 +43,9 @@ inside() {
 
 # Runs the script that calls this once more, under a lock which the processes that it leaves behind don't hold.
 locked() {
-  [[ -n ${PODSHAPER_LOCKED-} ]] || PODSHAPER_LOCKED=1 exec flock --close "$STATE" "$0" "$@"
+  [[ -z ${PODSHAPER_LOCKED-} ]] || return 0
+  flock --nonblock "$STATE" true || echo "  waiting for another cluster's start or end ..." >&2
+  PODSHAPER_LOCKED=1 exec flock --close "$STATE" "$0" "$@"
 }
 
 # Which half of the cluster `up` has finished: control-plane, node.

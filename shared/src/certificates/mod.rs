@@ -1,4 +1,4 @@
-//! The serving certificate: from files ([`files`]) or kept by the webhook itself ([`self_managed`]), replaced while it
+//! The serving certificate: from files (`files`) or kept by the webhook itself (`self_managed`), replaced while it
 //! is served, and the TLS versions and suites that go with it ([`Profile`]).
 
 mod args;

@@ -70,8 +70,8 @@ fn container() -> impl Strategy<Value = Value> {
 /// Requests and limits, each request at most its limit, as the API server demands.
 fn resources() -> impl Strategy<Value = Option<Value>> {
     let amount = |units: &'static [&'static str]| {
-        (1u32..4000, prop::sample::select(units), 0u32..3)
-            .prop_map(|(n, unit, kind)| (format!("{n}{unit}"), kind))
+        (1u32..4000, prop::sample::select(units), any::<bool>())
+            .prop_map(|(n, unit, limited)| (format!("{n}{unit}"), limited))
     };
     let each = (
         prop::option::of(amount(&["m", "", "e-1", ".5"])),
@@ -82,11 +82,10 @@ fn resources() -> impl Strategy<Value = Option<Value>> {
     prop::option::of(each.prop_map(|(cpu, memory, storage, gpus)| {
         let (mut requests, mut limits) = (Map::new(), Map::new());
         for (name, amount) in [("cpu", cpu), ("memory", memory), ("ephemeral-storage", storage)] {
-            let Some((amount, kind)) = amount else { continue };
-            if kind != 0 {
-                requests.insert(name.to_owned(), json!(amount));
-            }
-            if kind != 1 {
+            let Some((amount, limited)) = amount else { continue };
+            // A limit alone would be made a request too, before any webhook sees it.
+            requests.insert(name.to_owned(), json!(amount));
+            if limited {
                 limits.insert(name.to_owned(), json!(amount));
             }
         }
@@ -94,6 +93,9 @@ fn resources() -> impl Strategy<Value = Option<Value>> {
             requests.insert("nvidia.com/gpu".to_owned(), json!(gpus.to_string()));
             limits.insert("nvidia.com/gpu".to_owned(), json!(gpus.to_string()));
         }
-        json!({"requests": requests, "limits": limits})
+        // The API server drops an empty list.
+        let lists =
+            [("requests", requests), ("limits", limits)].into_iter().filter(|(_, list)| !list.is_empty());
+        lists.map(|(name, list)| (name.to_owned(), Value::Object(list))).collect()
     }))
 }

@@ -9,6 +9,7 @@
 pub mod admission;
 pub mod json;
 pub mod patch;
+pub mod placement;
 pub mod pod;
 pub mod quantity;
 pub mod workload;

@@ -12,6 +12,7 @@ use thiserror::Error;
 use super::files::{self, Files};
 use super::self_managed::{Cluster, Controller, Service, Settings};
 use super::{Profile, ProfileError, Serving};
+use crate::in_cluster;
 
 /// Where the serving certificate comes from: files, or a Secret that the webhook keeps itself.
 #[derive(Args, Clone, Debug)]
@@ -82,7 +83,7 @@ pub enum StartError {
     Lifetimes(&'static str),
     /// There is no way to the API server.
     #[error("no client of the Kubernetes API: {0}")]
-    Client(#[from] kube::Error),
+    Client(#[from] in_cluster::Error),
 }
 
 impl CertificateArgs {
@@ -95,10 +96,10 @@ impl CertificateArgs {
     ///
     /// Files are read before this returns; the first self-managed certificate comes later: see
     /// [`Serving::loaded`]. `client` is called only where the API is needed.
-    pub async fn start<F>(self, client: impl FnOnce() -> F) -> Result<Arc<Serving>, StartError>
-    where
-        F: Future<Output = kube::Result<Client>>,
-    {
+    pub fn start(
+        self,
+        client: impl FnOnce() -> Result<Client, in_cluster::Error>,
+    ) -> Result<Arc<Serving>, StartError> {
         let serving = Serving::new();
         let kept = (self.self_managed_secret, self.webhook_configuration, self.service_name, self.namespace);
         if let (Some(secret), Some(configuration), Some(name), Some(namespace)) = kept {
@@ -111,7 +112,7 @@ impl CertificateArgs {
                     "--ca-lifetime must be at least six times --cert-hold, and --leaf-lifetime at least 10s";
                 return Err(StartError::Lifetimes(rule));
             }
-            let cluster = Cluster::new(client().await?, namespace.clone(), secret, configuration);
+            let cluster = Cluster::new(client()?, namespace.clone(), secret, configuration);
             let settings =
                 Settings { service: Service { name, namespace }, hold, leaf_lifetime, ca_lifetime };
             tokio::spawn(Controller::new(cluster, settings, serving.clone()).run());
@@ -185,12 +186,12 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn lifetimes_that_leave_no_time_to_rotate_are_refused() {
+    #[test]
+    fn lifetimes_that_leave_no_time_to_rotate_are_refused() {
         for times in ["--ca-lifetime 30d", "--ca-lifetime 2m --leaf-lifetime 1m", "--leaf-lifetime 1s"] {
             let args = parse(&format!("{KEPT} {times}")).unwrap();
-            let client = async || unreachable!("refused before");
-            assert!(matches!(args.start(client).await, Err(StartError::Lifetimes(_))), "{times}");
+            let client = || unreachable!("refused before");
+            assert!(matches!(args.start(client), Err(StartError::Lifetimes(_))), "{times}");
         }
     }
 }

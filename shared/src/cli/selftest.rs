@@ -51,7 +51,7 @@ impl<O: Args> Selftest<O> {
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(serde_json::to_vec(&pod)?)
             .context("--namespace is no name of a namespace")?;
-        let client = in_cluster::client().await.context("the test runs in a pod of the cluster")?;
+        let client = in_cluster::client().context("the test runs in a pod of the cluster")?;
         let created: Value = tokio::time::timeout(PATIENCE, client.request(request))
             .await
             .context("the API server doesn't answer")?

@@ -94,7 +94,7 @@ impl<O: Args> Serve<O> {
         let webhook = webhook(self.options)?;
         let shutdown = shutdown_signal().context("can't wait for signals")?;
         let profile = self.certificates.profile()?;
-        let certificate = self.certificates.start(in_cluster::client).await?;
+        let certificate = self.certificates.start(in_cluster::client)?;
         let metrics = Arc::new(Metrics::new(name, certificate.clone()));
         let tls = Arc::new(profile.server_config(certificate.clone())?);
 

@@ -1,5 +1,6 @@
 //! `/metrics`, and who may read it.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -83,14 +84,15 @@ impl Refused {
     }
 }
 
+fn unknown(error: impl Display) -> Refused {
+    tracing::warn!(%error, "can't authorise a scraper of metrics");
+    Refused::Unknown
+}
+
 impl Guard {
     async fn admit(&self, authorization: Option<&str>) -> Result<(), Refused> {
         let token = authorization.and_then(|a| a.strip_prefix("Bearer ")).ok_or(Refused::Unauthenticated)?;
-        let unknown = |error: kube::Error| {
-            tracing::warn!(%error, "can't authorise a scraper of metrics");
-            Refused::Unknown
-        };
-        let client = self.client.get_or_try_init(in_cluster::client).await.map_err(unknown)?;
+        let client = self.client.get_or_try_init(async || in_cluster::client()).await.map_err(unknown)?;
         let review = TokenReview {
             spec: TokenReviewSpec { token: Some(token.trim().to_owned()), audiences: None },
             ..TokenReview::default()

@@ -1,11 +1,12 @@
 //! The node side: keeps the extended resource on the status of the node that it runs on.
 //!
 //! A node says how many VMs it can start in `status.capacity`. The kubelet copies that to `status.allocatable`, where
-//! the scheduler looks, with its next heartbeat (`MachineInfo` of k8s.io/kubernetes/pkg/kubelet/nodestatus). But when it
-//! starts it sets what no device plugin vouches for to zero (`reconcileExtendedResource`): so the node is watched, and
-//! told again.
+//! the scheduler looks, with its next heartbeat (`MachineInfo` of k8s.io/kubernetes/pkg/kubelet/nodestatus). But one that
+//! registers anew may set what no device plugin vouches for to zero (`reconcileExtendedResource`), and a node may be
+//! deleted and come again: so it is watched, and told again.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::pin::pin;
 
 use anyhow::{Context, bail};
@@ -74,7 +75,7 @@ impl Advertise {
                 shutdown.await;
                 return Ok(());
             }
-            let client = podshaper::in_cluster::client().await.context("no access to the API server")?;
+            let client = podshaper::in_cluster::client().context("no access to the API server")?;
             tokio::select! {
                 kept = self.keep(client) => kept,
                 () = shutdown => Ok(()),
@@ -103,7 +104,9 @@ impl Advertise {
                 Ok(Some(Event::Delete(_))) => tracing::warn!(node = self.node_name, "the node is gone"),
                 Ok(None) => bail!("the watch of node {} has ended", self.node_name),
                 Err(error) => {
-                    tracing::warn!(node = self.node_name, %error, "can't watch the node, trying again");
+                    let cause = error.source().and_then(|cause| cause.downcast_ref());
+                    let error = cause.map_or_else(|| error.to_string(), reason);
+                    tracing::warn!(node = self.node_name, error, "can't watch the node, trying again");
                 }
             }
         }
@@ -121,17 +124,14 @@ impl Advertise {
                 nodes.patch_status(&self.node_name, &PatchParams::default(), &Patch::Merge(patch)).await;
             match set {
                 Ok(node) => {
-                    tracing::info!(
-                        node = self.node_name,
-                        resource = self.resource,
-                        count = self.count,
-                        "advertised"
-                    );
+                    let (resource, count) = (&*self.resource, self.count);
+                    tracing::info!(node = self.node_name, resource, count, "set the capacity");
                     says = self.said_by(&node);
                 }
                 Err(kube::Error::Api(status)) if status.is_not_found() => return,
                 Err(error) => {
-                    tracing::warn!(node = self.node_name, %error, "can't set the capacity, trying again");
+                    let error = reason(&error);
+                    tracing::warn!(node = self.node_name, error, "can't set the capacity, trying again");
                 }
             }
             tokio::time::sleep(pace.next().unwrap_or_default()).await;
@@ -141,6 +141,14 @@ impl Advertise {
     /// The count on the node's status.
     fn said_by(&self, node: &NodeCapacity) -> Option<Quantity> {
         node.status.as_ref()?.capacity.as_ref()?.get(&self.resource)?.parse().ok()
+    }
+}
+
+/// What the API server says, without the rest of its status.
+fn reason(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
     }
 }
 

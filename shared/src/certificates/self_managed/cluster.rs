@@ -4,6 +4,8 @@
 //! `resourceNames`: `get`, `watch` and `patch` on both, and `create` on the Secret to have it back when it was deleted.
 
 use std::collections::BTreeMap;
+use std::error::Error;
+use std::iter::successors;
 use std::pin::pin;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
@@ -13,7 +15,6 @@ use kube::Client;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
-use thiserror::Error;
 use tokio::time::{Duration, timeout};
 
 use super::bundle::Bundle;
@@ -47,7 +48,7 @@ pub(super) struct Version<T> {
     pub(super) content: T,
 }
 
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum ClusterError {
     /// The object is another than the one that was read: read again.
     #[error("changed by somebody else at the same time")]
@@ -171,7 +172,7 @@ impl Cluster {
         let ended = timeout(Duration::from_secs(WATCH) + CALL, follow).await;
         ended
             .unwrap_or_else(|e| Err(kube::Error::Service(e.into())))
-            .map_err(|e| self.explain(kind, "watch", e))
+            .map_err(|e| self.explain(kind, "watch", &e))
     }
 
     pub(super) fn describe(&self, kind: Kind) -> String {
@@ -190,7 +191,7 @@ impl Cluster {
                 serde_json::from_str(&text).map(Some).map_err(unexpected)
             }
             Err(kube::Error::Api(status)) if status.code == StatusCode::NOT_FOUND.as_u16() => Ok(None),
-            Err(e) => Err(self.explain(kind, "get", e)),
+            Err(e) => Err(self.explain(kind, "get", &e)),
         }
     }
 
@@ -200,7 +201,7 @@ impl Cluster {
             Err(kube::Error::Api(status)) if status.code == StatusCode::CONFLICT.as_u16() => {
                 Err(ClusterError::Conflict)
             }
-            Err(e) => Err(self.explain(kind, "patch", e)),
+            Err(e) => Err(self.explain(kind, "patch", &e)),
         }
     }
 
@@ -218,7 +219,7 @@ impl Cluster {
         }
         let body = body.map(|(_, body)| body.into_bytes()).unwrap_or_default();
         let request = request.body(body).map_err(kube::Error::HttpError)?;
-        timeout(CALL, self.client.request_text(request)).await.map_err(|e| kube::Error::Service(e.into()))?
+        timeout(CALL, self.client.request_text(request)).await.unwrap_or_else(|_| Err(no_answer()))
     }
 
     /// The path of the collection, and the name in it.
@@ -232,11 +233,18 @@ impl Cluster {
         }
     }
 
-    fn explain(&self, kind: Kind, verb: &str, error: kube::Error) -> ClusterError {
-        let reason = match error {
+    fn explain(&self, kind: Kind, verb: &str, error: &kube::Error) -> ClusterError {
+        let mut reasons = vec![match error {
             kube::Error::Api(status) => status.message.clone(),
             other => other.to_string(),
-        };
-        ClusterError::Failed(format!("{verb} {}: {reason}", self.describe(kind)))
+        }];
+        // The first source is in kube's own message already.
+        let causes = successors(error.source().and_then(Error::source), |cause| (*cause).source());
+        reasons.extend(causes.map(ToString::to_string));
+        ClusterError::Failed(format!("{verb} {}: {}", self.describe(kind), reasons.join(": ")))
     }
+}
+
+fn no_answer() -> kube::Error {
+    kube::Error::Service(format!("no answer within {CALL:?}").into())
 }

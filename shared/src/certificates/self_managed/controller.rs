@@ -176,7 +176,7 @@ impl Controller {
             }
             Change::Promote => info!("the new CA signs from now on"),
             Change::RenewLeaf => info!("renewed the certificate"),
-            Change::Forget => info!("forgot a CA whose last certificate has expired"),
+            Change::Forget => info!("forgot a replaced certificate that has expired"),
         }
         Ok(())
     }
@@ -193,5 +193,163 @@ async fn watch(cluster: &Cluster, kind: Kind, changed: &Notify) {
             sleep(retry).await;
             retry = (retry * 2).min(LAST_RETRY);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use serde_json::json;
+
+    use super::super::fake_api_server::{CONFIGURATION, FakeApiServer, SECRET};
+    use super::super::issue::Service;
+    use super::super::secret::ROTATE;
+    use super::*;
+
+    const HOLD: Duration = Duration::from_mins(1);
+    const MOMENT: Duration = Duration::from_secs(1);
+
+    fn start(server: &FakeApiServer) -> Arc<Serving> {
+        let (name, namespace) = ("peerpods".to_owned(), "podshaper".to_owned());
+        let cluster = Cluster::new(server.client(), namespace.clone(), "tls".into(), name.clone());
+        let day = Duration::from_hours(24);
+        let (service, serving) = (Service { name, namespace }, Serving::new());
+        let settings = Settings { service, hold: HOLD, leaf_lifetime: 90 * day, ca_lifetime: 365 * day };
+        tokio::spawn(Controller::new(cluster, settings, serving.clone()).run());
+        serving
+    }
+
+    /// Two replicas that serve the same leaf.
+    async fn installed() -> (FakeApiServer, [Arc<Serving>; 2]) {
+        let server = FakeApiServer::new();
+        let replicas = [start(&server), start(&server)];
+        sleep(MOMENT).await;
+        assert!(replicas.iter().all(|replica| replica.ready()));
+        assert_eq!(replicas[0].leaf(), replicas[1].leaf());
+        (server, replicas)
+    }
+
+    fn rotate(server: &FakeApiServer, what: &str) {
+        let mut secret = server.get(SECRET);
+        secret["metadata"]["annotations"][ROTATE] = what.into();
+        server.put(SECRET, secret);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_replicas_agree_within_a_moment_and_then_rest() {
+        let (server, replicas) = installed().await;
+        assert_eq!(server.trusted(), [1, 1]);
+        let secret = server.get(SECRET);
+        assert_eq!(
+            (&secret["data"]["foreign"], &secret["metadata"]["labels"]["a"]),
+            (&json!("eA=="), &json!("b"))
+        );
+        let patches = server.patches();
+        sleep(100 * HOLD).await;
+        assert_eq!(server.patches(), patches);
+        for replica in &replicas {
+            assert_eq!((replica.facts().errors, replica.facts().replacements), (0, 0));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leaf_is_replaced_at_once_and_a_ca_after_the_hold() {
+        let (server, replicas) = installed().await;
+        let first = replicas[0].leaf();
+        rotate(&server, "leaf");
+        sleep(MOMENT).await;
+        let second = replicas[0].leaf();
+        assert!(first != second && second == replicas[1].leaf());
+        assert_eq!(server.trusted(), [1, 1]);
+
+        rotate(&server, "ca");
+        sleep(MOMENT).await;
+        assert_eq!(server.trusted(), [2, 2]);
+        assert_eq!(server.get(SECRET)["metadata"]["annotations"][ROTATE], json!(null));
+        sleep(HOLD * 9 / 10).await;
+        assert!(replicas.iter().all(|replica| replica.leaf() == second));
+        sleep(HOLD / 10 + MOMENT).await;
+        assert!(replicas.iter().all(|replica| replica.leaf() != second));
+        assert_eq!(replicas[0].leaf(), replicas[1].leaf());
+        assert_eq!(server.trusted(), [2, 2], "the old CA stays as long as a leaf under it is valid");
+        assert_eq!(replicas[0].facts().replacements, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_others_take_away_is_put_back() {
+        let (server, replicas) = installed().await;
+        let leaf = replicas[0].leaf();
+        let mut configuration = server.get(CONFIGURATION);
+        configuration["webhooks"][1]["clientConfig"]["caBundle"] = "Cg==".into();
+        server.put(CONFIGURATION, configuration);
+        sleep(MOMENT).await;
+        assert_eq!(server.trusted(), [1, 1]);
+
+        server.delete(SECRET);
+        sleep(MOMENT).await;
+        assert_eq!(server.trusted(), [2, 2]);
+        assert!(
+            replicas.iter().all(|replica| replica.leaf() == leaf),
+            "the leaf of old serves during the hold"
+        );
+        sleep(2 * HOLD).await;
+        assert!(replicas.iter().all(|replica| replica.leaf() != leaf));
+        assert_eq!(replicas[0].leaf(), replicas[1].leaf());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn somebody_who_insists_is_not_fought_without_end() {
+        let (server, _replicas) = installed().await;
+        let before = server.patches();
+        for _ in 0..600 {
+            let mut configuration = server.get(CONFIGURATION);
+            configuration["webhooks"][0]["clientConfig"]["caBundle"] = "Cg==".into();
+            server.put(CONFIGURATION, configuration);
+            sleep(Duration::from_millis(100)).await;
+        }
+        let tries = server.patches() - before;
+        assert!((8..40).contains(&tries), "{tries} in a minute");
+        sleep(HOLD).await;
+        assert_eq!(server.trusted(), [1, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_the_api_server_the_certificate_stays() {
+        let (server, replicas) = installed().await;
+        let leaf = replicas[0].leaf();
+        server.refuse(Some(("/", StatusCode::INTERNAL_SERVER_ERROR)));
+        sleep(10 * HOLD).await;
+        assert!(replicas.iter().all(|replica| replica.ready() && replica.leaf() == leaf));
+        let errors = replicas[0].facts().errors;
+        assert!((10..60).contains(&errors), "{errors} in ten minutes");
+        server.refuse(None);
+        rotate(&server, "leaf");
+        sleep(HOLD).await;
+        assert!(replicas.iter().all(|replica| replica.leaf() != leaf && replica.facts().errors >= errors));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_the_right_to_the_secret_the_bundle_is_still_kept() {
+        let (server, replicas) = installed().await;
+        server.refuse(Some((SECRET, StatusCode::FORBIDDEN)));
+        let mut configuration = server.get(CONFIGURATION);
+        configuration["webhooks"][0]["clientConfig"]["caBundle"] = "Cg==".into();
+        server.put(CONFIGURATION, configuration);
+        sleep(MOMENT).await;
+        assert_eq!(server.trusted(), [1, 1]);
+        assert!(replicas[0].facts().errors > 0 && replicas[0].ready());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_waits_for_a_configuration_that_comes_late() {
+        let server = FakeApiServer::new();
+        let configuration = server.get(CONFIGURATION);
+        server.delete(CONFIGURATION);
+        let replica = start(&server);
+        sleep(HOLD).await;
+        assert!(!replica.ready());
+        server.put(CONFIGURATION, configuration);
+        sleep(MOMENT).await;
+        assert!(replica.ready());
     }
 }

@@ -4,6 +4,8 @@
 mod bundle;
 mod cluster;
 mod controller;
+#[cfg(test)]
+mod fake_api_server;
 mod issue;
 #[cfg(test)]
 mod model;

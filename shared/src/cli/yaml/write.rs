@@ -216,7 +216,6 @@ fn is_word(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
     use serde_json::json;
 
     use super::super::parse;
@@ -378,44 +377,6 @@ indented: |2
         for value in [json!("v"), json!(["v"]), json!({"a": ["v"]}), json!("a\nb\n")] {
             let value = json!({"x": [{long.as_str(): value, "y": 1}]});
             assert_eq!(parse(&to_string(&value)).unwrap(), value);
-        }
-    }
-
-    fn values() -> impl Strategy<Value = Value> {
-        let text = prop_oneof![
-            any::<String>(),
-            "[ -~\n\t]{0,20}",
-            "[-+.:_0-9a-fxoeTZ ]{1,8}",
-            "(  |\n|\t|a|#|: |-){0,8}",
-        ];
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            any::<u64>().prop_map(Value::from),
-            any::<f64>().prop_map(Value::from),
-            text.clone().prop_map(Value::from),
-        ];
-        leaf.prop_recursive(6, 64, 6, move |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-                prop::collection::vec((text.clone(), inner), 0..6)
-                    .prop_map(|entries| Value::Object(entries.into_iter().collect())),
-            ]
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_written_reads_the_same(value in values()) {
-            let text = to_string(&value);
-            prop_assert_eq!(parse(&text).map_err(|e| format!("{e}\n{text}")), Ok(value), "{}", text);
-        }
-
-        #[test]
-        fn no_text_makes_it_panic(text in "\\PC*", noise in "[\\[\\]{},:&*!|>%@\n \ta-c'\"#?-]{0,60}") {
-            let _ = parse(&text);
-            let _ = parse(&noise);
         }
     }
 }

@@ -77,6 +77,24 @@ impl Release {
         kubectl(&[&["--namespace", &self.name], arguments].concat()).await
     }
 
+    /// Every value of the metric `name` that the webhook's pods tell, each with its labels apart.
+    pub async fn metric(&self, name: &str) -> Vec<String> {
+        let selector = "--selector=app.kubernetes.io/component=webhook";
+        let mut values = Vec::new();
+        for pod in get(&["--namespace", &self.name, "pods", selector]).await["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            let pod = pod["metadata"]["name"].as_str().unwrap_or_default();
+            let path = format!("/api/v1/namespaces/{}/pods/{pod}:8080/proxy/metrics", self.name);
+            let page = kubectl(&["get", "--raw", &path]).await;
+            let lines = page.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{'));
+            values.extend(lines.filter_map(|line| Some(line.rsplit_once(' ')?.1.to_owned())));
+        }
+        values
+    }
+
     /// Restarts all pods of the webhook, a few at a time, and waits for the end.
     pub async fn restart(&self) {
         let deployment = format!("deployment/{}", self.peerpods());

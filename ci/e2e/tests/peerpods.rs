@@ -143,19 +143,12 @@ async fn an_existing_secret_rotates_under_load() {
 /// Waits until every pod of the release serves the certificate that its Secret holds, by the expiry in its metrics.
 async fn serves_what_the_secret_holds(release: &Release, secret: &str) {
     let certificate = get(&["--namespace", &release.name, "secret", secret]).await["data"]["tls.crt"].clone();
-    let expiry = e2e::tls::not_after(certificate.as_str().expect("a certificate"));
-    let wanted = format!("podshaper_tls_certificate_expiry_seconds{{webhook=\"peerpods\"}} {expiry}");
-    let pods =
-        get(&["--namespace", &release.name, "pods", "--selector=app.kubernetes.io/component=webhook"]).await;
-    for pod in pods["items"].as_array().expect("pods") {
-        let path = format!(
-            "/api/v1/namespaces/{}/pods/{}:8080/proxy/metrics",
-            release.name,
-            pod["metadata"]["name"].as_str().unwrap()
-        );
-        let serves = async || kubectl(&["get", "--raw", &path]).await.contains(&wanted).then_some(());
-        eventually(&format!("{path} tells {wanted}"), PATIENCE + 2 * hold(), serves).await;
-    }
+    let expiry = e2e::tls::not_after(certificate.as_str().expect("a certificate")).to_string();
+    eventually(&format!("a certificate until {expiry} is served"), PATIENCE + 2 * hold(), async || {
+        let served = release.metric("podshaper_tls_certificate_expiry_seconds").await;
+        served.iter().all(|served| *served == expiry).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -176,29 +169,14 @@ async fn other_pods_and_opted_out_ones_are_left_alone() {
     }
 }
 
-/// LimitRanger runs before and after webhooks, and what changes a pod after ours has it called again.
+/// `LimitRanger` runs again after the webhooks, gives the containers without resources its defaults, and so has us called again.
 #[tokio::test]
-async fn a_limit_range_and_a_later_webhook_do_not_change_the_size() {
+async fn a_limit_range_and_a_second_call_do_not_change_the_size() {
     let release = Release::install("limit-range", &json!({})).await;
     apply(&json!({
         "apiVersion": "v1", "kind": "LimitRange",
         "metadata": {"name": "defaults", "namespace": release.pods},
         "spec": {"limits": [{"type": "Container", "default": {"cpu": "7", "memory": "7Gi"}, "defaultRequest": {"cpu": "6", "memory": "6Gi"}}]},
-    }))
-    .await;
-    apply(&json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy",
-        "metadata": {"name": "limit-range-later"},
-        "spec": {
-            "matchConstraints": {
-                "namespaceSelector": {"matchLabels": {"podshaper-test": release.pods}},
-                "resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
-            },
-            "reinvocationPolicy": "IfNeeded", "failurePolicy": "Fail",
-            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {
-                "expression": "Object{metadata: Object.metadata{labels: {'later': 'true'}}}",
-            }}],
-        },
     }))
     .await;
     let created = create(&peer_pod(&release.pods), &[]).await.unwrap();
@@ -209,6 +187,22 @@ async fn a_limit_range_and_a_later_webhook_do_not_change_the_size() {
         created["spec"]["containers"][0]["resources"]["limits"]["kata.peerpods.io/vm"], "1",
         "{created:#}"
     );
+    let calls: u32 = release
+        .metric("podshaper_admission_reviews_total")
+        .await
+        .iter()
+        .map(|n| n.parse::<u32>().unwrap())
+        .sum();
+    assert_eq!(calls, 2);
+}
+
+#[tokio::test]
+async fn an_audit_changes_nothing_and_helm_test_sees_its_warnings() {
+    let release = Release::install("audit", &json!({"peerpods": {"config": {"mode": "audit"}}})).await;
+    let pod = peer_pod(&release.pods);
+    let created = create(&pod, &["--dry-run=server"]).await.unwrap();
+    assert_eq!(created["spec"]["containers"][0]["resources"], pod["spec"]["containers"][0]["resources"]);
+    output("helm", &["test", &release.name, "--namespace", &release.name, "--timeout=60s"], "").await;
 }
 
 /// The original's own Deployment, with our image in it.

@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use base64::Engine;
 use clap::Args;
+use http_body_util::BodyExt;
 use json_patch::PatchOperation;
+use kube::Client;
+use kube::client::Body;
 use serde_json::{Value, json};
 
 use super::exit;
@@ -44,18 +47,22 @@ impl<O: Args> Selftest<O> {
         webhook: impl FnOnce(O) -> anyhow::Result<W>,
     ) -> anyhow::Result<()> {
         let pod: Value = serde_json::from_str(&self.pod).context("--pod is not JSON")?;
-        let patch = decide(&webhook(self.options)?, &pod, &self.namespace).await?;
-        ensure!(!patch.is_empty(), "{name} doesn't change this pod: --pod needs one that it changes");
+        let (patch, warnings) = decide(&webhook(self.options)?, &pod, &self.namespace).await?;
+        let silent = patch.is_empty() && warnings.is_empty();
+        ensure!(!silent, "{name} doesn't change this pod: --pod needs one that it changes");
         let url = format!("/api/v1/namespaces/{}/pods?dryRun=All", self.namespace);
         let request = http::Request::post(url)
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(serde_json::to_vec(&pod)?)
             .context("--namespace is no name of a namespace")?;
         let client = in_cluster::client().context("the test runs in a pod of the cluster")?;
-        let created: Value = tokio::time::timeout(PATIENCE, client.request(request))
+        let (told, created) = tokio::time::timeout(PATIENCE, create(&client, request))
             .await
             .context("the API server doesn't answer")?
             .context("the API server refused the pod")?;
+        for warning in &warnings {
+            ensure!(told.contains(warning), "the pod came back without the warning of {name}: {warning}");
+        }
         let mut expected = pod;
         json_patch::patch(&mut expected, &patch).context("the decision doesn't apply to the pod")?;
         for operation in patch.iter() {
@@ -64,14 +71,37 @@ impl<O: Args> Selftest<O> {
         }
         #[expect(clippy::print_stdout, reason = "what the command is for")]
         {
-            println!("{name} changed the pod in {} places, as it should", patch.len());
+            println!(
+                "{name} changed the pod in {} places and gave {} warnings, as it should",
+                patch.len(),
+                warnings.len()
+            );
         }
         Ok(())
     }
 }
 
-/// What the webhook makes of `pod`.
-async fn decide<W: Webhook>(webhook: &W, pod: &Value, namespace: &str) -> anyhow::Result<json_patch::Patch> {
+/// What the API server warns of, and the pod as it would be stored.
+async fn create(client: &Client, request: http::Request<Vec<u8>>) -> anyhow::Result<(String, Value)> {
+    let answer = client.send(request.map(Body::from)).await?;
+    let (parts, body) = answer.into_parts();
+    let body: Value = serde_json::from_str(std::str::from_utf8(&body.collect().await?.to_bytes())?)?;
+    if !parts.status.is_success() {
+        let message = body.get("message").and_then(Value::as_str);
+        bail!("{}", message.unwrap_or(parts.status.as_str()));
+    }
+    // RFC 9110's predecessor, 7234 section 5.5: a quoted string, escaped by backslashes.
+    let warnings = parts.headers.get_all(http::header::WARNING).iter();
+    let warnings = warnings.map(|warning| String::from_utf8_lossy(warning.as_bytes()).replace('\\', ""));
+    Ok((warnings.collect::<Vec<_>>().join("\n"), body))
+}
+
+/// What the webhook makes of `pod`: its patch, and its warnings.
+async fn decide<W: Webhook>(
+    webhook: &W,
+    pod: &Value,
+    namespace: &str,
+) -> anyhow::Result<(json_patch::Patch, Vec<String>)> {
     let review = json!({
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",
@@ -90,11 +120,13 @@ async fn decide<W: Webhook>(webhook: &W, pod: &Value, namespace: &str) -> anyhow
         let reason = answer.pointer("/response/status/message").and_then(Value::as_str).unwrap_or_default();
         bail!("the webhook would deny this pod: {reason}");
     }
+    let warnings = answer.pointer("/response/warnings").cloned().unwrap_or_else(|| json!([]));
+    let warnings = serde_json::from_value(warnings)?;
     let Some(patch) = answer.pointer("/response/patch").and_then(Value::as_str) else {
-        return Ok(json_patch::Patch::default());
+        return Ok((json_patch::Patch::default(), warnings));
     };
     let patch = base64::engine::general_purpose::STANDARD.decode(patch)?;
-    Ok(serde_json::from_str(std::str::from_utf8(&patch)?)?)
+    Ok((serde_json::from_str(std::str::from_utf8(&patch)?)?, warnings))
 }
 
 /// Whether one operation shows in the created pod.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::catalogue::{Catalogue, Machine};
-use crate::class::{Class, Mode, UserAnnotations};
+use crate::class::{Class, Mode, RUNTIME_CLASS, UserAnnotations};
 use crate::size::{self, Headroom, Size};
 use crate::sizing::{Basis, Sizing};
 use crate::standing::{CLAIMS, Placeholder, Standing};
@@ -91,7 +91,7 @@ impl Settings {
         Ok(settings.unwrap_or_default())
     }
 
-    /// The runtime classes that these settings name, and those of `names` that they don't.
+    /// The runtime classes that these settings name, and those of `names` that they don't; the original's if nobody names one.
     ///
     /// `resource` stands for the VM of a class for which the settings name none.
     pub fn classes<'n>(
@@ -103,6 +103,9 @@ impl Settings {
         let mut own = all.runtime_classes.take().unwrap_or_default();
         for name in names {
             own.entry(name.to_owned()).or_default();
+        }
+        if own.is_empty() {
+            own.insert(RUNTIME_CLASS.to_owned(), Self::default());
         }
         let resource = all.resource.take().unwrap_or_else(|| resource.to_owned());
         let top = Key::default();

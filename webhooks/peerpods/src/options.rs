@@ -12,7 +12,7 @@ use crate::webhook::PeerPods;
 /// How peer pods are recognised and sized.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Runtime classes of peer pods, separated by commas; the configuration may name more
+    /// Runtime classes of peer pods, separated by commas; the configuration may name more, and if it does, none here will do
     #[arg(long, env = "TARGET_RUNTIMECLASS", value_name = "NAMES", default_value = RUNTIME_CLASS)]
     target_runtimeclass: String,
 
@@ -33,14 +33,12 @@ impl Options {
             None => Settings::default(),
         };
         // The original takes a variable that is set but empty for one that isn't set.
-        let or_default = |text: &str, default: &'static str| match text.trim() {
-            "" => default.to_owned(),
-            text => text.to_owned(),
+        let names = self.target_runtimeclass.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let resource = match self.pod_vm_extended_resource.trim() {
+            "" => VM_RESOURCE,
+            resource => resource,
         };
-        let names = or_default(&self.target_runtimeclass, RUNTIME_CLASS);
-        let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
-        let resource = or_default(&self.pod_vm_extended_resource, VM_RESOURCE);
-        PeerPods::configured(settings, names, &resource).context("configuration")
+        PeerPods::configured(settings, names, resource).context("configuration")
     }
 }
 
@@ -80,6 +78,11 @@ mod tests {
         {
             assert!(webhook.contains(expected), "{webhook}");
         }
+        let file_alone = configured(&["--target-runtimeclass="], "runtimeClasses: {c: {}}").unwrap();
+        assert!(
+            file_alone.contains(r#""c", resource"#) && !file_alone.contains("kata-remote"),
+            "{file_alone}"
+        );
         for yaml in ["", "# nothing", "null", "runtimeClasses:"] {
             let empty = configured(&["--target-runtimeclass=", "--pod-vm-extended-resource="], yaml).unwrap();
             assert!(empty.contains(r#""kata-remote", resource: "kata.peerpods.io/vm""#), "{empty}");

@@ -3,10 +3,11 @@
 //! Without features this is the pure core: admission reviews in and out ([`admission`]), the pod as decisions read it
 //! ([`pod`]), patches that always apply ([`patch`]), and Kubernetes quantities ([`quantity`]).
 //! The feature `serve` adds what a binary needs around its decision: the command line, the servers, certificates and the
-//! Kubernetes client.
+//! Kubernetes client. The feature `watch` adds what those need that decide by more than the pod ([`cluster`]).
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod found;
 pub mod json;
 pub mod patch;
 pub mod placement;
@@ -18,6 +19,8 @@ pub mod workload;
 pub mod certificates;
 #[cfg(feature = "serve")]
 pub mod cli;
+#[cfg(feature = "watch")]
+pub mod cluster;
 #[cfg(feature = "serve")]
 pub mod in_cluster;
 #[cfg(feature = "serve")]

@@ -12,6 +12,10 @@ use crate::patch::{Patch, Pointer};
 const MAX_CONTAINERS: usize = 1024;
 /// More claims than a container may name.
 const MAX_CLAIMS: usize = 1024;
+/// More owners than any pod has; of most there is one.
+const MAX_OWNERS: usize = 64;
+/// More terms of a node affinity, and requirements of a term, than the API server would evaluate in time.
+const MAX_TERMS: usize = 1024;
 
 /// `v1.Pod`.
 #[derive(Debug, Default, Deserialize)]
@@ -26,10 +30,37 @@ pub struct Pod<'a> {
 
 /// `metav1.ObjectMeta`.
 #[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Metadata<'a> {
     /// `annotations`.
     #[serde(borrow)]
     pub annotations: Option<TextMap<'a>>,
+    /// `labels`.
+    #[serde(borrow)]
+    pub labels: Option<TextMap<'a>>,
+    /// `ownerReferences`.
+    #[serde(borrow, default, deserialize_with = "at_most::<_, _, MAX_OWNERS>")]
+    pub owner_references: Option<Vec<Owner<'a>>>,
+}
+
+/// `metav1.OwnerReference`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Owner<'a> {
+    /// `apiVersion`.
+    #[serde(borrow, default)]
+    pub api_version: Text<'a>,
+    /// `kind`.
+    #[serde(borrow, default)]
+    pub kind: Text<'a>,
+    /// `name`.
+    #[serde(borrow, default)]
+    pub name: Text<'a>,
+    /// `uid`.
+    #[serde(borrow, default)]
+    pub uid: Text<'a>,
+    /// `controller`: of all owners the one that manages the pod.
+    pub controller: Option<bool>,
 }
 
 /// `v1.PodSpec`.
@@ -51,6 +82,61 @@ pub struct PodSpec<'a> {
     /// `overhead`, which the `RuntimeClass` admission plugin fills in.
     #[serde(borrow)]
     pub overhead: Option<ResourceList<'a>>,
+    /// `nodeName`: the node that the pod is bound to already.
+    #[serde(borrow)]
+    pub node_name: Option<Text<'a>>,
+    /// `affinity`.
+    #[serde(borrow)]
+    pub affinity: Option<Affinity<'a>>,
+}
+
+/// `v1.Affinity`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Affinity<'a> {
+    /// `nodeAffinity`.
+    #[serde(borrow)]
+    pub node_affinity: Option<NodeAffinity<'a>>,
+}
+
+/// `v1.NodeAffinity`.
+#[derive(Debug, Default, Deserialize)]
+pub struct NodeAffinity<'a> {
+    /// `requiredDuringSchedulingIgnoredDuringExecution`.
+    #[serde(borrow, rename = "requiredDuringSchedulingIgnoredDuringExecution")]
+    pub required: Option<NodeSelector<'a>>,
+}
+
+/// `v1.NodeSelector`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeSelector<'a> {
+    /// `nodeSelectorTerms`, of which one must be met.
+    #[serde(borrow, default, deserialize_with = "at_most::<_, _, MAX_TERMS>")]
+    pub node_selector_terms: Option<Vec<NodeSelectorTerm<'a>>>,
+}
+
+/// `v1.NodeSelectorTerm`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeSelectorTerm<'a> {
+    /// `matchFields`; the only field that there is to match is `metadata.name`.
+    #[serde(borrow, default, deserialize_with = "at_most::<_, _, MAX_TERMS>")]
+    pub match_fields: Option<Vec<NodeSelectorRequirement<'a>>>,
+}
+
+/// `v1.NodeSelectorRequirement`.
+#[derive(Debug, Default, Deserialize)]
+pub struct NodeSelectorRequirement<'a> {
+    /// `key`.
+    #[serde(borrow, default)]
+    pub key: Text<'a>,
+    /// `operator`.
+    #[serde(borrow, default)]
+    pub operator: Text<'a>,
+    /// `values`.
+    #[serde(borrow, default, deserialize_with = "at_most::<_, _, MAX_TERMS>")]
+    pub values: Option<Vec<Text<'a>>>,
 }
 
 /// `v1.Container`.
@@ -126,6 +212,26 @@ impl<'a> Pod<'a> {
         self.metadata.as_ref()?.annotations.as_ref()?.get(key).map(|v| &**v)
     }
 
+    /// The owner that manages the pod (`metav1.GetControllerOf`).
+    pub fn controller(&self) -> Option<&Owner<'a>> {
+        self.metadata.as_ref()?.owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true))
+    }
+
+    /// The one node that the pod can run on: `spec.nodeName`, or what the `DaemonSet` controller writes into the node
+    /// affinity, `matchFields: metadata.name In [NODE]` in every term (`ReplaceDaemonSetPodNodeNameNodeAffinity` of
+    /// k8s.io/kubernetes/pkg/controller/daemon/util).
+    pub fn node(&self) -> Option<&str> {
+        let spec = self.spec.as_ref()?;
+        if let Some(name) = spec.node_name.as_deref().filter(|name| !name.is_empty()) {
+            return Some(name);
+        }
+        let required = spec.affinity.as_ref()?.node_affinity.as_ref()?.required.as_ref()?;
+        let mut nodes =
+            required.node_selector_terms.as_deref().unwrap_or_default().iter().map(NodeSelectorTerm::node);
+        let first = nodes.next()??;
+        nodes.all(|node| node == Some(first)).then_some(first)
+    }
+
     /// The containers of one list, in order.
     pub fn list(&self, list: ContainerList) -> &[Container<'a>] {
         let Some(spec) = &self.spec else { return &[] };
@@ -141,6 +247,18 @@ impl<'a> Pod<'a> {
         [ContainerList::Containers, ContainerList::InitContainers]
             .into_iter()
             .flat_map(move |list| self.list(list).iter().enumerate().map(move |(i, c)| (list, i, c)))
+    }
+}
+
+impl NodeSelectorTerm<'_> {
+    fn node(&self) -> Option<&str> {
+        let field = self.match_fields.as_deref()?.iter();
+        let names =
+            |field: &&NodeSelectorRequirement<'_>| &*field.key == "metadata.name" && &*field.operator == "In";
+        match field.filter(names).find_map(|field| field.values.as_deref())? {
+            [name] => Some(name),
+            _ => None,
+        }
     }
 }
 
@@ -160,19 +278,57 @@ impl Resources<'_> {
     }
 }
 
+/// One half of [`Resources`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResourceField {
+    /// `requests`.
+    Requests,
+    /// `limits`.
+    Limits,
+}
+
+impl ResourceField {
+    /// The field's name.
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Limits => "limits",
+        }
+    }
+
+    /// That half of `resources`.
+    pub fn of<'r, 'a>(self, resources: &'r Resources<'a>) -> Option<&'r ResourceList<'a>> {
+        match self {
+            Self::Requests => resources.requests.as_ref(),
+            Self::Limits => resources.limits.as_ref(),
+        }
+    }
+}
+
+/// Whose resources are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A container's, by its place.
+    Container(ContainerList, usize),
+    /// Those of the pod as a whole, `spec.resources`.
+    Pod,
+}
+
 /// A patch of one pod. Whatever is called, in whatever order, the result applies to that pod.
 #[derive(Debug)]
 pub struct PodPatch<'p, 'a> {
     pod: &'p Pod<'a>,
     patch: Patch,
     annotations_stand: bool,
+    /// Objects that the patch has added so far.
+    made: Vec<Pointer>,
 }
 
 impl<'p, 'a> PodPatch<'p, 'a> {
     /// An empty patch of `pod`.
     pub fn new(pod: &'p Pod<'a>) -> Self {
         let annotations_stand = pod.metadata.as_ref().is_some_and(|m| m.annotations.is_some());
-        Self { pod, patch: Patch::default(), annotations_stand }
+        Self { pod, patch: Patch::default(), annotations_stand, made: Vec::new() }
     }
 
     /// Sets an annotation; nothing where it already has that value. Call it once per key.
@@ -213,6 +369,53 @@ impl<'p, 'a> PodPatch<'p, 'a> {
         }
     }
 
+    /// Sets the request or limit of one resource and leaves all others as they are; nothing where there is no such
+    /// container, or no spec. Call it once per place.
+    pub fn set_quantity(&mut self, holder: Holder, field: ResourceField, resource: &str, quantity: &str) {
+        if !self.stands(holder) {
+            return;
+        }
+        let resources = self.resources_of(holder);
+        let resources_stand = resources.is_some();
+        let list_stands = resources.is_some_and(|resources| field.of(resources).is_some());
+        let resources = holder.pointer();
+        let list = resources.clone().key(field.field());
+        self.make(&resources, resources_stand);
+        self.make(&list, list_stands);
+        self.patch.add(&list.key(resource), quantity);
+    }
+
+    /// Removes the request or limit of one resource; nothing where there is none. Call it once per place.
+    pub fn remove_quantity(&mut self, holder: Holder, field: ResourceField, resource: &str) {
+        let list = self.resources_of(holder).and_then(|resources| field.of(resources));
+        if list.is_some_and(|list| list.get(resource).is_some()) {
+            self.patch.remove(&holder.pointer().key(field.field()).key(resource));
+        }
+    }
+
+    /// Adds an empty object, once, unless it stands already.
+    fn make(&mut self, pointer: &Pointer, stands: bool) {
+        if !stands && !self.made.contains(pointer) {
+            self.patch.add(pointer, &Empty {});
+            self.made.push(pointer.clone());
+        }
+    }
+
+    /// Whether there is such a container, or a spec.
+    fn stands(&self, holder: Holder) -> bool {
+        match holder {
+            Holder::Container(list, index) => index < self.pod.list(list).len(),
+            Holder::Pod => self.pod.spec.is_some(),
+        }
+    }
+
+    fn resources_of(&self, holder: Holder) -> Option<&'p Resources<'a>> {
+        match holder {
+            Holder::Container(list, index) => self.pod.list(list).get(index)?.resources.as_ref(),
+            Holder::Pod => self.pod.spec.as_ref()?.resources.as_ref(),
+        }
+    }
+
     /// Removes `spec.resources`, those of the pod as a whole; nothing where there are none.
     pub fn remove_pod_resources(&mut self) {
         if self.pod.spec.as_ref().is_some_and(|s| s.resources.is_some()) {
@@ -233,6 +436,15 @@ fn resources_of(list: ContainerList, index: usize) -> Pointer {
     Pointer::root().key("spec").key(list.field()).index(index).key("resources")
 }
 
+impl Holder {
+    fn pointer(self) -> Pointer {
+        match self {
+            Self::Container(list, index) => resources_of(list, index),
+            Self::Pod => Pointer::root().key("spec").key("resources"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,6 +458,32 @@ mod tests {
         let mut value: serde_json::Value = serde_json::from_str(pod).unwrap();
         json_patch::patch(&mut value, &patch).unwrap();
         value.to_string()
+    }
+
+    #[test]
+    fn the_node_of_a_daemon_sets_pod() {
+        let node = |spec: &str| {
+            let pod = format!(r#"{{"spec":{spec}}}"#);
+            serde_json::from_str::<Pod>(&pod).unwrap().node().map(str::to_owned)
+        };
+        let affinity = |terms: &str| {
+            node(&format!(
+                r#"{{"affinity":{{"nodeAffinity":{{"requiredDuringSchedulingIgnoredDuringExecution":{{"nodeSelectorTerms":{terms}}}}}}}}}"#
+            ))
+        };
+        let name = |names: &str| {
+            format!(r#"{{"matchFields":[{{"key":"metadata.name","operator":"In","values":{names}}}]}}"#)
+        };
+        let (a, b, ab) = (name(r#"["a"]"#), name(r#"["b"]"#), name(r#"["a","b"]"#));
+        assert_eq!(affinity(&format!("[{a}]")).as_deref(), Some("a"));
+        assert_eq!(affinity(&format!("[{a},{a}]")).as_deref(), Some("a"));
+        assert_eq!(node(r#"{"nodeName":"n"}"#).as_deref(), Some("n"));
+        for several in
+            [format!("[{a},{b}]"), format!("[{ab}]"), format!("[{a},{{}}]"), "[]".into(), "null".into()]
+        {
+            assert_eq!(affinity(&several), None, "{several}");
+        }
+        assert_eq!(node(r#"{"nodeName":"","affinity":null}"#), None);
     }
 
     #[test]
@@ -277,6 +515,37 @@ mod tests {
             r#"{"metadata":{"annotations":{}}}"#
         );
         assert_eq!(patched("{}", remove), "{}");
+    }
+
+    #[test]
+    fn one_quantity_is_set_and_the_others_stay() {
+        let first = Holder::Container(ContainerList::Containers, 0);
+        let edit = |p: &mut PodPatch<'_, '_>| {
+            p.set_quantity(first, ResourceField::Requests, "cpu", "2");
+            p.set_quantity(first, ResourceField::Requests, "memory", "1Gi");
+            p.remove_quantity(first, ResourceField::Limits, "cpu");
+            p.set_quantity(Holder::Pod, ResourceField::Limits, "cpu", "3");
+            p.set_quantity(
+                Holder::Container(ContainerList::InitContainers, 0),
+                ResourceField::Limits,
+                "a",
+                "1",
+            );
+        };
+        let after = |resources: &str| {
+            let pod = format!(r#"{{"spec":{{"containers":[{{{resources}}}]}}}}"#);
+            let after: serde_json::Value = serde_json::from_str(&patched(&pod, edit)).unwrap();
+            assert_eq!(after["spec"]["resources"], serde_json::json!({"limits": {"cpu": "3"}}));
+            after["spec"]["containers"][0]["resources"].to_string()
+        };
+        let set = r#"{"requests":{"cpu":"2","memory":"1Gi"}}"#;
+        for absent in ["", r#""resources":null"#, r#""resources":{}"#, r#""resources":{"requests":null}"#] {
+            assert_eq!(after(absent), set, "{absent}");
+        }
+        assert_eq!(
+            after(r#""resources":{"limits":{"cpu":1,"x":"1"},"requests":{"cpu":"1","x":"1"},"new":1}"#),
+            r#"{"limits":{"x":"1"},"requests":{"cpu":"2","x":"1","memory":"1Gi"},"new":1}"#
+        );
     }
 
     #[test]

@@ -29,7 +29,7 @@ webhooks:
     caBundle: {{ b64enc $tls.existingSecret.caBundle }}
     {{- end }}
   admissionReviewVersions: [v1]
-  sideEffects: None
+  sideEffects: {{ .own.sideEffects | default "None" }}
   failurePolicy: {{ $values.failurePolicy }}
   reinvocationPolicy: {{ $values.reinvocationPolicy }}
   timeoutSeconds: {{ $values.timeoutSeconds }}

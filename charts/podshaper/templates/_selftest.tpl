@@ -48,6 +48,11 @@ metadata:
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: {{ $name }}}
 subjects:
 - {kind: ServiceAccount, name: {{ $name }}, namespace: {{ .root.Release.Namespace }}}
+{{- range .own.selftestObjects }}
+---
+{{ include "podshaper.overlay" (dict "base" . "over" (dict "metadata" (dict "labels" $labels "annotations" (include "podshaper.selftest.hook" -1 | fromYaml)))) }}
+{{- toYaml . }}
+{{- end }}
 ---
 apiVersion: v1
 kind: Pod
@@ -78,9 +83,19 @@ spec:
     - selftest
     - --namespace={{ $name }}
     - {{ printf "--pod=%s" (toJson $pod) | quote }}
+    {{- if .own.selftestOnNode }}
+    - --node=$(NODE_NAME)
+    {{- end }}
     {{- include "podshaper.config.args" . | trim | nindent 4 }}
+    {{- if or .own.env .own.selftestOnNode }}
+    env:
+    {{- if .own.selftestOnNode }}
+    - name: NODE_NAME
+      valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+    {{- end }}
     {{- with .own.env }}
-    env: {{- toYaml . | nindent 4 }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
     {{- end }}
     securityContext: {{- toYaml .values.securityContext | nindent 6 }}
     {{- if .own.config }}

@@ -15,12 +15,19 @@ pub struct Release {
     pub name: String,
     /// The namespace whose pods it shapes.
     pub pods: String,
+    /// Its webhook.
+    pub webhook: &'static str,
 }
 
 impl Release {
-    /// Installs the chart with `values` and waits until it is ready. It sees the pods of one new namespace.
+    /// Installs peerpods with `values` and waits until it is ready. It sees the pods of one new namespace.
     pub async fn install(name: &str, values: &Value) -> Self {
-        let release = Self { name: name.to_owned(), pods: format!("{name}-pods") };
+        Self::install_webhook("peerpods", name, values).await
+    }
+
+    /// The same with another webhook.
+    pub async fn install_webhook(webhook: &'static str, name: &str, values: &Value) -> Self {
+        let release = Self { name: name.to_owned(), pods: format!("{name}-pods"), webhook };
         for namespace in [&release.name, &release.pods] {
             apply(&json!({
                 "apiVersion": "v1", "kind": "Namespace",
@@ -41,7 +48,7 @@ impl Release {
     pub async fn upgrade(&self, values: &Value) {
         let mut all = json!({
             "defaults": {"image": {"pullPolicy": "Never"}},
-            "peerpods": {
+            (self.webhook): {
                 "enabled": true,
                 "namespaceSelector": {"matchLabels": {"podshaper-test": self.pods}},
             },
@@ -61,14 +68,14 @@ impl Release {
         output("helm", &arguments, &all.to_string()).await;
     }
 
-    /// The name of the peerpods Deployment, Service, Secret and configuration.
-    pub fn peerpods(&self) -> String {
-        format!("{}-peerpods", self.name)
+    /// The name of the webhook's Deployment, Service, Secret and configuration.
+    pub fn fullname(&self) -> String {
+        format!("{}-{}", self.name, self.webhook)
     }
 
     /// The CA bundle of the webhook configuration, decoded by nobody.
     pub async fn ca_bundle(&self) -> String {
-        let configuration = get(&["mutatingwebhookconfiguration", &self.peerpods()]).await;
+        let configuration = get(&["mutatingwebhookconfiguration", &self.fullname()]).await;
         configuration["webhooks"][0]["clientConfig"]["caBundle"].as_str().unwrap_or_default().to_owned()
     }
 
@@ -97,7 +104,7 @@ impl Release {
 
     /// Restarts all pods of the webhook, a few at a time, and waits for the end.
     pub async fn restart(&self) {
-        let deployment = format!("deployment/{}", self.peerpods());
+        let deployment = format!("deployment/{}", self.fullname());
         self.kubectl(&["rollout", "restart", &deployment]).await;
         self.kubectl(&["rollout", "status", &deployment, "--timeout=120s"]).await;
     }

@@ -27,7 +27,7 @@ async fn self_managed_certificates_rotate_under_load() {
     assert!(is_shaped(&create(&peer_pod(&release.pods), &[]).await.unwrap()));
     output("helm", &["test", &release.name, "--namespace", &release.name, "--timeout=60s"], "").await;
 
-    let secret = format!("{}-self-managed", release.peerpods());
+    let secret = format!("{}-self-managed", release.fullname());
     let data =
         async |key: &str| get(&["--namespace", &release.name, "secret", &secret]).await["data"][key].clone();
     let stream = Stream::start(&release).await;
@@ -50,7 +50,7 @@ async fn a_ca_bundle_that_was_wiped_comes_back() {
     let release = Release::install("wiped", &json!({})).await;
     let bundle = release.ca_bundle().await;
     let wipe = r#"[{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]"#;
-    kubectl(&["patch", "mutatingwebhookconfiguration", &release.peerpods(), "--type=json", "--patch", wipe])
+    kubectl(&["patch", "mutatingwebhookconfiguration", &release.fullname(), "--type=json", "--patch", wipe])
         .await;
     eventually("the bundle is back", PATIENCE, async || (release.ca_bundle().await == bundle).then_some(()))
         .await;
@@ -72,7 +72,7 @@ async fn cert_managers_certificates_rotate_under_load() {
     })
     .await;
     let stream = Stream::start(&release).await;
-    let name = release.peerpods();
+    let name = release.fullname();
     for certificate in [name.clone(), format!("{name}-ca"), name.clone()] {
         let revision = async || {
             get(&["--namespace", &release.name, "certificate", &certificate]).await["status"]["revision"]
@@ -263,7 +263,7 @@ async fn the_originals_manifest_runs_our_image() {
     .await;
     release.kubectl(&["rollout", "status", "deployment/controller-manager", "--timeout=60s"]).await;
     // The chart's own configuration, pointed at the original's Service.
-    let configuration = release.peerpods();
+    let configuration = release.fullname();
     let patch = json!([
         {"op": "add", "path": "/webhooks/0/clientConfig", "value": {
             "service": {"name": "webhook-service", "namespace": namespace, "path": "/mutate-v1-pod"},
@@ -305,7 +305,7 @@ async fn a_node_advertises_its_vms_and_runs_a_peer_pod() {
     kubectl(&["--namespace", &release.pods, "wait", "pod/runs", "--for=condition=Ready", "--timeout=60s"])
         .await;
     // It may change nothing else of a node, and no other node.
-    let account = format!("system:serviceaccount:{}:{}-node-capacity", release.name, release.peerpods());
+    let account = format!("system:serviceaccount:{}:{}-node-capacity", release.name, release.fullname());
     for patch in
         [r#"{"status":{"capacity":{"cpu":"999"}}}"#, r#"{"status":{"capacity":{"kata.peerpods.io/vm":"9"}}}"#]
     {

@@ -33,6 +33,11 @@ pub trait Webhook: Send + Sync + 'static {
         request: &Request<'a, Self::Object<'a>>,
         deadline: Instant,
     ) -> impl Future<Output = Decision> + Send;
+
+    /// Why it can't decide yet, if so: the pod isn't ready until then.
+    fn not_ready(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The answer to a review.

@@ -10,7 +10,7 @@ pub mod yaml;
 
 pub use mutate::Mutate;
 pub use selftest::Selftest;
-pub use serve::Serve;
+pub use serve::{Serve, Start};
 pub use shutdown::shutdown_signal;
 
 use std::process::ExitCode;

@@ -33,6 +33,9 @@ pub struct Selftest<O: Args> {
     /// The pod, as JSON: one that the webhook changes
     #[arg(long, value_name = "JSON")]
     pod: String,
+    /// The node that the pod is for, where the webhook wants one
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
 }
 
 impl<O: Args> Selftest<O> {
@@ -46,7 +49,10 @@ impl<O: Args> Selftest<O> {
         name: &str,
         webhook: impl FnOnce(O) -> anyhow::Result<W>,
     ) -> anyhow::Result<()> {
-        let pod: Value = serde_json::from_str(&self.pod).context("--pod is not JSON")?;
+        let mut pod: Value = serde_json::from_str(&self.pod).context("--pod is not JSON")?;
+        if let (Some(node), Some(spec)) = (self.node, pod.get_mut("spec").and_then(Value::as_object_mut)) {
+            spec.insert("nodeName".to_owned(), node.into());
+        }
         let (patch, warnings) = decide(&webhook(self.options)?, &pod, &self.namespace).await?;
         let silent = patch.is_empty() && warnings.is_empty();
         ensure!(!silent, "{name} doesn't change this pod: --pod needs one that it changes");

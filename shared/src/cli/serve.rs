@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
 use super::{exit, runtime, shutdown_signal};
 use crate::admission::Webhook;
@@ -65,6 +67,14 @@ pub struct Serve<O: Args> {
     logs: LogArgs,
 }
 
+/// What a webhook is given as it starts.
+pub struct Start<'m> {
+    /// Where it registers metrics of its own.
+    pub metrics: &'m mut Registry,
+    /// True once the process is told to end; its last requests come after that.
+    pub ending: watch::Receiver<bool>,
+}
+
 /// Whether a scraper must show who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum MetricsAuth {
@@ -81,6 +91,16 @@ impl<O: Args> Serve<O> {
         paths: &'static [&'static str],
         webhook: impl FnOnce(O) -> anyhow::Result<W>,
     ) -> ExitCode {
+        self.start(name, paths, |options, _| webhook(options))
+    }
+
+    /// The same for a webhook that is more than its decision: it may spawn tasks and have metrics of its own.
+    pub fn start<W: Webhook>(
+        self,
+        name: &'static str,
+        paths: &'static [&'static str],
+        webhook: impl FnOnce(O, Start<'_>) -> anyhow::Result<W>,
+    ) -> ExitCode {
         self.logs.start();
         exit(runtime().and_then(|runtime| runtime.block_on(self.serve(name, paths, webhook))))
     }
@@ -89,18 +109,30 @@ impl<O: Args> Serve<O> {
         self,
         name: &'static str,
         paths: &'static [&'static str],
-        webhook: impl FnOnce(O) -> anyhow::Result<W>,
+        webhook: impl FnOnce(O, Start<'_>) -> anyhow::Result<W>,
     ) -> anyhow::Result<()> {
-        let webhook = webhook(self.options)?;
         let shutdown = shutdown_signal().context("can't wait for signals")?;
         let profile = self.certificates.profile()?;
         let certificate = self.certificates.start(in_cluster::client)?;
-        let metrics = Arc::new(Metrics::new(name, certificate.clone()));
+        let mut metrics = Metrics::new(name, certificate.clone());
+        let (end, ending) = watch::channel(false);
+        let webhook = Arc::new(webhook(self.options, Start { metrics: metrics.registry(), ending })?);
+        let metrics = Arc::new(metrics);
+        let shutdown = async move {
+            shutdown.await;
+            end.send_replace(true);
+        };
         let tls = Arc::new(profile.server_config(certificate.clone())?);
 
         if let Some(listener) = self.health_probe_bind_address.bind()? {
-            let certificate = certificate.clone();
-            let not_ready = move || (!certificate.ready()).then(|| "no serving certificate yet".to_owned());
+            let (certificate, webhook) = (certificate.clone(), Arc::clone(&webhook));
+            let not_ready = move || {
+                if certificate.ready() {
+                    webhook.not_ready()
+                } else {
+                    Some("no serving certificate yet".to_owned())
+                }
+            };
             tokio::spawn(admin::serve(listener, None, admin::Probes { not_ready }));
         }
         if let Some(listener) = self.metrics_bind_address.bind()? {

@@ -22,7 +22,7 @@ use crate::telemetry::{AdmissionMetrics, Refusal};
 
 /// Serves one webhook under its path.
 pub(super) struct Endpoint<W> {
-    webhook: W,
+    webhook: Arc<W>,
     paths: &'static [&'static str],
     max_in_flight: usize,
     budget: Budget,
@@ -34,7 +34,7 @@ type Reply = Response<Full<Bytes>>;
 
 impl<W: Webhook> Endpoint<W> {
     pub(super) fn new(
-        webhook: W,
+        webhook: Arc<W>,
         paths: &'static [&'static str],
         limits: &Limits,
         drain: Arc<Drain>,
@@ -118,7 +118,7 @@ impl<W: Webhook> Endpoint<W> {
         let text = std::str::from_utf8(&body.bytes).map_err(|e| {
             Refused::new(Refusal::Review, format!("the body is not UTF-8 at byte {}", e.valid_up_to()))
         })?;
-        let answer = admission::answer(&self.webhook, text, deadline).await;
+        let answer = admission::answer(&*self.webhook, text, deadline).await;
         answer.map_err(|e| Refused::new(Refusal::Review, e.to_string()))
     }
 }

@@ -43,7 +43,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The HTTPS server of one webhook.
 pub struct WebhookServer<W> {
     /// What decides.
-    pub webhook: W,
+    pub webhook: Arc<W>,
     /// The paths that reviews are posted to.
     pub paths: &'static [&'static str],
     /// The certificate and what may be negotiated.

@@ -235,6 +235,11 @@ impl Metrics {
         Self { registry, admission, connections, handshake_errors }
     }
 
+    /// Where a webhook registers metrics of its own.
+    pub fn registry(&mut self) -> &mut Registry {
+        &mut self.registry
+    }
+
     /// All metrics as `OpenMetrics` text.
     pub fn encode(&self) -> String {
         let mut text = String::new();

@@ -70,6 +70,7 @@ pub(super) fn review(document: &Value, subject: &Subject, namespace: &str) -> St
     let mut object =
         Map::from_iter([("apiVersion".to_owned(), "v1".into()), ("kind".to_owned(), "Pod".into())]);
     object.extend(pod.into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
+    own(&mut object, subject);
     json!({
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",
@@ -85,6 +86,25 @@ pub(super) fn review(document: &Value, subject: &Subject, namespace: &str) -> St
         },
     })
     .to_string()
+}
+
+/// The pod of a template is its workload's, as the controller would have it.
+///
+/// (That of a Deployment is a ReplicaSet's, which nobody knows yet: it stays without an owner.)
+fn own(pod: &mut Map<String, Value>, subject: &Subject) {
+    let Subject { api_version, kind, name, .. } = subject;
+    if !matches!(
+        (&**api_version, &**kind),
+        ("apps/v1", "DaemonSet" | "StatefulSet" | "ReplicaSet") | ("batch/v1", "Job")
+    ) {
+        return;
+    }
+    // What a patch finds in the pod must be in the document: nothing is added but to what stands.
+    if let Some(metadata) = pod.get_mut("metadata").and_then(Value::as_object_mut) {
+        let owner =
+            json!({"apiVersion": api_version, "kind": kind, "name": name, "uid": "", "controller": true});
+        metadata.entry("ownerReferences").or_insert_with(|| json!([owner]));
+    }
 }
 
 /// The operations of `patch` with their paths counted from `base`.

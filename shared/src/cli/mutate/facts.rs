@@ -1,7 +1,7 @@
 //! What the cluster knows, from files.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use serde_json::Value;
@@ -21,20 +21,25 @@ impl Facts {
     pub fn read(&self) -> anyhow::Result<Vec<Value>> {
         let mut objects = Vec::new();
         for path in &self.facts {
-            for file in input::files(path).map_err(|error| anyhow!("{}: {error}", path.display()))? {
-                let name = input::name(&file);
-                let text =
-                    input::read(&file, &mut io::stdin()).map_err(|reason| anyhow!("{name}: {reason}"))?;
-                for (number, document) in documents::split(&text).enumerate() {
-                    let object = document
-                        .parse()
-                        .map_err(|error| anyhow!("{name}: document {}: {error}", number + 1))?;
-                    flatten(object, &mut objects);
-                }
-            }
+            objects.extend(read_objects(path)?);
         }
         Ok(objects)
     }
+}
+
+/// The objects in a file or a folder (`-` is standard input), those of lists one by one.
+pub fn read_objects(path: &Path) -> anyhow::Result<Vec<Value>> {
+    let mut objects = Vec::new();
+    for file in input::files(path).map_err(|error| anyhow!("{}: {error}", path.display()))? {
+        let name = input::name(&file);
+        let text = input::read(&file, &mut io::stdin()).map_err(|reason| anyhow!("{name}: {reason}"))?;
+        for (number, document) in documents::split(&text).enumerate() {
+            let object =
+                document.parse().map_err(|error| anyhow!("{name}: document {}: {error}", number + 1))?;
+            flatten(object, &mut objects);
+        }
+    }
+    Ok(objects)
 }
 
 /// Items of a typed list get the kind that they may leave out.

@@ -12,7 +12,7 @@ mod input;
 mod output;
 mod subjects;
 
-pub use facts::Facts;
+pub use facts::{Facts, read_objects};
 pub use output::Format;
 
 use std::fmt::Display;

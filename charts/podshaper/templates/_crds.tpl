@@ -1,0 +1,37 @@
+{{/*
+The CustomResourceDefinitions of a webhook, and who may use them: the cluster's roles view, edit and admin. In templates,
+unlike Helm's own crds/: so an upgrade takes them along.
+*/}}
+{{- define "podshaper.crds" -}}
+{{- if and .own.crds .root.Values.crds.enabled -}}
+{{- $labels := include "podshaper.labels" (list . "crds") | fromYaml -}}
+{{- range .own.crds }}
+---
+{{ $crd := $.root.Files.Get (printf "files/crds/%s.yaml" .plural) | fromYaml }}
+{{- $_ := set $crd.metadata "labels" $labels }}
+{{- if $.root.Values.crds.keep }}
+{{- $_ := set $crd.metadata "annotations" (dict "helm.sh/resource-policy" "keep") }}
+{{- end }}
+{{- toYaml $crd }}
+{{- end }}
+{{- range $role, $verbs := dict "view" (list "get" "list" "watch") "edit" (list "create" "delete" "deletecollection" "patch" "update") }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata:
+  name: {{ $.fullname }}-{{ $role }}
+  labels:
+    rbac.authorization.k8s.io/aggregate-to-{{ $role }}: "true"
+    {{- if eq $role "edit" }}
+    rbac.authorization.k8s.io/aggregate-to-admin: "true"
+    {{- end }}
+    {{- toYaml $labels | nindent 4 }}
+rules:
+{{- range $.own.crds }}
+- apiGroups: [{{ .group }}]
+  resources: [{{ .plural }}]
+  verbs: {{ toJson $verbs }}
+{{- end }}
+{{- end }}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,106 @@
+//! One object at the moment of a decision.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::Request;
+use kube::Client;
+
+use super::{Object, Store, Trim, key};
+use crate::found::Found;
+
+/// The longest that a decision waits for one read, however patient the API server is.
+const LONGEST: Duration = Duration::from_secs(1);
+/// What is left of the request's time for everything else.
+const MARGIN: Duration = Duration::from_millis(250);
+/// How long an object that wasn't there isn't asked for again: a burst of pods asks once.
+const ABSENT: Duration = Duration::from_secs(1);
+/// So many absent names are remembered.
+const ABSENT_NAMES: usize = 1024;
+
+/// A store, and a read of the API server where the watch may lag behind.
+pub struct Lookup<T> {
+    store: Arc<Store<T>>,
+    client: Client,
+    absent: Mutex<HashMap<String, Instant>>,
+}
+
+impl<T: Trim> Lookup<T> {
+    /// Looks into `store` and then asks the API server through `client`.
+    pub fn new(store: Arc<Store<T>>, client: Client) -> Self {
+        Self { store, client, absent: Mutex::default() }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<Store<T>> {
+        &self.store
+    }
+
+    /// The object of this name, if it satisfies `is`: one that doesn't is an older one of the same name.
+    pub async fn find(
+        &self,
+        namespace: Option<&str>,
+        name: &str,
+        deadline: Instant,
+        is: impl Fn(&T) -> bool,
+    ) -> Found<T> {
+        let key = key(namespace, name);
+        if let Some(object) = self.store.get(&key).filter(|object| is(object)) {
+            return Found::Object(object);
+        }
+        let now = Instant::now();
+        let patience = deadline.saturating_duration_since(now).saturating_sub(MARGIN).min(LONGEST);
+        if patience.is_zero() {
+            return Found::Unknown;
+        }
+        if self.absent(|absent| absent.get(&key).is_some_and(|seen| now.duration_since(*seen) < ABSENT)) {
+            return Found::Nothing;
+        }
+        match tokio::time::timeout(patience, read::<T>(&self.client, namespace, name)).await {
+            Ok(Ok(Some(object))) => {
+                if is(&object) {
+                    Found::Object(Arc::new(object))
+                } else {
+                    Found::Nothing
+                }
+            }
+            Ok(Ok(None)) => {
+                self.absent(|absent| {
+                    if absent.len() >= ABSENT_NAMES {
+                        absent.retain(|_, seen| now.duration_since(*seen) < ABSENT);
+                    }
+                    if absent.len() < ABSENT_NAMES {
+                        absent.insert(key, now);
+                    }
+                });
+                Found::Nothing
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(kind = T::PLURAL, name, %error, "can't read an object that no watch has shown");
+                Found::Unknown
+            }
+            Err(_) => Found::Unknown,
+        }
+    }
+
+    fn absent<R>(&self, with: impl FnOnce(&mut HashMap<String, Instant>) -> R) -> R {
+        with(&mut self.absent.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Reads one object; none if there is none, or none of interest.
+async fn read<T: Trim>(client: &Client, namespace: Option<&str>, name: &str) -> kube::Result<Option<T>> {
+    let namespace = namespace.map(|namespace| format!("/namespaces/{namespace}")).unwrap_or_default();
+    let uri = format!("{}{namespace}/{}/{name}", T::API, T::PLURAL);
+    let request = Request::get(uri).body(Vec::new()).map_err(kube::Error::HttpError)?;
+    match client.request_text(request).await {
+        Ok(text) => {
+            let object: Object<T::Spec, T::Status> =
+                serde_json::from_str(&text).map_err(kube::Error::SerdeError)?;
+            Ok(T::trim(object))
+        }
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}

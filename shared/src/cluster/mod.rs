@@ -1,0 +1,27 @@
+//! What a webhook knows of the cluster, and does there.
+//!
+//! ```text
+//! list, watch ──▶ Trim ──▶ Store ◀── decisions, at once
+//!                            ▲
+//!                Lookup ─────┘  one bounded GET where the watch may lag
+//! ```
+//!
+//! Objects are read straight into structs of the few fields that are used and shrunk again to what is kept
+//! ([`Trim`]): what nobody reads is skipped in the text and never built. (`kube::runtime` buffers each object, and each
+//! list, as a whole: it flattens their type fields.)
+
+mod discovery;
+mod events;
+mod follow;
+mod lease;
+mod lookup;
+mod object;
+mod store;
+
+pub use discovery::serves;
+pub use events::{Events, Note};
+pub use follow::{Scope, follow};
+pub use lease::{Leadership, Lease};
+pub use lookup::Lookup;
+pub use object::{Metadata, Object, Trim, key};
+pub use store::Store;

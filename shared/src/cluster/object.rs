@@ -1,0 +1,94 @@
+//! Objects as the API server sends them, read for a few fields.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// What is kept of one kind of object.
+pub trait Trim: Sized + PartialEq + Send + Sync + 'static {
+    /// The part of `spec` that is read; `IgnoredAny` for none.
+    type Spec: DeserializeOwned + Clone + Send;
+    /// The part of `status` that is read; `IgnoredAny` for none.
+    type Status: DeserializeOwned + Clone + Send;
+    /// The kind's plural, as paths, metrics and messages name it.
+    const PLURAL: &'static str;
+    /// Where the API group and version stand: `/api/v1`, `/apis/apps/v1`.
+    const API: &'static str;
+
+    /// What is kept of `object`, or nothing if it is of no interest.
+    fn trim(object: Object<Self::Spec, Self::Status>) -> Option<Self>;
+}
+
+/// One object.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Object<S, T> {
+    /// `metadata`.
+    pub metadata: Metadata,
+    /// `spec`.
+    #[serde(default = "Option::default")]
+    pub spec: Option<S>,
+    /// `status`.
+    #[serde(default = "Option::default")]
+    pub status: Option<T>,
+}
+
+/// `metav1.ObjectMeta`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Metadata {
+    /// `name`.
+    pub name: String,
+    /// `namespace`; none for what is cluster-scoped.
+    pub namespace: Option<String>,
+    /// `uid`.
+    pub uid: String,
+    /// `resourceVersion`.
+    pub resource_version: String,
+    /// `generation`, of kinds that count changes of their `spec`.
+    pub generation: i64,
+    /// `labels`.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// `annotations`.
+    pub annotations: Option<BTreeMap<String, String>>,
+    /// `deletionTimestamp`: set while the object goes.
+    pub deletion_timestamp: Option<String>,
+    /// `ownerReferences`.
+    pub owner_references: Option<Vec<OwnerReference>>,
+}
+
+/// `metav1.OwnerReference`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct OwnerReference {
+    /// `uid`.
+    pub uid: String,
+    /// `controller`.
+    pub controller: Option<bool>,
+}
+
+impl Metadata {
+    /// `annotations[key]`.
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// The uid of the owner that manages the object (`metav1.GetControllerOf`).
+    pub fn controller(&self) -> Option<&str> {
+        let owners = self.owner_references.as_deref()?;
+        owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| &*owner.uid)
+    }
+
+    /// By what [`super::Store`] knows the object.
+    pub(super) fn key(&self) -> String {
+        key(self.namespace.as_deref(), &self.name)
+    }
+}
+
+/// `NAMESPACE/NAME`, or the name alone of what is cluster-scoped.
+pub fn key(namespace: Option<&str>, name: &str) -> String {
+    match namespace {
+        Some(namespace) => format!("{namespace}/{name}"),
+        None => name.to_owned(),
+    }
+}

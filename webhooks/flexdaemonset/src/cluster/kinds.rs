@@ -1,0 +1,134 @@
+//! What is kept of the kinds that are watched.
+
+use std::collections::BTreeMap;
+
+use podshaper::cluster::{Object, Trim};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
+use crate::facts::{Owner, RESOURCE_TEMPLATE, TemplateFact};
+use crate::node::Node;
+use crate::range::Range;
+use crate::rules::Template;
+
+/// `v1.NodeStatus`.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(unreachable_pub, reason = "an associated type of a public one")]
+pub struct NodeStatus {
+    allocatable: Option<BTreeMap<String, String>>,
+}
+
+impl Trim for Node {
+    type Spec = IgnoredAny;
+    type Status = NodeStatus;
+    const PLURAL: &'static str = "nodes";
+    const API: &'static str = "/api/v1";
+
+    fn trim(object: Object<IgnoredAny, NodeStatus>) -> Option<Self> {
+        let labels = object.metadata.labels.unwrap_or_default();
+        let allocatable = object.status.and_then(|status| status.allocatable).unwrap_or_default();
+        let labels = labels.iter().map(|(key, value)| (&**key, &**value));
+        Some(Self::new(labels, |name| allocatable.get(name).map(String::as_str)))
+    }
+}
+
+impl Trim for TemplateFact {
+    type Spec = Value;
+    type Status = Value;
+    const PLURAL: &'static str = crate::template::PLURAL;
+    const API: &'static str = "/apis/flexdaemonsets.xai/v1alpha1";
+
+    fn trim(object: Object<Value, Value>) -> Option<Self> {
+        Some(Self {
+            uid: object.metadata.uid.into(),
+            generation: object.metadata.generation,
+            rules: Template::from_spec(&object.spec.unwrap_or_default()),
+            status: object.status.unwrap_or_default(),
+        })
+    }
+}
+
+impl Trim for Range {
+    type Spec = Value;
+    type Status = IgnoredAny;
+    const PLURAL: &'static str = "limitranges";
+    const API: &'static str = "/api/v1";
+
+    fn trim(object: Object<Value, IgnoredAny>) -> Option<Self> {
+        Some(Self::from_spec(&object.spec.unwrap_or_default()))
+    }
+}
+
+/// `appsv1.DaemonSetSpec`.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(unreachable_pub, reason = "an associated type of a public one")]
+pub struct DaemonSetSpec {
+    selector: Option<Selector>,
+    template: Option<PodTemplate>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct PodTemplate {
+    metadata: Option<PodTemplateMetadata>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct PodTemplateMetadata {
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Selector {
+    match_labels: Option<BTreeMap<String, String>>,
+    match_expressions: Option<Vec<Requirement>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Requirement {
+    key: String,
+    operator: String,
+    values: Option<Vec<String>>,
+}
+
+impl Trim for Owner {
+    type Spec = DaemonSetSpec;
+    type Status = IgnoredAny;
+    const PLURAL: &'static str = "daemonsets";
+    const API: &'static str = "/apis/apps/v1";
+
+    fn trim(object: Object<DaemonSetSpec, IgnoredAny>) -> Option<Self> {
+        let spec = object.spec.as_ref();
+        let pods = spec.and_then(|spec| spec.template.as_ref()?.metadata.as_ref()?.annotations.as_ref());
+        let named = object.metadata.annotation(RESOURCE_TEMPLATE);
+        let template = named.or_else(|| pods?.get(RESOURCE_TEMPLATE).map(String::as_str));
+        Some(Self {
+            template: template.map(Into::into),
+            selector: spec
+                .and_then(|spec| spec.selector.as_ref())
+                .map(Selector::query)
+                .unwrap_or_default()
+                .into(),
+            uid: object.metadata.uid.into(),
+        })
+    }
+}
+
+impl Selector {
+    /// As `labelSelector` in a URL.
+    fn query(&self) -> String {
+        let labels = self.match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}"));
+        let expressions = self.match_expressions.iter().flatten().map(|requirement| {
+            let Requirement { key, operator, values } = requirement;
+            let values = values.as_deref().unwrap_or_default().join(",");
+            match operator.as_str() {
+                "In" => format!("{key} in ({values})"),
+                "NotIn" => format!("{key} notin ({values})"),
+                "DoesNotExist" => format!("!{key}"),
+                _ => key.clone(),
+            }
+        });
+        labels.chain(expressions).collect::<Vec<_>>().join(",")
+    }
+}

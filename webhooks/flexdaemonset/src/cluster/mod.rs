@@ -1,0 +1,158 @@
+//! The cluster: facts for decisions from watches, and what one of the replicas does about running pods.
+
+mod controller;
+mod kinds;
+mod metrics;
+mod pods;
+mod refit;
+mod state;
+mod status;
+
+pub use controller::RefitOptions;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use podshaper::cluster::{Events, Lease, Lookup, Note, Scope, Store, Trim, follow};
+use podshaper::found::Found;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+
+use crate::facts::{Facts, Outcome, Owner, Subject, TemplateFact};
+use crate::node::Node;
+use crate::range::Range;
+use controller::Controller;
+use metrics::Metrics;
+
+/// What the API server says.
+pub struct Cluster {
+    nodes: Lookup<Node>,
+    templates: Lookup<TemplateFact>,
+    owners: Lookup<Owner>,
+    ranges: Arc<Store<Range>>,
+    events: Events,
+    metrics: Metrics,
+}
+
+/// Where this replica runs.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The pod's namespace, for the Lease.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The Lease that replicas contend for.
+    pub lease: String,
+}
+
+impl Cluster {
+    /// Begins to watch, and to contend for the leadership. Needs a runtime.
+    pub fn start(
+        client: &Client,
+        place: Place,
+        refit: RefitOptions,
+        registry: &mut Registry,
+        ending: watch::Receiver<bool>,
+    ) -> Self {
+        let events = Events::start(client.clone(), "flexdaemonset", place.pod.clone());
+        let metrics = Metrics::register(registry);
+        let cluster = Self {
+            nodes: Lookup::new(watched(client), client.clone()),
+            templates: Lookup::new(watched(client), client.clone()),
+            owners: Lookup::new(watched(client), client.clone()),
+            ranges: watched(client),
+            events: events.clone(),
+            metrics: metrics.clone(),
+        };
+        let lease = Lease { namespace: place.namespace, name: place.lease, identity: place.pod };
+        let controller = Controller {
+            client: client.clone(),
+            nodes: Arc::clone(cluster.nodes.store()),
+            templates: Arc::clone(cluster.templates.store()),
+            owners: Arc::clone(cluster.owners.store()),
+            ranges: Arc::clone(&cluster.ranges),
+            events,
+            metrics,
+            options: refit,
+        };
+        tokio::spawn(controller.run(lease.contend(client.clone(), ending)));
+        cluster
+    }
+}
+
+/// A store that is kept true from now on.
+fn watched<T: Trim>(client: &Client) -> Arc<Store<T>> {
+    let store = Arc::new(Store::default());
+    tokio::spawn(follow(client.clone(), Scope::default(), Arc::clone(&store)));
+    store
+}
+
+/// The bounds of a namespace.
+fn range(ranges: &Store<Range>, namespace: &str) -> Range {
+    ranges.in_namespace(namespace).iter().fold(Range::default(), |all, range| all.and(range))
+}
+
+impl Facts for Cluster {
+    async fn node(&self, name: &str, deadline: Instant) -> Found<Node> {
+        self.nodes.find(None, name, deadline, |_| true).await
+    }
+
+    async fn template(&self, name: &str, deadline: Instant) -> Found<TemplateFact> {
+        self.templates.find(None, name, deadline, |_| true).await
+    }
+
+    async fn owner(&self, namespace: &str, name: &str, uid: &str, deadline: Instant) -> Found<Owner> {
+        self.owners.find(Some(namespace), name, deadline, |owner| &*owner.uid == uid).await
+    }
+
+    fn range(&self, namespace: &str) -> Range {
+        range(&self.ranges, namespace)
+    }
+
+    fn heard(&self, pod: &Subject<'_>, outcome: Outcome) {
+        self.metrics.decided(outcome);
+        let (Some((name, uid)), false) = (pod.daemon_set, pod.dry_run) else { return };
+        let template = pod.template;
+        let (reason, message) = match outcome {
+            Outcome::TemplateMissing => (
+                "TemplateMissing",
+                format!(
+                    "there is no FlexDaemonsetTemplate {template}: pods are created with their own resources"
+                ),
+            ),
+            Outcome::TemplateInvalid => (
+                "TemplateInvalid",
+                format!(
+                    "FlexDaemonsetTemplate {template} can't be used: pods are created with their own resources"
+                ),
+            ),
+            Outcome::NodeUnknown => (
+                "NodeUnknown",
+                format!("pods were created before their node was known, without a size of {template}"),
+            ),
+            Outcome::Sized | Outcome::Unsized | Outcome::Undecided => return,
+        };
+        let regarding = ObjectReference {
+            api_version: Some("apps/v1".to_owned()),
+            kind: Some("DaemonSet".to_owned()),
+            namespace: Some(pod.namespace.to_owned()),
+            name: Some(name.to_owned()),
+            uid: Some(uid.to_owned()),
+            ..ObjectReference::default()
+        };
+        self.events.send(Note { regarding, warning: true, reason, action: "Admit", message });
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        let caches = [
+            ("nodes", self.nodes.store().filled()),
+            ("flexdaemonsettemplates", self.templates.store().filled()),
+            ("daemonsets", self.owners.store().filled()),
+            ("limitranges", self.ranges.filled()),
+        ];
+        let (missing, _) = caches.into_iter().find(|(_, filled)| !filled)?;
+        Some(format!("the {missing} of the cluster haven't been read yet"))
+    }
+}

@@ -1,0 +1,204 @@
+//! `flexdaemonset plan`: what a `DaemonSet`'s pods would get, node by node.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use podshaper::cli::mutate::Facts as Files;
+use podshaper::cli::mutate::read_objects;
+use podshaper::pod::Pod;
+use serde_json::{Value, json};
+
+use crate::facts::Facts;
+use crate::node::Node;
+use crate::offline::{Offline, template_of};
+use crate::resource::{Each, Resource};
+use crate::sizing::{Sizing, size};
+
+/// Shows the size of a DaemonSet's pod on each node.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = HELP)]
+pub struct Plan {
+    /// DaemonSets, and what else they need: YAML or JSON, a file, a folder, or - for standard input
+    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    facts: Files,
+    /// What to print
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people
+    Table,
+    /// One JSON document a DaemonSet
+    Json,
+}
+
+const HELP: &str = "\
+  kubectl get nodes,flexdaemonsettemplates,limitranges -A -o yaml > cluster.yaml
+  flexdaemonset plan -f daemonset.yaml --facts cluster.yaml
+
+A pod's size is what it requests in all, by Kubernetes' own formula. Nodes that the DaemonSet's nodeSelector leaves out \
+are left out; taints and affinity aren't looked at.
+
+Exit status: 0 fine; 1 a DaemonSet names no template, or one that isn't there or can't be used; 2 bad usage.";
+
+/// One line of the table.
+struct Row<'a> {
+    name: &'a str,
+    node: &'a Node,
+    sizing: Sizing<'a>,
+}
+
+impl Plan {
+    /// Prints the plan.
+    pub fn run(self) -> anyhow::Result<()> {
+        let mut objects = self.facts.read()?;
+        for file in &self.files {
+            objects.extend(read_objects(file)?);
+        }
+        let facts = Offline::new(&objects);
+        let daemon_sets: Vec<_> = objects.iter().filter(|object| object["kind"] == "DaemonSet").collect();
+        if daemon_sets.is_empty() {
+            bail!("there is no DaemonSet in what was given by -f");
+        }
+        let mut out = io::stdout().lock();
+        for (index, daemon_set) in daemon_sets.into_iter().enumerate() {
+            if index > 0 && self.output == Output::Table {
+                writeln!(out)?;
+            }
+            one(&facts, daemon_set, self.output, &mut out)?;
+        }
+        Ok(())
+    }
+}
+
+fn one(facts: &Offline, daemon_set: &Value, output: Output, out: &mut impl Write) -> anyhow::Result<()> {
+    let text = |pointer: &str| daemon_set.pointer(pointer).and_then(Value::as_str);
+    let name = text("/metadata/name").unwrap_or("(no name)");
+    let namespace = text("/metadata/namespace").unwrap_or("default");
+    let template_name =
+        template_of(daemon_set).with_context(|| format!("DaemonSet {name} names no template"))?;
+    let template = facts
+        .template_named(&template_name)
+        .with_context(|| {
+            format!("DaemonSet {name}: there is no FlexDaemonsetTemplate {template_name} in --facts")
+        })?
+        .rules
+        .as_ref()
+        .map_err(|error| anyhow::anyhow!("FlexDaemonsetTemplate {template_name}: {error}"))?;
+    let pod = daemon_set.pointer("/spec/template").unwrap_or(&Value::Null).to_string();
+    let pod: Pod<'_> =
+        serde_json::from_str(&pod).with_context(|| format!("DaemonSet {name}: its pod template"))?;
+    let selector: Vec<(&str, &str)> = daemon_set
+        .pointer("/spec/template/spec/nodeSelector")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some((&**key, value.as_str()?)))
+        .collect();
+    let range = facts.range(namespace);
+    let mut rows = Vec::new();
+    for (node_name, node) in facts.nodes() {
+        if selector.iter().all(|(key, value)| node.label(key) == Some(value)) {
+            let sizing = size(template, node, &range, &pod, None)
+                .map_err(|error| anyhow::anyhow!("DaemonSet {name}: {error}"))?;
+            rows.push(Row { name: node_name, node, sizing });
+        }
+    }
+    match output {
+        Output::Table => table(namespace, name, &template_name, &rows, out)?,
+        Output::Json => {
+            let nodes: Vec<_> = rows.iter().map(Row::json).collect();
+            let plan =
+                json!({"daemonSet": name, "namespace": namespace, "template": template_name, "nodes": nodes});
+            writeln!(out, "{plan:#}")?;
+        }
+    }
+    Ok(())
+}
+
+fn table(
+    namespace: &str,
+    name: &str,
+    template: &str,
+    rows: &[Row<'_>],
+    out: &mut impl Write,
+) -> io::Result<()> {
+    writeln!(out, "DaemonSet {namespace}/{name}, template {template}")?;
+    let mut lines =
+        vec![["NODE", "CPU", "SHARE", "MEMORY", "SHARE", "STORAGE", "SHARE", "NOTE"].map(str::to_owned)];
+    for row in rows {
+        let cell = |resource: Resource| [row.amount(resource), row.share(resource)];
+        let [[cpu, of_cpu], [memory, of_memory], [storage, of_storage]] = Resource::ALL.map(cell);
+        let note = row.sizing.warnings.join("; ");
+        lines.push([row.name.to_owned(), cpu, of_cpu, memory, of_memory, storage, of_storage, note]);
+    }
+    let mut widths = [0; 8];
+    for line in &lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    for line in lines {
+        let mut text = String::new();
+        for (cell, width) in line.iter().zip(widths) {
+            text.extend(format!("{cell:<width$}  ").chars());
+        }
+        writeln!(out, "{}", text.trim_end())?;
+    }
+    Ok(())
+}
+
+impl Row<'_> {
+    fn amount(&self, resource: Resource) -> String {
+        match *self.sizing.effective.get(resource) {
+            0 => "-".to_owned(),
+            amount => resource.write(amount),
+        }
+    }
+
+    /// Percent of the node's allocatable, to a tenth.
+    fn share(&self, resource: Resource) -> String {
+        match *self.node.allocatable.get(resource) {
+            Some(has) if has > 0 => {
+                let tenths = i128::from(*self.sizing.effective.get(resource)) * 1000 / i128::from(has);
+                format!("{}.{}%", tenths / 10, tenths % 10)
+            }
+            _ => "-".to_owned(),
+        }
+    }
+
+    fn json(&self) -> Value {
+        let amounts = |of: &dyn Fn(Resource) -> Option<i64>| {
+            let named =
+                Resource::ALL.into_iter().filter_map(|r| Some((r.name().to_owned(), r.write(of(r)?).into())));
+            Value::Object(named.collect())
+        };
+        let containers: Vec<_> = self
+            .sizing
+            .members
+            .iter()
+            .map(|(member, size)| {
+                let ask = |resource: Resource| size.get(resource).unwrap_or(*member.has.get(resource));
+                json!({
+                    "name": member.name,
+                    "requests": amounts(&|resource| ask(resource).request),
+                    "limits": amounts(&|resource| ask(resource).limit),
+                })
+            })
+            .collect();
+        let effective: &Each<i64> = &self.sizing.effective;
+        json!({
+            "node": self.name,
+            "allocatable": amounts(&|resource| *self.node.allocatable.get(resource)),
+            "requests": amounts(&|resource| Some(*effective.get(resource)).filter(|amount| *amount > 0)),
+            "containers": containers,
+            "warnings": self.sizing.warnings,
+        })
+    }
+}

@@ -1,0 +1,69 @@
+//! The program on the examples: what a user sees without a cluster.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::process::{Command, Output};
+
+fn run(arguments: &[&str]) -> Output {
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/flexdaemonset");
+    Command::new(env!("CARGO_BIN_EXE_flexdaemonset")).current_dir(examples).args(arguments).output().unwrap()
+}
+
+fn printed(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+const PLAN: [&str; 7] = ["plan", "-f", "daemonset.yaml", "--facts", "template.yaml", "--facts", "nodes.yaml"];
+
+#[test]
+fn a_plan_is_a_table() {
+    let expected = "\
+DaemonSet default/agent, template agent
+NODE    CPU    SHARE  MEMORY       SHARE  STORAGE  SHARE  NOTE
+edge    100m   20.0%  161061273    14.9%  1Gi      -
+huge    1920m  2.0%   16492674416  1.9%   107374182400m  4.9%
+worker  400m   10.0%  2576980377   14.9%  5Gi      5.0%
+";
+    // Columns are as wide as they must be: the text counts.
+    let words = |text: &str| {
+        text.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+    };
+    let mut expected = words(expected);
+    expected[3] = expected[3].replace("107374182400m", "109951162777");
+    assert_eq!(words(&printed(&PLAN)), expected);
+}
+
+#[test]
+fn a_plan_is_json() {
+    let json = printed(&[&PLAN[..], &["-o", "json"]].concat());
+    let plan: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let worker = &plan["nodes"][2];
+    assert_eq!(worker["requests"]["cpu"], "400m");
+    assert_eq!(worker["containers"][0]["requests"]["cpu"], "320m");
+    assert_eq!(worker["containers"][1]["requests"]["cpu"], "80m");
+    assert_eq!(worker["containers"][1]["limits"].get("cpu"), None, "limits: None");
+}
+
+#[test]
+fn a_plan_without_its_template_says_so() {
+    let output = run(&["plan", "-f", "daemonset.yaml", "--facts", "nodes.yaml"]);
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("DaemonSet agent: there is no FlexDaemonsetTemplate agent in --facts"), "{error}");
+}
+
+#[test]
+fn mutate_takes_the_daemon_set_for_one_node() {
+    let facts = ["--facts", "template.yaml", "--facts", "nodes.yaml", "--facts", "daemonset.yaml"];
+    let arguments =
+        [&["mutate", "-f", "daemonset.yaml", "-o", "patch", "--node", "worker"], &facts[..]].concat();
+    let patch = printed(&arguments);
+    assert!(patch.contains(r#""/spec/template/spec/containers/1/resources/requests/cpu""#), "{patch}");
+    assert!(patch.contains(r#""80m""#), "{patch}");
+}
+
+#[test]
+fn the_crd_is_printed() {
+    assert!(printed(&["crd"]).contains("name: flexdaemonsettemplates.flexdaemonsets.xai"));
+}

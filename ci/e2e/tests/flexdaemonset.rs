@@ -454,7 +454,9 @@ async fn refits_keep_their_pace() {
     for index in 0..6 {
         nodes.0.push(fake_node(&format!("flex-pace-{index}"), "4", "8Gi", "10Gi").await);
     }
-    template(name, json!({"cpuPercentage": 10, "refit": "InPlace"})).await;
+    // QoS stays Burstable: so the limit keeps its distance.
+    let spec = |refit: &str| json!({"cpuPercentage": 10, "limits": {"cpu": "Ratio"}, "refit": refit});
+    template(name, spec("Off")).await;
     // Created while no webhook sees them: they are pending, and follow all the same.
     let mut object = daemon_set(
         &release.pods,
@@ -465,9 +467,34 @@ async fn refits_keep_their_pace() {
         }]),
     );
     object["spec"]["template"]["metadata"]["labels"]["podshaper.dev/skip"] = json!("true");
-    // QoS stays Burstable: so the limit keeps its distance.
-    template(name, json!({"cpuPercentage": 10, "limits": {"cpu": "Ratio"}, "refit": "InPlace"})).await;
     apply(&object).await;
+    for node in &nodes.0 {
+        let pod = eventually("the pod is bound", PATIENCE, async || {
+            let pod = pod_on(&release.pods, node).await;
+            (!pod["status"]["containerStatuses"].is_null()).then_some(pod)
+        })
+        .await;
+        // A kubelet that can resize says what its containers have; the nodes here only seem to have one.
+        let told = json!([{"op": "add", "path": "/status/containerStatuses/0/resources", "value": {"requests": {"cpu": "100m"}}}]);
+        let pod = pod["metadata"]["name"].as_str().unwrap();
+        kubectl(&[
+            "patch",
+            "pod",
+            pod,
+            "--namespace",
+            &release.pods,
+            "--subresource=status",
+            "--type=json",
+            "--patch",
+            &told.to_string(),
+        ])
+        .await;
+    }
+    eventually("they are counted", PATIENCE, async || {
+        (status(name).await["podsPending"].as_u64() >= Some(6)).then_some(())
+    })
+    .await;
+    template(name, spec("InPlace")).await;
     let resized = async || {
         let pods = pods(&release.pods).await;
         pods.iter().filter(|(_, pod)| requests(pod, 0)["cpu"] == "400m").count()

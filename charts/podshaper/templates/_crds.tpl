@@ -5,9 +5,11 @@ unlike Helm's own crds/: so an upgrade takes them along.
 {{- define "podshaper.crds" -}}
 {{- if and .own.crds .root.Values.crds.enabled -}}
 {{- $labels := include "podshaper.labels" (list . "crds") | fromYaml -}}
-{{- range .own.crds }}
+{{- range $index, $kind := .own.crds }}
+{{- if $index }}
 ---
-{{ $crd := $.root.Files.Get (printf "files/crds/%s.yaml" .plural) | fromYaml }}
+{{- end }}
+{{ $crd := $.root.Files.Get (printf "files/crds/%s.yaml" $kind.plural) | fromYaml }}
 {{- $_ := set $crd.metadata "labels" $labels }}
 {{- if $.root.Values.crds.keep }}
 {{- $_ := set $crd.metadata "annotations" (dict "helm.sh/resource-policy" "keep") }}

@@ -22,13 +22,13 @@ impl Pointer {
     #[must_use]
     pub fn key(mut self, key: &str) -> Self {
         self.0.push('/');
-        for c in key.chars() {
-            match c {
-                '~' => self.0.push_str("~0"),
-                '/' => self.0.push_str("~1"),
-                c => self.0.push(c),
-            }
+        let mut rest = key;
+        while let Some((plain, after)) = rest.find(['~', '/']).and_then(|at| rest.split_at_checked(at)) {
+            self.0.push_str(plain);
+            self.0.push_str(if after.starts_with('~') { "~0" } else { "~1" });
+            rest = after.get(1..).unwrap_or_default();
         }
+        self.0.push_str(rest);
         self
     }
 

@@ -9,6 +9,7 @@
 mod decision;
 mod reply;
 mod review;
+mod trim;
 
 pub use decision::{Decision, Verdict};
 pub use reply::Outcome;
@@ -21,6 +22,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use review::Review;
+use trim::without_managed_fields;
 
 /// One mutating webhook.
 pub trait Webhook: Send + Sync + 'static {
@@ -54,6 +56,7 @@ pub struct Answer {
 /// An object that the webhook can't read is admitted unchanged, with a warning. An error is something that isn't a
 /// review at all, so that there is no request to answer.
 pub async fn answer<W: Webhook>(webhook: &W, body: &str, deadline: Instant) -> Result<Answer, ReviewError> {
+    let body = &*without_managed_fields(body);
     match Review::<W::Object<'_>>::parse(body) {
         Ok(request) => {
             let decision = webhook.decide(&request, deadline).await;

@@ -15,7 +15,7 @@ pub struct Pointer(String);
 impl Pointer {
     /// The whole document.
     pub fn root() -> Self {
-        Self::default()
+        Self(String::with_capacity(PATH))
     }
 
     /// The member `key` of the object pointed at; `~` and `/` in it are escaped.
@@ -52,6 +52,11 @@ impl fmt::Display for Pointer {
     }
 }
 
+/// Bytes that most patches fit in.
+const USUAL: usize = 2048;
+/// Bytes that most pointers fit in.
+const PATH: usize = 96;
+
 #[derive(Serialize)]
 struct Operation<'a, V: ?Sized> {
     op: &'static str,
@@ -87,6 +92,8 @@ impl Patch {
         let before = self.operations.len();
         if before > 0 {
             self.operations.push(b',');
+        } else {
+            self.operations.reserve(USUAL);
         }
         // Only a map with keys that aren't strings can fail here, and then nothing half-written may stay.
         if serde_json::to_writer(&mut self.operations, operation).is_err() {

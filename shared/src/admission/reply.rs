@@ -10,6 +10,9 @@ use super::{Answer, Decision, Verdict};
 const MAX_WARNINGS: usize = 16;
 const MAX_WARNING_CHARS: usize = 240;
 
+/// Bytes that most answers fit in, without their patch.
+const USUAL: usize = 512;
+
 /// What was decided, in a word: the label of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -80,7 +83,11 @@ pub(super) fn write(uid: &str, decision: &Decision) -> Answer {
         },
     };
     // Strings, numbers and booleans only: this can't fail, and an empty body would be refused like any bad answer.
-    Answer { body: serde_json::to_vec(&reply).unwrap_or_default(), outcome }
+    let mut body = Vec::with_capacity(USUAL + reply.response.patch.as_ref().map_or(0, String::len));
+    if serde_json::to_writer(&mut body, &reply).is_err() {
+        body.clear();
+    }
+    Answer { body, outcome }
 }
 
 /// A warning travels in an HTTP header: one line, no control characters, not too long.

@@ -20,12 +20,17 @@ use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
+use tokio::time::timeout;
 use tower::{BoxError, ServiceExt, service_fn};
 
 /// Where the kubelet mounts it (`serviceaccount.DefaultAPITokenMountPath` of Kubernetes).
 const MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// An API server that is gone without a word is noticed within this time, by watches too.
 const SILENCE: Duration = Duration::from_secs(30);
+
+/// An API server that is there and says nothing is left after this time, which it gives itself for an answer
+/// (`--request-timeout`). What it answers may then take as long as a watch does.
+const ANSWER: Duration = Duration::from_mins(1);
 
 /// There is no API server to be had.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +93,7 @@ impl ServiceAccount {
         let http = legacy::Client::builder(TokioExecutor::new()).build(connector);
         let service = service_fn(move |request: Request<Body>| {
             let (http, request) = (http.clone(), self.address(&server, request));
-            async move { Ok::<_, BoxError>(http.request(request?).await?) }
+            async move { Ok::<_, BoxError>(timeout(ANSWER, http.request(request?)).await??) }
         });
         Ok(Client::new(service, namespace))
     }
@@ -215,6 +220,20 @@ mod tests {
         *certificate.lock().unwrap() = issue(foreign.path(), "three");
         let error = format!("{:?}", get(&client).await.unwrap_err());
         assert!(error.contains("UnknownIssuer") || error.contains("BadSignature"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_never_answers_is_left() {
+        let account = tempfile::tempdir().unwrap();
+        issue(account.path(), "one");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let server = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let client = ServiceAccount::at(account.path().into()).client(server).unwrap();
+        let asking = tokio::spawn(async move { get(&client).await.unwrap_err() });
+        let _silent = listener.accept().await.unwrap();
+        tokio::time::pause();
+        let error = timeout(2 * ANSWER, asking).await.expect("it is left").unwrap();
+        assert!(format!("{error:?}").contains("Elapsed"), "{error:?}");
     }
 
     #[test]

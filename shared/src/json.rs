@@ -13,12 +13,32 @@ use serde::ser::{Serialize, Serializer};
 /// The most entries that a map is read with. Kubernetes allows 256 KiB of annotations in all, which is less.
 const MAX_ENTRIES: usize = 65_536;
 
-/// A JSON string, borrowed from the document unless it holds an escape.
-#[derive(
-    Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize, serde::Serialize,
-)]
+/// A JSON string, borrowed from the document unless it holds an escape. As in Go, null is the empty string.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(transparent)]
-pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
+pub struct Text<'a>(pub Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Borrowed(v)))
+            }
+            fn visit_str<E>(self, v: &str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(v.to_owned())))
+            }
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Text::default())
+            }
+        }
+        deserializer.deserialize_any(TextVisitor)
+    }
+}
 
 impl Deref for Text<'_> {
     type Target = str;
@@ -183,9 +203,11 @@ mod tests {
 
     #[test]
     fn text_is_borrowed_unless_escaped() {
-        let map: TextMap = serde_json::from_str(r#"{"a/b":"plain","c":"tab\t"}"#).unwrap();
+        let map: TextMap = serde_json::from_str(r#"{"a/b":"plain","c":"tab\t","d":null}"#).unwrap();
         assert!(matches!(map.get("a/b").unwrap().0, Cow::Borrowed("plain")));
         assert_eq!(&**map.get("c").unwrap(), "tab\t");
+        assert_eq!(&**map.get("d").unwrap(), "", "as `kubectl apply` has it from `d:`");
+        assert!(serde_json::from_str::<Text>("1").is_err());
     }
 
     #[test]

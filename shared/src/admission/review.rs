@@ -12,7 +12,7 @@ const API_VERSION: &str = "admission.k8s.io/v1";
 pub enum ReviewError {
     /// Not JSON, or not of a review's shape.
     #[error("the body is not an AdmissionReview: {0}")]
-    Syntax(#[from] serde_json::Error),
+    Syntax(serde_json::Error),
     /// JSON of another kind or version.
     #[error("expected kind AdmissionReview of admission.k8s.io/v1, got kind {kind:?} of {api_version:?}")]
     Kind {
@@ -111,7 +111,7 @@ impl<O> Request<'_, O> {
 impl<'a, O: Deserialize<'a>> Review<'a, O> {
     /// The request of the review that `body` is.
     pub(super) fn parse(body: &'a str) -> Result<Request<'a, O>, ReviewError> {
-        let review: Self = serde_json::from_str(body)?;
+        let review: Self = serde_json::from_str(body).map_err(ReviewError::Syntax)?;
         if &*review.kind != "AdmissionReview" || &*review.api_version != API_VERSION {
             let cut = |text: &str| text.chars().take(64).collect();
             return Err(ReviewError::Kind { kind: cut(&review.kind), api_version: cut(&review.api_version) });
@@ -147,7 +147,9 @@ mod tests {
                 "no uid",
             ),
         ] {
-            let error = parse(body).unwrap_err().to_string();
+            let error = parse(body).unwrap_err();
+            assert!(std::error::Error::source(&error).is_none(), "{error} would be told twice");
+            let error = error.to_string();
             assert!(error.contains(reason), "{body}: {error}");
         }
     }

@@ -180,6 +180,10 @@ class Objects(unittest.TestCase):
                         rule,
                     )
 
+    def test_ports_that_collide_are_refused(self):
+        with self.assertRaisesRegex(Refused, "ports of peerpods: webhook, health and metrics each need a port"):
+            render(peerpods(ports={"metrics": 8081}))
+
     def test_a_release_name_too_long_for_a_service_is_refused(self):
         longest = "r" * (63 - len("-peerpods-selftest"))
         render(peerpods(), release=longest)

@@ -30,7 +30,7 @@ class SelfManaged(unittest.TestCase):
                     "apiGroups": [""],
                     "resources": ["secrets"],
                     "resourceNames": [objects.one("Secret")["metadata"]["name"]],
-                    "verbs": ["get", "list", "watch", "update", "patch"],
+                    "verbs": ["get", "watch", "patch", "create"],
                 }
             ],
         )
@@ -41,7 +41,7 @@ class SelfManaged(unittest.TestCase):
                     "apiGroups": ["admissionregistration.k8s.io"],
                     "resources": ["mutatingwebhookconfigurations"],
                     "resourceNames": [objects.one("MutatingWebhookConfiguration")["metadata"]["name"]],
-                    "verbs": ["get", "list", "watch", "patch"],
+                    "verbs": ["get", "watch", "patch"],
                 }
             ],
         )

@@ -68,11 +68,15 @@ rules:
 {{- end }}
 {{- end -}}
 
+{{/*
+`create` is for a Secret that was deleted. With a name it allows to apply that one and no POST, which bears no name when it
+is authorised.
+*/}}
 {{- define "podshaper.access.secret" -}}
 - apiGroups: [""]
   resources: [secrets]
   resourceNames: [{{ include "podshaper.tlsSecret" . }}]
-  verbs: [get, list, watch, update, patch]
+  verbs: [get, watch, patch, create]
 {{- end -}}
 
 {{/*
@@ -84,7 +88,7 @@ see webhook configurations. Where that is too much, choose another tls.mode.
 - apiGroups: [admissionregistration.k8s.io]
   resources: [mutatingwebhookconfigurations]
   resourceNames: [{{ .fullname }}]
-  verbs: [get, list, watch, patch]
+  verbs: [get, watch, patch]
 {{- end -}}
 
 {{- define "podshaper.access.reviews" -}}

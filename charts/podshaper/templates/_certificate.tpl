@@ -9,8 +9,7 @@
 {{- end -}}
 
 {{/*
-Empty: the webhook fills it in. That it exists spares the webhook the right to create Secrets, which RBAC can't limit to
-a name. It has no `data` at all here, nor has the webhook's configuration a caBundle, so that whatever merges leaves alone
+Empty: the webhook fills it in. That it exists makes it go with the release. It has no `data` at all here, nor has the webhook's configuration a caBundle, so that whatever merges leaves alone
 what the webhook wrote: helm upgrade and rollback (three-way merge), server-side apply, Argo CD, Flux. What replaces
 instead of merging (`helm upgrade --force`, Argo CD's Replace=true) empties both; the webhook writes them again at once,
 but until then calls fail.

@@ -41,6 +41,12 @@ Complete a webhook, in place. Input: root, name. Added, and what all other templ
   {{- fail (printf "release name %q is too long for the webhook %s: at most %d characters" .root.Release.Name .name $room) }}
 {{- end }}
 
+{{- with $values.ports }}
+  {{- if lt (values . | uniq | len) (len .) }}
+    {{- fail (printf "ports of %s: webhook, health and metrics each need a port of their own" $.name) }}
+  {{- end }}
+{{- end }}
+
 {{- with $values.tls }}
   {{- if and (eq .mode "existingSecret") (not (and .existingSecret.name .existingSecret.caBundle)) }}
     {{- fail (printf "tls.mode existingSecret needs tls.existingSecret.name and .caBundle, here or under %s" $.name) }}

@@ -1,6 +1,6 @@
 """What a webhook's account may do: its Secret and its configuration in self-managed mode, nothing otherwise."""
 
-from api import ClusterTest, Failed, as_list, kubectl
+from api import ClusterTest, Failed, as_list, kubectl, request
 
 from matrix import TLS
 from rendering import peerpods
@@ -45,11 +45,25 @@ class Permissions(ClusterTest):
 
     def test_self_managed(self):
         self.assertEqual(
-            self.may("may", "secrets", "may-peerpods-self-managed"), {"get", "list", "watch", "update", "patch"}
+            self.may("may", "secrets", "may-peerpods-self-managed"), {"get", "watch", "patch", "create"}
         )
         self.assertEqual(
-            self.may("may", "mutatingwebhookconfigurations", "may-peerpods"), {"get", "list", "watch", "patch"}
+            self.may("may", "mutatingwebhookconfigurations", "may-peerpods"), {"get", "watch", "patch"}
         )
+
+    def test_it_may_have_its_secret_back_and_make_no_other(self):
+        token = kubectl("create", "token", "may-peerpods", "--namespace", self.where).strip()
+        secrets = f"/api/v1/namespaces/{self.where}/secrets"
+
+        def make(name, method="PATCH", path="/{}?fieldManager=test"):
+            body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}}
+            media = "application/json" if method == "POST" else "application/apply-patch+yaml"
+            return request(method, secrets + path.format(name), body, token, media)[0]
+
+        kubectl("delete", "secret", "may-peerpods-self-managed", "--namespace", self.where)
+        self.assertEqual(make("may-peerpods-self-managed", "POST", ""), 403)
+        self.assertEqual(make("may-peerpods-self-managed"), 201)
+        self.assertEqual(make("another"), 403)
 
     def test_nothing_else(self):
         for resource, name, namespace in (
@@ -75,23 +89,12 @@ class Permissions(ClusterTest):
                 self.assertEqual(self.may("not", resource, name), set())
 
     def test_its_secret_can_be_watched_by_name(self):
-        """Which takes a list and a watch with a field selector: the only ones that a permission by name allows."""
+        """With a field selector: the only watch that a permission by name allows."""
 
-        def listed(*selector):
-            return kubectl(
-                "get",
-                "secrets",
-                "--namespace",
-                self.where,
-                "--output",
-                "name",
-                "--as",
-                f"system:serviceaccount:{self.where}:may-peerpods",
-                *selector,
-            ).split()
+        def watched(selector):
+            path = f"/api/v1/namespaces/{self.where}/secrets?watch=true&timeoutSeconds=1{selector}"
+            return kubectl("get", "--raw", path, "--as", f"system:serviceaccount:{self.where}:may-peerpods")
 
-        self.assertEqual(
-            listed("--field-selector=metadata.name=may-peerpods-self-managed"), ["secret/may-peerpods-self-managed"]
-        )
-        with self.assertRaisesRegex(Failed, "cannot list resource"):
-            listed()
+        self.assertIn('"ADDED"', watched("&fieldSelector=metadata.name%3Dmay-peerpods-self-managed"))
+        with self.assertRaisesRegex(Failed, "cannot watch resource"):
+            watched("")

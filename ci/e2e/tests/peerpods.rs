@@ -64,6 +64,22 @@ async fn a_ca_bundle_that_was_wiped_comes_back() {
 }
 
 #[tokio::test]
+async fn a_secret_that_was_deleted_comes_back() {
+    let release = Release::install("deleted", &json!({})).await;
+    let secret = format!("{}-self-managed", release.peerpods());
+    release.kubectl(&["delete", "secret", &secret]).await;
+    eventually("there is a certificate again", PATIENCE, async || {
+        let certificate =
+            ["get", "secret", &secret, "--ignore-not-found", "-o", "jsonpath={.data.tls\\.crt}"];
+        (!release.kubectl(&certificate).await.is_empty()).then_some(())
+    })
+    .await;
+    // A pod of the webhook that starts now has nothing else to serve.
+    release.restart().await;
+    assert!(is_shaped(&create(&peer_pod(&release.pods), &[]).await.unwrap()));
+}
+
+#[tokio::test]
 async fn cert_managers_certificates_rotate_under_load() {
     let values = json!({"tls": {"mode": "certManager", "certHold": hold_flag()}});
     let release = Release::install("cert-manager-mode", &values).await;

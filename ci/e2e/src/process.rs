@@ -59,8 +59,9 @@ impl Webhook {
     pub async fn start(binary: impl AsRef<Path>, arguments: &[&str]) -> Self {
         let certificates = Certificates::new();
         let mut child = Command::new(binary.as_ref())
-            .args(["serve", "--webhook-bind-address=127.0.0.1:0", "--health-probe-bind-address=0"])
-            .args(["--metrics-bind-address=0", "--log-format=json", "--cert-dir"])
+            .env("PODSHAPER_HEALTH_PROBE_BIND_ADDRESS", "0")
+            .args(["serve", "--webhook-bind-address=127.0.0.1:0", "--metrics-bind-address=0"])
+            .args(["--log-format=json", "--cert-dir"])
             .arg(certificates.directory.path())
             .args(arguments)
             .stderr(Stdio::piped())

@@ -117,6 +117,7 @@ impl<O: Args> Serve<O> {
         let mut metrics = Metrics::new(name, certificate.clone());
         let (end, ending) = watch::channel(false);
         let webhook = Arc::new(webhook(self.options, Start { metrics: metrics.registry(), ending })?);
+        let leaving = end.subscribe();
         let metrics = Arc::new(metrics);
         let shutdown = async move {
             shutdown.await;
@@ -127,7 +128,9 @@ impl<O: Args> Serve<O> {
         if let Some(listener) = self.health_probe_bind_address.bind()? {
             let (certificate, webhook) = (certificate.clone(), Arc::clone(&webhook));
             let not_ready = move || {
-                if certificate.ready() {
+                if *leaving.borrow() {
+                    Some("leaving".to_owned())
+                } else if certificate.ready() {
                     webhook.not_ready()
                 } else {
                     Some("no serving certificate yet".to_owned())

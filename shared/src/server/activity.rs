@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::limits::{FIRST_REQUEST, HEADERS, IDLE};
+use super::limits::{HEADERS, IDLE};
 
 /// The state of one connection.
 #[derive(Debug)]
@@ -20,7 +20,6 @@ pub(super) struct Activity {
     opened: Instant,
     multiplexed: bool,
     in_flight: AtomicUsize,
-    has_served: AtomicBool,
     /// Bytes came that no request has begun with yet.
     receiving: AtomicBool,
     /// Milliseconds from `opened` to the last change of the above.
@@ -34,7 +33,6 @@ impl Activity {
             opened: Instant::now(),
             multiplexed,
             in_flight: AtomicUsize::new(0),
-            has_served: AtomicBool::new(false),
             receiving: AtomicBool::new(false),
             since: AtomicU64::new(0),
         })
@@ -52,13 +50,7 @@ impl Activity {
         if self.in_flight.load(Ordering::Relaxed) > 0 {
             return None;
         }
-        let patience = if self.receiving.load(Ordering::Relaxed) {
-            HEADERS
-        } else if self.has_served.load(Ordering::Relaxed) {
-            IDLE
-        } else {
-            FIRST_REQUEST
-        };
+        let patience = if self.receiving.load(Ordering::Relaxed) { HEADERS } else { IDLE };
         Some(self.opened + Duration::from_millis(self.since.load(Ordering::Relaxed)) + patience)
     }
 
@@ -97,7 +89,6 @@ pub(super) struct Busy(Arc<Activity>);
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.touch();
-        self.0.has_served.store(true, Ordering::Relaxed);
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -152,5 +143,25 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_request_that_comes_slowly_has_little_time() {
+        let activity = Activity::new(false);
+        let patience =
+            || activity.deadline().map(|deadline| deadline.duration_since(activity.opened).as_secs());
+        assert_eq!(patience(), Some(IDLE.as_secs()), "the API server may have dialled for later");
+        activity.bytes_came();
+        assert_eq!(patience(), Some(HEADERS.as_secs()));
+        let busy = activity.request();
+        activity.bytes_came();
+        assert_eq!(patience(), None);
+        drop(busy);
+        assert_eq!(patience(), Some(IDLE.as_secs()));
     }
 }

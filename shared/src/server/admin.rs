@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) use super::endpoint::text;
-use super::limits::HANDSHAKE;
+use super::limits::{ACCEPT_PAUSE, HANDSHAKE};
 
 /// Probes and scrapers are few; more connections than these wait.
 const CONNECTIONS: usize = 64;
@@ -40,7 +40,10 @@ pub async fn serve<P: Pages>(listener: TcpListener, tls: Option<Arc<rustls::Serv
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
-        let Ok((tcp, _)) = listener.accept().await else { continue };
+        let Ok((tcp, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
         let (pages, tls) = (Arc::clone(&pages), tls.clone());
         tokio::spawn(async move {
             match tls {

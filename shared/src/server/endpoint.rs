@@ -60,7 +60,7 @@ impl<W: Webhook> Endpoint<W> {
             .unwrap_or_else(|_| Err(Refused::new(Refusal::Panic, "internal error; the log says more")));
         let mut reply = answered.unwrap_or_else(|refused| {
             self.metrics.refused(refused.refusal);
-            tracing::debug!(reason = ?refused.refusal, message = &*refused.message, "refused");
+            tracing::debug!(reason = ?refused.refusal, answer = &*refused.message, "refused");
             refused.reply()
         });
         if self.drain.stage() >= Stage::Draining && version < Version::HTTP_2 {

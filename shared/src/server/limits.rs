@@ -22,14 +22,15 @@ pub struct Limits {
     pub max_buffered_bytes: usize,
 }
 
+/// How long to wait where no connection can be accepted for want of file descriptors.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a client may take to finish its TLS handshake.
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(5);
-/// How long a new connection may stay without a request. The API server connects when it has one to send.
-pub(super) const FIRST_REQUEST: Duration = Duration::from_secs(10);
 /// How long the headers of a request may take from their first byte.
 pub(super) const HEADERS: Duration = Duration::from_secs(5);
-/// How long a connection that has served may stay idle. The API server closes its own after 90 s; to be faster than
-/// it would lose the calls that it is just sending.
+/// How long a connection may stay idle. The API server closes its own after 90 s; to be faster than it would lose the calls
+/// that it is just sending. That goes for one that never served, too: where another is free first, Go keeps what it has
+/// dialled for later (`dialConnFor` of net/http).
 pub(super) const IDLE: Duration = Duration::from_mins(2);
 /// How long the body of a refused request is still read, so that its sender sees the answer and not a reset.
 pub(super) const DISCARD: Duration = Duration::from_secs(2);

@@ -12,6 +12,7 @@ mod drain;
 mod endpoint;
 mod limits;
 mod listen;
+mod open_files;
 mod timeout;
 
 pub use limits::Limits;
@@ -30,6 +31,7 @@ use crate::telemetry::Metrics;
 use connection::HandshakeError;
 use drain::Drain;
 use endpoint::Endpoint;
+use limits::ACCEPT_PAUSE;
 
 /// How long nothing may have come before a leaving server closes its idle connections.
 const QUIET: Duration = Duration::from_secs(3);
@@ -37,8 +39,6 @@ const QUIET: Duration = Duration::from_secs(3);
 const LONGEST_DRAIN: Duration = Duration::from_secs(25);
 /// How long requests begun before the end may still take.
 const LAST_REQUESTS: Duration = Duration::from_secs(10);
-/// How long to wait where no connection can be accepted for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The HTTPS server of one webhook.
 pub struct WebhookServer<W> {
@@ -66,7 +66,8 @@ impl<W: Webhook> WebhookServer<W> {
             self.metrics.admission.clone(),
         ));
         let tls = TlsAcceptor::from(self.tls);
-        let connections = Arc::new(Semaphore::new(self.limits.max_connections));
+        let max_connections = open_files::room_for(self.limits.max_connections);
+        let connections = Arc::new(Semaphore::new(max_connections));
         let accepting = async {
             loop {
                 // Never closed, so there is always a permit to come.
@@ -94,7 +95,7 @@ impl<W: Webhook> WebhookServer<W> {
             () = leaving => {},
         }
         drop(listener);
-        let all = u32::try_from(self.limits.max_connections).unwrap_or(u32::MAX);
+        let all = u32::try_from(max_connections).unwrap_or(u32::MAX);
         if tokio::time::timeout(LAST_REQUESTS, connections.acquire_many(all)).await.is_ok() {
             tracing::info!("left: every request was answered");
         } else {

@@ -66,7 +66,7 @@ async fn a_ca_bundle_that_was_wiped_comes_back() {
 #[tokio::test]
 async fn a_secret_that_was_deleted_comes_back() {
     let release = Release::install("deleted", &json!({})).await;
-    let secret = format!("{}-self-managed", release.peerpods());
+    let secret = format!("{}-self-managed", release.fullname());
     release.kubectl(&["delete", "secret", &secret]).await;
     eventually("there is a certificate again", PATIENCE, async || {
         let certificate =

@@ -5,7 +5,9 @@ mod support;
 
 use podshaper::admission::Verdict;
 use serde_json::{Value, json};
-use support::{NODE, container, daemon_set, decide, limit_ranged, node, pass, pod, template};
+use support::{
+    NODE, container, daemon_set, decide, decoded_by_the_api_server, limit_ranged, node, pass, pod, template,
+};
 
 fn cluster(spec: Value, allocatable: Value) -> Vec<Value> {
     vec![node(NODE, allocatable), template(spec), daemon_set()]
@@ -178,6 +180,82 @@ fn a_limit_range_bounds_with_a_warning() {
         }),
         "a limit of memory that LimitRanger fills in would be below the request"
     );
+}
+
+#[test]
+fn what_a_limit_range_keeps_from_a_container_the_others_get() {
+    let range = |item: Value| {
+        json!({
+            "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "r", "namespace": "ns"},
+            "spec": {"limits": [item]},
+        })
+    };
+    let split = json!({
+        "distribution": "Split", "cpuPercentage": 25, "containers": [{"name": "a", "percent": 60}, {"name": "b", "percent": 10}],
+    });
+    let replicate = json!({"cpuPercentage": 25});
+    let three = ["a", "b", "c"].map(|name| container(name, json!({}), json!({})));
+    let three = json!({"containers": three});
+    for (spec, item, expected, warning) in [
+        (&split, json!({"type": "Container", "max": {"cpu": "2"}}), ["600m", "100m", "300m"], None),
+        (
+            &split,
+            json!({"type": "Container", "max": {"cpu": "400m"}}),
+            ["400m", "200m", "400m"],
+            Some("is shared out as the namespace's LimitRange allows"),
+        ),
+        (
+            &split,
+            json!({"type": "Container", "max": {"cpu": "200m"}}),
+            ["200m", "200m", "200m"],
+            Some("cpu 1 becomes 600m"),
+        ),
+        (
+            &split,
+            json!({"type": "Pod", "min": {"cpu": "2"}}),
+            ["1200m", "200m", "600m"],
+            Some("cpu 1 becomes 2"),
+        ),
+        (
+            &replicate,
+            json!({"type": "Pod", "min": {"cpu": "3100m"}}),
+            ["1034m"; 3],
+            Some("cpu 1 becomes 1034m"),
+        ),
+        (&replicate, json!({"type": "Pod", "max": {"cpu": "1"}}), ["333m"; 3], Some("cpu 1 becomes 333m")),
+    ] {
+        let facts = [cluster(spec.clone(), json!({"cpu": "4"})), vec![range(item.clone())]].concat();
+        let expected = expected.map(|cpu| json!({"cpu": cpu}));
+        assert_eq!(requests(&facts, three.clone()), json!(expected), "{item}");
+        let told = decide(&facts, &pod(NODE, three.clone())).warnings;
+        assert_eq!(told.len(), usize::from(warning.is_some()), "{told:?}");
+        assert!(warning.is_none_or(|warning| told[0].contains(warning)), "{told:?}");
+    }
+}
+
+#[test]
+fn a_limit_that_goes_away_is_no_difference() {
+    let spec =
+        json!({"minCPU": "34m", "distribution": "Split", "containers": [{"name": "c0", "weight": 46}]});
+    let facts = cluster(spec, json!({}));
+    let bare = |names: &[&str]| {
+        let containers: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();
+        pod(
+            NODE,
+            json!({
+                "containers": containers, "overhead": {"cpu": "2m"},
+                "initContainers": [{"name": "i0", "restartPolicy": "Always"}],
+            }),
+        )
+    };
+    let mut late = decoded_by_the_api_server(pass(&facts, &bare(&["c0"])));
+    let sidecar = |pod: &Value| pod["spec"]["initContainers"][0]["resources"].clone();
+    assert_eq!(sidecar(&late), json!({"requests": {"cpu": "1m"}, "limits": {"cpu": "1m"}}));
+    late["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "injected"}));
+    let late = decoded_by_the_api_server(pass(&facts, &late));
+    assert_eq!(sidecar(&late), json!({"requests": {"cpu": "0"}}), "a limit of zero would mean none");
+    let early = decoded_by_the_api_server(pass(&facts, &bare(&["c0", "injected"])));
+    assert_eq!(late["spec"], early["spec"]);
 }
 
 #[test]

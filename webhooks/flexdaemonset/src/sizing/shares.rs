@@ -5,7 +5,7 @@ use crate::resource::{Each, Resource};
 use crate::rules::Template;
 use crate::template::{ContainerShare, Distribution};
 
-use super::apportion::apportion;
+use super::apportion::{apportion, settle};
 use super::member::{Member, Role};
 
 /// What is to be shared out, and within which bounds.
@@ -37,8 +37,12 @@ pub(super) fn requests(
 fn replicate(lot: &Lot, members: &[Member<'_>], warnings: &mut Vec<String>) -> Vec<Option<i64>> {
     let together = members.iter().filter(|member| member.role != Role::Init).count();
     let together = i64::try_from(together).unwrap_or(i64::MAX).max(1);
-    let most = lot.pod.max.map_or(lot.budget, |max| lot.budget.min(max / together));
-    let value = lot.container.clamp(most);
+    let for_each = Bounds {
+        min: lot.pod.min.map(|min| min / together + i64::from(min % together != 0)),
+        max: lot.pod.max.map(|max| max / together),
+        default: None,
+    };
+    let value = lot.container.clamp(for_each.clamp(lot.budget));
     if value != lot.budget {
         warnings.push(lot.bounded(lot.budget, value));
     }
@@ -65,7 +69,7 @@ fn split(
         _ => Part::Rest,
     };
     let own = |member: &Member<'_>| member.own.get(lot.resource).request.unwrap_or(0);
-    let budget = lot.pod.max.map_or(lot.budget, |max| lot.budget.min(max));
+    let budget = lot.pod.clamp(lot.budget);
     if budget != lot.budget {
         warnings.push(lot.bounded(lot.budget, budget));
     }
@@ -102,15 +106,15 @@ fn split(
 
     let mut requests = vec![None; members.len()];
     let rest_weights = rest_weights(&rest, share_of, own);
-    let rest_amounts = apportion(for_the_rest, &rest_weights);
+    amounts.extend(apportion(for_the_rest, &rest_weights));
+    let settled = settle(&amounts, lot.container);
+    if settled != amounts {
+        warnings.push(lot.settled(&amounts, &settled));
+    }
     let places = percents.iter().map(|(index, _)| *index).chain(rest.iter().map(|(index, _)| *index));
-    for (index, amount) in places.zip(amounts.into_iter().chain(rest_amounts)) {
+    for (index, amount) in places.zip(settled) {
         if let Some(request) = requests.get_mut(index) {
-            let bounded = lot.container.clamp(amount);
-            if bounded != amount {
-                warnings.push(lot.bounded(amount, bounded));
-            }
-            *request = Some(bounded);
+            *request = Some(amount);
         }
     }
 
@@ -146,6 +150,17 @@ impl Lot {
         let (name, wanted, got) =
             (self.resource.name(), self.resource.write(wanted), self.resource.write(got));
         format!("{name} {wanted} becomes {got}: the namespace's LimitRange allows no other")
+    }
+
+    fn settled(&self, wanted: &[i64], got: &[i64]) -> String {
+        let sum = |amounts: &[i64]| amounts.iter().fold(0_i64, |sum, amount| sum.saturating_add(*amount));
+        if sum(wanted) == sum(got) {
+            let name = self.resource.name();
+            return format!(
+                "{name} is shared out as the namespace's LimitRange allows, not as the template says"
+            );
+        }
+        self.bounded(sum(wanted), sum(got))
     }
 }
 

@@ -100,8 +100,8 @@ pub(crate) fn containers_mut(pod: &mut Value) -> Vec<&mut Map<String, Value>> {
         .collect()
 }
 
-/// What becomes of a pod whenever the API server decodes it: requests default to limits (`SetDefaults_Pod`), and
-/// quantities are respelled.
+/// What becomes of a pod whenever the API server decodes it: requests default to limits (`SetDefaults_Pod`),
+/// quantities are respelled, and lists of none go (`omitempty`).
 pub(crate) fn decoded_by_the_api_server(mut pod: Value) -> Value {
     for container in containers_mut(&mut pod) {
         let Some(resources) = container.get_mut("resources").and_then(Value::as_object_mut) else { continue };
@@ -120,6 +120,7 @@ pub(crate) fn decoded_by_the_api_server(mut pod: Value) -> Value {
                 }
             }
         }
+        resources.retain(|_, list| *list != json!({}));
     }
     pod
 }

@@ -371,6 +371,11 @@ fn folders_and_several_files() {
     let last = file("last.yaml", "---\nkind: C\n");
     let args = ["-f", folder.to_str().unwrap(), "-f", last.to_str().unwrap()];
     assert_eq!(fine(&args, ""), "{\"kind\": \"A\"}\n---\nkind: B\n---\nkind: C\n");
+
+    let barren = file("barren/c.txt", "not a manifest: [").parent().unwrap().to_owned();
+    let Ran { status, out, err } = run(&["-f", barren.to_str().unwrap()], "");
+    assert_eq!((status, out.as_str()), (1, ""));
+    assert!(err.ends_with("barren: no .yaml, .yml or .json file in this folder\n"), "{err}");
 }
 
 #[test]

@@ -75,8 +75,10 @@ impl Files {
             }
             Err(problem) => {
                 self.serving.failed();
-                let then =
-                    if self.served.is_some() { "the last good pair stays in service" } else { "not ready" };
+                let then = match self.served {
+                    Some(_) => "the last good pair stays in service",
+                    None => "not ready until --cert-dir has a pair that can be served",
+                };
                 self.say(format!("{problem}: {then}"), |message| warn!("{message}"));
             }
         }

@@ -40,7 +40,7 @@ enum Command {
     Crd,
     /// Send a pod through the installed webhook, in a dry run
     Selftest(Selftest<Supposed>),
-    /// Print a completion script for a shell
+    /// Print a completion script for a shell, as for `source <(flexdaemonset completion bash)`
     Completion {
         /// The shell that it is for
         shell: completion::Shell,

@@ -36,7 +36,7 @@ enum Command {
     Advertise(Advertise),
     /// Send a pod through the installed webhook, in a dry run
     Selftest(Selftest<Options>),
-    /// Print a completion script for a shell
+    /// Print a completion script for a shell, as for `source <(peerpods completion bash)`
     Completion {
         /// The shell that it is for
         shell: completion::Shell,

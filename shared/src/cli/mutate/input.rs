@@ -53,6 +53,9 @@ pub(super) fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
             files.push(file);
         }
     }
+    if files.is_empty() {
+        return Err(io::Error::other("no .yaml, .yml or .json file in this folder"));
+    }
     files.sort();
     Ok(files)
 }

@@ -53,6 +53,9 @@ Decided are Pods, whatever holds a pod template (Deployment, StatefulSet, Daemon
 the items of Lists, and AdmissionReviews. A template is decided as the pod that a controller would make of it. \
 Everything else passes through as it is.
 
+What the API server fills in before it calls a webhook must stand in the manifest: requests where only limits are given, \
+defaults of a LimitRange, the overhead of a RuntimeClass.
+
 An object that would be denied is left out of the output, as is a document that can't be read. A document that changes \
 keeps the comments before and after it, not those inside.
 

@@ -457,6 +457,29 @@ proptest! {
     }
 }
 
+/// Nobody looked from the preparation of a CA until the last leaf under the old one had expired.
+#[test]
+fn a_ca_that_was_replaced_too_late_leaves_the_bundles() {
+    let mut world = World::new(&[-219, 474, 0], "");
+    let [zero, one] = [0, 1].map(Action::Sync);
+    let late = [Action::Advance(16_100), Action::Advance(16_739), one.clone()];
+    let before = [
+        zero.clone(),
+        zero.clone(),
+        zero.clone(),
+        Action::Advance(2468),
+        Action::Rotate("ca"),
+        zero.clone(),
+        zero,
+        one,
+    ];
+    for action in before.iter().chain(&late) {
+        world.act(action);
+        world.judge();
+    }
+    world.judge_rest();
+}
+
 #[test]
 fn the_first_certificate_comes_without_a_hold() {
     let mut world = World::new(&[0, 0], "\n");

@@ -156,7 +156,13 @@ impl Replica {
         if let Some(served) = self.served.as_ref().filter(|served| leaf != Some(&served.leaf)) {
             after.retire(served.clone());
         }
-        after.retired.retain(|chain| !chain.leaf.expired(now) || stored.retired.contains(chain));
+        // What has expired is of use only as long as a caBundle has to be cleared of its CA.
+        let current = after.authority.as_ref().map(|authority| &authority.certificate);
+        let stands = |ca: &Certificate| configuration.bundles.iter().any(|bundle| bundle.contains(&ca.der));
+        after.retired.retain(|chain| {
+            let replaced = Some(&chain.ca) != current && stands(&chain.ca);
+            !chain.leaf.expired(now) || stored.retired.contains(chain) || replaced
+        });
         Ok(after)
     }
 

@@ -1,0 +1,243 @@
+//! What is changed in a pod.
+
+use serde::Serialize;
+
+use super::{ContainerList, Pod, ResourceField, Resources};
+use crate::patch::{Patch, Pointer};
+
+/// Whose resources are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A container's, by its place.
+    Container(ContainerList, usize),
+    /// Those of the pod as a whole, `spec.resources`.
+    Pod,
+}
+
+/// A patch of one pod. Whatever is called, in whatever order, the result applies to that pod.
+#[derive(Debug)]
+pub struct PodPatch<'p, 'a> {
+    pod: &'p Pod<'a>,
+    patch: Patch,
+    annotations_stand: bool,
+    /// Objects that the patch has added so far.
+    made: Vec<Pointer>,
+}
+
+impl<'p, 'a> PodPatch<'p, 'a> {
+    /// An empty patch of `pod`.
+    pub fn new(pod: &'p Pod<'a>) -> Self {
+        let annotations_stand = pod.metadata.as_ref().is_some_and(|m| m.annotations.is_some());
+        Self { pod, patch: Patch::default(), annotations_stand, made: Vec::new() }
+    }
+
+    /// Sets an annotation; nothing where it already has that value. Call it once per key.
+    pub fn set_annotation(&mut self, key: &str, value: &str) {
+        if self.pod.annotation(key) == Some(value) {
+            return;
+        }
+        let metadata = Pointer::root().key("metadata");
+        let annotations = metadata.clone().key("annotations");
+        if !self.annotations_stand {
+            if self.pod.metadata.is_none() {
+                self.patch.add(&metadata, &Empty {});
+            }
+            self.patch.add(&annotations, &Empty {});
+            self.annotations_stand = true;
+        }
+        self.patch.add(&annotations.key(key), value);
+    }
+
+    /// Removes an annotation; nothing where it isn't there.
+    pub fn remove_annotation(&mut self, key: &str) {
+        if self.pod.annotation(key).is_some() {
+            self.patch.remove(&Pointer::root().key("metadata").key("annotations").key(key));
+        }
+    }
+
+    /// Sets the whole `resources` of a container; nothing where there is no such container.
+    pub fn set_resources<R: Serialize>(&mut self, list: ContainerList, index: usize, resources: &R) {
+        if index < self.pod.list(list).len() {
+            self.patch.add(&resources_of(list, index), resources);
+        }
+    }
+
+    /// Removes the `resources` of a container; nothing where there are none.
+    pub fn remove_resources(&mut self, list: ContainerList, index: usize) {
+        if self.pod.list(list).get(index).is_some_and(|c| c.resources.is_some()) {
+            self.patch.remove(&resources_of(list, index));
+        }
+    }
+
+    /// Sets the request or limit of one resource and leaves all others as they are; nothing where there is no such
+    /// container, or no spec. Call it once per place.
+    pub fn set_quantity(&mut self, holder: Holder, field: ResourceField, resource: &str, quantity: &str) {
+        if !self.stands(holder) {
+            return;
+        }
+        let resources = self.resources_of(holder);
+        let resources_stand = resources.is_some();
+        let list_stands = resources.is_some_and(|resources| field.of(resources).is_some());
+        let resources = holder.pointer();
+        let list = resources.clone().key(field.field());
+        self.make(&resources, resources_stand);
+        self.make(&list, list_stands);
+        self.patch.add(&list.key(resource), quantity);
+    }
+
+    /// Removes the request or limit of one resource; nothing where there is none. Call it once per place.
+    pub fn remove_quantity(&mut self, holder: Holder, field: ResourceField, resource: &str) {
+        let list = self.resources_of(holder).and_then(|resources| field.of(resources));
+        if list.is_some_and(|list| list.get(resource).is_some()) {
+            self.patch.remove(&holder.pointer().key(field.field()).key(resource));
+        }
+    }
+
+    /// Adds an empty object, once, unless it stands already.
+    fn make(&mut self, pointer: &Pointer, stands: bool) {
+        if !stands && !self.made.contains(pointer) {
+            self.patch.add(pointer, &Empty {});
+            self.made.push(pointer.clone());
+        }
+    }
+
+    /// Whether there is such a container, or a spec.
+    fn stands(&self, holder: Holder) -> bool {
+        match holder {
+            Holder::Container(list, index) => index < self.pod.list(list).len(),
+            Holder::Pod => self.pod.spec.is_some(),
+        }
+    }
+
+    fn resources_of(&self, holder: Holder) -> Option<&'p Resources<'a>> {
+        match holder {
+            Holder::Container(list, index) => self.pod.list(list).get(index)?.resources.as_ref(),
+            Holder::Pod => self.pod.spec.as_ref()?.resources.as_ref(),
+        }
+    }
+
+    /// Removes `spec.resources`, those of the pod as a whole; nothing where there are none.
+    pub fn remove_pod_resources(&mut self) {
+        if self.pod.spec.as_ref().is_some_and(|s| s.resources.is_some()) {
+            self.patch.remove(&Pointer::root().key("spec").key("resources"));
+        }
+    }
+
+    /// The operations.
+    pub fn finish(self) -> Patch {
+        self.patch
+    }
+}
+
+#[derive(Serialize)]
+struct Empty {}
+
+fn resources_of(list: ContainerList, index: usize) -> Pointer {
+    Pointer::root().key("spec").key(list.field()).index(index).key("resources")
+}
+
+impl Holder {
+    fn pointer(self) -> Pointer {
+        match self {
+            Self::Container(list, index) => resources_of(list, index),
+            Self::Pod => Pointer::root().key("spec").key("resources"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patched(pod: &str, edit: impl Fn(&mut PodPatch<'_, '_>)) -> String {
+        let view: Pod = serde_json::from_str(pod).unwrap();
+        let mut patch = PodPatch::new(&view);
+        edit(&mut patch);
+        let patch: json_patch::Patch =
+            serde_json::from_str(&String::from_utf8(patch.finish().to_json()).unwrap()).unwrap();
+        let mut value: serde_json::Value = serde_json::from_str(pod).unwrap();
+        json_patch::patch(&mut value, &patch).unwrap();
+        value.to_string()
+    }
+
+    #[test]
+    fn annotations_make_their_parents() {
+        for pod in
+            ["{}", r#"{"metadata":null}"#, r#"{"metadata":{}}"#, r#"{"metadata":{"annotations":null}}"#]
+        {
+            let after = patched(pod, |p| {
+                p.set_annotation("a/b", "1");
+                p.set_annotation("c", "2");
+            });
+            assert_eq!(after, r#"{"metadata":{"annotations":{"a/b":"1","c":"2"}}}"#, "{pod}");
+        }
+    }
+
+    #[test]
+    fn an_annotation_that_stands_is_left_alone() {
+        let view: Pod = serde_json::from_str(r#"{"metadata":{"annotations":{"a":"1"}}}"#).unwrap();
+        let mut patch = PodPatch::new(&view);
+        patch.set_annotation("a", "1");
+        assert!(patch.finish().is_empty());
+    }
+
+    #[test]
+    fn an_annotation_that_is_absent_is_not_removed() {
+        let remove = |p: &mut PodPatch<'_, '_>| p.remove_annotation("a/b");
+        assert_eq!(
+            patched(r#"{"metadata":{"annotations":{"a/b":"1"}}}"#, remove),
+            r#"{"metadata":{"annotations":{}}}"#
+        );
+        assert_eq!(patched("{}", remove), "{}");
+    }
+
+    #[test]
+    fn one_quantity_is_set_and_the_others_stay() {
+        let first = Holder::Container(ContainerList::Containers, 0);
+        let edit = |p: &mut PodPatch<'_, '_>| {
+            p.set_quantity(first, ResourceField::Requests, "cpu", "2");
+            p.set_quantity(first, ResourceField::Requests, "memory", "1Gi");
+            p.remove_quantity(first, ResourceField::Limits, "cpu");
+            p.set_quantity(Holder::Pod, ResourceField::Limits, "cpu", "3");
+            p.set_quantity(
+                Holder::Container(ContainerList::InitContainers, 0),
+                ResourceField::Limits,
+                "a",
+                "1",
+            );
+        };
+        let after = |resources: &str| {
+            let pod = format!(r#"{{"spec":{{"containers":[{{{resources}}}]}}}}"#);
+            let after: serde_json::Value = serde_json::from_str(&patched(&pod, edit)).unwrap();
+            assert_eq!(after["spec"]["resources"], serde_json::json!({"limits": {"cpu": "3"}}));
+            after["spec"]["containers"][0]["resources"].to_string()
+        };
+        let set = r#"{"requests":{"cpu":"2","memory":"1Gi"}}"#;
+        for absent in ["", r#""resources":null"#, r#""resources":{}"#, r#""resources":{"requests":null}"#] {
+            assert_eq!(after(absent), set, "{absent}");
+        }
+        assert_eq!(
+            after(r#""resources":{"limits":{"cpu":1,"x":"1"},"requests":{"cpu":"1","x":"1"},"new":1}"#),
+            r#"{"limits":{"x":"1"},"requests":{"cpu":"2","x":"1","memory":"1Gi"},"new":1}"#
+        );
+    }
+
+    #[test]
+    fn resources_that_are_absent_are_not_removed() {
+        let pod = r#"{"spec":{"containers":[{"resources":{"limits":{"cpu":1}},"x":1},{"name":"b"}],"initContainers":null}}"#;
+        let after = patched(pod, |p| {
+            for list in [ContainerList::Containers, ContainerList::InitContainers] {
+                for index in 0..3 {
+                    p.remove_resources(list, index);
+                }
+            }
+            p.set_resources(ContainerList::Containers, 1, &serde_json::json!({"limits": {"v": "1"}}));
+            p.set_resources(ContainerList::InitContainers, 0, &1);
+            p.remove_pod_resources();
+        });
+        assert_eq!(
+            after,
+            r#"{"spec":{"containers":[{"x":1},{"name":"b","resources":{"limits":{"v":"1"}}}],"initContainers":null}}"#
+        );
+    }
+}

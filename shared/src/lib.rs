@@ -16,6 +16,8 @@ pub mod quantity;
 pub mod workload;
 
 #[cfg(feature = "serve")]
+pub mod api_server;
+#[cfg(feature = "serve")]
 pub mod certificates;
 #[cfg(feature = "serve")]
 pub mod cli;

@@ -3,15 +3,22 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use serde::Serialize;
+use serde_json::json;
 use tokio::sync::mpsc;
+
+use crate::api_server::{Media, send};
 
 /// Events that wait to be sent; more are dropped, because the next of their kind says the same.
 const QUEUE: usize = 256;
 /// An object gets an Event of the same reason no more often than this.
 const INTERVAL: Duration = Duration::from_mins(1);
+/// What happens again within this time is counted in the Event that there is.
+const SERIES: Duration = Duration::from_mins(6);
+/// So many bytes of its text are allowed (`NoteLengthLimit` of Kubernetes).
+const NOTE: usize = 1024;
 /// So many pairs of object and reason are remembered for that.
 const REMEMBERED: usize = 4096;
 
@@ -19,7 +26,7 @@ const REMEMBERED: usize = 4096;
 #[derive(Clone, Debug)]
 pub struct Note {
     /// The object that it happened to.
-    pub regarding: ObjectReference,
+    pub regarding: Regarding,
     /// Whether somebody should look at it.
     pub warning: bool,
     /// Why, in one word: `TemplateMissing`.
@@ -30,6 +37,34 @@ pub struct Note {
     pub message: String,
 }
 
+/// The object of an Event (`corev1.ObjectReference`).
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Regarding {
+    /// `apps/v1`.
+    pub api_version: &'static str,
+    /// `DaemonSet`.
+    pub kind: &'static str,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+}
+
+/// The last Event about one object for one reason.
+#[derive(Debug, Default)]
+struct Sent {
+    at: Option<Instant>,
+    name: String,
+    /// How often it happened; 0 begins anew.
+    count: u32,
+}
+
+/// By the object's uid and the reason.
+type Log = HashMap<(String, &'static str), Sent>;
+
 /// Sends Events without making anybody wait.
 #[derive(Clone, Debug)]
 pub struct Events(mpsc::Sender<Note>);
@@ -38,15 +73,13 @@ impl Events {
     /// Begins to send Events in the name of `controller`, the webhook, and `instance`, its pod. Needs a runtime.
     pub fn start(client: Client, controller: &str, instance: String) -> Self {
         let (sender, mut notes) = mpsc::channel::<Note>(QUEUE);
-        let reporter =
-            Reporter { controller: format!("podshaper.dev/{controller}"), instance: Some(instance) };
+        let controller = format!("podshaper.dev/{controller}");
         tokio::spawn(async move {
-            let recorder = Recorder::new(client, reporter);
-            let mut sent = HashMap::new();
+            let mut log = Log::new();
             while let Some(note) = notes.recv().await {
-                if due(&mut sent, &note, Instant::now())
-                    && let Err(error) = recorder.publish(&event(&note), &note.regarding).await
-                {
+                let Some(sent) = due(&mut log, &note, Instant::now()) else { continue };
+                if let Err(error) = publish(&client, &controller, &instance, &note, sent).await {
+                    sent.count = 0;
                     tracing::warn!(reason = note.reason, %error, "can't send an Event");
                 }
             }
@@ -61,30 +94,59 @@ impl Events {
     }
 }
 
-fn due(sent: &mut HashMap<(String, &'static str), Instant>, note: &Note, now: Instant) -> bool {
-    let object = &note.regarding;
-    let id = object.uid.clone().or_else(|| object.name.clone()).unwrap_or_default();
-    let recent = |at: &Instant| now.duration_since(*at) < INTERVAL;
-    if sent.len() >= REMEMBERED {
-        sent.retain(|_, at| recent(at));
+/// The entry of what is to be sent now, counted.
+fn due<'l>(log: &'l mut Log, note: &Note, now: Instant) -> Option<&'l mut Sent> {
+    if log.len() >= REMEMBERED {
+        log.retain(|_, sent| sent.at.is_some_and(|at| now.duration_since(at) < INTERVAL));
+        if log.len() >= REMEMBERED {
+            return None;
+        }
     }
-    let key = (id, note.reason);
-    if sent.get(&key).is_some_and(recent) || sent.len() >= REMEMBERED {
-        return false;
+    let sent = log.entry((note.regarding.uid.clone(), note.reason)).or_default();
+    match sent.at.map(|at| now.duration_since(at)) {
+        Some(ago) if ago < INTERVAL => return None,
+        Some(ago) if ago < SERIES => {}
+        _ => sent.count = 0,
     }
-    sent.insert(key, now);
-    true
+    sent.at = Some(now);
+    sent.count += 1;
+    Some(sent)
 }
 
-fn event(note: &Note) -> Event {
-    Event {
-        type_: if note.warning { EventType::Warning } else { EventType::Normal },
-        reason: note.reason.to_owned(),
-        // events.k8s.io/v1 allows 1 KiB.
-        note: Some(note.message.chars().take(500).collect()),
-        action: note.action.to_owned(),
-        secondary: None,
+/// Creates the Event, or has the one that there is count on (events.k8s.io/v1).
+async fn publish(
+    client: &Client,
+    controller: &str,
+    instance: &str,
+    note: &Note,
+    sent: &mut Sent,
+) -> kube::Result<()> {
+    let Regarding { namespace, name, .. } = &note.regarding;
+    let events = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
+    let now = Timestamp::now();
+    // `metav1.MicroTime` takes six digits, and no others.
+    let time = format!("{now:.6}");
+    if sent.count > 1 {
+        let series = json!({"series": {"count": sent.count, "lastObservedTime": time}});
+        return send(client, "PATCH", &format!("{events}/{}", sent.name), Media::MergePatch, &series)
+            .await
+            .map(drop);
     }
+    sent.name = format!("{name}.{:x}", now.as_nanosecond());
+    let event = json!({
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": sent.name, "namespace": namespace},
+        "eventTime": time,
+        "reportingController": controller,
+        "reportingInstance": instance,
+        "regarding": note.regarding,
+        "type": if note.warning { "Warning" } else { "Normal" },
+        "reason": note.reason,
+        "action": note.action,
+        "note": note.message.get(..note.message.floor_char_boundary(NOTE)),
+    });
+    send(client, "POST", &events, Media::Json, &event).await.map(drop)
 }
 
 #[cfg(test)]
@@ -94,16 +156,24 @@ mod tests {
     #[test]
     fn one_event_of_a_reason_in_a_minute() {
         let note = |uid: &str, reason| Note {
-            regarding: ObjectReference { uid: Some(uid.to_owned()), ..ObjectReference::default() },
+            regarding: Regarding {
+                api_version: "v1",
+                kind: "Pod",
+                namespace: "ns".to_owned(),
+                name: "pod".to_owned(),
+                uid: uid.to_owned(),
+            },
             warning: true,
             reason,
             action: "Admit",
             message: String::new(),
         };
-        let (mut sent, now) = (HashMap::new(), Instant::now());
-        assert!(due(&mut sent, &note("a", "X"), now));
-        assert!(!due(&mut sent, &note("a", "X"), now + INTERVAL / 2));
-        assert!(due(&mut sent, &note("a", "Y"), now) && due(&mut sent, &note("b", "X"), now));
-        assert!(due(&mut sent, &note("a", "X"), now + INTERVAL));
+        let (mut log, now) = (Log::new(), Instant::now());
+        let mut count = |uid, reason, at| due(&mut log, &note(uid, reason), at).map(|sent| sent.count);
+        assert_eq!(count("a", "X", now), Some(1));
+        assert_eq!(count("a", "X", now + INTERVAL / 2), None);
+        assert_eq!([count("a", "Y", now), count("b", "X", now)], [Some(1); 2]);
+        assert_eq!(count("a", "X", now + INTERVAL), Some(2));
+        assert_eq!(count("a", "X", now + INTERVAL + SERIES), Some(1));
     }
 }

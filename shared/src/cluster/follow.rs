@@ -9,6 +9,7 @@ use kube::Client;
 use kube::core::WatchEvent;
 use kube::runtime::watcher::DefaultBackoff;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::time::{Duration, timeout};
 
 use super::{Object, Store, Trim};
@@ -31,12 +32,67 @@ pub struct Scope {
     pub labels: String,
 }
 
+/// Takes in what the API server sends, as JSON, for a store of whatever kind: what talks to the API server is compiled once.
+trait Sink: Send {
+    /// A list begins.
+    fn restart(&mut self);
+    /// One more of it.
+    fn listed(&mut self, object: &RawValue) -> serde_json::Result<()>;
+    /// It is complete: nothing else is there.
+    fn complete(&mut self);
+    /// An object came, changed, or is `gone`; its version.
+    fn changed(&mut self, object: &RawValue, gone: bool) -> serde_json::Result<String>;
+}
+
+struct Filling<T> {
+    store: Arc<Store<T>>,
+    kept: Vec<(String, T)>,
+}
+
+impl<T: Trim> Sink for Filling<T> {
+    fn restart(&mut self) {
+        self.kept.clear();
+    }
+
+    fn listed(&mut self, object: &RawValue) -> serde_json::Result<()> {
+        let object = read::<T>(object)?;
+        let key = object.metadata.key();
+        self.kept.extend(T::trim(object).map(|object| (key, object)));
+        Ok(())
+    }
+
+    fn complete(&mut self) {
+        self.store.replace(std::mem::take(&mut self.kept));
+    }
+
+    fn changed(&mut self, object: &RawValue, gone: bool) -> serde_json::Result<String> {
+        let mut object = read::<T>(object)?;
+        let (key, version) = (object.metadata.key(), std::mem::take(&mut object.metadata.resource_version));
+        match if gone { None } else { T::trim(object) } {
+            Some(object) => self.store.put(key, object),
+            None => self.store.remove(&key),
+        }
+        Ok(version)
+    }
+}
+
+fn read<T: Trim>(object: &RawValue) -> serde_json::Result<Object<T::Spec, T::Status>> {
+    serde_json::from_str(object.get())
+}
+
+/// What is followed.
+struct Source {
+    client: Client,
+    scope: Scope,
+    api: &'static str,
+    plural: &'static str,
+}
+
 #[derive(Deserialize)]
-#[serde(bound(deserialize = "T: Trim"))]
-struct Page<T: Trim> {
+struct Page<'a> {
     metadata: ListMetadata,
-    #[serde(default)]
-    items: Vec<Object<T::Spec, T::Status>>,
+    #[serde(borrow, default)]
+    items: Vec<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -51,44 +107,100 @@ struct ListMetadata {
 ///
 /// Between an error and the next try is a pause that grows to half a minute; the store stays as it is meanwhile.
 pub async fn follow<T: Trim>(client: Client, scope: Scope, store: Arc<Store<T>>) {
-    let mut pace = DefaultBackoff::default();
-    let mut from = String::new();
-    loop {
-        let begun = tokio::time::Instant::now();
-        let fallible = async {
-            if from.is_empty() {
-                from = list(&client, &scope, &store).await?;
-                pace = DefaultBackoff::default();
+    let source = Source { client, scope, api: T::API, plural: T::PLURAL };
+    source.follow(&mut Filling { store, kept: Vec::new() }).await;
+}
+
+impl Source {
+    async fn follow(&self, sink: &mut dyn Sink) {
+        let mut pace = DefaultBackoff::default();
+        let mut from = String::new();
+        loop {
+            let begun = tokio::time::Instant::now();
+            let fallible = async {
+                if from.is_empty() {
+                    from = self.list(sink).await?;
+                    pace = DefaultBackoff::default();
+                }
+                self.watch(sink, &mut from).await
+            };
+            if let Err(error) = fallible.await {
+                if !is_expired(&error) {
+                    tracing::warn!(kind = self.plural, %error, "can't watch, trying again");
+                    tokio::time::sleep(pace.next().unwrap_or_default()).await;
+                }
+                from.clear();
             }
-            watch(&client, &scope, &store, &mut from).await
-        };
-        if let Err(error) = fallible.await {
-            if !is_expired(&error) {
-                tracing::warn!(kind = T::PLURAL, %error, "can't watch, trying again");
-                tokio::time::sleep(pace.next().unwrap_or_default()).await;
-            }
-            from.clear();
+            tokio::time::sleep_until(begun + LEAST).await;
         }
-        tokio::time::sleep_until(begun + LEAST).await;
+    }
+
+    fn request(&self, query: &[(&str, &str)]) -> kube::Result<Request<Vec<u8>>> {
+        let namespace = self.scope.namespace.as_ref().map(|namespace| format!("/namespaces/{namespace}"));
+        let mut uri = format!("{}{}/{}?", self.api, namespace.unwrap_or_default(), self.plural);
+        let labels = [("labelSelector", &*self.scope.labels)];
+        for (name, value) in labels.iter().chain(query).filter(|(_, value)| !value.is_empty()) {
+            let value = encoded(value);
+            for part in [name, "=", &value, "&"] {
+                uri.push_str(part);
+            }
+        }
+        Request::get(uri).body(Vec::new()).map_err(kube::Error::HttpError)
+    }
+
+    /// Reads all objects, and returns the version at which they were so.
+    async fn list(&self, sink: &mut dyn Sink) -> kube::Result<String> {
+        sink.restart();
+        let mut next = String::new();
+        loop {
+            let request = self.request(&[("limit", &PAGE.to_string()), ("continue", &next)])?;
+            let text = timeout(PATIENCE, self.client.request_text(request)).await;
+            let text = text.map_err(|elapsed| kube::Error::Service(elapsed.into()))??;
+            let page: Page<'_> = serde_json::from_str(&text).map_err(kube::Error::SerdeError)?;
+            for object in page.items {
+                sink.listed(object).map_err(kube::Error::SerdeError)?;
+            }
+            next = page.metadata.r#continue;
+            if next.is_empty() {
+                sink.complete();
+                return Ok(page.metadata.resource_version);
+            }
+        }
+    }
+
+    /// Follows changes since `from`, and moves it along, until the watch ends.
+    async fn watch(&self, sink: &mut dyn Sink, from: &mut String) -> kube::Result<()> {
+        let seconds = WATCH.to_string();
+        let query = [
+            ("watch", "true"),
+            ("allowWatchBookmarks", "true"),
+            ("timeoutSeconds", &*seconds),
+            ("resourceVersion", &*from),
+        ];
+        let events = self.client.request_events::<Box<RawValue>>(self.request(&query)?).await?;
+        let mut events = pin!(events);
+        // A connection that is dead, without a word, shows as this.
+        let longest = tokio::time::Instant::now() + Duration::from_secs(WATCH) + PATIENCE;
+        while let Ok(event) = tokio::time::timeout_at(longest, events.try_next()).await {
+            let Some(event) = event? else { break };
+            let (object, gone) = match event {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
+                WatchEvent::Deleted(object) => (object, true),
+                WatchEvent::Bookmark(bookmark) => {
+                    from.clone_from(&bookmark.metadata.resource_version);
+                    continue;
+                }
+                WatchEvent::Error(status) => return Err(kube::Error::Api(status)),
+            };
+            *from = sink.changed(&object, gone).map_err(kube::Error::SerdeError)?;
+        }
+        Ok(())
     }
 }
 
 /// What stood so long ago that changes since then aren't known any more.
 fn is_expired(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 410)
-}
-
-fn path<T: Trim>(scope: &Scope, query: &[(&str, &str)]) -> kube::Result<Request<Vec<u8>>> {
-    let namespace = scope.namespace.as_ref().map(|namespace| format!("/namespaces/{namespace}"));
-    let mut uri = format!("{}{}/{}?", T::API, namespace.unwrap_or_default(), T::PLURAL);
-    let labels = [("labelSelector", &*scope.labels)];
-    for (name, value) in labels.iter().chain(query).filter(|(_, value)| !value.is_empty()) {
-        let value = encoded(value);
-        for part in [name, "=", &value, "&"] {
-            uri.push_str(part);
-        }
-    }
-    Request::get(uri).body(Vec::new()).map_err(kube::Error::HttpError)
 }
 
 /// Percent-encoded (RFC 3986 §2.1): everything but unreserved characters.
@@ -101,69 +213,6 @@ fn encoded(text: &str) -> String {
         }
     }
     encoded
-}
-
-/// Reads all objects, and returns the version at which they were so.
-async fn list<T: Trim>(client: &Client, scope: &Scope, store: &Store<T>) -> kube::Result<String> {
-    let mut kept = Vec::new();
-    let mut next = String::new();
-    loop {
-        let request = path::<T>(scope, &[("limit", &PAGE.to_string()), ("continue", &next)])?;
-        let text = timeout(PATIENCE, client.request_text(request)).await;
-        let text = text.map_err(|elapsed| kube::Error::Service(elapsed.into()))??;
-        let page: Page<T> = serde_json::from_str(&text).map_err(kube::Error::SerdeError)?;
-        drop(text);
-        for object in page.items {
-            let key = object.metadata.key();
-            kept.extend(T::trim(object).map(|object| (key, object)));
-        }
-        next = page.metadata.r#continue;
-        if next.is_empty() {
-            store.replace(kept);
-            return Ok(page.metadata.resource_version);
-        }
-    }
-}
-
-/// Follows changes since `from`, and moves it along, until the watch ends.
-async fn watch<T: Trim>(
-    client: &Client,
-    scope: &Scope,
-    store: &Store<T>,
-    from: &mut String,
-) -> kube::Result<()> {
-    let seconds = WATCH.to_string();
-    let query = [
-        ("watch", "true"),
-        ("allowWatchBookmarks", "true"),
-        ("timeoutSeconds", &*seconds),
-        ("resourceVersion", &*from),
-    ];
-    let request = path::<T>(scope, &query)?;
-    let events = client.request_events::<Object<T::Spec, T::Status>>(request).await?;
-    let mut events = pin!(events);
-    // A connection that is dead, without a word, shows as this.
-    let longest = tokio::time::Instant::now() + Duration::from_secs(WATCH) + PATIENCE;
-    while let Ok(event) = tokio::time::timeout_at(longest, events.try_next()).await {
-        let Some(event) = event? else { break };
-        match event {
-            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                from.clone_from(&object.metadata.resource_version);
-                let key = object.metadata.key();
-                match T::trim(object) {
-                    Some(object) => store.put(key, object),
-                    None => store.remove(&key),
-                }
-            }
-            WatchEvent::Deleted(object) => {
-                from.clone_from(&object.metadata.resource_version);
-                store.remove(&object.metadata.key());
-            }
-            WatchEvent::Bookmark(bookmark) => from.clone_from(&bookmark.metadata.resource_version),
-            WatchEvent::Error(status) => return Err(kube::Error::Api(status)),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::Request;
 use kube::Client;
 
 use super::{Object, Store, Trim, key};
+use crate::api_server::get;
 use crate::found::Found;
 
 /// The longest that a decision waits for one read, however patient the API server is.
@@ -92,15 +92,7 @@ impl<T: Trim> Lookup<T> {
 /// Reads one object; none if there is none, or none of interest.
 async fn read<T: Trim>(client: &Client, namespace: Option<&str>, name: &str) -> kube::Result<Option<T>> {
     let namespace = namespace.map(|namespace| format!("/namespaces/{namespace}")).unwrap_or_default();
-    let uri = format!("{}{namespace}/{}/{name}", T::API, T::PLURAL);
-    let request = Request::get(uri).body(Vec::new()).map_err(kube::Error::HttpError)?;
-    match client.request_text(request).await {
-        Ok(text) => {
-            let object: Object<T::Spec, T::Status> =
-                serde_json::from_str(&text).map_err(kube::Error::SerdeError)?;
-            Ok(T::trim(object))
-        }
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
-        Err(error) => Err(error),
-    }
+    let path = format!("{}{namespace}/{}/{name}", T::API, T::PLURAL);
+    let object: Option<Object<T::Spec, T::Status>> = get(client, &path).await?;
+    Ok(object.and_then(T::trim))
 }

@@ -19,7 +19,7 @@ mod object;
 mod store;
 
 pub use discovery::serves;
-pub use events::{Events, Note};
+pub use events::{Events, Note, Regarding};
 pub use follow::{Scope, follow};
 pub use lease::{Leadership, Lease};
 pub use lookup::Lookup;

@@ -7,15 +7,12 @@ use bytes::Bytes;
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
-use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
-use k8s_openapi::api::authorization::v1::{
-    NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
-};
-use kube::api::PostParams;
-use kube::{Api, Client};
+use kube::Client;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::Metrics;
+use crate::api_server::{Media, send};
 use crate::in_cluster;
 use crate::server::admin::{Pages, metrics_page, text};
 
@@ -93,35 +90,36 @@ impl Guard {
     async fn admit(&self, authorization: Option<&str>) -> Result<(), Refused> {
         let token = authorization.and_then(|a| a.strip_prefix("Bearer ")).ok_or(Refused::Unauthenticated)?;
         let client = self.client.get_or_try_init(async || in_cluster::client()).await.map_err(unknown)?;
-        let review = TokenReview {
-            spec: TokenReviewSpec { token: Some(token.trim().to_owned()), audiences: None },
-            ..TokenReview::default()
-        };
-        let review = Api::<TokenReview>::all(client.clone())
-            .create(&PostParams::default(), &review)
-            .await
-            .map_err(unknown)?;
-        let status =
-            review.status.filter(|s| s.authenticated == Some(true)).ok_or(Refused::Unauthenticated)?;
-        let user = status.user.unwrap_or_default();
-        let access = SubjectAccessReview {
-            spec: SubjectAccessReviewSpec {
-                user: user.username,
-                uid: user.uid,
-                groups: user.groups,
-                extra: user.extra,
-                non_resource_attributes: Some(NonResourceAttributes {
-                    path: Some("/metrics".to_owned()),
-                    verb: Some("get".to_owned()),
-                }),
-                resource_attributes: None,
-            },
-            ..SubjectAccessReview::default()
-        };
-        let access = Api::<SubjectAccessReview>::all(client.clone())
-            .create(&PostParams::default(), &access)
-            .await
-            .map_err(unknown)?;
-        if access.status.is_some_and(|s| s.allowed) { Ok(()) } else { Err(Refused::Forbidden) }
+        let token = json!({"token": token.trim()});
+        let mut user =
+            review(client, "authentication.k8s.io", "TokenReview", token).await.map_err(unknown)?;
+        if take(&mut user, "authenticated") != true {
+            return Err(Refused::Unauthenticated);
+        }
+        let mut user = take(&mut user, "user");
+        // The name is `username` here and `user` there; what is missing is null, which is none.
+        let access = json!({
+            "user": take(&mut user, "username"),
+            "uid": take(&mut user, "uid"),
+            "groups": take(&mut user, "groups"),
+            "extra": take(&mut user, "extra"),
+            "nonResourceAttributes": {"path": "/metrics", "verb": "get"},
+        });
+        let mut access =
+            review(client, "authorization.k8s.io", "SubjectAccessReview", access).await.map_err(unknown)?;
+        if take(&mut access, "allowed") == true { Ok(()) } else { Err(Refused::Forbidden) }
     }
+}
+
+/// The `status` of what the API server makes of a review.
+async fn review(client: &Client, group: &str, kind: &str, spec: Value) -> kube::Result<Value> {
+    let path = format!("/apis/{group}/v1/{}s", kind.to_lowercase());
+    let review = json!({"apiVersion": format!("{group}/v1"), "kind": kind, "spec": spec});
+    let answer = send(client, "POST", &path, Media::Json, &review).await?;
+    let mut review: Value = serde_json::from_str(&answer).map_err(kube::Error::SerdeError)?;
+    Ok(take(&mut review, "status"))
+}
+
+fn take(object: &mut Value, field: &str) -> Value {
+    object.get_mut(field).map(Value::take).unwrap_or_default()
 }

@@ -13,7 +13,8 @@ use futures::StreamExt as _;
 use http::{Method, Request, StatusCode};
 use kube::Client;
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::{Duration, timeout};
 
@@ -161,7 +162,7 @@ impl Cluster {
         let request = Request::get(format!("{path}?{query}")).body(Vec::new());
         let follow = async {
             let request = request.map_err(kube::Error::HttpError)?;
-            let events = self.client.request_events::<IgnoredAny>(request).await?;
+            let events = self.client.request_events::<Box<RawValue>>(request).await?;
             let mut events = pin!(events);
             while let Some(event) = events.next().await {
                 event?;

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::select_all;
-use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
-use podshaper::cluster::{Events, Leadership, Note, Store, serves};
+use podshaper::cluster::{Events, Leadership, Note, Regarding, Store, serves};
 use tokio::sync::watch;
 
 use crate::facts::{Owner, TemplateFact};
@@ -375,14 +374,13 @@ impl Pace {
     }
 }
 
-fn regarding(key: &str, uid: &str) -> ObjectReference {
+fn regarding(key: &str, uid: &str) -> Regarding {
     let (namespace, name) = key.split_once('/').unwrap_or_default();
-    ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Pod".to_owned()),
-        namespace: Some(namespace.to_owned()),
-        name: Some(name.to_owned()),
-        uid: Some(uid.to_owned()),
-        ..ObjectReference::default()
+    Regarding {
+        api_version: "v1",
+        kind: "Pod",
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        uid: uid.to_owned(),
     }
 }

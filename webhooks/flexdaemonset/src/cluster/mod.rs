@@ -13,9 +13,8 @@ pub use controller::RefitOptions;
 use std::sync::Arc;
 use std::time::Instant;
 
-use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
-use podshaper::cluster::{Events, Lease, Lookup, Note, Scope, Store, Trim, follow};
+use podshaper::cluster::{Events, Lease, Lookup, Note, Regarding, Scope, Store, Trim, follow};
 use podshaper::found::Found;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
@@ -134,13 +133,12 @@ impl Facts for Cluster {
             ),
             Outcome::Sized | Outcome::Unsized | Outcome::Undecided => return,
         };
-        let regarding = ObjectReference {
-            api_version: Some("apps/v1".to_owned()),
-            kind: Some("DaemonSet".to_owned()),
-            namespace: Some(pod.namespace.to_owned()),
-            name: Some(name.to_owned()),
-            uid: Some(uid.to_owned()),
-            ..ObjectReference::default()
+        let regarding = Regarding {
+            api_version: "apps/v1",
+            kind: "DaemonSet",
+            namespace: pod.namespace.to_owned(),
+            name: name.to_owned(),
+            uid: uid.to_owned(),
         };
         self.events.send(Note { regarding, warning: true, reason, action: "Admit", message });
     }

@@ -73,8 +73,7 @@ fn condition(template: &TemplateFact, kind: &str, status: &str, reason: &str, me
     let same = before
         .filter(|condition| condition["type"] == kind && condition["status"] == status)
         .find_map(|condition| condition["lastTransitionTime"].as_str());
-    let since =
-        same.map_or_else(|| Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(), str::to_owned);
+    let since = same.map_or_else(|| format!("{:.0}", Timestamp::now()), str::to_owned);
     json!({
         "type": kind, "status": status, "observedGeneration": template.generation, "lastTransitionTime": since,
         "reason": reason, "message": message.chars().take(1024).collect::<String>(),

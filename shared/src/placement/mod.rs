@@ -1,10 +1,14 @@
 //! Placing a workload's pods over groups of nodes, exactly, by weight.
 //!
 //! ```text
-//! Policy ──▶ Sequence: slot ──▶ group
+//! Policy ──▶ Sequence: slot ──▶ group ──▶ Rules: who is where ──▶ the next place
+//!                                           ▲
+//!                                         Ledger: many replicas agree on who is where
 //! ```
-//!
-//! [`policy`] says which groups share a workload and how; [`sequence`] is the group of each slot.
 
+pub mod ledger;
+#[cfg(test)]
+mod model;
 pub mod policy;
+pub mod rules;
 pub mod sequence;

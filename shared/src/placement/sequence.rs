@@ -201,6 +201,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::placement::model::shares::exact_shares;
     use crate::placement::policy::Group;
 
     /// (base, weight, max) of each group.
@@ -292,26 +293,6 @@ mod tests {
         assert_eq!(bases.slots.len(), 1, "nothing is found before it is asked for");
     }
 
-    /// 1e6 times the exact share of each group when `pods` pods are placed; found by filling group by group.
-    fn shares(groups: &[Numbers], pods: u32) -> Vec<f64> {
-        let based: u32 = groups.iter().map(|(base, ..)| *base).sum();
-        let mut left = f64::from(pods.saturating_sub(based));
-        let mut shares: Vec<f64> = groups.iter().map(|(base, ..)| f64::from(*base)).collect();
-        let mut open: Vec<usize> = (0..groups.len()).filter(|i| groups[*i].1 > 0).collect();
-        while left > 1e-9 && !open.is_empty() {
-            let width: f64 = open.iter().map(|i| f64::from(groups[*i].1)).sum();
-            let room = |i: &usize| groups[*i].2.map_or(f64::INFINITY, f64::from) - shares[*i];
-            let rise = open.iter().map(|i| room(i) / f64::from(groups[*i].1)).fold(left / width, f64::min);
-            left -= rise * width;
-            for i in &open {
-                shares[*i] += rise * f64::from(groups[*i].1);
-            }
-            let shares = &shares;
-            open.retain(|i| groups[*i].2.is_none_or(|max| f64::from(max) - shares[*i] > 1e-6));
-        }
-        shares
-    }
-
     fn groups() -> impl Strategy<Value = Vec<Numbers>> {
         let weight = prop_oneof![Just(0), 1..5u32, 1..=1_000_000u32, Just(1_000_000)];
         let group =
@@ -338,7 +319,7 @@ mod tests {
                 prop_assert_eq!(group.is_none(), room.is_some_and(|room| pods > room), "placed while there is room");
                 let Some(group) = group else { break };
                 counts[group] += 1;
-                for ((count, (base, _, max)), share) in counts.iter().zip(&groups).zip(shares(&groups, pods)) {
+                for ((count, (base, _, max)), share) in counts.iter().zip(&groups).zip(exact_shares(&policy(&groups, tie), pods)) {
                     prop_assert!(max.is_none_or(|max| *count <= max));
                     prop_assert!(pods > based || count <= base, "the base comes first");
                     prop_assert!(pods < based || (f64::from(*count) - share).abs() <= most + 1e-6, "{count} for {share} at {pods}");

@@ -1,0 +1,354 @@
+//! The state of one replica's ledger, and how events change it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::stored::{Content, PodName, Reservation, Stamp, Token, Version};
+use super::view::{Place, Pod, View};
+use super::{Answer, Effect, Event, Now, Request};
+use crate::placement::policy::GroupName;
+use crate::placement::rules::Rules;
+
+/// One replica's knowledge of one controller's pods, and what it has under way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Ledger {
+    pub(super) view: View,
+    /// How many pods the owner may have at a time.
+    pub(super) owner: Option<u32>,
+    pub(super) stored: Stored,
+    under_way: UnderWay,
+    /// In the order of arrival.
+    pub(super) waiting: Vec<Waiting>,
+    /// Places given without the ledger, and when.
+    pub(super) estimates: Vec<(Reservation, Duration)>,
+    /// Reservations whose pods were seen: at which version, and when.
+    pub(super) confirmed: BTreeMap<Token, (Version, Duration)>,
+    /// Reservations whose pods will not come.
+    pub(super) lost: BTreeSet<Token>,
+    /// When each reservation was first read here.
+    pub(super) first_read: BTreeMap<Token, Duration>,
+    pub(super) tending: Tending,
+    /// Until when nothing is begun, so that those who come meanwhile share the next write.
+    pub(super) paused: Duration,
+}
+
+/// The object, as last read or written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) enum Stored {
+    /// Not read, or changed since.
+    #[default]
+    Unread,
+    Absent,
+    At(Version, Content),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+enum UnderWay {
+    #[default]
+    Nothing,
+    Read,
+    Write(Content),
+    Remove,
+    /// Since when, if it is to be as of now.
+    List(Option<Duration>),
+}
+
+/// Someone who waits for a place.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Waiting {
+    pub(super) request: Request,
+    /// The pod, if it is there already and is to be moved.
+    pub(super) moved: Option<Moved>,
+    /// A read of the ledger since it arrived.
+    pub(super) read: Call,
+    /// A list of the pods as they are, since it arrived and the ledger was last read.
+    pub(super) listed: Call,
+}
+
+/// A pod that is to be moved.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Moved {
+    pub(super) name: PodName,
+    pub(super) version: Version,
+    pub(super) group: GroupName,
+    /// To this slot; `None`: to one of its group, or any.
+    pub(super) to: Option<u32>,
+}
+
+/// How far a call is that must begin after something happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) enum Call {
+    #[default]
+    Due,
+    UnderWay,
+    Done,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) enum Tending {
+    #[default]
+    No,
+    /// The ledger is to be read first.
+    Asked,
+    Begun,
+}
+
+impl Ledger {
+    /// Takes in what happened, and returns what is to be done.
+    pub fn handle(&mut self, event: Event, rules: &mut Rules, now: &Now) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::Arrived(request) => self.arrived(request, &mut effects),
+            Event::Read(object) => {
+                self.ended(&UnderWay::Read, true);
+                self.stored =
+                    object.map_or(Stored::Absent, |(version, content)| Stored::At(version, content));
+                self.reread(now);
+                // A list tells which reservations are lost only among those that were known before it.
+                for waiting in &mut self.waiting {
+                    waiting.listed = Call::Due;
+                }
+                self.answer_known(&mut effects);
+            }
+            Event::Written(version) => {
+                let under_way = std::mem::take(&mut self.under_way);
+                self.stored = match (version, under_way) {
+                    (None, _) => Stored::Absent,
+                    (Some(version), UnderWay::Write(content)) => Stored::At(version, content),
+                    _ => Stored::Unread,
+                };
+                // Whatever was lost isn't in there any more; a token may have been given a new place.
+                self.lost.clear();
+                self.reread(now);
+                self.answer_known(&mut effects);
+            }
+            Event::Conflict => {
+                self.under_way = UnderWay::Nothing;
+                self.stored = Stored::Unread;
+            }
+            Event::Failed => {
+                let under_way = std::mem::take(&mut self.under_way);
+                if matches!(under_way, UnderWay::Write(_) | UnderWay::Remove) {
+                    self.stored = Stored::Unread;
+                }
+                self.ended(&under_way, false);
+            }
+            Event::Listed { version, pods, owner } => {
+                self.listed(version, pods, now, &mut effects);
+                let under_way = std::mem::take(&mut self.under_way);
+                if let UnderWay::List(Some(since)) = under_way {
+                    self.ended(&under_way, true);
+                    self.owner = owner;
+                    self.find_lost(since, rules);
+                } else {
+                    self.ended(&under_way, true);
+                }
+            }
+            Event::Left(token) => {
+                self.waiting.retain(|waiting| waiting.moved.is_some() || waiting.request.token != token);
+            }
+            Event::Relisted { version, pods } => self.listed(version, pods, now, &mut effects),
+            Event::Watched(name, pod) => {
+                self.confirm(&pod, now, &mut effects);
+                self.view.watched(name, pod);
+            }
+            Event::Owner(owner) => self.owner = owner,
+            Event::Tick => self.tick(rules, now, &mut effects),
+            Event::Tend => self.tending = Tending::Asked,
+        }
+        self.advance(rules, now, &mut effects);
+        effects
+    }
+
+    /// Whether a call is under way.
+    pub fn busy(&self) -> bool {
+        self.under_way != UnderWay::Nothing
+    }
+
+    /// When it wants an [`Event::Tick`], if nothing happens before.
+    pub fn wakes(&self) -> Option<Duration> {
+        let deadlines = self.waiting.iter().map(|waiting| waiting.request.deadline);
+        let idle = self.waiting.is_empty() && self.tending == Tending::No;
+        let pause = (!self.busy() && !idle).then_some(self.paused);
+        deadlines.filter(|deadline| *deadline < Duration::MAX).chain(pause).min()
+    }
+
+    /// How many requests wait for an answer.
+    pub fn waits(&self) -> usize {
+        self.waiting.iter().filter(|waiting| waiting.moved.is_none()).count()
+    }
+
+    /// Whether the request with this token waits here.
+    #[cfg(test)]
+    pub(in crate::placement) fn awaits(&self, token: Token) -> bool {
+        self.waiting.iter().any(|waiting| waiting.request.token == token)
+    }
+
+    /// The same with nobody waiting and nothing under way.
+    #[cfg(test)]
+    pub(in crate::placement) fn at_rest(&self) -> Self {
+        Self { under_way: UnderWay::Nothing, waiting: Vec::new(), tending: Tending::No, ..self.clone() }
+    }
+
+    fn arrived(&mut self, request: Request, effects: &mut Vec<Effect>) {
+        if request.dry_run && request.bears.is_some() {
+            effects.push(Effect::Answer(request.token, Answer::Kept));
+        } else if self.waiting.iter().all(|waiting| waiting.request.token != request.token) {
+            self.waiting.push(Waiting { request, moved: None, read: Call::Due, listed: Call::Due });
+        }
+    }
+
+    fn listed(
+        &mut self,
+        version: Version,
+        pods: BTreeMap<PodName, Pod>,
+        now: &Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        for pod in pods.values() {
+            self.confirm(pod, now, effects);
+        }
+        self.view.listed(version, now.watched, pods);
+    }
+
+    /// Notes a pod's proof that its place has become its own.
+    fn confirm(&mut self, pod: &Pod, now: &Now, effects: &mut Vec<Effect>) {
+        let Place::Stamped(stamp) = &pod.place else { return };
+        if self.content().is_some_and(|content| content.reservation(stamp.token).is_some()) {
+            self.confirmed.entry(stamp.token).or_insert((pod.version, now.clock));
+        }
+        self.estimates.retain(|(estimate, _)| estimate.stamp.token != stamp.token);
+        // A call that was sent twice and answered once.
+        let twice = |waiting: &mut Waiting| waiting.request.token == stamp.token;
+        for waiting in self.waiting.extract_if(.., twice).filter(|waiting| waiting.moved.is_none()) {
+            effects.push(Effect::Answer(waiting.request.token, Answer::Placed(stamp.clone())));
+        }
+    }
+
+    /// Brings what is known of reservations into line with the object as it is now.
+    fn reread(&mut self, now: &Now) {
+        let Some(content) = self.content() else {
+            if self.stored == Stored::Absent {
+                self.confirmed.clear();
+                self.lost.clear();
+                self.first_read.clear();
+            }
+            return;
+        };
+        let tokens: BTreeSet<Token> =
+            content.reservations.iter().map(|reservation| reservation.stamp.token).collect();
+        let seen =
+            self.view.pods().values().filter_map(|pod| Some((pod.stamp()?.token, (pod.version, now.clock))));
+        for (token, when) in seen.filter(|(token, _)| tokens.contains(token)) {
+            self.confirmed.entry(token).or_insert(when);
+        }
+        self.confirmed.retain(|token, _| tokens.contains(token));
+        self.lost.retain(|token| tokens.contains(token));
+        self.first_read.retain(|token, _| tokens.contains(token));
+        for token in tokens {
+            self.first_read.entry(token).or_insert(now.clock);
+        }
+    }
+
+    /// Requests whose deadline has come are placed by what is known here.
+    fn tick(&mut self, rules: &mut Rules, now: &Now, effects: &mut Vec<Effect>) {
+        let expiry = rules.settings().expiry;
+        self.estimates.retain(|(_, since)| now.clock < *since + expiry);
+        let late = |waiting: &mut Waiting| waiting.request.deadline <= now.clock;
+        let late: Vec<_> = self.waiting.extract_if(.., late).collect();
+        for Waiting { request, .. } in late {
+            let effect = if request.bears.is_some() {
+                Effect::Answer(request.token, Answer::Kept)
+            } else {
+                self.estimate(&request, rules, now)
+            };
+            effects.push(effect);
+        }
+    }
+
+    /// A place by what is known here.
+    fn estimate(&mut self, request: &Request, rules: &mut Rules, now: &Now) -> Effect {
+        // What is being written may well come to stand.
+        let written = if let UnderWay::Write(content) = &self.under_way { Some(content) } else { None };
+        let reservation = written.or(self.content()).and_then(|content| content.reservation(request.token));
+        let stamp = reservation.map(|reservation| reservation.stamp.clone()).or_else(|| {
+            let (slot, group) = rules.next(&self.occupied(rules), request.fitting)?;
+            let group = rules.policy().groups().get(group)?.name.clone();
+            Some(Stamp { token: request.token, slot, group })
+        });
+        let Some(stamp) = stamp else { return Effect::Answer(request.token, Answer::Unplaced) };
+        if request.dry_run {
+            return Effect::Answer(request.token, Answer::Estimated(stamp));
+        }
+        self.estimated(Reservation { stamp, pod: None, at: now.wall }, rules, now)
+    }
+
+    /// Answers with a place that the ledger doesn't hold, and remembers it here.
+    pub(super) fn estimated(&mut self, place: Reservation, rules: &Rules, now: &Now) -> Effect {
+        let stamp = place.stamp.clone();
+        if self.estimates.len() < rules.settings().max_reservations {
+            self.estimates.push((place, now.clock));
+        }
+        Effect::Answer(stamp.token, Answer::Estimated(stamp))
+    }
+
+    pub(super) fn content(&self) -> Option<&Content> {
+        match &self.stored {
+            Stored::At(_, content) => Some(content),
+            Stored::Unread | Stored::Absent => None,
+        }
+    }
+
+    pub(super) fn read(&mut self, effects: &mut Vec<Effect>) {
+        self.begin(UnderWay::Read, Effect::Read, effects);
+    }
+
+    pub(super) fn write(&mut self, content: Content, rules: &Rules, now: &Now, effects: &mut Vec<Effect>) {
+        let pause = rules.settings().pause;
+        if pause > Duration::ZERO {
+            self.paused = now.clock + pause;
+        }
+        let version = if let Stored::At(version, _) = self.stored { Some(version) } else { None };
+        self.begin(UnderWay::Write(content.clone()), Effect::Write(version, content), effects);
+    }
+
+    pub(super) fn remove(&mut self, version: Version, effects: &mut Vec<Effect>) {
+        self.begin(UnderWay::Remove, Effect::Remove(version), effects);
+    }
+
+    /// Lists pods no older than `version`.
+    pub(super) fn list_since(&mut self, version: Version, effects: &mut Vec<Effect>) {
+        self.begin(UnderWay::List(None), Effect::List(Some(version)), effects);
+    }
+
+    /// Lists pods as they are now.
+    pub(super) fn list_now(&mut self, now: &Now, effects: &mut Vec<Effect>) {
+        self.begin(UnderWay::List(Some(now.clock)), Effect::List(None), effects);
+    }
+
+    fn begin(&mut self, call: UnderWay, effect: Effect, effects: &mut Vec<Effect>) {
+        for progress in self.calls(&call).filter(|progress| **progress == Call::Due) {
+            *progress = Call::UnderWay;
+        }
+        self.under_way = call;
+        effects.push(effect);
+    }
+
+    fn ended(&mut self, call: &UnderWay, done: bool) {
+        let after = if done { Call::Done } else { Call::Due };
+        for progress in self.calls(call).filter(|progress| **progress == Call::UnderWay) {
+            *progress = after;
+        }
+        self.under_way = UnderWay::Nothing;
+    }
+
+    /// How far this sort of call is, for each who waits.
+    fn calls(&mut self, call: &UnderWay) -> impl Iterator<Item = &mut Call> {
+        let (read, listed) = (*call == UnderWay::Read, matches!(call, UnderWay::List(Some(_))));
+        self.waiting.iter_mut().filter_map(move |waiting| match (read, listed) {
+            (true, _) => Some(&mut waiting.read),
+            (_, true) => Some(&mut waiting.listed),
+            _ => None,
+        })
+    }
+}

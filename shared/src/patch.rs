@@ -60,6 +60,8 @@ const PATH: usize = 96;
 #[derive(Serialize)]
 struct Operation<'a, V: ?Sized> {
     op: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<&'a str>,
     path: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<&'a V>,
@@ -80,12 +82,18 @@ impl Patch {
 
     /// Sets the member at `path`, whose parent must stand.
     pub fn add<V: Serialize + ?Sized>(&mut self, path: &Pointer, value: &V) {
-        self.push(&Operation { op: "add", path: path.as_str(), value: Some(value) });
+        self.push(&Operation { op: "add", from: None, path: path.as_str(), value: Some(value) });
+    }
+
+    /// Sets the member at `path`, whose parent must stand, to what stands at `from`.
+    pub fn copy(&mut self, from: &Pointer, path: &Pointer) {
+        let from = Some(from.as_str());
+        self.push::<()>(&Operation { op: "copy", from, path: path.as_str(), value: None });
     }
 
     /// Removes the member at `path`, which must stand.
     pub fn remove(&mut self, path: &Pointer) {
-        self.push::<()>(&Operation { op: "remove", path: path.as_str(), value: None });
+        self.push::<()>(&Operation { op: "remove", from: None, path: path.as_str(), value: None });
     }
 
     fn push<V: Serialize + ?Sized>(&mut self, operation: &Operation<'_, V>) {

@@ -4,8 +4,10 @@
 //! are [`PodPatch`]es, so that fields nobody here has heard of survive byte for byte.
 
 mod patch;
+mod scheduling;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 pub use self::patch::{Holder, PodPatch};
 use crate::json::{Entries, Scalar, Text, TextMap, at_most};
@@ -87,6 +89,12 @@ pub struct PodSpec<'a> {
     /// `nodeName`: the node that the pod is bound to already.
     #[serde(borrow)]
     pub node_name: Option<Text<'a>>,
+    /// `nodeSelector`.
+    #[serde(borrow)]
+    pub node_selector: Option<TextMap<'a>>,
+    /// `tolerations`, as they stand: nearly every pod has some, and few decisions read them.
+    #[serde(borrow)]
+    pub tolerations: Option<&'a RawValue>,
     /// `affinity`.
     #[serde(borrow)]
     pub affinity: Option<Affinity<'a>>,
@@ -107,6 +115,9 @@ pub struct NodeAffinity<'a> {
     /// `requiredDuringSchedulingIgnoredDuringExecution`.
     #[serde(borrow, rename = "requiredDuringSchedulingIgnoredDuringExecution")]
     pub required: Option<NodeSelector<'a>>,
+    /// `preferredDuringSchedulingIgnoredDuringExecution`, as it stands.
+    #[serde(borrow, rename = "preferredDuringSchedulingIgnoredDuringExecution")]
+    pub preferred: Option<&'a RawValue>,
 }
 
 /// `v1.NodeSelector`.
@@ -122,6 +133,9 @@ pub struct NodeSelector<'a> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeSelectorTerm<'a> {
+    /// `matchExpressions`, over labels.
+    #[serde(borrow, default, deserialize_with = "at_most::<_, _, MAX_TERMS>")]
+    pub match_expressions: Option<Vec<NodeSelectorRequirement<'a>>>,
     /// `matchFields`; the only field that there is to match is `metadata.name`.
     #[serde(borrow, default, deserialize_with = "at_most::<_, _, MAX_TERMS>")]
     pub match_fields: Option<Vec<NodeSelectorRequirement<'a>>>,

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod ledger;
+pub mod marks;
 #[cfg(test)]
 mod model;
 pub mod policy;

@@ -17,18 +17,21 @@ pub enum Holder {
 /// A patch of one pod. Whatever is called, in whatever order, the result applies to that pod.
 #[derive(Debug)]
 pub struct PodPatch<'p, 'a> {
-    pod: &'p Pod<'a>,
-    patch: Patch,
-    annotations_stand: bool,
-    /// Objects that the patch has added so far.
+    pub(super) pod: &'p Pod<'a>,
+    pub(super) patch: Patch,
+    /// Objects and lists that the patch has added so far.
     made: Vec<Pointer>,
 }
 
 impl<'p, 'a> PodPatch<'p, 'a> {
     /// An empty patch of `pod`.
     pub fn new(pod: &'p Pod<'a>) -> Self {
-        let annotations_stand = pod.metadata.as_ref().is_some_and(|m| m.annotations.is_some());
-        Self { pod, patch: Patch::default(), annotations_stand, made: Vec::new() }
+        Self { pod, patch: Patch::default(), made: Vec::new() }
+    }
+
+    /// The pod that is to be changed, as it was.
+    pub fn pod(&self) -> &'p Pod<'a> {
+        self.pod
     }
 
     /// Sets an annotation; nothing where it already has that value. Call it once per key.
@@ -36,16 +39,29 @@ impl<'p, 'a> PodPatch<'p, 'a> {
         if self.pod.annotation(key) == Some(value) {
             return;
         }
-        let metadata = Pointer::root().key("metadata");
-        let annotations = metadata.clone().key("annotations");
-        if !self.annotations_stand {
-            if self.pod.metadata.is_none() {
-                self.patch.add(&metadata, &Empty {});
-            }
-            self.patch.add(&annotations, &Empty {});
-            self.annotations_stand = true;
-        }
+        let metadata = self.pod.metadata.as_ref();
+        let stand = metadata.is_some_and(|metadata| metadata.annotations.is_some());
+        let annotations = self.make_in_metadata("annotations", stand);
         self.patch.add(&annotations.key(key), value);
+    }
+
+    /// Sets a label; nothing where it already has that value. Call it once per key.
+    pub fn set_label(&mut self, key: &str, value: &str) {
+        let labels = self.pod.metadata.as_ref().and_then(|metadata| metadata.labels.as_ref());
+        if labels.and_then(|labels| labels.get(key)).is_some_and(|own| &**own == value) {
+            return;
+        }
+        let labels = self.make_in_metadata("labels", labels.is_some());
+        self.patch.add(&labels.key(key), value);
+    }
+
+    /// A member of the metadata, which stands from now on.
+    fn make_in_metadata(&mut self, member: &str, stands: bool) -> Pointer {
+        let metadata = Pointer::root().key("metadata");
+        self.make(&metadata, self.pod.metadata.is_some());
+        let member = metadata.key(member);
+        self.make(&member, stands);
+        member
     }
 
     /// Removes an annotation; nothing where it isn't there.
@@ -94,9 +110,19 @@ impl<'p, 'a> PodPatch<'p, 'a> {
     }
 
     /// Adds an empty object, once, unless it stands already.
-    fn make(&mut self, pointer: &Pointer, stands: bool) {
+    pub(super) fn make(&mut self, pointer: &Pointer, stands: bool) {
+        self.make_as(pointer, stands, &Empty {});
+    }
+
+    /// Appends to a list, which is made first unless it stands.
+    pub(super) fn append<V: Serialize + ?Sized>(&mut self, list: &Pointer, stands: bool, item: &V) {
+        self.make_as(list, stands, &[(); 0]);
+        self.patch.add(&list.clone().key("-"), item);
+    }
+
+    fn make_as<V: Serialize + ?Sized>(&mut self, pointer: &Pointer, stands: bool, empty: &V) {
         if !stands && !self.made.contains(pointer) {
-            self.patch.add(pointer, &Empty {});
+            self.patch.add(pointer, empty);
             self.made.push(pointer.clone());
         }
     }

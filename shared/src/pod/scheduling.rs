@@ -1,0 +1,194 @@
+//! Which nodes a pod may run on: what its author says, and how a patch adds to it without taking anything away.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::{NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodPatch};
+use crate::patch::Pointer;
+
+impl<'a> Pod<'a> {
+    /// `spec.nodeSelector[key]`.
+    pub fn selects(&self, key: &str) -> Option<&str> {
+        self.spec.as_ref()?.node_selector.as_ref()?.get(key).map(|value| &**value)
+    }
+
+    /// Whether a node with these labels, whatever others it bears, may be one that the pod's node selector and required node
+    /// affinity allow.
+    pub fn may_run_with(&self, labels: &BTreeMap<String, String>) -> bool {
+        let mut conflicts =
+            labels.iter().filter(|(key, value)| self.selects(key).is_some_and(|own| own != *value));
+        if conflicts.next().is_some() {
+            return false;
+        }
+        // One term must be met.
+        self.required_terms().is_none_or(|terms| terms.iter().any(|term| term.may_be_met(labels)))
+    }
+
+    fn node_affinity(&self) -> Option<&NodeAffinity<'a>> {
+        self.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()
+    }
+
+    /// The terms of the required node affinity, if there is one.
+    fn required_terms(&self) -> Option<&[NodeSelectorTerm<'a>]> {
+        let required = self.node_affinity()?.required.as_ref()?;
+        Some(required.node_selector_terms.as_deref().unwrap_or_default())
+    }
+}
+
+impl NodeSelectorTerm<'_> {
+    /// Whether it has no requirement: no node meets it then (`v1.NodeSelectorTerm`).
+    fn is_empty(&self) -> bool {
+        self.match_expressions.as_ref().is_none_or(Vec::is_empty)
+            && self.match_fields.as_ref().is_none_or(Vec::is_empty)
+    }
+
+    fn may_be_met(&self, labels: &BTreeMap<String, String>) -> bool {
+        let expressions = self.match_expressions.as_deref().unwrap_or_default();
+        !self.is_empty()
+            && labels.iter().all(|(key, value)| {
+                expressions.iter().filter(|own| &*own.key == key.as_str()).all(|own| own.met_by(value))
+            })
+    }
+
+    /// Whether all requirements of `term` are among its own.
+    fn includes(&self, term: &Value) -> bool {
+        let lists = [("matchExpressions", &self.match_expressions), ("matchFields", &self.match_fields)];
+        lists.into_iter().all(|(member, own)| {
+            let own = own.as_deref().unwrap_or_default();
+            items(term, member).iter().all(|item| own.iter().any(|own| own.is(item)))
+        })
+    }
+}
+
+impl NodeSelectorRequirement<'_> {
+    /// Whether a label of this value meets it (`labels.Requirement.Matches` of k8s.io/apimachinery).
+    fn met_by(&self, value: &str) -> bool {
+        let values = self.values.as_deref().unwrap_or_default();
+        let listed = values.iter().any(|own| &**own == value);
+        let compare = || Some(value.parse::<i64>().ok()?.cmp(&values.first()?.parse::<i64>().ok()?));
+        match &*self.operator {
+            "In" => listed,
+            "NotIn" => !listed,
+            "DoesNotExist" => false,
+            "Gt" => compare().is_some_and(std::cmp::Ordering::is_gt),
+            "Lt" => compare().is_some_and(std::cmp::Ordering::is_lt),
+            // `Exists`; anything else the API server refuses.
+            _ => true,
+        }
+    }
+
+    fn is(&self, requirement: &Value) -> bool {
+        let text = |member: &str| requirement.get(member).and_then(Value::as_str).unwrap_or_default();
+        let values = self.values.as_deref().unwrap_or_default();
+        let same = values
+            .iter()
+            .map(|value| &**value)
+            .eq(items(requirement, "values").iter().filter_map(Value::as_str));
+        &*self.key == text("key") && &*self.operator == text("operator") && same
+    }
+}
+
+impl PodPatch<'_, '_> {
+    /// Adds a label to the node selector; nothing where it is there, or where there is no spec. Call it once per key.
+    pub fn select_node(&mut self, key: &str, value: &str) {
+        let Some(spec) = &self.pod.spec else { return };
+        if self.pod.selects(key) != Some(value) {
+            let selector = Pointer::root().key("spec").key("nodeSelector");
+            self.make(&selector, spec.node_selector.is_some());
+            self.patch.add(&selector.key(key), value);
+        }
+    }
+
+    /// Adds a `v1.Toleration`; nothing where it is there, or where there is no spec.
+    pub fn tolerate(&mut self, toleration: &Value) {
+        let Some(spec) = &self.pod.spec else { return };
+        if !holds(spec.tolerations, toleration) {
+            let list = Pointer::root().key("spec").key("tolerations");
+            self.append(&list, spec.tolerations.is_some(), toleration);
+        }
+    }
+
+    /// Adds a `v1.PreferredSchedulingTerm`; nothing where it is there, or where there is no spec.
+    pub fn prefer_nodes(&mut self, term: &Value) {
+        let own = self.pod.node_affinity().and_then(|own| own.preferred);
+        if holds(own, term) {
+            return;
+        }
+        if let Some(affinity) = self.make_node_affinity() {
+            let list = affinity.key("preferredDuringSchedulingIgnoredDuringExecution");
+            self.append(&list, own.is_some(), term);
+        }
+    }
+
+    /// Requires one of these `v1.NodeSelectorTerm`s besides what is required already; nothing where that is so, or where
+    /// there is no spec. Call it once, with terms that have requirements.
+    pub fn require_nodes(&mut self, terms: &[Value]) {
+        let own = self.pod.required_terms().unwrap_or_default();
+        let includes =
+            |own: &NodeSelectorTerm<'_>| own.is_empty() || terms.iter().any(|term| own.includes(term));
+        let stands = !own.is_empty() && own.iter().all(includes);
+        if terms.is_empty() || stands {
+            return;
+        }
+        let required = self.pod.required_terms().is_some();
+        let Some(affinity) = self.make_node_affinity() else { return };
+        let selector = affinity.key("requiredDuringSchedulingIgnoredDuringExecution");
+        if !required {
+            self.patch.add(&selector, &NodeSelector { node_selector_terms: terms });
+            return;
+        }
+        // One of the pod's and one of these: every pair of them is a term. (A requirement without terms can't be met, and
+        // isn't here either.)
+        let list = selector.key("nodeSelectorTerms");
+        for _ in terms.iter().skip(1) {
+            for index in 0..own.len() {
+                self.patch.copy(&list.clone().index(index), &list.clone().key("-"));
+            }
+        }
+        let count = own.len();
+        for (round, term) in terms.iter().enumerate() {
+            // One without requirements is met by no node, and must not become one that is.
+            for (index, own) in own.iter().enumerate().filter(|(_, own)| !own.is_empty()) {
+                let pair = list.clone().index(round * count + index);
+                for (member, stands) in [
+                    ("matchExpressions", own.match_expressions.is_some()),
+                    ("matchFields", own.match_fields.is_some()),
+                ] {
+                    for requirement in items(term, member) {
+                        self.append(&pair.clone().key(member), stands, requirement);
+                    }
+                }
+            }
+        }
+    }
+
+    /// `spec.affinity.nodeAffinity`, which stands from now on; `None` where there is no spec.
+    fn make_node_affinity(&mut self) -> Option<Pointer> {
+        let affinity = Pointer::root().key("spec").key("affinity");
+        self.make(&affinity, self.pod.spec.as_ref()?.affinity.is_some());
+        let affinity = affinity.key("nodeAffinity");
+        self.make(&affinity, self.pod.node_affinity().is_some());
+        Some(affinity)
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeSelector<'t> {
+    node_selector_terms: &'t [Value],
+}
+
+/// Whether the list holds this item; one that is no list can't be added to, and the API server refuses it.
+fn holds(list: Option<&RawValue>, item: &Value) -> bool {
+    list.is_some_and(|list| {
+        serde_json::from_str::<Vec<Value>>(list.get()).map_or(true, |items| items.contains(item))
+    })
+}
+
+/// The items of a list, none where it is no list.
+fn items<'v>(object: &'v Value, member: &str) -> &'v [Value] {
+    object.get(member).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}

@@ -246,7 +246,7 @@ mod tests {
 
     fn expressions() -> impl Strategy<Value = Value> {
         let requirement = (
-            select(vec!["type", "zone", "a/b~c"]),
+            select(vec!["type", "zone", "a/b.c"]),
             select(vec!["In", "NotIn", "Exists"]),
             select(vec!["spot", "x"]),
         );
@@ -336,15 +336,17 @@ mod tests {
     }
 
     fn groups() -> impl Strategy<Value = Group> {
-        let requires = |term: &Value| {
-            ["matchExpressions", "matchFields"].iter().any(|list| !list_of(term, list).is_empty())
-        };
-        let affinity = terms().prop_map(move |terms| {
-            terms.as_array().unwrap().iter().filter(|term| requires(term)).cloned().collect()
-        });
-        let tolerations =
-            subsequence(vec![json!({"key": "spot", "operator": "Exists"}), json!({"key": "more"})], 0..3);
-        let labels = subsequence(vec![("type", "spot"), ("zone", "x"), ("a/b~c", "x")], 1..4);
+        let valid = |term: &&Value| crate::placement::valid::node_selector_term(term).is_ok();
+        let affinity =
+            terms().prop_map(move |terms| terms.as_array().unwrap().iter().filter(valid).cloned().collect());
+        let tolerations = subsequence(
+            vec![
+                json!({"key": "spot", "operator": "Exists"}),
+                json!({"key": "more", "effect": "NoSchedule"}),
+            ],
+            0..3,
+        );
+        let labels = subsequence(vec![("type", "spot"), ("zone", "x"), ("a/b.c", "x")], 1..4);
         (affinity, tolerations, labels, any::<bool>()).prop_map(
             |(node_affinity, tolerations, labels, preferred)| Group {
                 tolerations,
@@ -391,7 +393,7 @@ mod tests {
 
     fn nodes() -> impl Strategy<Value = BTreeMap<&'static str, &'static str>> {
         let value = || proptest::option::of(select(vec!["spot", "x", "ssd", "n"]));
-        let keys = ["type", "zone", "a/b~c", "disk", "name"];
+        let keys = ["type", "zone", "a/b.c", "disk", "name"];
         [value(), value(), value(), value(), value()].prop_map(move |values| {
             keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?))).collect()
         })

@@ -13,3 +13,5 @@ mod model;
 pub mod policy;
 pub mod rules;
 pub mod sequence;
+pub mod strategy;
+mod valid;

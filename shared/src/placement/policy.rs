@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::valid;
+
 /// The most groups of one policy.
 pub const MAX_GROUPS: usize = 32;
 /// The highest weight, base and max of a group. With [`MAX_GROUPS`] it keeps the arithmetic of the sequence within 64 bits.
@@ -89,6 +91,16 @@ pub enum PolicyError {
     /// Nodes can't be told apart from all others.
     #[error("group {0} has no node label")]
     NoLabels(GroupName),
+    /// A label, toleration or term that the API server would refuse a pod for.
+    #[error("group {name}: {field}: {problem}")]
+    Invalid {
+        /// The group.
+        name: GroupName,
+        /// `nodeLabel`, `tolerations` or `nodeAffinity`.
+        field: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
     /// No group may ever get a pod.
     #[error("no group has a weight or a base")]
     NoShare,
@@ -151,8 +163,19 @@ impl Group {
                 Err(PolicyError::MaxBelowBase { name: name(), max, base: self.base })
             }
             _ if self.node_labels.is_empty() => Err(PolicyError::NoLabels(name())),
-            _ => Ok(()),
+            _ => self.check_validity(),
         }
+    }
+
+    /// A pod that is given what the API server refuses would be refused itself.
+    fn check_validity(&self) -> Result<(), PolicyError> {
+        let labels = self.node_labels.iter().map(|(key, value)| ("nodeLabel", valid::label(key, value)));
+        let tolerations = self.tolerations.iter().map(|own| ("tolerations", valid::toleration(own)));
+        let terms = self.node_affinity.iter().map(|own| ("nodeAffinity", valid::node_selector_term(own)));
+        for (field, checked) in labels.chain(tolerations).chain(terms) {
+            checked.map_err(|problem| PolicyError::Invalid { name: self.name.clone(), field, problem })?;
+        }
+        Ok(())
     }
 }
 
@@ -195,6 +218,12 @@ mod tests {
 
     #[test]
     fn what_makes_no_policy() {
+        let mislabelled = Group {
+            node_labels: BTreeMap::from([("a b".to_owned(), String::new())]),
+            ..group("a", 0, 1, None)
+        };
+        let intolerant = Group { tolerations: vec![serde_json::json!({})], ..group("a", 0, 1, None) };
+        let averse = Group { node_affinity: vec![serde_json::json!({})], ..group("a", 0, 1, None) };
         let unlabelled = Group { node_labels: BTreeMap::new(), ..group("a", 0, 1, None) };
         for (groups, error) in [
             (vec![], "there is no group"),
@@ -205,8 +234,12 @@ mod tests {
             (vec![group("a", 0, 1_000_001, None)], "group a: weight is 1000001, the highest is 1000000"),
             (vec![group("a", 0, 1, Some(2_000_000))], "group a: max is 2000000, the highest is 1000000"),
             (vec![unlabelled], "group a has no node label"),
+            (vec![mislabelled], "group a: nodeLabel: \"a b\" is no label key"),
+            (vec![intolerant], "group a: tolerations: without key the operator must be Exists"),
+            (vec![averse], "group a: nodeAffinity: it requires nothing, and no node meets it"),
         ] {
-            assert_eq!(Policy::new(groups, Tie::First).unwrap_err().to_string(), error);
+            let told = Policy::new(groups, Tie::First).unwrap_err().to_string();
+            assert!(told.starts_with(error), "{told}");
         }
     }
 

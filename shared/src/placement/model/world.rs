@@ -601,7 +601,7 @@ impl World {
                 world.pods.values().map(|pod| pod.stamp().map(|at| (at.slot, &at.group))).collect();
             return Err(format!("off by {off} whole pods, where {} are excused: {pods:?}", world.excused));
         }
-        world.excused = off;
+        world.excused = world.excused.min(world.misfits(rules));
         world.forget();
         Ok(world)
     }
@@ -613,6 +613,17 @@ impl World {
         let off = pods.iter().zip(shares).map(|(pods, share)| (f64::from(*pods) - share).abs());
         let most = off.fold(0.0, f64::max) + 1e-6;
         (1..=pods.iter().sum()).take_while(|whole| f64::from(*whole) <= most).count()
+    }
+
+    /// How many pods aren't where they would be if all had come in order: they stand beside holes.
+    fn misfits(&self, rules: &mut Rules) -> usize {
+        let pods = u32::try_from(self.pods.len()).unwrap();
+        let fits = |pod: &&Pod| {
+            pod.stamp().is_some_and(|Stamp { slot, group, .. }| {
+                *slot < pods && rules.group(*slot) == rules.policy().index(group)
+            })
+        };
+        self.pods.len() - self.pods.values().filter(fits).count()
     }
 
     /// How many pods each group has.

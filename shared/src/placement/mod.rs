@@ -6,10 +6,12 @@
 //!                                         Ledger: many replicas agree on who is where
 //! ```
 
+pub mod distribution;
 pub mod ledger;
 pub mod marks;
 #[cfg(test)]
 mod model;
+pub mod owners;
 pub mod policy;
 pub mod rules;
 pub mod sequence;

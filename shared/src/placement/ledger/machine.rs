@@ -257,7 +257,10 @@ impl Ledger {
         let late = |waiting: &mut Waiting| waiting.request.deadline <= now.clock;
         let late: Vec<_> = self.waiting.extract_if(.., late).collect();
         for Waiting { request, .. } in late {
-            let effect = if request.bears.is_some() {
+            let copied = |bears: &Stamp| {
+                self.view.pods().values().filter_map(Pod::stamp).any(|own| own.token == bears.token)
+            };
+            let effect = if request.bears.as_ref().is_some_and(|bears| !copied(bears)) {
                 Effect::Answer(request.token, Answer::Kept)
             } else {
                 self.estimate(&request, rules, now)

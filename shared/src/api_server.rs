@@ -1,14 +1,17 @@
-//! One request to the API server, whose answer isn't waited for without end.
+//! Requests to the API server, none of which is waited for without end.
 
+use std::pin::pin;
 use std::time::Duration;
 
+use futures::{AsyncBufReadExt, TryStreamExt};
 use http::{Request, header};
 use kube::{Client, Error};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 /// A request that takes longer is given up.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a body is (`Content-Type`).
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +42,7 @@ pub async fn send(
     };
     let body = serde_json::to_vec(body).map_err(Error::SerdeError)?;
     let request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, media).body(body);
-    text(client, request.map_err(Error::HttpError)?).await
+    text(client, request.map_err(Error::HttpError)?, PATIENCE).await
 }
 
 /// Reads what is at `path`; none if there is none.
@@ -47,15 +50,69 @@ pub async fn send(
 /// # Errors
 /// What the API server says, that it says nothing for ten seconds, or that it isn't a `T`.
 pub async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> kube::Result<Option<T>> {
-    let request = Request::get(path).body(Vec::new()).map_err(Error::HttpError)?;
-    match text(client, request).await {
+    match read(client, path, PATIENCE).await {
         Ok(text) => serde_json::from_str(&text).map(Some).map_err(Error::SerdeError),
         Err(Error::Api(status)) if status.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-async fn text(client: &Client, request: Request<Vec<u8>>) -> kube::Result<String> {
-    let answer = tokio::time::timeout(PATIENCE, client.request_text(request)).await;
+/// Reads what is at `path`, as text.
+pub(crate) async fn read(client: &Client, path: &str, patience: Duration) -> kube::Result<String> {
+    let request = Request::get(path).body(Vec::new()).map_err(Error::HttpError)?;
+    text(client, request, patience).await
+}
+
+async fn text(client: &Client, request: Request<Vec<u8>>, patience: Duration) -> kube::Result<String> {
+    let answer = tokio::time::timeout(patience, client.request_text(request)).await;
     answer.map_err(|elapsed| Error::Service(elapsed.into()))?
+}
+
+/// What a watch tells (`metav1.WatchEvent`).
+#[derive(Deserialize)]
+pub(crate) struct Event<'a> {
+    #[serde(rename = "type")]
+    pub(crate) kind: EventKind,
+    #[serde(borrow)]
+    pub(crate) object: &'a RawValue,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "UPPERCASE")]
+pub(crate) enum EventKind {
+    Added,
+    Modified,
+    Deleted,
+    Bookmark,
+    Error,
+}
+
+/// Hands each event of the watch at `path` to `each` until the API server ends it, or `patience` is over: then nobody knows
+/// whether the connection still stands.
+///
+/// # Errors
+/// What the API server says, at first or in an event; that the connection broke; what `each` can't read.
+pub(crate) async fn watch(
+    client: &Client,
+    path: &str,
+    patience: Duration,
+    each: &mut (dyn FnMut(Event<'_>) -> serde_json::Result<()> + Send),
+) -> kube::Result<()> {
+    let request = Request::get(path).body(Vec::new()).map_err(Error::HttpError)?;
+    let follow = async {
+        let mut lines = pin!(client.request_stream(request).await?.lines());
+        while let Some(line) = lines.try_next().await.map_err(Error::ReadEvents)? {
+            let event: Event<'_> = match serde_json::from_str(&line) {
+                // Ended within the line.
+                Err(error) if error.is_eof() => break,
+                event => event.map_err(Error::SerdeError)?,
+            };
+            if event.kind == EventKind::Error {
+                return Err(Error::Api(serde_json::from_str(event.object.get()).map_err(Error::SerdeError)?));
+            }
+            each(event).map_err(Error::SerdeError)?;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(patience, follow).await.unwrap_or(Ok(()))
 }

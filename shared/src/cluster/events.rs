@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::object::is_name;
 use crate::api_server::{Media, send};
 
 /// Events that wait to be sent; more are dropped, because the next of their kind says the same.
@@ -19,6 +20,8 @@ const INTERVAL: Duration = Duration::from_mins(1);
 const SERIES: Duration = Duration::from_mins(6);
 /// So many bytes of its text are allowed (`NoteLengthLimit` of Kubernetes).
 const NOTE: usize = 1024;
+/// A uid is an UUID of 36 characters; what a pod says that it is may be anything.
+const UID: usize = 64;
 /// So many pairs of object and reason are remembered for that.
 const REMEMBERED: usize = 4096;
 
@@ -87,8 +90,13 @@ impl Events {
         Self(sender)
     }
 
-    /// Sends an Event soon.
-    pub fn send(&self, note: Note) {
+    /// Sends an Event soon, unless nothing can be called so as what it regards.
+    pub fn send(&self, mut note: Note) {
+        if !is_name(&note.regarding.name) || note.regarding.uid.len() > UID {
+            return;
+        }
+        // What waits is kept small.
+        note.message.truncate(note.message.floor_char_boundary(NOTE));
         // A queue that is full has its like already.
         let _ = self.0.try_send(note);
     }
@@ -144,7 +152,7 @@ async fn publish(
         "type": if note.warning { "Warning" } else { "Normal" },
         "reason": note.reason,
         "action": note.action,
-        "note": note.message.get(..note.message.floor_char_boundary(NOTE)),
+        "note": note.message,
     });
     send(client, "POST", &events, Media::Json, &event).await.map(drop)
 }

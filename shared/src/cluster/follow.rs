@@ -1,18 +1,15 @@
 //! List, then watch, for ever: what keeps a store true.
 
-use std::pin::pin;
 use std::sync::Arc;
 
-use futures::TryStreamExt;
-use http::Request;
 use kube::Client;
-use kube::core::WatchEvent;
 use kube::runtime::watcher::DefaultBackoff;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::time::{Duration, timeout};
+use tokio::time::Duration;
 
 use super::{Object, Store, Trim};
+use crate::api_server::{EventKind, read as read_text, watch};
 
 /// Objects of a list that are read at a time: the page's text is held as a whole.
 const PAGE: usize = 200;
@@ -95,17 +92,22 @@ struct Page<'a> {
     items: Vec<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
 struct ListMetadata {
     resource_version: String,
     r#continue: String,
 }
 
+#[derive(Deserialize)]
+struct Bookmark {
+    metadata: ListMetadata,
+}
+
 /// Follows the objects of a kind, and keeps `store` as they are; comes back never.
 ///
-/// Between an error and the next try is a pause that grows to half a minute; the store stays as it is meanwhile.
+/// Between an error and the next try is a pause that grows to half a minute; the store stays as it is meanwhile. A watch goes
+/// on from where it was, as long as the API server knows the changes since then: a list is much work for it.
 pub async fn follow<T: Trim>(client: Client, scope: Scope, store: Arc<Store<T>>) {
     let source = Source { client, scope, api: T::API, plural: T::PLURAL };
     source.follow(&mut Filling { store, kept: Vec::new() }).await;
@@ -125,17 +127,19 @@ impl Source {
                 self.watch(sink, &mut from).await
             };
             if let Err(error) = fallible.await {
+                if !resumes(&error) {
+                    from.clear();
+                }
                 if !is_expired(&error) {
                     tracing::warn!(kind = self.plural, %error, "can't watch, trying again");
                     tokio::time::sleep(pace.next().unwrap_or_default()).await;
                 }
-                from.clear();
             }
             tokio::time::sleep_until(begun + LEAST).await;
         }
     }
 
-    fn request(&self, query: &[(&str, &str)]) -> kube::Result<Request<Vec<u8>>> {
+    fn path(&self, query: &[(&str, &str)]) -> String {
         let namespace = self.scope.namespace.as_ref().map(|namespace| format!("/namespaces/{namespace}"));
         let mut uri = format!("{}{}/{}?", self.api, namespace.unwrap_or_default(), self.plural);
         let labels = [("labelSelector", &*self.scope.labels)];
@@ -145,7 +149,7 @@ impl Source {
                 uri.push_str(part);
             }
         }
-        Request::get(uri).body(Vec::new()).map_err(kube::Error::HttpError)
+        uri
     }
 
     /// Reads all objects, and returns the version at which they were so.
@@ -153,9 +157,8 @@ impl Source {
         sink.restart();
         let mut next = String::new();
         loop {
-            let request = self.request(&[("limit", &PAGE.to_string()), ("continue", &next)])?;
-            let text = timeout(PATIENCE, self.client.request_text(request)).await;
-            let text = text.map_err(|elapsed| kube::Error::Service(elapsed.into()))??;
+            let path = self.path(&[("limit", &PAGE.to_string()), ("continue", &next)]);
+            let text = read_text(&self.client, &path, PATIENCE).await?;
             let page: Page<'_> = serde_json::from_str(&text).map_err(kube::Error::SerdeError)?;
             for object in page.items {
                 sink.listed(object).map_err(kube::Error::SerdeError)?;
@@ -171,30 +174,32 @@ impl Source {
     /// Follows changes since `from`, and moves it along, until the watch ends.
     async fn watch(&self, sink: &mut dyn Sink, from: &mut String) -> kube::Result<()> {
         let seconds = WATCH.to_string();
-        let query = [
+        let path = self.path(&[
             ("watch", "true"),
             ("allowWatchBookmarks", "true"),
             ("timeoutSeconds", &*seconds),
             ("resourceVersion", &*from),
-        ];
-        let events = self.client.request_events::<Box<RawValue>>(self.request(&query)?).await?;
-        let mut events = pin!(events);
-        // A connection that is dead, without a word, shows as this.
-        let longest = tokio::time::Instant::now() + Duration::from_secs(WATCH) + PATIENCE;
-        while let Ok(event) = tokio::time::timeout_at(longest, events.try_next()).await {
-            let Some(event) = event? else { break };
-            let (object, gone) = match event {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
-                WatchEvent::Deleted(object) => (object, true),
-                WatchEvent::Bookmark(bookmark) => {
-                    from.clone_from(&bookmark.metadata.resource_version);
-                    continue;
+        ]);
+        // A connection that is dead, without a word, shows as the end of this time.
+        watch(&self.client, &path, Duration::from_secs(WATCH) + PATIENCE, &mut |event| {
+            *from = match event.kind {
+                EventKind::Bookmark => {
+                    serde_json::from_str::<Bookmark>(event.object.get())?.metadata.resource_version
                 }
-                WatchEvent::Error(status) => return Err(kube::Error::Api(status)),
+                kind => sink.changed(event.object, kind == EventKind::Deleted)?,
             };
-            *from = sink.changed(&object, gone).map_err(kube::Error::SerdeError)?;
-        }
-        Ok(())
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Whether the watch may go on from where it was: the API server couldn't be reached, or has too much to do.
+fn resumes(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code == 429,
+        kube::Error::SerdeError(_) => false,
+        _ => true,
     }
 }
 
@@ -217,11 +222,98 @@ fn encoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::cluster::played::{Played, Thing};
 
     #[test]
     fn selectors_are_encoded() {
         assert_eq!(encoded("a=b,c!=d,e in (f)"), "a%3Db%2Cc%21%3Dd%2Ce%20in%20%28f%29");
         assert_eq!(encoded("é~"), "%C3%A9~");
+    }
+
+    fn thing(name: &str, version: u32, spec: u32) -> Value {
+        json!({"metadata": {"name": name, "namespace": "ns", "resourceVersion": version.to_string()}, "spec": spec})
+    }
+
+    fn event(kind: &str, object: &Value) -> String {
+        format!("{}\n", json!({"type": kind, "object": object}))
+    }
+
+    fn kept(store: &Store<Thing>) -> Vec<(String, u32)> {
+        store.all().into_iter().map(|(key, thing)| (key.into(), thing.0)).collect()
+    }
+
+    /// Waits until these are kept.
+    async fn until(store: &Store<Thing>, things: &[(&str, u32)]) {
+        let mut changes = store.changes();
+        while kept(store).iter().map(|(key, spec)| (&**key, *spec)).ne(things.iter().copied()) {
+            changes.changed().await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_change_is_missed() {
+        let (client, mut server) = Played::start();
+        let store = Arc::new(Store::default());
+        let scope = Scope { namespace: Some("ns".to_owned()), labels: "a=b".to_owned() };
+        tokio::spawn(follow(client, scope, Arc::clone(&store)));
+        let things = "/apis/x/v1/namespaces/ns/things?labelSelector=a%3Db&";
+
+        // A list in pages: nothing of it counts until it is complete.
+        let page = |more: &str, items: Value| json!({"metadata": {"resourceVersion": "7", "continue": more}, "items": items});
+        let list = server.next(&format!("{things}limit=200&")).await;
+        list.answer(200, &page("next", json!([thing("a", 1, 1), thing("none", 1, 0)])));
+        let list = server.next(&format!("{things}limit=200&continue=next&")).await;
+        assert!(!store.filled());
+        list.answer(200, &page("", json!([thing("b", 2, 2)])));
+
+        // The watch goes on from there; what isn't of interest any more goes.
+        let watch = |from: u32| {
+            format!("{things}watch=true&allowWatchBookmarks=true&timeoutSeconds=280&resourceVersion={from}&")
+        };
+        let stream = server.next(&watch(7)).await.stream();
+        until(&store, &[("ns/a", 1), ("ns/b", 2)]).await;
+        stream.send(&event("ADDED", &thing("c", 8, 3)));
+        stream.send(&event("MODIFIED", &thing("a", 9, 0)));
+        stream.send(&event("DELETED", &thing("b", 10, 2)));
+        until(&store, &[("ns/c", 3)]).await;
+        stream.send(&event("BOOKMARK", &json!({"metadata": {"resourceVersion": "20"}})));
+        drop(stream);
+
+        // From the bookmark, also after the connection broke, and after the API server had too much to do.
+        let stream = server.next(&watch(20)).await.stream();
+        stream.send(&event("MODIFIED", &thing("c", 21, 4)));
+        stream.send(&event("MODIFIED", &thing("c", 22, 5))[..20]);
+        stream.break_off();
+        let busy = json!({"kind": "Status", "status": "Failure", "reason": "TooManyRequests", "message": "later", "code": 429});
+        server.next(&watch(21)).await.answer(429, &busy);
+        until(&store, &[("ns/c", 4)]).await;
+
+        // What has expired is listed anew, and what has gone meanwhile goes.
+        let expired = json!({"kind": "Status", "status": "Failure", "reason": "Expired", "message": "too old", "code": 410});
+        let stream = server.next(&watch(21)).await.stream();
+        stream.send(&event("ERROR", &expired));
+        server.next(&format!("{things}limit=200&")).await.answer(200, &page("", json!([thing("d", 30, 6)])));
+        until(&store, &[("ns/d", 6)]).await;
+        // What can't be read is listed anew as well.
+        let stream = server.next(&watch(7)).await.stream();
+        stream.send("{\"type\": \"ADDED\", \"object\": {}}\n");
+        server.next(&format!("{things}limit=200&")).await.answer(200, &page("", json!([])));
+        until(&store, &[]).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_says_nothing_any_more_is_left() {
+        let (client, mut server) = Played::start();
+        let store = Arc::new(Store::<Thing>::default());
+        tokio::spawn(follow(client, Scope::default(), Arc::clone(&store)));
+        let empty = json!({"metadata": {"resourceVersion": "7"}, "items": []});
+        server.next("/apis/x/v1/things?limit=200&").await.answer(200, &empty);
+        let watch =
+            "/apis/x/v1/things?watch=true&allowWatchBookmarks=true&timeoutSeconds=280&resourceVersion=7&";
+        let _silent = server.next(watch).await.stream();
+        server.next(watch).await;
     }
 }

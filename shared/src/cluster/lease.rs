@@ -69,9 +69,11 @@ impl Lease {
             let mut observed = Observed { record: None, since: Instant::now() };
             let mut renewed = Instant::now();
             loop {
+                let begun = Instant::now();
                 match timeout(RENEW_DEADLINE, self.attempt(&client, &mut observed)).await {
                     Ok(Ok(held)) => {
-                        renewed = Instant::now();
+                        // When the answer took its time, others may have seen the renewal long ago.
+                        renewed = begun;
                         if leads.send_replace(held) != held {
                             tracing::info!(lease = self.name, leads = held, "leadership");
                         }

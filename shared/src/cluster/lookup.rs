@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use kube::Client;
 
+use super::object::is_name;
 use super::{Object, Store, Trim, key};
 use crate::api_server::get;
 use crate::found::Found;
@@ -45,6 +46,9 @@ impl<T: Trim> Lookup<T> {
         deadline: Instant,
         is: impl Fn(&T) -> bool,
     ) -> Found<T> {
+        if !is_name(name) {
+            return Found::Nothing;
+        }
         let key = key(namespace, name);
         if let Some(object) = self.store.get(&key).filter(|object| is(object)) {
             return Found::Object(object);
@@ -95,4 +99,65 @@ async fn read<T: Trim>(client: &Client, namespace: Option<&str>, name: &str) -> 
     let path = format!("{}{namespace}/{}/{name}", T::API, T::PLURAL);
     let object: Option<Object<T::Spec, T::Status>> = get(client, &path).await?;
     Ok(object.and_then(T::trim))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::played::{Played, Thing};
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_mins(1)
+    }
+
+    async fn find(lookup: &Lookup<Thing>, name: &str) -> Found<Thing> {
+        lookup.find(Some("ns"), name, soon(), |_| true).await
+    }
+
+    #[tokio::test]
+    async fn what_no_watch_has_shown_is_read_once() {
+        let (client, mut server) = Played::start();
+        let store = Arc::new(Store::default());
+        store.put("ns/known".to_owned(), Thing(1));
+        let lookup = Lookup::new(store, client);
+        assert_eq!(find(&lookup, "known").await, Found::Object(Thing(1).into()));
+        let read = async {
+            let answer = json!({"metadata": {"name": "new"}, "spec": 2});
+            server.next("/apis/x/v1/namespaces/ns/things/new").await.answer(200, &answer);
+        };
+        assert_eq!(tokio::join!(find(&lookup, "new"), read).0, Found::Object(Thing(2).into()));
+        let of_another = lookup.find(Some("ns"), "known", soon(), |thing| thing.0 == 2);
+        let read = async {
+            let answer = json!({"metadata": {"name": "known"}, "spec": 1});
+            server.next("/apis/x/v1/namespaces/ns/things/known").await.answer(200, &answer);
+        };
+        assert_eq!(tokio::join!(of_another, read).0, Found::Nothing, "an older one of the same name");
+
+        let absent = json!({"kind": "Status", "reason": "NotFound", "code": 404});
+        let read = async { server.next("/apis/x/v1/namespaces/ns/things/none").await.answer(404, &absent) };
+        assert_eq!(tokio::join!(find(&lookup, "none"), read).0, Found::Nothing);
+        assert_eq!(find(&lookup, "none").await, Found::Nothing);
+        assert!(server.is_idle(), "what wasn't there isn't asked for again at once");
+        for name in ["../../x", "a?watch=true", ""] {
+            assert_eq!(find(&lookup, name).await, Found::Nothing, "{name}");
+        }
+        assert!(server.is_idle(), "nothing can be called so");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_long() {
+        let (client, mut server) = Played::start();
+        let lookup = Lookup::<Thing>::new(Arc::default(), client);
+        let begun = tokio::time::Instant::now();
+        assert_eq!(find(&lookup, "a").await, Found::Unknown, "the API server says nothing");
+        assert_eq!(begun.elapsed().as_secs(), LONGEST.as_secs());
+        server.next("/apis/x/v1/namespaces/ns/things/a").await;
+        let late = lookup.find(Some("ns"), "a", Instant::now() + MARGIN, |_| true).await;
+        assert!(late == Found::Unknown && server.is_idle(), "the request has no time left");
+        let failed = json!({"kind": "Status", "reason": "InternalError", "code": 500});
+        let read = async { server.next("/apis/x/v1/namespaces/ns/things/a").await.answer(500, &failed) };
+        assert_eq!(tokio::join!(find(&lookup, "a"), read).0, Found::Unknown);
+    }
 }

@@ -16,6 +16,8 @@ mod follow;
 mod lease;
 mod lookup;
 mod object;
+#[cfg(test)]
+mod played;
 mod store;
 
 pub use discovery::serves;

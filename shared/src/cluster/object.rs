@@ -85,10 +85,34 @@ impl Metadata {
     }
 }
 
+/// Whether anything can be called so (RFC 1123 §2.1). What a pod says of other objects is anybody's word, of any length,
+/// and must not become part of a path as it is.
+pub(super) fn is_name(text: &str) -> bool {
+    let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+    text.len() <= 253 && text.bytes().all(allowed) && text.bytes().next().is_some_and(|first| first != b'.')
+}
+
 /// `NAMESPACE/NAME`, or the name alone of what is cluster-scoped.
 pub fn key(namespace: Option<&str>, name: &str) -> String {
     match namespace {
         Some(namespace) => format!("{namespace}/{name}"),
         None => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_name;
+
+    #[test]
+    fn no_name_leads_elsewhere() {
+        for name in ["a", "node-1.example.com", &"a".repeat(253)] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in
+            ["", ".", "..", "../secrets", "a/status", "a?watch=true", "a%2F", "A", "a b", &"a".repeat(254)]
+        {
+            assert!(!is_name(name), "{name}");
+        }
     }
 }

@@ -6,21 +6,19 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::iter::successors;
-use std::pin::pin;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use futures::StreamExt as _;
 use http::{Method, Request, StatusCode};
 use kube::Client;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::{Duration, timeout};
 
 use super::bundle::Bundle;
 use super::secret::Stored;
 use super::state::Configuration;
+use crate::api_server::{Event, watch};
 
 /// No single call takes longer; a connection that is dead shows as this.
 const CALL: Duration = Duration::from_secs(10);
@@ -155,25 +153,21 @@ impl Cluster {
     }
 
     /// Calls `changed` when the object is first seen, and whenever it changes, until the watch ends.
-    pub(super) async fn watch(&self, kind: Kind, changed: impl Fn()) -> Result<(), ClusterError> {
+    pub(super) async fn watch(
+        &self,
+        kind: Kind,
+        changed: impl Fn() + Send + Sync,
+    ) -> Result<(), ClusterError> {
         let (path, name) = self.path(kind);
         // Without a version the watch begins with the object as it is now: nothing that happened before is missed.
         let query = format!("watch=true&fieldSelector=metadata.name%3D{name}&timeoutSeconds={WATCH}");
-        let request = Request::get(format!("{path}?{query}")).body(Vec::new());
-        let follow = async {
-            let request = request.map_err(kube::Error::HttpError)?;
-            let events = self.client.request_events::<Box<RawValue>>(request).await?;
-            let mut events = pin!(events);
-            while let Some(event) = events.next().await {
-                event?;
-                changed();
-            }
+        let patience = Duration::from_secs(WATCH) + CALL;
+        let each = &mut |_: Event<'_>| {
+            changed();
             Ok(())
         };
-        let ended = timeout(Duration::from_secs(WATCH) + CALL, follow).await;
-        ended
-            .unwrap_or_else(|e| Err(kube::Error::Service(e.into())))
-            .map_err(|e| self.explain(kind, "watch", &e))
+        let ended = watch(&self.client, &format!("{path}?{query}"), patience, each).await;
+        ended.map_err(|e| self.explain(kind, "watch", &e))
     }
 
     pub(super) fn describe(&self, kind: Kind) -> String {

@@ -51,29 +51,17 @@ class Webhook(unittest.TestCase):
     def test_it_fails_open(self):
         self.assertEqual(webhook(flexdaemonset())["failurePolicy"], "Ignore")
 
-    def test_it_writes_nothing_but_pods_status_events_and_its_lease(self):
-        objects = render(flexdaemonset())
-        (role,) = (r for r in objects.of("ClusterRole") if r["metadata"]["name"] == "rel-flexdaemonset")
-        written = {
-            (resource, verb)
-            for rule in role["rules"]
-            for resource in rule["resources"]
-            for verb in rule["verbs"]
-            if verb not in ("get", "list", "watch")
-        }
-        self.assertEqual(
-            written,
-            {
-                ("flexdaemonsettemplates/status", "patch"),
-                ("events", "create"),
-                ("events", "patch"),
-                ("pods", "patch"),
-                ("pods/resize", "patch"),
-                ("pods/eviction", "create"),
-                ("mutatingwebhookconfigurations", "patch"),
-            },
-        )
-        self.assertNotIn("*", str(role["rules"]))
+    def test_it_has_no_rights_but_those_it_uses(self):
+        refits = {("pods", "patch"), ("pods/resize", "patch"), ("pods/eviction", "create")}
+        for enabled in (True, False):
+            objects = render(flexdaemonset(refit={"enabled": enabled}))
+            (role,) = (r for r in objects.of("ClusterRole") if r["metadata"]["name"] == "rel-flexdaemonset")
+            rights = {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
+            read = {(resource, verb) for resource in ("nodes", "daemonsets", "flexdaemonsettemplates") for verb in ("get", "list", "watch")}
+            watched = {(resource, verb) for resource in ("pods", "limitranges") for verb in ("list", "watch")}
+            written = {("flexdaemonsettemplates/status", "patch"), ("events", "create"), ("events", "patch")}
+            own = {("mutatingwebhookconfigurations", verb) for verb in ("get", "watch", "patch")}
+            self.assertEqual(rights, read | watched | written | own | (refits if enabled else set()))
 
     def test_values_become_variables(self):
         values = flexdaemonset(refit={"hysteresisPercent": 0, "inFlight": 7, "perMinute": 9})
@@ -81,6 +69,8 @@ class Webhook(unittest.TestCase):
         self.assertEqual(variables["FLEXDAEMONSET_REFIT_HYSTERESIS"], "0")
         self.assertEqual(variables["FLEXDAEMONSET_REFIT_IN_FLIGHT"], "7")
         self.assertEqual(variables["FLEXDAEMONSET_REFIT_PER_MINUTE"], "9")
+        variables = {v["name"]: v.get("value") for v in container(flexdaemonset(refit={"enabled": False}))["env"]}
+        self.assertEqual(variables["FLEXDAEMONSET_REFIT_PER_MINUTE"], "0")
         self.assertEqual(variables["FLEXDAEMONSET_LEASE"], "rel-flexdaemonset")
 
     def test_the_self_test_brings_its_template_and_takes_its_own_node(self):

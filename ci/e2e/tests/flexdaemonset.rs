@@ -8,6 +8,7 @@
     clippy::needless_pass_by_value
 )]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -140,13 +141,64 @@ fn requests(pod: &Value, container: usize) -> &Value {
     &pod["spec"]["containers"][container]["resources"]["requests"]
 }
 
-/// Nobody has changed the pod's spec since it was created: its generation counts that.
-fn assert_born_so(pod: &Value) {
-    assert_eq!(pod["metadata"]["generation"], 1, "{pod:#}");
-    let writers: Vec<_> = pod["metadata"]["managedFields"].as_array().into_iter().flatten().collect();
-    for writer in writers {
-        let resources = writer["fieldsV1"]["f:spec"].to_string().contains("f:resources");
-        assert!(!resources || writer["operation"] != "Apply", "{writer}");
+/// The version at which the pods of a namespace stand.
+async fn version(namespace: &str) -> String {
+    let pods = kubectl(&["get", "--raw", &format!("/api/v1/namespaces/{namespace}/pods")]).await;
+    let pods: Value = serde_json::from_str(&pods).unwrap();
+    pods["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
+}
+
+/// Nobody has changed the size of a pod since it was created: in its history since `version` there is no other, at any
+/// resourceVersion. How many pods there were.
+async fn assert_born_so(namespace: &str, version: &str) -> usize {
+    let history =
+        format!("/api/v1/namespaces/{namespace}/pods?watch=true&resourceVersion={version}&timeoutSeconds=1");
+    let history = kubectl(&["get", "--raw", &history]).await;
+    let mut born: BTreeMap<String, Value> = BTreeMap::new();
+    for event in history.lines() {
+        let event: Value = serde_json::from_str(event).unwrap();
+        let pod = &event["object"];
+        let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();
+        let containers = pod["spec"]["containers"].as_array().unwrap();
+        let resources: Value = containers.iter().map(|container| container["resources"].clone()).collect();
+        if event["type"] == "ADDED" {
+            assert!(!resources[0]["requests"]["cpu"].is_null(), "created without a size: {pod:#}");
+            born.insert(uid.clone(), resources.clone());
+        }
+        assert_eq!(born[&uid], resources, "changed after its creation: {pod:#}");
+    }
+    born.len()
+}
+
+/// Takes the namespace from the webhook's, and waits until pods in it are created without.
+async fn hide(release: &Release, template: &str) {
+    kubectl(&["label", "namespace", &release.pods, "podshaper-test-"]).await;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": "probe", "namespace": release.pods,
+            "annotations": {"flexdaemonsets.xai/apply-template": template},
+        },
+        "spec": {"nodeName": real_node().await, "containers": one_container()},
+    });
+    eventually("the webhook isn't called any more", PATIENCE, async || {
+        let pod = create(&pod, &["--dry-run=server"]).await.unwrap();
+        pod["metadata"]["annotations"]["podshaper.dev/flexdaemonset"].is_null().then_some(())
+    })
+    .await;
+}
+
+/// Waits until the leader has looked at everything again, and has done what it does about that.
+async fn looked_again(template: &str) {
+    // It acts after it writes the status: so what it has seen first is done when it sees the second.
+    for cpu in ["1k", "2k"] {
+        let patch = json!({"spec": {"maxCPU": cpu}}).to_string();
+        kubectl(&["patch", "flexdaemonsettemplate", template, "--type=merge", "--patch", &patch]).await;
+        let generation = get(&["flexdaemonsettemplate", template]).await["metadata"]["generation"].clone();
+        eventually("it is seen", PATIENCE, async || {
+            (status(template).await["observedGeneration"] == generation).then_some(())
+        })
+        .await;
     }
 }
 
@@ -184,6 +236,11 @@ fn cgroup_file(pod: &Value, names: &[&str]) -> Option<String> {
     None
 }
 
+/// Microseconds of a core in 100 ms (`cpu.cfs_quota_us`, or the first word of `cpu.max`).
+fn cpu_quota(pod: &Value) -> Option<i64> {
+    cgroup_file(pod, &["cpu.max", "cpu.cfs_quota_us"])?.split_whitespace().next()?.parse().ok()
+}
+
 fn memory_limit(pod: &Value) -> Option<i64> {
     cgroup_file(pod, &["memory.max", "memory.limit_in_bytes"])?.parse().ok()
 }
@@ -218,6 +275,7 @@ async fn every_pod_is_born_with_its_size() {
         "minCPU": "100m", "minMemory": "128Mi", "minStorage": "1Gi",
     });
     template("flex-born", spec).await;
+    let before = version(&release.pods).await;
     apply(&daemon_set(&release.pods, "flex-born", &one_container())).await;
     for ((prefix, .., expected), node) in sizes.iter().zip(&nodes.0) {
         let pod = pod_on(&release.pods, node).await;
@@ -228,7 +286,6 @@ async fn every_pod_is_born_with_its_size() {
             assert_eq!(amount(&got[resource]), amount(&expected[resource]), "{resource} on {prefix}: {got}");
         }
         assert_eq!(got, &pod["spec"]["containers"][0]["resources"]["limits"], "limits are equal");
-        assert_born_so(&pod);
     }
     // On the node that is real the kubelet runs it so.
     let real = real_node().await;
@@ -237,9 +294,10 @@ async fn every_pod_is_born_with_its_size() {
     let memory = amount(&requests(&pod, 0)["memory"]) / 1000;
     let share = amount(&allocatable["memory"]) / 1000 * 15 / 100;
     assert_eq!(memory, share.max(128 << 20), "15% of {allocatable}");
-    assert_born_so(&pod);
     // The kernel counts in pages.
     assert_eq!(memory_limit(&pod).expect("the container's cgroup") / 4096, memory / 4096);
+    assert_eq!(cpu_quota(&pod).expect("the container's cgroup"), amount(&requests(&pod, 0)["cpu"]) * 100);
+    assert_eq!(assert_born_so(&release.pods, &before).await, sizes.len() + 1);
 
     // A node that joins later, and one that doesn't tell its storage.
     nodes.0.push(fake_node("flex-late", "8", "32Gi", "200Gi").await);
@@ -249,6 +307,8 @@ async fn every_pod_is_born_with_its_size() {
     nodes.0.push("flex-bare".to_owned());
     let pod = pod_on(&release.pods, "flex-bare").await;
     assert_eq!(requests(&pod, 0)["ephemeral-storage"], "1Gi", "the floor alone");
+
+    assert!(assert_born_so(&release.pods, &before).await > sizes.len() + 2);
 
     // Who watches sees it all.
     let all = nodes.0.len() + 1;
@@ -260,6 +320,8 @@ async fn every_pod_is_born_with_its_size() {
             .then_some(())
     })
     .await;
+    let columns = kubectl(&["get", "fdt", "flex-born"]).await;
+    assert!(columns.contains("SIZED") && columns.contains(&format!(" {all} ")), "{columns}");
     output("helm", &["test", &release.name, "--namespace", &release.name, "--timeout=60s"], "").await;
 
     // Restarted with cold caches while pods are created: none is blocked, and each has its size.
@@ -299,19 +361,31 @@ async fn what_is_missing_blocks_nobody() {
         events.into_iter().find(|event| event["involvedObject"]["kind"] == "DaemonSet")
     })
     .await;
+    let missing = release.metric("podshaper_flexdaemonset_decisions_total").await;
+    assert!(missing.iter().any(|count| count != "0"), "{missing:?}");
+    // Who creates a pod is told.
+    let marked = |template: &str, node: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": "early", "namespace": release.pods,
+                "annotations": {"flexdaemonsets.xai/apply-template": template},
+            },
+            "spec": {"nodeName": node, "containers": one_container()},
+        })
+        .to_string()
+    };
+    let dry_run = ["create", "--dry-run=server", "-o", "json", "-f", "-"];
+    let created = run("kubectl", &dry_run, &marked("no-such-template", &real)).await;
+    let warned = String::from_utf8_lossy(&created.stderr).into_owned();
+    assert!(
+        created.status.success() && warned.contains("there is no FlexDaemonsetTemplate no-such-template"),
+        "{warned}"
+    );
     // A pod for a node that nobody knows: at once, with a warning, as it is.
     template("flex-missing", json!({"cpuPercentage": 10})).await;
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {
-            "name": "early", "namespace": release.pods,
-            "annotations": {"flexdaemonsets.xai/apply-template": "flex-missing"},
-        },
-        "spec": {"nodeName": "nobody-knows", "containers": one_container()},
-    });
     let begun = Instant::now();
-    let created =
-        run("kubectl", &["create", "--dry-run=server", "-o", "json", "-f", "-"], &pod.to_string()).await;
+    let created = run("kubectl", &dry_run, &marked("flex-missing", "nobody-knows")).await;
     let warned = String::from_utf8_lossy(&created.stderr).into_owned();
     assert!(created.status.success() && warned.contains("node nobody-knows isn't known"), "{warned}");
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
@@ -458,7 +532,8 @@ async fn refits_keep_their_pace() {
     let spec = |refit: &str| json!({"cpuPercentage": 10, "limits": {"cpu": "Ratio"}, "refit": refit});
     template(name, spec("Off")).await;
     // Created while no webhook sees them: they are pending, and follow all the same.
-    let mut object = daemon_set(
+    hide(&release, name).await;
+    let object = daemon_set(
         &release.pods,
         name,
         &json!([{
@@ -466,7 +541,6 @@ async fn refits_keep_their_pace() {
             "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "150m"}},
         }]),
     );
-    object["spec"]["template"]["metadata"]["labels"]["podshaper.dev/skip"] = json!("true");
     apply(&object).await;
     for node in &nodes.0 {
         let pod = eventually("the pod is bound", PATIENCE, async || {
@@ -515,5 +589,139 @@ async fn refits_keep_their_pace() {
     })
     .await;
     assert!(begun.elapsed() > Duration::from_secs(10), "{more} after {:?}", begun.elapsed());
+    kubectl(&["delete", "daemonset", "agent", "--namespace", &release.pods]).await;
+}
+
+/// A DaemonSet for these nodes and no others.
+fn confined(mut daemon_set: Value, nodes: &[String]) -> Value {
+    daemon_set["spec"]["template"]["spec"]["affinity"] = json!({"nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": nodes}]},
+        ]},
+    }});
+    daemon_set
+}
+
+#[tokio::test]
+async fn pods_are_recreated_one_after_the_other() {
+    let release = install("flex-evict", json!({"refit": {"perMinute": 1000}})).await;
+    let name = "flex-evict";
+    let mut nodes = Nodes(Vec::new());
+    for index in 0..3 {
+        nodes.0.push(fake_node(&format!("flex-evict-{index}"), "4", "8Gi", "10Gi").await);
+    }
+    let spec = |storage: &str| json!({"minStorage": storage, "refit": "InPlaceOrRecreate"});
+    template(name, spec("1Mi")).await;
+    let mut object = confined(daemon_set(&release.pods, name, &one_container()), &nodes.0);
+    // A pod that goes stays until this is taken off.
+    object["spec"]["template"]["metadata"]["finalizers"] = json!(["test.podshaper.dev/hold"]);
+    apply(&object).await;
+    let leaving = async || {
+        let pods = pods(&release.pods).await.into_iter().map(|(_, pod)| pod);
+        pods.filter(|pod| !pod["metadata"]["deletionTimestamp"].is_null()).collect::<Vec<_>>()
+    };
+    let of_size = async |storage: &str| {
+        let pods = pods(&release.pods).await;
+        pods.iter().filter(|(_, pod)| requests(pod, 0)["ephemeral-storage"] == storage).count()
+    };
+    let release_pod = async |pod: &Value| {
+        let pod = pod["metadata"]["name"].as_str().unwrap();
+        let patch = r#"{"metadata":{"finalizers":null}}"#;
+        kubectl(&["patch", "pod", pod, "--namespace", &release.pods, "--type=merge", "--patch", patch]).await;
+    };
+    eventually("all are counted", PATIENCE, async || (status(name).await["podsSized"] == 3).then_some(()))
+        .await;
+    template(name, spec("2Mi")).await;
+    for recreated in 0..3 {
+        let going = eventually("one goes", PATIENCE, async || leaving().await.pop()).await;
+        looked_again(name).await;
+        assert_eq!(leaving().await.len(), 1, "while one goes no other does");
+        assert_eq!(of_size("2Mi").await, recreated);
+        release_pod(&going).await;
+    }
+    eventually("all are new", PATIENCE, async || (of_size("2Mi").await == 3).then_some(())).await;
+    assert_eq!(leaving().await.len(), 0);
+    kubectl(&["delete", "daemonset", "agent", "--namespace", &release.pods, "--wait=false"]).await;
+    eventually("they are gone", PATIENCE, async || {
+        for pod in leaving().await {
+            release_pod(&pod).await;
+        }
+        pods(&release.pods).await.is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_evicted_again_and_again() {
+    let release = install("flex-vain", json!({"refit": {"perMinute": 1000}})).await;
+    let name = "flex-vain";
+    let nodes = Nodes(vec![fake_node("flex-vain", "4", "8Gi", "10Gi").await]);
+    template(name, json!({"minMemory": "100Mi", "minCPU": "100m", "refit": "Off"})).await;
+    // The webhook isn't called for these pods: one that is created anew has no size either.
+    hide(&release, name).await;
+    let object = confined(daemon_set(&release.pods, name, &one_container()), &nodes.0);
+    apply(&object).await;
+    let first = pod_on(&release.pods, &nodes.0[0]).await["metadata"]["uid"].clone();
+    template(name, json!({"minMemory": "100Mi", "minCPU": "100m", "refit": "InPlaceOrRecreate"})).await;
+    let held = eventually("it is told", PATIENCE, async || {
+        let status = status(name).await;
+        (status["podsInfeasible"] == 1).then_some(status)
+    })
+    .await;
+    let reason = progressing(&held)["message"].as_str().unwrap();
+    assert!(reason.contains("a new pod came in place of one with the same fault"), "{held:#}");
+    let second = pod_on(&release.pods, &nodes.0[0]).await["metadata"]["uid"].clone();
+    assert_ne!(second, first, "once it was tried");
+    looked_again(name).await;
+    assert_eq!(pod_on(&release.pods, &nodes.0[0]).await["metadata"]["uid"], second);
+
+    // Who opts out isn't even counted.
+    let mut skipping = object;
+    skipping["spec"]["template"]["metadata"]["labels"]["podshaper.dev/skip"] = json!("true");
+    apply(&skipping).await;
+    eventually("no pod counts", PATIENCE, async || {
+        let status = status(name).await;
+        (status["daemonSets"] == 1 && status["podsPending"] == 0 && status["podsInfeasible"] == 0)
+            .then_some(())
+    })
+    .await;
+    kubectl(&["delete", "daemonset", "agent", "--namespace", &release.pods]).await;
+}
+
+#[tokio::test]
+async fn a_pod_too_large_for_its_node_is_seen() {
+    let release = install("flex-short", json!({})).await;
+    let name = "flex-short";
+    let nodes = Nodes(vec![fake_node("flex-short", "500m", "8Gi", "10Gi").await]);
+    let spec = |when: &str| {
+        json!({
+            "cpuPercentage": 10, "minCPU": "2", "whenMinExceedsAllocatable": when,
+            "refit": "InPlaceOrRecreate", "limits": {"cpu": "None"},
+        })
+    };
+    // What the namespace allows counts as well.
+    apply(&json!({
+        "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "most", "namespace": release.pods},
+        "spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}, "default": {"cpu": "300m"}}]},
+    }))
+    .await;
+    template(name, spec("KeepMin")).await;
+    apply(&confined(daemon_set(&release.pods, name, &one_container()), &nodes.0)).await;
+    let pod = pod_on(&release.pods, &nodes.0[0]).await;
+    assert_eq!(requests(&pod, 0)["cpu"], "1", "the floor, as far as the LimitRange lets it");
+    assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"]["cpu"], "1", "300m would be below it");
+    eventually("it is told", PATIENCE, async || (status(name).await["nodesShort"] == 1).then_some(())).await;
+    assert!(pod_on(&release.pods, &nodes.0[0]).await["spec"]["nodeName"].is_null(), "it is Pending");
+    template(name, spec("Cap")).await;
+    eventually("a pod that fits", PATIENCE, async || {
+        let pod = pod_on(&release.pods, &nodes.0[0]).await;
+        (requests(&pod, 0)["cpu"] == "500m" && pod["spec"]["nodeName"] == nodes.0[0]).then_some(())
+    })
+    .await;
+    eventually("settled", PATIENCE, async || {
+        let status = status(name).await;
+        (status["nodesShort"] == 0 && progressing(&status)["reason"] == "Settled").then_some(())
+    })
+    .await;
     kubectl(&["delete", "daemonset", "agent", "--namespace", &release.pods]).await;
 }

@@ -15,6 +15,11 @@ pub const RESOURCE_TEMPLATE: &str = "flexdaemonsets.xai/resource-template";
 /// Names the template on a pod: how the original marks those that it has seen.
 pub const APPLY_TEMPLATE: &str = "flexdaemonsets.xai/apply-template";
 
+/// The template that a pod, or a pod template, names by one of its annotations.
+pub fn named_template<'a>(annotation: impl Fn(&'static str) -> Option<&'a str>) -> Option<&'a str> {
+    [RESOURCE_TEMPLATE, APPLY_TEMPLATE].into_iter().find_map(annotation)
+}
+
 /// A template object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TemplateFact {
@@ -33,7 +38,7 @@ pub struct TemplateFact {
 pub struct Owner {
     /// `metadata.uid`.
     pub uid: Box<str>,
-    /// The template that it names.
+    /// The template that its pods name, or else it itself.
     pub template: Option<Box<str>>,
     /// The selector of its pods, as a URL has it.
     pub selector: Box<str>,

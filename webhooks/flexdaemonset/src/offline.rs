@@ -7,7 +7,7 @@ use std::time::Instant;
 use podshaper::found::Found;
 use serde_json::Value;
 
-use crate::facts::{Facts, Outcome, Owner, RESOURCE_TEMPLATE, Subject, TemplateFact};
+use crate::facts::{Facts, Outcome, Owner, RESOURCE_TEMPLATE, Subject, TemplateFact, named_template};
 use crate::node::Node;
 use crate::range::Range;
 use crate::rules::Template;
@@ -72,11 +72,11 @@ impl Offline {
     }
 }
 
-/// The template that a `DaemonSet` names, on itself or on its pod template.
+/// The template that a `DaemonSet` names on its pod template, or else on itself.
 pub fn template_of(daemon_set: &Value) -> Option<Box<str>> {
-    let annotation = |at: &str| daemon_set.pointer(at)?.get(RESOURCE_TEMPLATE)?.as_str();
-    annotation("/metadata/annotations")
-        .or_else(|| annotation("/spec/template/metadata/annotations"))
+    let annotation = |at: &str, key: &str| daemon_set.pointer(at)?.get(key)?.as_str();
+    named_template(|key| annotation("/spec/template/metadata/annotations", key))
+        .or_else(|| annotation("/metadata/annotations", RESOURCE_TEMPLATE))
         .map(Into::into)
 }
 

@@ -6,7 +6,7 @@ use podshaper::admission::{Decision, Request, Webhook};
 use podshaper::found::Found;
 use podshaper::pod::Pod;
 
-use crate::facts::{APPLY_TEMPLATE, Facts, Outcome, RESOURCE_TEMPLATE, Subject};
+use crate::facts::{Facts, Outcome, Subject, named_template};
 use crate::memory::Memory;
 use crate::patch::patch;
 use crate::sizing::size;
@@ -66,8 +66,7 @@ impl<F: Facts> FlexDaemonset<F> {
         if pod.annotation("kubernetes.io/config.mirror").is_some() {
             return Ok(None);
         }
-        let named = [RESOURCE_TEMPLATE, APPLY_TEMPLATE].into_iter().find_map(|key| pod.annotation(key));
-        if let Some(name) = named {
+        if let Some(name) = named_template(|key| pod.annotation(key)) {
             return Ok(Some(name.to_owned()));
         }
         let Some((name, uid)) = daemon_set else { return Ok(None) };

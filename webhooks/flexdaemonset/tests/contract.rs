@@ -320,6 +320,11 @@ fn the_template_is_named_by_the_pod_or_by_its_daemon_set() {
             "{key}"
         );
     }
+    // What its pod template says counts before what it says itself, for the webhook as for `plan` and refits.
+    let mut torn = daemon_set();
+    torn["spec"]["template"]["metadata"]["annotations"] =
+        json!({"flexdaemonsets.xai/resource-template": "other"});
+    assert_eq!(flexdaemonset::offline::template_of(&torn).as_deref(), Some("other"));
     let mut deployments = pod(NODE, json!({"containers": [{"name": "a"}]}));
     deployments["metadata"]["ownerReferences"][0]["kind"] = json!("ReplicaSet");
     assert!(decide(&facts, &deployments).patch.is_empty());

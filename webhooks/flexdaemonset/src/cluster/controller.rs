@@ -1,8 +1,8 @@
 //! What the leader does: it counts, writes status, and refits.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::select_all;
 use kube::Client;
@@ -12,11 +12,13 @@ use tokio::sync::watch;
 use crate::facts::{Owner, TemplateFact};
 use crate::node::Node;
 use crate::range::Range;
-use crate::refit::Remedy;
+use crate::refit::{Difference, Remedy};
 use crate::rules::Template;
 use crate::template::Refit;
 
+use super::attempts::{Attempts, Way};
 use super::metrics::Metrics;
+use super::pace::Pace;
 use super::pods::{Pods, Resize, RunningPod};
 use super::refit;
 use super::state::{State, state};
@@ -26,8 +28,6 @@ use super::status::{Counts, status};
 const PAUSE: Duration = Duration::from_secs(1);
 /// Without a change it looks again after this.
 const LONGEST: Duration = Duration::from_secs(30);
-/// What the API server refused is tried again after this.
-const REFUSED: Duration = Duration::from_mins(5);
 /// After so many pods others get their turn: admission must not wait for counting.
 const BATCH: usize = 32;
 
@@ -41,7 +41,7 @@ pub struct RefitOptions {
     /// So many resizes may be under way at once
     #[arg(long, env = "FLEXDAEMONSET_REFIT_IN_FLIGHT", value_name = "N", default_value_t = 5)]
     pub refit_in_flight: u32,
-    /// So many pods are resized or evicted in a minute
+    /// So many pods are resized or evicted in a minute; 0: none, whatever templates say
     #[arg(long, env = "FLEXDAEMONSET_REFIT_PER_MINUTE", value_name = "N", default_value_t = 60)]
     pub refit_per_minute: u32,
 }
@@ -63,41 +63,31 @@ struct Run {
     pods: Pods,
     resizable: bool,
     pace: Pace,
-    /// Pods that were written to, and when: what the watch doesn't show yet isn't done twice.
-    written: HashMap<Box<str>, Instant>,
-    /// Pods whose change was refused, by uid.
-    refused: HashMap<Box<str>, Refusal>,
-}
-
-/// Why the API server refused to change a pod. The same change isn't tried again for some time.
-struct Refusal {
-    /// The change, in words.
-    change: String,
-    reason: String,
-    at: Instant,
+    attempts: Attempts,
 }
 
 /// A `DaemonSet` by its key.
 type Named = (Box<str>, Arc<Owner>);
 
-/// Pods that don't work yet, with the key of their `DaemonSet`.
-type Unready = BTreeSet<(Box<str>, Box<str>)>;
-
-/// A token bucket.
-struct Pace {
-    tokens: u32,
-    per_minute: u32,
-    filled: Instant,
-}
-
-/// A pod that could follow.
+/// A pod that is to follow.
 struct Candidate {
     key: Box<str>,
     pod: Arc<RunningPod>,
-    state: State,
     /// The key of its `DaemonSet`.
     owner: Box<str>,
-    mode: Refit,
+    difference: Difference,
+    way: Way,
+    /// What it is to remember, where it doesn't yet.
+    memory: Option<String>,
+}
+
+/// What is collected over all templates.
+#[derive(Default)]
+struct Seen {
+    candidates: Vec<Candidate>,
+    in_flight: u32,
+    /// Pods that don't work, no more or not yet, by the key of their `DaemonSet` and their uid.
+    unready: BTreeSet<(Box<str>, Box<str>)>,
 }
 
 impl Controller {
@@ -113,7 +103,7 @@ impl Controller {
                 _ = leadership.wait_for(|leads| !*leads) => {},
             }
             self.metrics.leads.set(0);
-            self.metrics.forget();
+            self.metrics.counted([]);
         }
     }
 
@@ -127,20 +117,14 @@ impl Controller {
             }
             tokio::time::sleep(PAUSE).await;
         };
-        let pace = Pace {
-            tokens: self.options.refit_per_minute,
-            per_minute: self.options.refit_per_minute,
-            filled: Instant::now(),
-        };
         let changes =
             [self.nodes.changes(), self.templates.changes(), self.owners.changes(), self.ranges.changes()];
         let mut run = Run {
             changes,
             pods: Pods::new(self.client.clone()),
             resizable,
-            pace,
-            written: HashMap::new(),
-            refused: HashMap::new(),
+            pace: Pace::new(self.options.refit_per_minute),
+            attempts: Attempts::default(),
         };
         loop {
             // Marked before everything is looked at: nothing that changes meanwhile is missed.
@@ -166,22 +150,18 @@ impl Controller {
             }
         }
         run.pods.follow(&named);
-        run.written.retain(|_, at| at.elapsed() < LONGEST);
-        run.refused.retain(|_, refusal| refusal.at.elapsed() < REFUSED);
+        run.attempts.pass();
 
-        let mut candidates = Vec::new();
-        let mut in_flight = 0;
-        let mut unready = BTreeSet::new();
-        self.metrics.forget();
+        let mut seen = Seen::default();
+        let mut counted = Vec::new();
         for (name, template) in self.templates.all() {
             let owners = by_template.remove(&name).unwrap_or_default();
-            let Some(counts) = self
-                .count(&name, &template, owners, run, &mut candidates, &mut in_flight, &mut unready)
-                .await
-            else {
-                continue;
-            };
-            self.metrics.counted(&name, &counts);
+            if let Some(counts) = self.count(&name, &template, owners, run, &mut seen).await {
+                counted.push((name, template, counts));
+            }
+        }
+        self.metrics.counted(counted.iter().map(|(name, _, counts)| (&**name, counts)));
+        for (name, template, counts) in counted {
             let status = status(&template, &counts);
             if status != template.status
                 && let Err(error) = refit::write_status(&self.client, &name, &status).await
@@ -189,37 +169,41 @@ impl Controller {
                 tracing::warn!(template = &*name, %error, "can't write the status, trying again");
             }
         }
-        self.refit(run, candidates, in_flight, &mut unready).await
+        self.refit(run, seen).await
     }
 
     /// Counts the pods of a template; none while some haven't been read.
-    #[expect(clippy::too_many_arguments, reason = "what is collected over all templates")]
     async fn count(
         &self,
         name: &str,
         template: &TemplateFact,
         owners: Vec<Named>,
         run: &Run,
-        candidates: &mut Vec<Candidate>,
-        in_flight: &mut u32,
-        unready: &mut Unready,
+        seen: &mut Seen,
     ) -> Option<Counts> {
-        let mut counts = Counts { resizable: run.resizable, ..Counts::default() };
+        let refits = self.options.refit_per_minute > 0;
+        let mut counts = Counts { resizable: run.resizable, refits, ..Counts::default() };
         let mut short = BTreeSet::new();
         for (owner, _) in owners {
             counts.daemon_sets += 1;
             let namespace = owner.split('/').next().unwrap_or_default();
             let range = super::range(&self.ranges, namespace);
-            for (index, (key, pod)) in run.pods.of(&owner)?.into_iter().enumerate() {
+            let pods = run.pods.of(&owner)?;
+            let missing = run.attempts.missing(&owner, &pods);
+            seen.unready.extend(missing.map(|uid| (owner.clone(), uid.clone())));
+            for (index, (key, pod)) in pods.into_iter().enumerate() {
                 if index % BATCH == BATCH - 1 {
                     tokio::task::yield_now().await;
                 }
-                if !pod.ready {
-                    unready.insert((owner.clone(), pod.uid.clone()));
+                if pod.gone || !pod.ready {
+                    seen.unready.insert((owner.clone(), pod.uid.clone()));
                 }
-                *in_flight += u32::from(
-                    matches!(pod.resize, Some(Resize::InProgress)) || run.written.contains_key(&*pod.uid),
-                );
+                // A pod of an earlier pod template may name another.
+                if pod.gone || pod.template.as_deref().is_some_and(|own| own != name) {
+                    continue;
+                }
+                let written = run.attempts.is_written(&pod);
+                seen.in_flight += u32::from(written || pod.resize == Some(Resize::InProgress));
                 let Ok(rules) = &template.rules else {
                     counts.pending += 1;
                     continue;
@@ -227,17 +211,21 @@ impl Controller {
                 match self.stand(name, rules, &range, &pod) {
                     None => counts.pending += 1,
                     Some(mut state) => {
-                        if let Some(refusal) = run.refusal(&pod, &state) {
+                        let way = if refits { run.way(rules.refit, &pod, &state) } else { None };
+                        let change = state.difference.as_ref().map(|difference| &*difference.words);
+                        let refusal =
+                            change.and_then(|change| run.attempts.refusal(&owner, &pod, way, change));
+                        let waits = written || refusal.is_some();
+                        if let Some(refusal) = refusal {
                             state.held = Some(refusal.to_owned());
                         }
                         if state.short {
                             short.insert(pod.node.clone());
                         }
                         counts.tally(&key, &state);
-                        let follows = matches!(rules.refit, Refit::InPlace | Refit::InPlaceOrRecreate);
-                        if state.difference.is_some() && follows {
-                            let (owner, mode) = (owner.clone(), rules.refit);
-                            candidates.push(Candidate { key, pod, state, owner, mode });
+                        if let (Some(difference), Some(way), false) = (state.difference, way, waits) {
+                            let (owner, memory) = (owner.clone(), state.memory);
+                            seen.candidates.push(Candidate { key, pod, owner, difference, way, memory });
                         }
                     }
                 }
@@ -252,45 +240,32 @@ impl Controller {
         state((name, rules), &node, range, pod, self.options.refit_hysteresis)
     }
 
-    async fn refit(
-        &self,
-        run: &mut Run,
-        candidates: Vec<Candidate>,
-        mut in_flight: u32,
-        unready: &mut Unready,
-    ) -> bool {
+    async fn refit(&self, run: &mut Run, seen: Seen) -> bool {
+        let Seen { candidates, mut in_flight, mut unready } = seen;
         let mut tried = false;
-        for Candidate { key, pod, state, owner, mode } in candidates {
-            if run.written.contains_key(&*pod.uid) || run.refusal(&pod, &state).is_some() {
-                continue;
-            }
-            let Some(difference) = state.difference else { continue };
-            let (action, done) = match &difference.remedy {
-                Remedy::Resize(patch) if run.resizable && pod.bound => {
-                    if in_flight >= self.options.refit_in_flight || !run.pace.take() {
-                        continue;
-                    }
-                    in_flight += 1;
-                    let memory = state.memory.as_deref();
-                    ("resized", self.resize(&key, &pod, memory, patch).await)
+        for Candidate { key, pod, owner, difference, way, memory } in candidates {
+            let (action, done) = if let (Way::Resize, Remedy::Resize(patch)) = (way, &difference.remedy) {
+                if in_flight >= self.options.refit_in_flight || !run.pace.take() {
+                    continue;
                 }
-                Remedy::Resize(_) | Remedy::Recreate(_) if mode == Refit::InPlaceOrRecreate => {
-                    // One at a time of each DaemonSet, and only while all others work.
-                    let others = unready.iter().any(|(other, uid)| *other == owner && *uid != pod.uid);
-                    if others || !run.pace.take() {
-                        continue;
-                    }
-                    unready.insert((owner, pod.uid.clone()));
-                    ("evicted", refit::evict(&self.client, &key, &pod.uid).await)
+                in_flight += 1;
+                ("resized", self.resize(&key, &pod, memory.as_deref(), patch).await)
+            } else {
+                // One at a time of each DaemonSet, and only while all others work.
+                let others = unready.iter().any(|(other, uid)| *other == owner && *uid != pod.uid);
+                if others || !run.pace.take() {
+                    continue;
                 }
-                Remedy::Resize(_) | Remedy::Recreate(_) => continue,
+                unready.insert((owner.clone(), pod.uid.clone()));
+                ("evicted", refit::evict(&self.client, &key, &pod.uid).await)
             };
             tried = true;
             let change = difference.words;
             let (warning, action, message) = match done {
                 Ok(()) => {
-                    run.written.insert(pod.uid.clone(), Instant::now());
-                    (false, action, format!("{action} to follow its template: {change}"))
+                    let message = format!("{action} to follow its template: {change}");
+                    run.attempts.made(&owner, &pod, way, change);
+                    (false, action, message)
                 }
                 Err(error) => {
                     let reason = match error {
@@ -298,7 +273,7 @@ impl Controller {
                         other => other.to_string(),
                     };
                     let message = format!("can't follow its template ({change}): {reason}");
-                    run.refused.insert(pod.uid.clone(), Refusal { change, reason, at: Instant::now() });
+                    run.attempts.refuse(&pod, change, reason);
                     (true, "refused", message)
                 }
             };
@@ -346,31 +321,19 @@ impl Counts {
 }
 
 impl Run {
-    /// Why what the pod needs was refused, if it was.
-    fn refusal(&self, pod: &RunningPod, state: &State) -> Option<&str> {
-        let refusal = self.refused.get(&pod.uid)?;
-        let change = &state.difference.as_ref()?.words;
-        (refusal.change == *change).then_some(&*refusal.reason)
+    /// How the pod is to follow, if it differs and its template has it follow.
+    fn way(&self, refit: Refit, pod: &RunningPod, state: &State) -> Option<Way> {
+        let remedy = &state.difference.as_ref()?.remedy;
+        match refit {
+            Refit::Off | Refit::DryRun => None,
+            _ if self.resizable && pod.bound && matches!(remedy, Remedy::Resize(_)) => Some(Way::Resize),
+            Refit::InPlaceOrRecreate => Some(Way::Evict),
+            Refit::InPlace => None,
+        }
     }
 
     fn changes(&mut self) -> impl Iterator<Item = &mut watch::Receiver<u64>> {
         self.changes.iter_mut().chain(self.pods.changes())
-    }
-}
-
-impl Pace {
-    fn take(&mut self) -> bool {
-        let each = Duration::from_mins(1) / self.per_minute.max(1);
-        while self.tokens < self.per_minute && self.filled.elapsed() >= each {
-            self.tokens += 1;
-            self.filled += each;
-        }
-        if self.tokens == self.per_minute {
-            self.filled = Instant::now();
-        }
-        let some = self.tokens > 0;
-        self.tokens -= u32::from(some);
-        some
     }
 }
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use crate::facts::{Owner, RESOURCE_TEMPLATE, TemplateFact};
+use crate::facts::{Owner, RESOURCE_TEMPLATE, TemplateFact, named_template};
 use crate::node::Node;
 use crate::range::Range;
 use crate::rules::Template;
@@ -101,8 +101,8 @@ impl Trim for Owner {
     fn trim(object: Object<DaemonSetSpec, IgnoredAny>) -> Option<Self> {
         let spec = object.spec.as_ref();
         let pods = spec.and_then(|spec| spec.template.as_ref()?.metadata.as_ref()?.annotations.as_ref());
-        let named = object.metadata.annotation(RESOURCE_TEMPLATE);
-        let template = named.or_else(|| pods?.get(RESOURCE_TEMPLATE).map(String::as_str));
+        let template = named_template(|key| pods?.get(key).map(String::as_str))
+            .or_else(|| object.metadata.annotation(RESOURCE_TEMPLATE));
         Some(Self {
             template: template.map(Into::into),
             selector: spec

@@ -85,23 +85,22 @@ impl Metrics {
         self.refits.get_or_create(&ActionLabel { action }).inc();
     }
 
-    /// Forgets all templates, before those are counted that there are now.
-    pub(super) fn forget(&self) {
+    /// What is known of the pods of these templates, and of no others any more.
+    pub(super) fn counted<'t>(&self, templates: impl IntoIterator<Item = (&'t str, &'t Counts)>) {
         self.pods.clear();
         self.nodes_short.clear();
-    }
-
-    pub(super) fn counted(&self, template: &str, counts: &Counts) {
-        for (state, count) in [
-            ("sized", counts.sized),
-            ("pending", counts.pending),
-            ("outdated", counts.outdated),
-            ("infeasible", counts.infeasible),
-        ] {
-            let label = PodsLabel { template: template.to_owned(), state };
-            self.pods.get_or_create(&label).set(count.into());
+        for (template, counts) in templates {
+            for (state, count) in [
+                ("sized", counts.sized),
+                ("pending", counts.pending),
+                ("outdated", counts.outdated),
+                ("infeasible", counts.infeasible),
+            ] {
+                let label = PodsLabel { template: template.to_owned(), state };
+                self.pods.get_or_create(&label).set(count.into());
+            }
+            let label = TemplateLabel { template: template.to_owned() };
+            self.nodes_short.get_or_create(&label).set(counts.nodes_short.into());
         }
-        let label = TemplateLabel { template: template.to_owned() };
-        self.nodes_short.get_or_create(&label).set(counts.nodes_short.into());
     }
 }

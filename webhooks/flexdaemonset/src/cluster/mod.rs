@@ -1,8 +1,10 @@
 //! The cluster: facts for decisions from watches, and what one of the replicas does about running pods.
 
+mod attempts;
 mod controller;
 mod kinds;
 mod metrics;
+mod pace;
 mod pods;
 mod refit;
 mod state;

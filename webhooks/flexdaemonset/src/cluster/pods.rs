@@ -10,13 +10,18 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::facts::Owner;
+use crate::facts::{Owner, named_template};
 use crate::memory::{ANNOTATION, Memory};
 
+/// Opts a pod out, as the chart's selectors have it.
+const SKIP: &str = "podshaper.dev/skip";
+
 /// A running pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RunningPod {
     pub(super) uid: Box<str>,
+    /// The template that it names by itself.
+    pub(super) template: Option<Box<str>>,
     /// The uid of its controller.
     pub(super) controller: Box<str>,
     /// The node that it is bound to, or sized for; empty where neither is known.
@@ -91,6 +96,11 @@ impl Trim for RunningPod {
     const API: &'static str = "/api/v1";
 
     fn trim(object: Object<PodSpec, PodStatus>) -> Option<Self> {
+        // Whoever bears this is left alone: the webhook isn't called for it either.
+        let labels = object.metadata.labels.as_ref();
+        if labels.and_then(|labels| labels.get(SKIP)).is_some_and(|skip| skip == "true") {
+            return None;
+        }
         let spec = object.spec?;
         let status = object.status.unwrap_or_default();
         let condition = |name: &str| {
@@ -120,6 +130,7 @@ impl Trim for RunningPod {
         let text = json!({"metadata": {"annotations": memory}, "spec": spec}).to_string();
         Some(Self {
             controller: object.metadata.controller()?.into(),
+            template: named_template(|key| object.metadata.annotation(key)).map(Into::into),
             node: node.unwrap_or_default().into(),
             bound,
             qos: status.qos_class.clone().into(),
@@ -179,10 +190,10 @@ impl Pods {
         }
     }
 
-    /// The pods of a `DaemonSet` by key; none while they haven't been read.
+    /// The pods of a `DaemonSet` by key, also those that go; none while they haven't been read.
     pub(super) fn of(&self, key: &str) -> Option<Vec<(Box<str>, Arc<RunningPod>)>> {
         let Followed { owner, store, .. } = self.followed.get(key)?;
-        let ours = |(_, pod): &(Box<str>, Arc<RunningPod>)| pod.controller == owner.uid && !pod.gone;
+        let ours = |(_, pod): &(Box<str>, Arc<RunningPod>)| pod.controller == owner.uid;
         store.filled().then(|| store.all().into_iter().filter(ours).collect())
     }
 

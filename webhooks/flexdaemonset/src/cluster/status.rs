@@ -17,6 +17,8 @@ pub(super) struct Counts {
     pub(super) nodes_short: u32,
     /// What one of those says that can't be resized, or differ.
     pub(super) example: Option<String>,
+    /// Whether running pods may be touched at all.
+    pub(super) refits: bool,
     /// Whether this cluster can resize pods in place.
     pub(super) resizable: bool,
 }
@@ -59,6 +61,11 @@ fn progress(refit: Refit, counts: &Counts) -> (&'static str, &'static str, Strin
             ("False", "RefitOff", format!("{differing} pods get their size when they are created anew"))
         }
         Refit::DryRun => ("False", "DryRun", format!("{differing} pods would follow{example}")),
+        Refit::InPlace | Refit::InPlaceOrRecreate if !counts.refits => (
+            "False",
+            "RefitOff",
+            format!("{differing} pods would follow if the webhook were let to{example}"),
+        ),
         Refit::InPlace if !counts.resizable => {
             ("False", "ResizeUnsupported", "this cluster can't resize pods in place (pods/resize)".to_owned())
         }
@@ -89,7 +96,7 @@ mod tests {
     fn a_condition_that_stays_keeps_its_time() {
         let rules = Template::from_spec(&json!({"cpuPercentage": 1, "refit": "InPlace"}));
         let mut template = TemplateFact { uid: "".into(), generation: 3, rules, status: Value::Null };
-        let mut counts = Counts { sized: 2, resizable: true, ..Counts::default() };
+        let mut counts = Counts { sized: 2, refits: true, resizable: true, ..Counts::default() };
         let mut first = status(&template, &counts);
         for condition in first["conditions"].as_array_mut().unwrap() {
             condition["lastTransitionTime"] = json!("2020-01-01T00:00:00Z");
@@ -101,5 +108,7 @@ mod tests {
         assert_eq!(second["conditions"][0], first["conditions"][0]);
         assert_eq!(second["conditions"][1]["reason"], "Refitting");
         assert_ne!(second["conditions"][1]["lastTransitionTime"], "2020-01-01T00:00:00Z");
+        counts.refits = false;
+        assert_eq!(status(&template, &counts)["conditions"][1]["reason"], "RefitOff");
     }
 }

@@ -182,6 +182,12 @@ mod tests {
             None,
             "within five percent"
         );
+        let twenty_one = json!({"cpuPercentage": 21});
+        assert_eq!(
+            difference(&twenty_one, &both("200", "1"), &both("200", "1"), "Guaranteed"),
+            None,
+            "just five"
+        );
         let resized = difference(&spec, &both("95", "104"), &json!({}), "Guaranteed").unwrap();
         assert_eq!(resized.words, "a: cpu 95 → 100");
         let all = json!({"cpu": "100", "memory": "100"});

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use memchr::memchr2;
 use serde::Serialize;
 
 /// A JSON pointer (RFC 6901).
@@ -23,7 +24,9 @@ impl Pointer {
     pub fn key(mut self, key: &str) -> Self {
         self.0.push('/');
         let mut rest = key;
-        while let Some((plain, after)) = rest.find(['~', '/']).and_then(|at| rest.split_at_checked(at)) {
+        while let Some((plain, after)) =
+            memchr2(b'~', b'/', rest.as_bytes()).and_then(|at| rest.split_at_checked(at))
+        {
             self.0.push_str(plain);
             self.0.push_str(if after.starts_with('~') { "~0" } else { "~1" });
             rest = after.get(1..).unwrap_or_default();
@@ -57,16 +60,6 @@ const USUAL: usize = 2048;
 /// Bytes that most pointers fit in.
 const PATH: usize = 96;
 
-#[derive(Serialize)]
-struct Operation<'a, V: ?Sized> {
-    op: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from: Option<&'a str>,
-    path: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<&'a V>,
-}
-
 /// A JSON patch, kept as the text of its operations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Patch {
@@ -82,29 +75,60 @@ impl Patch {
 
     /// Sets the member at `path`, whose parent must stand.
     pub fn add<V: Serialize + ?Sized>(&mut self, path: &Pointer, value: &V) {
-        self.push(&Operation { op: "add", from: None, path: path.as_str(), value: Some(value) });
+        self.push(r#"{"op":"add","path":"#, path, |text| {
+            text.extend_from_slice(br#","value":"#);
+            serde_json::to_writer(text, value)
+        });
     }
 
     /// Sets the member at `path`, whose parent must stand, to what stands at `from`.
     pub fn copy(&mut self, from: &Pointer, path: &Pointer) {
-        let from = Some(from.as_str());
-        self.push::<()>(&Operation { op: "copy", from, path: path.as_str(), value: None });
+        self.push(r#"{"op":"copy","path":"#, path, |text| {
+            text.extend_from_slice(br#","from":"#);
+            serde_json::to_writer(text, from.as_str())
+        });
+    }
+
+    /// Sets the member at `path`, whose parent must stand, to a string: the text `json`, as `serde_json` writes it.
+    pub(crate) fn add_json(&mut self, path: &Pointer, json: &[u8]) {
+        self.push(r#"{"op":"add","path":"#, path, |text| {
+            text.extend_from_slice(br#","value":""#);
+            text.reserve(2 * json.len());
+            // No control characters, so quotes and backslashes are all there is to escape.
+            for byte in json {
+                if matches!(byte, b'"' | b'\\') {
+                    text.push(b'\\');
+                }
+                text.push(*byte);
+            }
+            text.push(b'"');
+            Ok(())
+        });
     }
 
     /// Removes the member at `path`, which must stand.
     pub fn remove(&mut self, path: &Pointer) {
-        self.push::<()>(&Operation { op: "remove", from: None, path: path.as_str(), value: None });
+        self.push(r#"{"op":"remove","path":"#, path, |_| Ok(()));
     }
 
-    fn push<V: Serialize + ?Sized>(&mut self, operation: &Operation<'_, V>) {
+    fn push(
+        &mut self,
+        begin: &str,
+        path: &Pointer,
+        value: impl FnOnce(&mut Vec<u8>) -> serde_json::Result<()>,
+    ) {
         let before = self.operations.len();
         if before > 0 {
             self.operations.push(b',');
         } else {
             self.operations.reserve(USUAL);
         }
+        self.operations.extend_from_slice(begin.as_bytes());
+        let written = serde_json::to_writer(&mut self.operations, path.as_str())
+            .and_then(|()| value(&mut self.operations));
+        self.operations.push(b'}');
         // Only a map with keys that aren't strings can fail here, and then nothing half-written may stay.
-        if serde_json::to_writer(&mut self.operations, operation).is_err() {
+        if written.is_err() {
             debug_assert!(false, "an operation that isn't JSON");
             self.operations.truncate(before);
         }

@@ -64,7 +64,7 @@ pub struct Request<'a, O> {
     /// What is done to the object.
     pub operation: Operation,
     /// The object as it would be stored; absent on DELETE.
-    pub object: Option<O>,
+    pub object: Option<Box<O>>,
     /// Whether nothing will be stored.
     pub dry_run: Option<bool>,
 }

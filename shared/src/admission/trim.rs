@@ -1,11 +1,15 @@
 //! What is cut out of a review before it is read.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
-use memchr::{memchr, memmem};
+use memchr::memchr;
+use memchr::memmem::Finder;
 
 /// In the compact form that Go writes.
 const KEY: &str = r#""managedFields":["#;
+static KEYS: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(KEY));
+static ESCAPED_QUOTES: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(r#"\""#));
 /// Above this the copy would cost more memory than it saves time.
 const LARGEST: usize = 256 * 1024;
 
@@ -31,7 +35,7 @@ fn cut(text: &str) -> Option<(&str, &str)> {
     // Within a string the quotes would be escaped, and what follows a comma or a brace doesn't close one: so it is a key.
     let is_key =
         |at: &usize| text.as_bytes().get(at.wrapping_sub(1)).is_some_and(|before| b",{".contains(before));
-    let key = memmem::find_iter(text.as_bytes(), KEY).find(is_key)?;
+    let key = KEYS.find_iter(text.as_bytes()).find(is_key)?;
     let (before, items) = text.split_at_checked(key + KEY.len())?;
     Some((before, items.get(end(items.as_bytes())?..)?))
 }
@@ -46,8 +50,7 @@ fn simple_end(text: &[u8]) -> Option<usize> {
     let end = memchr(b']', text)?;
     let items = text.get(..end)?;
     let (quotes, backslashes) = (count(items, b'"'), count(items, b'\\'));
-    let only_quotes_are_escaped =
-        backslashes == 0 || memmem::find_iter(items, r#"\""#).count() == backslashes;
+    let only_quotes_are_escaped = backslashes == 0 || ESCAPED_QUOTES.find_iter(items).count() == backslashes;
     let closes = only_quotes_are_escaped && (quotes - backslashes) % 2 == 0 && memchr(b'[', items).is_none();
     closes.then_some(end)
 }

@@ -5,6 +5,9 @@ use serde::Serialize;
 use super::{ContainerList, Pod, ResourceField, Resources};
 use crate::patch::{Patch, Pointer};
 
+/// Bytes that most annotations of JSON fit in.
+const USUAL: usize = 512;
+
 /// Whose resources are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
@@ -36,13 +39,21 @@ impl<'p, 'a> PodPatch<'p, 'a> {
 
     /// Sets an annotation; nothing where it already has that value. Call it once per key.
     pub fn set_annotation(&mut self, key: &str, value: &str) {
-        if self.pod.annotation(key) == Some(value) {
-            return;
+        if self.pod.annotation(key) != Some(value) {
+            let annotations = self.make_annotations();
+            self.patch.add(&annotations.key(key), value);
         }
-        let metadata = self.pod.metadata.as_ref();
-        let stand = metadata.is_some_and(|metadata| metadata.annotations.is_some());
-        let annotations = self.make_in_metadata("annotations", stand);
-        self.patch.add(&annotations.key(key), value);
+    }
+
+    /// The same with the JSON of `value`, which has string keys.
+    pub fn set_annotation_to_json<V: Serialize>(&mut self, key: &str, value: &V) {
+        let mut json = Vec::with_capacity(USUAL);
+        let written = serde_json::to_writer(&mut json, value);
+        debug_assert!(written.is_ok(), "an annotation that isn't JSON");
+        if self.pod.annotation(key).is_none_or(|standing| standing.as_bytes() != json) {
+            let annotations = self.make_annotations();
+            self.patch.add_json(&annotations.key(key), &json);
+        }
     }
 
     /// Sets a label; nothing where it already has that value. Call it once per key.
@@ -53,6 +64,11 @@ impl<'p, 'a> PodPatch<'p, 'a> {
         }
         let labels = self.make_in_metadata("labels", labels.is_some());
         self.patch.add(&labels.key(key), value);
+    }
+
+    fn make_annotations(&mut self) -> Pointer {
+        let metadata = self.pod.metadata.as_ref();
+        self.make_in_metadata("annotations", metadata.is_some_and(|metadata| metadata.annotations.is_some()))
     }
 
     /// A member of the metadata, which stands from now on.
@@ -67,7 +83,7 @@ impl<'p, 'a> PodPatch<'p, 'a> {
     /// Removes an annotation; nothing where it isn't there.
     pub fn remove_annotation(&mut self, key: &str) {
         if self.pod.annotation(key).is_some() {
-            self.patch.remove(&Pointer::root().key("metadata").key("annotations").key(key));
+            self.patch.remove(&annotation(key));
         }
     }
 
@@ -157,6 +173,10 @@ impl<'p, 'a> PodPatch<'p, 'a> {
 
 #[derive(Serialize)]
 struct Empty {}
+
+fn annotation(key: &str) -> Pointer {
+    Pointer::root().key("metadata").key("annotations").key(key)
+}
 
 fn resources_of(list: ContainerList, index: usize) -> Pointer {
     Pointer::root().key("spec").key(list.field()).index(index).key("resources")

@@ -61,8 +61,7 @@ fn plan(class: &Class, pod: &Pod<'_>) -> Result<Plan, Refusal> {
             None => patch.remove_annotation(key),
         }
     }
-    // Strings only: this can't fail.
-    patch.set_annotation(originals::ANNOTATION, &serde_json::to_string(&remembered).unwrap_or_default());
+    patch.set_annotation_to_json(originals::ANNOTATION, &remembered);
     for member in &demand.members {
         let first = member.list == ContainerList::Containers && member.index == 0;
         let wanted = class.standing.resources(member, first.then_some(&*class.resource));

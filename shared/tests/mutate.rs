@@ -458,7 +458,9 @@ fn review(object: &str) -> String {
 /// What the server sends.
 fn served(review: &str) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let answer = runtime.block_on(answer(&Marker { mark: "marked".into() }, review, Instant::now())).unwrap();
+    let answer = runtime
+        .block_on(answer(&Marker { mark: "marked".into() }, review.as_bytes(), Instant::now()))
+        .unwrap();
     String::from_utf8(answer.body).unwrap() + "\n"
 }
 

@@ -55,8 +55,12 @@ pub struct Answer {
 ///
 /// An object that the webhook can't read is admitted unchanged, with a warning. An error is something that isn't a
 /// review at all, so that there is no request to answer.
-pub async fn answer<W: Webhook>(webhook: &W, body: &str, deadline: Instant) -> Result<Answer, ReviewError> {
-    let body = &*without_managed_fields(body);
+pub async fn answer<W: Webhook>(webhook: &W, body: &[u8], deadline: Instant) -> Result<Answer, ReviewError> {
+    let kept = without_managed_fields(body);
+    let Ok(body) = str::from_utf8(&kept) else {
+        let readable = str::from_utf8(body).map_or_else(|e| e.valid_up_to(), str::len);
+        return Err(ReviewError::NotUtf8(readable));
+    };
     match Review::<W::Object<'_>>::parse(body) {
         Ok(request) => {
             let decision = webhook.decide(&request, deadline).await;

@@ -10,6 +10,9 @@ const API_VERSION: &str = "admission.k8s.io/v1";
 /// Why a body is no admission review. Each is the sender's mistake.
 #[derive(Debug, thiserror::Error)]
 pub enum ReviewError {
+    /// Not text, from this byte on.
+    #[error("the body is not UTF-8 at byte {0}")]
+    NotUtf8(usize),
     /// Not JSON, or not of a review's shape.
     #[error("the body is not an AdmissionReview: {0}")]
     Syntax(serde_json::Error),

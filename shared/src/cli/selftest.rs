@@ -120,7 +120,7 @@ async fn decide<W: Webhook>(
             "object": pod,
         },
     });
-    let answer = admission::answer(webhook, &review.to_string(), Instant::now() + PATIENCE).await?;
+    let answer = admission::answer(webhook, review.to_string().as_bytes(), Instant::now() + PATIENCE).await?;
     let answer: Value = serde_json::from_str(std::str::from_utf8(&answer.body)?)?;
     if answer.pointer("/response/allowed") != Some(&Value::Bool(true)) {
         let reason = answer.pointer("/response/status/message").and_then(Value::as_str).unwrap_or_default();

@@ -115,10 +115,7 @@ impl<W: Webhook> Endpoint<W> {
         if body.bytes.is_empty() {
             return Err(Refused::new(Refusal::Review, "the body is empty; send an AdmissionReview"));
         }
-        let text = std::str::from_utf8(&body.bytes).map_err(|e| {
-            Refused::new(Refusal::Review, format!("the body is not UTF-8 at byte {}", e.valid_up_to()))
-        })?;
-        let answer = admission::answer(&*self.webhook, text, deadline).await;
+        let answer = admission::answer(&*self.webhook, &body.bytes, deadline).await;
         answer.map_err(|e| Refused::new(Refusal::Review, e.to_string()))
     }
 }

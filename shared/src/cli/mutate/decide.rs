@@ -32,7 +32,7 @@ pub(super) struct Decision {
 ///
 /// An error is a review that can't be answered.
 pub(super) async fn decide<W: Webhook>(webhook: &W, review: &str) -> anyhow::Result<Decision> {
-    let Answer { body, outcome } = answer(webhook, review, Instant::now() + PATIENCE).await?;
+    let Answer { body, outcome } = answer(webhook, review.as_bytes(), Instant::now() + PATIENCE).await?;
     let text = String::from_utf8(body).context("the webhook's answer is not UTF-8")?;
     let Reply { response } =
         serde_json::from_str(&text).context("the webhook's answer is no AdmissionReview")?;

@@ -29,7 +29,7 @@ pub struct Pod<'a> {
     pub metadata: Option<Metadata<'a>>,
     /// `spec`.
     #[serde(borrow)]
-    pub spec: Option<PodSpec<'a>>,
+    pub spec: Option<Box<PodSpec<'a>>>,
 }
 
 /// `metav1.ObjectMeta`.

@@ -53,11 +53,10 @@ fn end(text: &[u8]) -> Option<usize> {
 fn simple_end(text: &[u8]) -> Option<usize> {
     let end = memchr(b']', text)?;
     let items = text.get(..=end)?;
-    let quotes = count(items, |byte, _| byte == b'"');
-    let backslashes = count(items, |byte, _| byte == b'\\');
-    let escaped_quotes = count(items, |byte, next| (byte == b'\\') & (next == b'"'));
-    let closes =
-        backslashes == escaped_quotes && (quotes - escaped_quotes) % 2 == 0 && memchr(b'[', items).is_none();
+    let only_quotes_are_escaped = count(items, |byte, next| (byte == b'\\') & (next != b'"')) == 0;
+    // An escaped quote counts twice here, so it changes nothing: as it should.
+    let no_string_is_open = count(items, |byte, _| (byte == b'"') | (byte == b'\\')) % 2 == 0;
+    let closes = only_quotes_are_escaped && no_string_is_open && memchr(b'[', items).is_none();
     closes.then_some(end)
 }
 

@@ -85,11 +85,13 @@ async fn drive<C: Future>(
     let mut connection = std::pin::pin!(connection);
     // An error here is the client's: it went away or broke the protocol, and hyper has answered what could be answered.
     tokio::select! {
+        biased;
         _ = connection.as_mut() => return,
         () = activity.overstayed() => return,
         _ = stage.wait_for(|stage| *stage >= leave_at) => leave(connection.as_mut()),
     }
     tokio::select! {
+        biased;
         _ = connection => {},
         () = activity.overstayed() => {},
     }

@@ -11,7 +11,6 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts/podshaper"
 HELM = os.environ.get("HELM", "helm")
-KUBE_VERSION = "1.36.0"  # a Helm built from its module takes Kubernetes for 1.20
 RELEASE, NAMESPACE = "rel", "sys"
 
 
@@ -41,7 +40,7 @@ def is_hook(obj):
 def helm(values, command, *arguments):
     """What Helm prints, given these values."""
     run = subprocess.run(
-        [HELM, command, *arguments, "--kube-version", KUBE_VERSION, "--values", "-"],
+        [HELM, command, *arguments, "--values", "-"],
         input=json.dumps(values),
         capture_output=True,
         text=True,

@@ -57,10 +57,10 @@ class Merging(unittest.TestCase):
     def test_numbers_stay_numbers(self):
         args = container(peerpods(ports={"webhook": 10250}, extraArgs=["--max-body-bytes=20000000"]))["args"]
         self.assertLessEqual({"--webhook-bind-address=:10250", "--max-body-bytes=20000000"}, set(args))
-        config = render(peerpods(config={"gpus": 1000000, "ratio": 0.5, "on": False})).one("ConfigMap")["data"][
+        config = render(peerpods(config={"gpus": {"a.b/on": 1000000}, "headroom": {"vcpus": 0.5}, "overhead": False})).one("ConfigMap")["data"][
             "config.yaml"
         ]
-        self.assertEqual(config, 'gpus: 1000000\n"on": false\nratio: 0.5')
+        self.assertEqual(config, 'gpus:\n  a.b/on: 1000000\nheadroom:\n  vcpus: 0.5\noverhead: false')
 
 
 if __name__ == "__main__":

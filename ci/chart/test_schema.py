@@ -21,6 +21,15 @@ REFUSED = [
     ({"defaults": {"enabled": True}}, "at '/defaults': additional properties 'enabled' not allowed"),
     ({"peerpods": {"enabled": "yes"}}, "at '/peerpods/enabled': got string, want boolean"),
     (peerpods(replicas=-1), "at '/peerpods/replicas': minimum: got -1, want 0"),
+    (peerpods(config={"sizes": 1}), "at '/peerpods/config': additional properties 'sizes' not allowed"),
+    (peerpods(config={"mode": "off"}), "at '/peerpods/config/mode': value must be one of 'enforce', 'audit'"),
+    (peerpods(config={"headroom": {"memory": "10 percent"}}), "at '/peerpods/config/headroom/memory': '10 percent' does"),
+    (peerpods(config={"fallback": {"vcpus": "-1"}}), "at '/peerpods/config/fallback/vcpus': '-1' does not match"),
+    (peerpods(config={"placeholders": {"gpu": {"request": 1}}}), "at '/peerpods/config/placeholders': additional properties 'gpu'"),
+    (
+        peerpods(config={"runtimeClasses": {"a": {"runtimeClasses": {}}}}),
+        "at '/peerpods/config/runtimeClasses/a': 'not' failed",
+    ),
     (peerpods(replicas="3"), "at '/peerpods/replicas': got string, want"),
     (peerpods(failurePolicy="fail"), "at '/peerpods/failurePolicy': value must be one of 'Fail', 'Ignore'"),
     (

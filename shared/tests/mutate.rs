@@ -164,6 +164,20 @@ fn a_workload_among_others() {
 }
 
 #[test]
+fn a_pod_that_changes_has_requests_for_its_limits() {
+    let limited = "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: a, resources: {limits: {cpu: 2}}}]}\n";
+    let ops = r#"[{"op":"add","path":"/spec/containers/0/resources/requests","value":{"cpu":2}},{"op":"add","path":"/metadata","value":{}},"#;
+    let patch: Value = serde_json::from_str(&fine(&["-o", "patch"], limited)).unwrap();
+    assert!(patch.to_string().starts_with(ops), "{patch}");
+    let after = "spec:\n  containers:\n  - name: a\n    resources:\n      limits:\n        cpu: 2\n      requests:\n        cpu: 2\n";
+    let yaml = fine(&[], limited);
+    assert!(yaml.contains(after), "{yaml}");
+    // One that doesn't change is the author's.
+    let skipped = limited.replace("kind: Pod", "kind: Pod\nmetadata: {annotations: {do: nothing}}");
+    assert_eq!(fine(&[], &skipped), skipped);
+}
+
+#[test]
 fn options_reach_the_webhook() {
     let pod = "{apiVersion: v1, kind: Pod}";
     let annotated =

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::defaults::requests_from_limits;
 use super::subjects::Subject;
 use crate::admission::{Answer, Outcome, Webhook, answer};
 
@@ -63,15 +64,23 @@ struct Status {
     message: String,
 }
 
-/// The review that the API server would send about the pod of `subject`. `namespace` is for an object that names none.
-pub(super) fn review(document: &Value, subject: &Subject, namespace: &str) -> String {
+/// The review that the API server would send about the pod of `subject`, and the operations on the pod by which it fills in
+/// what isn't said. `namespace` is for an object that names none.
+pub(super) fn review(
+    document: &Value,
+    subject: &Subject,
+    namespace: &str,
+) -> anyhow::Result<(String, Vec<Value>)> {
     let pod = document.pointer(&format!("{}{}", subject.at, subject.pod)).and_then(Value::as_object);
+    let filled = pod.map(requests_from_limits).unwrap_or_default();
     // A template, and an item of a PodList, don't say what they are.
-    let mut object =
-        Map::from_iter([("apiVersion".to_owned(), "v1".into()), ("kind".to_owned(), "Pod".into())]);
-    object.extend(pod.into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
-    own(&mut object, subject);
-    json!({
+    let mut object = json!({"apiVersion": "v1", "kind": "Pod"});
+    if let Some(object) = object.as_object_mut() {
+        object.extend(pod.into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
+        own(object, subject);
+    }
+    apply(&filled, &mut object).context("the API server's defaults do not apply")?;
+    let review = json!({
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",
         "request": {
@@ -84,8 +93,14 @@ pub(super) fn review(document: &Value, subject: &Subject, namespace: &str) -> St
             "object": object,
             "dryRun": true,
         },
-    })
-    .to_string()
+    });
+    Ok((review.to_string(), filled))
+}
+
+/// Applies RFC 6902 operations.
+pub(super) fn apply(operations: &[Value], to: &mut Value) -> anyhow::Result<()> {
+    let patch: json_patch::Patch = serde_json::from_value(operations.into())?;
+    Ok(json_patch::patch(to, &patch)?)
 }
 
 /// The pod of a template is its workload's, as the controller would have it.

@@ -6,6 +6,7 @@
 //! ```
 
 mod decide;
+mod defaults;
 mod documents;
 mod facts;
 mod input;
@@ -26,7 +27,7 @@ use serde_json::Value;
 use crate::admission::{Outcome, Webhook};
 use crate::cli::yaml::SyntaxError;
 use crate::patch::Pointer;
-use decide::{Decision, decide, rebase};
+use decide::{Decision, apply, decide, rebase};
 use documents::Document;
 use output::{Fate, Output, Place, printable};
 use subjects::{Subject, subjects};
@@ -53,8 +54,8 @@ Decided are Pods, whatever holds a pod template (Deployment, StatefulSet, Daemon
 the items of Lists, and AdmissionReviews. A template is decided as the pod that a controller would make of it. \
 Everything else passes through as it is.
 
-What the API server fills in before it calls a webhook must stand in the manifest: requests where only limits are given, \
-defaults of a LimitRange, the overhead of a RuntimeClass.
+Requests that aren't given come from the limits, as in the API server. What else it fills in before it calls a webhook must \
+stand in the manifest: defaults of a LimitRange, the overhead of a RuntimeClass.
 
 An object that would be denied is left out of the output, as is a document that can't be read. A document that changes \
 keeps the comments before and after it, not those inside.
@@ -218,18 +219,20 @@ impl<W: Webhook> Run<'_, W> {
         after: &mut Option<Value>,
         subject: &Subject,
     ) -> anyhow::Result<Decision> {
-        let review = match (&subject.review, document.json) {
+        let (review, filled) = match (&subject.review, document.json) {
             // As it was written: the answer may depend on more than its meaning.
-            (Some(review), Some(json)) if *review == Pointer::root() => json.to_owned(),
-            (Some(review), _) => before.pointer(review.as_str()).map(Value::to_string).unwrap_or_default(),
-            (None, _) => decide::review(before, subject, &self.namespace),
+            (Some(review), Some(json)) if *review == Pointer::root() => (json.to_owned(), Vec::new()),
+            (Some(review), _) => {
+                (before.pointer(review.as_str()).map(Value::to_string).unwrap_or_default(), Vec::new())
+            }
+            (None, _) => decide::review(before, subject, &self.namespace)?,
         };
-        let decision = decide(&self.webhook, &review).await?;
+        let mut decision = decide(&self.webhook, &review).await?;
         if decision.outcome == Outcome::Patched {
+            decision.patch.splice(..0, filled);
             let operations = rebase(&decision.patch, &format!("{}{}", subject.at, subject.pod));
-            let patch: json_patch::Patch = serde_json::from_value(operations.into())?;
             let after = after.get_or_insert_with(|| before.clone());
-            json_patch::patch(after, &patch).context("the webhook's patch does not apply")?;
+            apply(&operations, after).context("the webhook's patch does not apply")?;
         }
         Ok(decision)
     }

@@ -221,9 +221,21 @@ impl PartialEq for Quantity {
 
 impl Eq for Quantity {}
 
+/// The powers of ten that fit.
+#[expect(clippy::indexing_slicing, reason = "a constant: one that panics is not built")]
+const POWERS_OF_TEN: [i128; 39] = {
+    let mut powers = [1; 39];
+    let mut exponent = 1;
+    while exponent < powers.len() {
+        powers[exponent] = 10 * powers[exponent - 1];
+        exponent += 1;
+    }
+    powers
+};
+
 /// 10^`exponent`, if it fits.
 fn power_of_ten(exponent: i64) -> Option<i128> {
-    10_i128.checked_pow(u32::try_from(exponent).ok()?)
+    POWERS_OF_TEN.get(usize::try_from(exponent).ok()?).copied()
 }
 
 /// `number` × 10^`places`, if it fits; `places` isn't negative.

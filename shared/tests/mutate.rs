@@ -165,7 +165,8 @@ fn a_workload_among_others() {
 
 #[test]
 fn a_pod_that_changes_has_requests_for_its_limits() {
-    let limited = "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: a, resources: {limits: {cpu: 2}}}]}\n";
+    let limited =
+        "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: a, resources: {limits: {cpu: 2}}}]}\n";
     let ops = r#"[{"op":"add","path":"/spec/containers/0/resources/requests","value":{"cpu":2}},{"op":"add","path":"/metadata","value":{}},"#;
     let patch: Value = serde_json::from_str(&fine(&["-o", "patch"], limited)).unwrap();
     assert!(patch.to_string().starts_with(ops), "{patch}");

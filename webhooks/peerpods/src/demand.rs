@@ -134,12 +134,16 @@ pub(crate) fn quantity(
 ///
 /// One below zero is refused here: the API server checks what a pod ends up with, and this won't be there any more.
 pub(crate) fn parse(text: &str, field: impl FnOnce() -> String) -> Result<Quantity, Refusal> {
-    let problem = match text.parse::<Quantity>() {
-        Ok(quantity) if quantity >= Quantity::ZERO => return Ok(quantity),
-        Ok(_) => "must not be negative".to_owned(),
-        Err(error) => error.to_string(),
-    };
-    Err(Refusal::Quantity { field: field(), text: text.chars().take(64).collect(), problem })
+    match text.parse::<Quantity>() {
+        Ok(quantity) if quantity >= Quantity::ZERO => Ok(quantity),
+        Ok(_) => Err(refused(text, field(), "must not be negative".into())),
+        Err(error) => Err(refused(text, field(), error.to_string())),
+    }
+}
+
+#[cold]
+fn refused(text: &str, field: String, problem: String) -> Refusal {
+    Refusal::Quantity { field, text: text.chars().take(64).collect(), problem }
 }
 
 /// `resources` without one of them. Copies only where that one is there.

@@ -57,7 +57,7 @@ async fn decided(webhook: &PeerPods, pod: &Value) -> Value {
         "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
         "request": {"uid": "u", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "operation": "CREATE", "object": pod},
     });
-    let answer = answer(webhook, &review.to_string(), Instant::now()).await.unwrap();
+    let answer = answer(webhook, review.to_string().as_bytes(), Instant::now()).await.unwrap();
     let answer: Value = serde_json::from_str(&String::from_utf8(answer.body).unwrap()).unwrap();
     let patch = base64::engine::general_purpose::STANDARD
         .decode(answer["response"]["patch"].as_str().expect("a patch"))

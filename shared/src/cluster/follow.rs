@@ -30,15 +30,17 @@ pub struct Scope {
 }
 
 /// Takes in what the API server sends, as JSON, for a store of whatever kind: what talks to the API server is compiled once.
-trait Sink: Send {
+pub(super) trait Sink: Send {
     /// A list begins.
     fn restart(&mut self);
     /// One more of it.
     fn listed(&mut self, object: &RawValue) -> serde_json::Result<()>;
-    /// It is complete: nothing else is there.
-    fn complete(&mut self);
+    /// It is complete, as of this version: nothing else is there.
+    fn complete(&mut self, version: &str);
     /// An object came, changed, or is `gone`; its version.
     fn changed(&mut self, object: &RawValue, gone: bool) -> serde_json::Result<String>;
+    /// Nothing has happened up to this version that it wasn't told of.
+    fn reached(&mut self, _version: &str) {}
 }
 
 struct Filling<T> {
@@ -58,7 +60,7 @@ impl<T: Trim> Sink for Filling<T> {
         Ok(())
     }
 
-    fn complete(&mut self) {
+    fn complete(&mut self, _version: &str) {
         self.store.replace(std::mem::take(&mut self.kept));
     }
 
@@ -86,17 +88,17 @@ struct Source {
 }
 
 #[derive(Deserialize)]
-struct Page<'a> {
-    metadata: ListMetadata,
+pub(super) struct Page<'a> {
+    pub(super) metadata: ListMetadata,
     #[serde(borrow, default)]
-    items: Vec<&'a RawValue>,
+    pub(super) items: Vec<&'a RawValue>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct ListMetadata {
-    resource_version: String,
-    r#continue: String,
+pub(super) struct ListMetadata {
+    pub(super) resource_version: String,
+    pub(super) r#continue: String,
 }
 
 #[derive(Deserialize)]
@@ -109,8 +111,18 @@ struct Bookmark {
 /// Between an error and the next try is a pause that grows to half a minute; the store stays as it is meanwhile. A watch goes
 /// on from where it was, as long as the API server knows the changes since then: a list is much work for it.
 pub async fn follow<T: Trim>(client: Client, scope: Scope, store: Arc<Store<T>>) {
-    let source = Source { client, scope, api: T::API, plural: T::PLURAL };
-    source.follow(&mut Filling { store, kept: Vec::new() }).await;
+    follow_into(client, scope, T::API, T::PLURAL, &mut Filling { store, kept: Vec::new() }).await;
+}
+
+/// The same with any other use of what the API server sends.
+pub(super) async fn follow_into(
+    client: Client,
+    scope: Scope,
+    api: &'static str,
+    plural: &'static str,
+    sink: &mut dyn Sink,
+) {
+    Source { client, scope, api, plural }.follow(sink).await;
 }
 
 impl Source {
@@ -165,7 +177,7 @@ impl Source {
             }
             next = page.metadata.r#continue;
             if next.is_empty() {
-                sink.complete();
+                sink.complete(&page.metadata.resource_version);
                 return Ok(page.metadata.resource_version);
             }
         }
@@ -184,7 +196,9 @@ impl Source {
         watch(&self.client, &path, Duration::from_secs(WATCH) + PATIENCE, &mut |event| {
             *from = match event.kind {
                 EventKind::Bookmark => {
-                    serde_json::from_str::<Bookmark>(event.object.get())?.metadata.resource_version
+                    let bookmark: Bookmark = serde_json::from_str(event.object.get())?;
+                    sink.reached(&bookmark.metadata.resource_version);
+                    bookmark.metadata.resource_version
                 }
                 kind => sink.changed(event.object, kind == EventKind::Deleted)?,
             };
@@ -209,7 +223,7 @@ fn is_expired(error: &kube::Error) -> bool {
 }
 
 /// Percent-encoded (RFC 3986 §2.1): everything but unreserved characters.
-fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -14,6 +14,7 @@ mod discovery;
 mod events;
 mod follow;
 mod lease;
+pub mod ledgers;
 mod lookup;
 mod object;
 #[cfg(test)]

@@ -59,8 +59,14 @@ pub struct Metadata {
 
 /// `metav1.OwnerReference`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct OwnerReference {
+    /// `apiVersion`.
+    pub api_version: String,
+    /// `kind`.
+    pub kind: String,
+    /// `name`.
+    pub name: String,
     /// `uid`.
     pub uid: String,
     /// `controller`.
@@ -73,10 +79,14 @@ impl Metadata {
         self.annotations.as_ref()?.get(key).map(String::as_str)
     }
 
-    /// The uid of the owner that manages the object (`metav1.GetControllerOf`).
+    /// The uid of the owner that manages the object.
     pub fn controller(&self) -> Option<&str> {
-        let owners = self.owner_references.as_deref()?;
-        owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| &*owner.uid)
+        self.controller_reference().map(|owner| &*owner.uid)
+    }
+
+    /// The owner that manages the object (`metav1.GetControllerOf`).
+    pub fn controller_reference(&self) -> Option<&OwnerReference> {
+        self.owner_references.as_deref()?.iter().find(|owner| owner.controller == Some(true))
     }
 
     /// By what [`super::Store`] knows the object.

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::ledger::{Stamp, Token};
-use super::policy::{Group, GroupSet, Policy};
+use super::policy::{Group, GroupName, GroupSet, Policy};
 use crate::pod::{Pod, PodPatch};
 
 /// The label that watches select placed pods by; its value names the webhook that placed them.
@@ -14,6 +14,8 @@ pub const TOKEN: &str = "placement.podshaper.dev/token";
 pub const SLOT: &str = "placement.podshaper.dev/slot";
 /// The annotation with the name of the pod's group.
 pub const GROUP: &str = "placement.podshaper.dev/group";
+/// The annotation with the uid of the owner whose pods share the sequence of slots.
+pub const OWNER: &str = "placement.podshaper.dev/owner";
 /// The annotation, `true`, of a pod that was placed without its ledger.
 pub const ESTIMATED: &str = "placement.podshaper.dev/estimated";
 /// Of pods that are alike the `ReplicaSet` controller removes the one with the least first (KEP-2255).
@@ -36,6 +38,13 @@ pub fn borne(pod: &Pod<'_>, policy: &Policy) -> Option<Stamp> {
     (group.preferred || group.node_labels.iter().all(selected)).then_some(stamp)
 }
 
+/// The one group whose nodes a pod with this node selector must be on; none where that isn't told.
+pub fn told<'a>(selects: impl Fn(&str) -> Option<&'a str>, policy: &Policy) -> Option<GroupName> {
+    let of = |group: &&Group| group.node_labels.iter().all(|(key, value)| selects(key) == Some(value));
+    let mut groups = policy.groups().iter().filter(of);
+    groups.next().filter(|_| groups.next().is_none()).map(|group| group.name.clone())
+}
+
 /// The groups whose nodes the pod's own node selector and required node affinity allow.
 pub fn fitting(pod: &Pod<'_>, policy: &Policy) -> GroupSet {
     let fits = |group: &Group| pod.may_run_with(&group.node_labels);
@@ -52,6 +61,8 @@ pub fn deletion_cost(slot: u32) -> String {
 pub struct Marks<'a> {
     /// Its place.
     pub stamp: &'a Stamp,
+    /// The uid of the owner that it shares the sequence of slots with others by.
+    pub owner: &'a str,
     /// Whether the place was given without the ledger, and may clash.
     pub estimated: bool,
     /// The value of [`PLACED`].
@@ -62,7 +73,7 @@ pub struct Marks<'a> {
 ///
 /// What the author wrote stays. Call it with a group that [`fitting`] allows.
 pub fn place(patch: &mut PodPatch<'_, '_>, group: &Group, marks: &Marks<'_>) {
-    let Marks { stamp, estimated, webhook } = *marks;
+    let Marks { stamp, owner, estimated, webhook } = *marks;
     if group.preferred {
         let labels = group.node_labels.iter();
         let expressions: Vec<_> =
@@ -79,6 +90,7 @@ pub fn place(patch: &mut PodPatch<'_, '_>, group: &Group, marks: &Marks<'_>) {
     }
     patch.require_nodes(&group.node_affinity);
     patch.set_label(PLACED, webhook);
+    patch.set_annotation(OWNER, owner);
     patch.set_annotation(TOKEN, &stamp.token.to_string());
     patch.set_annotation(SLOT, &stamp.slot.to_string());
     patch.set_annotation(GROUP, &stamp.group);
@@ -120,7 +132,11 @@ mod tests {
 
     fn patched(pod: &Pod<'_>, group: &Group, stamp: &Stamp) -> Patch {
         let mut patch = PodPatch::new(pod);
-        place(&mut patch, group, &Marks { stamp, estimated: false, webhook: "distributor" });
+        place(
+            &mut patch,
+            group,
+            &Marks { stamp, owner: "an-owner", estimated: false, webhook: "distributor" },
+        );
         patch.finish()
     }
 
@@ -150,6 +166,7 @@ mod tests {
             placed(&pod, &spot, &stamp_of(&spot, 7)),
             json!({
                 "metadata": {"generateName": "web-", "labels": {"podshaper.dev/placed": "distributor"}, "annotations": {
+                    "placement.podshaper.dev/owner": "an-owner",
                     "placement.podshaper.dev/token": Token::of("a request").to_string(),
                     "placement.podshaper.dev/slot": "7",
                     "placement.podshaper.dev/group": "spot",
@@ -226,6 +243,21 @@ mod tests {
         ] {
             assert_eq!(fits(&pod, &[("n", "5")]), fit, "{pod}");
         }
+    }
+
+    #[test]
+    fn selectors_that_tell_a_group() {
+        let groups =
+            [("a", &[("type", "a")][..]), ("b", &[("type", "b")]), ("b2", &[("type", "b"), ("size", "2")])];
+        let policy =
+            Policy::new(groups.map(|(name, labels)| group(name, labels)).into(), Tie::First).unwrap();
+        let told = |selector: &[(&str, &str)]| {
+            let selector: BTreeMap<_, _> = selector.iter().copied().collect();
+            told(|key| selector.get(key).copied(), &policy)
+        };
+        assert_eq!(told(&[("type", "a"), ("disk", "ssd")]).as_deref(), Some("a"));
+        assert_eq!(told(&[("type", "b"), ("size", "2")]), None, "two of them");
+        assert_eq!(told(&[("type", "c")]), None);
     }
 
     #[test]

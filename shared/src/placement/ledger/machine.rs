@@ -160,6 +160,31 @@ impl Ledger {
         effects
     }
 
+    /// Takes in what is known of pods and of the owner, where nobody asks for a place yet.
+    pub fn learn(&mut self, event: Event, now: &Now) {
+        match event {
+            Event::Relisted { version, pods } => self.view.listed(version, now.watched, pods),
+            Event::Watched(name, pod) => self.view.watched(name, pod),
+            Event::Owner(owner) => self.owner = owner,
+            _ => {}
+        }
+    }
+
+    /// Whether it knows nothing that another wouldn't learn by itself.
+    pub fn is_blank(&self) -> bool {
+        let reserves = self.content().is_some_and(|content| !content.reservations.is_empty());
+        !self.busy()
+            && !reserves
+            && self.waiting.is_empty()
+            && self.estimates.is_empty()
+            && self.view.pods().is_empty()
+    }
+
+    /// How many of the owner's pods are known and count.
+    pub fn pods(&self) -> usize {
+        self.view.pods().len()
+    }
+
     /// Whether a call is under way.
     pub fn busy(&self) -> bool {
         self.under_way != UnderWay::Nothing

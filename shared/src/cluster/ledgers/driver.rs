@@ -1,0 +1,335 @@
+//! What brings requests, events and the API server's answers to the ledgers, and does what they ask for.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+
+use super::api::Api;
+use super::{Workload, pods};
+use crate::placement::ledger::{
+    Answer, Effect, Event, Ledger, Now, Pod, PodName, Request, Stamp, Token, Version,
+};
+use crate::placement::policy::GroupSet;
+use crate::placement::rules::Rules;
+
+/// The rules of one policy, for all workloads that it is about.
+pub type SharedRules = Arc<Mutex<Rules>>;
+
+/// Whose a ledger is, and by which rules pods are placed.
+pub(super) type Bound = (Arc<Workload>, SharedRules);
+
+/// All ledgers of one webhook in this process.
+pub struct Ledgers {
+    api: Api,
+    /// When the clock of the ledgers began.
+    begun: Instant,
+    /// How far the watch has come.
+    watched: AtomicU64,
+    filled: AtomicBool,
+    /// By the owner's uid.
+    entries: Mutex<HashMap<Box<str>, Arc<Entry>>>,
+}
+
+/// A pod that asks for a place.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Of the request's uid: [`Token::of`].
+    pub token: Token,
+    /// The groups that it may go to.
+    pub fitting: GroupSet,
+    /// What it bears already, if that agrees with its node selector.
+    pub bears: Option<Stamp>,
+    /// Whether nothing may be written for it.
+    pub dry_run: bool,
+    /// When it must have its answer.
+    pub deadline: Instant,
+}
+
+#[derive(Default)]
+struct Entry(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    ledger: Ledger,
+    /// Whose ledger it is, and by which rules; none until somebody has asked for a place.
+    bound: Option<Bound>,
+    /// Who waits for an answer.
+    waiting: HashMap<Token, Vec<oneshot::Sender<Answer>>>,
+    /// When it will be told the time.
+    armed: Option<Instant>,
+    /// So many calls have failed in a row.
+    failed: u32,
+    /// Whether something has changed that the leader may have to put in order.
+    changed: bool,
+}
+
+impl Ledgers {
+    /// The ledgers of `webhook`; begins to watch its pods. Needs a runtime.
+    ///
+    /// Rights: `get`, `create`, `patch`, `delete` Placements; `list`, `watch` and `patch` pods; `get` owners.
+    pub fn start(client: Client, webhook: &'static str) -> Arc<Self> {
+        let ledgers = Self::new(client.clone(), webhook);
+        tokio::spawn(pods::follow(client, Arc::clone(&ledgers)));
+        ledgers
+    }
+
+    pub(super) fn new(client: Client, webhook: &'static str) -> Arc<Self> {
+        Arc::new(Self {
+            api: Api { client, webhook },
+            begun: Instant::now(),
+            watched: AtomicU64::new(0),
+            filled: AtomicBool::new(false),
+            entries: Mutex::default(),
+        })
+    }
+
+    /// Whether all placed pods have been seen once.
+    pub fn filled(&self) -> bool {
+        self.filled.load(Ordering::Acquire)
+    }
+
+    /// Finds a place for a pod of `workload`, by its deadline at the latest. Of the owner is known that it may have `owner` pods.
+    /// None where the process ends meanwhile.
+    pub async fn place(
+        self: &Arc<Self>,
+        workload: &Arc<Workload>,
+        owner: Option<u32>,
+        rules: &SharedRules,
+        ask: Ask,
+    ) -> Option<Answer> {
+        let Ask { token, fitting, bears, dry_run, deadline } = ask;
+        let (sender, answer) = oneshot::channel();
+        let entry = self.entry(&workload.owner.uid);
+        {
+            let mut state = entry.lock();
+            let first = state.bind(workload, rules);
+            if first {
+                self.handle(&entry, &mut state, Event::Owner(owner));
+            }
+            state.waiting.entry(token).or_default().push(sender);
+            let deadline = deadline.saturating_duration_since(self.begun);
+            let request = Request { token, fitting, bears, dry_run, deadline };
+            self.handle(&entry, &mut state, Event::Arrived(request));
+        }
+        let leave = Leave { ledgers: self, entry: &entry, token };
+        let answer = answer.await.ok();
+        drop(leave);
+        answer
+    }
+
+    /// The owner may have so many pods at a time.
+    pub fn owner_changed(self: &Arc<Self>, uid: &str, pods: Option<u32>) {
+        if let Some(entry) = self.known(uid) {
+            self.handle(&entry, &mut entry.lock(), Event::Owner(pods));
+        }
+    }
+
+    /// Puts the ledger of this owner in order.
+    ///
+    /// Reads the owner first, and lists its pods where some aren't known: nobody may have placed them.
+    pub(super) async fn tend(
+        self: &Arc<Self>,
+        workload: &Arc<Workload>,
+        rules: &SharedRules,
+    ) -> kube::Result<()> {
+        let entry = self.entry(&workload.owner.uid);
+        let known = {
+            let mut state = entry.lock();
+            state.bind(workload, rules);
+            state.changed = false;
+            state.ledger.pods()
+        };
+        let owner = self.api.bound(workload).await?;
+        let relisted = if owner.is_some_and(|pods| pods as usize > known) {
+            Some(self.api.list(workload, rules, None).await?)
+        } else {
+            None
+        };
+        let mut state = entry.lock();
+        self.handle(&entry, &mut state, Event::Owner(owner));
+        if let Some((version, pods)) = relisted {
+            self.handle(&entry, &mut state, Event::Relisted { version, pods });
+        }
+        self.handle(&entry, &mut state, Event::Tick);
+        self.handle(&entry, &mut state, Event::Tend);
+        Ok(())
+    }
+
+    /// How the ledger of this owner stands here, if there is one: whether something has changed since it was last put in
+    /// order, and whose it is.
+    pub(super) fn standing(&self, uid: &str) -> Option<(bool, Option<Bound>)> {
+        let entry = self.known(uid)?;
+        let state = entry.lock();
+        Some((state.changed, state.bound.clone()))
+    }
+
+    /// Forgets ledgers of which nothing is left.
+    pub(super) fn sweep(&self) {
+        self.all().retain(|_, entry| Arc::strong_count(entry) > 1 || !entry.lock().ledger.is_blank());
+    }
+
+    pub(super) fn webhook(&self) -> &'static str {
+        self.api.webhook
+    }
+
+    /// The watch shows a pod.
+    pub(super) fn watched(self: &Arc<Self>, owner: &str, name: PodName, pod: Pod) {
+        let entry = self.entry(owner);
+        let mut state = entry.lock();
+        state.changed = true;
+        self.handle(&entry, &mut state, Event::Watched(name, pod));
+    }
+
+    /// The watch began anew, after these pods.
+    pub(super) fn relisted(
+        self: &Arc<Self>,
+        version: Version,
+        mut pods: HashMap<Box<str>, BTreeMap<PodName, Pod>>,
+    ) {
+        let known: Vec<Box<str>> = self.all().keys().cloned().collect();
+        for owner in known {
+            pods.entry(owner).or_default();
+        }
+        for (owner, pods) in pods {
+            let entry = self.entry(&owner);
+            let mut state = entry.lock();
+            state.changed = true;
+            self.handle(&entry, &mut state, Event::Relisted { version, pods });
+        }
+        self.reached(version);
+        self.filled.store(true, Ordering::Release);
+    }
+
+    /// Everything up to this version was told to the ledgers.
+    pub(super) fn reached(&self, version: Version) {
+        self.watched.fetch_max(version, Ordering::AcqRel);
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<Entry>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self, uid: &str) -> Option<Arc<Entry>> {
+        self.all().get(uid).cloned()
+    }
+
+    fn entry(&self, uid: &str) -> Arc<Entry> {
+        Arc::clone(self.all().entry(uid.into()).or_default())
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            clock: self.begun.elapsed(),
+            wall: Timestamp::now().as_second(),
+            watched: self.watched.load(Ordering::Acquire),
+        }
+    }
+
+    /// Tells a ledger what happened, and does what it asks for.
+    fn handle(self: &Arc<Self>, entry: &Arc<Entry>, state: &mut State, event: Event) {
+        let Some((workload, rules)) = state.bound.clone() else {
+            // Nobody waits for it: it only takes in what it is told.
+            return state.ledger.learn(event, &self.now());
+        };
+        match event {
+            Event::Failed => state.failed = state.failed.saturating_add(1),
+            Event::Read(_) | Event::Written(_) | Event::Conflict | Event::Listed { .. } => state.failed = 0,
+            _ => {}
+        }
+        let effects = state.ledger.handle(event, &mut locked(&rules), &self.now());
+        for effect in effects {
+            match effect {
+                Effect::Answer(token, answer) => {
+                    for sender in state.waiting.remove(&token).into_iter().flatten() {
+                        // Who has left needs none.
+                        let _ = sender.send(answer.clone());
+                    }
+                }
+                Effect::Stamp(pod, version, stamp) => {
+                    let (ledgers, workload) = (Arc::clone(self), Arc::clone(&workload));
+                    tokio::spawn(async move { ledgers.api.stamp(&workload, &pod, version, &stamp).await });
+                }
+                call => self.call(entry, &workload, &rules, state.failed, call),
+            }
+        }
+        self.arm(entry, state);
+    }
+
+    fn call(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        workload: &Arc<Workload>,
+        rules: &SharedRules,
+        failed: u32,
+        call: Effect,
+    ) {
+        let (ledgers, entry) = (Arc::clone(self), Arc::clone(entry));
+        let (workload, rules) = (Arc::clone(workload), Arc::clone(rules));
+        tokio::spawn(async move {
+            let event = ledgers.api.call(&workload, &rules, failed, call).await;
+            ledgers.handle(&entry, &mut entry.lock(), event);
+        });
+    }
+
+    /// Has the ledger told the time when it wants to be.
+    fn arm(self: &Arc<Self>, entry: &Arc<Entry>, state: &mut State) {
+        let Some(wakes) = state.ledger.wakes().and_then(|clock| self.begun.checked_add(clock)) else {
+            return;
+        };
+        if state.armed.is_some_and(|armed| armed <= wakes) {
+            return;
+        }
+        state.armed = Some(wakes);
+        let (ledgers, entry) = (Arc::clone(self), Arc::clone(entry));
+        tokio::spawn(async move {
+            sleep_until(wakes).await;
+            let mut state = entry.lock();
+            if state.armed == Some(wakes) {
+                state.armed = None;
+                ledgers.handle(&entry, &mut state, Event::Tick);
+            }
+        });
+    }
+}
+
+/// The rules, for a moment.
+pub(super) fn locked(rules: &SharedRules) -> MutexGuard<'_, Rules> {
+    rules.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Entry {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Takes the workload and its rules as they are now; whether they are the first.
+    fn bind(&mut self, workload: &Arc<Workload>, rules: &SharedRules) -> bool {
+        self.bound.replace((Arc::clone(workload), Arc::clone(rules))).is_none()
+    }
+}
+
+/// Tells the ledger when nobody waits for the answer any more.
+struct Leave<'a> {
+    ledgers: &'a Arc<Ledgers>,
+    entry: &'a Arc<Entry>,
+    token: Token,
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        let mut state = self.entry.lock();
+        let Some(senders) = state.waiting.get_mut(&self.token) else { return };
+        senders.retain(|sender| !sender.is_closed());
+        if senders.is_empty() {
+            state.waiting.remove(&self.token);
+            self.ledgers.handle(self.entry, &mut state, Event::Left(self.token));
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The ledgers of placement (see [`crate::placement::ledger`]) at work against the API server.
+//!
+//! ```text
+//! admission ──▶ Ledgers::place ──▶ Ledger::handle ──▶ calls: Placement objects, lists, owners
+//!                                      ▲                │ what they came to
+//! watch of placed pods ── Pods ────────┴────────────────┘
+//! the leader, now and then ── Ledgers::tend
+//! ```
+//!
+//! Each replica keeps a ledger for each owner of placed pods. Events of the watch reach it before the version is told that
+//! they have led to, so that nobody decides by a version whose pods it doesn't know.
+
+mod api;
+mod driver;
+mod object;
+mod pods;
+mod reconcile;
+#[cfg(test)]
+mod tests;
+
+pub use driver::{Ask, Ledgers, SharedRules};
+pub use object::{PLURAL, Standing};
+pub use reconcile::{Policies, reconcile};
+
+use crate::placement::owners::OwnerRef;
+
+/// Whose pods share a sequence of slots, and a ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// The namespace.
+    pub namespace: String,
+    /// The owner, which was read and is who it is said to be.
+    pub owner: OwnerRef,
+    /// Where the API server has it: `/apis/apps/v1/namespaces/NAMESPACE/replicasets/NAME`.
+    pub path: String,
+    /// A label selector that all of its pods meet, others perhaps too.
+    pub selector: String,
+}

@@ -1,0 +1,174 @@
+//! The `Placement` object: a ledger as the API server stores it.
+
+use k8s_openapi::jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Workload;
+use crate::cluster::object::OwnerReference;
+use crate::cluster::{Object, Trim};
+use crate::placement::ledger::{Content, Reservation, Stamp, Token, Version};
+use crate::placement::marks::PLACED;
+use crate::placement::owners::OwnerRef;
+
+const API_VERSION: &str = "podshaper.dev/v1alpha1";
+const KIND: &str = "Placement";
+/// The kind's plural, as paths have it.
+pub const PLURAL: &str = "placements";
+
+/// `spec` of a `Placement`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Spec {
+    /// A `resourceVersion` of pods. Whoever decides has seen them at least up to here.
+    fence: String,
+    /// Places given to pods that nobody has seen yet, the oldest first.
+    reservations: Vec<Item>,
+}
+
+/// One place.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Item {
+    token: String,
+    slot: u32,
+    group: String,
+    /// The pod, where it was there already and is moved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<String>,
+    /// When it was given, for people.
+    at: String,
+}
+
+impl From<&Content> for Spec {
+    fn from(content: &Content) -> Self {
+        let item = |Reservation { stamp, pod, at }: &Reservation| Item {
+            token: stamp.token.to_string(),
+            slot: stamp.slot,
+            group: stamp.group.to_string(),
+            pod: pod.as_deref().map(str::to_owned),
+            at: Timestamp::from_second(*at).unwrap_or_default().to_string(),
+        };
+        Self {
+            fence: content.fence.to_string(),
+            reservations: content.reservations.iter().map(item).collect(),
+        }
+    }
+}
+
+impl Spec {
+    /// The ledger. What a token can't be read of was written by somebody else, and isn't kept.
+    pub(super) fn content(self) -> Content {
+        let reservation = |item: Item| {
+            let token = Token::parse(&item.token)?;
+            let at = item.at.parse().map_or(0, Timestamp::as_second);
+            let stamp = Stamp { token, slot: item.slot, group: item.group.into() };
+            Some(Reservation { stamp, pod: item.pod.map(Into::into), at })
+        };
+        let reservations = self.reservations.into_iter().filter_map(reservation).collect();
+        Content { reservations, fence: self.fence.parse().unwrap_or(0) }
+    }
+}
+
+/// A version as the API server writes it (KEP-5504: resource versions are comparable integers).
+pub(super) fn version(text: &str) -> Option<Version> {
+    text.parse().ok()
+}
+
+/// Where the ledgers of a namespace are.
+pub(super) fn collection(namespace: &str) -> String {
+    format!("/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}")
+}
+
+/// The name of the ledger that `webhook` keeps for this owner.
+pub(super) fn name(webhook: &str, workload: &Workload) -> String {
+    format!("{webhook}-{}", workload.owner.uid)
+}
+
+/// The object that is created: it goes with its owner.
+pub(super) fn created(webhook: &str, workload: &Workload, content: &Content) -> Value {
+    let OwnerRef { api_version, kind, name: owner, uid } = &workload.owner;
+    json!({
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {
+            "name": name(webhook, workload),
+            "namespace": workload.namespace,
+            "labels": {PLACED: webhook},
+            "ownerReferences": [{"apiVersion": api_version, "kind": kind, "name": owner, "uid": uid}],
+        },
+        "spec": Spec::from(content),
+    })
+}
+
+/// What is written over the object, if it stands at this version (RFC 7386).
+pub(super) fn changed(version: Version, content: &Content) -> Value {
+    json!({"metadata": {"resourceVersion": version.to_string()}, "spec": Spec::from(content)})
+}
+
+/// A ledger as its watch shows it: what the leader must look after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The namespace.
+    pub namespace: String,
+    /// The owner.
+    pub owner: OwnerRef,
+    /// How many places are reserved.
+    pub reserved: usize,
+}
+
+impl Trim for Standing {
+    type Spec = SpecSize;
+    type Status = serde::de::IgnoredAny;
+    const PLURAL: &'static str = PLURAL;
+    const API: &'static str = "/apis/podshaper.dev/v1alpha1";
+
+    fn trim(object: Object<SpecSize, serde::de::IgnoredAny>) -> Option<Self> {
+        let [owner] = object.metadata.owner_references?.try_into().ok()?;
+        let OwnerReference { api_version, kind, name, uid, .. } = owner;
+        let owner = OwnerRef { api_version, kind, name, uid };
+        let reserved = object.spec.map_or(0, |spec| spec.reservations.len());
+        Some(Self { namespace: object.metadata.namespace?, owner, reserved })
+    }
+}
+
+/// As much of `spec` as tells its size.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct SpecSize {
+    reservations: Vec<serde::de::IgnoredAny>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let stamp = |token, slot| Stamp { token: Token(token), slot, group: "spot".into() };
+        let content = Content {
+            reservations: vec![
+                Reservation { stamp: stamp(u64::MAX, 7), pod: None, at: 1_700_000_000 },
+                Reservation { stamp: stamp(0, 0), pod: Some("web-1".into()), at: 0 },
+            ],
+            fence: u64::MAX,
+        };
+        let text = json!(Spec::from(&content)).to_string();
+        assert!(text.contains("2023-11-14T22:13:20Z"), "{text}");
+        assert_eq!(serde_json::from_str::<Spec>(&text).unwrap().content(), content);
+    }
+
+    #[test]
+    fn what_others_wrote_is_survived() {
+        for (spec, reserved) in [
+            (json!({}), 0),
+            (
+                json!({"fence": "x", "reservations": [{}, {"token": "00000000000000ff", "slot": 3, "later": 1}]}),
+                1,
+            ),
+        ] {
+            let content = serde_json::from_value::<Spec>(spec).unwrap().content();
+            assert_eq!((content.fence, content.reservations.len()), (0, reserved));
+        }
+    }
+}

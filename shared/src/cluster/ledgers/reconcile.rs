@@ -1,0 +1,67 @@
+//! What one of the replicas does: ledgers are put in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::driver::{Bound, Ledgers, SharedRules};
+use super::{Standing, Workload};
+use crate::cluster::{Leadership, Store};
+
+/// Between two looks at what has changed.
+const PERIOD: Duration = Duration::from_secs(2);
+/// Ledgers of which nothing is left are forgotten as often.
+const SWEEP: Duration = Duration::from_mins(1);
+
+/// Which pods are placed by which rules.
+pub trait Policies: Send + Sync + 'static {
+    /// The workload whose ledger this is, and its rules; none if no policy is about it any more, or nobody can tell now.
+    fn find(&self, standing: &Standing) -> impl Future<Output = Option<(Arc<Workload>, SharedRules)>> + Send;
+}
+
+/// Puts in order, while this replica leads, the ledgers that `standings` shows; comes back when there is nobody to lead.
+pub async fn reconcile(
+    ledgers: Arc<Ledgers>,
+    standings: Arc<Store<Standing>>,
+    policies: impl Policies,
+    mut leadership: Leadership,
+) {
+    let mut swept = Instant::now();
+    loop {
+        sleep(PERIOD).await;
+        if leadership.has_changed().is_err() {
+            return;
+        }
+        if *leadership.borrow_and_update() {
+            let mut stops = leadership.clone();
+            tokio::select! {
+                () = look(&ledgers, &standings, &policies) => {},
+                _ = stops.wait_for(|leads| !*leads) => {},
+            }
+        }
+        if swept.elapsed() >= SWEEP {
+            ledgers.sweep();
+            swept = Instant::now();
+        }
+    }
+}
+
+/// Looks at every ledger once.
+async fn look(ledgers: &Arc<Ledgers>, standings: &Store<Standing>, policies: &impl Policies) {
+    for (_, standing) in standings.all() {
+        let (changed, bound) = ledgers.standing(&standing.owner.uid).unwrap_or((true, None));
+        if !changed && standing.reserved == 0 {
+            continue;
+        }
+        let found: Option<Bound> = match bound {
+            Some(bound) => Some(bound),
+            None => policies.find(&standing).await,
+        };
+        let Some((workload, rules)) = found else { continue };
+        if let Err(error) = ledgers.tend(&workload, &rules).await {
+            let (namespace, owner) = (&workload.namespace, &workload.owner.name);
+            tracing::warn!(namespace, owner, %error, "a ledger can't be put in order");
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Ledgers against an API server in memory, in the time of its round trips.
+
+mod api_server;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use self::api_server::{ApiServer, UID};
+use super::reconcile::{Policies, reconcile};
+use super::{Ask, Ledgers, SharedRules, Standing, Workload};
+use crate::cluster::Store;
+use crate::placement::ledger::{Answer, Stamp, Token};
+use crate::placement::marks::{GROUP, SLOT};
+use crate::placement::owners::OwnerRef;
+use crate::placement::policy::{Group, Policy, Tie};
+use crate::placement::rules::Rules;
+
+fn rules() -> SharedRules {
+    let group = |(name, weight): (&str, u32)| Group {
+        name: name.into(),
+        node_labels: BTreeMap::from([("type".to_owned(), name.to_owned())]),
+        weight,
+        ..Group::default()
+    };
+    let policy = Policy::new([("default", 80), ("spot", 20)].map(group).into(), Tie::First).unwrap();
+    Arc::new(Mutex::new(Rules::new(policy)))
+}
+
+fn workload() -> Arc<Workload> {
+    Arc::new(Workload {
+        namespace: "ns".to_owned(),
+        owner: OwnerRef {
+            api_version: "apps/v1".to_owned(),
+            kind: "ReplicaSet".to_owned(),
+            name: "web".to_owned(),
+            uid: UID.to_owned(),
+        },
+        path: "/apis/apps/v1/namespaces/ns/replicasets/web".to_owned(),
+        selector: "app=web".to_owned(),
+    })
+}
+
+/// Asks a replica for a place.
+async fn ask(ledgers: &Arc<Ledgers>, token: u64, replicas: u32, rules: &SharedRules) -> Option<Answer> {
+    let fitting = rules.lock().unwrap().policy().all();
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let ask = Ask { token: Token(token), fitting, bears: None, dry_run: false, deadline };
+    ledgers.place(&workload(), Some(replicas), rules, ask).await
+}
+
+async fn placed(ledgers: &Arc<Ledgers>, token: u64, replicas: u32, rules: &SharedRules) -> Stamp {
+    match ask(ledgers, token, replicas, rules).await {
+        Some(Answer::Placed(stamp)) => stamp,
+        other => panic!("not placed but {other:?}"),
+    }
+}
+
+/// Has so many replicas place 500 pods, each so long after the one before; how long it took, and how many writes.
+async fn burst(replicas: usize, step: Duration) -> (Duration, usize) {
+    let server = ApiServer::default();
+    server.lock().replicas = 500;
+    let replicas: Vec<_> = (0..replicas).map(|_| server.replica()).collect();
+    let rules = rules();
+    let begun = Instant::now();
+    let asked = (0..500).map(async |token| {
+        sleep(step * token).await;
+        let replica = &replicas[token as usize % replicas.len()];
+        placed(replica, token.into(), 500, &rules).await
+    });
+    let stamps = join_all(asked).await;
+    let took = begun.elapsed();
+    let mut slots: Vec<u32> = stamps.iter().map(|stamp| stamp.slot).collect();
+    slots.sort_unstable();
+    assert!(slots.into_iter().eq(0..500), "each slot once");
+    assert_eq!(stamps.iter().filter(|stamp| &*stamp.group == "spot").count(), 100);
+    assert_eq!(server.lock().lists(), 0);
+    let writes = server.lock().writes();
+    (took, writes)
+}
+
+/// Time stands still but for round trips of 5 ms, so the figures are those of the protocol.
+#[tokio::test(start_paused = true)]
+async fn a_burst_of_500_costs_a_few_writes() {
+    let spread = Duration::from_micros(400);
+    for (replicas, step, most) in
+        [(1, Duration::ZERO, 60), (3, Duration::ZERO, 150), (1, spread, 260), (3, spread, 350)]
+    {
+        let (took, writes) = burst(replicas, step).await;
+        println!("{replicas} replicas, one each {step:?}: {took:?}, {writes} writes");
+        assert!(took <= Duration::from_millis(most), "{took:?}");
+        // One in 20 ms, and two.
+        let writes_most = (took.as_millis() / 20 + 2) * replicas as u128;
+        assert!(writes as u128 <= writes_most, "{replicas} replicas: {writes} writes in {took:?}");
+    }
+}
+
+/// The same in real time, processor time included; slow machines are given ten times as long.
+#[tokio::test]
+async fn a_burst_of_500_takes_no_time_of_its_own() {
+    let (took, _) = burst(1, Duration::ZERO).await;
+    println!("in real time: {took:?}");
+    assert!(took <= Duration::from_millis(600), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_is_new_goes_on_where_the_others_are() {
+    let server = ApiServer::default();
+    server.lock().replicas = 4;
+    let (rules, first) = (rules(), server.replica());
+    for token in 0..2 {
+        let stamp = placed(&first, token, 4, &rules).await;
+        server.lock().create(&format!("web-{token}"), Some(&stamp));
+    }
+    let unseen = placed(&first, 2, 4, &rules).await;
+    drop(first);
+    let second = server.replica();
+    assert_eq!([unseen.slot, placed(&second, 3, 4, &rules).await.slot], [2, 3]);
+    assert_eq!(server.lock().lists(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_place_of_a_pod_that_was_rejected_is_given_again() {
+    let server = ApiServer::default();
+    server.lock().replicas = 3;
+    let (rules, replica) = (rules(), server.replica());
+    for token in 0..3 {
+        let stamp = placed(&replica, token, 3, &rules).await;
+        if token != 1 {
+            server.lock().create(&format!("web-{token}"), Some(&stamp));
+        }
+    }
+    assert_eq!(placed(&replica, 9, 3, &rules).await.slot, 1);
+    assert_eq!(server.lock().lists(), 1, "the owner's bound was exceeded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_is_down_keeps_nobody_waiting() {
+    let server = ApiServer::default();
+    server.lock().down = true;
+    let (rules, replica) = (rules(), server.replica());
+    let begun = Instant::now();
+    let answers = join_all((0..3).map(|token| ask(&replica, token, 3, &rules))).await;
+    assert_eq!(begun.elapsed(), Duration::from_secs(2));
+    let slots = answers.into_iter().map(|answer| match answer {
+        Some(Answer::Estimated(stamp)) => stamp.slot,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(slots.collect::<Vec<_>>(), [0, 1, 2]);
+    sleep(Duration::from_mins(1)).await;
+    server.lock().down = false;
+    placed(&replica, 7, 3, &rules).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_left_is_forgotten() {
+    let server = ApiServer::default();
+    server.lock().replicas = 9;
+    let (rules, replica) = (rules(), server.replica());
+    let patient = placed(&replica, 1, 9, &rules);
+    let hasty = timeout(Duration::from_millis(1), ask(&replica, 2, 9, &rules));
+    let (patient, hasty) = tokio::join!(patient, hasty);
+    assert!(hasty.is_err());
+    assert_eq!(patient.slot, 0);
+    let placement = server.lock().placements["distributor-uid-of-web"].clone();
+    assert_eq!(placement["spec"]["reservations"].as_array().unwrap().len(), 1, "{placement}");
+    assert_eq!(placement["metadata"]["ownerReferences"][0]["uid"], UID);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_are_sent_twice_are_answered_alike() {
+    let server = ApiServer::default();
+    server.lock().replicas = 9;
+    let (rules, one, other) = (rules(), server.replica(), server.replica());
+    let (a, b) = tokio::join!(placed(&one, 1, 9, &rules), placed(&one, 1, 9, &rules));
+    let c = placed(&other, 1, 9, &rules).await;
+    assert_eq!((&a, &a), (&b, &c));
+}
+
+struct One(SharedRules);
+
+impl Policies for One {
+    async fn find(&self, standing: &Standing) -> Option<(Arc<Workload>, SharedRules)> {
+        assert_eq!(standing.owner.uid, UID);
+        Some((workload(), Arc::clone(&self.0)))
+    }
+}
+
+/// Lets a leader work for so long, which has no other knowledge than what the API server tells it.
+async fn reconciled(server: &ApiServer, leads: bool, time: Duration) {
+    let standings = Arc::new(Store::default());
+    let owner = workload().owner.clone();
+    standings.put("ns/x".to_owned(), Standing { namespace: "ns".to_owned(), owner, reserved: 1 });
+    let (_leadership, leadership) = watch::channel(leads);
+    let reconciling = reconcile(server.replica(), standings, One(rules()), leadership);
+    assert!(timeout(time, reconciling).await.is_err());
+}
+
+fn places(server: &ApiServer) -> Vec<(String, String, String)> {
+    let stored = server.lock();
+    let text = |pod: &serde_json::Value, key: &str| {
+        pod["metadata"]["annotations"][key].as_str().unwrap_or("-").to_owned()
+    };
+    let place =
+        |(name, pod): (&String, &serde_json::Value)| (name.clone(), text(pod, SLOT), text(pod, GROUP));
+    stored.pods.iter().map(place).collect()
+}
+
+fn place(name: &str, slot: &str, group: &str) -> (String, String, String) {
+    (name.to_owned(), slot.to_owned(), group.to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_leader_undoes_clashes_and_adopts() {
+    let server = ApiServer::default();
+    server.lock().replicas = 4;
+    let stamp = |token, slot, group: &str| Stamp { token: Token(token), slot, group: group.into() };
+    server.lock().create("web-a", Some(&stamp(1, 0, "default")));
+    server.lock().create("web-b", Some(&stamp(2, 0, "default")));
+    server.lock().create("web-c", None);
+    let mut told = server.lock().pods["web-c"].clone();
+    told["metadata"]["name"] = "web-d".into();
+    told["spec"]["nodeSelector"] = serde_json::json!({"type": "spot", "disk": "ssd"});
+    server.lock().pods.insert("web-d".to_owned(), told);
+
+    reconciled(&server, false, Duration::from_secs(10)).await;
+    assert_eq!(server.lock().writes(), 0, "only the leader does anything");
+    reconciled(&server, true, Duration::from_secs(30)).await;
+    let settled = [
+        place("web-a", "0", "default"),
+        place("web-b", "1", "default"),
+        place("web-c", "-", "-"),
+        place("web-d", "2", "spot"),
+    ];
+    assert_eq!(places(&server), settled);
+    let placement = server.lock().placements["distributor-uid-of-web"].clone();
+    assert_eq!(placement["spec"]["reservations"], serde_json::json!([]), "{placement}");
+    let calls = server.lock().writes();
+    reconciled(&server, true, Duration::from_secs(30)).await;
+    assert_eq!(server.lock().writes(), calls, "what is in order is left alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_held_for_ever_and_nothing_is_left_behind() {
+    let server = ApiServer::default();
+    server.lock().replicas = 9;
+    let stamp = placed(&server.replica(), 1, 9, &rules()).await;
+    reconciled(&server, true, Duration::from_secs(50)).await;
+    let reserved = |server: &ApiServer| {
+        let stored = server.lock();
+        stored.placements.values().next().map(|one| one["spec"]["reservations"].as_array().unwrap().len())
+    };
+    assert_eq!(reserved(&server), Some(1), "its pod may still come");
+    reconciled(&server, true, Duration::from_secs(80)).await;
+    assert_eq!(reserved(&server), Some(0));
+
+    server.lock().create("web-1", Some(&stamp));
+    server.lock().delete("web-1");
+    server.lock().replicas = 0;
+    reconciled(&server, true, Duration::from_secs(10)).await;
+    assert_eq!(reserved(&server), None, "no pods, no ledger");
+}

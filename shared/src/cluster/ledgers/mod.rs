@@ -11,6 +11,7 @@
 //! they have led to, so that nobody decides by a version whose pods it doesn't know.
 
 mod api;
+mod crd;
 mod driver;
 mod object;
 mod pods;
@@ -18,6 +19,7 @@ mod reconcile;
 #[cfg(test)]
 mod tests;
 
+pub use crd::crd;
 pub use driver::{Ask, Ledgers, SharedRules};
 pub use object::{PLURAL, Standing};
 pub use reconcile::{Policies, reconcile};
@@ -31,7 +33,7 @@ pub struct Workload {
     pub namespace: String,
     /// The owner, which was read and is who it is said to be.
     pub owner: OwnerRef,
-    /// Where the API server has it: `/apis/apps/v1/namespaces/NAMESPACE/replicasets/NAME`.
+    /// Where the API server has it, made of names that can't lead elsewhere: `/apis/apps/v1/namespaces/NAMESPACE/replicasets/NAME`.
     pub path: String,
     /// A label selector that all of its pods meet, others perhaps too.
     pub selector: String,

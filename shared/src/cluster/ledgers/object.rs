@@ -11,8 +11,8 @@ use crate::placement::ledger::{Content, Reservation, Stamp, Token, Version};
 use crate::placement::marks::PLACED;
 use crate::placement::owners::OwnerRef;
 
-const API_VERSION: &str = "podshaper.dev/v1alpha1";
-const KIND: &str = "Placement";
+pub(super) const API_VERSION: &str = "podshaper.dev/v1alpha1";
+pub(super) const KIND: &str = "Placement";
 /// The kind's plural, as paths have it.
 pub const PLURAL: &str = "placements";
 

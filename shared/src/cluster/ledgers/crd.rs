@@ -1,0 +1,87 @@
+//! The kind `Placement`, as the API server knows it. It stands in `crds/`; a test compares the two.
+
+use serde_json::{Value, json};
+
+use super::object::{API_VERSION, KIND, PLURAL};
+
+/// The `CustomResourceDefinition`.
+pub fn crd() -> Value {
+    let (group, version) = API_VERSION.split_once('/').unwrap_or_default();
+    let text = |description: &str, longest: u32| json!({"type": "string", "maxLength": longest, "description": description});
+    let reservation = json!({
+        "type": "object",
+        "required": ["token", "slot", "group"],
+        "properties": {
+            "token": text("Names the placement; the pod bears it", 32),
+            "slot": {"type": "integer", "format": "int64", "minimum": 0, "maximum": u32::MAX, "description": "Which of the workload's pods it is"},
+            "group": text("The group of nodes", 1024),
+            "pod": text("The pod, where it was there already and is moved", 253),
+            "at": text("When the place was given", 64),
+        },
+    });
+    let column = |name: &str, kind: &str, path: &str| json!({"name": name, "type": kind, "jsonPath": path});
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{PLURAL}.{group}")},
+        "spec": {
+            "group": group,
+            "scope": "Namespaced",
+            "names": {
+                "kind": KIND, "listKind": format!("{KIND}List"), "plural": PLURAL, "singular": KIND.to_lowercase(),
+                "categories": ["podshaper"],
+            },
+            "versions": [{
+                "name": version,
+                "served": true,
+                "storage": true,
+                "additionalPrinterColumns": [
+                    column("Kind", "string", ".metadata.ownerReferences[0].kind"),
+                    column("Owner", "string", ".metadata.ownerReferences[0].name"),
+                    column("Age", "date", ".metadata.creationTimestamp"),
+                ],
+                "schema": {"openAPIV3Schema": {
+                    "description": "Placement is what the replicas of a webhook agree on about one workload's pods. They write it themselves, \
+                                    and it goes with the workload: nobody else need touch it.",
+                    "type": "object",
+                    "properties": {
+                        "apiVersion": {"type": "string"},
+                        "kind": {"type": "string"},
+                        "metadata": {"type": "object"},
+                        "spec": {
+                            "type": "object",
+                            "description": "What is under way",
+                            "properties": {
+                                "fence": text("A resourceVersion of pods; who decides has seen them at least up to here", 32),
+                                "reservations": {
+                                    "type": "array",
+                                    "maxItems": 10_000,
+                                    "description": "Places given to pods that nobody has seen yet, the oldest first",
+                                    "items": reservation,
+                                },
+                            },
+                        },
+                    },
+                }},
+            }],
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::yaml;
+
+    /// `UPDATE_CRDS=1` writes the file instead.
+    #[test]
+    fn the_file_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/placements.yaml");
+        let generated = yaml::to_string(&crd());
+        if std::env::var_os("UPDATE_CRDS").is_some() {
+            std::fs::write(path, &generated).unwrap();
+        }
+        let file = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(file, generated, "run: UPDATE_CRDS=1 cargo test -p podshaper --features watch crd");
+    }
+}

@@ -106,9 +106,8 @@ impl Policies for Known {
 #[tokio::test]
 async fn a_workloads_life() {
     apply(&crd()).await;
-    kubectl(&["wait", "--for=condition=Established", "crd/placements.podshaper.dev"]).await;
     apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})).await;
-    // It is served a little after it is established.
+    // It is served a little later.
     let served =
         async || run("kubectl", &["get", "placements", "-A"], "").await.status.success().then_some(());
     eventually("Placements", PATIENCE, served).await;

@@ -58,7 +58,7 @@ impl Drop for Nodes {
 async fn install(name: &str, values: Value) -> Release {
     let crds = format!("{REPOSITORY}/crds/flexdaemonsettemplates.yaml");
     kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &crds]).await;
-    eventually("the definition is established", Duration::from_secs(60), async || {
+    eventually("the definition is established", Duration::from_mins(1), async || {
         let definition = get(&["-f", &crds]).await;
         let mut conditions = definition["status"]["conditions"].as_array()?.iter();
         conditions.find(|c| c["type"] == "Established" && c["status"] == "True").map(|_| ())

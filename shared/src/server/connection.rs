@@ -6,7 +6,7 @@ use std::time::Duration;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -16,7 +16,7 @@ use tokio_rustls::server::TlsStream;
 use super::activity::{Activity, Watched};
 use super::drain::Stage;
 use super::endpoint::Endpoint;
-use super::limits::{HANDSHAKE, HEADER_BYTES, STREAMS};
+use super::limits::{HANDSHAKE, HEADER_BYTES, RECORD, STREAMS};
 use crate::admission::Webhook;
 
 /// What Go's server says in this case.
@@ -97,7 +97,10 @@ async fn drive<C: Future>(
     }
 }
 
-async fn handshake(mut tcp: TcpStream, tls: TlsAcceptor) -> Result<TlsStream<TcpStream>, HandshakeError> {
+async fn handshake(
+    mut tcp: TcpStream,
+    tls: TlsAcceptor,
+) -> Result<TlsStream<BufReader<TcpStream>>, HandshakeError> {
     let mut first = [0];
     // 0x16 begins a TLS record; a capital letter begins an HTTP method.
     if matches!(tcp.peek(&mut first).await, Ok(1)) && first[0].is_ascii_uppercase() {
@@ -105,5 +108,5 @@ async fn handshake(mut tcp: TcpStream, tls: TlsAcceptor) -> Result<TlsStream<Tcp
         let _ = tcp.shutdown().await;
         return Err(HandshakeError::PlainHttp);
     }
-    tls.accept(tcp).await.map_err(HandshakeError::Tls)
+    tls.accept(BufReader::with_capacity(RECORD, tcp)).await.map_err(HandshakeError::Tls)
 }

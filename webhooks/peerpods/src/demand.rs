@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use podshaper::json::{Entries, Scalar, TextMap};
-use podshaper::pod::{Container, ContainerList, Pod, ResourceList, Resources};
+use podshaper::pod::{Container, ContainerList, Pod, ResourceField, ResourceList, Resources};
 use podshaper::quantity::Quantity;
 
 use crate::originals::Originals;
@@ -37,13 +37,6 @@ pub(crate) struct Member<'p> {
     pub(crate) has: Option<&'p Resources<'p>>,
     /// Whether an earlier pass has seen it.
     pub(crate) remembered: bool,
-}
-
-/// One half of [`Resources`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
-    Requests,
-    Limits,
 }
 
 impl<'p> Demand<'p> {
@@ -95,33 +88,16 @@ impl<'p> Member<'p> {
     }
 
     /// How much of a resource its author asked for.
-    pub(crate) fn asked(&self, side: Side, resource: &str) -> Result<Quantity, Refusal> {
+    pub(crate) fn asked(&self, side: ResourceField, resource: &str) -> Result<Quantity, Refusal> {
         quantity(&self.asked, side, resource, || format!("container {}", self.name))
             .map(|asked| asked.unwrap_or(Quantity::ZERO))
-    }
-}
-
-impl Side {
-    /// That half of `resources`.
-    pub(crate) fn of<'r, 'p>(self, resources: &'r Resources<'p>) -> Option<&'r ResourceList<'p>> {
-        match self {
-            Self::Requests => resources.requests.as_ref(),
-            Self::Limits => resources.limits.as_ref(),
-        }
-    }
-
-    fn field(self) -> &'static str {
-        match self {
-            Self::Requests => "requests",
-            Self::Limits => "limits",
-        }
     }
 }
 
 /// How much of a resource is written down, if it is.
 pub(crate) fn quantity(
     resources: &Resources<'_>,
-    side: Side,
+    side: ResourceField,
     resource: &str,
     owner: impl FnOnce() -> String,
 ) -> Result<Option<Quantity>, Refusal> {

@@ -1,10 +1,10 @@
 //! Warnings about what a guest doesn't get.
 
 use podshaper::json::Entries;
-use podshaper::pod::ContainerList;
+use podshaper::pod::{ContainerList, ResourceField};
 
 use crate::class::Class;
-use crate::demand::{Demand, Member, Side};
+use crate::demand::{Demand, Member};
 use crate::standing::CLAIMS;
 
 /// So many resources are named, and so many containers of each; then they are counted.
@@ -17,7 +17,7 @@ const CONTAINERS: usize = 3;
 pub(crate) fn warnings(class: &Class, demand: &Demand<'_>) -> Vec<String> {
     let mut lost = Lost::default();
     for member in demand.members.iter().filter(|member| !member.remembered) {
-        for side in [Side::Requests, Side::Limits] {
+        for side in [ResourceField::Requests, ResourceField::Limits] {
             for (resource, _) in side.of(&member.asked).into_iter().flat_map(Entries::iter) {
                 if !class.counts(resource) && !class.standing.keeps(resource) {
                     lost.note(resource, member);
@@ -44,8 +44,10 @@ fn pod_level(class: &Class, demand: &Demand<'_>) -> Option<String> {
         let line = "spec.resources stays and counts on the node: only sizing effective gives it to the VM";
         return Some(line.into());
     }
-    let names =
-        [Side::Requests, Side::Limits].into_iter().filter_map(|side| side.of(pod)).flat_map(Entries::iter);
+    let names = [ResourceField::Requests, ResourceField::Limits]
+        .into_iter()
+        .filter_map(|side| side.of(pod))
+        .flat_map(Entries::iter);
     let (first, _) = names.into_iter().find(|(name, _)| !class.counts(name))?;
     Some(format!("not given to the VM: {first} of spec.resources"))
 }

@@ -1,10 +1,10 @@
 //! The resources that containers end up with.
 
 use podshaper::json::{Entries, Scalar, Text};
-use podshaper::pod::{ResourceList, Resources};
+use podshaper::pod::{ResourceField, ResourceList, Resources};
 use podshaper::quantity::Quantity;
 
-use crate::demand::{Member, Side};
+use crate::demand::Member;
 
 /// The word in `keepResources` that stands for `resources.claims`.
 pub(crate) const CLAIMS: &str = "claims";
@@ -40,10 +40,10 @@ impl Standing {
         let mut requests = List::default();
         let mut limits = List::default();
         for resource in &self.keep {
-            let asked = |side: Side| side.of(&member.asked).and_then(|list| list.get(resource));
-            let limit = asked(Side::Limits);
+            let asked = |side: ResourceField| side.of(&member.asked).and_then(|list| list.get(resource));
+            let limit = asked(ResourceField::Limits);
             limits.push(resource, limit);
-            requests.push(resource, asked(Side::Requests).or(limit));
+            requests.push(resource, asked(ResourceField::Requests).or(limit));
         }
         for placeholder in &self.placeholders {
             if requests.lacks(&placeholder.resource) {
@@ -64,7 +64,7 @@ impl Standing {
 
 /// Whether `now` is what `wanted` says. The API server respells quantities between passes.
 pub(crate) fn stands(wanted: &Resources<'_>, now: &Resources<'_>) -> bool {
-    let same = |side: Side| {
+    let same = |side: ResourceField| {
         let (Some(wanted), Some(now)) = (side.of(wanted), side.of(now)) else {
             return [side.of(wanted), side.of(now)].into_iter().flatten().all(Entries::is_empty);
         };
@@ -74,7 +74,7 @@ pub(crate) fn stands(wanted: &Resources<'_>, now: &Resources<'_>) -> bool {
                 .all(|(resource, quantity)| now.get(resource).is_some_and(|now| equal(now, quantity)))
     };
     let [claimed, claims] = [now, wanted].map(|resources| resources.claims.as_deref().unwrap_or_default());
-    same(Side::Requests) && same(Side::Limits) && claimed == claims
+    same(ResourceField::Requests) && same(ResourceField::Limits) && claimed == claims
 }
 
 fn equal(a: &str, b: &str) -> bool {

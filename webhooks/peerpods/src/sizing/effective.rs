@@ -1,17 +1,17 @@
 //! Kubernetes' own formula: `PodRequests` and `PodLimits` of k8s.io/component-helpers/resource.
 
-use podshaper::pod::ContainerList;
+use podshaper::pod::{ContainerList, ResourceField};
 use podshaper::quantity::Quantity;
 
 use super::{Resource, add};
-use crate::demand::{self, Demand, Side};
+use crate::demand::{self, Demand};
 use crate::refusal::Refusal;
 
 /// What the pod needs at once: its containers and sidecars together, or the init container that needs most beside the
 /// sidecars that were started before it. What is given to the pod as a whole replaces that.
 pub(super) fn total(
     demand: &Demand<'_>,
-    side: Side,
+    side: ResourceField,
     resource: Resource<'_>,
     overhead: bool,
 ) -> Result<Quantity, Refusal> {
@@ -24,7 +24,7 @@ pub(super) fn total(
         Some(total) => total,
         None => of_containers(demand, side, name)?,
     };
-    if !overhead || (side == Side::Limits && total == Quantity::ZERO) {
+    if !overhead || (side == ResourceField::Limits && total == Quantity::ZERO) {
         return Ok(total);
     }
     let Some(text) = demand.overhead.and_then(|list| list.get(name)) else { return Ok(total) };
@@ -32,7 +32,7 @@ pub(super) fn total(
     add(total, overhead)
 }
 
-fn of_containers(demand: &Demand<'_>, side: Side, name: &str) -> Result<Quantity, Refusal> {
+fn of_containers(demand: &Demand<'_>, side: ResourceField, name: &str) -> Result<Quantity, Refusal> {
     let mut running = Quantity::ZERO;
     let mut sidecars = Quantity::ZERO;
     let mut starting = Quantity::ZERO;

@@ -3,10 +3,11 @@
 mod compat;
 mod effective;
 
+use podshaper::pod::ResourceField;
 use podshaper::quantity::Quantity;
 use serde::Deserialize;
 
-use crate::demand::{Demand, Side};
+use crate::demand::Demand;
 use crate::refusal::Refusal;
 
 /// How the containers' resources add up to those of the guest.
@@ -54,9 +55,9 @@ impl Sizing {
             Self::Effective { basis, overhead } => {
                 let side = |side| effective::total(demand, side, resource, overhead);
                 match basis {
-                    Basis::Requests => side(Side::Requests),
-                    Basis::Limits => side(Side::Limits),
-                    Basis::Max => Ok(side(Side::Requests)?.max(side(Side::Limits)?)),
+                    Basis::Requests => side(ResourceField::Requests),
+                    Basis::Limits => side(ResourceField::Limits),
+                    Basis::Max => Ok(side(ResourceField::Requests)?.max(side(ResourceField::Limits)?)),
                 }
             }
         }

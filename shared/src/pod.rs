@@ -18,6 +18,8 @@ const MAX_CONTAINERS: usize = 1024;
 const MAX_CLAIMS: usize = 1024;
 /// More owners than any pod has; of most there is one.
 const MAX_OWNERS: usize = 64;
+/// More secrets, and more gates, than any pod names.
+const MAX_NAMES: usize = 1024;
 /// More terms of a node affinity, and requirements of a term, than the API server would evaluate in time.
 const MAX_TERMS: usize = 1024;
 
@@ -98,6 +100,26 @@ pub struct PodSpec<'a> {
     /// `affinity`.
     #[serde(borrow)]
     pub affinity: Option<Affinity<'a>>,
+    /// `volumes`, as they stand: most decisions have no use for them.
+    #[serde(borrow)]
+    pub volumes: Option<&'a RawValue>,
+    /// `imagePullSecrets`, with which the `ServiceAccount` admission plugin has filled in those of the service account.
+    #[serde(borrow, default, deserialize_with = "at_most::<_, _, MAX_NAMES>")]
+    pub image_pull_secrets: Option<Vec<Named<'a>>>,
+    /// `schedulingGates`.
+    #[serde(borrow, default, deserialize_with = "at_most::<_, _, MAX_NAMES>")]
+    pub scheduling_gates: Option<Vec<Named<'a>>>,
+    /// `os`.
+    #[serde(borrow)]
+    pub os: Option<Named<'a>>,
+}
+
+/// What is told by its name alone: `v1.LocalObjectReference`, `v1.PodSchedulingGate`, `v1.PodOS`.
+#[derive(Debug, Default, Deserialize)]
+pub struct Named<'a> {
+    /// `name`.
+    #[serde(borrow, default)]
+    pub name: Text<'a>,
 }
 
 /// `v1.Affinity`.
@@ -162,6 +184,12 @@ pub struct Container<'a> {
     /// `name`, unique among containers and init containers.
     #[serde(borrow, default)]
     pub name: Text<'a>,
+    /// `image`.
+    #[serde(borrow)]
+    pub image: Option<Text<'a>>,
+    /// `imagePullPolicy`; the API server fills it in.
+    #[serde(borrow)]
+    pub image_pull_policy: Option<Text<'a>>,
     /// `resources`.
     #[serde(borrow)]
     pub resources: Option<Resources<'a>>,

@@ -165,6 +165,11 @@ impl<'p, 'a> PodPatch<'p, 'a> {
         }
     }
 
+    /// Whether there is nothing to change so far.
+    pub fn is_empty(&self) -> bool {
+        self.patch.is_empty()
+    }
+
     /// The operations.
     pub fn finish(self) -> Patch {
         self.patch

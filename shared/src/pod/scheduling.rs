@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::{NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodPatch};
 use crate::patch::Pointer;
+
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 
 impl<'a> Pod<'a> {
     /// `spec.nodeSelector[key]`.
@@ -18,13 +20,14 @@ impl<'a> Pod<'a> {
     /// Whether a node with these labels, whatever others it bears, may be one that the pod's node selector and required node
     /// affinity allow.
     pub fn may_run_with(&self, labels: &BTreeMap<String, String>) -> bool {
-        let mut conflicts =
-            labels.iter().filter(|(key, value)| self.selects(key).is_some_and(|own| own != *value));
-        if conflicts.next().is_some() {
-            return false;
-        }
         // One term must be met.
-        self.required_terms().is_none_or(|terms| terms.iter().any(|term| term.may_be_met(labels)))
+        self.may_select(labels)
+            && self.required_terms().is_none_or(|terms| terms.iter().any(|term| term.may_be_met(labels)))
+    }
+
+    /// The same by the node selector alone.
+    pub fn may_select(&self, labels: &BTreeMap<String, String>) -> bool {
+        labels.iter().all(|(key, value)| self.selects(key).is_none_or(|own| own == value))
     }
 
     fn node_affinity(&self) -> Option<&NodeAffinity<'a>> {
@@ -32,7 +35,7 @@ impl<'a> Pod<'a> {
     }
 
     /// The terms of the required node affinity, if there is one.
-    fn required_terms(&self) -> Option<&[NodeSelectorTerm<'a>]> {
+    pub fn required_terms(&self) -> Option<&[NodeSelectorTerm<'a>]> {
         let required = self.node_affinity()?.required.as_ref()?;
         Some(required.node_selector_terms.as_deref().unwrap_or_default())
     }
@@ -40,12 +43,13 @@ impl<'a> Pod<'a> {
 
 impl NodeSelectorTerm<'_> {
     /// Whether it has no requirement: no node meets it then (`v1.NodeSelectorTerm`).
-    fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.match_expressions.as_ref().is_none_or(Vec::is_empty)
             && self.match_fields.as_ref().is_none_or(Vec::is_empty)
     }
 
-    fn may_be_met(&self, labels: &BTreeMap<String, String>) -> bool {
+    /// Whether a node with these labels, whatever others it bears, may be one that meets it.
+    pub fn may_be_met(&self, labels: &BTreeMap<String, String>) -> bool {
         let expressions = self.match_expressions.as_deref().unwrap_or_default();
         !self.is_empty()
             && labels.iter().all(|(key, value)| {
@@ -53,8 +57,8 @@ impl NodeSelectorTerm<'_> {
             })
     }
 
-    /// Whether all requirements of `term` are among its own.
-    fn includes(&self, term: &Value) -> bool {
+    /// Whether all requirements of `term`, a `v1.NodeSelectorTerm`, are among its own.
+    pub fn includes(&self, term: &Value) -> bool {
         let lists = [("matchExpressions", &self.match_expressions), ("matchFields", &self.match_fields)];
         lists.into_iter().all(|(member, own)| {
             let own = own.as_deref().unwrap_or_default();
@@ -111,6 +115,13 @@ impl PodPatch<'_, '_> {
         }
     }
 
+    /// Adds a scheduling gate, or nothing where there is no spec. Call it once, for a gate that isn't there.
+    pub fn gate(&mut self, name: &str) {
+        let Some(spec) = &self.pod.spec else { return };
+        let list = Pointer::root().key("spec").key("schedulingGates");
+        self.append(&list, spec.scheduling_gates.is_some(), &json!({"name": name}));
+    }
+
     /// Adds a `v1.PreferredSchedulingTerm`; nothing where it is there, or where there is no spec.
     pub fn prefer_nodes(&mut self, term: &Value) {
         let own = self.pod.node_affinity().and_then(|own| own.preferred);
@@ -135,30 +146,43 @@ impl PodPatch<'_, '_> {
         }
         let required = self.pod.required_terms().is_some();
         let Some(affinity) = self.make_node_affinity() else { return };
-        let selector = affinity.key("requiredDuringSchedulingIgnoredDuringExecution");
         if !required {
-            self.patch.add(&selector, &NodeSelector { node_selector_terms: terms });
+            self.patch.add(&affinity.key(REQUIRED), &NodeSelector { node_selector_terms: terms });
             return;
         }
-        // One of the pod's and one of these: every pair of them is a term. (A requirement without terms can't be met, and
-        // isn't here either.)
-        let list = selector.key("nodeSelectorTerms");
-        for _ in terms.iter().skip(1) {
-            for index in 0..own.len() {
+        // One of the pod's and one of these: every pair of them is a term.
+        let added: Vec<_> = own.iter().map(|_| terms).collect();
+        self.narrow_terms(&added);
+    }
+
+    /// Adds to the requirements of each required term what `alternatives` holds at its place: none leaves it, of several `v1.NodeSelectorTerm`s
+    /// each gets a copy of the term (copies stand behind all). Call it once, and neither after [`Self::require_nodes`].
+    ///
+    /// A term without requirements is met by no node, and stays as it is.
+    pub fn narrow_terms<T: AsRef<[Value]>>(&mut self, alternatives: &[T]) {
+        let own = self.pod.required_terms().unwrap_or_default();
+        let pairs = || {
+            let pairs = own.iter().zip(alternatives).map(|(own, added)| (own, added.as_ref())).enumerate();
+            pairs.filter(|(_, (own, _))| !own.is_empty())
+        };
+        let list = ["spec", "affinity", "nodeAffinity", REQUIRED, "nodeSelectorTerms"];
+        let list = list.into_iter().fold(Pointer::root(), Pointer::key);
+        for (index, (_, added)) in pairs() {
+            for _ in added.iter().skip(1) {
                 self.patch.copy(&list.clone().index(index), &list.clone().key("-"));
             }
         }
-        let count = own.len();
-        for (round, term) in terms.iter().enumerate() {
-            // One without requirements is met by no node, and must not become one that is.
-            for (index, own) in own.iter().enumerate().filter(|(_, own)| !own.is_empty()) {
-                let pair = list.clone().index(round * count + index);
+        let mut copies = own.len()..;
+        for (index, (own, added)) in pairs() {
+            let places = std::iter::once(index).chain(copies.by_ref().take(added.len().saturating_sub(1)));
+            for (place, term) in places.zip(added) {
+                let term_there = list.clone().index(place);
                 for (member, stands) in [
                     ("matchExpressions", own.match_expressions.is_some()),
                     ("matchFields", own.match_fields.is_some()),
                 ] {
                     for requirement in items(term, member) {
-                        self.append(&pair.clone().key(member), stands, requirement);
+                        self.append(&term_there.clone().key(member), stands, requirement);
                     }
                 }
             }

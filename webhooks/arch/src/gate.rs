@@ -1,0 +1,24 @@
+//! The scheduling gate of pods that wait for their images to become known.
+
+use podshaper::pod::{Pod, PodPatch};
+
+/// The gate's name.
+pub const GATE: &str = "podshaper.dev/arch";
+
+/// Where the gate stands among the pod's, if it has it.
+pub fn gate_of(pod: &Pod<'_>) -> Option<usize> {
+    let gates = pod.spec.as_ref()?.scheduling_gates.as_deref()?;
+    gates.iter().position(|gate| &*gate.name == GATE)
+}
+
+/// Whether the pod has the gate.
+pub fn is_gated(pod: &Pod<'_>) -> bool {
+    gate_of(pod).is_some()
+}
+
+/// Puts the gate up; nothing where it is.
+pub(crate) fn shut(patch: &mut PodPatch<'_, '_>) {
+    if !is_gated(patch.pod()) {
+        patch.gate(GATE);
+    }
+}

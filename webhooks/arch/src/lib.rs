@@ -1,0 +1,23 @@
+//! Pods on nodes whose CPU architecture all their images run on.
+//!
+//! ```text
+//! pod ──▶ its images ──▶ what registries know of each ──▶ nodes that run all ──▶ affinity, tolerations
+//! ```
+//!
+//! The decision is a pure function of the pod and of what is known of its images; without the feature `serve` there is
+//! nothing else here.
+#![forbid(unsafe_code)]
+
+pub mod affinity;
+pub mod config;
+pub mod decide;
+pub mod duration;
+pub mod gate;
+pub mod images;
+pub mod platform;
+pub mod table;
+mod tolerations;
+pub mod treated;
+mod webhook;
+
+pub use webhook::Arch;

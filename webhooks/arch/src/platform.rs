@@ -1,0 +1,172 @@
+//! What an image runs on.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+/// An operating system and a CPU architecture, as Go and images name them: `linux/amd64`, `linux/arm/v7`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Platform {
+    /// `GOOS`.
+    pub os: Box<str>,
+    /// The architecture, with its variant if it isn't the usual one.
+    pub architecture: Architecture,
+}
+
+/// A CPU architecture: `GOARCH` and, where there are several, the variant.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Architecture {
+    /// `GOARCH`.
+    pub name: Box<str>,
+    /// `v7` of `arm`, `v3` of `amd64`; none where it is the usual one, or any.
+    pub variant: Option<Box<str>>,
+}
+
+/// What one image runs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Platforms {
+    /// It holds nothing that a CPU would run, such as a volume of data.
+    Any,
+    /// On these alone.
+    Only(BTreeSet<Platform>),
+}
+
+impl Platform {
+    /// By the words of an image index or configuration, of whatever spelling (`Normalize` of github.com/containerd/platforms).
+    pub fn new(os: &str, architecture: &str, variant: Option<&str>) -> Self {
+        let os = match &*os.to_ascii_lowercase() {
+            "macos" => "darwin".into(),
+            os => os.into(),
+        };
+        Self { os, architecture: Architecture::normal(architecture, variant.unwrap_or_default()) }
+    }
+}
+
+impl Architecture {
+    fn normal(name: &str, variant: &str) -> Self {
+        let (name, variant) = (name.to_ascii_lowercase(), variant.to_ascii_lowercase());
+        let (name, variant) = match (&*name, &*variant) {
+            ("i386", _) => ("386", ""),
+            ("x86_64" | "x86-64" | "amd64", "v1") => ("amd64", ""),
+            ("x86_64" | "x86-64", variant) => ("amd64", variant),
+            ("aarch64" | "arm64", "8" | "v8" | "v8.0") => ("arm64", ""),
+            ("aarch64", variant) => ("arm64", variant),
+            ("armhf", _) | ("arm", "" | "7") => ("arm", "v7"),
+            ("armel", _) | ("arm", "6") => ("arm", "v6"),
+            ("arm", "5") => ("arm", "v5"),
+            ("arm", "8") => ("arm", "v8"),
+            other => other,
+        };
+        Self {
+            name: name.into(),
+            variant: Some(variant).filter(|variant| !variant.is_empty()).map(Into::into),
+        }
+    }
+
+    /// Whether CPUs of this architecture run what was built for `other`. Without a variant it stands for all of them; with
+    /// one, for it and those before it.
+    pub fn runs(&self, other: &Self) -> bool {
+        let level = |variant: &Option<Box<str>>| {
+            variant.as_deref().map_or(Some(0), |variant| variant.strip_prefix('v')?.parse::<u8>().ok())
+        };
+        self.name == other.name
+            && (self.variant.is_none()
+                || self.variant == other.variant
+                || matches!((level(&self.variant), level(&other.variant)), (Some(own), Some(other)) if other <= own))
+    }
+}
+
+impl Platforms {
+    /// Whether the image runs on a node of this operating system and architecture.
+    pub fn run_on(&self, os: &str, architecture: &Architecture) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(platforms) => platforms
+                .iter()
+                .any(|platform| &*platform.os == os && architecture.runs(&platform.architecture)),
+        }
+    }
+
+    /// The architectures for one operating system, as a person reads them.
+    pub fn on(&self, os: &str) -> String {
+        let Self::Only(platforms) = self else { return "any".to_owned() };
+        let own = platforms.iter().filter(|platform| &*platform.os == os);
+        let names: Vec<_> = own.map(|platform| platform.architecture.to_string()).collect();
+        if names.is_empty() { format!("nothing for {os}") } else { names.join(", ") }
+    }
+}
+
+/// A name that is no architecture.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is no architecture: one is called amd64, arm64, arm/v7, s390x, ...")]
+pub struct ArchitectureError(String);
+
+impl FromStr for Architecture {
+    type Err = ArchitectureError;
+
+    fn from_str(text: &str) -> Result<Self, ArchitectureError> {
+        let (name, variant) = text.split_once('/').unwrap_or((text, ""));
+        let word = |word: &str| word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+        if name.is_empty() || !word(name) || !word(variant) || text.ends_with('/') || text.len() > 63 {
+            return Err(ArchitectureError(text.to_owned()));
+        }
+        // `arm` here is every arm, not the one that Go builds for by default.
+        let usual = Self { name: name.into(), variant: None };
+        Ok(if variant.is_empty() && name == "arm" { usual } else { Self::normal(name, variant) })
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.variant.as_ref().map_or(Ok(()), |variant| write!(f, "/{variant}"))
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_a_platform() {
+        for (os, architecture, variant, normal) in [
+            ("linux", "amd64", None, "linux/amd64"),
+            ("Linux", "x86_64", Some("v1"), "linux/amd64"),
+            ("linux", "amd64", Some("v3"), "linux/amd64/v3"),
+            ("linux", "aarch64", None, "linux/arm64"),
+            ("linux", "arm64", Some("v8"), "linux/arm64"),
+            ("linux", "arm", None, "linux/arm/v7"),
+            ("linux", "arm", Some("6"), "linux/arm/v6"),
+            ("linux", "armel", Some("x"), "linux/arm/v6"),
+            ("linux", "i386", Some(""), "linux/386"),
+            ("macos", "arm64", None, "darwin/arm64"),
+        ] {
+            assert_eq!(Platform::new(os, architecture, variant).to_string(), normal);
+        }
+    }
+
+    #[test]
+    fn a_variant_runs_those_before_it() {
+        let runs = |own: &str, other| {
+            let Platform { architecture, .. } = Platform::new("linux", "arm", Some(other));
+            own.parse::<Architecture>().unwrap().runs(&architecture)
+        };
+        assert!(runs("arm", "v7") && runs("arm", "v5"));
+        assert!(runs("arm/v7", "v7") && runs("arm/v7", "v6") && !runs("arm/v6", "v7"));
+        assert!(!runs("arm64", "v8"));
+        let amd64: Architecture = "amd64".parse().unwrap();
+        assert!(
+            amd64.runs(&Platform::new("linux", "x86_64", Some("v3")).architecture),
+            "no label tells the level"
+        );
+        for bad in ["", "arm/", "/v7", "a b", "AMD64", "kubernetes.io/arch"] {
+            assert!(bad.parse::<Architecture>().is_err(), "{bad}");
+        }
+    }
+}

@@ -17,6 +17,7 @@ use super::activity::{Activity, Watched};
 use super::drain::Stage;
 use super::endpoint::Endpoint;
 use super::limits::{HANDSHAKE, HEADER_BYTES, RECORD, STREAMS};
+use super::records::Records;
 use crate::admission::Webhook;
 
 /// What Go's server says in this case.
@@ -44,14 +45,14 @@ pub(super) async fn serve<W: Webhook>(
     let stream = timeout(HANDSHAKE, handshake(tcp, tls)).await.map_err(|_| HandshakeError::Slow)??;
     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let activity = Activity::new(h2);
-    let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
+    let io = TokioIo::new(Watched::new(Records::new(stream), Arc::clone(&activity)));
     let service = {
         let activity = Arc::clone(&activity);
         service_fn(move |request| {
-            let endpoint = Arc::clone(&endpoint);
             let busy = activity.request();
+            let reply = endpoint.serve(request);
             async move {
-                let reply = endpoint.serve(request).await;
+                let reply = reply.await;
                 drop(busy);
                 Ok::<_, std::convert::Infallible>(reply)
             }

@@ -9,6 +9,7 @@
 //! open until nothing has come for a while, because closing one may cross a request that is just being sent, and the
 //! API server doesn't retry that.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -56,9 +57,9 @@ impl Drain {
     }
 
     /// Counts a request until what this returns is dropped.
-    pub(super) fn request(&self) -> InFlight<'_> {
+    pub(super) fn request(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(self)
+        InFlight(Arc::clone(self))
     }
 
     /// Goes from Serving to Closing: when no request has come for `quiet`, or after `longest` at the latest.
@@ -85,9 +86,9 @@ impl Drain {
 }
 
 /// One request being answered.
-pub(super) struct InFlight<'d>(&'d Drain);
+pub(super) struct InFlight(Arc<Drain>);
 
-impl Drop for InFlight<'_> {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.touch();
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -100,7 +101,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_quiet_server_ends_after_the_quiet_time() {
-        let drain = Drain::new();
+        let drain = Arc::new(Drain::new());
         let begun = Instant::now();
         drain.run(Duration::from_millis(50), Duration::from_secs(10)).await;
         assert!(begun.elapsed() >= Duration::from_millis(50));
@@ -109,7 +110,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_in_flight_holds_the_end_until_the_longest_time() {
-        let drain = Drain::new();
+        let drain = Arc::new(Drain::new());
         let request = drain.request();
         drain.run(Duration::from_millis(5), Duration::from_millis(60)).await;
         assert_eq!(drain.in_flight(), 1);

@@ -51,36 +51,58 @@ impl<W: Webhook> Endpoint<W> {
     }
 
     /// Answers one HTTP request.
-    pub(super) async fn serve(&self, request: Request<Incoming>) -> Reply {
-        let _in_flight = self.drain.request();
-        let version = request.version();
-        // A panic must cost one request, never the connection's other ones.
-        let answered = AssertUnwindSafe(self.admit(request)).catch_unwind().await;
-        let answered = answered
-            .unwrap_or_else(|_| Err(Refused::new(Refusal::Panic, "internal error; the log says more")));
-        let mut reply = answered.unwrap_or_else(|refused| {
-            self.metrics.refused(refused.refusal);
-            tracing::debug!(reason = ?refused.refusal, answer = &*refused.message, "refused");
-            refused.reply()
-        });
-        if self.drain.stage() >= Stage::Draining && version < Version::HTTP_2 {
-            reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        reply
-    }
-
-    async fn admit(&self, request: Request<Incoming>) -> Result<Reply, Refused> {
+    pub(super) fn serve(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Reply> + use<W> {
+        let in_flight = self.drain.request();
         let started = Instant::now();
         let deadline = started + timeout::of_query(request.uri().query());
-        if let Err(refused) = self.check(&request) {
-            discard(request.into_body());
+        let version = request.version();
+        // The head has said all that it has to: what waits for the body is small.
+        let checked = self.check(&request);
+        let body = request.into_body();
+        let endpoint = Arc::clone(self);
+        async move {
+            // A panic must cost one request, never the connection's other ones.
+            let answered = AssertUnwindSafe(endpoint.admit(checked, body, deadline)).catch_unwind().await;
+            let answered = answered
+                .unwrap_or_else(|_| Err(Refused::new(Refusal::Panic, "internal error; the log says more")));
+            let mut reply = match answered {
+                Ok(answer) => {
+                    endpoint.metrics.answered(answer.outcome, started.elapsed());
+                    json(answer.body)
+                }
+                Err(refused) => endpoint.refuse(&refused),
+            };
+            if endpoint.drain.stage() >= Stage::Draining && version < Version::HTTP_2 {
+                reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            drop(in_flight);
+            reply
+        }
+    }
+
+    async fn admit(
+        &self,
+        checked: Result<(), Refused>,
+        body: Incoming,
+        deadline: Instant,
+    ) -> Result<admission::Answer, Refused> {
+        if let Err(refused) = checked {
+            discard(body);
             return Err(refused);
         }
-        let answer = timeout_at(deadline.into(), self.decide(request.into_body(), deadline))
-            .await
-            .map_err(|_| Refused::new(Refusal::Timeout, "the request took longer than its timeout"))??;
-        self.metrics.answered(answer.outcome, started.elapsed());
-        Ok(json(answer.body))
+        timeout_at(deadline.into(), self.decide(body, deadline)).await.unwrap_or_else(|_| {
+            Err(Refused::new(Refusal::Timeout, "the request took longer than its timeout"))
+        })
+    }
+
+    #[cold]
+    fn refuse(&self, refused: &Refused) -> Reply {
+        self.metrics.refused(refused.refusal);
+        tracing::debug!(reason = ?refused.refusal, answer = &*refused.message, "refused");
+        refused.reply()
     }
 
     /// What the head of a request tells already.

@@ -13,6 +13,7 @@ mod endpoint;
 mod limits;
 mod listen;
 mod open_files;
+mod records;
 mod timeout;
 
 pub use limits::Limits;

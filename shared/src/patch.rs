@@ -5,9 +5,12 @@
 //! view has seen. [`crate::pod::PodPatch`] builds on this and knows which parents stand.
 
 use std::fmt;
+use std::io::{self, Write};
 
 use memchr::memchr2;
 use serde::Serialize;
+use serde_json::Serializer;
+use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
 
 /// A JSON pointer (RFC 6901).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,18 +92,11 @@ impl Patch {
         });
     }
 
-    /// Sets the member at `path`, whose parent must stand, to a string: the text `json`, as `serde_json` writes it.
-    pub(crate) fn add_json(&mut self, path: &Pointer, json: &[u8]) {
+    /// Sets the member at `path`, whose parent must stand, to a string: the JSON of `value`.
+    pub fn add_as_text<V: Serialize>(&mut self, path: &Pointer, value: &V) {
         self.push(r#"{"op":"add","path":"#, path, |text| {
             text.extend_from_slice(br#","value":""#);
-            text.reserve(2 * json.len());
-            // No control characters, so quotes and backslashes are all there is to escape.
-            for byte in json {
-                if matches!(byte, b'"' | b'\\') {
-                    text.push(b'\\');
-                }
-                text.push(*byte);
-            }
+            value.serialize(&mut Serializer::with_formatter(&mut *text, Quoted))?;
             text.push(b'"');
             Ok(())
         });
@@ -144,6 +140,32 @@ impl Patch {
     }
 }
 
+/// JSON that stands in a JSON string: its quotes and backslashes escaped as it is written.
+struct Quoted;
+
+impl Formatter for Quoted {
+    fn begin_string<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(br#"\""#)
+    }
+
+    fn end_string<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(br#"\""#)
+    }
+
+    #[cold]
+    fn write_char_escape<W: ?Sized + Write>(&mut self, writer: &mut W, escape: CharEscape) -> io::Result<()> {
+        let mut escaped = Vec::new();
+        CompactFormatter.write_char_escape(&mut escaped, escape)?;
+        for byte in escaped {
+            if matches!(byte, b'"' | b'\\') {
+                writer.write_all(b"\\")?;
+            }
+            writer.write_all(&[byte])?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,5 +186,17 @@ mod tests {
             String::from_utf8(patch.to_json()).unwrap(),
             r#"[{"op":"add","path":"/a","value":1},{"op":"remove","path":"/b"}]"#
         );
+    }
+
+    #[test]
+    fn json_within_a_string() {
+        for text in ["", "plain", "\"", "\\", "\n\t\u{1}", "/é\u{7f}"] {
+            let value = serde_json::json!({text: [text, 1, null, {}]});
+            let mut patch = Patch::default();
+            patch.add_as_text(&Pointer::root().key("a"), &value);
+            let patch: serde_json::Value =
+                serde_json::from_str(&String::from_utf8(patch.to_json()).unwrap()).unwrap();
+            assert_eq!(patch[0]["value"], value.to_string());
+        }
     }
 }

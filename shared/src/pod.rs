@@ -41,9 +41,9 @@ pub struct Metadata<'a> {
     /// `annotations`.
     #[serde(borrow)]
     pub annotations: Option<TextMap<'a>>,
-    /// `labels`.
+    /// `labels`, as they stand: nearly every pod has some, and few decisions read them.
     #[serde(borrow)]
-    pub labels: Option<TextMap<'a>>,
+    pub labels: Option<&'a RawValue>,
     /// `ownerReferences`.
     #[serde(borrow, default, deserialize_with = "at_most::<_, _, MAX_OWNERS>")]
     pub owner_references: Option<Vec<Owner<'a>>>,
@@ -94,7 +94,7 @@ pub struct PodSpec<'a> {
     /// `nodeSelector`.
     #[serde(borrow)]
     pub node_selector: Option<TextMap<'a>>,
-    /// `tolerations`, as they stand: nearly every pod has some, and few decisions read them.
+    /// `tolerations`, as they stand.
     #[serde(borrow)]
     pub tolerations: Option<&'a RawValue>,
     /// `affinity`.

@@ -3,10 +3,8 @@
 use serde::Serialize;
 
 use super::{ContainerList, Pod, ResourceField, Resources};
+use crate::json::TextMap;
 use crate::patch::{Patch, Pointer};
-
-/// Bytes that most annotations of JSON fit in.
-const USUAL: usize = 512;
 
 /// Whose resources are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,19 +45,18 @@ impl<'p, 'a> PodPatch<'p, 'a> {
 
     /// The same with the JSON of `value`, which has string keys.
     pub fn set_annotation_to_json<V: Serialize>(&mut self, key: &str, value: &V) {
-        let mut json = Vec::with_capacity(USUAL);
-        let written = serde_json::to_writer(&mut json, value);
-        debug_assert!(written.is_ok(), "an annotation that isn't JSON");
-        if self.pod.annotation(key).is_none_or(|standing| standing.as_bytes() != json) {
+        let stands = |standing| serde_json::to_string(value).is_ok_and(|json| json == standing);
+        if !self.pod.annotation(key).is_some_and(stands) {
             let annotations = self.make_annotations();
-            self.patch.add_json(&annotations.key(key), &json);
+            self.patch.add_as_text(&annotations.key(key), value);
         }
     }
 
     /// Sets a label; nothing where it already has that value. Call it once per key.
     pub fn set_label(&mut self, key: &str, value: &str) {
-        let labels = self.pod.metadata.as_ref().and_then(|metadata| metadata.labels.as_ref());
-        if labels.and_then(|labels| labels.get(key)).is_some_and(|own| &**own == value) {
+        let labels = self.pod.metadata.as_ref().and_then(|metadata| metadata.labels);
+        let read = labels.and_then(|labels| serde_json::from_str::<TextMap<'_>>(labels.get()).ok());
+        if read.is_some_and(|read| read.get(key).is_some_and(|own| &**own == value)) {
             return;
         }
         let labels = self.make_in_metadata("labels", labels.is_some());

@@ -339,4 +339,5 @@ async fn a_node_advertises_its_vms_and_runs_a_peer_pod() {
         let refused = e2e::cluster::run("kubectl", &arguments, "").await;
         assert!(!refused.status.success(), "{patch} was allowed to {account}");
     }
+    kubectl(&["--namespace", &release.pods, "delete", "pod", "runs"]).await;
 }

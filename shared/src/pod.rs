@@ -256,6 +256,12 @@ impl<'a> Pod<'a> {
         self.metadata.as_ref()?.annotations.as_ref()?.get(key).map(|v| &**v)
     }
 
+    /// `metadata.labels[key]`.
+    pub fn label(&self, key: &str) -> Option<String> {
+        let labels: TextMap<'_> = serde_json::from_str(self.metadata.as_ref()?.labels?.get()).ok()?;
+        labels.get(key).map(|value| value.to_string())
+    }
+
     /// The owner that manages the pod (`metav1.GetControllerOf`).
     pub fn controller(&self) -> Option<&Owner<'a>> {
         self.metadata.as_ref()?.owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true))

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use e2e::cluster::{PATIENCE, apply, eventually, get, kubectl, output, run};
 use kube::Client;
-use podshaper::cluster::ledgers::{Ask, Ledgers, Policies, SharedRules, Standing, Workload, crd, reconcile};
+use podshaper::cluster::ledgers::{Ask, Ledgers, Policies, Standing, Workload, crd, reconcile};
 use podshaper::cluster::{Scope, Store, follow};
 use podshaper::placement::ledger::{Answer, Stamp, Token};
 use podshaper::placement::marks::{GROUP, OWNER, PLACED, SLOT, TOKEN};
 use podshaper::placement::owners::OwnerRef;
 use podshaper::placement::policy::{Group, Policy, Tie};
-use podshaper::placement::rules::Rules;
+use podshaper::placement::rules::{Rules, SharedRules};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -53,14 +53,17 @@ async fn deployment(replicas: u32) -> Arc<Workload> {
         uid: object["metadata"]["uid"].as_str().unwrap().to_owned(),
     };
     let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/web");
-    Arc::new(Workload { namespace: NAMESPACE.to_owned(), owner, path, selector: "app=web".to_owned() })
+    let namespace = NAMESPACE.to_owned();
+    let (pods, version) =
+        (Some(replicas), object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap());
+    Arc::new(Workload { namespace, owner, path, selector: "app=web".to_owned(), pods, version })
 }
 
 async fn place(ledgers: &Arc<Ledgers>, workload: &Arc<Workload>, token: u64, rules: &SharedRules) -> Stamp {
     let fitting = rules.lock().unwrap().policy().all();
     let deadline = Instant::now() + Duration::from_secs(20);
     let ask = Ask { token: Token(token), fitting, bears: None, dry_run: false, deadline };
-    match ledgers.place(workload, Some(PODS), rules, ask).await {
+    match ledgers.place(workload, rules, ask).await {
         Some(Answer::Placed(stamp)) => stamp,
         other => panic!("not placed but {other:?}"),
     }

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::exit;
 use crate::admission::{self, Webhook};
+use crate::api_server::get;
 use crate::in_cluster;
 
 /// How long one try may take.
@@ -36,6 +37,9 @@ pub struct Selftest<O: Args> {
     /// The node that the pod is for, where the webhook wants one
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
+    /// Where the API server has the object that controls the pod, where the webhook wants one
+    #[arg(long, value_name = "PATH")]
+    owner: Option<String>,
 }
 
 impl<O: Args> Selftest<O> {
@@ -53,6 +57,12 @@ impl<O: Args> Selftest<O> {
         if let (Some(node), Some(spec)) = (self.node, pod.get_mut("spec").and_then(Value::as_object_mut)) {
             spec.insert("nodeName".to_owned(), node.into());
         }
+        let client = in_cluster::client().context("the test runs in a pod of the cluster")?;
+        if let (Some(path), Some(metadata)) =
+            (self.owner, pod.get_mut("metadata").and_then(Value::as_object_mut))
+        {
+            metadata.insert("ownerReferences".to_owned(), json!([controller(&client, &path).await?]));
+        }
         let (patch, warnings) = decide(&webhook(self.options)?, &pod, &self.namespace).await?;
         let silent = patch.is_empty() && warnings.is_empty();
         ensure!(!silent, "{name} doesn't change this pod: --pod needs one that it changes");
@@ -61,7 +71,6 @@ impl<O: Args> Selftest<O> {
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(serde_json::to_vec(&pod)?)
             .context("--namespace is no name of a namespace")?;
-        let client = in_cluster::client().context("the test runs in a pod of the cluster")?;
         let (told, created) = tokio::time::timeout(PATIENCE, create(&client, request))
             .await
             .context("the API server doesn't answer")?
@@ -85,6 +94,17 @@ impl<O: Args> Selftest<O> {
         }
         Ok(())
     }
+}
+
+/// What names the object at `path` as a pod's controller (`metav1.OwnerReference`).
+async fn controller(client: &Client, path: &str) -> anyhow::Result<Value> {
+    let object: Option<Value> = get(client, path).await.with_context(|| format!("can't read {path}"))?;
+    let object = object.with_context(|| format!("there is no {path}"))?;
+    let field = |pointer: &str| object.pointer(pointer).cloned().unwrap_or_default();
+    Ok(json!({
+        "apiVersion": field("/apiVersion"), "kind": field("/kind"), "name": field("/metadata/name"), "uid": field("/metadata/uid"),
+        "controller": true,
+    }))
 }
 
 /// What the API server warns of, and the pod as it would be stored.

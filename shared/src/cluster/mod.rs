@@ -4,6 +4,7 @@
 //! list, watch ──▶ Trim ──▶ Store ◀── decisions, at once
 //!                            ▲
 //!                Lookup ─────┘  one bounded GET where the watch may lag
+//! owners::Owners                bounded GETs up the chain of a pod's owners, whatever their kind
 //! ```
 //!
 //! Objects are read straight into structs of the few fields that are used and shrunk again to what is kept
@@ -17,8 +18,10 @@ mod lease;
 pub mod ledgers;
 mod lookup;
 mod object;
+pub mod owners;
 #[cfg(test)]
 mod played;
+mod selector;
 mod store;
 
 pub use discovery::serves;
@@ -27,4 +30,5 @@ pub use follow::{Scope, follow};
 pub use lease::{Leadership, Lease};
 pub use lookup::Lookup;
 pub use object::{Metadata, Object, Trim, key};
+pub use selector::LabelSelector;
 pub use store::Store;

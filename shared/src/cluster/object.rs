@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::placement::owners::OwnerRef;
+
 /// What is kept of one kind of object.
 pub trait Trim: Sized + PartialEq + Send + Sync + 'static {
     /// The part of `spec` that is read; `IgnoredAny` for none.
@@ -45,6 +47,8 @@ pub struct Metadata {
     pub uid: String,
     /// `resourceVersion`.
     pub resource_version: String,
+    /// `creationTimestamp`, RFC 3339.
+    pub creation_timestamp: Option<String>,
     /// `generation`, of kinds that count changes of their `spec`.
     pub generation: i64,
     /// `labels`.
@@ -71,6 +75,13 @@ pub struct OwnerReference {
     pub uid: String,
     /// `controller`.
     pub controller: Option<bool>,
+}
+
+impl From<&OwnerReference> for OwnerRef {
+    fn from(owner: &OwnerReference) -> Self {
+        let OwnerReference { api_version, kind, name, uid, .. } = owner.clone();
+        Self { api_version, kind, name, uid }
+    }
 }
 
 impl Metadata {

@@ -7,13 +7,16 @@
 //! Each step needs one read of the API server, which somebody else does: [`Chain::wants`] says what, [`Chain::looked`] takes
 //! what was found. Anybody may write any owner into a pod, so an owner counts only once it was read and has that uid.
 
+use std::sync::Arc;
+
+use super::ledger::Version;
 use crate::pod::Pod;
 
 /// No chain of controllers that exists is longer; one that goes in circles ends.
 const MAX_OWNERS: usize = 8;
 
 /// One owner, as what it owns names it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OwnerRef {
     /// `apiVersion`.
     pub api_version: String,
@@ -25,19 +28,35 @@ pub struct OwnerRef {
     pub uid: String,
 }
 
+/// An owner, as it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// Its `uid`.
+    pub uid: String,
+    /// Its `resourceVersion`.
+    pub version: Version,
+    /// Its own controller.
+    pub controller: Option<OwnerRef>,
+    /// How many pods it may have at a time, where it says so.
+    pub pods: Option<u32>,
+    /// How many pods there are, where its status says so.
+    pub created: Option<u32>,
+    /// The label selector of its pods, as a URL has it, where it has one.
+    pub selector: Option<String>,
+    /// The ordinal of its first pod: `spec.ordinals.start` of a `StatefulSet`.
+    pub first_ordinal: u32,
+}
+
 /// What was found where an owner should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Looked {
     /// An object.
-    Object {
-        /// Its `uid`.
-        uid: String,
-        /// Its own controller.
-        controller: Option<OwnerRef>,
-    },
+    Object(Arc<Owner>),
     /// There is none.
     Nothing,
-    /// Nobody could tell in time, or it may not be read.
+    /// It may not be read.
+    Forbidden,
+    /// Nobody could tell in time.
     Unknown,
 }
 
@@ -48,7 +67,9 @@ pub enum End {
     Top,
     /// An owner isn't there, or is another one of that name by now.
     Gone,
-    /// An owner couldn't be read.
+    /// An owner may not be read.
+    Forbidden,
+    /// An owner couldn't be read in time.
     Unknown,
     /// It is too long.
     TooLong,
@@ -59,43 +80,58 @@ pub enum End {
 pub struct Chain {
     /// The nearest first.
     owners: Vec<OwnerRef>,
-    /// So many of them were read and are who they were said to be.
-    verified: usize,
+    /// So many of them were read, and are who they were said to be.
+    read: Vec<Arc<Owner>>,
     end: Option<End>,
+}
+
+impl OwnerRef {
+    /// Whether it is this object. Of `api_version` the group counts: an object is the same in each version.
+    pub fn is(&self, api_version: &str, kind: &str, name: &str) -> bool {
+        group(&self.api_version) == group(api_version) && self.kind == kind && self.name == name
+    }
+
+    fn is_batch(&self, kind: &str) -> bool {
+        group(&self.api_version) == "batch" && self.kind == kind
+    }
 }
 
 impl Chain {
     /// The chain that begins with the controller of `pod`.
     pub fn of(pod: &Pod<'_>) -> Self {
-        let controller = pod.controller().map(|owner| OwnerRef {
+        Self::from(pod.controller().map(|owner| OwnerRef {
             api_version: owner.api_version.to_string(),
             kind: owner.kind.to_string(),
             name: owner.name.to_string(),
             uid: owner.uid.to_string(),
-        });
-        let end = if controller.is_none() { Some(End::Top) } else { None };
-        Self { owners: controller.into_iter().collect(), verified: 0, end }
+        }))
     }
 
     /// The owner that is to be read next; none at the end.
     pub fn wants(&self) -> Option<&OwnerRef> {
-        self.owners.get(self.verified).filter(|_| self.end.is_none())
+        self.unread().filter(|_| self.end.is_none())
+    }
+
+    /// The first owner that wasn't read, or isn't who it was said to be.
+    pub fn unread(&self) -> Option<&OwnerRef> {
+        self.owners.get(self.read.len())
     }
 
     /// Takes what was found of the owner that was wanted.
     pub fn looked(&mut self, found: Looked) {
         let Some(wanted) = self.wants() else { return };
-        let controller = match found {
-            Looked::Object { uid, controller } if uid == wanted.uid && !uid.is_empty() => controller,
-            Looked::Object { .. } | Looked::Nothing => return self.end = Some(End::Gone),
+        let owner = match found {
+            Looked::Object(owner) if owner.uid == wanted.uid && !owner.uid.is_empty() => owner,
+            Looked::Object(_) | Looked::Nothing => return self.end = Some(End::Gone),
+            Looked::Forbidden => return self.end = Some(End::Forbidden),
             Looked::Unknown => return self.end = Some(End::Unknown),
         };
-        self.verified += 1;
-        match controller {
+        match &owner.controller {
             None => self.end = Some(End::Top),
             Some(_) if self.owners.len() == MAX_OWNERS => self.end = Some(End::TooLong),
-            Some(controller) => self.owners.push(controller),
+            Some(controller) => self.owners.push(controller.clone()),
         }
+        self.read.push(owner);
     }
 
     /// Why it goes no further; none while something is wanted.
@@ -105,25 +141,30 @@ impl Chain {
 
     /// The owners that somebody verified names, the nearest first; none while not even the first was read.
     pub fn owners(&self) -> &[OwnerRef] {
-        if self.verified == 0 { &[] } else { &self.owners }
+        if self.read.is_empty() { &[] } else { &self.owners }
     }
 
-    /// Whether an object is among the owners. Of `api_version` the group counts: an object is the same in each version.
-    pub fn contains(&self, api_version: &str, kind: &str, name: &str) -> bool {
-        let is = |owner: &OwnerRef| {
-            group(&owner.api_version) == group(api_version) && owner.kind == kind && owner.name == name
-        };
-        self.owners().iter().any(is)
+    /// The pod's own controller, once it was read.
+    pub fn controller(&self) -> Option<(&OwnerRef, &Arc<Owner>)> {
+        Some((self.owners.first()?, self.read.first()?))
     }
 
     /// Whose pods share the sequence of slots: the controller's, so that each revision of a rollout is exact by itself; but those of
-    /// all Jobs of a `CronJob`.
-    pub fn sharer(&self) -> Option<&OwnerRef> {
-        let batch = |owner: &OwnerRef, kind: &str| group(&owner.api_version) == "batch" && owner.kind == kind;
-        match self.owners() {
-            [job, cron_job, ..] if batch(job, "Job") && batch(cron_job, "CronJob") => Some(cron_job),
-            owners => owners.first(),
-        }
+    /// all Jobs of a `CronJob`. With it what was read of it, if it was.
+    pub fn sharer(&self) -> Option<(&OwnerRef, Option<&Arc<Owner>>)> {
+        let sharer = match self.owners() {
+            [job, cron_job, ..] if job.is_batch("Job") && cron_job.is_batch("CronJob") => 1,
+            _ => 0,
+        };
+        Some((self.owners().get(sharer)?, self.read.get(sharer)))
+    }
+}
+
+impl From<Option<OwnerRef>> for Chain {
+    /// The chain that begins with this owner.
+    fn from(owner: Option<OwnerRef>) -> Self {
+        let end = if owner.is_none() { Some(End::Top) } else { None };
+        Self { owners: owner.into_iter().collect(), read: Vec::new(), end }
     }
 }
 
@@ -150,7 +191,7 @@ mod tests {
     }
 
     fn object(of: &OwnerRef, controller: Option<OwnerRef>) -> Looked {
-        Looked::Object { uid: of.uid.clone(), controller }
+        Looked::Object(Arc::new(Owner { uid: of.uid.clone(), controller, ..Owner::default() }))
     }
 
     #[test]
@@ -159,17 +200,17 @@ mod tests {
         let mut chain = chain(&set);
         assert_eq!((chain.wants(), chain.owners()), (Some(&set), &[][..]));
         chain.looked(object(&set, Some(deployment.clone())));
-        assert!(chain.contains("apps/v1beta1", "Deployment", "deployment"), "before it is read");
+        assert!(chain.owners()[1].is("apps/v1beta1", "Deployment", "deployment"), "before it is read");
         assert_eq!(chain.wants(), Some(&deployment));
         chain.looked(object(&deployment, None));
         assert_eq!((chain.wants(), chain.end()), (None, Some(End::Top)));
-        assert_eq!(chain.sharer(), Some(&set));
+        assert_eq!(chain.sharer().unwrap().0, &set);
         for (api_version, kind, name) in [
             ("v1", "Deployment", "deployment"),
             ("apps/v1", "Deployment", "other"),
             ("apps/v1", "DaemonSet", "deployment"),
         ] {
-            assert!(!chain.contains(api_version, kind, name));
+            assert!(!chain.owners()[1].is(api_version, kind, name));
         }
     }
 
@@ -178,10 +219,10 @@ mod tests {
         let (job, cron_job) = (owner("batch/v1", "Job"), owner("batch/v1", "CronJob"));
         let mut with = chain(&job);
         with.looked(object(&job, Some(cron_job.clone())));
-        assert_eq!(with.sharer(), Some(&cron_job));
+        assert_eq!(with.sharer(), Some((&cron_job, None)), "named by one that was read");
         let mut alone = chain(&job);
         alone.looked(object(&job, Some(owner("example.com/v1", "CronJob"))));
-        assert_eq!(alone.sharer(), Some(&job));
+        assert_eq!(alone.sharer().unwrap().0, &job);
     }
 
     #[test]
@@ -191,6 +232,7 @@ mod tests {
         for (found, end) in [
             (object(&impostor, None), End::Gone),
             (Looked::Nothing, End::Gone),
+            (Looked::Forbidden, End::Forbidden),
             (Looked::Unknown, End::Unknown),
         ] {
             let mut chain = chain(&set);
@@ -198,7 +240,7 @@ mod tests {
             assert_eq!((chain.end(), chain.wants(), chain.sharer()), (Some(end), None, None));
         }
         let mut nameless = chain(&OwnerRef::default());
-        nameless.looked(Looked::Object { uid: String::new(), controller: None });
+        nameless.looked(Looked::Object(Arc::default()));
         assert_eq!(nameless.end(), Some(End::Gone));
     }
 

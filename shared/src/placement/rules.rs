@@ -1,6 +1,7 @@
 //! Who goes where next, given who is where.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::ledger::Settings;
 use super::policy::{GroupSet, Policy};
@@ -18,6 +19,14 @@ pub struct Rules {
     settings: Settings,
     #[cfg(test)]
     without: Option<Mechanism>,
+}
+
+/// The rules of one policy, for all workloads that it is about.
+pub type SharedRules = Arc<Mutex<Rules>>;
+
+/// The rules, for a moment.
+pub fn locked(rules: &SharedRules) -> MutexGuard<'_, Rules> {
+    rules.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the exactness of placement rests on; tests take one away and must find out.

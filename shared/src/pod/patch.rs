@@ -54,11 +54,10 @@ impl<'p, 'a> PodPatch<'p, 'a> {
 
     /// Sets a label; nothing where it already has that value. Call it once per key.
     pub fn set_label(&mut self, key: &str, value: &str) {
-        let labels = self.pod.metadata.as_ref().and_then(|metadata| metadata.labels);
-        let read = labels.and_then(|labels| serde_json::from_str::<TextMap<'_>>(labels.get()).ok());
-        if read.is_some_and(|read| read.get(key).is_some_and(|own| &**own == value)) {
+        if self.pod.label(key).as_deref() == Some(value) {
             return;
         }
+        let labels = self.pod.metadata.as_ref().and_then(|metadata| metadata.labels);
         let labels = self.make_in_metadata("labels", labels.is_some());
         self.patch.add(&labels.key(key), value);
     }

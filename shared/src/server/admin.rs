@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+pub use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -16,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
-pub(crate) use super::endpoint::text;
+pub use super::endpoint::text;
 use super::limits::{ACCEPT_PAUSE, HANDSHAKE};
 
 /// Probes and scrapers are few; more connections than these wait.
@@ -24,14 +25,17 @@ const CONNECTIONS: usize = 64;
 /// How long a connection may stay without a request.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// What a browser may do with a page: take scripts, styles and data from where it came from, and nothing else from anywhere.
+const SECURITY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; \
+                        form-action 'none'; frame-ancestors 'none'";
+
+/// An answer.
+pub type Answer = Response<Full<Bytes>>;
+
 /// What an admin server answers with.
 pub trait Pages: Send + Sync + 'static {
     /// The answer to a GET of `path` with this `Authorization` header.
-    fn get(
-        &self,
-        path: &str,
-        authorization: Option<&str>,
-    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+    fn get(&self, path: &str, authorization: Option<&str>) -> impl Future<Output = Answer> + Send;
 }
 
 /// Serves `pages` on `listener` for ever, over TLS if `tls` is given.
@@ -90,7 +94,8 @@ pub struct Probes<R> {
 impl<R: Fn() -> Option<String> + Send + Sync + 'static> Pages for Probes<R> {
     async fn get(&self, path: &str, _: Option<&str>) -> Response<Full<Bytes>> {
         match path {
-            "/healthz" | "/livez" | "/health" => text(StatusCode::OK, "ok"),
+            "/healthz" | "/livez" => text(StatusCode::OK, "ok"),
+            "/health" => Response::new(Full::from("OK")),
             "/readyz" => match (self.not_ready)() {
                 None => text(StatusCode::OK, "ok"),
                 Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, &reason),
@@ -98,6 +103,20 @@ impl<R: Fn() -> Option<String> + Send + Sync + 'static> Pages for Probes<R> {
             _ => text(StatusCode::NOT_FOUND, "try /healthz, /livez or /readyz"),
         }
     }
+}
+
+/// Something for a browser, of this content type.
+pub fn document(media: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(body.into()));
+    for (name, value) in [
+        (CONTENT_TYPE, media),
+        (CONTENT_SECURITY_POLICY, SECURITY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (CACHE_CONTROL, "no-store"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// A page in the format that Prometheus reads.

@@ -59,6 +59,8 @@ impl<W: Webhook> Endpoint<W> {
         let started = Instant::now();
         let deadline = started + timeout::of_query(request.uri().query());
         let version = request.version();
+        // Where some originals' probes look.
+        let health = request.uri().path() == "/health" && request.method() == Method::GET;
         // The head has said all that it has to: what waits for the body is small.
         let checked = self.check(&request);
         let body = request.into_body();
@@ -73,6 +75,7 @@ impl<W: Webhook> Endpoint<W> {
                     endpoint.metrics.answered(answer.outcome, started.elapsed());
                     json(answer.body)
                 }
+                Err(_) if health => Response::new(Full::from("OK")),
                 Err(refused) => endpoint.refuse(&refused),
             };
             if endpoint.drain.stage() >= Stage::Draining && version < Version::HTTP_2 {
@@ -187,7 +190,7 @@ fn json(body: Vec<u8>) -> Reply {
 }
 
 /// A line for people.
-pub(crate) fn text(status: StatusCode, message: &str) -> Reply {
+pub fn text(status: StatusCode, message: &str) -> Reply {
     let mut reply = Response::new(Full::from(format!("{message}\n")));
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

@@ -1,22 +1,25 @@
 //! The calls that a ledger asks for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::{Client, Error};
-use serde::Deserialize;
 use serde_json::json;
+use serde_json::value::RawValue;
 use tokio::time::sleep;
 
-use super::Workload;
-use super::driver::{SharedRules, locked};
 use super::object::{self, Spec, collection, version};
-use super::pods::of_owner;
+use super::pods::{self, of_owner};
+use super::{Standing, Told, Workload};
 use crate::api_server::{Media, get, read, send};
 use crate::cluster::Object;
 use crate::cluster::follow::{Page, encoded};
-use crate::placement::ledger::{Content, Effect, Event, Pod, PodName, Stamp, Version};
+use crate::cluster::owners::OwnerSpec;
+use crate::placement::ledger::{Content, Effect, Event, Phase, Place, Pod, PodName, Stamp, Version};
 use crate::placement::marks::{DELETION_COST, ESTIMATED, GROUP, OWNER, PLACED, SLOT, TOKEN, deletion_cost};
+use crate::placement::owners::OwnerRef;
+use crate::placement::rules::{SharedRules, locked};
 
 /// Pods of a list that are read at a time.
 const PAGE: usize = 500;
@@ -27,18 +30,23 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause, so that who asks when the API server is back needn't wait for long.
 const LONGEST: Duration = Duration::from_secs(1);
 
+/// The deletion cost of a pod that has no slot: no slot costs less.
+const FIRST_TO_GO: &str = "-2147483647";
+
+/// The pods of an owner.
+#[derive(Default)]
+pub(super) struct Listing {
+    /// As of this version.
+    pub(super) version: Version,
+    pub(super) pods: BTreeMap<PodName, Pod>,
+    /// Those that have no place, nor tell a group, and that no webhook has marked; whether each has a deletion cost of its own.
+    pub(super) unplaced: Vec<(PodName, bool)>,
+}
+
 /// Calls in the name of one webhook.
 pub(super) struct Api {
     pub(super) client: Client,
     pub(super) webhook: &'static str,
-}
-
-/// As much of an owner's `spec` as bounds its pods.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct OwnerSpec {
-    replicas: Option<u32>,
-    parallelism: Option<u32>,
 }
 
 impl Api {
@@ -57,7 +65,7 @@ impl Api {
             Effect::List(None) => self.list_now(workload, rules).await,
             Effect::List(at_least) => {
                 let list = self.list(workload, rules, at_least).await;
-                list.map(|(version, pods)| Event::Listed { version, pods, owner: None })
+                list.map(|Listing { version, pods, .. }| Event::Listed { version, pods, owner: None })
             }
             Effect::Answer(..) | Effect::Stamp(..) => return Event::Tick,
         };
@@ -120,9 +128,14 @@ impl Api {
         }
     }
 
+    pub(super) async fn tell(&self, standing: &Standing, told: &Told) -> kube::Result<()> {
+        let path = format!("{}/{}/status", collection(&standing.namespace), standing.name);
+        send(&self.client, "PATCH", &path, Media::MergePatch, &json!({"status": told})).await.map(drop)
+    }
+
     /// The pods as they are, and then the owner.
     async fn list_now(&self, workload: &Workload, rules: &SharedRules) -> kube::Result<Event> {
-        let (version, pods) = self.list(workload, rules, None).await?;
+        let Listing { version, pods, .. } = self.list(workload, rules, None).await?;
         Ok(Event::Listed { version, pods, owner: self.bound(workload).await? })
     }
 
@@ -133,34 +146,85 @@ impl Api {
         let Some(owner) = owner.filter(|owner| owner.metadata.uid == workload.owner.uid) else {
             return Ok(Some(0));
         };
-        let spec = owner.spec.unwrap_or_default();
-        let job = workload.owner.kind == "Job";
-        Ok(if job { Some(spec.parallelism.unwrap_or(1)) } else { spec.replicas })
+        Ok(owner.spec.unwrap_or_default().pods(&workload.owner))
     }
 
-    /// The pods of the owner, as of the version that is returned.
+    /// The pods of the owner.
     pub(super) async fn list(
         &self,
         workload: &Workload,
         rules: &SharedRules,
         at_least: Option<Version>,
-    ) -> kube::Result<(Version, BTreeMap<PodName, Pod>)> {
+    ) -> kube::Result<Listing> {
         let Workload { namespace, selector, owner, .. } = workload;
+        let mut listing = Listing::default();
+        listing.version = self
+            .pages(namespace, selector, at_least, &mut |items| {
+                for owned in of_owner(items, &owner.uid, locked(rules).policy())? {
+                    if let (Place::Unknown, Phase::Live, Some(costed)) =
+                        (&owned.pod.place, owned.pod.phase, owned.unmarked)
+                    {
+                        listing.unplaced.push((Arc::clone(&owned.name), costed));
+                    }
+                    listing.pods.insert(owned.name, owned.pod);
+                }
+                Ok(())
+            })
+            .await?;
+        Ok(listing)
+    }
+
+    /// Whose pods no webhook has marked, among those of a selector.
+    pub(super) async fn unmarked(&self, namespace: &str, selector: &str) -> kube::Result<BTreeSet<OwnerRef>> {
+        let mut owners = BTreeSet::new();
+        let unmarked = format!("{selector},!{PLACED}");
+        self.pages(namespace, &unmarked, None, &mut |items| {
+            owners.extend(pods::unmarked(items)?);
+            Ok(())
+        })
+        .await?;
+        Ok(owners)
+    }
+
+    /// Lists pods page by page, and returns the version at which they were so.
+    async fn pages(
+        &self,
+        namespace: &str,
+        selector: &str,
+        at_least: Option<Version>,
+        each: &mut (dyn FnMut(&[&RawValue]) -> serde_json::Result<()> + Send),
+    ) -> kube::Result<Version> {
         let base =
             format!("/api/v1/namespaces/{namespace}/pods?limit={PAGE}&labelSelector={}", encoded(selector));
         let since =
             at_least.map(|version| format!("&resourceVersion={version}&resourceVersionMatch=NotOlderThan"));
         let mut uri = format!("{base}{}", since.unwrap_or_default());
-        let mut pods = BTreeMap::new();
         loop {
             let text = read(&self.client, &uri, PATIENCE).await?;
             let page: Page<'_> = serde_json::from_str(&text).map_err(Error::SerdeError)?;
-            let owned = of_owner(&page.items, &owner.uid, locked(rules).policy());
-            pods.extend(owned.map_err(Error::SerdeError)?);
+            each(&page.items).map_err(Error::SerdeError)?;
             if page.metadata.r#continue.is_empty() {
-                return Ok((checked(&page.metadata.resource_version)?, pods));
+                return checked(&page.metadata.resource_version);
             }
             uri = format!("{base}&continue={}", encoded(&page.metadata.r#continue));
+        }
+    }
+
+    /// Marks a pod that nobody placed: the watch shows it from now on, and of its owner's it is the first to go, unless its author
+    /// has said otherwise.
+    pub(super) async fn mark_unplaced(
+        &self,
+        workload: &Workload,
+        pod: &str,
+        costed: bool,
+    ) -> kube::Result<()> {
+        let path = format!("/api/v1/namespaces/{}/pods/{pod}", workload.namespace);
+        let cost = (!costed).then_some((DELETION_COST, FIRST_TO_GO));
+        let annotations: BTreeMap<_, _> = [(OWNER, &*workload.owner.uid)].into_iter().chain(cost).collect();
+        let body = json!({"metadata": {"labels": {PLACED: self.webhook}, "annotations": annotations}});
+        match send(&self.client, "PATCH", &path, Media::MergePatch, &body).await {
+            Err(Error::Api(status)) if status.code == 404 => Ok(()),
+            marked => marked.map(drop),
         }
     }
 

@@ -35,9 +35,12 @@ pub fn crd() -> Value {
                 "name": version,
                 "served": true,
                 "storage": true,
+                "subresources": {"status": {}},
                 "additionalPrinterColumns": [
                     column("Kind", "string", ".metadata.ownerReferences[0].kind"),
                     column("Owner", "string", ".metadata.ownerReferences[0].name"),
+                    column("Pods", "string", ".status.pods"),
+                    column("Due", "string", ".status.due"),
                     column("Age", "date", ".metadata.creationTimestamp"),
                 ],
                 "schema": {"openAPIV3Schema": {
@@ -48,6 +51,14 @@ pub fn crd() -> Value {
                         "apiVersion": {"type": "string"},
                         "kind": {"type": "string"},
                         "metadata": {"type": "object"},
+                        "status": {
+                            "type": "object",
+                            "description": "How the workload's pods are spread, for people",
+                            "properties": {
+                                "pods": text("Placed pods by group, in the order of the groups, as in 8/2", 1024),
+                                "due": text("What they should be, as in 8/2", 1024),
+                            },
+                        },
                         "spec": {
                             "type": "object",
                             "description": "What is under way",

@@ -1,6 +1,6 @@
 //! What brings requests, events and the API server's answers to the ledgers, and does what they ask for.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,16 +9,15 @@ use kube::Client;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
-use super::api::Api;
-use super::{Workload, pods};
+use super::api::{Api, Listing};
+use super::pods::{self, Health, Listed, Origin, Owned};
+use super::{Standing, Told, Workload};
 use crate::placement::ledger::{
-    Answer, Effect, Event, Ledger, Now, Pod, PodName, Request, Stamp, Token, Version,
+    Answer, Effect, Event, Ledger, Now, Phase, Pod, PodName, Request, Stamp, Token, Version,
 };
-use crate::placement::policy::GroupSet;
-use crate::placement::rules::Rules;
-
-/// The rules of one policy, for all workloads that it is about.
-pub type SharedRules = Arc<Mutex<Rules>>;
+use crate::placement::owners::OwnerRef;
+use crate::placement::policy::{GroupName, GroupSet};
+use crate::placement::rules::{SharedRules, locked};
 
 /// Whose a ledger is, and by which rules pods are placed.
 pub(super) type Bound = (Arc<Workload>, SharedRules);
@@ -66,6 +65,36 @@ struct State {
     failed: u32,
     /// Whether something has changed that the leader may have to put in order.
     changed: bool,
+    /// Pods that aren't ready.
+    unready: BTreeMap<PodName, Health>,
+    /// Where the chain of the pods' owners begins; none until a pod was seen.
+    origin: Option<Origin>,
+}
+
+/// What is known of one owner's pods.
+#[derive(Clone, Debug)]
+pub struct Census {
+    /// The owner's uid.
+    pub owner: Box<str>,
+    /// Where the chain of its pods' owners begins.
+    pub origin: Origin,
+    /// Its pods that count.
+    pub pods: Vec<Counted>,
+    /// How many places are reserved for pods that nobody has seen.
+    pub reserved: usize,
+}
+
+/// One pod of a census.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// Its name.
+    pub name: PodName,
+    /// Its slot, if it was placed.
+    pub slot: Option<u32>,
+    /// Its group, if that is known.
+    pub group: Option<GroupName>,
+    /// How it is getting on.
+    pub health: Health,
 }
 
 impl Ledgers {
@@ -93,12 +122,10 @@ impl Ledgers {
         self.filled.load(Ordering::Acquire)
     }
 
-    /// Finds a place for a pod of `workload`, by its deadline at the latest. Of the owner is known that it may have `owner` pods.
-    /// None where the process ends meanwhile.
+    /// Finds a place for a pod of `workload`, by its deadline at the latest. None where the process ends meanwhile.
     pub async fn place(
         self: &Arc<Self>,
         workload: &Arc<Workload>,
-        owner: Option<u32>,
         rules: &SharedRules,
         ask: Ask,
     ) -> Option<Answer> {
@@ -107,9 +134,8 @@ impl Ledgers {
         let entry = self.entry(&workload.owner.uid);
         {
             let mut state = entry.lock();
-            let first = state.bind(workload, rules);
-            if first {
-                self.handle(&entry, &mut state, Event::Owner(owner));
+            if state.bind(workload, rules) {
+                self.handle(&entry, &mut state, Event::Owner(workload.pods));
             }
             state.waiting.entry(token).or_default().push(sender);
             let deadline = deadline.saturating_duration_since(self.begun);
@@ -122,37 +148,61 @@ impl Ledgers {
         answer
     }
 
-    /// The owner may have so many pods at a time.
-    pub fn owner_changed(self: &Arc<Self>, uid: &str, pods: Option<u32>) {
-        if let Some(entry) = self.known(uid) {
-            self.handle(&entry, &mut entry.lock(), Event::Owner(pods));
-        }
+    /// What is known of all pods.
+    pub fn census(&self) -> Vec<Census> {
+        let entries: Vec<_> =
+            self.all().iter().map(|(owner, entry)| (owner.clone(), Arc::clone(entry))).collect();
+        entries.into_iter().filter_map(|(owner, entry)| entry.lock().census(owner)).collect()
+    }
+
+    /// Groups of this owner's pods of which one has been unschedulable since `before` (seconds since 1970).
+    pub fn stuck(&self, owner: &str, before: i64) -> Vec<GroupName> {
+        let Some(entry) = self.known(owner) else { return Vec::new() };
+        let state = entry.lock();
+        let long = state
+            .unready
+            .iter()
+            .filter(|(_, health)| matches!(health, Health::Unschedulable(since) if *since <= before));
+        long.filter_map(|(name, _)| state.ledger.pods().get(name)?.group().cloned()).collect()
+    }
+
+    /// The controllers of pods that no webhook has marked, among those of a selector.
+    pub async fn unmarked(&self, namespace: &str, selector: &str) -> kube::Result<BTreeSet<OwnerRef>> {
+        self.api.unmarked(namespace, selector).await
+    }
+
+    /// Writes into a ledger what people are told.
+    pub async fn tell(&self, standing: &Standing, told: &Told) -> kube::Result<()> {
+        self.api.tell(standing, told).await
     }
 
     /// Puts the ledger of this owner in order.
     ///
-    /// Reads the owner first, and lists its pods where some aren't known: nobody may have placed them.
-    pub(super) async fn tend(
-        self: &Arc<Self>,
-        workload: &Arc<Workload>,
-        rules: &SharedRules,
-    ) -> kube::Result<()> {
+    /// Reads the owner first, and lists its pods where some aren't known: nobody may have placed them. Those that don't tell their
+    /// group are marked as the first to go.
+    pub async fn tend(self: &Arc<Self>, workload: &Arc<Workload>, rules: &SharedRules) -> kube::Result<()> {
         let entry = self.entry(&workload.owner.uid);
         let known = {
             let mut state = entry.lock();
             state.bind(workload, rules);
             state.changed = false;
-            state.ledger.pods()
+            state.ledger.pods().len()
         };
         let owner = self.api.bound(workload).await?;
         let relisted = if owner.is_some_and(|pods| pods as usize > known) {
-            Some(self.api.list(workload, rules, None).await?)
+            let listing = self.api.list(workload, rules, None).await?;
+            for (pod, costed) in &listing.unplaced {
+                if let Err(error) = self.api.mark_unplaced(workload, pod, *costed).await {
+                    tracing::warn!(namespace = workload.namespace, %pod, %error, "a pod can't be marked");
+                }
+            }
+            Some(listing)
         } else {
             None
         };
         let mut state = entry.lock();
         self.handle(&entry, &mut state, Event::Owner(owner));
-        if let Some((version, pods)) = relisted {
+        if let Some(Listing { version, pods, .. }) = relisted {
             self.handle(&entry, &mut state, Event::Relisted { version, pods });
         }
         self.handle(&entry, &mut state, Event::Tick);
@@ -160,12 +210,9 @@ impl Ledgers {
         Ok(())
     }
 
-    /// How the ledger of this owner stands here, if there is one: whether something has changed since it was last put in
-    /// order, and whose it is.
-    pub(super) fn standing(&self, uid: &str) -> Option<(bool, Option<Bound>)> {
-        let entry = self.known(uid)?;
-        let state = entry.lock();
-        Some((state.changed, state.bound.clone()))
+    /// Whether something has changed since the ledger of this owner was last put in order.
+    pub(super) fn changed(&self, uid: &str) -> bool {
+        self.known(uid).is_none_or(|entry| entry.lock().changed)
     }
 
     /// Forgets ledgers of which nothing is left.
@@ -178,27 +225,32 @@ impl Ledgers {
     }
 
     /// The watch shows a pod.
-    pub(super) fn watched(self: &Arc<Self>, owner: &str, name: PodName, pod: Pod) {
-        let entry = self.entry(owner);
+    pub(super) fn watched(self: &Arc<Self>, owned: Owned) {
+        let Owned { owner, name, pod, health, origin, .. } = owned;
+        let entry = self.entry(&owner);
         let mut state = entry.lock();
         state.changed = true;
+        state.origin.get_or_insert(origin);
+        if pod.phase == Phase::Gone || health == Health::Ready {
+            state.unready.remove(&name);
+        } else {
+            state.unready.insert(Arc::clone(&name), health);
+        }
         self.handle(&entry, &mut state, Event::Watched(name, pod));
     }
 
     /// The watch began anew, after these pods.
-    pub(super) fn relisted(
-        self: &Arc<Self>,
-        version: Version,
-        mut pods: HashMap<Box<str>, BTreeMap<PodName, Pod>>,
-    ) {
+    pub(super) fn relisted(self: &Arc<Self>, version: Version, mut owners: HashMap<Box<str>, Listed>) {
         let known: Vec<Box<str>> = self.all().keys().cloned().collect();
         for owner in known {
-            pods.entry(owner).or_default();
+            owners.entry(owner).or_default();
         }
-        for (owner, pods) in pods {
+        for (owner, Listed { pods, unready, origin }) in owners {
             let entry = self.entry(&owner);
             let mut state = entry.lock();
             state.changed = true;
+            state.unready = unready;
+            state.origin = origin.or_else(|| state.origin.take());
             self.handle(&entry, &mut state, Event::Relisted { version, pods });
         }
         self.reached(version);
@@ -297,11 +349,6 @@ impl Ledgers {
     }
 }
 
-/// The rules, for a moment.
-pub(super) fn locked(rules: &SharedRules) -> MutexGuard<'_, Rules> {
-    rules.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Entry {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -309,9 +356,26 @@ impl Entry {
 }
 
 impl State {
-    /// Takes the workload and its rules as they are now; whether they are the first.
+    fn census(&self, owner: Box<str>) -> Option<Census> {
+        let counted = |(name, pod): (&PodName, &Pod)| Counted {
+            name: Arc::clone(name),
+            slot: pod.stamp().map(|stamp| stamp.slot),
+            group: pod.group().cloned(),
+            health: self.unready.get(name).copied().unwrap_or(Health::Ready),
+        };
+        let pods = self.ledger.pods().iter().map(counted).collect();
+        Some(Census { owner, origin: self.origin.clone()?, pods, reserved: self.ledger.reserved() })
+    }
+
+    /// Takes the rules as they are now, and the workload; whether that is news of the owner.
     fn bind(&mut self, workload: &Arc<Workload>, rules: &SharedRules) -> bool {
-        self.bound.replace((Arc::clone(workload), Arc::clone(rules))).is_none()
+        let known = self.bound.take().map(|(known, _)| known);
+        let (workload, news) = match known.filter(|known| known.version >= workload.version) {
+            Some(known) => (known, false),
+            None => (Arc::clone(workload), true),
+        };
+        self.bound = Some((workload, Arc::clone(rules)));
+        news
     }
 }
 

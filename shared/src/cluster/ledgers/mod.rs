@@ -20,10 +20,12 @@ mod reconcile;
 mod tests;
 
 pub use crd::crd;
-pub use driver::{Ask, Ledgers, SharedRules};
-pub use object::{PLURAL, Standing};
+pub use driver::{Ask, Census, Counted, Ledgers};
+pub use object::{PLURAL, Standing, Told};
+pub use pods::{Health, Origin};
 pub use reconcile::{Policies, reconcile};
 
+use crate::placement::ledger::Version;
 use crate::placement::owners::OwnerRef;
 
 /// Whose pods share a sequence of slots, and a ledger.
@@ -37,4 +39,8 @@ pub struct Workload {
     pub path: String,
     /// A label selector that all of its pods meet, others perhaps too.
     pub selector: String,
+    /// How many pods the owner may have at a time; `None`: nobody knows.
+    pub pods: Option<u32>,
+    /// The owner's version that says so.
+    pub version: Version,
 }

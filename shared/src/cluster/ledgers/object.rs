@@ -113,22 +113,40 @@ pub struct Standing {
     pub namespace: String,
     /// The owner.
     pub owner: OwnerRef,
+    /// The object's name.
+    pub name: String,
     /// How many places are reserved.
     pub reserved: usize,
+    /// What it tells people.
+    pub told: Told,
+}
+
+/// `status` of a `Placement`, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Told {
+    /// Placed pods by group, in the order of the policy, as in `8/2`.
+    pub pods: String,
+    /// What they should be.
+    pub due: String,
 }
 
 impl Trim for Standing {
     type Spec = SpecSize;
-    type Status = serde::de::IgnoredAny;
+    type Status = Told;
     const PLURAL: &'static str = PLURAL;
     const API: &'static str = "/apis/podshaper.dev/v1alpha1";
 
-    fn trim(object: Object<SpecSize, serde::de::IgnoredAny>) -> Option<Self> {
-        let [owner] = object.metadata.owner_references?.try_into().ok()?;
-        let OwnerReference { api_version, kind, name, uid, .. } = owner;
-        let owner = OwnerRef { api_version, kind, name, uid };
+    fn trim(object: Object<SpecSize, Told>) -> Option<Self> {
+        let [owner]: [OwnerReference; 1] = object.metadata.owner_references?.try_into().ok()?;
         let reserved = object.spec.map_or(0, |spec| spec.reservations.len());
-        Some(Self { namespace: object.metadata.namespace?, owner, reserved })
+        Some(Self {
+            namespace: object.metadata.namespace?,
+            owner: (&owner).into(),
+            name: object.metadata.name,
+            reserved,
+            told: object.status.unwrap_or_default(),
+        })
     }
 }
 

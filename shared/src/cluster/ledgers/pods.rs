@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -12,7 +13,8 @@ use super::object::version;
 use crate::cluster::follow::{Sink, follow_into};
 use crate::cluster::{Object, Scope};
 use crate::placement::ledger::{Phase, Place, Pod, PodName};
-use crate::placement::marks::{OWNER, PLACED, stamp, told};
+use crate::placement::marks::{DELETION_COST, OWNER, PLACED, stamp, told};
+use crate::placement::owners::OwnerRef;
 use crate::placement::policy::Policy;
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -25,6 +27,37 @@ struct PodSpec {
 #[serde(default)]
 struct PodStatus {
     phase: String,
+    conditions: Option<Vec<Condition>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+    reason: Option<String>,
+    last_transition_time: Option<Timestamp>,
+}
+
+/// How a pod is getting on, for people and for those who look after groups: no place depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It is ready, or has succeeded.
+    Ready,
+    /// It isn't yet, or not any more.
+    Unready,
+    /// No node takes it, since then (seconds since 1970).
+    Unschedulable(i64),
+}
+
+/// Where the chain of a pod's owners begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The namespace.
+    pub namespace: String,
+    /// The pod's controller.
+    pub controller: OwnerRef,
 }
 
 /// A pod, and the uid of the owner whose ledger it counts in.
@@ -32,6 +65,10 @@ pub(super) struct Owned {
     pub(super) owner: Box<str>,
     pub(super) name: PodName,
     pub(super) pod: Pod,
+    pub(super) health: Health,
+    pub(super) origin: Origin,
+    /// Of a pod that no webhook has marked: whether it has a deletion cost of its own.
+    pub(super) unmarked: Option<bool>,
 }
 
 /// Reads a pod; none where it has no controller, so that no ledger is about it. By `policy` it is told where pods are that
@@ -46,9 +83,9 @@ pub(super) fn read(object: &RawValue, policy: Option<&Policy>) -> serde_json::Re
     };
     let stamped = stamp(|key| metadata.annotation(key));
     // The pods of a CronJob count in its ledger; it isn't their controller.
-    let owner = metadata.annotation(OWNER).filter(|_| stamped.is_some()).unwrap_or(&controller.uid);
-    let status = object.status.as_ref().map_or("", |status| &*status.phase);
-    let phase = match status {
+    let owner = metadata.annotation(OWNER).unwrap_or(&controller.uid);
+    let status = object.status.as_ref();
+    let phase = match status.map_or("", |status| &*status.phase) {
         _ if metadata.deletion_timestamp.is_some() => Phase::Gone,
         "Succeeded" if controller.kind == "Job" => Phase::Succeeded,
         // For any other controller it is over (`IsPodActive` of k8s.io/kubernetes/pkg/controller).
@@ -61,8 +98,31 @@ pub(super) fn read(object: &RawValue, policy: Option<&Policy>) -> serde_json::Re
         Some(stamp) => Place::Stamped(stamp),
         None => group().map_or(Place::Unknown, Place::Told),
     };
-    let pod = Pod { version, phase, place };
-    Ok(Some(Owned { owner: owner.into(), name: metadata.name.as_str().into(), pod }))
+    let marked = metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(PLACED));
+    Ok(Some(Owned {
+        owner: owner.into(),
+        name: metadata.name.as_str().into(),
+        health: match phase {
+            Phase::Succeeded => Health::Ready,
+            Phase::Live | Phase::Gone => health(status.and_then(|status| status.conditions.as_deref())),
+        },
+        pod: Pod { version, phase, place },
+        origin: Origin {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            controller: controller.into(),
+        },
+        unmarked: (!marked).then(|| metadata.annotation(DELETION_COST).is_some()),
+    }))
+}
+
+fn health(conditions: Option<&[Condition]>) -> Health {
+    let find = |kind: &str| conditions.unwrap_or_default().iter().find(|one| one.kind == kind);
+    if find("Ready").is_some_and(|one| one.status == "True") {
+        return Health::Ready;
+    }
+    let scheduled = find("PodScheduled").filter(|one| one.reason.as_deref() == Some("Unschedulable"));
+    let since = scheduled.and_then(|one| one.last_transition_time);
+    since.map_or(Health::Unready, |since| Health::Unschedulable(since.as_second()))
 }
 
 /// Follows all placed pods, and tells their ledgers; comes back never.
@@ -76,7 +136,15 @@ pub(super) async fn follow(client: Client, ledgers: Arc<Ledgers>) {
 pub(super) struct Pods {
     ledgers: Arc<Ledgers>,
     /// By owner, while a list comes in.
-    listed: HashMap<Box<str>, BTreeMap<PodName, Pod>>,
+    listed: HashMap<Box<str>, Listed>,
+}
+
+/// The pods of one owner, as a list shows them.
+#[derive(Default)]
+pub(super) struct Listed {
+    pub(super) pods: BTreeMap<PodName, Pod>,
+    pub(super) unready: BTreeMap<PodName, Health>,
+    pub(super) origin: Option<Origin>,
 }
 
 impl Pods {
@@ -91,8 +159,13 @@ impl Sink for Pods {
     }
 
     fn listed(&mut self, object: &RawValue) -> serde_json::Result<()> {
-        if let Some(Owned { owner, name, pod }) = read(object, None)? {
-            self.listed.entry(owner).or_default().insert(name, pod);
+        if let Some(Owned { owner, name, pod, health, origin, .. }) = read(object, None)? {
+            let of = self.listed.entry(owner).or_default();
+            if health != Health::Ready {
+                of.unready.insert(Arc::clone(&name), health);
+            }
+            of.origin.get_or_insert(origin);
+            of.pods.insert(name, pod);
         }
         Ok(())
     }
@@ -103,11 +176,11 @@ impl Sink for Pods {
 
     fn changed(&mut self, object: &RawValue, gone: bool) -> serde_json::Result<String> {
         let at: Versioned = serde_json::from_str(object.get())?;
-        if let Some(Owned { owner, name, mut pod }) = read(object, None)? {
+        if let Some(mut owned) = read(object, None)? {
             if gone {
-                pod.phase = Phase::Gone;
+                owned.pod.phase = Phase::Gone;
             }
-            self.ledgers.watched(&owner, name, pod);
+            self.ledgers.watched(owned);
         }
         self.reached(&at.metadata.resource_version);
         Ok(at.metadata.resource_version)
@@ -130,12 +203,17 @@ struct ResourceVersion {
 }
 
 /// The pods of one owner among those of a list.
-pub(super) fn of_owner(
-    items: &[&RawValue],
-    owner: &str,
-    policy: &Policy,
-) -> serde_json::Result<Vec<(PodName, Pod)>> {
+pub(super) fn of_owner(items: &[&RawValue], owner: &str, policy: &Policy) -> serde_json::Result<Vec<Owned>> {
     let read = |item: &&RawValue| read(item, Some(policy)).transpose();
+    let mut pods = items.iter().filter_map(read).collect::<Result<Vec<_>, _>>()?;
+    pods.retain(|pod| &*pod.owner == owner);
+    Ok(pods)
+}
+
+/// Whose controller's pods nobody has marked, among those of a list.
+pub(super) fn unmarked(items: &[&RawValue]) -> serde_json::Result<Vec<OwnerRef>> {
+    let read = |item: &&RawValue| read(item, None).transpose();
     let pods = items.iter().filter_map(read).collect::<Result<Vec<_>, _>>()?;
-    Ok(pods.into_iter().filter(|pod| &*pod.owner == owner).map(|pod| (pod.name, pod.pod)).collect())
+    let alive = pods.into_iter().filter(|pod| pod.unmarked.is_some() && pod.pod.phase != Phase::Gone);
+    Ok(alive.map(|pod| pod.origin.controller).collect())
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::driver::{Bound, Ledgers, SharedRules};
+use super::driver::Ledgers;
 use super::{Standing, Workload};
 use crate::cluster::{Leadership, Store};
+use crate::placement::rules::SharedRules;
 
 /// Between two looks at what has changed.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -50,15 +51,10 @@ pub async fn reconcile(
 /// Looks at every ledger once.
 async fn look(ledgers: &Arc<Ledgers>, standings: &Store<Standing>, policies: &impl Policies) {
     for (_, standing) in standings.all() {
-        let (changed, bound) = ledgers.standing(&standing.owner.uid).unwrap_or((true, None));
-        if !changed && standing.reserved == 0 {
+        if standing.reserved == 0 && !ledgers.changed(&standing.owner.uid) {
             continue;
         }
-        let found: Option<Bound> = match bound {
-            Some(bound) => Some(bound),
-            None => policies.find(&standing).await,
-        };
-        let Some((workload, rules)) = found else { continue };
+        let Some((workload, rules)) = policies.find(&standing).await else { continue };
         if let Err(error) = ledgers.tend(&workload, &rules).await {
             let (namespace, owner) = (&workload.namespace, &workload.owner.name);
             tracing::warn!(namespace, owner, %error, "a ledger can't be put in order");

@@ -180,9 +180,14 @@ impl Ledger {
             && self.view.pods().is_empty()
     }
 
-    /// How many of the owner's pods are known and count.
-    pub fn pods(&self) -> usize {
-        self.view.pods().len()
+    /// The owner's pods that are known and count, by name.
+    pub fn pods(&self) -> &BTreeMap<PodName, Pod> {
+        self.view.pods()
+    }
+
+    /// How many places are reserved for pods that nobody has seen.
+    pub fn reserved(&self) -> usize {
+        self.pending().filter(|reservation| reservation.pod.is_none()).count()
     }
 
     /// Whether a call is under way.

@@ -86,7 +86,7 @@ impl Ledger {
     }
 
     /// Reservations that count: their pods weren't seen yet and may come.
-    fn pending(&self) -> impl Iterator<Item = &Reservation> {
+    pub(super) fn pending(&self) -> impl Iterator<Item = &Reservation> {
         let stored = self.content().map_or(&[][..], |content| &content.reservations);
         let pending = stored.iter().filter(|reservation| {
             let token = &reservation.stamp.token;

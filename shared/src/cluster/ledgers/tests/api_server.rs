@@ -194,9 +194,10 @@ impl Stored {
     }
 }
 
-/// RFC 7386, where the version that the patch names still stands.
+/// RFC 7386, where the version that the patch names, if it names one, still stands.
 fn merge(object: &mut Value, patch: &Value) -> Result<(), u16> {
-    if object["metadata"]["resourceVersion"] != patch["metadata"]["resourceVersion"] {
+    let wanted = patch.pointer("/metadata/resourceVersion");
+    if wanted.is_some_and(|wanted| object["metadata"]["resourceVersion"] != *wanted) {
         return Err(409);
     }
     json_patch::merge(object, patch);

@@ -12,13 +12,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 use self::api_server::{ApiServer, UID};
 use super::reconcile::{Policies, reconcile};
-use super::{Ask, Ledgers, SharedRules, Standing, Workload};
+use super::{Ask, Ledgers, Standing, Told, Workload};
 use crate::cluster::Store;
 use crate::placement::ledger::{Answer, Stamp, Token};
-use crate::placement::marks::{GROUP, SLOT};
+use crate::placement::marks::{DELETION_COST, GROUP, PLACED, SLOT};
 use crate::placement::owners::OwnerRef;
 use crate::placement::policy::{Group, Policy, Tie};
-use crate::placement::rules::Rules;
+use crate::placement::rules::{Rules, SharedRules};
 
 fn rules() -> SharedRules {
     let group = |(name, weight): (&str, u32)| Group {
@@ -31,7 +31,7 @@ fn rules() -> SharedRules {
     Arc::new(Mutex::new(Rules::new(policy)))
 }
 
-fn workload() -> Arc<Workload> {
+fn workload(pods: u32) -> Arc<Workload> {
     Arc::new(Workload {
         namespace: "ns".to_owned(),
         owner: OwnerRef {
@@ -42,6 +42,8 @@ fn workload() -> Arc<Workload> {
         },
         path: "/apis/apps/v1/namespaces/ns/replicasets/web".to_owned(),
         selector: "app=web".to_owned(),
+        pods: Some(pods),
+        version: 0,
     })
 }
 
@@ -50,7 +52,7 @@ async fn ask(ledgers: &Arc<Ledgers>, token: u64, replicas: u32, rules: &SharedRu
     let fitting = rules.lock().unwrap().policy().all();
     let deadline = Instant::now() + Duration::from_secs(2);
     let ask = Ask { token: Token(token), fitting, bears: None, dry_run: false, deadline };
-    ledgers.place(&workload(), Some(replicas), rules, ask).await
+    ledgers.place(&workload(replicas), rules, ask).await
 }
 
 async fn placed(ledgers: &Arc<Ledgers>, token: u64, replicas: u32, rules: &SharedRules) -> Stamp {
@@ -186,15 +188,24 @@ struct One(SharedRules);
 impl Policies for One {
     async fn find(&self, standing: &Standing) -> Option<(Arc<Workload>, SharedRules)> {
         assert_eq!(standing.owner.uid, UID);
-        Some((workload(), Arc::clone(&self.0)))
+        Some((workload(0), Arc::clone(&self.0)))
     }
 }
 
 /// Lets a leader work for so long, which has no other knowledge than what the API server tells it.
 async fn reconciled(server: &ApiServer, leads: bool, time: Duration) {
     let standings = Arc::new(Store::default());
-    let owner = workload().owner.clone();
-    standings.put("ns/x".to_owned(), Standing { namespace: "ns".to_owned(), owner, reserved: 1 });
+    let owner = workload(0).owner.clone();
+    standings.put(
+        "ns/x".to_owned(),
+        Standing {
+            namespace: "ns".to_owned(),
+            owner,
+            name: "x".to_owned(),
+            reserved: 1,
+            told: Told::default(),
+        },
+    );
     let (_leadership, leadership) = watch::channel(leads);
     let reconciling = reconcile(server.replica(), standings, One(rules()), leadership);
     assert!(timeout(time, reconciling).await.is_err());
@@ -237,6 +248,9 @@ async fn the_leader_undoes_clashes_and_adopts() {
         place("web-d", "2", "spot"),
     ];
     assert_eq!(places(&server), settled);
+    let unplaced = server.lock().pods["web-c"]["metadata"].clone();
+    assert_eq!(unplaced["annotations"][DELETION_COST], "-2147483647", "the first to go");
+    assert_eq!(unplaced["labels"][PLACED], "distributor", "and seen from now on");
     let placement = server.lock().placements["distributor-uid-of-web"].clone();
     assert_eq!(placement["spec"]["reservations"], serde_json::json!([]), "{placement}");
     let calls = server.lock().writes();

@@ -30,9 +30,11 @@ metadata:
     {{- toYaml $labels | nindent 4 }}
 rules:
 {{- range $.own.crds }}
+{{- if or (eq $role "view") (not .readOnly) }}
 - apiGroups: [{{ .group }}]
   resources: [{{ .plural }}]
   verbs: {{ toJson $verbs }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end -}}

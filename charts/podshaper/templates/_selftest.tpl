@@ -37,6 +37,9 @@ rules:
 - apiGroups: [""]
   resources: [pods]
   verbs: [create]
+{{- with .own.selftestRules }}
+{{ toYaml . }}
+{{- end }}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
@@ -85,6 +88,9 @@ spec:
     - {{ printf "--pod=%s" (toJson $pod) | quote }}
     {{- if .own.selftestOnNode }}
     - --node=$(NODE_NAME)
+    {{- end }}
+    {{- with .own.selftestOwner }}
+    - --owner={{ . }}
     {{- end }}
     {{- include "podshaper.config.args" . | trim | nindent 4 }}
     {{- if or .own.env .own.selftestOnNode }}

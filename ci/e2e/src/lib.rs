@@ -9,6 +9,7 @@
     reason = "a test that can't go on stops"
 )]
 
+pub mod browser;
 pub mod client;
 pub mod cluster;
 pub mod pods;

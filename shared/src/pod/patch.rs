@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use super::{ContainerList, Pod, ResourceField, Resources};
-use crate::json::TextMap;
 use crate::patch::{Patch, Pointer};
 
 /// Whose resources are meant.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use podshaper::cluster::{Object, Trim};
+use podshaper::cluster::{LabelSelector, Object, Trim};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -64,7 +64,7 @@ impl Trim for Range {
 #[derive(Clone, Debug, Deserialize)]
 #[allow(unreachable_pub, reason = "an associated type of a public one")]
 pub struct DaemonSetSpec {
-    selector: Option<Selector>,
+    selector: Option<LabelSelector>,
     template: Option<PodTemplate>,
 }
 
@@ -76,20 +76,6 @@ struct PodTemplate {
 #[derive(Clone, Debug, Deserialize)]
 struct PodTemplateMetadata {
     annotations: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Selector {
-    match_labels: Option<BTreeMap<String, String>>,
-    match_expressions: Option<Vec<Requirement>>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Requirement {
-    key: String,
-    operator: String,
-    values: Option<Vec<String>>,
 }
 
 impl Trim for Owner {
@@ -107,28 +93,10 @@ impl Trim for Owner {
             template: template.map(Into::into),
             selector: spec
                 .and_then(|spec| spec.selector.as_ref())
-                .map(Selector::query)
+                .map(LabelSelector::query)
                 .unwrap_or_default()
                 .into(),
             uid: object.metadata.uid.into(),
         })
-    }
-}
-
-impl Selector {
-    /// As `labelSelector` in a URL.
-    fn query(&self) -> String {
-        let labels = self.match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}"));
-        let expressions = self.match_expressions.iter().flatten().map(|requirement| {
-            let Requirement { key, operator, values } = requirement;
-            let values = values.as_deref().unwrap_or_default().join(",");
-            match operator.as_str() {
-                "In" => format!("{key} in ({values})"),
-                "NotIn" => format!("{key} notin ({values})"),
-                "DoesNotExist" => format!("!{key}"),
-                _ => key.clone(),
-            }
-        });
-        labels.chain(expressions).collect::<Vec<_>>().join(",")
     }
 }

@@ -1,0 +1,86 @@
+//! A browser without a screen, by `WebDriver` (W3C), as people's own drive it.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+
+use crate::cluster::{eventually, output, run};
+
+const DRIVER: &str = "http://127.0.0.1:9515";
+
+/// A window. It is closed when this is dropped.
+pub struct Browser {
+    _driver: Child,
+    session: String,
+}
+
+impl Browser {
+    /// Opens a window of so many pixels.
+    pub async fn open(width: u32, height: u32) -> Self {
+        let driver = Command::new("chromedriver")
+            .args(["--port=9515"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("can't run chromedriver: {error}; ci/setup browser installs it"));
+        eventually("the driver", Duration::from_secs(30), async || {
+            run("curl", &["--silent", "--fail", &format!("{DRIVER}/status")], "")
+                .await
+                .status
+                .success()
+                .then_some(())
+        })
+        .await;
+        // What runs as root in namespaces of its own has no sandbox to make.
+        let arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"];
+        let options = json!({"args": arguments, "mobileEmulation": {"deviceMetrics": {"width": width, "height": height, "pixelRatio": 1.0}}});
+        let wanted = json!({"capabilities": {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}});
+        let made = call("POST", "/session", &wanted).await;
+        let session = made["sessionId"].as_str().expect("a session").to_owned();
+        Self { _driver: driver, session }
+    }
+
+    /// Goes to a page.
+    pub async fn go(&self, url: &str) {
+        self.call("/url", &json!({"url": url})).await;
+    }
+
+    /// What a function body returns in the page.
+    pub async fn script(&self, body: &str) -> Value {
+        self.call("/execute/sync", &json!({"script": body, "args": []})).await
+    }
+
+    /// What the window shows, as PNG.
+    pub async fn screenshot(&self) -> Vec<u8> {
+        let shown = call("GET", &format!("/session/{}/screenshot", self.session), &Value::Null).await;
+        STANDARD.decode(shown.as_str().expect("an image")).expect("base64")
+    }
+
+    async fn call(&self, path: &str, body: &Value) -> Value {
+        call("POST", &format!("/session/{}{path}", self.session), body).await
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let session = format!("{DRIVER}/session/{}", self.session);
+        let _ = std::process::Command::new("curl").args(["--silent", "-X", "DELETE", &session]).output();
+    }
+}
+
+async fn call(method: &str, path: &str, body: &Value) -> Value {
+    let url = format!("{DRIVER}{path}");
+    let mut arguments = vec!["--silent", "--show-error", "--max-time", "60", "-X", method, &url];
+    if method == "POST" {
+        arguments.extend(["--header", "Content-Type: application/json", "--data-binary", "@-"]);
+    }
+    let answer = output("curl", &arguments, &body.to_string()).await;
+    let mut answer: Value = serde_json::from_str(&answer).expect("an answer");
+    assert!(answer["value"]["error"].is_null(), "{method} {path}: {}", answer["value"]);
+    answer["value"].take()
+}

@@ -1,0 +1,51 @@
+//! Which rules a ledger is kept by.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use podshaper::cluster::Store;
+use podshaper::cluster::ledgers::{Policies, Standing, Workload};
+use podshaper::cluster::owners::Owners;
+use podshaper::placement::owners::{Chain, OwnerRef};
+use podshaper::placement::rules::SharedRules;
+
+use crate::distributor::{Distributor, governing};
+use crate::webhook::WEBHOOK;
+
+/// A read of an owner may take so long: nobody waits.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Distributors, and what they govern.
+#[derive(Clone)]
+pub(super) struct Governed {
+    pub(super) distributors: Arc<Store<Distributor>>,
+    pub(super) owners: Arc<Owners>,
+}
+
+impl Governed {
+    /// The distributor that governs the pods of an owner, and the owner's owners as far as it took to tell.
+    pub(super) async fn of(&self, namespace: &str, owner: &OwnerRef) -> Option<(Arc<Distributor>, Chain)> {
+        let distributors = self.distributors.in_namespace(namespace);
+        let mut chain = Chain::from(Some(owner.clone()));
+        self.read(namespace, &mut chain, |chain| governing(&distributors, chain).is_some()).await;
+        let distributor = Arc::clone(governing(&distributors, &chain)?);
+        Some((distributor, chain))
+    }
+
+    /// Reads a chain, to its end or until it is `enough`.
+    pub(super) async fn read(&self, namespace: &str, chain: &mut Chain, enough: impl Fn(&Chain) -> bool) {
+        while let Some(wanted) = chain.wants().filter(|_| !enough(chain)) {
+            let found = self.owners.look(namespace, wanted, Instant::now() + PATIENCE).await;
+            chain.looked(found);
+        }
+    }
+}
+
+impl Policies for Governed {
+    async fn find(&self, standing: &Standing) -> Option<(Arc<Workload>, SharedRules)> {
+        let (distributor, chain) = self.of(&standing.namespace, &standing.owner).await?;
+        let rules = Arc::clone(&distributor.plan.as_ref().ok()?.rules);
+        let workload = self.owners.workload(WEBHOOK, &standing.namespace, &chain).await.ok()??;
+        Some((Arc::new(workload), rules))
+    }
+}

@@ -1,0 +1,115 @@
+//! Flags, and the webhooks that they make.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use podshaper::cli::Start;
+use podshaper::cli::mutate::Facts as Files;
+use podshaper::in_cluster;
+use podshaper::placement::ledger::{Answer, Stamp};
+use podshaper::placement::owners::{Chain, Looked, Owner, OwnerRef};
+use podshaper::placement::policy::{GroupSet, Policy};
+use podshaper::placement::rules::locked;
+use podshaper::server::{Listen, admin};
+use serde_json::Value;
+
+use crate::cluster::{Cluster, Place};
+use crate::distributor::{Distributor, Plan};
+use crate::facts::{Asking, Facts};
+use crate::offline;
+use crate::webhook::PodDistribution;
+
+/// How the server works.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// The namespace of the Lease: the one that this pod is in
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", default_value = "default")]
+    lease_namespace: String,
+    /// This pod's name
+    #[arg(long, env = "HOSTNAME", value_name = "NAME", default_value = "distributor")]
+    pod_name: String,
+    /// The Lease that replicas contend for: its holder puts ledgers in order and writes status
+    #[arg(long, env = "DISTRIBUTOR_LEASE", value_name = "NAME", default_value = "distributor")]
+    lease: String,
+    /// Where the page is for people, which shows all distributors to whoever can connect: the pod itself, reached by `kubectl
+    /// port-forward`, unless told otherwise; 0 for nowhere
+    #[arg(
+        long,
+        env = "DISTRIBUTOR_PAGE_BIND_ADDRESS",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8082",
+        help_heading = "Addresses"
+    )]
+    page_bind_address: Listen,
+}
+
+impl Options {
+    /// The webhook that decides by the cluster.
+    pub fn webhook(self, start: Start<'_>) -> anyhow::Result<PodDistribution<Cluster>> {
+        let client = in_cluster::client().context("no access to the API server")?;
+        let place = Place { namespace: self.lease_namespace, pod: self.pod_name, lease: self.lease };
+        let cluster = Cluster::start(&client, place, start.metrics, start.ending);
+        if let Some(listener) = self.page_bind_address.bind()? {
+            tokio::spawn(admin::serve(listener, None, cluster.page()));
+        }
+        Ok(PodDistribution::new(cluster))
+    }
+}
+
+/// How an offline run decides.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Offline {
+    #[command(flatten)]
+    facts: Files,
+}
+
+impl Offline {
+    /// The webhook that decides by the files.
+    pub fn webhook(self) -> anyhow::Result<PodDistribution<offline::Offline>> {
+        Ok(PodDistribution::new(offline::Offline::new(&self.facts.read()?)))
+    }
+}
+
+/// The cluster of a self-test: one distributor, and a workload without pods.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Supposed {
+    /// The spec of the distributor that is about the pod's owner, as JSON
+    #[arg(
+        long,
+        value_name = "JSON",
+        default_value = r#"{"distribution": [{"nodeLabel": {"kubernetes.io/os": "linux"}, "weight": 1}], "target": {"kind": "ReplicaSet", "name": "selftest"}}"#,
+        value_parser = json
+    )]
+    spec: Value,
+}
+
+fn json(text: &str) -> Result<Value, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
+impl Supposed {
+    /// The webhook that supposes this distributor.
+    pub fn webhook(self) -> anyhow::Result<PodDistribution<Self>> {
+        Ok(PodDistribution::new(self))
+    }
+}
+
+impl Facts for Supposed {
+    fn distributors(&self, _: &str) -> Vec<Arc<Distributor>> {
+        vec![Arc::new(Distributor::from_spec(self.spec.clone()))]
+    }
+
+    async fn owner(&self, _: &str, owner: &OwnerRef, _: Instant) -> Looked {
+        Looked::Object(Arc::new(Owner { uid: owner.uid.clone(), ..Owner::default() }))
+    }
+
+    fn available(&self, _: &Chain, _: &Plan, policy: &Policy) -> GroupSet {
+        policy.all()
+    }
+
+    async fn place(&self, pod: Asking<'_>, _: Instant) -> Option<Answer> {
+        let group = locked(&pod.plan.rules).policy().groups().first()?.name.clone();
+        Some(Answer::Placed(Stamp { token: pod.token, slot: 0, group }))
+    }
+}

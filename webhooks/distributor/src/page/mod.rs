@@ -1,0 +1,175 @@
+//! The page for people: every distributor, live, and a composer. It only reads.
+//!
+//! ```text
+//! /             the page: HTML, CSS and JavaScript of this folder, nothing from elsewhere
+//! /state        what is known of the distributors, as JSON
+//! /plan/N/GROUPS  who goes where, for N pods; GROUPS is WEIGHT:BASE:MAX,... (BASE and MAX may be left out), as JSON
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use podshaper::cluster::Store;
+use podshaper::placement::policy::{Group, Policy, Tie};
+use podshaper::placement::rules::{Rules, locked};
+use podshaper::server::admin::{Answer, Pages, StatusCode, document, text};
+use serde_json::{Value, json};
+
+use crate::distributor::Distributor;
+
+const INDEX: &str = include_str!("index.html");
+const STYLE: &str = include_str!("style.css");
+const SCRIPT: &str = include_str!("script.js");
+
+/// More pods aren't planned for a page.
+const MAX_PODS: u32 = 10_000;
+
+/// Answers the page's requests.
+pub struct Page {
+    distributors: Arc<Store<Distributor>>,
+}
+
+impl Page {
+    /// A page about these.
+    pub fn new(distributors: Arc<Store<Distributor>>) -> Self {
+        Self { distributors }
+    }
+
+    fn state(&self) -> Value {
+        self.distributors.all().iter().map(|(_, distributor)| told(distributor)).collect()
+    }
+}
+
+fn told(distributor: &Distributor) -> Value {
+    let groups: Vec<Value> = match &distributor.plan {
+        Ok(plan) => {
+            let rules = locked(&plan.rules);
+            let groups = rules.policy().groups().iter();
+            groups
+                .map(|group| {
+                    json!({
+                        "name": *group.name, "nodeLabel": group.node_labels, "weight": group.weight, "base": group.base,
+                        "max": group.max,
+                    })
+                })
+                .collect()
+        }
+        Err(_) => Vec::new(),
+    };
+    let target = &distributor.target;
+    json!({
+        "namespace": distributor.namespace,
+        "name": distributor.name,
+        "target": {"apiVersion": target.api_version, "kind": target.kind, "name": target.name},
+        "error": distributor.plan.as_ref().err(),
+        "groups": groups,
+        "status": distributor.status,
+    })
+}
+
+/// The answer to `/plan/N/GROUPS`; what is wrong where it can't be planned.
+fn plan(query: &str) -> Result<Value, String> {
+    let (pods, groups) = query.split_once('/').ok_or("expected /plan/N/WEIGHT:BASE:MAX,...")?;
+    let pods: u32 =
+        pods.parse().ok().filter(|pods| *pods <= MAX_PODS).ok_or(format!("N is 0 to {MAX_PODS}"))?;
+    let number =
+        |text: &str| text.parse::<u32>().map_err(|_| format!("{text:?} is no whole number from 0 on"));
+    let groups = groups.split(',').enumerate().map(|(index, group)| {
+        let mut numbers = group.split(':');
+        let mut next = || numbers.next().filter(|text| !text.is_empty()).map(number).transpose();
+        let (weight, base, max) = (next()?.unwrap_or(0), next()?.unwrap_or(0), next()?);
+        let node_labels = BTreeMap::from([("group".to_owned(), index.to_string())]);
+        Ok(Group {
+            name: format!("{}", index + 1).into(),
+            node_labels,
+            weight,
+            base,
+            max,
+            ..Group::default()
+        })
+    });
+    let groups = groups.collect::<Result<Vec<_>, String>>()?;
+    let mut rules = Rules::new(Policy::new(groups, Tie::First).map_err(|error| error.to_string())?);
+    let sequence: Vec<_> = (0..pods).map_while(|slot| rules.group(slot)).collect();
+    Ok(json!({"pods": rules.due(pods), "sequence": sequence}))
+}
+
+impl Pages for Page {
+    async fn get(&self, path: &str, _: Option<&str>) -> Answer {
+        match path {
+            "/" => document("text/html; charset=utf-8", INDEX),
+            "/style.css" => document("text/css; charset=utf-8", STYLE),
+            "/script.js" => document("text/javascript; charset=utf-8", SCRIPT),
+            "/state" => document("application/json", self.state().to_string()),
+            _ => match path.strip_prefix("/plan/").map(plan) {
+                Some(Ok(plan)) => document("application/json", plan.to_string()),
+                Some(Err(problem)) => text(StatusCode::BAD_REQUEST, &problem),
+                None => text(StatusCode::NOT_FOUND, "the page is at /"),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans() {
+        assert_eq!(plan("10/80,20").unwrap()["pods"], json!([8, 2]));
+        assert_eq!(plan("10/0:1,1,1").unwrap()["pods"], json!([1, 5, 4]));
+        assert_eq!(plan("5/1::2,1").unwrap()["pods"], json!([2, 3]));
+        assert_eq!(plan("5/80,20").unwrap()["sequence"], json!([0, 0, 1, 0, 0]));
+        for wrong in [
+            "",
+            "10",
+            "x/1",
+            "10001/1",
+            "5/",
+            "5/0,0",
+            "5/-1",
+            "5/1:2:1",
+            "5/9999999",
+            &format!("5/{}1", "1,".repeat(40)),
+        ] {
+            assert!(plan(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_it_tells_of_a_distributor() {
+        let spec = json!({
+            "distribution": [{"name": "<b>", "nodeLabel": {"type": "a"}, "weight": 80, "max": 5}], "target": {"name": "web"},
+        });
+        let told = told(&Distributor { name: "d".to_owned(), ..Distributor::from_spec(spec) });
+        assert_eq!(
+            told["groups"],
+            json!([{"name": "<b>", "nodeLabel": {"type": "a"}, "weight": 80, "base": 0, "max": 5}])
+        );
+        assert_eq!((&told["target"]["kind"], &told["error"]), (&json!("Deployment"), &Value::Null));
+        let senseless = super::told(&Distributor::from_spec(json!({})));
+        assert_eq!(senseless["error"], "spec.target.name: must name the workload");
+    }
+
+    #[test]
+    fn nothing_comes_from_elsewhere_and_nothing_is_made_of_text() {
+        for page in [INDEX, STYLE, SCRIPT] {
+            for elsewhere in [
+                "http:",
+                "https:",
+                "//cdn",
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "eval(",
+                "document.write",
+            ] {
+                assert!(!page.contains(elsewhere), "{elsewhere}");
+            }
+        }
+        assert!(
+            !INDEX.contains("style=") && !INDEX.contains("onclick"),
+            "the content security policy forbids it"
+        );
+    }
+}

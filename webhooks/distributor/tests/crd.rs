@@ -1,0 +1,74 @@
+//! `crds/` is what the code says.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use podshaper::cli::yaml;
+use podshaper::placement::distribution::Distribution;
+use serde_json::{Value, json};
+
+/// `UPDATE_CRDS=1` writes the file instead.
+#[test]
+fn the_file_is_current() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crds/poddistributors.yaml");
+    let generated = yaml::to_string(&distributor::crd::crd());
+    if std::env::var_os("UPDATE_CRDS").is_some() {
+        std::fs::write(path, &generated).unwrap();
+    }
+    let file = std::fs::read_to_string(path).unwrap_or_default();
+    assert_eq!(file, generated, "run: UPDATE_CRDS=1 cargo test -p distributor --test crd");
+}
+
+fn schema(pointer: &str) -> Value {
+    let crd = distributor::crd::crd();
+    crd.pointer(&format!("/spec/versions/0/schema/openAPIV3Schema/properties/spec{pointer}")).unwrap().clone()
+}
+
+/// Every field of the schema is one that the code reads: a value of another type is noticed.
+#[test]
+fn every_field_is_read() {
+    let full = json!({
+        "distribution": [{
+            "name": "a", "nodeLabel": {"type": "a"}, "weight": 1, "base": 1, "max": 2, "tolerations": [], "nodeAffinity": [],
+            "preferred": false,
+        }],
+        "target": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+        "whenUnavailable": "Wait", "unschedulableAfter": "5m",
+        "rebalance": {"mode": "Always", "maxUnavailable": 1},
+    });
+    assert!(serde_json::from_value::<Distribution>(full.clone()).is_ok());
+    for (of, at) in [
+        ("", ""),
+        ("/distribution/items", "/distribution/0"),
+        ("/target", "/target"),
+        ("/rebalance", "/rebalance"),
+    ] {
+        let pointer: String =
+            of.split('/').filter(|step| !step.is_empty()).fold(String::new(), |so_far, step| {
+                let list = step == "items";
+                so_far + &if list { "/items".to_owned() } else { format!("/properties/{step}") }
+            });
+        for field in schema(&format!("{pointer}/properties")).as_object().unwrap().keys() {
+            let mut odd = full.clone();
+            let of = odd.pointer_mut(at).unwrap();
+            of[field] = if of[field].is_object() { json!(17) } else { json!({"odd": []}) };
+            assert!(serde_json::from_value::<Distribution>(odd).is_err(), "{at}/{field}");
+        }
+        let known = full.pointer(at).unwrap().as_object().unwrap();
+        assert_eq!(known.len(), schema(&format!("{pointer}/properties")).as_object().unwrap().len(), "{at}");
+    }
+}
+
+#[test]
+fn every_field_says_what_it_is() {
+    fn look(schema: &Value, path: &str) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            let standard =
+                ["apiVersion", "kind", "metadata"].contains(&name.as_str()) || path.contains("conditions");
+            assert!(standard || field["description"].as_str().is_some_and(|text| text.len() > 5), "{path}");
+            look(field, &path);
+            look(&field["items"], &format!("{path}[]"));
+        }
+    }
+    look(&distributor::crd::crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"], "");
+    look(&podshaper::cluster::ledgers::crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"], "");
+}

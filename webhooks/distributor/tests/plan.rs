@@ -1,0 +1,80 @@
+//! `distributor plan`, as it is called.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+fn plan(arguments: &[&str], input: &Value) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_distributor"))
+        .args([&["plan", "-f", "-"], arguments].concat())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn sample() -> Value {
+    json!({
+        "apiVersion": "versprei.versprei.io/v1beta1", "kind": "PodDistributor", "metadata": {"name": "sample"},
+        "spec": {
+            "distribution": [
+                {"name": "default", "nodeLabel": {"type": "default"}, "weight": 80},
+                {"nodeLabel": {"type": "spot"}, "weight": 20},
+            ],
+            "target": {"name": "nginx"},
+        },
+    })
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn a_table() {
+    let told = plan(&["--replicas", "5"], &sample());
+    assert_eq!(
+        text(told.stdout),
+        "PodDistributor sample: 5 pods of Deployment nginx\n\
+         GROUP      PODS\n\
+         default    4\n\
+         type=spot  1\n\
+         in the order default default type=spot default default\n"
+    );
+    assert!(told.status.success());
+}
+
+#[test]
+fn json_is_the_contracts() {
+    let told = plan(&["--replicas=10", "-o", "json"], &sample());
+    let told: Value = serde_json::from_str(&text(told.stdout)).unwrap();
+    assert_eq!(told["replicas"], 10);
+    assert_eq!(
+        told["groups"],
+        json!([
+            {"name": "default", "nodeLabels": {"type": "default"}, "pods": 8},
+            {"name": "type=spot", "nodeLabels": {"type": "spot"}, "pods": 2},
+        ])
+    );
+    assert_eq!(told["sequence"], json!([0, 0, 1, 0, 0, 0, 0, 1, 0, 0]));
+}
+
+#[test]
+fn what_can_not_be_planned() {
+    let mut senseless = sample();
+    senseless["spec"]["distribution"] = json!([]);
+    let refused = plan(&[], &senseless);
+    assert_eq!(text(refused.stderr), "error: PodDistributor sample: spec.distribution: there is no group\n");
+    assert_eq!(refused.status.code(), Some(1));
+    let none = plan(&[], &json!({"kind": "Pod"}));
+    assert_eq!(text(none.stderr), "error: there is no PodDistributor in what was given by -f\n");
+    assert_eq!(plan(&["--replicas=-1"], &sample()).status.code(), Some(2));
+    let mut bounded = sample();
+    bounded["spec"]["distribution"] = json!([{"nodeLabel": {"type": "a"}, "base": 2}]);
+    assert!(text(plan(&[], &bounded).stdout).contains("8 pods are left unplaced: every group is full"));
+}

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use super::world::{Action, World, rules};
+use super::turn::Action;
+use super::world::{World, rules};
 use crate::placement::rules::{Mechanism, Rules};
 
 /// How far to explore.

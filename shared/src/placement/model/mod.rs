@@ -2,8 +2,12 @@
 //! everything that may go wrong. Small worlds are explored in every turn, large ones at random.
 
 mod explore;
+mod fault;
+mod judge;
 mod random;
+mod server;
 pub(super) mod shares;
+mod turn;
 mod world;
 
 /// Whether there is time for everything: `ci/test --long`.

@@ -1,6 +1,7 @@
 //! Worlds too large to explore, at random.
 
-use super::world::{Action, Fault, World, rules};
+use super::turn::{Action, Fault};
+use super::world::{World, rules};
 use crate::placement::rules::{Mechanism, Rules};
 
 /// `SplitMix64`: the same history for the same seed.

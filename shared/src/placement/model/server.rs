@@ -1,0 +1,83 @@
+//! What the API server does with a replica's calls, and shows to its watch.
+
+use std::collections::BTreeMap;
+
+use super::world::World;
+use crate::placement::ledger::{Content, Effect, Event, Phase, Pod, PodName, Version};
+use crate::placement::rules::Rules;
+
+impl World {
+    /// Executes the call under way and answers it.
+    pub(super) fn serve(&mut self, r: usize, rules: &mut Rules) -> Result<(), String> {
+        let event = self.execute(r);
+        self.answered(r, event, rules)
+    }
+
+    pub(super) fn answered(&mut self, r: usize, event: Event, rules: &mut Rules) -> Result<(), String> {
+        self.replicas[r].call = None;
+        self.handle(r, event, rules)
+    }
+
+    pub(super) fn execute(&mut self, r: usize) -> Event {
+        match self.replicas[r].call.clone().unwrap() {
+            Effect::Read => Event::Read(self.ledger.clone()),
+            Effect::Write(version, content) => {
+                if self.write(version, content) {
+                    Event::Written(Some(self.edition))
+                } else {
+                    Event::Conflict
+                }
+            }
+            Effect::Remove(version) => {
+                if self.ledger.as_ref().is_none_or(|(at, _)| *at != version) {
+                    return Event::Conflict;
+                }
+                self.edition += 1;
+                self.ledger = None;
+                Event::Written(None)
+            }
+            Effect::List(at_least) => {
+                // As old as it may be.
+                let seen = match at_least {
+                    Some(version) => {
+                        let reached = self.log.iter().position(|(_, pod)| pod.version >= version);
+                        reached.map_or(self.log.len(), |last| last + 1)
+                    }
+                    None => self.log.len(),
+                };
+                let version = at_least.unwrap_or(self.version);
+                let owner = Some(u32::try_from(self.wanted).unwrap());
+                Event::Listed { version, pods: self.snapshot(seen), owner }
+            }
+            Effect::Answer(..) | Effect::Stamp(..) => unreachable!("no call"),
+        }
+    }
+
+    pub(super) fn write(&mut self, version: Option<Version>, content: Content) -> bool {
+        let stands = self.ledger.as_ref().map(|(version, _)| *version);
+        let fits = stands == version;
+        if fits {
+            self.edition += 1;
+            self.ledger = Some((self.edition, content));
+        }
+        fits
+    }
+
+    /// The version of what the replica's watch has shown it last.
+    pub(super) fn watched(&self, r: usize) -> Version {
+        let seen = self.replicas[r].seen;
+        seen.checked_sub(1).map_or(0, |last| self.log[last].1.version).max(self.forgotten)
+    }
+
+    /// The pods after so many entries of the log.
+    pub(super) fn snapshot(&self, seen: usize) -> BTreeMap<PodName, Pod> {
+        let mut pods = BTreeMap::new();
+        for (name, pod) in &self.log[..seen] {
+            match pod.phase {
+                Phase::Gone => pods.remove(name),
+                _ => pods.insert(name.clone(), pod.clone()),
+            };
+        }
+        pods
+    }
+}

@@ -1,4 +1,4 @@
-//! A browser without a screen, by `WebDriver` (W3C), as people's own drive it.
+//! A browser without a screen, driven by `WebDriver` (W3C).
 
 use std::process::Stdio;
 use std::time::Duration;

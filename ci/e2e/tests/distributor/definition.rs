@@ -1,0 +1,99 @@
+//! What may stand in a PodDistributor.
+
+use e2e::cluster::{create, kubectl};
+use serde_json::{Value, json};
+
+use crate::workload::install;
+
+#[tokio::test]
+async fn what_the_definition_refuses() {
+    let release = install("refusals", &json!({"replicas": 1})).await;
+    let group = |more: Value| {
+        let mut group = json!({"nodeLabel": {"type": "a"}, "weight": 1});
+        group.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        group
+    };
+    let of = |distribution: Value, more: Value| {
+        let mut spec = json!({"distribution": distribution, "target": {"name": "web"}});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({
+            "apiVersion": "versprei.versprei.io/v1beta1", "kind": "PodDistributor",
+            "metadata": {"generateName": "d-", "namespace": release.pods}, "spec": spec,
+        })
+    };
+    let one = |more: Value| of(json!([group(more)]), json!({}));
+    let term = |requirement: Value| one(json!({"nodeAffinity": [{"matchExpressions": [requirement]}]}));
+    let labels: Value =
+        (0..9).map(|n| (format!("l{n}"), json!(""))).collect::<serde_json::Map<_, _>>().into();
+    for (object, said) in [
+        (
+            of(json!([]), json!({})),
+            "spec.distribution: Invalid value: 0: spec.distribution in body should have at least 1",
+        ),
+        (one(json!({"weight": -1})), "spec.distribution[0].weight: Invalid value: -1"),
+        (one(json!({"weight": 2_000_000})), "spec.distribution[0].weight"),
+        (one(json!({"weight": 0})), "one group at least needs a weight or a base"),
+        (one(json!({"nodeLabel": {}})), "spec.distribution[0].nodeLabel: Invalid value: 0"),
+        (one(json!({"nodeLabel": labels})), "spec.distribution[0].nodeLabel: Too many: 9"),
+        (one(json!({"nodeLabel": {"a b": "c"}})), "a label's key is [PREFIX/]NAME"),
+        (one(json!({"nodeLabel": {"a": "b c"}})), "spec.distribution[0].nodeLabel.a"),
+        (one(json!({"base": 3, "max": 2})), "spec.distribution[0].max: Invalid value: must be at least base"),
+        (
+            of(json!([group(json!({"name": "x"})), group(json!({"name": "x"}))]), json!({})),
+            "no two groups may have one name",
+        ),
+        (
+            of(json!([group(json!({})), group(json!({}))]), json!({})),
+            "groups with the same labels need names",
+        ),
+        (one(json!({"tolerations": [{}]})), "must be Exists where there is no key"),
+        (
+            one(json!({"tolerations": [{"key": "a", "operator": "Exists", "value": "x"}]})),
+            "must be empty with operator Exists",
+        ),
+        (one(json!({"tolerations": [{"key": "a", "tolerationSeconds": 3}]})), "is for effect NoExecute"),
+        (one(json!({"nodeAffinity": [{}]})), "requires nothing, and no node meets such a term"),
+        (term(json!({"key": "a", "operator": "In"})), "are for In, NotIn, Gt and Lt"),
+        (
+            term(json!({"key": "a", "operator": "Gt", "values": ["x"]})),
+            "must be one whole number for Gt and Lt",
+        ),
+        (term(json!({"key": "a", "operator": "In", "values": ["x y"]})), "matchExpressions[0].values[0]"),
+        (of(json!([group(json!({}))]), json!({"target": {}})), "spec.target.name: Required value"),
+        (
+            of(json!([group(json!({}))]), json!({"whenUnavailable": "Panic"})),
+            "spec.whenUnavailable: Unsupported value",
+        ),
+        (of(json!([group(json!({}))]), json!({"unschedulableAfter": "soon"})), "spec.unschedulableAfter"),
+        (
+            of(json!([group(json!({}))]), json!({"rebalance": {"maxUnavailable": "0%"}})),
+            "must be a number from 1 on",
+        ),
+    ] {
+        let refused = create(&object, &["--dry-run=server"]).await.unwrap_err();
+        assert!(refused.contains(said), "{said}: {refused}");
+    }
+    let full = group(json!({
+        "name": "spot nodes", "base": 1, "max": 5, "preferred": true,
+        "tolerations": [{"operator": "Exists"}, {"key": "spot", "value": "true", "effect": "NoExecute", "tolerationSeconds": 30}],
+        "nodeAffinity": [
+            {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a", "b"]}, {"key": "cpus", "operator": "Gt", "values": ["4"]}]},
+            {"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["node"]}]},
+        ],
+    }));
+    let more = json!({
+        "whenUnavailable": "Wait", "unschedulableAfter": "5m", "rebalance": {"mode": "OnRecovery", "maxUnavailable": "10%"},
+    });
+    let made = create(&of(json!([full, group(json!({}))]), more), &["--dry-run=server"]).await.unwrap();
+    assert_eq!(made["spec"]["target"], json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}));
+    for field in [
+        "spec.distribution.weight",
+        "spec.rebalance.maxUnavailable",
+        "status.groups.deviation",
+        "spec.target.kind",
+    ] {
+        let told = kubectl(&["explain", &format!("poddistributors.{field}")]).await;
+        let (_, description) = told.split_once("DESCRIPTION:").unwrap();
+        assert!(description.trim().len() > 20 && !description.contains("<empty>"), "{field}: {told}");
+    }
+}

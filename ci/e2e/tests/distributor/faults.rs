@@ -1,0 +1,275 @@
+//! What goes wrong while a burst runs: no pod is refused, and those that were placed are where they belong.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use e2e::cluster::{PATIENCE, apply, eventually, get, kubectl, output};
+use e2e::lag::Lag;
+use e2e::release::Release;
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use crate::placed::{pods, settled, shares};
+use crate::workload::{REPOSITORY, distributor, install, nodes, rounds, spot_nodes, status, workload};
+
+/// After a burst there are so many pods.
+const PODS: usize = 150;
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// A replica is killed, and has no time to say goodbye.
+    Killed,
+    /// A replica stands still for five seconds: what it knows is old then.
+    Stopped,
+    /// All replicas are restarted, one after the other.
+    Restarted,
+    /// Somebody else writes the ledgers all the time.
+    Conflicts,
+    /// A quota lets two thirds of the pods through, until it is lifted.
+    Quota,
+    /// Another admission refuses one pod in two, at random.
+    Denied,
+    /// The API server is restarted.
+    ApiServer,
+    /// Every replica hears of pods five seconds late.
+    Lag,
+}
+
+#[tokio::test]
+async fn a_replica_is_killed() {
+    Fault::Killed.in_bursts().await;
+}
+
+#[tokio::test]
+async fn a_replica_stands_still() {
+    Fault::Stopped.in_bursts().await;
+}
+
+#[tokio::test]
+async fn all_replicas_are_restarted() {
+    Fault::Restarted.in_bursts().await;
+}
+
+#[tokio::test]
+async fn ledgers_are_written_by_others() {
+    Fault::Conflicts.in_bursts().await;
+}
+
+#[tokio::test]
+async fn a_quota_rejects_a_third() {
+    Fault::Quota.in_bursts().await;
+}
+
+#[tokio::test]
+async fn another_admission_rejects_at_random() {
+    Fault::Denied.in_bursts().await;
+}
+
+#[tokio::test]
+async fn the_api_server_is_restarted() {
+    Fault::ApiServer.in_bursts().await;
+}
+
+#[tokio::test]
+async fn watches_are_late() {
+    Fault::Lag.in_bursts().await;
+}
+
+impl Fault {
+    /// It happens during a burst, several times. In the end five pods of a group are deleted, and come back to it.
+    async fn in_bursts(self) {
+        nodes().await;
+        spot_nodes("uncordon").await;
+        let (_lag, values) = self.way().await;
+        let release = install(&format!("{self:?}").to_lowercase(), &values).await;
+        let namespace = &*release.pods;
+        distributor(namespace, &json!({"name": "web"})).await;
+        for round in 0..rounds().min(10) {
+            let deployment = format!("deployment/{}", release.fullname());
+            release.kubectl(&["rollout", "status", &deployment, "--timeout=120s"]).await;
+            workload(namespace, "apps/v1", "Deployment", json!({"replicas": 10})).await;
+            settled(namespace, 10).await;
+            self.prepare(namespace).await;
+            kubectl(&["scale", "-n", namespace, "deployment/web", &format!("--replicas={PODS}")]).await;
+            self.happen(&release, round).await;
+            self.settle(namespace).await;
+            if matches!(self, Self::Lag) {
+                lose_five(namespace).await;
+            }
+            assert_eq!(rejections(&release).await, 0, "no creation fails because of us");
+            kubectl(&["delete", "deployment/web", "-n", namespace, "--cascade=foreground"]).await;
+            settled(namespace, 0).await;
+        }
+    }
+
+    /// The way to the API server, if it is to be another, and what the chart is told of it.
+    async fn way(self) -> (Option<Lag>, Value) {
+        if !matches!(self, Self::Lag) {
+            return (None, json!({}));
+        }
+        let endpoints = get(&["endpoints", "kubernetes", "-n", "default"]).await;
+        let address = endpoints["subsets"][0]["addresses"][0]["ip"].as_str().unwrap();
+        let port = &endpoints["subsets"][0]["ports"][0]["port"];
+        let kubeconfig = std::env::var("KUBECONFIG").unwrap();
+        let pki = Path::new(&kubeconfig).parent().unwrap().with_file_name("pki");
+        let lag = Lag::start(&pki, format!("{address}:{port}"), Duration::from_secs(5)).await;
+        let env = json!([
+            {"name": "KUBERNETES_SERVICE_HOST", "value": address},
+            {"name": "KUBERNETES_SERVICE_PORT", "value": lag.port.to_string()},
+        ]);
+        (Some(lag), json!({"extraEnv": env}))
+    }
+
+    /// What must be there before.
+    async fn prepare(self, namespace: &str) {
+        match self {
+            Self::Quota => {
+                apply(&json!({
+                    "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few", "namespace": namespace},
+                    "spec": {"hard": {"pods": "100"}},
+                }))
+                .await;
+                eventually("the quota counts", PATIENCE, async || {
+                    let quota = get(&["resourcequota", "few", "-n", namespace]).await;
+                    (quota["status"]["used"]["pods"] == "10").then_some(())
+                })
+                .await;
+            }
+            Self::Denied => {
+                apply(&json!({
+                    "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+                    "metadata": {"name": "luck"},
+                    "spec": {
+                        "failurePolicy": "Fail",
+                        "matchConstraints": {"resourceRules": [
+                            {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]},
+                        "validations": [{"expression": "!object.metadata.name.matches('[bcdfghjklm2-5]$')", "message": "no luck"}],
+                    },
+                }))
+                .await;
+                apply(&json!({
+                    "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+                    "metadata": {"name": "luck"},
+                    "spec": {
+                        "policyName": "luck", "validationActions": ["Deny"],
+                        "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}},
+                    },
+                }))
+                .await;
+            }
+            _ => {}
+        }
+    }
+
+    async fn happen(self, release: &Release, round: usize) {
+        let namespace = &*release.pods;
+        match self {
+            Self::Killed => {
+                output("kill", &["-9", &a_process(release, round).await], "").await;
+            }
+            Self::Stopped => {
+                let process = a_process(release, round).await;
+                output("kill", &["-STOP", &process], "").await;
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                output("kill", &["-CONT", &process], "").await;
+            }
+            Self::Restarted => release.restart().await,
+            Self::Conflicts => {
+                join_all((0..4).map(async |writer| {
+                    for round in 0..10 {
+                        let note = format!("writer-{writer}={round}");
+                        kubectl(&["annotate", "placements", "--all", "--overwrite", "-n", namespace, &note])
+                            .await;
+                    }
+                }))
+                .await;
+            }
+            Self::Quota => {
+                // The controller has tried and been refused, and tries again after.
+                eventually("a refusal", PATIENCE, async || {
+                    let deployment = get(&["deployment", "web", "-n", namespace]).await;
+                    let conditions = deployment["status"]["conditions"].as_array()?;
+                    conditions
+                        .iter()
+                        .find(|one| one["type"] == "ReplicaFailure" && one["status"] == "True")
+                        .map(|_| ())
+                })
+                .await;
+                kubectl(&["delete", "resourcequota", "few", "-n", namespace]).await;
+            }
+            Self::Denied => {
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", "luck"])
+                    .await;
+            }
+            Self::ApiServer => {
+                output(&format!("{REPOSITORY}/ci/cluster"), &["restart", "apiserver"], "").await;
+            }
+            // Pods that are gone before anybody has heard of them.
+            Self::Lag => {
+                for count in [PODS / 2, PODS] {
+                    let replicas = format!("--replicas={count}");
+                    kubectl(&["scale", "-n", namespace, "deployment/web", &replicas]).await;
+                }
+            }
+        }
+    }
+
+    /// All pods are there in the end; of those that were placed each has a slot of its own, and they are where they belong.
+    async fn settle(self, namespace: &str) {
+        let pods = eventually(&format!("{PODS} pods after {self:?}"), PATIENCE * 3, async || {
+            let pods = pods(namespace).await;
+            let slots: BTreeSet<_> = pods.iter().filter_map(|pod| pod.slot).collect();
+            let each_once = slots.len() == pods.iter().filter(|pod| pod.slot.is_some()).count();
+            (pods.len() == PODS && pods.iter().all(|pod| pod.ready && !pod.gone) && each_once).then_some(pods)
+        })
+        .await;
+        // While no webhook answered, pods got in without a place: they are counted, and shown.
+        let (placed, unplaced): (Vec<_>, Vec<_>) = pods.iter().partition(|pod| pod.group.is_some());
+        let (default, spot) = shares(placed.iter().copied());
+        println!("{self:?}: {default}/{spot}, {} unplaced", unplaced.len());
+        assert!((default as f64 - placed.len() as f64 * 0.8).abs() <= 1.0, "{self:?}: {default}/{spot}");
+        status(namespace, "what is told", |status| {
+            status["unplaced"] == unplaced.len() && status["placed"] == placed.len()
+        })
+        .await;
+    }
+}
+
+/// One of the release's processes; in the cluster's namespaces they are in sight.
+async fn a_process(release: &Release, number: usize) -> String {
+    let host = format!("HOSTNAME={}-", release.fullname());
+    let own = |process: &&str| {
+        let environment = std::fs::read_to_string(format!("/proc/{process}/environ")).unwrap_or_default();
+        environment.split('\0').any(|variable| variable.starts_with(&host))
+    };
+    let processes = output("pgrep", &["-x", "distributor"], "").await;
+    let processes: Vec<&str> = processes.lines().filter(own).collect();
+    assert_eq!(processes.len(), 3, "{processes:?}");
+    processes[number % 3].to_owned()
+}
+
+/// Five of a group are gone before anybody has heard of it: they come back to it.
+async fn lose_five(namespace: &str) {
+    let before = settled(namespace, PODS).await;
+    let spot = get(&["pods", "-n", namespace]).await;
+    let spot = spot["items"].as_array().unwrap().iter();
+    let spot = spot.filter(|pod| pod["spec"]["nodeSelector"]["type"] == "spot").take(5);
+    let names: Vec<&str> = spot.map(|pod| pod["metadata"]["name"].as_str().unwrap()).collect();
+    kubectl(&[&["delete", "pods", "-n", namespace, "--force", "--grace-period=0"], &names[..]].concat())
+        .await;
+    let after = settled(namespace, PODS).await;
+    assert_eq!(shares(&after), shares(&before), "five spot pods were deleted, and came back");
+}
+
+/// How many creations the API server has refused because of the webhook.
+async fn rejections(release: &Release) -> usize {
+    let configuration = get(&["mutatingwebhookconfiguration", &release.fullname()]).await;
+    let webhook = format!("name=\"{}\"", configuration["webhooks"][0]["name"].as_str().unwrap());
+    let metrics = kubectl(&["get", "--raw", "/metrics"]).await;
+    let counted =
+        metrics.lines().filter(|line| line.starts_with("apiserver_admission_webhook_rejection_count"));
+    counted.filter(|line| line.contains(&webhook)).count()
+}

@@ -1,0 +1,22 @@
+//! `distributor` in a cluster, installed by the chart with three replicas: shares are exact on every step, through bursts,
+//! scaling and rollouts, whatever controller creates the pods.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)]
+
+mod bursts;
+mod controllers;
+mod definition;
+mod faults;
+mod groups;
+mod page;
+mod placed;
+mod strangers;
+mod workload;

@@ -1,0 +1,74 @@
+//! Pods and distributors that others have made.
+
+use e2e::cluster::{PATIENCE, apply, create, eventually, get, kubectl};
+use serde_json::{Value, json};
+
+use crate::placed::{SLOT, TOKEN, assert_exact, nothing_reserved, pods, reserved, settled};
+use crate::workload::{condition, distributor, install, nodes, spot_nodes, status, workload};
+
+#[tokio::test]
+async fn pods_from_before_and_rivals() {
+    nodes().await;
+    spot_nodes("uncordon").await;
+    let release = install("before", &json!({})).await;
+    let namespace = &*release.pods;
+    workload(namespace, "apps/v1", "Deployment", json!({"replicas": 3})).await;
+    eventually("three pods", PATIENCE, async || (pods(namespace).await.len() == 3).then_some(())).await;
+    distributor(namespace, &json!({"name": "web"})).await;
+    let told = status(namespace, "three unplaced", |status| status["unplaced"] == 3).await;
+    assert_eq!((&told["placed"], &told["pods"]), (&json!(0), &json!("0/0")));
+    eventually("they are the first to go", PATIENCE, async || {
+        let all = get(&["pods", "-n", namespace]).await;
+        let cost = |pod: &Value| {
+            pod["metadata"]["annotations"]["controller.kubernetes.io/pod-deletion-cost"] == "-2147483647"
+        };
+        all["items"].as_array().unwrap().iter().all(cost).then_some(())
+    })
+    .await;
+    kubectl(&["scale", "-n", namespace, "deployment/web", "--replicas=8"]).await;
+    status(namespace, "five placed", |status| status["placed"] == 5 && status["unplaced"] == 3).await;
+    eventually("all are ready", PATIENCE, async || {
+        pods(namespace).await.iter().all(|pod| pod.ready).then_some(())
+    })
+    .await;
+    kubectl(&["scale", "-n", namespace, "deployment/web", "--replicas=5"]).await;
+    eventually("the placed stay", PATIENCE, async || {
+        let pods = pods(namespace).await;
+        (pods.len() == 5 && pods.iter().all(|pod| pod.group.is_some())).then(|| assert_exact(&pods, "five"))
+    })
+    .await;
+
+    // A copy is another pod, whoever's marks it bears; a dry run gets an answer and leaves nothing.
+    let mut copy = get(&["pods", "-n", namespace]).await["items"][0].clone();
+    let token = copy["metadata"]["annotations"][TOKEN].clone();
+    copy["metadata"]["name"] = json!("copy");
+    for field in ["resourceVersion", "uid", "creationTimestamp"] {
+        copy["metadata"].as_object_mut().unwrap().remove(field);
+    }
+    copy["spec"].as_object_mut().unwrap().remove("nodeName");
+    let copied = create(&copy, &[]).await.unwrap();
+    assert_ne!(copied["metadata"]["annotations"][TOKEN], token);
+    assert_ne!(copied["metadata"]["annotations"][SLOT], copy["metadata"]["annotations"][SLOT]);
+    settled(namespace, 5).await;
+    nothing_reserved(namespace).await;
+    copy["metadata"]["annotations"] = json!({});
+    let dry = create(&copy, &["--dry-run=server"]).await.unwrap();
+    assert!(dry["metadata"]["annotations"][SLOT].is_string());
+    assert!(reserved(namespace).await.values().all(|count| *count == 0));
+
+    let mut rival = get(&["poddistributor", "sample", "-n", namespace]).await;
+    rival["metadata"] = json!({"name": "rival", "namespace": namespace});
+    rival["spec"]["distribution"][0]["weight"] = json!(1);
+    apply(&rival).await;
+    let mut lost = rival.clone();
+    lost["metadata"]["name"] = json!("lost");
+    lost["spec"]["target"]["name"] = json!("nobody");
+    apply(&lost).await;
+    for (name, reason) in [("rival", "Superseded"), ("lost", "TargetNotFound"), ("sample", "Placing")] {
+        eventually(reason, PATIENCE, async || {
+            let status = get(&["poddistributor", name, "-n", namespace]).await["status"].clone();
+            (condition(&status, "Ready")["reason"] == reason).then_some(())
+        })
+        .await;
+    }
+}

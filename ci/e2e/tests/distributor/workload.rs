@@ -1,0 +1,90 @@
+//! What tests begin with: nodes, an installed webhook, a distributor and a workload.
+
+use e2e::cluster::{PATIENCE, apply, eventually, get, kubectl, output};
+use e2e::release::Release;
+use serde_json::{Value, json};
+
+pub(crate) const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+/// How often what depends on chance is tried: `ci/test --long` says more.
+pub(crate) fn rounds() -> usize {
+    std::env::var("PODSHAPER_TEST_ROUNDS").map_or(1, |rounds| rounds.parse().expect("a number"))
+}
+
+/// Nodes that only seem to be some: pods bound to them seem to run.
+pub(crate) async fn nodes() {
+    for group in ["default", "spot"] {
+        let label = format!("type={group}");
+        let arguments =
+            ["nodes", "2", "--prefix", group, "--label", &label, "--pods", "1000", "--cpu", "1000"];
+        output(&format!("{REPOSITORY}/ci/cluster"), &arguments, "").await;
+    }
+}
+
+pub(crate) async fn install(name: &str, values: &Value) -> Release {
+    let mut block = json!({"replicas": 3});
+    block.as_object_mut().unwrap().extend(values.as_object().unwrap().clone());
+    let crds: Vec<_> = ["poddistributors", "placements"]
+        .iter()
+        .flat_map(|plural| ["-f".to_owned(), format!("{REPOSITORY}/crds/{plural}.yaml")])
+        .collect();
+    let crds: Vec<&str> = crds.iter().map(String::as_str).collect();
+    kubectl(&[&["apply", "--server-side", "--force-conflicts"], &crds[..]].concat()).await;
+    eventually("the kinds are served", PATIENCE, async || {
+        let served = e2e::cluster::run("kubectl", &["get", "poddistributors,placements", "-A"], "").await;
+        served.status.success().then_some(())
+    })
+    .await;
+    Release::install_webhook("distributor", name, &json!({"crds": {"enabled": false}, "distributor": block}))
+        .await
+}
+
+/// The original's sample: 80 percent on default nodes, 20 on spot nodes.
+pub(crate) async fn distributor(namespace: &str, target: &Value) {
+    apply(&json!({
+        "apiVersion": "versprei.versprei.io/v1beta1", "kind": "PodDistributor",
+        "metadata": {"name": "sample", "namespace": namespace},
+        "spec": {
+            "distribution": [{"nodeLabel": {"type": "default"}, "weight": 80}, {"nodeLabel": {"type": "spot"}, "weight": 20}],
+            "target": target,
+        },
+    }))
+    .await;
+}
+
+/// A pod template whose pods may run on the fake nodes.
+pub(crate) fn template() -> Value {
+    json!({
+        "metadata": {"labels": {"app": "web"}},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "tolerations": [{"key": "kwok.x-k8s.io/node", "operator": "Exists"}],
+            "containers": [{"name": "c", "image": "podshaper/pause:1"}],
+        },
+    })
+}
+
+pub(crate) async fn workload(namespace: &str, api_version: &str, kind: &str, spec: Value) {
+    let mut all = json!({"selector": {"matchLabels": {"app": "web"}}, "template": template()});
+    all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    let metadata = json!({"name": "web", "namespace": namespace});
+    apply(&json!({"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": all})).await;
+}
+
+/// The status of the distributor, once it is as wanted.
+pub(crate) async fn status(namespace: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    eventually(what, PATIENCE, async || {
+        let status = get(&["poddistributor", "sample", "-n", namespace]).await["status"].clone();
+        wanted(&status).then_some(status)
+    })
+    .await
+}
+
+pub(crate) fn condition<'s>(status: &'s Value, kind: &str) -> &'s Value {
+    let conditions = status["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    conditions.iter().find(|condition| condition["type"] == kind).unwrap_or(&Value::Null)
+}
+
+pub(crate) async fn spot_nodes(verb: &str) {
+    kubectl(&[verb, "spot-1", "spot-2"]).await;
+}

@@ -259,7 +259,7 @@ impl<'a> Pod<'a> {
     /// `metadata.labels[key]`.
     pub fn label(&self, key: &str) -> Option<String> {
         let labels: TextMap<'_> = serde_json::from_str(self.metadata.as_ref()?.labels?.get()).ok()?;
-        labels.get(key).map(|value| value.to_string())
+        labels.get(key).map(ToString::to_string)
     }
 
     /// The owner that manages the pod (`metav1.GetControllerOf`).

@@ -198,6 +198,12 @@ impl GroupSet {
     pub fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
+
+    /// Those that aren't in `other`.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
 }
 
 impl FromIterator<usize> for GroupSet {
@@ -248,5 +254,6 @@ mod tests {
         let set: GroupSet = [0, 31, 32].into_iter().collect();
         assert!(set.contains(0) && set.contains(31) && !set.contains(1) && !set.contains(32));
         assert!(set.and([1].into_iter().collect()).is_empty());
+        assert_eq!(set.without([0, 1].into_iter().collect()), [31].into_iter().collect());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use podshaper::placement::ledger::{Answer, Stamp, Token};
 use podshaper::placement::owners::{Chain, Looked, OwnerRef};
-use podshaper::placement::policy::{GroupSet, Policy};
+use podshaper::placement::policy::GroupSet;
 
 use crate::distributor::{Distributor, Plan};
 
@@ -23,8 +23,9 @@ pub trait Facts: Send + Sync + 'static {
         owner: &OwnerRef,
         deadline: Instant,
     ) -> impl Future<Output = Looked> + Send;
-    /// The groups that have a node which could take a pod with these owners.
-    fn available(&self, chain: &Chain, plan: &Plan, policy: &Policy) -> GroupSet;
+    /// The groups that have a node which could take a pod with these owners. (Call it without the lock of the rules: ledgers
+    /// take it while they hold their own.)
+    fn available(&self, chain: &Chain, plan: &Plan) -> GroupSet;
     /// A place for a pod; none where nobody can tell.
     fn place(&self, pod: Asking<'_>, deadline: Instant) -> impl Future<Output = Option<Answer>> + Send;
     /// Hears of each pod that a distributor governs.

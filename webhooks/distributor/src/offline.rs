@@ -145,7 +145,9 @@ impl Facts for Offline {
         self.owners.get(&key).map_or(Looked::Unknown, |owner| Looked::Object(Arc::clone(owner)))
     }
 
-    fn available(&self, _: &Chain, _: &Plan, policy: &Policy) -> GroupSet {
+    fn available(&self, _: &Chain, plan: &Plan) -> GroupSet {
+        let rules = locked(&plan.rules);
+        let policy = rules.policy();
         let bears = |labels: &BTreeMap<String, String>, index: &usize| {
             let group = policy.groups().get(*index);
             group.is_some_and(|group| {

@@ -9,7 +9,7 @@ use podshaper::cli::mutate::Facts as Files;
 use podshaper::in_cluster;
 use podshaper::placement::ledger::{Answer, Stamp};
 use podshaper::placement::owners::{Chain, Looked, Owner, OwnerRef};
-use podshaper::placement::policy::{GroupSet, Policy};
+use podshaper::placement::policy::GroupSet;
 use podshaper::placement::rules::locked;
 use podshaper::server::{Listen, admin};
 use serde_json::Value;
@@ -104,8 +104,8 @@ impl Facts for Supposed {
         Looked::Object(Arc::new(Owner { uid: owner.uid.clone(), ..Owner::default() }))
     }
 
-    fn available(&self, _: &Chain, _: &Plan, policy: &Policy) -> GroupSet {
-        policy.all()
+    fn available(&self, _: &Chain, plan: &Plan) -> GroupSet {
+        locked(&plan.rules).policy().all()
     }
 
     async fn place(&self, pod: Asking<'_>, _: Instant) -> Option<Answer> {

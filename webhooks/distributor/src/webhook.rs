@@ -7,7 +7,7 @@ use podshaper::placement::distribution::WhenUnavailable;
 use podshaper::placement::ledger::{Answer, Stamp, Token};
 use podshaper::placement::marks::{self, Marks};
 use podshaper::placement::owners::{Chain, End};
-use podshaper::placement::policy::{GroupSet, Policy};
+use podshaper::placement::policy::GroupSet;
 use podshaper::placement::rules::locked;
 use podshaper::pod::{Pod, PodPatch};
 
@@ -86,12 +86,9 @@ impl<F: Facts> PodDistribution<F> {
             .map_err(|error| (Outcome::Invalid, format!("{error}: the pod isn't placed")))?;
         let owner = chain.sharer().map(|(owner, _)| &*owner.uid).unwrap_or_default();
         let dry_run = request.dry_run == Some(true);
-        let (fitting, bears) = {
-            let rules = locked(&plan.rules);
-            let borne = marks::borne(pod, rules.policy());
-            let bears = borne.filter(|_| pod.annotation(marks::OWNER) == Some(owner));
-            (self.fitting(pod, chain, plan, rules.policy())?, bears)
-        };
+        let fitting = self.fitting(pod, chain, plan)?;
+        let borne = marks::borne(pod, locked(&plan.rules).policy());
+        let bears = borne.filter(|_| pod.annotation(marks::OWNER) == Some(owner));
         // That of a dry run names nothing: nothing is stored under it, and two of them are answered alike.
         let token = Token::of(&request.uid);
         let named = if dry_run { Token(0) } else { token };
@@ -129,14 +126,8 @@ impl<F: Facts> PodDistribution<F> {
     }
 
     /// The groups that the pod may go to: those that it fits into, and of these, if others may stand in, those with nodes.
-    fn fitting(
-        &self,
-        pod: &Pod<'_>,
-        chain: &Chain,
-        plan: &Plan,
-        policy: &Policy,
-    ) -> Result<GroupSet, Refusal> {
-        let fitting = marks::fitting(pod, policy);
+    fn fitting(&self, pod: &Pod<'_>, chain: &Chain, plan: &Plan) -> Result<GroupSet, Refusal> {
+        let fitting = marks::fitting(pod, locked(&plan.rules).policy());
         if fitting.is_empty() {
             let reason = "the pod's own node selector and affinity leave none of the groups: it isn't placed";
             return Err((Outcome::Unfitting, reason.to_owned()));
@@ -144,7 +135,7 @@ impl<F: Facts> PodDistribution<F> {
         if plan.distribution.when_unavailable == WhenUnavailable::Wait {
             return Ok(fitting);
         }
-        let open = fitting.and(self.facts.available(chain, plan, policy));
+        let open = fitting.and(self.facts.available(chain, plan));
         Ok(if open.is_empty() { fitting } else { open })
     }
 }

@@ -232,3 +232,22 @@ async fn of_two_distributors_the_oldest_counts() {
     let facts = [of("young", "2026-01-02T00:00:00Z", 0), of("old", "2026-01-01T00:00:00Z", 1000), set()];
     assert_eq!(groups(&webhook(&facts), &pod(), 1).await, ["spot"]);
 }
+
+#[tokio::test]
+async fn a_template_stands_for_many_pods() {
+    let mut template = pod();
+    template["metadata"] = json!({"labels": {"app": "nginx"}});
+    for owner in [
+        None,
+        Some(
+            json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": "", "controller": true}]),
+        ),
+    ] {
+        template["metadata"]["ownerReferences"] = owner.unwrap_or_default();
+        let decision = decide(&webhook(&[sample(), set()]), &template, None).await;
+        assert!(decision.patch.is_empty());
+        assert!(decision.warnings[0].contains("`distributor plan` shows them"), "{:?}", decision.warnings);
+        let without = decide(&webhook(&[set()]), &template, None).await;
+        assert_eq!(without, Decision::unchanged(), "where there is no distributor there is nothing to say");
+    }
+}

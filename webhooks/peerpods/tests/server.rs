@@ -71,6 +71,7 @@ async fn what_is_no_review_gets_a_clear_answer() {
             "no request",
         ),
         ("wrong path", post("/mutate", &peer_pod()), 404, PATH),
+        ("an original's probe", text("GET /health HTTP/1.1\r\nHost: x\r\n\r\n"), 200, "OK"),
         ("wrong method", text("GET /mutate-v1-pod HTTP/1.1\r\nHost: x\r\n\r\n"), 405, "POST"),
         (
             "wrong content type",

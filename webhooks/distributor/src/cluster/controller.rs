@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use podshaper::api_server::{Media, send};
 use podshaper::cluster::ledgers::{Census, Counted, Health, Ledgers, Standing as LedgerStanding, Told};
@@ -183,7 +184,11 @@ impl Controller {
                     (census.owner.clone(), Spread::of(pods, &mut rules))
                 })
                 .collect();
-            (rules.policy().clone(), spreads, self.nodes.available(rules.policy()))
+            let policy = rules.policy();
+            let pods = census.iter().flat_map(|(_, census)| &census.pods);
+            let stuck = pods.filter(|pod| is_stuck(pod, plan));
+            let stuck = stuck.filter_map(|pod| policy.index(pod.group.as_deref()?)).collect();
+            (policy.clone(), spreads, self.nodes.available(policy).without(stuck))
         };
         let mut whole = Spread::none(&policy);
         for (_, spread) in &spreads {
@@ -366,7 +371,7 @@ impl Controller {
         if before.is_some_and(|before| before["message"] == problem) {
             return;
         }
-        let since = format!("{:.0}", k8s_openapi::jiff::Timestamp::now());
+        let since = format!("{:.0}", Timestamp::now());
         let condition = json!({
             "type": "Ready", "status": "False", "observedGeneration": distributor.generation, "lastTransitionTime": since,
             "reason": "Invalid", "message": problem,
@@ -427,6 +432,15 @@ impl Controller {
         };
         self.events.send(Note { regarding, warning, reason, action: "Distribute", message });
     }
+}
+
+/// Whether no node has taken the pod for longer than its distributor has patience.
+fn is_stuck(pod: &Counted, plan: &Plan) -> bool {
+    let (Some(after), Health::Unschedulable(since)) = (plan.unschedulable_after, pod.health) else {
+        return false;
+    };
+    let now = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
+    u64::try_from(since).is_ok_and(|since| since.saturating_add(after.as_secs()) <= now)
 }
 
 /// The groups with too few pods that are to get their own back.

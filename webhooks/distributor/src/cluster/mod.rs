@@ -18,7 +18,8 @@ use podshaper::cluster::{Events, Lease, Scope, Store, Trim, follow};
 use podshaper::placement::ledger::Answer;
 use podshaper::placement::marks::PLACED;
 use podshaper::placement::owners::{Chain, Looked, OwnerRef};
-use podshaper::placement::policy::{GroupSet, Policy};
+use podshaper::placement::policy::GroupSet;
+use podshaper::placement::rules::locked;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
@@ -114,17 +115,15 @@ impl Facts for Cluster {
         self.owners.look(namespace, owner, deadline).await
     }
 
-    fn available(&self, chain: &Chain, plan: &Plan, policy: &Policy) -> GroupSet {
-        let available = self.nodes.available(policy);
-        let Some((after, (owner, _))) = plan.unschedulable_after.zip(chain.sharer()) else {
-            return available;
-        };
-        let before = Timestamp::now().as_second() - i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
-        let stuck = self.ledgers.stuck(&owner.uid, before);
-        let stuck: GroupSet = stuck.iter().filter_map(|group| policy.index(group)).collect();
-        (0..policy.groups().len())
-            .filter(|index| available.contains(*index) && !stuck.contains(*index))
-            .collect()
+    fn available(&self, chain: &Chain, plan: &Plan) -> GroupSet {
+        let stuck = plan.unschedulable_after.zip(chain.sharer()).map(|(after, (owner, _))| {
+            let after = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
+            self.ledgers.stuck(&owner.uid, Timestamp::now().as_second().saturating_sub(after))
+        });
+        let rules = locked(&plan.rules);
+        let policy = rules.policy();
+        let stuck = stuck.iter().flatten().filter_map(|group| policy.index(group)).collect();
+        self.nodes.available(policy).without(stuck)
     }
 
     async fn place(&self, pod: Asking<'_>, deadline: Instant) -> Option<Answer> {

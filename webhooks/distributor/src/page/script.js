@@ -52,6 +52,7 @@ function article(one) {
   const key = `${one.namespace}/${one.name}`;
   const status = one.status || {};
   const shown = element("article");
+  shown.dataset.key = key;
   shown.append(element("h2", { text: key }));
   const replicas = status.replicas === undefined || status.replicas === null ? "" : `, ${status.replicas} pods wanted`;
   shown.append(element("p", { name: "quiet", text: `${one.target.kind} ${one.target.name}${replicas}` }));

@@ -11,11 +11,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::api_server::{ApiServer, UID};
+use super::pods::Pods;
 use super::reconcile::{Policies, reconcile};
 use super::{Ask, Ledgers, Standing, Told, Workload};
 use crate::cluster::Store;
+use crate::cluster::follow::Sink;
 use crate::placement::ledger::{Answer, Stamp, Token};
-use crate::placement::marks::{DELETION_COST, GROUP, PLACED, SLOT};
+use crate::placement::marks::{DELETION_COST, GROUP, OWNER, PLACED, SLOT, TOKEN};
 use crate::placement::owners::OwnerRef;
 use crate::placement::policy::{Group, Policy, Tie};
 use crate::placement::rules::{Rules, SharedRules};
@@ -277,4 +279,39 @@ async fn nothing_is_held_for_ever_and_nothing_is_left_behind() {
     server.lock().replicas = 0;
     reconciled(&server, true, Duration::from_secs(10)).await;
     assert_eq!(reserved(&server), None, "no pods, no ledger");
+}
+
+/// What this process has of the machine's memory, in MiB.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096 / (1 << 20)
+}
+
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn fifty_thousand_pods_are_kept_small() {
+    let ledgers = ApiServer::default().replica();
+    let mut watch = Pods::new(Arc::clone(&ledgers));
+    let before = resident();
+    watch.restart();
+    for number in 0..50_000 {
+        let (set, slot) = (number / 100, number % 100);
+        let uid = format!("5f0c2a6e-0000-4000-8000-{set:012}");
+        let pod = serde_json::json!({
+            "metadata": {
+                "name": format!("shop-frontend-{set}-5d89b7f6c4-{slot:05}"), "namespace": "shop", "resourceVersion": format!("{number}"),
+                "labels": {PLACED: "distributor"},
+                "annotations": {OWNER: uid, TOKEN: format!("{number:016x}"), SLOT: slot.to_string(), GROUP: "type=spot"},
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "shop", "uid": uid, "controller": true}],
+            },
+            "spec": {"nodeSelector": {"type": "spot"}},
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+        });
+        watch.listed(&serde_json::value::to_raw_value(&pod).unwrap()).unwrap();
+    }
+    watch.complete("50000");
+    assert_eq!(ledgers.census().iter().map(|one| one.pods.len()).sum::<usize>(), 50_000);
+    let grown = resident().saturating_sub(before);
+    assert!(grown <= 48, "{grown} MiB");
+    println!("50,000 pods of 500 owners: {grown} MiB");
 }

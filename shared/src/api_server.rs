@@ -18,6 +18,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub enum Media {
     /// An object.
     Json,
+    /// RFC 6902.
+    JsonPatch,
     /// RFC 7386.
     MergePatch,
     /// Kubernetes' own: lists are merged by the key of their kind.
@@ -37,6 +39,7 @@ pub async fn send(
 ) -> kube::Result<String> {
     let media = match media {
         Media::Json => "application/json",
+        Media::JsonPatch => "application/json-patch+json",
         Media::MergePatch => "application/merge-patch+json",
         Media::StrategicMergePatch => "application/strategic-merge-patch+json",
     };

@@ -39,6 +39,9 @@ webhooks:
     resources: [pods]
     operations: [CREATE]
     scope: Namespaced
+  {{- with .own.admissionRules }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
   namespaceSelector:
     {{- with $values.namespaceSelector.matchLabels }}
     matchLabels: {{- toYaml . | nindent 6 }}

@@ -85,7 +85,7 @@ spec:
         env:
         - name: POD_NAMESPACE
           valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
-        {{- with concat (.own.env | default list) ($values.extraEnv | default list) }}
+        {{- with concat (.own.env | default list) (.own.serveEnv | default list) ($values.extraEnv | default list) }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
         ports:
@@ -103,14 +103,20 @@ spec:
         {{- end }}
         securityContext: {{- toYaml $values.securityContext | nindent 10 }}
         {{- $files := ne $values.tls.mode "selfManaged" }}
-        {{- if or $files .own.config }}
+        {{- if or $files .own.config .own.volumes }}
         volumeMounts:
         {{- include "podshaper.config.mount" . | trim | nindent 8 }}
+        {{- with .own.volumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
         {{- if $files }}
         - {name: tls, mountPath: /tmp/k8s-webhook-server/serving-certs, readOnly: true}
         {{- end }}
       volumes:
       {{- include "podshaper.config.volume" . | trim | nindent 6 }}
+      {{- with .own.volumes }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
       {{- if $files }}
       - name: tls
         secret: {secretName: {{ include "podshaper.tlsSecret" . }}}

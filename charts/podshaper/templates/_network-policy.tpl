@@ -21,12 +21,12 @@ spec:
     {{- with .metricsFrom }}
     from: {{- toYaml . | nindent 4 }}
     {{- end }}
-  {{- if or $.callsAPI .egress }}
+  {{- if or $.callsAPI $.own.egress .egress }}
   egress:
   {{- if $.callsAPI }}
   - ports: [{port: 443}, {port: 6443}]
   {{- end }}
-  {{- with .egress }}
+  {{- with concat ($.own.egress | default list) (.egress | default list) }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
   {{- end }}

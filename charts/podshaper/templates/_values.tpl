@@ -22,7 +22,8 @@ Input: base, over
 Complete a webhook, in place. Input: root, name. Added, and what all other templates take:
   fullname  name of its objects
   values    `defaults` and `tls` with the webhook's block laid over them
-  own       what only this webhook has, from its template NAME.own: path, args, env, config, matchConditions,
+  own       what only this webhook has, from its template NAME.own: path, args, env, serveEnv (the self-test's not), config,
+            volumes, volumeMounts, matchConditions, admissionRules (besides that of pods), egress,
             rules.{namespaced,cluster}, sideEffects, crds (files of files/crds and the resources that they define; readOnly:
             for nobody but the webhook to write), selftest (a pod that it changes), selftestObjects (what that pod needs),
             selftestOnNode (whether it needs a node), selftestOwner (the path of its controller), selftestRules (to read that)

@@ -1,6 +1,7 @@
 {{/* All that every webhook has. Input: a webhook completed by podshaper.resolve */}}
 {{- define "podshaper.webhook" -}}
-{{- range list "crds" "access" "certificate" "config" "deployment" "service" "configuration" "disruptionBudget" "networkPolicy" "monitor" "selftest" }}
+{{- $parts := list "crds" "access" "certificate" "config" "deployment" "service" "configuration" "disruptionBudget" "networkPolicy" "monitor" }}
+{{- range ternary (append $parts "selftest") $parts (hasKey .own "selftest") }}
 {{- with include (print "podshaper." .) $ | trim }}
 ---
 {{ . }}

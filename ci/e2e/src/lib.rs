@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod lag;
 pub mod pods;
 pub mod process;
+pub mod registry;
 pub mod release;
 pub mod stream;
 pub mod tls;

@@ -29,6 +29,6 @@ pub use events::{Events, Note, Regarding};
 pub use follow::{Scope, follow};
 pub use lease::{Leadership, Lease};
 pub use lookup::Lookup;
-pub use object::{Metadata, Object, Trim, key};
+pub use object::{Metadata, Object, Trim, is_name, key};
 pub use selector::LabelSelector;
 pub use store::Store;

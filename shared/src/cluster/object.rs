@@ -108,7 +108,7 @@ impl Metadata {
 
 /// Whether anything can be called so (RFC 1123 §2.1). What a pod says of other objects is anybody's word, of any length,
 /// and must not become part of a path as it is.
-pub(super) fn is_name(text: &str) -> bool {
+pub fn is_name(text: &str) -> bool {
     let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
     text.len() <= 253 && text.bytes().all(allowed) && text.bytes().next().is_some_and(|first| first != b'.')
 }

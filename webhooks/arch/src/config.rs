@@ -87,6 +87,8 @@ pub struct Registries {
     pub allow_private_realms: Vec<String>,
     /// Files of further certificate authorities, PEM.
     pub ca_files: Vec<String>,
+    /// Further certificate authorities themselves, PEM.
+    pub ca_bundle: String,
     /// An HTTP proxy, `http://host:port`.
     pub proxy: Option<String>,
     /// Hosts that are reached without the proxy; `.example.com` stands for all below it.

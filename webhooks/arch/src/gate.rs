@@ -4,6 +4,8 @@ use podshaper::pod::{Pod, PodPatch};
 
 /// The gate's name.
 pub const GATE: &str = "podshaper.dev/arch";
+/// The label of pods that have it, so that they alone need to be watched.
+pub const LABEL: &str = "podshaper.dev/arch-gated";
 
 /// Where the gate stands among the pod's, if it has it.
 pub fn gate_of(pod: &Pod<'_>) -> Option<usize> {
@@ -20,5 +22,6 @@ pub fn is_gated(pod: &Pod<'_>) -> bool {
 pub(crate) fn shut(patch: &mut PodPatch<'_, '_>) {
     if !is_gated(patch.pod()) {
         patch.gate(GATE);
+        patch.set_label(LABEL, "true");
     }
 }

@@ -100,6 +100,15 @@ pub struct Access<'p> {
     pub pull_secrets: Vec<&'p str>,
 }
 
+/// What is known of several images.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Of each, in their order.
+    pub images: Vec<Knowledge>,
+    /// What is wrong with the credentials that the pod names, each a line.
+    pub warnings: Vec<String>,
+}
+
 /// Whoever knows images: registries, or what a test says.
 pub trait Images: Send + Sync + 'static {
     /// What is known of each of `images`, in their order, by `deadline` at the latest.
@@ -108,7 +117,34 @@ pub trait Images: Send + Sync + 'static {
         images: &[Image<'_>],
         access: &Access<'_>,
         deadline: Instant,
-    ) -> impl Future<Output = Vec<Knowledge>> + Send;
+    ) -> impl Future<Output = Known> + Send;
+
+    /// These images will be wanted soon. Nobody waits for this.
+    fn prefetch(&self, _images: &[Image<'_>], _access: &Access<'_>) {}
+}
+
+impl<I: Images> Images for Arc<I> {
+    fn known(
+        &self,
+        images: &[Image<'_>],
+        access: &Access<'_>,
+        deadline: Instant,
+    ) -> impl Future<Output = Known> + Send {
+        (**self).known(images, access, deadline)
+    }
+
+    fn prefetch(&self, images: &[Image<'_>], access: &Access<'_>) {
+        (**self).prefetch(images, access);
+    }
+}
+
+impl<'p> Access<'p> {
+    /// That of a pod in this namespace.
+    pub fn of(pod: &'p Pod<'_>, namespace: &'p str) -> Self {
+        let secrets =
+            pod.spec.as_ref().and_then(|spec| spec.image_pull_secrets.as_deref()).unwrap_or_default();
+        Self { namespace, pull_secrets: secrets.iter().map(|secret| &*secret.name).collect() }
+    }
 }
 
 /// The images whose architecture matters, each once: those of containers and init containers that are pulled, and of

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The decision is a pure function of the pod and of what is known of its images; without the feature `serve` there is
-//! nothing else here.
+//! nothing that asks registries.
 #![forbid(unsafe_code)]
 
 pub mod affinity;
@@ -20,4 +20,27 @@ mod tolerations;
 pub mod treated;
 mod webhook;
 
+#[cfg(feature = "serve")]
+mod cache;
+#[cfg(feature = "serve")]
+mod cluster;
+#[cfg(feature = "serve")]
+pub mod credentials;
+#[cfg(feature = "serve")]
+pub mod explain;
+#[cfg(feature = "serve")]
+pub mod known;
+#[cfg(feature = "serve")]
+mod metrics;
+#[cfg(feature = "serve")]
+mod options;
+#[cfg(feature = "serve")]
+mod registry;
+#[cfg(feature = "serve")]
+pub mod report;
+#[cfg(feature = "serve")]
+pub mod secrets;
+
+#[cfg(feature = "serve")]
+pub use options::{Offline, Options};
 pub use webhook::Arch;

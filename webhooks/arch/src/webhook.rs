@@ -4,11 +4,13 @@ use std::time::{Duration, Instant};
 
 use podshaper::admission::{Decision, Request, Webhook};
 use podshaper::pod::Pod;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::affinity::Stage;
 use crate::config::Settings;
 use crate::decide::{Case, decide};
-use crate::images::{Access, Image, Images, Knowledge, images_of};
+use crate::images::{Access, Image, Images, Known, images_of};
 use crate::treated::left_alone;
 
 /// What is left of the request's time for everything but the look-up.
@@ -21,60 +23,155 @@ pub struct Arch<I> {
     images: I,
 }
 
+/// An object under admission, as it stands: a pod, or a workload whose pods will come.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub struct Reviewed<'a>(#[serde(borrow)] &'a RawValue);
+
+/// A workload, as far as it says what its pods will be.
+#[derive(Deserialize)]
+struct Workload<'a> {
+    #[serde(borrow)]
+    spec: Option<WorkloadSpec<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WorkloadSpec<'a> {
+    #[serde(borrow)]
+    template: Option<Pod<'a>>,
+    #[serde(borrow)]
+    job_template: Option<Box<Workload<'a>>>,
+}
+
+impl<'a> Workload<'a> {
+    fn pod(self) -> Option<Pod<'a>> {
+        let spec = self.spec?;
+        spec.template.or_else(|| spec.job_template?.pod())
+    }
+}
+
 impl<I: Images> Arch<I> {
     /// A webhook with these settings, that knows images by `images`.
     pub fn new(settings: Settings, images: I) -> Self {
         Self { settings, images }
     }
 
-    /// Decides about one request.
-    pub async fn decide(&self, request: &Request<'_, Pod<'_>>, deadline: Instant) -> Decision {
-        let Some(pod) = request.object.as_ref().filter(|_| request.creates_pod()) else {
-            return Decision::unchanged();
-        };
+    /// Decides about a pod that is being created.
+    pub async fn decide(&self, pod: &Pod<'_>, namespace: &str, deadline: Instant) -> Decision {
         if left_alone(&self.settings.table, pod).is_some() {
             return Decision::unchanged();
         }
-        let namespace = request.namespace.as_deref().unwrap_or_default();
-        self.decide_about(pod, namespace, Stage::Creation, deadline).await
+        let known = self.known(pod, namespace, deadline).await;
+        self.decide_by(known.as_ref(), pod, Stage::Creation)
     }
 
-    /// Decides about a pod that isn't left alone.
-    pub async fn decide_about(
+    /// What is known of a pod's images, by the deadline or the longest that is waited; none if the pod can't be read.
+    pub async fn known<'p>(
         &self,
-        pod: &Pod<'_>,
-        namespace: &str,
-        stage: Stage,
-        deadline: Instant,
-    ) -> Decision {
-        let Some(images) = images_of(pod) else {
-            return Decision::undecided("arch: the pod's volumes can't be read");
-        };
-        let images = self.known(&images, pod, namespace, deadline).await;
-        decide(&self.settings, Case { pod, images: &images, stage })
-    }
-
-    async fn known<'p>(
-        &self,
-        images: &[Image<'p>],
         pod: &'p Pod<'_>,
-        namespace: &'p str,
+        namespace: &str,
         deadline: Instant,
-    ) -> Vec<(Image<'p>, Knowledge)> {
-        let secrets =
-            pod.spec.as_ref().and_then(|spec| spec.image_pull_secrets.as_deref()).unwrap_or_default();
-        let access = Access { namespace, pull_secrets: secrets.iter().map(|secret| &*secret.name).collect() };
+    ) -> Option<(Vec<Image<'p>>, Known)> {
+        let images = images_of(pod)?;
         let latest = Instant::now() + self.settings.lookup_timeout;
         let deadline = deadline.checked_sub(MARGIN).unwrap_or(deadline).min(latest);
-        let known = self.images.known(images, &access, deadline).await;
-        images.iter().copied().zip(known).collect()
+        let known = self.images.known(&images, &Access::of(pod, namespace), deadline).await;
+        Some((images, known))
+    }
+
+    /// Decides by what is known.
+    pub fn decide_by<'p>(
+        &self,
+        known: Option<&(Vec<Image<'p>>, Known)>,
+        pod: &'p Pod<'_>,
+        stage: Stage,
+    ) -> Decision {
+        let Some((images, known)) = known else {
+            return Decision::undecided("arch: the pod's volumes can't be read");
+        };
+        let images: Vec<_> = images.iter().copied().zip(known.images.iter().cloned()).collect();
+        let decision = decide(&self.settings, Case { pod, images: &images, stage });
+        decision.with_warnings(known.warnings.iter().cloned())
+    }
+
+    /// Looks for the images of a workload's pods before these come.
+    fn foresee(&self, workload: Workload<'_>, namespace: &str) {
+        let Some(pod) = workload.pod() else { return };
+        if let Some(images) = images_of(&pod).filter(|_| left_alone(&self.settings.table, &pod).is_none()) {
+            self.images.prefetch(&images, &Access::of(&pod, namespace));
+        }
     }
 }
 
 impl<I: Images> Webhook for Arch<I> {
-    type Object<'a> = Pod<'a>;
+    type Object<'a> = Reviewed<'a>;
 
-    async fn decide<'a>(&self, request: &Request<'a, Pod<'a>>, deadline: Instant) -> Decision {
-        self.decide(request, deadline).await
+    async fn decide<'a>(&self, request: &Request<'a, Reviewed<'a>>, deadline: Instant) -> Decision {
+        let Some(Reviewed(object)) = request.object.as_deref() else { return Decision::unchanged() };
+        let namespace = request.namespace.as_deref().unwrap_or_default();
+        if request.creates_pod() {
+            return match serde_json::from_str(object.get()) {
+                Ok(pod) => self.decide(&pod, namespace, deadline).await,
+                Err(error) => Decision::undecided(format!("the object can't be read: {error}")),
+            };
+        }
+        if matches!(&*request.kind.group, "apps" | "batch")
+            && let Ok(workload) = serde_json::from_str(object.get())
+        {
+            self.foresee(workload, namespace);
+        }
+        Decision::unchanged()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use podshaper::admission::answer;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Foreseen(Mutex<Vec<String>>);
+
+    impl Images for Foreseen {
+        async fn known(&self, _: &[Image<'_>], _: &Access<'_>, _: Instant) -> Known {
+            Known::default()
+        }
+
+        fn prefetch(&self, images: &[Image<'_>], access: &Access<'_>) {
+            let names = images
+                .iter()
+                .map(|image| format!("{} {} {:?}", access.namespace, image.reference, access.pull_secrets));
+            self.0.lock().unwrap().extend(names);
+        }
+    }
+
+    #[tokio::test]
+    async fn workloads_are_foreseen() {
+        let foreseen = Arc::new(Foreseen::default());
+        let webhook = Arch::new(Settings::default(), Arc::clone(&foreseen));
+        let review = async |group: &str, object: Value| {
+            let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+                "uid": "u", "kind": {"group": group, "version": "v1", "kind": "X"}, "operation": "CREATE", "namespace": "ns",
+                "object": object,
+            }});
+            let later = Instant::now() + Duration::from_secs(1);
+            let answer = answer(&webhook, review.to_string().as_bytes(), later).await.unwrap();
+            assert!(!String::from_utf8(answer.body).unwrap().contains("patch"));
+        };
+        let template = |image: &str| json!({"spec": {"containers": [{"image": image}], "imagePullSecrets": [{"name": "s"}]}});
+        review("apps", json!({"spec": {"template": template("a")}})).await;
+        review("batch", json!({"spec": {"jobTemplate": {"spec": {"template": template("b")}}}})).await;
+        for other in
+            [json!({}), json!({"spec": {"template": 5}}), json!({"spec": {"template": null}}), json!([1])]
+        {
+            review("apps", other).await;
+        }
+        review("example.com", json!({"spec": {"template": template("c")}})).await;
+        assert_eq!(*foreseen.0.lock().unwrap(), ["ns a [\"s\"]", "ns b [\"s\"]"]);
     }
 }

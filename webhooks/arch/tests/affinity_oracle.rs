@@ -8,9 +8,11 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::env;
-use std::io::{BufRead, BufReader, BufWriter, Lines, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::io::{self, BufRead, BufReader, Lines, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::str::FromStr;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{self, JoinHandle};
 
 use arch::images::Knowledge;
 use podshaper::admission::Verdict;
@@ -26,9 +28,11 @@ struct Answer {
     tolerated: Vec<bool>,
 }
 
+/// Questions are written by a thread of their own: whoever reads answers never waits for one to be taken.
 struct Oracle {
     child: Child,
-    questions: BufWriter<ChildStdin>,
+    questions: Sender<String>,
+    writer: JoinHandle<io::Result<()>>,
     answers: Lines<BufReader<ChildStdout>>,
 }
 
@@ -37,14 +41,16 @@ impl Oracle {
         let program = env::var_os("PODSHAPER_AFFINITY_ORACLE")
             .expect("PODSHAPER_AFFINITY_ORACLE must name the binary of ci/go/affinity-oracle");
         let mut child = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut questions = BufWriter::new(child.stdin.take().unwrap());
-        writeln!(questions, "{}", Value::from(nodes)).unwrap();
+        let (questions, asked) = channel::<String>();
+        let mut input = child.stdin.take().unwrap();
+        let writer = thread::spawn(move || asked.iter().try_for_each(|line| writeln!(input, "{line}")));
+        questions.send(Value::from(nodes).to_string()).unwrap();
         let answers = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, questions, answers }
+        Self { child, questions, writer, answers }
     }
 
-    fn ask(&mut self, pod: &Value) {
-        writeln!(self.questions, "{pod}").unwrap();
+    fn ask(&self, pod: &Value) {
+        self.questions.send(pod.to_string()).unwrap();
     }
 
     fn answer(&mut self) -> Answer {
@@ -93,7 +99,7 @@ fn agrees_with_kubernetes() {
     let nodes = nodes();
     let mut oracle = Oracle::start(&nodes);
     let mut outcomes = BTreeMap::<&str, u64>::new();
-    // Asked a batch at a time, so that neither side waits for the other.
+    // A batch at a time, so that both work at once and little is kept.
     for batch in (0..count).step_by(50) {
         let cases: Vec<_> = (batch..count.min(batch + 50))
             .map(|number| pod_of(seed.wrapping_mul(1 << 32) + number))
@@ -106,7 +112,6 @@ fn agrees_with_kubernetes() {
             oracle.ask(&changed);
             after.push((changed, decision));
         }
-        oracle.questions.flush().unwrap();
         for ((settings, pod), (changed, decision)) in cases.iter().zip(&after) {
             let [before, now] = [oracle.answer(), oracle.answer()];
             let outcome = match &decision.verdict {
@@ -124,6 +129,7 @@ fn agrees_with_kubernetes() {
     println!("{outcomes:?}");
     assert!(outcomes.len() == 4 && outcomes.values().all(|number| *number > count / 50), "{outcomes:?}");
     drop(oracle.questions);
+    oracle.writer.join().unwrap().unwrap();
     assert!(oracle.child.wait().unwrap().success());
 }
 

@@ -4,9 +4,11 @@
 //! kubectl, Helm and the API server read YAML with sigs.k8s.io/yaml, that is go-yaml v2: mostly YAML 1.1 (`yes` is a
 //! boolean, `010` is eight), with exceptions of its own.
 
+mod locate;
 mod read;
 mod scalar;
 mod write;
 
+pub use locate::line_of;
 pub use read::{SyntaxError, parse};
 pub use write::to_string;

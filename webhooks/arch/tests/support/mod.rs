@@ -9,15 +9,17 @@
 )]
 
 pub(crate) mod generated;
+#[cfg(feature = "serve")]
+pub(crate) mod registry;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arch::affinity::Stage;
 use arch::config::Settings;
-use arch::images::{Access, Image, Images, Knowledge, Why};
+use arch::images::{Access, Image, Images, Knowledge, Known, Why};
 use arch::platform::{Platform, Platforms};
-use podshaper::admission::{Decision, Request, Verdict};
+use podshaper::admission::{Decision, Verdict};
 use podshaper::pod::Pod;
 use serde_json::{Value, json};
 
@@ -26,8 +28,9 @@ use serde_json::{Value, json};
 pub(crate) struct ByName;
 
 impl Images for ByName {
-    async fn known(&self, images: &[Image<'_>], _: &Access<'_>, _: Instant) -> Vec<Knowledge> {
-        images.iter().map(|image| knowledge(image.reference)).collect()
+    async fn known(&self, images: &[Image<'_>], _: &Access<'_>, _: Instant) -> Known {
+        let images = images.iter().map(|image| knowledge(image.reference)).collect();
+        Known { images, warnings: Vec::new() }
     }
 }
 
@@ -78,21 +81,22 @@ pub(crate) fn terms_of(pod: &Value) -> Value {
     required["nodeSelectorTerms"].clone()
 }
 
+/// What the webhook decides about the creation of `pod`.
 pub(crate) fn decide(webhook: &Arch, pod: &Value) -> Decision {
-    let request = json!({
-        "uid": "u", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "operation": "CREATE", "namespace": "ns",
-        "object": pod,
-    })
-    .to_string();
-    let request: Request<'_, Pod<'_>> = serde_json::from_str(&request).unwrap();
-    block_on(webhook.decide(&request, Instant::now() + Duration::from_secs(10)))
+    let pod = pod.to_string();
+    block_on(webhook.decide(&serde_json::from_str(&pod).unwrap(), "ns", soon()))
 }
 
 /// The decision about a gated pod once more.
 pub(crate) fn decide_gated(webhook: &Arch, pod: &Value) -> Decision {
     let pod = pod.to_string();
     let pod: Pod<'_> = serde_json::from_str(&pod).unwrap();
-    block_on(webhook.decide_about(&pod, "ns", Stage::Gated, Instant::now() + Duration::from_secs(10)))
+    let known = block_on(webhook.known(&pod, "ns", soon()));
+    webhook.decide_by(known.as_ref(), &pod, Stage::Gated)
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(10)
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

@@ -1,0 +1,245 @@
+//! What was learnt of images, and who asks for what isn't known: one look-up at a time for one image and credential.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use moka::sync::Cache as Moka;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout};
+
+use crate::config::CacheSettings;
+use crate::images::Why;
+use crate::platform::Platforms;
+use crate::registry::Resolved;
+
+/// The longest that a look-up goes on after everybody who waited has gone.
+const LONGEST: Duration = Duration::from_secs(30);
+/// Look-ups at a time.
+const FLIGHTS: usize = 128;
+
+/// An image as cached: its full name, and whose credentials it was read with.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) name: Box<str>,
+    pub(crate) identity: [u8; 16],
+}
+
+pub(crate) type Outcome = Result<Resolved, Why>;
+
+#[derive(Clone, Debug)]
+struct Entry {
+    outcome: Outcome,
+    at: Instant,
+}
+
+/// How fresh an answer must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// A digest always means the same.
+    Always,
+    /// No older than this.
+    Within(Duration),
+    /// Looked at now; what is remembered is for when nobody answers.
+    Now,
+}
+
+/// What the cache has to say.
+pub(crate) enum Hit {
+    /// This, and it is fresh.
+    Fresh(Outcome),
+    /// This, but it should be looked at again.
+    Stale(Outcome),
+    /// Nothing.
+    Miss,
+}
+
+/// The cache.
+pub(crate) struct Cache {
+    entries: Moka<Key, Entry>,
+    flights: Mutex<HashMap<Key, watch::Receiver<Option<Outcome>>>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Cache {
+    pub(crate) fn new(settings: CacheSettings) -> Self {
+        let entries = Moka::builder().weigher(weight).max_capacity(settings.bytes).build();
+        Self { entries, flights: Mutex::default(), permits: Arc::new(Semaphore::new(FLIGHTS)) }
+    }
+
+    /// What is known at once.
+    pub(crate) fn look(&self, key: &Key, freshness: Freshness) -> Hit {
+        let Some(Entry { outcome, at }) = self.entries.get(key) else { return Hit::Miss };
+        let age = at.elapsed();
+        match (&outcome, freshness) {
+            (Err(why), _) if age < patience(*why) => Hit::Fresh(outcome),
+            (Err(_), _) => Hit::Miss,
+            (Ok(_), Freshness::Always) => Hit::Fresh(outcome),
+            (Ok(_), Freshness::Within(time)) if age < time => Hit::Fresh(outcome),
+            (Ok(_), Freshness::Within(_) | Freshness::Now) => Hit::Stale(outcome),
+        }
+    }
+
+    /// Remembers what an image is.
+    pub(crate) fn keep(&self, key: Key, outcome: Outcome) {
+        let before = self.entries.get(&key);
+        // What can't be looked at again for now stays as it was.
+        let kept = match (&outcome, before) {
+            (Err(Why::Unavailable | Why::Timeout | Why::RateLimited), Some(before))
+                if before.outcome.is_ok() =>
+            {
+                return;
+            }
+            _ => outcome,
+        };
+        self.entries.insert(key, Entry { outcome: kept, at: Instant::now() });
+    }
+
+    /// Joins the look-up that is under way, or begins one: a task of its own, which nobody's leaving ends.
+    pub(crate) fn fly(
+        self: &Arc<Self>,
+        key: &Key,
+        look_up: impl Future<Output = Outcome> + Send + 'static,
+    ) -> Option<watch::Receiver<Option<Outcome>>> {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = flights.get(key) {
+            return Some(flight.clone());
+        }
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        let (told, flight) = watch::channel(None);
+        flights.insert(key.clone(), flight.clone());
+        let landing = Landing { cache: Arc::clone(self), key: key.clone() };
+        tokio::spawn(async move {
+            let _permit = permit;
+            let outcome = timeout(LONGEST, look_up).await.unwrap_or(Err(Why::Timeout));
+            landing.cache.keep(landing.key.clone(), outcome.clone());
+            drop(landing);
+            told.send_replace(Some(outcome));
+        });
+        Some(flight)
+    }
+
+    /// Bytes taken, and images known.
+    pub(crate) fn size(&self) -> (u64, u64) {
+        (self.entries.weighted_size(), self.entries.entry_count())
+    }
+}
+
+/// However a look-up ends, another may begin.
+struct Landing {
+    cache: Arc<Cache>,
+    key: Key,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.cache.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+/// How long what isn't known isn't asked for again.
+fn patience(why: Why) -> Duration {
+    Duration::from_secs(match why {
+        Why::Unavailable | Why::Timeout | Why::RateLimited => 5,
+        Why::Unauthorized | Why::NotFound => 20,
+        Why::Invalid | Why::NotAllowed | Why::Refused | Why::Malformed => 60,
+    })
+}
+
+/// Bytes of an entry, roughly: text, sets and the cache's own.
+fn weight(key: &Key, entry: &Entry) -> u32 {
+    let platforms = match &entry.outcome {
+        Ok(Resolved { platforms, .. }) => match &**platforms {
+            Platforms::Only(platforms) => platforms.len() * 96,
+            Platforms::Any => 0,
+        },
+        Err(_) => 0,
+    };
+    u32::try_from(400 + key.name.len() + platforms).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::config::Settings;
+
+    fn cache() -> Arc<Cache> {
+        Arc::new(Cache::new(Settings::default().cache))
+    }
+
+    fn key(name: &str) -> Key {
+        Key { name: name.into(), identity: [0; 16] }
+    }
+
+    fn resolved() -> Resolved {
+        Resolved { digest: "sha256:1".into(), platforms: Arc::new(Platforms::Any), from: "a".into() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_ask_once_and_the_first_may_leave() {
+        let (cache, asked) = (cache(), Arc::new(AtomicUsize::new(0)));
+        let look_up = || {
+            let asked = Arc::clone(&asked);
+            async move {
+                asked.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                Ok(resolved())
+            }
+        };
+        let mut first = cache.fly(&key("a"), look_up()).unwrap();
+        assert!(
+            timeout(Duration::from_secs(1), first.wait_for(Option::is_some)).await.is_err(),
+            "out of time"
+        );
+        drop(first);
+        let mut others: Vec<_> = (0..1000).map(|_| cache.fly(&key("a"), look_up()).unwrap()).collect();
+        for other in &mut others {
+            assert_eq!(*other.wait_for(Option::is_some).await.unwrap(), Some(Ok(resolved())));
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        assert!(matches!(cache.look(&key("a"), Freshness::Always), Hit::Fresh(Ok(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_are_short_and_never_replace_what_is_known() {
+        let cache = cache();
+        cache.keep(key("a"), Err(Why::NotFound));
+        assert!(matches!(cache.look(&key("a"), Freshness::Always), Hit::Fresh(Err(Why::NotFound))));
+        tokio::time::advance(Duration::from_secs(20)).await;
+        assert!(matches!(cache.look(&key("a"), Freshness::Always), Hit::Miss));
+        cache.keep(key("a"), Ok(resolved()));
+        let week = Freshness::Within(Duration::from_hours(168));
+        assert!(matches!(cache.look(&key("a"), week), Hit::Fresh(Ok(_))));
+        assert!(matches!(cache.look(&key("a"), Freshness::Now), Hit::Stale(Ok(_))));
+        tokio::time::advance(Duration::from_hours(169)).await;
+        cache.keep(key("a"), Err(Why::Unavailable));
+        assert!(
+            matches!(cache.look(&key("a"), week), Hit::Stale(Ok(_))),
+            "a registry that is down is forgiven"
+        );
+        cache.keep(key("a"), Err(Why::NotFound));
+        assert!(matches!(cache.look(&key("a"), week), Hit::Fresh(Err(Why::NotFound))));
+    }
+
+    #[tokio::test]
+    async fn another_credential_is_another_entry_and_panics_land() {
+        let cache = cache();
+        cache.keep(key("a"), Ok(resolved()));
+        let other = Key { identity: [1; 16], ..key("a") };
+        assert!(matches!(cache.look(&other, Freshness::Always), Hit::Miss));
+        let mut flight = cache.fly(&other, async { panic!("a look-up that ends in a panic") }).unwrap();
+        assert!(flight.wait_for(Option::is_some).await.is_err());
+        let mut flight = cache.fly(&other, async { Ok(resolved()) }).unwrap();
+        assert!(flight.wait_for(Option::is_some).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn so_many_at_a_time() {
+        let cache = cache();
+        let flights: Vec<_> =
+            (0..FLIGHTS + 5).map(|n| cache.fly(&key(&n.to_string()), std::future::pending())).collect();
+        assert_eq!(flights.iter().flatten().count(), FLIGHTS);
+    }
+}

@@ -1,0 +1,45 @@
+//! Pods that wait.
+
+use k8s_openapi::jiff::Timestamp;
+use podshaper::cluster::{Object, Trim};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::gate::GATE;
+
+/// A pod that has the gate.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct GatedPod {
+    pub(super) uid: Box<str>,
+    /// When it was created; none if nobody can tell.
+    pub(super) created: Option<Timestamp>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Spec {
+    #[serde(default)]
+    scheduling_gates: Option<Vec<Gate>>,
+}
+
+#[derive(Clone, Deserialize)]
+struct Gate {
+    name: String,
+}
+
+impl Trim for GatedPod {
+    type Spec = Spec;
+    type Status = IgnoredAny;
+    const PLURAL: &'static str = "pods";
+    const API: &'static str = "/api/v1";
+
+    fn trim(object: Object<Spec, IgnoredAny>) -> Option<Self> {
+        let gates = object.spec?.scheduling_gates?;
+        let waits =
+            gates.iter().any(|gate| gate.name == GATE) && object.metadata.deletion_timestamp.is_none();
+        waits.then(|| Self {
+            uid: object.metadata.uid.into(),
+            created: object.metadata.creation_timestamp.and_then(|created| created.parse().ok()),
+        })
+    }
+}

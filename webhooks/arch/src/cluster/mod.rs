@@ -1,0 +1,6 @@
+//! What is done in the cluster: pods that wait for their images are let go.
+
+mod gated;
+mod lift;
+
+pub(crate) use lift::Lifter;

@@ -1,0 +1,267 @@
+//! Images as registries know them: the cache in front, look-ups behind.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use oci_client::Reference;
+use prometheus_client::registry::Registry;
+use tokio::time::timeout_at;
+
+use crate::cache::{Cache, Freshness, Hit, Key, Outcome};
+use crate::config::{CacheSettings, Settings};
+use crate::credentials::DockerConfig;
+use crate::images::{Access, Image, Images, Knowledge, Known, Why};
+use crate::metrics::Metrics;
+use crate::registry::{Resolved, Resolver, resolver};
+use crate::secrets::{PullSecrets, Secret};
+
+/// Names longer than this aren't looked at (`NameTotalLengthMax` of the reference grammar, a tag and a digest).
+const MAX_NAME: usize = 255 + 128 + 140;
+
+/// How long a registry is waited for that is asked whether what is remembered is still true.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// What is known of images.
+#[derive(Clone)]
+pub struct KnownImages {
+    resolver: Arc<Resolver>,
+    cache: Arc<Cache>,
+    settings: CacheSettings,
+    mounted: Option<Arc<DockerConfig>>,
+    secrets: Option<Arc<PullSecrets>>,
+    metrics: Metrics,
+}
+
+/// An image, as it may be asked for.
+struct Wanted {
+    reference: Reference,
+    key: Key,
+    freshness: Freshness,
+    keyring: Arc<[Arc<DockerConfig>]>,
+}
+
+/// Everything about one image, for a person.
+#[derive(Debug)]
+pub struct Explained {
+    /// Its full name.
+    pub name: String,
+    /// The digest of its manifest or index.
+    pub digest: String,
+    /// What it runs on.
+    pub platforms: Arc<crate::platform::Platforms>,
+    /// Who told.
+    pub from: String,
+}
+
+impl KnownImages {
+    /// What asks the registries of these settings, with the credentials of one file and of Secrets.
+    pub fn new(
+        settings: &Settings,
+        mounted: Option<DockerConfig>,
+        secrets: Option<PullSecrets>,
+    ) -> anyhow::Result<Self> {
+        let resolver = Arc::new(resolver(&settings.registries)?);
+        let cache = Arc::new(Cache::new(settings.cache));
+        let (mounted, secrets) = (mounted.map(Arc::new), secrets.map(Arc::new));
+        Ok(Self { resolver, cache, settings: settings.cache, mounted, secrets, metrics: Metrics::default() })
+    }
+
+    /// Registers its metrics.
+    pub fn register(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
+    }
+
+    /// Looks one image up, whatever is remembered.
+    pub async fn explain(&self, name: &str) -> Result<Explained, Why> {
+        let reference = reference(name)?;
+        let keyring: Vec<_> = self.mounted.iter().cloned().collect();
+        let Resolved { digest, platforms, from } = self.resolver.resolve(&reference, &keyring).await?;
+        Ok(Explained { name: reference.whole(), digest: digest.into(), platforms, from: from.into() })
+    }
+
+    /// The credentials for these pods, those of Secrets first, and what is wrong with any.
+    async fn keyring(
+        &self,
+        access: &Access<'_>,
+        deadline: Instant,
+    ) -> (Arc<[Arc<DockerConfig>]>, Vec<String>) {
+        let (mut files, mut warnings) = (Vec::new(), Vec::new());
+        if let Some(secrets) = &self.secrets {
+            for name in &access.pull_secrets {
+                match secrets.read(access.namespace, name, deadline).await {
+                    Secret::Credentials(file) => files.push(file),
+                    Secret::Nothing => {}
+                    Secret::Malformed(problem) => warnings.push(format!("arch: Secret {name}: {problem}")),
+                }
+            }
+        }
+        files.extend(self.mounted.clone());
+        (files.into(), warnings)
+    }
+
+    fn wanted(&self, image: &Image<'_>, keyring: &Arc<[Arc<DockerConfig>]>) -> Result<Wanted, Why> {
+        let reference = reference(image.reference)?;
+        let freshness = match (reference.digest().is_some(), image.always, self.settings.pull_always) {
+            (true, ..) => Freshness::Always,
+            (false, false, _) => Freshness::Within(self.settings.if_not_present),
+            (false, true, Some(time)) => Freshness::Within(time),
+            (false, true, None) => Freshness::Now,
+        };
+        let identity = self.resolver.identity(&reference, keyring);
+        let key = Key { name: name_of(&reference).into(), identity };
+        Ok(Wanted { reference, key, freshness, keyring: Arc::clone(keyring) })
+    }
+
+    /// Begins a look-up, or joins one.
+    fn look_up(&self, wanted: &Wanted, before: Option<Resolved>) -> Option<Flight> {
+        let (resolver, cache, metrics) =
+            (Arc::clone(&self.resolver), Arc::clone(&self.cache), self.metrics.clone());
+        let (reference, keyring) = (wanted.reference.clone(), Arc::clone(&wanted.keyring));
+        let identity = wanted.key.identity;
+        self.cache.fly(&wanted.key, async move {
+            let begun = Instant::now();
+            let outcome = match before {
+                Some(before) => again(&resolver, &cache, &reference, &keyring, identity, before).await,
+                None => resolver.resolve(&reference, &keyring).await,
+            };
+            let label = outcome.as_ref().map_or_else(|why| why.label(), |_| "known");
+            metrics.looked_up(resolver.label(reference.registry()), label, begun.elapsed());
+            if let Ok(resolved) = &outcome {
+                let name = by_digest(&reference, &resolved.digest).into();
+                cache.keep(Key { name, identity }, Ok(resolved.clone()));
+                let (bytes, images) = cache.size();
+                metrics.bytes.set(bytes.try_into().unwrap_or(i64::MAX));
+                metrics.known.set(images.try_into().unwrap_or(i64::MAX));
+            }
+            outcome
+        })
+    }
+
+    /// What is known of one image, or who will tell.
+    fn begin(&self, image: &Image<'_>, keyring: &Arc<[Arc<DockerConfig>]>) -> Pending {
+        let wanted = match self.wanted(image, keyring) {
+            Ok(wanted) => wanted,
+            Err(why) => return Pending::Known(Err(why)),
+        };
+        match self.cache.look(&wanted.key, wanted.freshness) {
+            Hit::Fresh(outcome) => {
+                self.metrics.wanted("hit");
+                Pending::Known(outcome)
+            }
+            Hit::Stale(outcome) => {
+                self.metrics.wanted("stale");
+                let flight = self.look_up(&wanted, outcome.as_ref().ok().cloned());
+                match (flight, wanted.freshness) {
+                    (Some(flight), Freshness::Now) => Pending::Flying(flight, Some(outcome)),
+                    // It is looked at again for those who come later.
+                    _ => Pending::Known(outcome),
+                }
+            }
+            Hit::Miss => {
+                self.metrics.wanted("miss");
+                let flight = self.look_up(&wanted, None);
+                flight.map_or(Pending::Known(Err(Why::Unavailable)), |flight| Pending::Flying(flight, None))
+            }
+        }
+    }
+}
+
+type Flight = tokio::sync::watch::Receiver<Option<Outcome>>;
+
+enum Pending {
+    Known(Outcome),
+    /// Who will tell, and what is to be believed if it doesn't.
+    Flying(Flight, Option<Outcome>),
+}
+
+impl Pending {
+    async fn outcome(self, deadline: Instant) -> Outcome {
+        let (mut flight, remembered) = match self {
+            Self::Known(outcome) => return outcome,
+            Self::Flying(flight, remembered) => (flight, remembered),
+        };
+        let deadline = if remembered.is_some() { deadline.min(Instant::now() + PATIENCE) } else { deadline };
+        let told = timeout_at(deadline.into(), flight.wait_for(Option::is_some)).await;
+        let outcome = match told {
+            Ok(Ok(outcome)) => outcome.clone().unwrap_or(Err(Why::Unavailable)),
+            Ok(Err(_)) => Err(Why::Unavailable),
+            Err(_) => Err(Why::Timeout),
+        };
+        match (outcome, remembered) {
+            (Err(Why::Unavailable | Why::Timeout | Why::RateLimited), Some(remembered)) => remembered,
+            (outcome, _) => outcome,
+        }
+    }
+}
+
+impl Images for KnownImages {
+    async fn known(&self, images: &[Image<'_>], access: &Access<'_>, deadline: Instant) -> Known {
+        let (keyring, warnings) = self.keyring(access, deadline).await;
+        // All at once, then one after the other: the longest tells how long it takes.
+        let pending: Vec<_> = images.iter().map(|image| self.begin(image, &keyring)).collect();
+        let mut known = Vec::with_capacity(pending.len());
+        for pending in pending {
+            known.push(match pending.outcome(deadline).await {
+                Ok(resolved) => Knowledge::Known(resolved.platforms),
+                Err(why) => Knowledge::Unknown(why),
+            });
+        }
+        Known { images: known, warnings }
+    }
+
+    fn prefetch(&self, images: &[Image<'_>], access: &Access<'_>) {
+        let images: Vec<_> = images.iter().map(|image| (image.reference.to_owned(), image.always)).collect();
+        let secrets: Vec<_> = access.pull_secrets.iter().map(|&secret| secret.to_owned()).collect();
+        let (known, namespace) = (self.clone(), access.namespace.to_owned());
+        tokio::spawn(async move {
+            let pull_secrets = secrets.iter().map(String::as_str).collect();
+            let access = Access { namespace: &namespace, pull_secrets };
+            let (keyring, _) = known.keyring(&access, Instant::now() + Duration::from_secs(5)).await;
+            for (reference, always) in &images {
+                // Whoever waits for it isn't here yet.
+                drop(known.begin(&Image { reference, always: *always, volume: false }, &keyring));
+            }
+        });
+    }
+}
+
+/// Looks whether a tag still means what it did.
+async fn again(
+    resolver: &Resolver,
+    cache: &Cache,
+    reference: &Reference,
+    keyring: &[Arc<DockerConfig>],
+    identity: [u8; 16],
+    before: Resolved,
+) -> Outcome {
+    let digest = resolver.digest(reference, keyring).await?;
+    if digest == before.digest {
+        return Ok(before);
+    }
+    // Another tag may have told what this is.
+    let key = Key { name: by_digest(reference, &digest).into(), identity };
+    match cache.look(&key, Freshness::Always) {
+        Hit::Fresh(Ok(known)) => Ok(known),
+        _ => resolver.resolve(reference, keyring).await,
+    }
+}
+
+fn reference(name: &str) -> Result<Reference, Why> {
+    if name.len() > MAX_NAME {
+        return Err(Why::Invalid);
+    }
+    Reference::from_str(name).map_err(|_| Why::Invalid)
+}
+
+/// By what an image is known: its digest, if it has one, whatever its tag.
+fn name_of(reference: &Reference) -> String {
+    match reference.digest() {
+        Some(digest) => by_digest(reference, digest),
+        None => reference.whole(),
+    }
+}
+
+fn by_digest(reference: &Reference, digest: &str) -> String {
+    format!("{}/{}@{digest}", reference.registry(), reference.repository())
+}

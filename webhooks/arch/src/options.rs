@@ -1,0 +1,155 @@
+//! The flags that say how the webhook decides.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use podshaper::cli::{Start, yaml};
+use podshaper::in_cluster;
+
+use crate::cluster::Lifter;
+use crate::config::{OnUnknown, Settings};
+use crate::credentials::DockerConfig;
+use crate::known::KnownImages;
+use crate::secrets::PullSecrets;
+use crate::webhook::Arch;
+
+/// Where Docker keeps it, for root.
+const DOCKER_CONFIG: &str = "/root/.docker/config.json";
+
+/// What decides, in a cluster and without.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Offline {
+    /// Settings, in YAML
+    #[arg(long, env = "ARCH_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Credentials of registries, as docker login writes them; there needn't be any at the default place
+    #[arg(long, env = "ARCH_DOCKER_CONFIG", value_name = "FILE", default_value = DOCKER_CONFIG)]
+    docker_config: PathBuf,
+}
+
+/// How the server works.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    offline: Offline,
+    /// Read the Secrets that pods name in imagePullSecrets; the service account must be allowed to get them
+    #[arg(long, env = "ARCH_PULL_SECRETS")]
+    pull_secrets: bool,
+}
+
+impl Options {
+    /// The webhook that these options ask for. Where pods may have to wait, it lets them go as well.
+    pub fn webhook(self, Start { metrics, .. }: Start<'_>) -> anyhow::Result<Arch<Arc<KnownImages>>> {
+        let client = || in_cluster::client().context("no access to the API server");
+        let secrets = self.pull_secrets.then(client).transpose()?.map(PullSecrets::new);
+        let (settings, images) = self.offline.images(secrets)?;
+        let images = Arc::new(images);
+        images.register(metrics);
+        if settings.on_unknown == OnUnknown::Gate {
+            let arch = Arch::new(settings.clone(), Arc::clone(&images));
+            tokio::spawn(Lifter::new(client()?, arch, settings.gate_max_age).run());
+        }
+        Ok(Arch::new(settings, images))
+    }
+}
+
+impl Offline {
+    /// The webhook that these options ask for, by the registries alone.
+    pub fn webhook(self) -> anyhow::Result<Arch<KnownImages>> {
+        let (settings, images) = self.images(None)?;
+        Ok(Arch::new(settings, images))
+    }
+
+    /// The settings, and what knows images.
+    pub fn images(&self, secrets: Option<PullSecrets>) -> anyhow::Result<(Settings, KnownImages)> {
+        let settings = match &self.config {
+            Some(path) => settings(path).with_context(|| format!("configuration {}", path.display()))?,
+            None => Settings::default(),
+        };
+        let mounted = mounted(&self.docker_config);
+        let mounted =
+            mounted.with_context(|| format!("docker configuration {}", self.docker_config.display()))?;
+        let images = KnownImages::new(&settings, mounted, secrets)?;
+        Ok((settings, images))
+    }
+}
+
+fn settings(path: &Path) -> anyhow::Result<Settings> {
+    let text = fs::read_to_string(path)?;
+    Settings::from_value(yaml::parse(&text)?).map_err(|error| match yaml::line_of(&text, &error.path) {
+        Some(line) => anyhow!("line {line}: {error}"),
+        None => anyhow!(error),
+    })
+}
+
+fn mounted(path: &Path) -> anyhow::Result<Option<DockerConfig>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(DockerConfig::from_json(&text)?)),
+        Err(error) if error.kind() == ErrorKind::NotFound && path == Path::new(DOCKER_CONFIG) => Ok(None),
+        // Whoever isn't root can't look there.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && path == Path::new(DOCKER_CONFIG) => {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: Offline,
+    }
+
+    fn started(config: &str, docker: &str) -> Result<(), String> {
+        let file = |text: &str| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            file
+        };
+        let (config, docker) = (file(config), file(docker));
+        let [config, docker] = [("config", config.path()), ("docker-config", docker.path())]
+            .map(|(flag, path)| format!("--{flag}={}", path.display()));
+        let options = Cli::parse_from(["arch", &config, &docker]).options;
+        options.webhook().map(drop).map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        assert_eq!(started("architectures: {amd64: {}}", "{}"), Ok(()));
+        for (config, docker, expected) in [
+            ("\n\nfoo: 1", "{}", "line 3: foo: unknown field `foo`"),
+            (
+                "pullAlwaysCacheTime: null\nifNotPresentCacheTime: 7",
+                "{}",
+                "line 2: ifNotPresentCacheTime: invalid type",
+            ),
+            ("ifNotPresentCacheTime: 7x", "{}", "line 1: ifNotPresentCacheTime: \"7x\" is no duration"),
+            (
+                "architectures:\n  arm64:\n    taintsToTolerate:\n    - key: a\n      effect: x",
+                "{}",
+                "line 5: architectures.arm64.taintsToTolerate.0.effect: unknown variant `x`",
+            ),
+            ("a: [", "{}", "line "),
+            ("", "{\n\"auths\": []}", "docker configuration /"),
+            ("", "{\n\"auths\": 5}", "line 2 column 10"),
+            ("registries: {caFiles: [/no/such.pem]}", "{}", "registries.caFiles: /no/such.pem"),
+        ] {
+            let error = started(config, docker).unwrap_err();
+            assert!(error.contains(expected), "{config:?} {docker:?}: {error}");
+        }
+        let missing =
+            Cli::parse_from(["arch", "--docker-config=/no/such.json"]).options.webhook().err().unwrap();
+        assert!(format!("{missing:#}").contains("/no/such.json: No such file"), "{missing:#}");
+    }
+}

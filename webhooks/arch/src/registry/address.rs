@@ -1,0 +1,111 @@
+//! Which addresses may be asked. Tenants choose the hosts, and so where they lead.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// How far a request may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Reach {
+    /// A registry: any address but those of this machine and its link.
+    Registry,
+    /// What a registry on the internet points to: addresses of the internet alone.
+    Internet,
+}
+
+impl Reach {
+    /// Whether this address may be reached.
+    pub(crate) fn allows(self, address: IpAddr) -> bool {
+        let address = embedded(address);
+        !is_local(address) && (self == Self::Registry || !is_private(address))
+    }
+}
+
+/// The address that is meant: an IPv4 address in the clothes of IPv6 (mapped, compatible, NAT64, 6to4) is one.
+fn embedded(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(address) = address else { return address };
+    let v4 = |high: u16, low: u16| IpAddr::V4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0, high, low] if high != 0 => v4(high, low),
+        [0, 0, 0, 0, 0, 0xffff, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..] => v4(high, low),
+        _ => IpAddr::V6(address),
+    }
+}
+
+/// Loopback, link-local (where clouds keep their metadata), unspecified, multicast.
+fn is_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            v4.is_loopback()
+                || v4.is_link_local()
+                || v4.octets()[0] == 0
+                || v4.is_multicast()
+                || v4.is_broadcast()
+        }
+        IpAddr::V6(v6) => {
+            v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                || v6.is_unicast_link_local()
+                || is_metadata(v6)
+        }
+    }
+}
+
+/// The metadata of EC2 has an address among the unique local ones.
+fn is_metadata(address: Ipv6Addr) -> bool {
+    address == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
+}
+
+/// Addresses that mean something on a private network alone (RFC 1918, RFC 6598, RFC 4193, RFC 2544).
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            v4.is_private() || (a == 100 && b & 0xc0 == 64) || (a == 198 && b & 0xfe == 18)
+        }
+        IpAddr::V6(v6) => v6.is_unique_local() || v6.segments()[0] & 0xffc0 == 0xfec0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_be_asked() {
+        for (address, registry, internet) in [
+            ("8.8.8.8", true, true),
+            ("2606:4700::1111", true, true),
+            ("10.1.2.3", true, false),
+            ("100.64.0.1", true, false),
+            ("192.168.1.1", true, false),
+            ("fd12::1", true, false),
+            ("::ffff:10.1.2.3", true, false),
+            ("64:ff9b::8.8.8.8", true, true),
+            ("127.0.0.1", false, false),
+            ("127.8.9.1", false, false),
+            ("0.0.0.0", false, false),
+            ("0.1.2.3", false, false),
+            ("169.254.169.254", false, false),
+            ("::1", false, false),
+            ("::", false, false),
+            ("fe80::1", false, false),
+            ("ff02::1", false, false),
+            ("fd00:ec2::254", false, false),
+            ("::ffff:127.0.0.1", false, false),
+            ("::ffff:169.254.169.254", false, false),
+            ("::127.0.0.1", false, false),
+            ("64:ff9b::127.0.0.1", false, false),
+            ("2002:7f00:1::", false, false),
+            ("255.255.255.255", false, false),
+        ] {
+            let ip = address.parse().unwrap();
+            assert_eq!(
+                (Reach::Registry.allows(ip), Reach::Internet.allows(ip)),
+                (registry, internet),
+                "{address}"
+            );
+        }
+    }
+}

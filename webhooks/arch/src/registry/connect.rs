@@ -1,0 +1,94 @@
+//! Connections to addresses that were looked at: what is resolved is checked, and what was checked is connected to, so that
+//! no second answer of a name server comes in between.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+
+use super::address::Reach;
+use super::hosts::Hosts;
+
+/// A registry that can't be connected to within this time can't be reached.
+const CONNECT: Duration = Duration::from_secs(5);
+/// As much as a proxy may say before it lets anything through.
+const PROXY_ANSWER: usize = 8 << 10;
+
+/// The address isn't one that may be asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} has no address that may be reached")]
+pub(crate) struct Refused(pub(crate) String);
+
+/// Connects to `uri`'s host as far as `reach` goes, or anywhere if the operator named the host.
+pub(crate) async fn connect(uri: Uri, reach: Reach, hosts: Arc<Hosts>) -> io::Result<TokioIo<TcpStream>> {
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
+    let named = hosts.names(&host, port);
+    let stream = timeout(CONNECT, async {
+        match hosts.proxy_for(&host) {
+            Some(proxy) => through(proxy, &host, port, named, reach).await,
+            None => directly(&host, port, named, reach).await,
+        }
+    });
+    let stream = stream.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    stream.set_nodelay(true)?;
+    Ok(TokioIo::new(stream))
+}
+
+async fn directly(host: &str, port: u16, named: bool, reach: Reach) -> io::Result<TcpStream> {
+    let mut last = None;
+    for address in resolve(host, port).await?.into_iter().filter(|to| named || reach.allows(to.ip())) {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| io::Error::other(Refused(host.to_owned()))))
+}
+
+/// Through an HTTP proxy (RFC 9110 §9.3.6). It resolves the name itself, perhaps one that nobody here knows; but what is known
+/// here to lead where it shouldn't isn't asked for.
+async fn through(proxy: &str, host: &str, port: u16, named: bool, reach: Reach) -> io::Result<TcpStream> {
+    let known = resolve(host, port).await.unwrap_or_default();
+    if !named && known.iter().any(|to| !reach.allows(to.ip())) {
+        return Err(io::Error::other(Refused(host.to_owned())));
+    }
+    let mut stream = TcpStream::connect(proxy).await?;
+    let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        if answer.len() == PROXY_ANSWER {
+            return Err(io::Error::other("the proxy's answer has no end"));
+        }
+        answer.push(stream.read_u8().await?);
+    }
+    let status = answer.split(|byte| *byte == b' ').nth(1);
+    if status.is_some_and(|status| status.starts_with(b"2")) {
+        Ok(stream)
+    } else {
+        Err(io::Error::other("the proxy refuses the connection"))
+    }
+}
+
+async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    match host.parse::<IpAddr>() {
+        Ok(address) => Ok(vec![SocketAddr::new(address, port)]),
+        Err(_) => Ok(lookup_host((host, port)).await?.collect()),
+    }
+}
+
+/// Whether the host is in a private network, by one of its addresses.
+pub(crate) async fn is_private(host: &str, port: u16) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let addresses = timeout(CONNECT, resolve(host, port)).await;
+    addresses
+        .is_ok_and(|found| found.is_ok_and(|found| found.iter().any(|to| !Reach::Internet.allows(to.ip()))))
+}

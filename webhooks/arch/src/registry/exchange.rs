@@ -1,0 +1,217 @@
+//! One request and its answer, bounded in every way: time, bytes, redirects, and where it leads.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body_util::Full;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
+use tokio::time::timeout;
+use tower::util::BoxCloneSyncService;
+
+use super::address::Reach;
+use super::body::{Bodies, Body};
+use super::connect::{Refused, connect, is_private};
+use super::hosts::Hosts;
+use super::pace::Paces;
+use crate::images::Why;
+
+/// The longest that one request may take, redirects included.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// More redirects than any registry sends.
+const MAX_REDIRECTS: usize = 4;
+
+type Connector = BoxCloneSyncService<Uri, hyper_util::rt::TokioIo<tokio::net::TcpStream>, std::io::Error>;
+type Http = Client<HttpsConnector<Connector>, Full<Bytes>>;
+
+/// What is sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    /// GET, HEAD, or POST to a token server.
+    pub(crate) method: Method,
+    /// Where to.
+    pub(crate) uri: Uri,
+    /// `Accept`.
+    pub(crate) accept: &'static str,
+    /// `Authorization`, for this host alone.
+    pub(crate) authorization: Option<HeaderValue>,
+    /// A form.
+    pub(crate) form: Option<Bytes>,
+    /// How far it may go.
+    pub(crate) reach: Reach,
+}
+
+/// What came.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Body,
+}
+
+/// The client of all registries.
+pub(crate) struct Exchange {
+    registry: Http,
+    internet: Http,
+    pub(crate) hosts: Arc<Hosts>,
+    paces: Paces,
+    bodies: Bodies,
+}
+
+impl Exchange {
+    pub(crate) fn new(hosts: Arc<Hosts>, tls: &ClientConfig) -> Self {
+        let http = |reach| {
+            let hosts = Arc::clone(&hosts);
+            let tcp = tower::service_fn(move |uri: Uri| connect(uri, reach, Arc::clone(&hosts)));
+            let https =
+                HttpsConnectorBuilder::new().with_tls_config(tls.clone()).https_or_http().enable_http1();
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(Duration::from_secs(30))
+                .pool_max_idle_per_host(4)
+                .http1_max_buf_size(64 << 10)
+                .build(https.wrap_connector(BoxCloneSyncService::new(tcp)))
+        };
+        let (registry, internet) = (http(Reach::Registry), http(Reach::Internet));
+        Self { registry, internet, hosts, paces: Paces::default(), bodies: Bodies::default() }
+    }
+
+    /// Sends `ask` and follows where the answer points to, without the authorization: it is for the first host.
+    pub(crate) async fn send(&self, ask: Ask) -> Result<Answer, Why> {
+        timeout(PATIENCE, self.follow(ask)).await.unwrap_or(Err(Why::Timeout))
+    }
+
+    async fn follow(&self, mut ask: Ask) -> Result<Answer, Why> {
+        for _ in 0..=MAX_REDIRECTS {
+            let answer = self.once(&ask).await?;
+            let redirects = matches!(answer.status.as_u16(), 301 | 302 | 303 | 307 | 308);
+            if !redirects || ask.method == Method::POST {
+                return Ok(answer);
+            }
+            let target = answer
+                .headers
+                .get(header::LOCATION)
+                .and_then(|to| to.to_str().ok())
+                .ok_or(Why::Unavailable)?;
+            let target = resolve(&ask.uri, target).ok_or(Why::Unavailable)?;
+            self.check_scheme(&target, Some(&ask.uri))?;
+            ask.reach = self.reach_from(&ask).await;
+            ask.authorization = None;
+            ask.uri = target;
+        }
+        Err(Why::Unavailable)
+    }
+
+    /// How far something may lead that this host points to: into private networks only from there.
+    pub(crate) async fn reach_from(&self, ask: &Ask) -> Reach {
+        if ask.reach == Reach::Internet {
+            return Reach::Internet;
+        }
+        let (host, port) = place(&ask.uri);
+        if is_private(host, port).await { Reach::Registry } else { Reach::Internet }
+    }
+
+    /// Whether this may be asked without TLS, if it would be: the operator named the host, or it is where one already is.
+    pub(crate) fn check_scheme(&self, uri: &Uri, from: Option<&Uri>) -> Result<(), Why> {
+        let (host, port) = place(uri);
+        let same =
+            from.is_some_and(|from| from.scheme() == uri.scheme() && from.authority() == uri.authority());
+        match uri.scheme_str() {
+            Some("https") => Ok(()),
+            Some("http") if same || self.hosts.is_plain(host, port) => Ok(()),
+            _ => Err(Why::Refused),
+        }
+    }
+
+    async fn once(&self, ask: &Ask) -> Result<Answer, Why> {
+        let (host, port) = place(&ask.uri);
+        let pace = self.paces.of(&format!("{host}:{port}"));
+        let _turn = pace.turn().await?;
+        let mut request =
+            Request::builder().method(&ask.method).uri(&ask.uri).header(header::ACCEPT, ask.accept);
+        request = request.header(header::USER_AGENT, concat!("podshaper-arch/", env!("CARGO_PKG_VERSION")));
+        if let Some(authorization) = &ask.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        if ask.form.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        }
+        let body = Full::new(ask.form.clone().unwrap_or_default());
+        let request = request.body(body).map_err(|_| Why::Invalid)?;
+        let http = match ask.reach {
+            Reach::Registry => &self.registry,
+            Reach::Internet => &self.internet,
+        };
+        let sent = timeout(PATIENCE / 2, http.request(request)).await;
+        let answer = match sent {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) if is_refusal(&error) => return Err(Why::Refused),
+            Ok(Err(error)) => {
+                tracing::debug!(%host, error = &error as &dyn Error, "a registry can't be asked");
+                pace.failed();
+                return Err(Why::Unavailable);
+            }
+            Err(_) => {
+                pace.failed();
+                return Err(Why::Timeout);
+            }
+        };
+        let (parts, body) = answer.into_parts();
+        let retry_after = parts.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        match parts.status.as_u16() {
+            429 => {
+                pace.told(retry_after, Why::RateLimited);
+                return Err(Why::RateLimited);
+            }
+            503 if retry_after.is_some() => {
+                pace.told(retry_after, Why::Unavailable);
+                return Err(Why::Unavailable);
+            }
+            500.. => {
+                pace.failed();
+                return Err(Why::Unavailable);
+            }
+            _ => pace.answered(),
+        }
+        let body = if parts.status.is_success() { self.bodies.read(body).await? } else { Body::default() };
+        Ok(Answer { status: parts.status, headers: parts.headers, body })
+    }
+}
+
+/// Host and port.
+pub(crate) fn place(uri: &Uri) -> (&str, u16) {
+    let usual = if uri.scheme_str() == Some("http") { 80 } else { 443 };
+    (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(usual))
+}
+
+/// Where a `Location` leads from `base`: a URL, or a path.
+fn resolve(base: &Uri, target: &str) -> Option<Uri> {
+    let uri: Uri = target.parse().ok()?;
+    if uri.scheme().is_some() {
+        return uri.authority().is_some_and(|authority| !authority.as_str().contains('@')).then_some(uri);
+    }
+    let path = uri.path_and_query().filter(|path| path.as_str().starts_with('/'))?;
+    Uri::builder()
+        .scheme(base.scheme_str()?)
+        .authority(base.authority()?.as_str())
+        .path_and_query(path.as_str())
+        .build()
+        .ok()
+}
+
+fn is_refusal(error: &(dyn Error + 'static)) -> bool {
+    let mut error = Some(error);
+    while let Some(cause) = error {
+        let inner = cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
+        if inner.is_some_and(<dyn Error + Send + Sync>::is::<Refused>) || cause.is::<Refused>() {
+            return true;
+        }
+        error = cause.source();
+    }
+    false
+}

@@ -1,0 +1,230 @@
+//! What a manifest says of platforms: image indexes, manifest lists, manifests of schema 2 and 1.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use oci_client::config::ConfigFile;
+use oci_client::manifest::{
+    IMAGE_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE,
+    IMAGE_MANIFEST_MEDIA_TYPE, ImageIndexEntry, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
+    OciDescriptor,
+};
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::images::Why;
+use crate::platform::Platform;
+
+/// Platforms of one image. All are remembered; who names more wants others forgotten.
+pub(crate) const MAX_PLATFORMS: usize = 1000;
+/// Entries of an index that name no platform, each of which must be asked for.
+const MAX_UNTOLD: usize = 24;
+/// What is asked for.
+pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.v1+prettyjws";
+
+/// One manifest.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Manifest {
+    /// Several images, or their manifests.
+    Index {
+        /// The platforms that it names.
+        platforms: BTreeSet<Platform>,
+        /// The digests of those for which it names none.
+        untold: Vec<String>,
+    },
+    /// One image; the digest of its configuration, which knows the platform.
+    Image(String),
+    /// An image of the days before configurations (schema 1).
+    Old(Platform),
+    /// Something that isn't run: a chart, a signature, data.
+    Artifact,
+}
+
+/// What all kinds of manifests have, or lack.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Shape {
+    schema_version: u8,
+    media_type: Option<String>,
+    manifests: Option<Entries>,
+    config: Option<OciDescriptor>,
+    architecture: Option<String>,
+}
+
+/// The entries of an index, as far as they matter: an index may have tens of thousands, and they are never all in memory.
+#[derive(Default)]
+struct Entries {
+    platforms: BTreeSet<Platform>,
+    untold: Vec<String>,
+}
+
+impl Manifest {
+    /// Reads a manifest; its own word for what it is counts more than the registry's (`content_type`).
+    pub(crate) fn read(content_type: Option<&str>, text: &str) -> Result<Self, Why> {
+        let shape: Shape = parse(text)?;
+        let kind = shape.media_type.as_deref().or(content_type).unwrap_or_default();
+        match (shape.schema_version, shape.manifests, shape.config) {
+            (2, Some(Entries { platforms, untold }), None)
+                if !matches!(kind, IMAGE_MANIFEST_MEDIA_TYPE | OCI_IMAGE_MEDIA_TYPE) =>
+            {
+                Ok(Self::Index { platforms, untold })
+            }
+            (2, None, Some(config)) if !is_index(kind) => Ok(match &*config.media_type {
+                IMAGE_CONFIG_MEDIA_TYPE | IMAGE_DOCKER_CONFIG_MEDIA_TYPE => Self::Image(config.digest),
+                _ => Self::Artifact,
+            }),
+            (1, None, None) => {
+                let architecture = shape.architecture.ok_or(Why::Malformed)?;
+                Ok(Self::Old(Platform::new("linux", &architecture, None)))
+            }
+            // What is both, others may take for the other, whatever it calls itself (CVE-2021-41190).
+            _ => Err(Why::Malformed),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct All;
+        impl<'de> Visitor<'de> for All {
+            type Value = Entries;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of manifests")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entries, A::Error> {
+                let mut entries = Entries::default();
+                while let Some(entry) = list.next_element::<ImageIndexEntry>()? {
+                    entries.add(entry);
+                    if entries.platforms.len() > MAX_PLATFORMS || entries.untold.len() > MAX_UNTOLD {
+                        return Err(A::Error::custom("no image has so many platforms"));
+                    }
+                }
+                Ok(entries)
+            }
+        }
+        deserializer.deserialize_seq(All)
+    }
+}
+
+impl Entries {
+    fn add(&mut self, entry: ImageIndexEntry) {
+        if is_attestation(&entry) {
+            return;
+        }
+        match platform(&entry) {
+            Some(platform) => drop(self.platforms.insert(platform)),
+            None => self.untold.push(entry.digest),
+        }
+    }
+}
+
+/// The platform that an image's configuration names.
+pub(crate) fn platform_of_config(text: &str) -> Result<Platform, Why> {
+    // The types know no variant, which is part of the configuration since the image specification 1.1.
+    #[derive(Deserialize)]
+    struct Variant {
+        variant: Option<String>,
+    }
+    let (config, variant): (ConfigFile, Variant) = (parse(text)?, parse(text)?);
+    let (os, architecture) = (config.os.to_string(), config.architecture.to_string());
+    if architecture.is_empty() || os.is_empty() {
+        return Err(Why::Malformed);
+    }
+    Ok(Platform::new(&os, &architecture, variant.variant.as_deref()))
+}
+
+fn parse<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, Why> {
+    serde_json::from_str(text).map_err(|_| Why::Malformed)
+}
+
+fn is_index(kind: &str) -> bool {
+    matches!(kind, OCI_IMAGE_INDEX_MEDIA_TYPE | IMAGE_MANIFEST_LIST_MEDIA_TYPE)
+}
+
+/// Where an image came from and what is in it (`BuildKit`'s attestations): nothing that is run.
+fn is_attestation(entry: &ImageIndexEntry) -> bool {
+    let platform = entry.platform.as_ref();
+    platform.is_some_and(|own| own.os.to_string() == "unknown" && own.architecture.to_string() == "unknown")
+        || entry.annotations.iter().flatten().any(|(key, _)| key.starts_with("vnd.docker.reference."))
+}
+
+fn platform(entry: &ImageIndexEntry) -> Option<Platform> {
+    let own = entry.platform.as_ref()?;
+    let (os, architecture) = (own.os.to_string(), own.architecture.to_string());
+    (!os.is_empty() && !architecture.is_empty())
+        .then(|| Platform::new(&os, &architecture, own.variant.as_deref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn entry(digest: &str, platform: Value, annotations: &Value) -> Value {
+        let mut entry = json!({"mediaType": OCI_IMAGE_MEDIA_TYPE, "digest": digest, "size": 7, "annotations": annotations});
+        if !platform.is_null() {
+            entry["platform"] = platform;
+        }
+        entry
+    }
+
+    #[test]
+    fn an_index_with_everything_in_it() {
+        let index = json!({"schemaVersion": 2, "mediaType": OCI_IMAGE_INDEX_MEDIA_TYPE, "manifests": [
+            entry("sha256:1", json!({"os": "linux", "architecture": "amd64"}), &json!({})),
+            entry("sha256:2", json!({"os": "linux", "architecture": "arm", "variant": "v6"}), &json!({})),
+            entry("sha256:3", json!({"os": "unknown", "architecture": "unknown"}), &json!({})),
+            entry("sha256:4", json!({"os": "linux", "architecture": "s390x"}), &json!({"vnd.docker.reference.type": "attestation-manifest"})),
+            entry("sha256:5", json!(null), &json!({})),
+            entry("sha256:6", json!({"os": "windows", "architecture": "amd64", "os.version": "10"}), &json!({})),
+        ]});
+        let Manifest::Index { platforms, untold } = Manifest::read(None, &index.to_string()).unwrap() else {
+            panic!()
+        };
+        let platforms: Vec<_> = platforms.iter().map(ToString::to_string).collect();
+        assert_eq!(platforms, ["linux/amd64", "linux/arm/v6", "windows/amd64"]);
+        assert_eq!(untold, ["sha256:5"]);
+    }
+
+    #[test]
+    fn manifests_of_one_image() {
+        let manifest = |kind: &str, config: &str| {
+            json!({"schemaVersion": 2, "mediaType": kind, "layers": [],
+                "config": {"mediaType": config, "digest": "sha256:c", "size": 1}})
+            .to_string()
+        };
+        let docker = manifest(IMAGE_MANIFEST_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE);
+        assert_eq!(Manifest::read(None, &docker), Ok(Manifest::Image("sha256:c".into())));
+        let chart = manifest(OCI_IMAGE_MEDIA_TYPE, "application/vnd.cncf.helm.config.v1+json");
+        assert_eq!(Manifest::read(None, &chart), Ok(Manifest::Artifact));
+        let old =
+            json!({"schemaVersion": 1, "name": "a", "architecture": "arm64", "fsLayers": []}).to_string();
+        assert_eq!(Manifest::read(None, &old), Ok(Manifest::Old(Platform::new("linux", "arm64", None))));
+    }
+
+    #[test]
+    fn what_is_no_manifest() {
+        let both = json!({"schemaVersion": 2, "manifests": [], "config": {}});
+        let posing = json!({"schemaVersion": 2, "mediaType": OCI_IMAGE_MEDIA_TYPE, "manifests": []});
+        for text in
+            ["", "{}", "[]", "null", r#"{"schemaVersion": 3}"#, r#"{"schemaVersion": 2, "manifests": [1]}"#]
+                .into_iter()
+                .map(str::to_owned)
+                .chain([both.to_string(), posing.to_string(), "[".repeat(100_000)])
+        {
+            assert_eq!(Manifest::read(None, &text), Err(Why::Malformed), "{text:.80}");
+        }
+    }
+
+    #[test]
+    fn configurations() {
+        let config = json!({"architecture": "arm", "os": "linux", "variant": "v6", "rootfs": {"type": "layers", "diff_ids": []}});
+        assert_eq!(platform_of_config(&config.to_string()).unwrap().to_string(), "linux/arm/v6");
+        assert_eq!(platform_of_config("{}"), Err(Why::Malformed));
+    }
+}

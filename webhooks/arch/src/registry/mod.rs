@@ -1,0 +1,35 @@
+//! Registries, as far as an image's platforms are concerned.
+//!
+//! ```text
+//! resolve: mirrors, credentials, index ──▶ token ──▶ exchange: bounds, redirects, pace ──▶ connect: addresses
+//!                        manifest ◀──────────────────────┘
+//! ```
+//!
+//! What an image is called is chosen by tenants, and so is every host that is asked, and what it answers. `oci_client` knows
+//! names, manifests and configurations; its transport has no say in where a request leads, so this is ours.
+
+mod address;
+mod body;
+mod challenge;
+mod connect;
+mod exchange;
+mod hosts;
+mod manifest;
+mod pace;
+mod resolve;
+mod tls;
+mod token;
+
+use std::sync::Arc;
+
+pub(crate) use resolve::{Resolved, Resolver};
+
+use crate::config::Registries;
+use exchange::Exchange;
+use hosts::Hosts;
+
+/// What asks the registries of these settings.
+pub(crate) fn resolver(settings: &Registries) -> anyhow::Result<Resolver> {
+    let tls = tls::client_config(settings)?;
+    Ok(Resolver::new(Exchange::new(Arc::new(Hosts::new(settings.clone())), &tls)))
+}

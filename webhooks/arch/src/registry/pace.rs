@@ -1,0 +1,141 @@
+//! How often a host is asked: so many requests at a time, and none for a while after it said so or didn't answer.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use moka::sync::Cache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use crate::images::Why;
+
+/// Requests to one host at a time.
+const AT_A_TIME: usize = 8;
+/// So many failures in a row, and the host is left alone for a while.
+const FAILURES: u32 = 4;
+/// For how long.
+const REST: Duration = Duration::from_secs(10);
+/// How long a host is left alone that is asked too often and doesn't say.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The longest that a host may have itself left alone.
+const LONGEST: Duration = Duration::from_mins(5);
+/// Hosts that are remembered. Tenants can name any number.
+const HOSTS: u64 = 1024;
+
+/// The pace of all hosts.
+#[derive(Debug)]
+pub(crate) struct Paces(Cache<String, Arc<Pace>>);
+
+/// The pace of one host.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    permits: Arc<Semaphore>,
+    failures: AtomicU32,
+    rest: Mutex<Option<(Instant, Why)>>,
+}
+
+impl Default for Paces {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(HOSTS).time_to_idle(Duration::from_mins(30)).build())
+    }
+}
+
+impl Paces {
+    /// The pace of `host:port`.
+    pub(crate) fn of(&self, authority: &str) -> Arc<Pace> {
+        let new = || {
+            let permits = Arc::new(Semaphore::new(AT_A_TIME));
+            Arc::new(Pace { permits, failures: AtomicU32::new(0), rest: Mutex::default() })
+        };
+        self.0.get_with_by_ref(authority, new)
+    }
+}
+
+impl Pace {
+    /// Waits until the host may be asked; not if it is to be left alone.
+    pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit, Why> {
+        self.rested()?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Why::Unavailable)?;
+        self.rested()?;
+        Ok(permit)
+    }
+
+    fn rested(&self) -> Result<(), Why> {
+        match *self.rest.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((until, why)) if Instant::now() < until => Err(why),
+            _ => Ok(()),
+        }
+    }
+
+    /// The host answered.
+    pub(crate) fn answered(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+    }
+
+    /// The host didn't answer, or with an error of its own.
+    pub(crate) fn failed(&self) {
+        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES {
+            self.failures.store(0, Ordering::Relaxed);
+            self.leave(REST, Why::Unavailable);
+        }
+    }
+
+    /// The host wants to be left alone: `Retry-After`, in seconds, if it says for how long.
+    pub(crate) fn told(&self, retry_after: Option<&str>, why: Why) {
+        let seconds = retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+        self.leave(seconds.unwrap_or(PATIENCE).min(LONGEST), why);
+    }
+
+    fn leave(&self, time: Duration, why: Why) {
+        let until = Instant::now() + time;
+        *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = Some((until, why));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_is_left_alone_for_as_long_as_it_says() {
+        let paces = Paces::default();
+        let pace = paces.of("a:443");
+        pace.told(Some("60"), Why::RateLimited);
+        assert_eq!(paces.of("a:443").turn().await.err(), Some(Why::RateLimited));
+        assert!(paces.of("b:443").turn().await.is_ok());
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert!(pace.turn().await.is_ok());
+        pace.told(Some("99999999999"), Why::RateLimited);
+        tokio::time::advance(LONGEST).await;
+        assert!(pace.turn().await.is_ok(), "nobody can have it left alone for ever");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_keeps_failing_rests() {
+        let pace = Paces::default().of("a");
+        for _ in 1..FAILURES {
+            pace.failed();
+            assert!(pace.turn().await.is_ok());
+        }
+        pace.answered();
+        for _ in 0..FAILURES {
+            assert!(pace.turn().await.is_ok());
+            pace.failed();
+        }
+        assert_eq!(pace.turn().await.err(), Some(Why::Unavailable));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_at_a_time() {
+        let pace = Paces::default().of("a");
+        let mut permits = Vec::new();
+        for _ in 0..AT_A_TIME {
+            permits.push(pace.turn().await.unwrap());
+        }
+        let waiting = tokio::time::timeout(Duration::from_secs(1), pace.turn()).await;
+        assert!(waiting.is_err());
+        permits.pop();
+        assert!(pace.turn().await.is_ok());
+    }
+}

@@ -1,0 +1,359 @@
+//! From an image's name to what it runs on.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, StatusCode, Uri, header};
+use oci_client::Reference;
+use ring::digest::{Context, SHA256, SHA512, digest};
+use tokio::task::spawn_blocking;
+
+use super::address::Reach;
+use super::challenge::Challenge;
+use super::exchange::{Answer, Ask, Exchange};
+use super::hosts::{Hosts, authority_of};
+use super::manifest::{ACCEPT, MAX_PLATFORMS, Manifest, platform_of_config};
+use super::token::{Scope, Tokens};
+use crate::credentials::{Credential, DockerConfig, matching};
+use crate::images::Why;
+use crate::platform::Platforms;
+
+/// Indexes within indexes.
+const MAX_DEPTH: usize = 3;
+/// Manifests and configurations that are fetched for one image.
+const MAX_FETCHES: usize = 24;
+
+/// What a name means at the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Resolved {
+    /// The digest of its manifest or index.
+    pub(crate) digest: Box<str>,
+    /// What it runs on.
+    pub(crate) platforms: Arc<Platforms>,
+    /// Who told: the registry's host, or a mirror's.
+    pub(crate) from: Box<str>,
+}
+
+/// Credentials, in the order in which they are tried.
+pub(crate) type Keyring = [Arc<DockerConfig>];
+
+/// Asks registries.
+pub(crate) struct Resolver {
+    exchange: Exchange,
+    tokens: Tokens,
+}
+
+/// What is asked of an image.
+#[derive(Clone, Copy)]
+enum Question {
+    Platforms,
+    Digest,
+}
+
+/// Where an image may be: a mirror, or its registry.
+struct Place<'p> {
+    /// `https://host:port`.
+    base: Uri,
+    /// The host as credentials name it.
+    registry: String,
+    /// The repository there.
+    repository: String,
+    credentials: Vec<&'p Credential>,
+}
+
+/// One attempt at one place, by one credential.
+struct Attempt<'a> {
+    resolver: &'a Resolver,
+    place: &'a Place<'a>,
+    scope: Scope<'a>,
+    fetches: usize,
+}
+
+impl Resolver {
+    pub(crate) fn new(exchange: Exchange) -> Self {
+        Self { exchange, tokens: Tokens::default() }
+    }
+
+    /// The word for a registry in metrics.
+    pub(crate) fn label<'r>(&'r self, registry: &'r str) -> &'r str {
+        self.hosts().label(registry)
+    }
+
+    fn hosts(&self) -> &Hosts {
+        &self.exchange.hosts
+    }
+
+    /// Names the credentials that this image would be read with, and tells nothing of them: what was learnt with some is for
+    /// those alone who have the same.
+    pub(crate) fn identity(&self, image: &Reference, keyring: &Keyring) -> [u8; 16] {
+        let mut hash = Context::new(&SHA256);
+        for place in self.places(image, keyring).unwrap_or_default() {
+            for credential in place.credentials {
+                hash.update(&identity_of(Some(credential)));
+            }
+            hash.update(b"/");
+        }
+        shortened(hash.finish().as_ref())
+    }
+
+    /// Asks the mirrors, then the registry, each by all credentials that match, for what `image` is.
+    pub(crate) async fn resolve(&self, image: &Reference, keyring: &Keyring) -> Result<Resolved, Why> {
+        self.ask(image, keyring, Question::Platforms).await
+    }
+
+    /// Asks for the digest alone: a small request that registries don't count.
+    pub(crate) async fn digest(&self, image: &Reference, keyring: &Keyring) -> Result<Box<str>, Why> {
+        self.ask(image, keyring, Question::Digest).await.map(|resolved| resolved.digest)
+    }
+
+    async fn ask(&self, image: &Reference, keyring: &Keyring, question: Question) -> Result<Resolved, Why> {
+        if !self.hosts().allows(image.registry()) {
+            return Err(Why::NotAllowed);
+        }
+        let mut last = Why::Unavailable;
+        for place in self.places(image, keyring)? {
+            let mut credentials: Vec<_> = place.credentials.iter().copied().map(Some).collect();
+            if credentials.is_empty() {
+                credentials.push(None);
+            }
+            for credential in credentials {
+                let identity = identity_of(credential);
+                let scope =
+                    Scope { registry: &place.base, repository: &place.repository, credential, identity };
+                let mut attempt = Attempt { resolver: self, place: &place, scope, fetches: 0 };
+                let told = match question {
+                    Question::Platforms => attempt.image(image).await,
+                    Question::Digest => attempt.head(image).await.map(|digest| (digest, Platforms::Any)),
+                };
+                match told {
+                    Ok((digest, platforms)) => {
+                        let (platforms, from) = (Arc::new(platforms), place.registry.as_str().into());
+                        return Ok(Resolved { digest, platforms, from });
+                    }
+                    Err(why) => last = why,
+                }
+                // Another credential helps against nothing else.
+                if last != Why::Unauthorized && last != Why::NotFound {
+                    break;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    fn places<'p>(&self, image: &Reference, keyring: &'p Keyring) -> Result<Vec<Place<'p>>, Why> {
+        let (registry, repository) = (image.registry(), image.repository());
+        let files = || keyring.iter().map(|file| &**file);
+        let mut places = Vec::new();
+        for mirror in self.hosts().mirrors(registry) {
+            let authority = authority_of(mirror);
+            let path = mirror
+                .split_once("://")
+                .and_then(|(_, rest)| rest.split_once('/'))
+                .map_or("", |(_, path)| path);
+            let path = path.trim_matches('/');
+            let repository =
+                if path.is_empty() { repository.to_owned() } else { format!("{path}/{repository}") };
+            let scheme = if mirror.starts_with("http://") { "http" } else { "https" };
+            let credentials = matching(files(), authority, &repository);
+            places.push(Place {
+                base: base(scheme, authority)?,
+                registry: authority.to_owned(),
+                repository,
+                credentials,
+            });
+        }
+        // `docker.io` is a name; what answers to it is elsewhere.
+        let authority = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
+        let uri = base("https", authority)?;
+        let (host, port) = super::exchange::place(&uri);
+        let plain =
+            self.hosts().is_plain(host, port) || (uri.port().is_none() && self.hosts().is_plain(host, 80));
+        let base = if plain { base("http", authority)? } else { uri };
+        let credentials = matching(files(), registry, repository);
+        places.push(Place {
+            base,
+            registry: registry.to_owned(),
+            repository: repository.to_owned(),
+            credentials,
+        });
+        Ok(places)
+    }
+}
+
+impl Attempt<'_> {
+    /// The digest and platforms of an image.
+    async fn image(&mut self, image: &Reference) -> Result<(Box<str>, Platforms), Why> {
+        let wanted = image.digest().or(image.tag()).unwrap_or("latest");
+        let (digest, manifest) = self.manifest(wanted).await?;
+        let platforms = match manifest {
+            Manifest::Artifact => Platforms::Any,
+            Manifest::Old(platform) => Platforms::Only([platform].into()),
+            Manifest::Image(config) => Platforms::Only([self.config(&config).await?].into()),
+            Manifest::Index { mut platforms, untold } => {
+                self.untold(untold, &mut platforms).await?;
+                Platforms::Only(platforms)
+            }
+        };
+        Ok((digest, platforms))
+    }
+
+    /// Adds the platforms of entries that name none, those of nested indexes too; each manifest once.
+    async fn untold(
+        &mut self,
+        untold: Vec<String>,
+        platforms: &mut BTreeSet<crate::platform::Platform>,
+    ) -> Result<(), Why> {
+        let mut seen = BTreeSet::new();
+        let mut next: Vec<_> = untold.into_iter().map(|digest| (digest, 1)).collect();
+        while let Some((digest, depth)) = next.pop() {
+            if depth > MAX_DEPTH {
+                return Err(Why::Malformed);
+            }
+            if !seen.insert(digest.clone()) {
+                continue;
+            }
+            match self.manifest(&digest).await?.1 {
+                Manifest::Artifact => {}
+                Manifest::Old(platform) => drop(platforms.insert(platform)),
+                Manifest::Image(config) => drop(platforms.insert(self.config(&config).await?)),
+                Manifest::Index { platforms: more, untold } => {
+                    platforms.extend(more);
+                    if platforms.len() > MAX_PLATFORMS {
+                        return Err(Why::Malformed);
+                    }
+                    next.extend(untold.into_iter().map(|digest| (digest, depth + 1)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn manifest(&mut self, wanted: &str) -> Result<(Box<str>, Manifest), Why> {
+        let answer = self.get(Method::GET, "manifests", wanted, ACCEPT).await?;
+        if !answer.body.is_large() {
+            return understood(wanted, &answer);
+        }
+        // It takes long enough for others to notice.
+        let wanted = wanted.to_owned();
+        spawn_blocking(move || understood(&wanted, &answer)).await.map_err(|_| Why::Malformed)?
+    }
+
+    async fn config(&mut self, wanted: &str) -> Result<crate::platform::Platform, Why> {
+        let answer = self.get(Method::GET, "blobs", wanted, "*/*").await?;
+        if !is_digest_of(wanted, &answer.body) {
+            return Err(Why::Malformed);
+        }
+        platform_of_config(str::from_utf8(&answer.body).map_err(|_| Why::Malformed)?)
+    }
+
+    async fn head(&mut self, image: &Reference) -> Result<Box<str>, Why> {
+        let wanted = image.digest().or(image.tag()).unwrap_or("latest");
+        let answer = self.get(Method::HEAD, "manifests", wanted, ACCEPT).await?;
+        let digest = answer.headers.get("docker-content-digest").and_then(|digest| digest.to_str().ok());
+        digest.filter(|digest| digest.len() <= 256).map(Into::into).ok_or(Why::Malformed)
+    }
+
+    /// Asks, and shows who asks where the registry wants to know.
+    async fn get(
+        &mut self,
+        method: Method,
+        kind: &str,
+        wanted: &str,
+        accept: &'static str,
+    ) -> Result<Answer, Why> {
+        self.fetches += 1;
+        if self.fetches > MAX_FETCHES || !is_reference(wanted) {
+            return Err(Why::Malformed);
+        }
+        let path = format!("/v2/{}/{kind}/{wanted}", self.place.repository);
+        let base = &self.place.base;
+        let uri = Uri::builder().scheme(base.scheme_str().unwrap_or("https"));
+        let uri =
+            uri.authority(base.authority().map_or("", |authority| authority.as_str())).path_and_query(path);
+        let uri = uri.build().map_err(|_| Why::Invalid)?;
+        let Resolver { exchange, tokens } = self.resolver;
+        let ask = |authorization: Option<HeaderValue>| {
+            let (method, uri) = (method.clone(), uri.clone());
+            Ask { method, uri, accept, authorization, form: None, reach: Reach::Registry }
+        };
+        let known = tokens.known(exchange, &self.scope).await?;
+        let mut answer = exchange.send(ask(known)).await?;
+        if answer.status == StatusCode::UNAUTHORIZED {
+            let headers = answer
+                .headers
+                .get_all(header::WWW_AUTHENTICATE)
+                .iter()
+                .filter_map(|value| value.to_str().ok());
+            let challenge = Challenge::of(headers).ok_or(Why::Unauthorized)?;
+            let authorization =
+                tokens.answer(exchange, &self.scope, challenge).await?.ok_or(Why::Unauthorized)?;
+            answer = exchange.send(ask(Some(authorization))).await?;
+        }
+        match answer.status.as_u16() {
+            200 => Ok(answer),
+            401 | 403 => Err(Why::Unauthorized),
+            404 => Err(Why::NotFound),
+            _ => Err(Why::Unavailable),
+        }
+    }
+}
+
+/// What came for a tag or a digest, and the digest that it has.
+fn understood(wanted: &str, answer: &Answer) -> Result<(Box<str>, Manifest), Why> {
+    let text = str::from_utf8(&answer.body).map_err(|_| Why::Malformed)?;
+    let digest = if wanted.contains(':') { wanted.to_owned() } else { sha256(&answer.body) };
+    if !is_digest_of(&digest, &answer.body) {
+        return Err(Why::Malformed);
+    }
+    let content_type = answer.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let content_type = content_type.map(|kind| kind.split(';').next().unwrap_or(kind).trim());
+    Ok((digest.into(), Manifest::read(content_type, text)?))
+}
+
+fn base(scheme: &str, authority: &str) -> Result<Uri, Why> {
+    let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query("/").build();
+    uri.ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty())).ok_or(Why::Invalid)
+}
+
+/// A tag or a digest, and nothing that would lead elsewhere.
+fn is_reference(wanted: &str) -> bool {
+    let allowed =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'+' | b'=');
+    !wanted.is_empty() && wanted.len() <= 256 && wanted.bytes().all(allowed)
+}
+
+fn identity_of(credential: Option<&Credential>) -> [u8; 16] {
+    let Some(credential) = credential else { return [0; 16] };
+    let mut hash = Context::new(&SHA256);
+    for part in [Some(&*credential.user), Some(&*credential.password), credential.refresh_token.as_deref()] {
+        let part = part.unwrap_or_default();
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    shortened(hash.finish().as_ref())
+}
+
+fn shortened(hash: &[u8]) -> [u8; 16] {
+    hash.first_chunk().copied().unwrap_or_default()
+}
+
+fn sha256(body: &[u8]) -> String {
+    format!("sha256:{}", hex(digest(&SHA256, body).as_ref()))
+}
+
+fn is_digest_of(wanted: &str, body: &[u8]) -> bool {
+    match wanted.split_once(':') {
+        Some(("sha256", hash)) => hash == hex(digest(&SHA256, body).as_ref()),
+        Some(("sha512", hash)) => hash == hex(digest(&SHA512, body).as_ref()),
+        _ => false,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

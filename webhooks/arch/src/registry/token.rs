@@ -1,0 +1,201 @@
+//! Tokens (<https://distribution.github.io/distribution/spec/auth/token/>): for one repository at one registry, and one credential.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use form_urlencoded::Serializer;
+use http::{HeaderValue, Method, Uri};
+use moka::sync::Cache;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::address::Reach;
+use super::challenge::Challenge;
+use super::exchange::{Ask, Exchange, place};
+use crate::credentials::Credential;
+use crate::images::Why;
+
+/// How long a token is good that doesn't say so itself.
+const USUAL: u64 = 60;
+/// What is left of its life when it isn't used any more, in seconds.
+const MARGIN: u64 = 10;
+/// The longest that a token is believed to be good, in seconds.
+const LONGEST: u64 = 3600;
+/// Tokens that are remembered.
+const TOKENS: u64 = 4096;
+/// Registries whose way of asking is remembered.
+const CHALLENGES: u64 = 1024;
+/// A token longer than this isn't one.
+const MAX_TOKEN: usize = 32 << 10;
+
+/// Who asks for what, and where.
+#[derive(Clone, Debug)]
+pub(crate) struct Scope<'s> {
+    /// The registry, `https://host:port`.
+    pub(crate) registry: &'s Uri,
+    /// The repository.
+    pub(crate) repository: &'s str,
+    /// Who asks; nobody in particular if none.
+    pub(crate) credential: Option<&'s Credential>,
+    /// Names the credential, without telling it.
+    pub(crate) identity: [u8; 16],
+}
+
+type Key = (String, String, [u8; 16]);
+
+/// What is known of how to show who asks.
+pub(crate) struct Tokens {
+    challenges: Cache<String, Challenge>,
+    tokens: Cache<Key, (HeaderValue, Instant)>,
+}
+
+#[derive(Deserialize)]
+struct Grant {
+    token: Option<String>,
+    access_token: Option<String>,
+    expires_in: Option<u64>,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        let day = Duration::from_hours(24);
+        Self {
+            challenges: Cache::builder().max_capacity(CHALLENGES).time_to_live(day).build(),
+            tokens: Cache::builder().max_capacity(TOKENS).time_to_idle(Duration::from_secs(LONGEST)).build(),
+        }
+    }
+}
+
+impl Tokens {
+    /// What to send along at first, as far as the registry's way is known.
+    pub(crate) async fn known(
+        &self,
+        exchange: &Exchange,
+        scope: &Scope<'_>,
+    ) -> Result<Option<HeaderValue>, Why> {
+        match self.challenges.get(&authority(scope.registry)) {
+            Some(challenge) => self.meet(exchange, scope, &challenge, false).await,
+            None => Ok(None),
+        }
+    }
+
+    /// What to send after the registry asked for it: always something new.
+    pub(crate) async fn answer(
+        &self,
+        exchange: &Exchange,
+        scope: &Scope<'_>,
+        challenge: Challenge,
+    ) -> Result<Option<HeaderValue>, Why> {
+        let met = self.meet(exchange, scope, &challenge, true).await;
+        self.challenges.insert(authority(scope.registry), challenge);
+        met
+    }
+
+    async fn meet(
+        &self,
+        exchange: &Exchange,
+        scope: &Scope<'_>,
+        challenge: &Challenge,
+        anew: bool,
+    ) -> Result<Option<HeaderValue>, Why> {
+        let (realm, service) = match challenge {
+            Challenge::Basic => return Ok(scope.credential.and_then(basic)),
+            Challenge::Bearer { realm, service } => (realm, service.as_deref()),
+        };
+        let key = (authority(scope.registry), scope.repository.to_owned(), scope.identity);
+        if let Some((token, until)) = self.tokens.get(&key).filter(|_| !anew)
+            && Instant::now() < until
+        {
+            return Ok(Some(token));
+        }
+        let (token, life) = grant(exchange, scope, realm, service).await?;
+        self.tokens.insert(key, (token.clone(), Instant::now() + life));
+        Ok(Some(token))
+    }
+}
+
+/// Asks the token server.
+async fn grant(
+    exchange: &Exchange,
+    scope: &Scope<'_>,
+    realm: &str,
+    service: Option<&str>,
+) -> Result<(HeaderValue, Duration), Why> {
+    let realm: Uri = realm.parse().map_err(|_| Why::Refused)?;
+    let authority = realm.authority().ok_or(Why::Refused)?;
+    if authority.as_str().contains('@') {
+        return Err(Why::Refused);
+    }
+    exchange.check_scheme(&realm, None)?;
+    let (host, port) = place(&realm);
+    let registry = Ask { uri: scope.registry.clone(), ..ask(realm.clone()) };
+    let reach = if exchange.hosts.allows_private_realm(host, port) {
+        Reach::Registry
+    } else {
+        exchange.reach_from(&registry).await
+    };
+    let pull = format!("repository:{}:pull", scope.repository);
+    let mut query = form(&[("scope", &pull)]);
+    if let Some(service) = service {
+        query = format!("{}&{query}", form(&[("service", service)]));
+    }
+    let refresh = scope.credential.and_then(|credential| credential.refresh_token.as_deref());
+    let ask = if let Some(refresh) = refresh {
+        let grant =
+            form(&[("grant_type", "refresh_token"), ("refresh_token", refresh), ("client_id", "podshaper")]);
+        Ask { method: Method::POST, form: Some(Bytes::from(format!("{grant}&{query}"))), reach, ..ask(realm) }
+    } else {
+        let before = realm.path_and_query().map_or("/", |path| path.as_str());
+        let glue = if before.contains('?') { '&' } else { '?' };
+        let uri = Uri::builder().scheme(realm.scheme_str().unwrap_or("https")).authority(authority.as_str());
+        let uri = uri.path_and_query(format!("{before}{glue}{query}")).build().map_err(|_| Why::Refused)?;
+        Ask { authorization: scope.credential.and_then(basic), reach, ..ask(uri) }
+    };
+    let answer = exchange.send(ask).await?;
+    match answer.status.as_u16() {
+        200 => {}
+        400 | 401 | 403 | 404 => return Err(Why::Unauthorized),
+        _ => return Err(Why::Unavailable),
+    }
+    let text = str::from_utf8(&answer.body).map_err(|_| Why::Malformed)?;
+    let grant: Grant = serde_json::from_str(text).map_err(|_| Why::Malformed)?;
+    let token = grant.token.filter(|token| !token.is_empty()).or(grant.access_token).unwrap_or_default();
+    if token.is_empty() || token.len() > MAX_TOKEN {
+        return Err(Why::Malformed);
+    }
+    let life = grant.expires_in.unwrap_or(USUAL).min(LONGEST).saturating_sub(MARGIN);
+    let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| Why::Malformed)?;
+    value.set_sensitive(true);
+    Ok((value, Duration::from_secs(life)))
+}
+
+fn ask(uri: Uri) -> Ask {
+    Ask {
+        method: Method::GET,
+        uri,
+        accept: "application/json",
+        authorization: None,
+        form: None,
+        reach: Reach::Registry,
+    }
+}
+
+fn authority(uri: &Uri) -> String {
+    let (host, port) = place(uri);
+    format!("{host}:{port}")
+}
+
+/// `Basic` (RFC 7617).
+fn basic(credential: &Credential) -> Option<HeaderValue> {
+    let pair = STANDARD.encode(format!("{}:{}", credential.user, credential.password));
+    let mut value = HeaderValue::try_from(format!("Basic {pair}")).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// `application/x-www-form-urlencoded`.
+fn form(pairs: &[(&str, &str)]) -> String {
+    Serializer::new(String::new()).extend_pairs(pairs).finish()
+}

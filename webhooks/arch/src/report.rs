@@ -1,0 +1,243 @@
+//! `arch report`: which workloads could run on another architecture today, and what keeps the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use podshaper::cli::mutate::read_objects;
+use podshaper::pod::Pod;
+use podshaper::workload::pod_template;
+use serde_json::{Value, json};
+
+use crate::explain::{Format, table};
+use crate::images::{Access, Image, Images, Knowledge, Why, images_of};
+use crate::known::KnownImages;
+use crate::options::Offline;
+use crate::platform::Architecture;
+
+/// Images that are asked for at a time.
+const BATCH: usize = 16;
+/// How long one batch may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Shows which workloads could run on an architecture today.
+#[derive(Debug, Args)]
+#[command(after_long_help = HELP)]
+pub struct Report {
+    /// Manifests, YAML or JSON: a file, a folder, or - for standard input, which is read if none is given
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The architecture to move to
+    #[arg(long = "for", value_name = "ARCH", default_value = "arm64")]
+    target: Architecture,
+    /// What to print
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    output: Format,
+    #[command(flatten)]
+    options: Offline,
+}
+
+const HELP: &str = "\
+Of a cluster:
+
+  kubectl get --all-namespaces --output yaml deployments,statefulsets,daemonsets,jobs,cronjobs | arch report
+
+Registries are asked with the credentials of --docker-config. A workload is ready if all its images run on the architecture; \
+blocked if one doesn't (the reason says which, and what it runs on); unknown if the registry of one doesn't tell. Below the \
+workloads stand the images to rebuild, those first that keep most workloads.";
+
+/// How a workload stands to the architecture.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// These images don't run there; each with what it runs on.
+    Blocked(Vec<(String, String)>),
+    /// Of these images nobody knows, and why.
+    Unknown(Vec<(String, Why)>),
+    /// All images run there.
+    Ready,
+}
+
+/// A workload.
+#[derive(Debug)]
+struct Workload {
+    namespace: String,
+    name: String,
+    images: Vec<String>,
+}
+
+impl Report {
+    /// Runs the command.
+    pub fn run(mut self) -> anyhow::Result<()> {
+        if self.files.is_empty() {
+            if io::stdin().is_terminal() {
+                bail!("nothing to read: name manifests by -f FILE, or pipe them in (see --help)");
+            }
+            self.files.push("-".into());
+        }
+        let mut workloads = Vec::new();
+        for file in &self.files {
+            workloads.extend(read_objects(file)?.iter().filter_map(workload));
+        }
+        if workloads.is_empty() {
+            bail!("no workload in there: nothing that has a pod template, and no pod");
+        }
+        let (_, images) = self.options.images(None)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let known = runtime.block_on(look_up(&images, &workloads))?;
+        let mut rows: Vec<_> =
+            workloads.iter().map(|workload| (workload.standing(&known, &self.target), workload)).collect();
+        rows.sort_by(|(a, one), (b, other)| {
+            (a.word(), &one.namespace, &one.name).cmp(&(b.word(), &other.namespace, &other.name))
+        });
+        let out = &mut io::stdout().lock();
+        match self.output {
+            Format::Table => self.print(out, &rows),
+            Format::Json => print_json(out, &rows),
+        }
+    }
+
+    fn print(&self, out: &mut dyn Write, rows: &[(Standing, &Workload)]) -> anyhow::Result<()> {
+        let target = self.target.to_string();
+        let mut lines =
+            vec![["NAMESPACE".to_owned(), "WORKLOAD".to_owned(), target.to_uppercase(), "WHY".to_owned()]];
+        lines.extend(rows.iter().map(|(standing, workload)| {
+            [workload.namespace.clone(), workload.name.clone(), standing.word().to_owned(), standing.reason()]
+        }));
+        write!(out, "{}", table(&lines))?;
+        let mut blocking: BTreeMap<&str, usize> = BTreeMap::new();
+        for (standing, _) in rows {
+            if let Standing::Blocked(images) = standing {
+                for (image, _) in images {
+                    *blocking.entry(image).or_default() += 1;
+                }
+            }
+        }
+        let count = |word: &str| rows.iter().filter(|(standing, _)| standing.word() == word).count();
+        let (ready, blocked, unknown) = (count("ready"), count("blocked"), count("unknown"));
+        writeln!(
+            out,
+            "\n{} workloads: {ready} ready for {target}, {blocked} blocked, {unknown} unknown",
+            rows.len()
+        )?;
+        if !blocking.is_empty() {
+            let mut images: Vec<_> = blocking.into_iter().collect();
+            images.sort_by_key(|(image, count)| (std::cmp::Reverse(*count), *image));
+            writeln!(out, "\nTo rebuild for {target}:")?;
+            for (image, count) in images {
+                writeln!(out, "  {image} ({count} workload{})", if count == 1 { "" } else { "s" })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn print_json(out: &mut dyn Write, rows: &[(Standing, &Workload)]) -> anyhow::Result<()> {
+    let items = rows.iter().map(|(standing, workload)| {
+        let mut item =
+            json!({"namespace": workload.namespace, "workload": workload.name, "standing": standing.word()});
+        if let Some(item) = item.as_object_mut() {
+            match standing {
+                Standing::Ready => None,
+                Standing::Blocked(images) => item.insert(
+                    "images".to_owned(),
+                    images.iter().map(|(image, runs)| json!({"image": image, "runsOn": runs})).collect(),
+                ),
+                Standing::Unknown(images) => item.insert(
+                    "images".to_owned(),
+                    images
+                        .iter()
+                        .map(|(image, why)| json!({"image": image, "unknown": why.label()}))
+                        .collect(),
+                ),
+            };
+        }
+        item
+    });
+    Ok(writeln!(out, "{:#}", items.collect::<Value>())?)
+}
+
+impl Standing {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Blocked(_) => "blocked",
+            Self::Ready => "ready",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+
+    fn reason(&self) -> String {
+        let parts: Vec<_> = match self {
+            Self::Ready => Vec::new(),
+            Self::Blocked(images) => {
+                images.iter().map(|(image, runs)| format!("{image} runs on {runs}")).collect()
+            }
+            Self::Unknown(images) => images.iter().map(|(image, why)| format!("{image} {why}")).collect(),
+        };
+        parts.join("; ")
+    }
+}
+
+impl Workload {
+    fn standing(&self, known: &BTreeMap<String, Knowledge>, target: &Architecture) -> Standing {
+        let (mut blocked, mut unknown) = (Vec::new(), Vec::new());
+        for image in &self.images {
+            match known.get(image) {
+                Some(Knowledge::Known(platforms)) if platforms.run_on("linux", target) => {}
+                Some(Knowledge::Known(platforms)) => {
+                    blocked.push((image.clone(), platforms.on("linux")));
+                }
+                Some(Knowledge::Unknown(why)) => unknown.push((image.clone(), *why)),
+                None => unknown.push((image.clone(), Why::Timeout)),
+            }
+        }
+        match (blocked.is_empty(), unknown.is_empty()) {
+            (false, _) => Standing::Blocked(blocked),
+            (true, false) => Standing::Unknown(unknown),
+            (true, true) => Standing::Ready,
+        }
+    }
+}
+
+/// The pod that an object is, or has a template of; not one that belongs to another object here.
+fn workload(object: &Value) -> Option<Workload> {
+    let kind = object.get("kind").and_then(Value::as_str)?;
+    let is_pod = kind == "Pod" && object.get("apiVersion").and_then(Value::as_str) == Some("v1");
+    let pod = if is_pod { object } else { object.pointer(pod_template(object)?.as_str())? };
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let pod = pod.to_string();
+    let pod: Pod<'_> = serde_json::from_str(&pod).ok()?;
+    let images = images_of(&pod)?.iter().map(|image| image.reference.to_owned()).collect();
+    Some(Workload {
+        namespace: text("/metadata/namespace").to_owned(),
+        name: format!("{kind}/{}", text("/metadata/name")),
+        images,
+    })
+}
+
+/// Asks for every image once, a few at a time; progress goes to a terminal.
+async fn look_up(
+    images: &KnownImages,
+    workloads: &[Workload],
+) -> anyhow::Result<BTreeMap<String, Knowledge>> {
+    let names: Vec<_> =
+        workloads.iter().flat_map(|workload| &workload.images).collect::<BTreeSet<_>>().into_iter().collect();
+    let (mut known, mut progress) = (BTreeMap::new(), io::stderr());
+    let shown = progress.is_terminal();
+    for (index, batch) in names.chunks(BATCH).enumerate() {
+        if shown {
+            write!(progress, "\r{} of {} images ...\x1b[K", index * BATCH, names.len())
+                .context("standard error")?;
+        }
+        let wanted: Vec<_> =
+            batch.iter().map(|name| Image { reference: name, always: false, volume: false }).collect();
+        let answers = images.known(&wanted, &Access::default(), Instant::now() + PATIENCE).await;
+        known.extend(batch.iter().map(|name| (*name).clone()).zip(answers.images));
+    }
+    if shown {
+        write!(progress, "\r\x1b[K").context("standard error")?;
+    }
+    Ok(known)
+}

@@ -1,0 +1,120 @@
+//! The real binary: bad configuration ends it at start, and registries that lie cost it neither its budget nor its memory.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::io::Write;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use e2e::client::post;
+use e2e::process::Webhook;
+use http::Response;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use serde_json::json;
+use support::registry::{Registry, full, index, ok, with};
+use tempfile::NamedTempFile;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_arch");
+const PATH: &str = "/mutate-v1-pod";
+
+fn file(text: &str) -> NamedTempFile {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn flag(name: &str, file: &NamedTempFile) -> String {
+    format!("--{name}={}", file.path().display())
+}
+
+fn review(images: &[String]) -> Vec<u8> {
+    let containers: Vec<_> = images
+        .iter()
+        .enumerate()
+        .map(|(n, image)| json!({"name": format!("c{n}"), "image": image, "imagePullPolicy": "IfNotPresent"}))
+        .collect();
+    json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": {
+        "uid": "u1", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "namespace": "default", "operation": "CREATE",
+        "object": {"metadata": {"name": "p"}, "spec": {"containers": containers}},
+    }})
+    .to_string()
+    .into_bytes()
+}
+
+#[test]
+fn bad_configuration_ends_the_process_with_the_line_and_the_reason() {
+    let run = |config: &str, docker: &str| -> Output {
+        let (config, docker) = (file(config), file(docker));
+        let arguments = [flag("config", &config), flag("docker-config", &docker)];
+        let output = Command::new(BINARY)
+            .arg("serve")
+            .arg("--cert-dir=/nonexistent")
+            .args(&arguments)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        output
+    };
+    for (config, docker, expected) in [
+        ("onUnknown: skip\nonImposible: deny\n", "{}", "line 2: onImposible: unknown field"),
+        ("ifNotPresentCacheTime: 7 days", "{}", "line 1: ifNotPresentCacheTime: \"7 days\" is no duration"),
+        ("onUnknown: skip", "{\n\"auths\": {\"a\": 7}}", "line 2 column"),
+    ] {
+        let output = run(config, docker);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains(expected), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn registries_that_lie_cost_neither_the_budget_nor_the_memory() {
+    let hangs = Registry::start(|_| std::future::pending()).await;
+    let endless = Registry::start(|_| async {
+        let piece = Bytes::from(vec![b' '; 64 << 10]);
+        let frames = futures::stream::repeat_with(move || Ok(Frame::data(piece.clone())));
+        Response::new(StreamBody::new(frames).boxed())
+    })
+    .await;
+    let circles = Registry::start(|asked| async move { with(302, &[("location", &asked.path)]) }).await;
+    let limits = Registry::start(|_| async { with(429, &[("retry-after", "30")]) }).await;
+    let platforms: Vec<_> = (0..10_000).map(|n| format!("linux/a{n}")).collect();
+    let huge = Bytes::from(index(&platforms.iter().map(String::as_str).collect::<Vec<_>>()));
+    let large = Registry::start(move |_| {
+        let huge = huge.to_vec();
+        async { Response::new(full(huge)) }
+    })
+    .await;
+    let right = Registry::start(|asked| async move { ok(&asked, index(&["linux/arm64"])) }).await;
+    let liars = [&hangs, &endless, &circles, &limits, &large];
+    let hosts: Vec<_> = liars.iter().chain([&&right]).map(|registry| registry.host()).collect();
+    let config = file(&json!({"registries": {"plainHttp": hosts}, "lookupTimeout": "1s"}).to_string());
+    let docker = file("{}");
+    let webhook = Webhook::start(BINARY, &[&flag("config", &config), &flag("docker-config", &docker)]).await;
+    let client = webhook.client();
+    let resting = webhook.memory_kib("VmHWM");
+    for round in 0..4 {
+        let begun = Instant::now();
+        let answers = (0..25).map(|pod| {
+            let lies = liars.iter().map(move |liar| format!("{}/a{pod}:{round}", liar.host()));
+            let images: Vec<_> = lies.chain([format!("{}/a:1", right.host())]).collect();
+            let client = client.clone();
+            tokio::spawn(async move { client.send(post(PATH, &review(&images))).await.unwrap() })
+        });
+        for answer in answers.collect::<Vec<_>>() {
+            let answer = answer.await.unwrap();
+            assert_eq!(answer.status, 200);
+            assert!(answer.body.contains(r#""allowed":"#) && answer.body.contains("warnings"), "{answer:?}");
+        }
+        assert!(begun.elapsed() < Duration::from_millis(2500), "{:?}", begun.elapsed());
+    }
+    // Without the program itself: unoptimized, it has several times its size.
+    let program = webhook.memory_kib("RssFile");
+    let most = webhook.memory_kib("VmHWM") - program;
+    println!("{resting} KiB at rest; at most {most} KiB, and {program} KiB of the program");
+    assert!(most <= 40 << 10, "{most} KiB");
+    let answer = client.send(post(PATH, &review(&[format!("{}/a:1", right.host())]))).await.unwrap();
+    assert!(answer.body.contains(r#""patchType":"JSONPatch""#), "{answer:?}");
+}

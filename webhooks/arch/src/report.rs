@@ -174,7 +174,14 @@ impl Standing {
             Self::Blocked(images) => {
                 images.iter().map(|(image, runs)| format!("{image} runs on {runs}")).collect()
             }
-            Self::Unknown(images) => images.iter().map(|(image, why)| format!("{image} {why}")).collect(),
+            // Many images of one registry have the same reason: it is told once.
+            Self::Unknown(images) => {
+                let mut by_reason: BTreeMap<Why, Vec<&str>> = BTreeMap::new();
+                for (image, why) in images {
+                    by_reason.entry(*why).or_default().push(image);
+                }
+                by_reason.iter().map(|(why, images)| format!("{} {why}", images.join(", "))).collect()
+            }
         };
         parts.join("; ")
     }

@@ -369,6 +369,23 @@ async fn no_redirect_to_where_none_may_go_and_no_credential_across_one() {
 }
 
 #[tokio::test]
+async fn no_credential_for_whom_a_redirect_leads_to() {
+    let tokens = token_server().await;
+    let storage = with_tokens(format!("http://{}/token", tokens.host()), &["u"]).await;
+    let location = format!("http://{}/x", storage.host());
+    let registry = Registry::start(move |_| {
+        let location = location.clone();
+        async move { with(307, &[("location", &location)]) }
+    })
+    .await;
+    let plain = [&registry, &storage, &tokens];
+    let images = images(&plain, &json!({}), &[(&registry.host(), "u:p"), (&storage.host(), "s:p")]);
+    assert_eq!(runs_on(&images, &format!("{}/a:1", registry.host())).await, Err(Why::Unauthorized));
+    assert_eq!((storage.asked().len(), tokens.asked().len()), (1, 0));
+    assert_eq!(storage.asked()[0].authorization, None);
+}
+
+#[tokio::test]
 async fn no_credential_to_a_token_server_where_none_may_be() {
     let victim = token_server().await;
     for realm in [

@@ -1,6 +1,7 @@
 //! One request and its answer, bounded in every way: time, bytes, redirects, and where it leads.
 
 use std::error::Error;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpInfo;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 use tokio::time::timeout;
@@ -52,6 +54,10 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,
+    /// How far it may lead, if it points anywhere.
+    pub(crate) reach: Reach,
+    /// Whether another answered than was asked.
+    pub(crate) redirected: bool,
 }
 
 /// The client of all registries.
@@ -87,8 +93,9 @@ impl Exchange {
     }
 
     async fn follow(&self, mut ask: Ask) -> Result<Answer, Why> {
-        for _ in 0..=MAX_REDIRECTS {
-            let answer = self.once(&ask).await?;
+        for hop in 0..=MAX_REDIRECTS {
+            let mut answer = self.once(&ask).await?;
+            answer.redirected = hop > 0;
             let redirects = matches!(answer.status.as_u16(), 301 | 302 | 303 | 307 | 308);
             if !redirects || ask.method == Method::POST {
                 return Ok(answer);
@@ -100,20 +107,22 @@ impl Exchange {
                 .ok_or(Why::Unavailable)?;
             let target = resolve(&ask.uri, target).ok_or(Why::Unavailable)?;
             self.check_scheme(&target, Some(&ask.uri))?;
-            ask.reach = self.reach_from(&ask).await;
+            ask.reach = answer.reach;
             ask.authorization = None;
             ask.uri = target;
         }
         Err(Why::Unavailable)
     }
 
-    /// How far something may lead that this host points to: into private networks only from there.
-    pub(crate) async fn reach_from(&self, ask: &Ask) -> Reach {
-        if ask.reach == Reach::Internet {
-            return Reach::Internet;
-        }
+    /// How far something may lead that this host points to: into private networks only from there. What counts is who answered,
+    /// not what the name means by now; through a proxy, the name is all that there is.
+    async fn reach_from(&self, ask: &Ask, peer: Option<IpAddr>) -> Reach {
         let (host, port) = place(&ask.uri);
-        if is_private(host, port).await { Reach::Registry } else { Reach::Internet }
+        let private = match peer.filter(|_| self.hosts.proxy_for(host).is_none()) {
+            Some(peer) => !Reach::Internet.allows(peer),
+            None => is_private(host, port).await,
+        };
+        if ask.reach == Reach::Registry && private { Reach::Registry } else { Reach::Internet }
     }
 
     /// Whether this may be asked without TLS, if it would be: the operator named the host, or it is where one already is.
@@ -161,6 +170,7 @@ impl Exchange {
                 return Err(Why::Timeout);
             }
         };
+        let peer = answer.extensions().get::<HttpInfo>().map(|info| info.remote_addr().ip());
         let (parts, body) = answer.into_parts();
         let retry_after = parts.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         match parts.status.as_u16() {
@@ -179,7 +189,9 @@ impl Exchange {
             _ => pace.answered(),
         }
         let body = if parts.status.is_success() { self.bodies.read(body).await? } else { Body::default() };
-        Ok(Answer { status: parts.status, headers: parts.headers, body })
+        let points = parts.status == StatusCode::UNAUTHORIZED || parts.status.is_redirection();
+        let reach = if points { self.reach_from(ask, peer).await } else { Reach::Internet };
+        Ok(Answer { status: parts.status, headers: parts.headers, body, reach, redirected: false })
     }
 }
 
@@ -214,4 +226,32 @@ fn is_refusal(error: &(dyn Error + 'static)) -> bool {
         error = cause.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Registries;
+    use crate::registry::tls::client_config;
+
+    #[tokio::test]
+    async fn who_answered_counts_and_not_what_the_name_means_now() {
+        let settings = Registries::default();
+        let exchange =
+            Exchange::new(Arc::new(Hosts::new(settings.clone())), &client_config(&settings).unwrap());
+        // By now, this name leads here.
+        let mut ask = Ask {
+            method: Method::GET,
+            uri: Uri::from_static("https://localhost/v2/"),
+            accept: "*/*",
+            authorization: None,
+            form: None,
+            reach: Reach::Registry,
+        };
+        let [public, private] = ["8.8.8.8", "10.0.0.1"].map(|peer| peer.parse().ok());
+        assert_eq!(exchange.reach_from(&ask, public).await, Reach::Internet);
+        assert_eq!(exchange.reach_from(&ask, private).await, Reach::Registry);
+        ask.reach = Reach::Internet;
+        assert_eq!(exchange.reach_from(&ask, private).await, Reach::Internet, "never further again");
+    }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use oci_client::config::ConfigFile;
 use oci_client::manifest::{
     IMAGE_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE,
     IMAGE_MANIFEST_MEDIA_TYPE, ImageIndexEntry, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
@@ -122,19 +121,19 @@ impl Entries {
     }
 }
 
-/// The platform that an image's configuration names.
+/// The platform that an image's configuration names. Nothing else of it is read: some have `null` in place of a list of no layers.
 pub(crate) fn platform_of_config(text: &str) -> Result<Platform, Why> {
-    // The types know no variant, which is part of the configuration since the image specification 1.1.
     #[derive(Deserialize)]
-    struct Variant {
+    struct Config {
+        os: String,
+        architecture: String,
         variant: Option<String>,
     }
-    let (config, variant): (ConfigFile, Variant) = (parse(text)?, parse(text)?);
-    let (os, architecture) = (config.os.to_string(), config.architecture.to_string());
+    let Config { os, architecture, variant } = parse(text)?;
     if architecture.is_empty() || os.is_empty() {
         return Err(Why::Malformed);
     }
-    Ok(Platform::new(&os, &architecture, variant.variant.as_deref()))
+    Ok(Platform::new(&os, &architecture, variant.as_deref()))
 }
 
 fn parse<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, Why> {
@@ -223,7 +222,7 @@ mod tests {
 
     #[test]
     fn configurations() {
-        let config = json!({"architecture": "arm", "os": "linux", "variant": "v6", "rootfs": {"type": "layers", "diff_ids": []}});
+        let config = json!({"architecture": "arm", "os": "linux", "variant": "v6", "rootfs": {"type": "layers", "diff_ids": null}});
         assert_eq!(platform_of_config(&config.to_string()).unwrap().to_string(), "linux/arm/v6");
         assert_eq!(platform_of_config("{}"), Err(Why::Malformed));
     }

@@ -278,17 +278,21 @@ impl Attempt<'_> {
             let (method, uri) = (method.clone(), uri.clone());
             Ask { method, uri, accept, authorization, form: None, reach: Reach::Registry }
         };
-        let known = tokens.known(exchange, &self.scope).await?;
+        // What was known may not work any more; the registry says what does.
+        let known = tokens.known(exchange, &self.scope).await.unwrap_or_default();
         let mut answer = exchange.send(ask(known)).await?;
-        if answer.status == StatusCode::UNAUTHORIZED {
+        // Whoever a redirect leads to is told nothing of who asks, nor where to say so.
+        if answer.status == StatusCode::UNAUTHORIZED && !answer.redirected {
             let headers = answer
                 .headers
                 .get_all(header::WWW_AUTHENTICATE)
                 .iter()
                 .filter_map(|value| value.to_str().ok());
             let challenge = Challenge::of(headers).ok_or(Why::Unauthorized)?;
-            let authorization =
-                tokens.answer(exchange, &self.scope, challenge).await?.ok_or(Why::Unauthorized)?;
+            let authorization = tokens
+                .answer(exchange, &self.scope, (challenge, answer.reach))
+                .await?
+                .ok_or(Why::Unauthorized)?;
             answer = exchange.send(ask(Some(authorization))).await?;
         }
         match answer.status.as_u16() {

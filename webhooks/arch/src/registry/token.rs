@@ -47,7 +47,8 @@ type Key = (String, String, [u8; 16]);
 
 /// What is known of how to show who asks.
 pub(crate) struct Tokens {
-    challenges: Cache<String, Challenge>,
+    /// With how far what the registry names may be away.
+    challenges: Cache<String, (Challenge, Reach)>,
     tokens: Cache<Key, (HeaderValue, Instant)>,
 }
 
@@ -86,7 +87,7 @@ impl Tokens {
         &self,
         exchange: &Exchange,
         scope: &Scope<'_>,
-        challenge: Challenge,
+        challenge: (Challenge, Reach),
     ) -> Result<Option<HeaderValue>, Why> {
         let met = self.meet(exchange, scope, &challenge, true).await;
         self.challenges.insert(authority(scope.registry), challenge);
@@ -97,7 +98,7 @@ impl Tokens {
         &self,
         exchange: &Exchange,
         scope: &Scope<'_>,
-        challenge: &Challenge,
+        (challenge, reach): &(Challenge, Reach),
         anew: bool,
     ) -> Result<Option<HeaderValue>, Why> {
         let (realm, service) = match challenge {
@@ -110,7 +111,7 @@ impl Tokens {
         {
             return Ok(Some(token));
         }
-        let (token, life) = grant(exchange, scope, realm, service).await?;
+        let (token, life) = grant(exchange, scope, realm, service, *reach).await?;
         self.tokens.insert(key, (token.clone(), Instant::now() + life));
         Ok(Some(token))
     }
@@ -122,6 +123,7 @@ async fn grant(
     scope: &Scope<'_>,
     realm: &str,
     service: Option<&str>,
+    reach: Reach,
 ) -> Result<(HeaderValue, Duration), Why> {
     let realm: Uri = realm.parse().map_err(|_| Why::Refused)?;
     let authority = realm.authority().ok_or(Why::Refused)?;
@@ -130,12 +132,7 @@ async fn grant(
     }
     exchange.check_scheme(&realm, None)?;
     let (host, port) = place(&realm);
-    let registry = Ask { uri: scope.registry.clone(), ..ask(realm.clone()) };
-    let reach = if exchange.hosts.allows_private_realm(host, port) {
-        Reach::Registry
-    } else {
-        exchange.reach_from(&registry).await
-    };
+    let reach = if exchange.hosts.allows_private_realm(host, port) { Reach::Registry } else { reach };
     let pull = format!("repository:{}:pull", scope.repository);
     let mut query = form(&[("scope", &pull)]);
     if let Some(service) = service {

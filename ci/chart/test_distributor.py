@@ -68,7 +68,7 @@ class Webhook(unittest.TestCase):
 
     def test_its_lease_is_its_own(self):
         variables = {v["name"]: v.get("value") for v in container(distributor())["env"]}
-        self.assertEqual(variables["DISTRIBUTOR_LEASE"], "rel-distributor")
+        self.assertEqual(variables["PODSHAPER_LEASE"], "rel-distributor")
 
     def test_the_self_test_brings_a_workload_and_may_read_it(self):
         objects = render(distributor())

@@ -71,7 +71,7 @@ class Webhook(unittest.TestCase):
         self.assertEqual(variables["FLEXDAEMONSET_REFIT_PER_MINUTE"], "9")
         variables = {v["name"]: v.get("value") for v in container(flexdaemonset(refit={"enabled": False}))["env"]}
         self.assertEqual(variables["FLEXDAEMONSET_REFIT_PER_MINUTE"], "0")
-        self.assertEqual(variables["FLEXDAEMONSET_LEASE"], "rel-flexdaemonset")
+        self.assertEqual(variables["PODSHAPER_LEASE"], "rel-flexdaemonset")
 
     def test_the_self_test_brings_its_template_and_takes_its_own_node(self):
         objects = render(flexdaemonset())

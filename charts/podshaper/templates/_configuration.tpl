@@ -18,55 +18,56 @@ metadata:
   annotations: {{- toYaml . | nindent 4 }}
   {{- end }}
 webhooks:
-- name: {{ .name }}.podshaper.dev
+{{- $pods := dict "apiGroups" (list "") "apiVersions" (list "v1") "resources" (list "pods") "operations" (list "CREATE") "scope" "Namespaced" }}
+{{- /* a static pod's image in the API: the kubelet runs it as its file says, whatever becomes of the image */}}
+{{- $mirror := dict "name" "podshaper.dev/not-a-mirror-pod" "expression" "!('kubernetes.io/config.mirror' in object.metadata.?annotations.orValue({}))" }}
+{{- $conditions := concat (list $mirror) (.own.matchConditions | default list) ($values.matchConditions | default list) }}
+{{ include "podshaper.hook" (list . .name (concat (list $pods) (.own.admissionRules | default list)) $conditions $values.objectSelector) }}
+{{- range .own.hooks }}
+{{ include "podshaper.hook" (list $ (printf "%s.%s" .name $.name) .rules .matchConditions dict) }}
+{{- end }}
+{{- end -}}
+
+{{/* One webhook of the configuration. Input: (list WEBHOOK NAME RULES CONDITIONS OBJECT-SELECTOR) */}}
+{{- define "podshaper.hook" -}}
+{{- $webhook := index . 0 -}}
+{{- $values := $webhook.values -}}
+{{- $objectSelector := index . 4 -}}
+- name: {{ index . 1 }}.podshaper.dev
   clientConfig:
     service:
-      name: {{ .fullname }}
-      namespace: {{ .root.Release.Namespace }}
-      path: {{ .own.path }}
+      name: {{ $webhook.fullname }}
+      namespace: {{ $webhook.root.Release.Namespace }}
+      path: {{ $webhook.own.path }}
       port: 443
-    {{- if eq $tls.mode "existingSecret" }}
-    caBundle: {{ b64enc $tls.existingSecret.caBundle }}
+    {{- if eq $values.tls.mode "existingSecret" }}
+    caBundle: {{ b64enc $values.tls.existingSecret.caBundle }}
     {{- end }}
   admissionReviewVersions: [v1]
-  sideEffects: {{ .own.sideEffects | default "None" }}
+  sideEffects: {{ $webhook.own.sideEffects | default "None" }}
   failurePolicy: {{ $values.failurePolicy }}
   reinvocationPolicy: {{ $values.reinvocationPolicy }}
   timeoutSeconds: {{ $values.timeoutSeconds }}
-  rules:
-  - apiGroups: [""]
-    apiVersions: [v1]
-    resources: [pods]
-    operations: [CREATE]
-    scope: Namespaced
-  {{- with .own.admissionRules }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  rules: {{- toYaml (index . 2) | nindent 2 }}
   namespaceSelector:
     {{- with $values.namespaceSelector.matchLabels }}
     matchLabels: {{- toYaml . | nindent 6 }}
     {{- end }}
     matchExpressions:
-    - {key: kubernetes.io/metadata.name, operator: NotIn, values: [kube-system, {{ .root.Release.Namespace }}]}
+    - {key: kubernetes.io/metadata.name, operator: NotIn, values: [kube-system, {{ $webhook.root.Release.Namespace }}]}
     - {key: podshaper.dev/release, operator: DoesNotExist}
     - {key: podshaper.dev/skip, operator: NotIn, values: ["true"]}
     {{- with $values.namespaceSelector.matchExpressions }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
   objectSelector:
-    {{- with $values.objectSelector.matchLabels }}
+    {{- with $objectSelector.matchLabels }}
     matchLabels: {{- toYaml . | nindent 6 }}
     {{- end }}
     matchExpressions:
     - {key: podshaper.dev/skip, operator: NotIn, values: ["true"]}
-    {{- with $values.objectSelector.matchExpressions }}
+    {{- with $objectSelector.matchExpressions }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  matchConditions:
-  # a static pod's image in the API: the kubelet runs it as its file says, whatever becomes of the image
-  - name: podshaper.dev/not-a-mirror-pod
-    expression: "!('kubernetes.io/config.mirror' in object.metadata.?annotations.orValue({}))"
-  {{- with concat (.own.matchConditions | default list) ($values.matchConditions | default list) }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  matchConditions: {{- toYaml (index . 3) | nindent 2 }}
 {{- end -}}

@@ -23,7 +23,8 @@ Complete a webhook, in place. Input: root, name. Added, and what all other templ
   fullname  name of its objects
   values    `defaults` and `tls` with the webhook's block laid over them
   own       what only this webhook has, from its template NAME.own: path, args, env, serveEnv (the self-test's not), config,
-            volumes, volumeMounts, matchConditions, admissionRules (besides that of pods), egress,
+            volumes, volumeMounts, matchConditions, admissionRules (besides that of pods), hooks (more webhooks of its
+            configuration: name, rules, matchConditions), egress,
             rules.{namespaced,cluster}, sideEffects, crds (files of files/crds and the resources that they define; readOnly:
             for nobody but the webhook to write), selftest (a pod that it changes), selftestObjects (what that pod needs),
             selftestOnNode (whether it needs a node), selftestOwner (the path of its controller), selftestRules (to read that)

@@ -26,6 +26,9 @@ use trim::without_managed_fields;
 
 /// One mutating webhook.
 pub trait Webhook: Send + Sync + 'static {
+    /// Whether it has a say in workloads as well, which hold the template of their pods.
+    const WORKLOADS: bool = false;
+
     /// What is read of the object under admission.
     type Object<'a>: Deserialize<'a> + Send + Sync;
 

@@ -68,6 +68,8 @@ pub struct Request<'a, O> {
     pub operation: Operation,
     /// The object as it would be stored; absent on DELETE.
     pub object: Option<Box<O>>,
+    /// The object as it was; absent on CREATE.
+    pub old_object: Option<Box<O>>,
     /// Whether nothing will be stored.
     pub dry_run: Option<bool>,
 }

@@ -2,6 +2,7 @@
 
 pub mod completion;
 pub mod mutate;
+mod plan;
 mod runtime;
 mod selftest;
 mod serve;
@@ -9,6 +10,7 @@ mod shutdown;
 pub mod yaml;
 
 pub use mutate::Mutate;
+pub use plan::PlanArgs;
 pub use selftest::Selftest;
 pub use serve::{Serve, Start};
 pub use shutdown::shutdown_signal;

@@ -1,5 +1,6 @@
 //! Events: what `kubectl describe` shows of an object.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -45,9 +46,9 @@ pub struct Note {
 #[serde(rename_all = "camelCase")]
 pub struct Regarding {
     /// `apps/v1`.
-    pub api_version: &'static str,
+    pub api_version: Cow<'static, str>,
     /// `DaemonSet`.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// Its namespace.
     pub namespace: String,
     /// Its name.
@@ -165,8 +166,8 @@ mod tests {
     fn one_event_of_a_reason_in_a_minute() {
         let note = |uid: &str, reason| Note {
             regarding: Regarding {
-                api_version: "v1",
-                kind: "Pod",
+                api_version: "v1".into(),
+                kind: "Pod".into(),
                 namespace: "ns".to_owned(),
                 name: "pod".to_owned(),
                 uid: uid.to_owned(),

@@ -114,6 +114,13 @@ pub async fn follow<T: Trim>(client: Client, scope: Scope, store: Arc<Store<T>>)
     follow_into(client, scope, T::API, T::PLURAL, &mut Filling { store, kept: Vec::new() }).await;
 }
 
+/// A store that is kept true from now on. Needs a runtime.
+pub fn watched<T: Trim>(client: &Client, scope: Scope) -> Arc<Store<T>> {
+    let store = Arc::new(Store::default());
+    tokio::spawn(follow(client.clone(), scope, Arc::clone(&store)));
+    store
+}
+
 /// The same with any other use of what the API server sends.
 pub(super) async fn follow_into(
     client: Client,

@@ -19,16 +19,19 @@ pub mod ledgers;
 mod lookup;
 mod object;
 pub mod owners;
+pub mod placing;
 #[cfg(test)]
 mod played;
+mod replica;
 mod selector;
 mod store;
 
 pub use discovery::serves;
 pub use events::{Events, Note, Regarding};
-pub use follow::{Scope, follow};
+pub use follow::{Scope, follow, watched};
 pub use lease::{Leadership, Lease};
 pub use lookup::Lookup;
 pub use object::{Metadata, Object, Trim, is_name, key};
+pub use replica::Replica;
 pub use selector::LabelSelector;
 pub use store::Store;

@@ -3,7 +3,7 @@
 //! Which owner a pod names is anybody's word, so each is read: by GET, of whatever kind, once a second at most. Those who ask
 //! for the same one meanwhile wait for one answer. (A watch could lag behind the first pod of a rollout.)
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::discovery::{base, plural};
 use super::ledgers::Workload;
 use super::object::is_name;
-use super::{LabelSelector, Object};
+use super::{LabelSelector, Metadata, Object};
 use crate::api_server::get;
 use crate::placement::marks::PLACED;
 use crate::placement::owners::{Chain, Looked, Owner, OwnerRef};
@@ -23,6 +23,8 @@ use crate::placement::owners::{Chain, Looked, Owner, OwnerRef};
 const LONGEST: Duration = Duration::from_secs(1);
 /// What is left of the request's time for everything else.
 const MARGIN: Duration = Duration::from_millis(250);
+/// Where nobody waits, a read may take so long.
+const LEISURE: Duration = Duration::from_secs(5);
 /// What was read counts for so long.
 const FRESH: Duration = Duration::from_secs(1);
 /// Where the API server can't be reached, what was found counts for so long: of an object of one uid only its size changes.
@@ -46,6 +48,7 @@ const KINDS: [(&str, &str, &str); 6] = [
 /// Reads owners.
 pub struct Owners {
     client: Client,
+    annotations: &'static [&'static str],
     kinds: Mutex<HashMap<(String, String), Kind>>,
     /// By path.
     known: Mutex<HashMap<String, Arc<Known>>>,
@@ -76,19 +79,35 @@ struct Last {
 
 /// As much of an owner's `spec` as tells of its pods.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub(super) struct OwnerSpec {
     replicas: Option<u32>,
     parallelism: Option<u32>,
     /// Whatever a foreign kind calls a selector.
     selector: Option<serde_json::Value>,
     ordinals: Option<Ordinals>,
+    template: Option<Template>,
+    job_template: Option<JobTemplate>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct OwnerStatus {
     replicas: Option<u32>,
+}
+
+/// `v1.PodTemplateSpec`, for what its pods are annotated with.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Template {
+    metadata: Option<Metadata>,
+}
+
+/// `batchv1.JobTemplateSpec`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct JobTemplate {
+    spec: Option<Box<OwnerSpec>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -106,6 +125,13 @@ impl OwnerSpec {
         }
     }
 
+    /// The annotations that its pods are created with.
+    fn template(&mut self) -> BTreeMap<String, String> {
+        let jobs = self.job_template.take().and_then(|jobs| jobs.spec);
+        let template = jobs.map_or_else(|| self.template.take(), |mut job| job.template.take());
+        template.and_then(|template| template.metadata?.annotations).unwrap_or_default()
+    }
+
     fn selector(&self) -> Option<String> {
         let selector = serde_json::from_value::<LabelSelector>(self.selector.clone()?).ok()?.query();
         (!selector.is_empty()).then_some(selector)
@@ -117,7 +143,21 @@ impl Owners {
     ///
     /// Rights: `get` the kinds that are to be read; of another kind [`Looked::Forbidden`] is found.
     pub fn new(client: Client) -> Self {
-        Self { client, kinds: Mutex::default(), known: Mutex::default() }
+        Self { client, annotations: &[], kinds: Mutex::default(), known: Mutex::default() }
+    }
+
+    /// The same, which also keeps these annotations of what it reads.
+    #[must_use]
+    pub fn with_annotations(self, annotations: &'static [&'static str]) -> Self {
+        Self { annotations, ..self }
+    }
+
+    /// Reads a chain to its end, or until it is `enough`. Nobody waits.
+    pub async fn climb(&self, namespace: &str, chain: &mut Chain, enough: impl Fn(&Chain) -> bool) {
+        while let Some(wanted) = chain.wants().filter(|_| !enough(chain)) {
+            let found = self.look(namespace, wanted, Instant::now() + LEISURE).await;
+            chain.looked(found);
+        }
     }
 
     /// What is where `owner` should be.
@@ -191,8 +231,12 @@ impl Owners {
     async fn get(&self, path: &str, owner: &OwnerRef) -> Looked {
         match get::<Object<OwnerSpec, OwnerStatus>>(&self.client, path).await {
             Ok(Some(object)) => {
-                let spec = object.spec.unwrap_or_default();
+                let mut spec = object.spec.unwrap_or_default();
                 let controller = object.metadata.controller_reference().map(Into::into);
+                let kept = |mut annotations: BTreeMap<String, String>| {
+                    annotations.retain(|key, _| self.annotations.contains(&&**key));
+                    annotations
+                };
                 Looked::Object(Arc::new(Owner {
                     version: object.metadata.resource_version.parse().unwrap_or(0),
                     uid: object.metadata.uid,
@@ -200,6 +244,8 @@ impl Owners {
                     pods: spec.pods(owner),
                     created: object.status.and_then(|status| status.replicas),
                     selector: spec.selector(),
+                    template: kept(spec.template()),
+                    annotations: kept(object.metadata.annotations.unwrap_or_default()),
                     first_ordinal: spec.ordinals.unwrap_or_default().start,
                 }))
             }

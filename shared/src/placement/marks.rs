@@ -38,6 +38,12 @@ pub fn borne(pod: &Pod<'_>, policy: &Policy) -> Option<Stamp> {
     (group.preferred || group.node_labels.iter().all(selected)).then_some(stamp)
 }
 
+/// The webhook that has placed the pod, as far as that says.
+pub fn placed_by(pod: &Pod<'_>) -> Option<String> {
+    stamp(|key| pod.annotation(key))?;
+    pod.label(PLACED)
+}
+
 /// The one group whose nodes a pod with this node selector must be on; none where that isn't told.
 pub fn told<'a>(selects: impl Fn(&str) -> Option<&'a str>, policy: &Policy) -> Option<GroupName> {
     let of = |group: &&Group| group.node_labels.iter().all(|(key, value)| selects(key) == Some(value));

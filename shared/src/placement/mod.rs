@@ -11,9 +11,13 @@ pub mod ledger;
 pub mod marks;
 #[cfg(test)]
 mod model;
+pub mod offline;
+mod ordinal;
 pub mod owners;
+pub mod placing;
 pub mod policy;
 pub mod rules;
 pub mod sequence;
+pub mod spread;
 pub mod strategy;
 mod valid;

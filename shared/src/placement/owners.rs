@@ -7,6 +7,7 @@
 //! Each step needs one read of the API server, which somebody else does: [`Chain::wants`] says what, [`Chain::looked`] takes
 //! what was found. Anybody may write any owner into a pod, so an owner counts only once it was read and has that uid.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::ledger::Version;
@@ -45,6 +46,10 @@ pub struct Owner {
     pub selector: Option<String>,
     /// The ordinal of its first pod: `spec.ordinals.start` of a `StatefulSet`.
     pub first_ordinal: u32,
+    /// Of its annotations those that somebody asks for.
+    pub annotations: BTreeMap<String, String>,
+    /// The same of its pod template's.
+    pub template: BTreeMap<String, String>,
 }
 
 /// What was found where an owner should be.
@@ -144,9 +149,14 @@ impl Chain {
         if self.read.is_empty() { &[] } else { &self.owners }
     }
 
+    /// The owners that were read, the nearest first.
+    pub fn read(&self) -> impl Iterator<Item = (&OwnerRef, &Arc<Owner>)> {
+        self.owners.iter().zip(&self.read)
+    }
+
     /// The pod's own controller, once it was read.
     pub fn controller(&self) -> Option<(&OwnerRef, &Arc<Owner>)> {
-        Some((self.owners.first()?, self.read.first()?))
+        self.read().next()
     }
 
     /// Whose pods share the sequence of slots: the controller's, so that each revision of a rollout is exact by itself; but those of

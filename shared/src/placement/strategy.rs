@@ -15,6 +15,8 @@ use super::valid;
 
 /// Of what is wrong so much is repeated.
 const EXCERPT: usize = 40;
+/// A mistake within so many characters is shown with all that stands before it.
+const SHOWN: usize = 120;
 
 /// A strategy that was understood.
 #[derive(Clone, Debug, PartialEq)]
@@ -170,10 +172,15 @@ impl Piece<'_> {
 }
 
 impl StrategyError {
-    /// The text with a mark below the character that is wrong, on two lines, for terminals.
-    pub fn pointing(&self, text: &str) -> String {
-        let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        format!("{line}\n{:1$}^", "", self.at)
+    /// The text, and a line with a mark below the character that is wrong. Of a long text that part is shown.
+    pub fn pointing(&self, text: &str) -> [String; 2] {
+        let begin = if self.at < SHOWN { 0 } else { self.at - SHOWN / 2 };
+        let mut shown = text.chars().skip(begin).map(|c| if c.is_control() { ' ' } else { c });
+        let mut line = if begin > 0 { "…".to_owned() } else { String::new() };
+        let mark = self.at - begin + line.chars().count();
+        line.extend(shown.by_ref().take(SHOWN + SHOWN / 2));
+        line.extend(shown.next().map(|_| '…'));
+        [line, format!("{:mark$}^", "")]
     }
 }
 
@@ -227,10 +234,22 @@ mod tests {
             let [text, mark, problem] = wrong else { panic!("three lines each: {wrong:?}") };
             let text = text.strip_prefix('|').unwrap();
             let error = Strategy::parse(text).expect_err(text);
-            assert_eq!(error.pointing(text), format!("{text}\n{}", mark.strip_prefix('|').unwrap()));
+            assert_eq!(error.pointing(text), [text, mark.strip_prefix('|').unwrap()]);
             assert!(error.problem.contains(problem.trim()), "{text}: {error}");
         }
         assert!(MALFORMED.lines().count() >= 3 * 40);
+    }
+
+    #[test]
+    fn of_a_long_text_a_part_is_shown() {
+        let long =
+            |count: usize| (0..count).map(|i| format!("a=v{i:03},weight=1:")).collect::<Vec<_>>().concat();
+        for before in [1, 5, 6, 7, 8, 9, 20, 31] {
+            let text = format!("{}a=x,weight=!{}", long(before), ":a=é,weight=1".repeat(40));
+            let [line, mark] = Strategy::parse(&text).unwrap_err().pointing(&text);
+            assert_eq!(line.chars().nth(mark.len() - 1), Some('!'), "{line}\n{mark}");
+            assert!(line.chars().count() <= 2 + SHOWN + SHOWN / 2);
+        }
     }
 
     #[test]
@@ -265,7 +284,8 @@ mod tests {
         fn anything_is_answered(text in "[a-c=,: 0-9é\u{0}/.-]{0,40}|\\PC{0,40}") {
             if let Err(error) = Strategy::parse(&text) {
                 prop_assert!(error.at <= text.chars().count());
-                prop_assert!(error.pointing(&text).ends_with('^'));
+                let [line, mark] = error.pointing(&text);
+                prop_assert!(mark.ends_with('^') && mark.len() <= line.chars().count() + 1);
             }
         }
     }

@@ -13,9 +13,7 @@
 pub mod distributor;
 pub mod facts;
 pub mod offline;
-mod ordinal;
 pub mod rebalance;
-pub mod spread;
 mod webhook;
 
 #[cfg(feature = "serve")]
@@ -32,3 +30,6 @@ pub mod plan;
 #[cfg(feature = "serve")]
 pub use options::{Offline as OfflineOptions, Options, Supposed};
 pub use webhook::PodDistribution;
+
+/// The webhook's name, on pods, in ledgers and in metrics.
+pub(crate) const WEBHOOK: &str = "distributor";

@@ -1,37 +1,29 @@
 //! Flags, and the webhooks that they make.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::Context;
 use podshaper::cli::Start;
 use podshaper::cli::mutate::Facts as Files;
+use podshaper::cluster::Replica;
 use podshaper::in_cluster;
-use podshaper::placement::ledger::{Answer, Stamp};
-use podshaper::placement::owners::{Chain, Looked, Owner, OwnerRef};
+use podshaper::placement::offline;
+use podshaper::placement::owners::Chain;
 use podshaper::placement::policy::GroupSet;
 use podshaper::placement::rules::locked;
 use podshaper::server::{Listen, admin};
 use serde_json::Value;
 
-use crate::cluster::{Cluster, Place};
+use crate::cluster::Cluster;
 use crate::distributor::{Distributor, Plan};
-use crate::facts::{Asking, Facts};
-use crate::offline;
+use crate::facts::Facts;
 use crate::webhook::PodDistribution;
 
 /// How the server works.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// The namespace of the Lease: the one that this pod is in
-    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", default_value = "default")]
-    lease_namespace: String,
-    /// This pod's name
-    #[arg(long, env = "HOSTNAME", value_name = "NAME", default_value = "distributor")]
-    pod_name: String,
-    /// The Lease that replicas contend for: its holder puts ledgers in order and writes status
-    #[arg(long, env = "DISTRIBUTOR_LEASE", value_name = "NAME", default_value = "distributor")]
-    lease: String,
+    #[command(flatten)]
+    replica: Replica,
     /// Where the page is for people, which shows all distributors to whoever can connect: the pod itself, reached by `kubectl
     /// port-forward`, unless told otherwise; 0 for nowhere
     #[arg(
@@ -48,8 +40,7 @@ impl Options {
     /// The webhook that decides by the cluster.
     pub fn webhook(self, start: Start<'_>) -> anyhow::Result<PodDistribution<Cluster>> {
         let client = in_cluster::client().context("no access to the API server")?;
-        let place = Place { namespace: self.lease_namespace, pod: self.pod_name, lease: self.lease };
-        let cluster = Cluster::start(&client, place, start.metrics, start.ending);
+        let cluster = Cluster::start(&client, &self.replica, start.metrics, start.ending);
         if let Some(listener) = self.page_bind_address.bind()? {
             tokio::spawn(admin::serve(listener, None, cluster.page()));
         }
@@ -66,8 +57,8 @@ pub struct Offline {
 
 impl Offline {
     /// The webhook that decides by the files.
-    pub fn webhook(self) -> anyhow::Result<PodDistribution<offline::Offline>> {
-        Ok(PodDistribution::new(offline::Offline::new(&self.facts.read()?)))
+    pub fn webhook(self) -> anyhow::Result<PodDistribution<crate::offline::Offline>> {
+        Ok(PodDistribution::new(crate::offline::Offline::new(&self.facts.read()?)))
     }
 }
 
@@ -96,20 +87,17 @@ impl Supposed {
 }
 
 impl Facts for Supposed {
+    type Surroundings = offline::Supposed;
+
+    fn surroundings(&self) -> &offline::Supposed {
+        &offline::Supposed
+    }
+
     fn distributors(&self, _: &str) -> Vec<Arc<Distributor>> {
         vec![Arc::new(Distributor::from_spec(self.spec.clone()))]
     }
 
-    async fn owner(&self, _: &str, owner: &OwnerRef, _: Instant) -> Looked {
-        Looked::Object(Arc::new(Owner { uid: owner.uid.clone(), ..Owner::default() }))
-    }
-
     fn available(&self, _: &Chain, plan: &Plan) -> GroupSet {
         locked(&plan.rules).policy().all()
-    }
-
-    async fn place(&self, pod: Asking<'_>, _: Instant) -> Option<Answer> {
-        let group = locked(&pod.plan.rules).policy().groups().first()?.name.clone();
-        Some(Answer::Placed(Stamp { token: pod.token, slot: 0, group }))
     }
 }

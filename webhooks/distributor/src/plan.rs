@@ -3,18 +3,12 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
-use clap::ValueEnum;
+use anyhow::{anyhow, bail};
+use podshaper::cli::PlanArgs;
 use podshaper::cli::mutate::read_objects;
 use podshaper::placement::rules::locked;
-use podshaper::placement::sequence::MAX_SLOTS;
-use serde_json::{Value, json};
 
-use crate::distributor::Distributor;
 use crate::offline::Offline;
-
-/// So many pods are listed one by one for people.
-const LISTED: u32 = 50;
 
 /// Shows which groups the pods of a workload go to, one after the other.
 #[derive(Debug, clap::Args)]
@@ -23,20 +17,8 @@ pub struct Plan {
     /// Distributors: YAML or JSON, a file, a folder, or - for standard input
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// How many pods the workload has
-    #[arg(short, long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_SLOTS)))]
-    replicas: u32,
-    /// What to print
-    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    output: Output,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For people
-    Table,
-    /// One JSON document a PodDistributor
-    Json,
+    #[command(flatten)]
+    plan: PlanArgs,
 }
 
 const HELP: &str = "\
@@ -60,57 +42,16 @@ impl Plan {
         }
         let mut out = io::stdout().lock();
         for (index, distributor) in facts.all().iter().enumerate() {
-            let planned = planned(distributor, self.replicas)
-                .with_context(|| format!("PodDistributor {}", distributor.name))?;
-            match self.output {
-                Output::Table => {
-                    if index > 0 {
-                        writeln!(out)?;
-                    }
-                    table(distributor, &planned, &mut out)?;
-                }
-                Output::Json => writeln!(out, "{planned:#}")?,
+            let (name, target) = (&distributor.name, &distributor.target);
+            let plan =
+                distributor.plan.as_ref().map_err(|error| anyhow!("PodDistributor {name}: {error}"))?;
+            if index > 0 {
+                writeln!(out)?;
             }
+            let replicas = self.plan.replicas;
+            let title = format!("PodDistributor {name}: {replicas} pods of {} {}", target.kind, target.name);
+            self.plan.print(&title, &mut locked(&plan.rules), &mut out)?;
         }
         Ok(())
     }
-}
-
-/// `{"replicas", "groups": [{"name", "nodeLabels", "pods"}], "sequence": [index of the group of each pod]}`
-fn planned(distributor: &Distributor, replicas: u32) -> anyhow::Result<Value> {
-    let plan = distributor.plan.as_ref().map_err(|error| anyhow::anyhow!("{error}"))?;
-    let mut rules = locked(&plan.rules);
-    let sequence: Vec<_> = (0..replicas).map_while(|slot| rules.group(slot)).collect();
-    let due = rules.due(replicas);
-    let groups = rules.policy().groups().iter().zip(due);
-    let groups: Vec<_> = groups
-        .map(|(group, pods)| json!({"name": *group.name, "nodeLabels": group.node_labels, "pods": pods}))
-        .collect();
-    Ok(json!({"replicas": replicas, "groups": groups, "sequence": sequence}))
-}
-
-fn table(distributor: &Distributor, planned: &Value, out: &mut impl Write) -> io::Result<()> {
-    let target = &distributor.target;
-    let list = |field: &str| planned[field].as_array().map(Vec::as_slice).unwrap_or_default();
-    let (groups, sequence) = (list("groups"), list("sequence"));
-    let replicas = &planned["replicas"];
-    writeln!(out, "PodDistributor {}: {replicas} pods of {} {}", distributor.name, target.kind, target.name)?;
-    let name = |group: &Value| group["name"].as_str().unwrap_or_default().to_owned();
-    let width = groups.iter().map(|group| name(group).chars().count()).chain(["GROUP".len()]).max();
-    let width = width.unwrap_or_default();
-    writeln!(out, "{:width$}  PODS", "GROUP")?;
-    for group in groups {
-        writeln!(out, "{:width$}  {}", name(group), group["pods"])?;
-    }
-    let unplaced = replicas.as_u64().unwrap_or_default() - sequence.len() as u64;
-    if unplaced > 0 {
-        writeln!(out, "{unplaced} pods are left unplaced: every group is full")?;
-    }
-    let order = sequence.iter().take(LISTED as usize).filter_map(|index| {
-        let index = usize::try_from(index.as_u64()?).ok()?;
-        groups.get(index).map(name)
-    });
-    let order = order.collect::<Vec<_>>().join(" ");
-    let more = if sequence.len() > LISTED as usize { " ..." } else { "" };
-    writeln!(out, "in the order {order}{more}")
 }

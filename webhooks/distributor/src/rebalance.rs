@@ -3,7 +3,7 @@
 use podshaper::placement::policy::GroupSet;
 use podshaper::placement::rules::Rules;
 
-use crate::spread::Spread;
+use podshaper::placement::spread::Spread;
 
 /// A pod that is placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub fn surplus<'p>(
     rules: &mut Rules,
     behind: GroupSet,
 ) -> Vec<&'p str> {
-    let missing = |(index, tally): (usize, &crate::spread::Tally)| {
+    let missing = |(index, tally): (usize, &podshaper::placement::spread::Tally)| {
         if behind.contains(index) { tally.due.saturating_sub(tally.actual) } else { 0 }
     };
     let wanted: u32 = spread.groups.iter().enumerate().map(missing).sum();

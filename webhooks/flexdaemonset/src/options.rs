@@ -5,11 +5,12 @@ use std::time::Instant;
 use anyhow::Context;
 use podshaper::cli::Start;
 use podshaper::cli::mutate::Facts as Files;
+use podshaper::cluster::Replica;
 use podshaper::found::Found;
 use podshaper::in_cluster;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, Place, RefitOptions};
+use crate::cluster::{Cluster, RefitOptions};
 use crate::facts::{Facts, Outcome, Owner, Subject, TemplateFact};
 use crate::node::Node;
 use crate::offline;
@@ -20,15 +21,8 @@ use crate::webhook::FlexDaemonset;
 /// How the server works.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// The namespace of the Lease: the one that this pod is in
-    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", default_value = "flexdaemonsets-system")]
-    lease_namespace: String,
-    /// This pod's name
-    #[arg(long, env = "HOSTNAME", value_name = "NAME", default_value = "flexdaemonset")]
-    pod_name: String,
-    /// The Lease that replicas contend for: its holder writes status and refits
-    #[arg(long, env = "FLEXDAEMONSET_LEASE", value_name = "NAME", default_value = "flexdaemonset")]
-    lease: String,
+    #[command(flatten)]
+    replica: Replica,
     #[command(flatten)]
     refit: RefitOptions,
 }
@@ -37,8 +31,8 @@ impl Options {
     /// The webhook that decides by the cluster.
     pub fn webhook(self, start: Start<'_>) -> anyhow::Result<FlexDaemonset<Cluster>> {
         let client = in_cluster::client().context("no access to the API server")?;
-        let place = Place { namespace: self.lease_namespace, pod: self.pod_name, lease: self.lease };
-        Ok(FlexDaemonset::new(Cluster::start(&client, place, self.refit, start.metrics, start.ending)))
+        let cluster = Cluster::start(&client, &self.replica, self.refit, start.metrics, start.ending);
+        Ok(FlexDaemonset::new(cluster))
     }
 }
 

@@ -80,21 +80,38 @@ pub(super) fn review(
         own(object, subject);
     }
     apply(&filled, &mut object).context("the API server's defaults do not apply")?;
-    let review = json!({
+    let kind = json!({"group": "", "version": "v1", "kind": "Pod"});
+    Ok((creation(&kind, &object, subject, namespace).to_string(), filled))
+}
+
+/// The review about the workload that `subject` is.
+pub(super) fn workload_review(document: &Value, subject: &Subject, namespace: &str) -> String {
+    let Subject { api_version, kind, .. } = subject;
+    // An item of a typed list doesn't say what it is.
+    let mut object = document.pointer(subject.at.as_str()).cloned().unwrap_or_default();
+    if let Some(object) = object.as_object_mut() {
+        object.insert("apiVersion".to_owned(), json!(api_version));
+        object.insert("kind".to_owned(), json!(kind));
+    }
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let kind = json!({"group": group, "version": version, "kind": kind});
+    creation(&kind, &object, subject, namespace).to_string()
+}
+
+fn creation(kind: &Value, object: &Value, subject: &Subject, namespace: &str) -> Value {
+    json!({
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",
         "request": {
             "uid": "00000000-0000-0000-0000-000000000000",
-            "kind": {"group": "", "version": "v1", "kind": "Pod"},
-            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "kind": kind,
             "name": object.get("metadata").and_then(|metadata| metadata.get("name")),
             "namespace": subject.namespace.as_deref().unwrap_or(namespace),
             "operation": "CREATE",
             "object": object,
             "dryRun": true,
         },
-    });
-    Ok((review.to_string(), filled))
+    })
 }
 
 /// Applies RFC 6902 operations.

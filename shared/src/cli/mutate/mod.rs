@@ -225,6 +225,10 @@ impl<W: Webhook> Run<'_, W> {
             (Some(review), _) => {
                 (before.pointer(review.as_str()).map(Value::to_string).unwrap_or_default(), Vec::new())
             }
+            // Its pods differ from each other.
+            (None, _) if W::WORKLOADS && !subject.pod.as_str().is_empty() => {
+                (decide::workload_review(before, subject, &self.namespace), Vec::new())
+            }
             (None, _) => decide::review(before, subject, &self.namespace)?,
         };
         let mut decision = decide(&self.webhook, &review).await?;

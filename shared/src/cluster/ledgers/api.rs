@@ -1,6 +1,6 @@
 //! The calls that a ledger asks for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use tokio::time::sleep;
 
 use super::object::{self, Spec, collection, version};
-use super::pods::{self, of_owner};
+use super::pods::{Others, of_owner};
 use super::{Standing, Told, Workload};
 use crate::api_server::{Media, get, read, send};
 use crate::cluster::Object;
@@ -18,7 +18,6 @@ use crate::cluster::follow::{Page, encoded};
 use crate::cluster::owners::OwnerSpec;
 use crate::placement::ledger::{Content, Effect, Event, Phase, Place, Pod, PodName, Stamp, Version};
 use crate::placement::marks::{DELETION_COST, ESTIMATED, GROUP, OWNER, PLACED, SLOT, TOKEN, deletion_cost};
-use crate::placement::owners::OwnerRef;
 use crate::placement::rules::{SharedRules, locked};
 
 /// Pods of a list that are read at a time.
@@ -160,11 +159,11 @@ impl Api {
         let mut listing = Listing::default();
         listing.version = self
             .pages(namespace, selector, at_least, &mut |items| {
-                for owned in of_owner(items, &owner.uid, locked(rules).policy())? {
-                    if let (Place::Unknown, Phase::Live, Some(costed)) =
-                        (&owned.pod.place, owned.pod.phase, owned.unmarked)
+                for owned in of_owner(items, &owner.uid, locked(rules).policy(), self.webhook)? {
+                    if let (Place::Unknown, Phase::Live, None) =
+                        (&owned.pod.place, owned.pod.phase, &owned.marked)
                     {
-                        listing.unplaced.push((Arc::clone(&owned.name), costed));
+                        listing.unplaced.push((Arc::clone(&owned.name), owned.costed));
                     }
                     listing.pods.insert(owned.name, owned.pod);
                 }
@@ -174,16 +173,13 @@ impl Api {
         Ok(listing)
     }
 
-    /// Whose pods no webhook has marked, among those of a selector.
-    pub(super) async fn unmarked(&self, namespace: &str, selector: &str) -> kube::Result<BTreeSet<OwnerRef>> {
-        let mut owners = BTreeSet::new();
-        let unmarked = format!("{selector},!{PLACED}");
-        self.pages(namespace, &unmarked, None, &mut |items| {
-            owners.extend(pods::unmarked(items)?);
-            Ok(())
-        })
-        .await?;
-        Ok(owners)
+    /// Those of a selector's pods that this webhook hasn't placed.
+    pub(super) async fn others(&self, namespace: &str, selector: &str) -> kube::Result<Others> {
+        let mut others = Others::default();
+        // One without the label doesn't equal it either.
+        let selector = format!("{selector},{PLACED}!={}", self.webhook);
+        self.pages(namespace, &selector, None, &mut |items| others.add(items)).await?;
+        Ok(others)
     }
 
     /// Lists pods page by page, and returns the version at which they were so.

@@ -1,6 +1,6 @@
 //! What brings requests, events and the API server's answers to the ledgers, and does what they ask for.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,14 +10,14 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use super::api::{Api, Listing};
-use super::pods::{self, Health, Listed, Origin, Owned};
+use super::pods::{self, Health, Listed, Origin, Others, Owned};
 use super::{Standing, Told, Workload};
 use crate::placement::ledger::{
     Answer, Effect, Event, Ledger, Now, Phase, Pod, PodName, Request, Stamp, Token, Version,
 };
-use crate::placement::owners::OwnerRef;
 use crate::placement::policy::{GroupName, GroupSet};
-use crate::placement::rules::{SharedRules, locked};
+use crate::placement::rules::{Rules, SharedRules, locked};
+use crate::placement::spread::Spread;
 
 /// Whose a ledger is, and by which rules pods are placed.
 pub(super) type Bound = (Arc<Workload>, SharedRules);
@@ -97,6 +97,14 @@ pub struct Counted {
     pub health: Health,
 }
 
+impl Census {
+    /// How the pods are spread, by these rules.
+    pub fn spread(&self, rules: &mut Rules) -> Spread {
+        let pods = self.pods.iter().map(|pod| (pod.group.as_deref(), pod.health == Health::Ready));
+        Spread::of(pods, rules)
+    }
+}
+
 impl Ledgers {
     /// The ledgers of `webhook`; begins to watch its pods. Needs a runtime.
     ///
@@ -166,14 +174,19 @@ impl Ledgers {
         long.filter_map(|(name, _)| state.ledger.pods().get(name)?.group().cloned()).collect()
     }
 
-    /// The controllers of pods that no webhook has marked, among those of a selector.
-    pub async fn unmarked(&self, namespace: &str, selector: &str) -> kube::Result<BTreeSet<OwnerRef>> {
-        self.api.unmarked(namespace, selector).await
+    /// Those of a selector's pods that this webhook hasn't placed.
+    pub async fn others(&self, namespace: &str, selector: &str) -> kube::Result<Others> {
+        self.api.others(namespace, selector).await
     }
 
-    /// Writes into a ledger what people are told.
-    pub async fn tell(&self, standing: &Standing, told: &Told) -> kube::Result<()> {
-        self.api.tell(standing, told).await
+    /// Writes into a ledger, for people, how the pods are spread that it is about, unless that stands there.
+    pub async fn tell(&self, standing: &Standing, spread: &Spread) {
+        let told = Told { pods: spread.pods(), due: spread.due() };
+        if standing.told != told
+            && let Err(error) = self.api.tell(standing, &told).await
+        {
+            tracing::warn!(namespace = standing.namespace, %error, "can't write the status of a ledger");
+        }
     }
 
     /// Puts the ledger of this owner in order.

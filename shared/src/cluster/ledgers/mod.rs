@@ -22,7 +22,7 @@ mod tests;
 pub use crd::crd;
 pub use driver::{Ask, Census, Counted, Ledgers};
 pub use object::{PLURAL, Standing, Told};
-pub use pods::{Health, Origin};
+pub use pods::{Health, Origin, Others};
 pub use reconcile::{Policies, reconcile};
 
 use crate::placement::ledger::Version;

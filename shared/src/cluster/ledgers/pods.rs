@@ -1,6 +1,6 @@
 //! Placed pods, from their watch or from lists, as ledgers see them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
@@ -67,8 +67,10 @@ pub(super) struct Owned {
     pub(super) pod: Pod,
     pub(super) health: Health,
     pub(super) origin: Origin,
-    /// Of a pod that no webhook has marked: whether it has a deletion cost of its own.
-    pub(super) unmarked: Option<bool>,
+    /// The webhook that has marked it.
+    pub(super) marked: Option<String>,
+    /// Whether it has a deletion cost.
+    pub(super) costed: bool,
 }
 
 /// Reads a pod; none where it has no controller, so that no ledger is about it. By `policy` it is told where pods are that
@@ -98,7 +100,6 @@ pub(super) fn read(object: &RawValue, policy: Option<&Policy>) -> serde_json::Re
         Some(stamp) => Place::Stamped(stamp),
         None => group().map_or(Place::Unknown, Place::Told),
     };
-    let marked = metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(PLACED));
     Ok(Some(Owned {
         owner: owner.into(),
         name: metadata.name.as_str().into(),
@@ -111,7 +112,8 @@ pub(super) fn read(object: &RawValue, policy: Option<&Policy>) -> serde_json::Re
             namespace: metadata.namespace.clone().unwrap_or_default(),
             controller: controller.into(),
         },
-        unmarked: (!marked).then(|| metadata.annotation(DELETION_COST).is_some()),
+        marked: metadata.labels.as_ref().and_then(|labels| labels.get(PLACED)).cloned(),
+        costed: metadata.annotation(DELETION_COST).is_some(),
     }))
 }
 
@@ -202,18 +204,38 @@ struct ResourceVersion {
     resource_version: String,
 }
 
-/// The pods of one owner among those of a list.
-pub(super) fn of_owner(items: &[&RawValue], owner: &str, policy: &Policy) -> serde_json::Result<Vec<Owned>> {
+/// The pods of one owner among those of a list, but for those that another webhook than this has placed.
+pub(super) fn of_owner(
+    items: &[&RawValue],
+    owner: &str,
+    policy: &Policy,
+    webhook: &str,
+) -> serde_json::Result<Vec<Owned>> {
     let read = |item: &&RawValue| read(item, Some(policy)).transpose();
     let mut pods = items.iter().filter_map(read).collect::<Result<Vec<_>, _>>()?;
-    pods.retain(|pod| &*pod.owner == owner);
+    pods.retain(|pod| &*pod.owner == owner && pod.marked.as_ref().is_none_or(|marked| marked == webhook));
     Ok(pods)
 }
 
-/// Whose controller's pods nobody has marked, among those of a list.
-pub(super) fn unmarked(items: &[&RawValue]) -> serde_json::Result<Vec<OwnerRef>> {
-    let read = |item: &&RawValue| read(item, None).transpose();
-    let pods = items.iter().filter_map(read).collect::<Result<Vec<_>, _>>()?;
-    let alive = pods.into_iter().filter(|pod| pod.unmarked.is_some() && pod.pod.phase != Phase::Gone);
-    Ok(alive.map(|pod| pod.origin.controller).collect())
+/// Pods that a webhook hasn't placed.
+#[derive(Debug, Default)]
+pub struct Others {
+    /// Whose controller's pods nobody has marked.
+    pub unmarked: BTreeSet<OwnerRef>,
+    /// Another webhook that has placed some.
+    pub placed_by: Option<String>,
+}
+
+impl Others {
+    /// Takes in those of a list.
+    pub(super) fn add(&mut self, items: &[&RawValue]) -> serde_json::Result<()> {
+        for item in items {
+            match read(item, None)?.filter(|pod| pod.pod.phase != Phase::Gone) {
+                Some(Owned { marked: Some(webhook), .. }) => self.placed_by = Some(webhook),
+                Some(pod) => drop(self.unmarked.insert(pod.origin.controller)),
+                None => {}
+            }
+        }
+        Ok(())
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use podshaper::api_server::{Media, send};
-use podshaper::cluster::ledgers::{Census, Counted, Health, Ledgers, Standing as LedgerStanding, Told};
+use podshaper::cluster::ledgers::{Census, Counted, Health, Ledgers, Others, Standing as LedgerStanding};
 use podshaper::cluster::owners::Owners;
 use podshaper::cluster::{Events, Leadership, Note, Regarding, Store, key};
 use podshaper::placement::distribution::{Rebalance, RebalanceMode, Target, WhenUnavailable};
@@ -23,7 +23,7 @@ use super::policies::Governed;
 use super::status::{Standing, State, stands, status, was_recovering};
 use crate::distributor::{Distributor, GROUP, KIND, PLURAL, Plan, VERSION, governing};
 use crate::rebalance::{Placed, surplus};
-use crate::spread::Spread;
+use podshaper::placement::spread::Spread;
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -87,13 +87,12 @@ impl Controller {
             if leadership.wait_for(|leads| *leads).await.is_err() {
                 return;
             }
-            self.metrics.leads.set(1);
+            self.metrics.leads(true);
             tokio::select! {
                 () = self.lead() => {},
                 _ = leadership.wait_for(|leads| !*leads) => {},
             }
-            self.metrics.leads.set(0);
-            self.metrics.counted(&[]);
+            self.metrics.leads(false);
         }
     }
 
@@ -147,7 +146,7 @@ impl Controller {
 
     async fn chain(&self, run: &mut Run, namespace: &str, census: &Census) -> Chain {
         let mut chain = Chain::from(Some(census.origin.controller.clone()));
-        self.governed.read(namespace, &mut chain, |_| false).await;
+        self.owners.climb(namespace, &mut chain, |_| false).await;
         if chain.end() != Some(End::Unknown) {
             if run.chains.len() >= MAX_CHAINS {
                 run.chains.clear();
@@ -176,14 +175,8 @@ impl Controller {
         });
         let (policy, spreads, available) = {
             let mut rules = locked(&plan.rules);
-            let spreads: Vec<(Box<str>, Spread)> = census
-                .iter()
-                .map(|(_, census)| {
-                    let pods = census.pods.iter();
-                    let pods = pods.map(|pod| (pod.group.as_deref(), pod.health == Health::Ready));
-                    (census.owner.clone(), Spread::of(pods, &mut rules))
-                })
-                .collect();
+            let spreads: Vec<(Box<str>, Spread)> =
+                census.iter().map(|(_, census)| (census.owner.clone(), census.spread(&mut rules))).collect();
             let policy = rules.policy();
             let pods = census.iter().flat_map(|(_, census)| &census.pods);
             let stuck = pods.filter(|pod| is_stuck(pod, plan));
@@ -215,8 +208,10 @@ impl Controller {
         let Target { api_version, kind, name } = &distributor.target;
         let target = self.owners.find(&distributor.namespace, api_version, kind, name).await;
         let workload = format!("{kind} {name}");
-        let (standing, target) = match (rival, target) {
-            (Some(rival), _) => (Standing::Superseded(rival.name.clone()), None),
+        let (mut standing, target) = match (rival, target) {
+            (Some(rival), _) => {
+                (Standing::Superseded(format!("PodDistributor {}, which is older,", rival.name)), None)
+            }
             (None, Looked::Object(owner)) => (Standing::Placing, Some(owner)),
             (None, Looked::Nothing) => (Standing::TargetNotFound(workload), None),
             (None, Looked::Forbidden) => (Standing::TargetForbidden(workload), None),
@@ -229,7 +224,8 @@ impl Controller {
             whole.unplaced += unknown;
             let selector = target.as_ref().and_then(|target| target.selector.clone());
             if let Some(selector) = selector.filter(|_| unknown > 0) {
-                self.adopt(distributor, plan, &selector).await;
+                let placed_by = self.adopt(distributor, plan, &selector).await;
+                standing = placed_by.map_or(standing, Standing::Superseded);
             }
         }
         if let ([(_, one)], true, Some(replicas)) = (census, busy, replicas) {
@@ -256,28 +252,26 @@ impl Controller {
     /// Writes into ledgers, for people, how the pods are spread that they are about; not while that changes.
     async fn tell_ledgers(&self, run: &Run, spreads: &[(Box<str>, Spread)]) {
         for (owner, spread) in spreads {
-            let Some(standing) = run.standings.get(&**owner) else { continue };
-            let told = Told { pods: spread.pods(), due: spread.due() };
-            if standing.told != told
-                && let Err(error) = self.ledgers.tell(standing, &told).await
-            {
-                tracing::warn!(namespace = standing.namespace, %error, "can't write the status of a ledger");
+            if let Some(standing) = run.standings.get(&**owner) {
+                self.ledgers.tell(standing, spread).await;
             }
         }
     }
 
-    /// Takes in pods of the target that no webhook has seen.
-    async fn adopt(&self, distributor: &Distributor, plan: &Plan, selector: &str) {
+    /// Takes in pods of the target that no webhook has seen, and returns which other webhook has placed some.
+    async fn adopt(&self, distributor: &Distributor, plan: &Plan, selector: &str) -> Option<String> {
         let namespace = &distributor.namespace;
-        let owners = match self.ledgers.unmarked(namespace, selector).await {
-            Ok(owners) => owners,
-            Err(error) => return tracing::warn!(namespace, %error, "can't list pods that nobody placed"),
-        };
-        for owner in owners {
+        let others = self.ledgers.others(namespace, selector).await;
+        let others = others.inspect_err(|error| {
+            tracing::warn!(namespace, %error, "can't list pods that nobody placed");
+        });
+        let Others { unmarked, placed_by } = others.ok()?;
+        for owner in unmarked {
             if let Err(error) = self.take_in(distributor, plan, owner).await {
                 tracing::warn!(namespace, %error, "can't take in pods that nobody placed");
             }
         }
+        placed_by
     }
 
     async fn take_in(&self, distributor: &Distributor, plan: &Plan, owner: OwnerRef) -> kube::Result<()> {
@@ -286,7 +280,7 @@ impl Controller {
         if governing.uid != distributor.uid {
             return Ok(());
         }
-        match self.owners.workload(crate::webhook::WEBHOOK, namespace, &chain).await? {
+        match self.owners.workload(crate::WEBHOOK, namespace, &chain).await? {
             Some(workload) => self.ledgers.tend(&Arc::new(workload), &plan.rules).await,
             None => Ok(()),
         }
@@ -424,8 +418,8 @@ impl Controller {
 
     fn note(&self, distributor: &Distributor, warning: bool, reason: &'static str, message: String) {
         let regarding = Regarding {
-            api_version: "versprei.versprei.io/v1beta1",
-            kind: KIND,
+            api_version: "versprei.versprei.io/v1beta1".into(),
+            kind: KIND.into(),
             namespace: distributor.namespace.clone(),
             name: distributor.name.clone(),
             uid: distributor.uid.clone(),

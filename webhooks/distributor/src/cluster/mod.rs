@@ -8,88 +8,65 @@ mod policies;
 mod status;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use podshaper::cluster::ledgers::{Ask, Ledgers, Standing, reconcile};
-use podshaper::cluster::owners::Owners;
-use podshaper::cluster::{Events, Lease, Scope, Store, Trim, follow};
-use podshaper::placement::ledger::Answer;
-use podshaper::placement::marks::PLACED;
-use podshaper::placement::owners::{Chain, Looked, OwnerRef};
+use podshaper::cluster::placing::Placing;
+use podshaper::cluster::{Events, Replica, Scope, Store, watched};
+use podshaper::placement::owners::Chain;
+use podshaper::placement::placing::Outcome;
 use podshaper::placement::policy::GroupSet;
 use podshaper::placement::rules::locked;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
+use crate::WEBHOOK;
 use crate::distributor::{Distributor, Plan};
-use crate::facts::{Asking, Facts, Outcome};
+use crate::facts::Facts;
 use crate::page::Page;
-use crate::webhook::WEBHOOK;
 use controller::Controller;
 use metrics::Metrics;
 use nodes::Nodes;
 use policies::Governed;
 
-/// Of a request's time so much is left when a pod is placed without its ledger at the latest.
-const MARGIN: Duration = Duration::from_millis(300);
-
 /// What the API server says.
 pub struct Cluster {
     distributors: Arc<Store<Distributor>>,
     nodes: Arc<Nodes>,
-    owners: Arc<Owners>,
-    ledgers: Arc<Ledgers>,
+    placing: Placing,
     metrics: Metrics,
-}
-
-/// Where this replica runs.
-#[derive(Clone, Debug)]
-pub struct Place {
-    /// The pod's namespace, for the Lease.
-    pub namespace: String,
-    /// The pod's name.
-    pub pod: String,
-    /// The Lease that replicas contend for.
-    pub lease: String,
 }
 
 impl Cluster {
     /// Begins to watch, and to contend for the leadership. Needs a runtime.
     pub fn start(
         client: &Client,
-        place: Place,
+        replica: &Replica,
         registry: &mut Registry,
         ending: watch::Receiver<bool>,
     ) -> Self {
         let cluster = Self {
             distributors: watched(client, Scope::default()),
             nodes: Arc::new(Nodes::new(watched(client, Scope::default()))),
-            owners: Arc::new(Owners::new(client.clone())),
-            ledgers: Ledgers::start(client.clone(), WEBHOOK),
+            placing: Placing::start(client, WEBHOOK, &[]),
             metrics: Metrics::register(registry),
         };
-        let events = Events::start(client.clone(), WEBHOOK, place.pod.clone());
-        let lease = Lease { namespace: place.namespace, name: place.lease, identity: place.pod };
-        let leadership = lease.contend(client.clone(), ending);
-        let standings: Arc<Store<Standing>> =
-            watched(client, Scope { namespace: None, labels: format!("{PLACED}={WEBHOOK}") });
-        let governed =
-            Governed { distributors: Arc::clone(&cluster.distributors), owners: Arc::clone(&cluster.owners) };
+        let leadership = replica.contend(client.clone(), WEBHOOK, ending);
+        let owners = Arc::clone(&cluster.placing.owners);
+        let governed = Governed { distributors: Arc::clone(&cluster.distributors), owners };
+        let standings = cluster.placing.reconcile(client, governed.clone(), leadership.clone());
         let controller = Controller {
             client: client.clone(),
-            governed: governed.clone(),
+            governed,
             distributors: Arc::clone(&cluster.distributors),
             nodes: Arc::clone(&cluster.nodes),
-            owners: Arc::clone(&cluster.owners),
-            ledgers: Arc::clone(&cluster.ledgers),
-            standings: Arc::clone(&standings),
-            events,
+            owners: Arc::clone(&cluster.placing.owners),
+            ledgers: Arc::clone(&cluster.placing.ledgers),
+            standings,
+            events: Events::start(client.clone(), WEBHOOK, replica.name().to_owned()),
             metrics: cluster.metrics.clone(),
         };
-        tokio::spawn(controller.run(leadership.clone()));
-        tokio::spawn(reconcile(Arc::clone(&cluster.ledgers), standings, governed, leadership));
+        tokio::spawn(controller.run(leadership));
         cluster
     }
 
@@ -99,45 +76,26 @@ impl Cluster {
     }
 }
 
-/// A store that is kept true from now on.
-fn watched<T: Trim>(client: &Client, scope: Scope) -> Arc<Store<T>> {
-    let store = Arc::new(Store::default());
-    tokio::spawn(follow(client.clone(), scope, Arc::clone(&store)));
-    store
-}
-
 impl Facts for Cluster {
-    fn distributors(&self, namespace: &str) -> Vec<Arc<Distributor>> {
-        self.distributors.in_namespace(namespace)
+    type Surroundings = Placing;
+
+    fn surroundings(&self) -> &Placing {
+        &self.placing
     }
 
-    async fn owner(&self, namespace: &str, owner: &OwnerRef, deadline: Instant) -> Looked {
-        self.owners.look(namespace, owner, deadline).await
+    fn distributors(&self, namespace: &str) -> Vec<Arc<Distributor>> {
+        self.distributors.in_namespace(namespace)
     }
 
     fn available(&self, chain: &Chain, plan: &Plan) -> GroupSet {
         let stuck = plan.unschedulable_after.zip(chain.sharer()).map(|(after, (owner, _))| {
             let after = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
-            self.ledgers.stuck(&owner.uid, Timestamp::now().as_second().saturating_sub(after))
+            self.placing.ledgers.stuck(&owner.uid, Timestamp::now().as_second().saturating_sub(after))
         });
         let rules = locked(&plan.rules);
         let policy = rules.policy();
         let stuck = stuck.iter().flatten().filter_map(|group| policy.index(group)).collect();
         self.nodes.available(policy).without(stuck)
-    }
-
-    async fn place(&self, pod: Asking<'_>, deadline: Instant) -> Option<Answer> {
-        let workload = match self.owners.workload(WEBHOOK, pod.namespace, pod.chain).await {
-            Ok(workload) => Arc::new(workload?),
-            Err(error) => {
-                tracing::warn!(namespace = pod.namespace, %error, "can't tell where an owner is");
-                return None;
-            }
-        };
-        let Asking { token, fitting, bears, dry_run, .. } = pod;
-        let deadline = deadline.checked_sub(MARGIN).unwrap_or(deadline).into();
-        let ask = Ask { token, fitting, bears, dry_run, deadline };
-        self.ledgers.place(&workload, &pod.plan.rules, ask).await
     }
 
     fn heard(&self, _: &Distributor, outcome: Outcome) {
@@ -148,7 +106,7 @@ impl Facts for Cluster {
         let caches = [
             ("poddistributors", self.distributors.filled()),
             ("nodes", self.nodes.filled()),
-            ("placed pods", self.ledgers.filled()),
+            ("placed pods", self.placing.ledgers.filled()),
         ];
         let (missing, _) = caches.into_iter().find(|(_, filled)| !filled)?;
         Some(format!("the {missing} of the cluster haven't been read yet"))

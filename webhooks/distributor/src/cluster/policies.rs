@@ -1,7 +1,6 @@
 //! Which rules a ledger is kept by.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use podshaper::cluster::Store;
 use podshaper::cluster::ledgers::{Policies, Standing, Workload};
@@ -9,11 +8,8 @@ use podshaper::cluster::owners::Owners;
 use podshaper::placement::owners::{Chain, OwnerRef};
 use podshaper::placement::rules::SharedRules;
 
+use crate::WEBHOOK;
 use crate::distributor::{Distributor, governing};
-use crate::webhook::WEBHOOK;
-
-/// A read of an owner may take so long: nobody waits.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Distributors, and what they govern.
 #[derive(Clone)]
@@ -27,17 +23,9 @@ impl Governed {
     pub(super) async fn of(&self, namespace: &str, owner: &OwnerRef) -> Option<(Arc<Distributor>, Chain)> {
         let distributors = self.distributors.in_namespace(namespace);
         let mut chain = Chain::from(Some(owner.clone()));
-        self.read(namespace, &mut chain, |chain| governing(&distributors, chain).is_some()).await;
+        self.owners.climb(namespace, &mut chain, |chain| governing(&distributors, chain).is_some()).await;
         let distributor = Arc::clone(governing(&distributors, &chain)?);
         Some((distributor, chain))
-    }
-
-    /// Reads a chain, to its end or until it is `enough`.
-    pub(super) async fn read(&self, namespace: &str, chain: &mut Chain, enough: impl Fn(&Chain) -> bool) {
-        while let Some(wanted) = chain.wants().filter(|_| !enough(chain)) {
-            let found = self.owners.look(namespace, wanted, Instant::now() + PATIENCE).await;
-            chain.looked(found);
-        }
     }
 }
 

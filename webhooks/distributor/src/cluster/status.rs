@@ -5,7 +5,7 @@ use podshaper::placement::policy::{GroupSet, Policy};
 use serde_json::{Value, json};
 
 use crate::distributor::Distributor;
-use crate::spread::Spread;
+use podshaper::placement::spread::Spread;
 
 /// More revisions aren't told one by one.
 const MAX_REVISIONS: usize = 10;
@@ -30,7 +30,7 @@ pub(super) struct State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     Placing,
-    /// Another one is older.
+    /// This one places the pods: an older one, or another webhook.
     Superseded(String),
     TargetNotFound(String),
     TargetForbidden(String),
@@ -41,11 +41,9 @@ impl Standing {
     fn told(&self) -> (&'static str, &'static str, String) {
         match self {
             Self::Placing => ("True", "Placing", "pods are placed when they are created".to_owned()),
-            Self::Superseded(other) => (
-                "False",
-                "Superseded",
-                format!("PodDistributor {other} is older and about the same workload: it counts"),
-            ),
+            Self::Superseded(other) => {
+                ("False", "Superseded", format!("{other} places pods of the same workload: that counts"))
+            }
             Self::TargetNotFound(target) => ("False", "TargetNotFound", format!("there is no {target}")),
             Self::TargetForbidden(target) => (
                 "Unknown",

@@ -340,8 +340,8 @@ impl Run {
 fn regarding(key: &str, uid: &str) -> Regarding {
     let (namespace, name) = key.split_once('/').unwrap_or_default();
     Regarding {
-        api_version: "v1",
-        kind: "Pod",
+        api_version: "v1".into(),
+        kind: "Pod".into(),
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         uid: uid.to_owned(),

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kube::Client;
-use podshaper::cluster::{Events, Lease, Lookup, Note, Regarding, Scope, Store, Trim, follow};
+use podshaper::cluster::{Events, Lookup, Note, Regarding, Replica, Scope, Store, watched};
 use podshaper::found::Found;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
@@ -37,37 +37,25 @@ pub struct Cluster {
     metrics: Metrics,
 }
 
-/// Where this replica runs.
-#[derive(Clone, Debug)]
-pub struct Place {
-    /// The pod's namespace, for the Lease.
-    pub namespace: String,
-    /// The pod's name.
-    pub pod: String,
-    /// The Lease that replicas contend for.
-    pub lease: String,
-}
-
 impl Cluster {
     /// Begins to watch, and to contend for the leadership. Needs a runtime.
     pub fn start(
         client: &Client,
-        place: Place,
+        replica: &Replica,
         refit: RefitOptions,
         registry: &mut Registry,
         ending: watch::Receiver<bool>,
     ) -> Self {
-        let events = Events::start(client.clone(), "flexdaemonset", place.pod.clone());
+        let events = Events::start(client.clone(), "flexdaemonset", replica.name().to_owned());
         let metrics = Metrics::register(registry);
         let cluster = Self {
-            nodes: Lookup::new(watched(client), client.clone()),
-            templates: Lookup::new(watched(client), client.clone()),
-            owners: Lookup::new(watched(client), client.clone()),
-            ranges: watched(client),
+            nodes: Lookup::new(watched(client, Scope::default()), client.clone()),
+            templates: Lookup::new(watched(client, Scope::default()), client.clone()),
+            owners: Lookup::new(watched(client, Scope::default()), client.clone()),
+            ranges: watched(client, Scope::default()),
             events: events.clone(),
             metrics: metrics.clone(),
         };
-        let lease = Lease { namespace: place.namespace, name: place.lease, identity: place.pod };
         let controller = Controller {
             client: client.clone(),
             nodes: Arc::clone(cluster.nodes.store()),
@@ -78,16 +66,9 @@ impl Cluster {
             metrics,
             options: refit,
         };
-        tokio::spawn(controller.run(lease.contend(client.clone(), ending)));
+        tokio::spawn(controller.run(replica.contend(client.clone(), "flexdaemonset", ending)));
         cluster
     }
-}
-
-/// A store that is kept true from now on.
-fn watched<T: Trim>(client: &Client) -> Arc<Store<T>> {
-    let store = Arc::new(Store::default());
-    tokio::spawn(follow(client.clone(), Scope::default(), Arc::clone(&store)));
-    store
 }
 
 /// The bounds of a namespace.
@@ -136,8 +117,8 @@ impl Facts for Cluster {
             Outcome::Sized | Outcome::Unsized | Outcome::Undecided => return,
         };
         let regarding = Regarding {
-            api_version: "apps/v1",
-            kind: "DaemonSet",
+            api_version: "apps/v1".into(),
+            kind: "DaemonSet".into(),
             namespace: pod.namespace.to_owned(),
             name: name.to_owned(),
             uid: uid.to_owned(),

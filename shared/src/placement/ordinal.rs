@@ -1,7 +1,7 @@
 //! Pods that are numbered by their controller: their slot is their number, and no ledger is needed.
 
-use podshaper::placement::owners::Chain;
-use podshaper::pod::Pod;
+use super::owners::Chain;
+use crate::pod::Pod;
 
 /// Of an Indexed Job's pod (`batchv1.JobCompletionIndexAnnotation`).
 const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
@@ -9,7 +9,7 @@ const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
 const POD_INDEX: &str = "apps.kubernetes.io/pod-index";
 
 /// The slot that the pod's number tells, if its controller numbers its pods.
-pub(crate) fn slot(pod: &Pod<'_>, name: Option<&str>, chain: &Chain) -> Option<u32> {
+pub(super) fn slot(pod: &Pod<'_>, name: Option<&str>, chain: &Chain) -> Option<u32> {
     let (controller, read) = chain.controller()?;
     // The Jobs of a CronJob share one sequence, and each numbers its own.
     let shared = chain.sharer().is_some_and(|(sharer, _)| sharer != controller);
@@ -27,7 +27,7 @@ pub(crate) fn slot(pod: &Pod<'_>, name: Option<&str>, chain: &Chain) -> Option<u
 
 #[cfg(test)]
 mod tests {
-    use podshaper::placement::owners::{Looked, Owner, OwnerRef};
+    use crate::placement::owners::{Looked, Owner, OwnerRef};
     use serde_json::{Value, json};
 
     use super::*;

@@ -1,7 +1,7 @@
 //! How pods are spread, against how they should be.
 
-use podshaper::placement::policy::Policy;
-use podshaper::placement::rules::Rules;
+use super::policy::Policy;
+use super::rules::Rules;
 
 /// The pods of some owner, or of several, by group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl Spread {
 mod tests {
     use std::collections::BTreeMap;
 
-    use podshaper::placement::policy::{Group, Tie};
+    use crate::placement::policy::{Group, Tie};
 
     use super::*;
 

@@ -1,0 +1,55 @@
+{{/* What webhooks that place pods have in common. Input: a webhook, as its own template has it */}}
+{{- define "podshaper.placement.own" -}}
+# a variable, not a flag: the self-test doesn't take it
+env:
+- {name: PODSHAPER_LEASE, value: {{ .fullname }}}
+# ledgers, and Events
+sideEffects: NoneOnDryRun
+matchConditions:
+# other pods never reach the webhook
+- name: podshaper.dev/has-a-controller
+  expression: >-
+    object.metadata.?ownerReferences.orValue([]).exists(owner, owner.?controller.orValue(false)
+    && !(owner.kind in ['DaemonSet', 'Node']))
+rules:
+  namespaced:
+  - {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [create]}
+  - {apiGroups: [coordination.k8s.io], resources: [leases], resourceNames: [{{ .fullname }}], verbs: [get, update]}
+  cluster:
+  # those that were placed are watched; the leader gives slots to pods that nobody placed, and moves clashing ones
+  - {apiGroups: [""], resources: [pods], verbs: [list, watch, patch]}
+  - {apiGroups: [podshaper.dev], resources: [placements], verbs: [get, list, watch, create, patch, delete]}
+  - {apiGroups: [podshaper.dev], resources: [placements/status], verbs: [patch]}
+  - {apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch]}
+  # whose a pod is
+  - {apiGroups: [apps], resources: [deployments, replicasets, statefulsets], verbs: [get]}
+  - {apiGroups: [batch], resources: [cronjobs, jobs], verbs: [get]}
+  - {apiGroups: [""], resources: [replicationcontrollers], verbs: [get]}
+  {{- range .values.owners }}
+  - {apiGroups: [{{ .apiGroup | quote }}], resources: {{ toJson .resources }}, verbs: [get]}
+  {{- end }}
+selftestOwner: /apis/apps/v1/namespaces/{{ .fullname }}-selftest/replicasets/selftest
+selftestRules:
+- {apiGroups: [apps], resources: [replicasets], resourceNames: [selftest], verbs: [get]}
+selftestObjects:
+# without pods: it only lends its name
+- apiVersion: apps/v1
+  kind: ReplicaSet
+  metadata: {name: selftest, namespace: {{ .fullname }}-selftest}
+  spec:
+    replicas: 0
+    selector: {matchLabels: {podshaper.dev/selftest: {{ .fullname }}}}
+    template:
+      metadata: {labels: {podshaper.dev/selftest: {{ .fullname }}}}
+      spec: {containers: [{name: main, image: {{ include "podshaper.image" . }}}]}
+selftest:
+  apiVersion: v1
+  kind: Pod
+  metadata: {name: selftest}
+  spec:
+    securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
+    containers:
+    - name: main
+      image: {{ include "podshaper.image" . }}
+      securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+{{- end -}}

@@ -47,7 +47,7 @@ class Notes(unittest.TestCase):
         text = self.notes({})
         self.assertIn("Nothing is installed yet", text)
         self.assertIn("--set arch.enabled=true", text)
-        self.assertIn("The webhooks of this chart: arch, distributor, everypod, flexdaemonset, peerpods.", text)
+        self.assertIn("The webhooks of this chart: arch, custom-scheduler-annotations, distributor, everypod, flexdaemonset, peerpods.", text)
 
     def test_a_release_in_default_is_warned_about(self):
         self.assertIn("WARNING", self.notes(peerpods(), namespace="default"))

@@ -1,0 +1,140 @@
+//! What the leader does: it counts, tells in ledgers how pods are spread, and takes in those that nobody placed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use podshaper::cluster::ledgers::{Census, Ledgers, Origin, Standing};
+use podshaper::cluster::placing::Metrics;
+use podshaper::cluster::{Leadership, Store};
+use podshaper::placement::owners::{Chain, OwnerRef};
+use podshaper::placement::rules::{SharedRules, locked};
+use podshaper::placement::spread::Spread;
+use tokio::time::{Instant, sleep};
+
+use super::governed::Governed;
+
+/// Without a change owners are read again after this.
+const LONGEST: Duration = Duration::from_secs(30);
+
+pub(super) struct Controller {
+    pub(super) governed: Governed,
+    pub(super) ledgers: Arc<Ledgers>,
+    pub(super) standings: Arc<Store<Standing>>,
+    pub(super) metrics: Metrics,
+    pub(super) period: Duration,
+}
+
+/// What was seen of the pods that share a sequence.
+struct Seen {
+    at: Instant,
+    namespace: String,
+    /// The topmost owner that there is.
+    workload: OwnerRef,
+    /// None where no strategy governs them.
+    rules: Option<SharedRules>,
+    spread: Spread,
+}
+
+/// By the uid of the owner that pods share a sequence by.
+type All = HashMap<Box<str>, Seen>;
+
+impl Controller {
+    /// Works while this replica leads.
+    pub(super) async fn run(self, mut leadership: Leadership) {
+        loop {
+            if leadership.wait_for(|leads| *leads).await.is_err() {
+                return;
+            }
+            self.metrics.leads.set(1);
+            tokio::select! {
+                () = self.lead() => {},
+                _ = leadership.wait_for(|leads| !*leads) => {},
+            }
+            self.metrics.leads.set(0);
+            self.metrics.clear();
+        }
+    }
+
+    async fn lead(&self) {
+        let mut all = All::new();
+        loop {
+            if self.ledgers.filled() {
+                all = self.look(all).await;
+            }
+            sleep(self.period).await;
+        }
+    }
+
+    /// Looks at everything once.
+    async fn look(&self, mut before: All) -> All {
+        let mut all = All::new();
+        let standings = self.standings.all().into_iter();
+        let standings: HashMap<_, _> = standings.map(|(_, one)| (one.owner.uid.clone(), one)).collect();
+        for census in self.ledgers.census().into_iter().filter(|census| !census.pods.is_empty()) {
+            let known = before.remove(&census.owner);
+            let steady = known.as_ref().is_some_and(|seen| seen.spread == seen.of(&census));
+            // A status that is written while pods are placed would cross their ledger's writes.
+            if let (Some(seen), Some(standing), true) = (&known, standings.get(&*census.owner), steady)
+                && seen.rules.is_some()
+            {
+                self.ledgers.tell(standing, &seen.spread).await;
+            }
+            let seen = match known.filter(|seen| steady && seen.at.elapsed() < LONGEST) {
+                Some(seen) => seen,
+                None => self.see(&census, steady).await,
+            };
+            all.insert(census.owner, seen);
+        }
+        self.metrics.clear();
+        for Seen { namespace, workload, rules, spread, .. } in all.values() {
+            let Some(rules) = rules else { continue };
+            let whose =
+                [("namespace", &**namespace), ("kind", &*workload.kind), ("workload", &*workload.name)];
+            // The revisions of a workload count together.
+            self.metrics.count(&whose, &locked(rules), spread);
+        }
+        all
+    }
+
+    /// Reads whose the pods are, and by which rules they are placed.
+    async fn see(&self, census: &Census, steady: bool) -> Seen {
+        let Origin { namespace, controller } = &census.origin;
+        let (chain, rules) = self.governed.of(namespace, controller).await;
+        let workload = chain.read().last().map_or(controller, |(owner, _)| owner).clone();
+        let mut seen = Seen {
+            at: Instant::now(),
+            namespace: namespace.clone(),
+            workload,
+            rules,
+            spread: Spread::default(),
+        };
+        seen.spread = seen.of(census);
+        if let Some(rules) = seen.rules.as_ref().filter(|_| steady) {
+            self.take_in(census, &chain, rules).await;
+        }
+        seen
+    }
+
+    /// Looks for pods that nobody placed, where the owner has more than are known.
+    async fn take_in(&self, census: &Census, chain: &Chain, rules: &SharedRules) {
+        // Those that are numbered have no ledger, and their controller looks at no cost.
+        let shared = chain.sharer().filter(|(owner, _)| owner.kind != "StatefulSet");
+        let owner = shared.and_then(|(_, owner)| owner);
+        let pods = owner.and_then(|owner| owner.created.or(owner.pods)).unwrap_or(0);
+        let namespace = &census.origin.namespace;
+        if pods as usize > census.pods.len()
+            && let Some(workload) = self.governed.workload(namespace, chain).await
+            && let Err(error) = self.ledgers.tend(&workload, rules).await
+        {
+            tracing::warn!(namespace, %error, "can't take in pods that nobody placed");
+        }
+    }
+}
+
+impl Seen {
+    /// How these pods are spread by the rules that were seen.
+    fn of(&self, census: &Census) -> Spread {
+        self.rules.as_ref().map(|rules| census.spread(&mut locked(rules))).unwrap_or_default()
+    }
+}

@@ -1,0 +1,41 @@
+//! Which rules a ledger is kept by.
+
+use std::sync::Arc;
+
+use podshaper::cluster::ledgers::{Policies, Standing, Workload};
+use podshaper::cluster::owners::Owners;
+use podshaper::placement::owners::{Chain, OwnerRef};
+use podshaper::placement::rules::SharedRules;
+
+use crate::WEBHOOK;
+use crate::annotations::governing;
+use crate::strategies::Strategies;
+
+/// What strategies govern.
+#[derive(Clone)]
+pub(super) struct Governed {
+    pub(super) owners: Arc<Owners>,
+    pub(super) strategies: Arc<Strategies>,
+}
+
+impl Governed {
+    /// The owners of an owner's pods, and the rules that govern these, if some do.
+    pub(super) async fn of(&self, namespace: &str, owner: &OwnerRef) -> (Chain, Option<SharedRules>) {
+        let mut chain = Chain::from(Some(owner.clone()));
+        self.owners.climb(namespace, &mut chain, |_| false).await;
+        let rules = governing(&chain).and_then(|(_, told)| self.strategies.rules(told.text).ok());
+        (chain, rules)
+    }
+
+    /// What the ledger of a chain is about; none where nobody can tell now.
+    pub(super) async fn workload(&self, namespace: &str, chain: &Chain) -> Option<Arc<Workload>> {
+        self.owners.workload(WEBHOOK, namespace, chain).await.ok()?.map(Arc::new)
+    }
+}
+
+impl Policies for Governed {
+    async fn find(&self, standing: &Standing) -> Option<(Arc<Workload>, SharedRules)> {
+        let (chain, rules) = self.of(&standing.namespace, &standing.owner).await;
+        Some((self.workload(&standing.namespace, &chain).await?, rules?))
+    }
+}

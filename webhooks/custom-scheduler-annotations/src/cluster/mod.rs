@@ -1,0 +1,83 @@
+//! The cluster: where decisions have their facts from, and what one of the replicas does about running pods.
+
+mod controller;
+mod governed;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use podshaper::cli::Start;
+use podshaper::cluster::placing::{Metrics, Placing};
+use podshaper::cluster::{Events, Note, Regarding, Replica};
+use podshaper::placement::placing::Outcome;
+
+use crate::WEBHOOK;
+use crate::annotations::KEYS;
+use crate::facts::{Facts, News};
+use crate::strategies::Strategies;
+use controller::Controller;
+use governed::Governed;
+
+/// What the API server says.
+pub struct Cluster {
+    placing: Placing,
+    events: Events,
+    metrics: Metrics,
+}
+
+impl Cluster {
+    /// Begins to watch, and to contend for the leadership. Needs a runtime.
+    pub fn start(
+        client: &Client,
+        replica: &Replica,
+        strategies: Arc<Strategies>,
+        period: Duration,
+        start: Start<'_>,
+    ) -> Self {
+        let placing = Placing::start(client, WEBHOOK, KEYS);
+        let metrics = Metrics::register(start.metrics, WEBHOOK);
+        let leadership = replica.contend(client.clone(), WEBHOOK, start.ending);
+        let governed = Governed { owners: Arc::clone(&placing.owners), strategies };
+        let standings = placing.reconcile(client, governed.clone(), leadership.clone());
+        let ledgers = Arc::clone(&placing.ledgers);
+        let controller = Controller { governed, ledgers, standings, metrics: metrics.clone(), period };
+        tokio::spawn(controller.run(leadership));
+        let events = Events::start(client.clone(), WEBHOOK, replica.name().to_owned());
+        Self { placing, events, metrics }
+    }
+}
+
+impl Facts for Cluster {
+    type Surroundings = Placing;
+
+    fn surroundings(&self) -> &Placing {
+        &self.placing
+    }
+
+    fn heard(&self, news: &News<'_>) {
+        self.metrics.decided(news.outcome);
+        let (Some(workload), false) = (news.workload, news.dry_run) else { return };
+        let reason = match news.outcome {
+            Outcome::Invalid => "InvalidStrategy",
+            Outcome::Superseded => "Superseded",
+            Outcome::Full => "GroupsFull",
+            Outcome::Unfitting => "NoGroupFits",
+            Outcome::Placed | Outcome::Estimated | Outcome::Kept | Outcome::Undecided => return,
+        };
+        let regarding = Regarding {
+            api_version: workload.api_version.clone().into(),
+            kind: workload.kind.clone().into(),
+            namespace: news.namespace.to_owned(),
+            name: workload.name.clone(),
+            uid: workload.uid.clone(),
+        };
+        let message = news.reason.to_owned();
+        self.events.send(Note { regarding, warning: true, reason, action: "Admit", message });
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        let filled = self.placing.ledgers.filled();
+        (!filled).then(|| "the placed pods of the cluster haven't been read yet".to_owned())
+    }
+}

@@ -1,0 +1,114 @@
+//! Flags, and the webhooks that they make.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use podshaper::cli::Start;
+use podshaper::cli::mutate::Facts as Files;
+use podshaper::cluster::Replica;
+use podshaper::in_cluster;
+use podshaper::placement::offline;
+
+use crate::cluster::Cluster;
+use crate::facts::Facts;
+use crate::strategies::Strategies;
+use crate::webhook::{Annotated, Settings};
+
+/// What decisions depend on, besides the annotations.
+#[derive(Clone, Debug, clap::Args)]
+struct Rules {
+    /// Namespaces whose pods are left alone, whatever their labels; separated by commas
+    #[arg(
+        long,
+        env = "BLOCKLISTED_NAMESPACE_LIST",
+        value_name = "NAMES",
+        default_value = "kube-system,kube-public,default"
+    )]
+    blocklisted_namespaces: String,
+    /// Refuse workloads with a strategy that makes no sense; without this they get a warning, and their pods go anywhere
+    #[arg(long, env = "VALIDATE_STRATEGIES")]
+    validate: bool,
+}
+
+impl Rules {
+    fn webhook<F: Facts>(&self, facts: F, strategies: Arc<Strategies>) -> Annotated<F> {
+        let names = self.blocklisted_namespaces.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let settings = Settings { blocklist: names.map(str::to_owned).collect(), validate: self.validate };
+        Annotated::new(facts, settings, strategies)
+    }
+}
+
+/// How the server works.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    rules: Rules,
+    /// How often the leader looks after ledgers, and counts: seconds
+    #[arg(long, env = "RECONCILER_PERIOD", value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    reconciler_period: u64,
+    #[command(flatten)]
+    replica: Replica,
+}
+
+impl Options {
+    /// The webhook that decides by the cluster.
+    pub fn webhook(self, start: Start<'_>) -> anyhow::Result<Annotated<Cluster>> {
+        let client = in_cluster::client().context("no access to the API server")?;
+        let strategies = Arc::<Strategies>::default();
+        let period = Duration::from_secs(self.reconciler_period);
+        let cluster = Cluster::start(&client, &self.replica, Arc::clone(&strategies), period, start);
+        Ok(self.rules.webhook(cluster, strategies))
+    }
+}
+
+/// How an offline run decides.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Offline {
+    #[command(flatten)]
+    facts: Files,
+    #[command(flatten)]
+    rules: Rules,
+}
+
+impl Offline {
+    /// The webhook that decides by the files.
+    pub fn webhook(self) -> anyhow::Result<Annotated<offline::Offline>> {
+        let mut facts = offline::Offline::default();
+        for object in self.facts.read()? {
+            facts.add(&object);
+        }
+        Ok(self.rules.webhook(facts, Arc::default()))
+    }
+}
+
+impl Facts for offline::Offline {
+    type Surroundings = Self;
+
+    fn surroundings(&self) -> &Self {
+        self
+    }
+
+    fn explains(&self) -> bool {
+        true
+    }
+}
+
+/// The cluster of a self-test: its pod says how it is placed.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Supposed {}
+
+impl Supposed {
+    /// The webhook that supposes a workload without pods.
+    pub fn webhook(self) -> anyhow::Result<Annotated<offline::Supposed>> {
+        Ok(Annotated::new(offline::Supposed, Settings::default(), Arc::default()))
+    }
+}
+
+impl Facts for offline::Supposed {
+    type Surroundings = Self;
+
+    fn surroundings(&self) -> &Self {
+        self
+    }
+}

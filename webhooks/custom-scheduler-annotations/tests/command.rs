@@ -1,0 +1,76 @@
+//! The command, as it is called.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+/// What is printed, what is told, and the exit status.
+fn run(arguments: &[&str], input: &str) -> (String, String, i32) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_custom-scheduler-annotations"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Who refuses at once doesn't read.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr), output.status.code().unwrap())
+}
+
+#[test]
+fn a_plan() {
+    let strategy = "nodesize=od,base=1,weight=0:nodesize=spot4,weight=1:nodesize=spot8,weight=1";
+    let table = "5 pods\nGROUP           PODS\nnodesize=od     1\nnodesize=spot4  2\nnodesize=spot8  2\n\
+                 in the order nodesize=od nodesize=spot8 nodesize=spot4 nodesize=spot8 nodesize=spot4\n";
+    assert_eq!(run(&["plan", strategy, "--replicas", "5"], ""), (table.to_owned(), String::new(), 0));
+    let (json, _, status) = run(&["plan", strategy, "--replicas=30", "-o", "json"], "");
+    let plan: Value = serde_json::from_str(&json).unwrap();
+    let pods: Vec<_> = plan["groups"].as_array().unwrap().iter().map(|group| &group["pods"]).collect();
+    assert_eq!((pods, status), (vec![&json!(1), &json!(14), &json!(15)], 0));
+    assert_eq!(plan["sequence"].as_array().unwrap().len(), 30);
+    let (unplaced, ..) = run(&["plan", "a=b,base=2"], "");
+    assert!(unplaced.contains("8 pods are left unplaced"), "{unplaced}");
+}
+
+#[test]
+fn what_is_wrong_is_pointed_at() {
+    let wrong = "error: at character 14: base must be a whole number from 0 to 1000000, not \"x\"\n  a=b:a=c,base=x\n               ^\n";
+    let (_, told, status) = run(&["plan", "a=b:a=c,base=x"], "");
+    assert_eq!((told, status), (wrong.to_owned(), 1));
+    assert_eq!(run(&["plan"], "").2, 2);
+    assert_eq!(run(&["plan", "a=b,weight=1", "--replicas=-1"], "").2, 2);
+}
+
+#[test]
+fn manifests() {
+    let deployment = |strategy: &str| {
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "web", "namespace": "shop", "annotations": {"custom-pod-schedule-strategy": strategy}},
+            "spec": {"replicas": 3, "template": {"spec": {"containers": [{"name": "c"}]}}},
+        })
+        .to_string()
+    };
+    let good = deployment("a=b,base=1:a=c,weight=1");
+    let (out, told, status) = run(&["mutate", "-o", "json"], &good);
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), serde_json::from_str::<Value>(&good).unwrap());
+    assert!(
+        told.ends_with("of 3 pods 1 to a=b, 2 to a=c; `plan` shows their order\n") && status == 0,
+        "{told}"
+    );
+    let bad = deployment("a=b,base");
+    let (_, told, status) = run(&["mutate"], &bad);
+    assert!(told.contains("at character 5: \"base\" isn't KEY=VALUE") && status == 0, "{told}");
+    let (out, told, status) = run(&["mutate", "--validate"], &bad);
+    assert!(out.is_empty() && told.contains("denied: ") && status == 1, "{out} {told}");
+    let blocked = good.replace("shop", "kube-public");
+    let (_, told, _) = run(&["mutate"], &blocked);
+    assert!(told.contains("on the blocklist"), "{told}");
+    let (_, told, _) = run(&["mutate", "--blocklisted-namespaces="], &blocked);
+    assert!(told.contains("of 3 pods"), "{told}");
+}

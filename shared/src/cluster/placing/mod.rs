@@ -18,7 +18,7 @@ use crate::placement::owners::{Looked, OwnerRef};
 use crate::placement::placing::{Asking, Surroundings};
 
 /// Of a request's time so much is left when a pod is placed without its ledger at the latest.
-const MARGIN: Duration = Duration::from_millis(300);
+const MARGIN: Duration = Duration::from_millis(500);
 
 /// The surroundings of the pods that one webhook places.
 #[derive(Clone)]

@@ -9,6 +9,9 @@ use super::{Answer, Effect, Event, Now, Request};
 use crate::placement::policy::GroupName;
 use crate::placement::rules::Rules;
 
+/// A write is begun so long after the one before at the latest, however slow the API server is.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
 /// One replica's knowledge of one controller's pods, and what it has under way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ledger {
@@ -111,6 +114,7 @@ impl Ledger {
                 self.answer_known(&mut effects);
             }
             Event::Written(version) => {
+                self.make_room(rules, now);
                 let under_way = std::mem::take(&mut self.under_way);
                 self.stored = match (version, under_way) {
                     (None, _) => Stored::Absent,
@@ -343,6 +347,17 @@ impl Ledger {
         }
         let version = if let Stored::At(version, _) = self.stored { Some(version) } else { None };
         self.begin(UnderWay::Write(content.clone()), Effect::Write(version, content), effects);
+    }
+
+    /// After a write, leaves so much time before the next that another replica, which has just lost to it, can read and write: else
+    /// one replica alone would go on where the API server takes longer than the pause.
+    fn make_room(&mut self, rules: &Rules, now: &Now) {
+        let pause = rules.settings().pause;
+        if pause > Duration::ZERO {
+            let begun = self.paused.saturating_sub(pause);
+            let room = (now.clock.saturating_sub(begun) * 3).min(LONGEST_PAUSE).max(pause);
+            self.paused = begun + room;
+        }
     }
 
     pub(super) fn remove(&mut self, version: Version, effects: &mut Vec<Effect>) {

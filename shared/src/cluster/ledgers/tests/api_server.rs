@@ -32,6 +32,8 @@ pub(super) struct Stored {
     pub(super) replicas: u32,
     /// Every call but reads of the owner: its method, and the last part of its path.
     pub(super) calls: Vec<(Method, String)>,
+    /// Half of a round trip, if it isn't [`WAY`].
+    pub(super) way: Option<Duration>,
     /// Whether it answers by errors alone.
     pub(super) down: bool,
     /// Watches, by replica.
@@ -46,18 +48,22 @@ impl ApiServer {
         self.0.lock().unwrap()
     }
 
+    fn way(&self) -> Duration {
+        self.lock().way.unwrap_or(WAY)
+    }
+
     pub(super) fn client(&self) -> Client {
         let server = self.clone();
         let answer = service_fn(move |request: Request<Body>| {
             let server = server.clone();
             async move {
-                sleep(WAY).await;
+                sleep(server.way()).await;
                 let (parts, body) = request.into_parts();
                 let body = body.collect_bytes().await.unwrap();
                 let body: Value =
                     serde_json::from_str(std::str::from_utf8(&body).unwrap()).unwrap_or_default();
                 let answer = server.lock().answer(&parts.method, &parts.uri, &body);
-                sleep(WAY).await;
+                sleep(server.way()).await;
                 let (code, body) = answer.map_or_else(
                     |code| {
                         let reason = if code == 404 { "NotFound" } else { "Conflict" };

@@ -4,59 +4,16 @@
 Without an argument, what it is at rest; given that, under load, and prints the table.
 """
 
-import base64
 import datetime
-import glob
 import json
 import os
-import re
 import statistics
-import subprocess
 import sys
 import tempfile
 
-import yaml
+from cluster import credentials, get, kubectl, post, resident_mib, table
 
 ROUNDS = 3
-
-
-def kubectl(*arguments, stdin=None):
-    run = subprocess.run(["kubectl", *arguments], input=stdin, capture_output=True, text=True, check=False)
-    if run.returncode:
-        sys.exit(f"kubectl {' '.join(arguments)}: {run.stderr}")
-    return run.stdout
-
-
-def resident_mib():
-    """Of the webhook's process: now, and at most so far."""
-    for path in glob.glob("/proc/[0-9]*/status"):
-        try:
-            status = open(path, encoding="utf-8").read()
-        except OSError:
-            continue
-        if re.search(r"^Name:\tflexdaemonset$", status, re.M):
-            return [int(re.search(rf"{figure}:\s+(\d+) kB", status)[1]) / 1024 for figure in ("VmRSS", "VmHWM")]
-    sys.exit("there is no process flexdaemonset")
-
-
-def credentials(folder):
-    """The API server's address, and files with what it asks for."""
-    with open(os.environ["KUBECONFIG"], encoding="utf-8") as file:
-        config = yaml.safe_load(file)
-    cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-
-    def saved(owner, key):
-        if key in owner:
-            return owner[key]
-        path = os.path.join(folder, key)
-        with open(path, "wb") as file:
-            file.write(base64.b64decode(owner[f"{key}-data"]))
-        return path
-
-    return cluster["server"], [
-        "--cacert", saved(cluster, "certificate-authority"),
-        "--cert", saved(user, "client-certificate"), "--key", saved(user, "client-key"),
-    ]  # fmt: skip
 
 
 def pod_of(daemonset, node):
@@ -92,29 +49,15 @@ def review(pod):
 
 def latencies(folder, url, options, body, status):
     """Its p50 and p99 in ms, at the rate wanted."""
-    path = os.path.join(folder, "body.json")
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(body, file)
-    run = subprocess.run(
-        [
-            os.environ["OHA"], "--no-tui", "--output-format", "json", "--http-version", "1.1", "-m", "POST", "-T", "application/json",
-            "-D", path, *options, "-c", "16", "-q", os.environ["RATE"], "-z", f"{os.environ['SECONDS_EACH']}s", "-w", url,
-        ],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if run.returncode:
-        sys.exit(f"oha failed: {run.stderr}")
-    report = json.loads(run.stdout)
-    if set(report["statusCodeDistribution"]) != {status} or report["errorDistribution"]:
-        sys.exit(f"under load: {report['statusCodeDistribution']} {report['errorDistribution']}")
-    return [report["latencyPercentiles"][name] * 1e3 for name in ("p50", "p99")]
+    rate = ["-c", "16", "-q", os.environ["RATE"], "-z", f"{os.environ['SECONDS_EACH']}s", "-w"]
+    return post(folder, url, [*options, *rate], body, status)
 
 
 def seconds_until_ready():
     """Of a new process: from its container's start until its pod is ready."""
     kubectl("--namespace=bench", "rollout", "restart", "deployment/bench-flexdaemonset")
     kubectl("--namespace=bench", "rollout", "status", "deployment/bench-flexdaemonset", "--timeout=120s")
-    pods = json.loads(kubectl("--namespace=bench", "get", "pods", "-o", "json"))["items"]
+    pods = get("pods", "--namespace=bench")["items"]
     newest = max(pods, key=lambda pod: pod["metadata"]["creationTimestamp"])
     started = newest["status"]["containerStatuses"][0]["state"]["running"]["startedAt"]
     (ready,) = (c["lastTransitionTime"] for c in newest["status"]["conditions"] if c["type"] == "Ready")
@@ -124,12 +67,12 @@ def seconds_until_ready():
 
 def at_rest():
     """Prints the memory of a process that has seen every pod come, and how long a new one takes."""
-    resident, peak = resident_mib()
+    ((resident, peak),) = resident_mib("flexdaemonset")
     json.dump({"resident": resident, "peak": peak, "ready": seconds_until_ready()}, sys.stdout)
 
 
 def under_load(rest):
-    daemonset = json.loads(kubectl("get", "daemonset", "agent", "-o", "json"))
+    daemonset = get("daemonset", "agent")
     sized = pod_of(daemonset, "many-1")
     # One that the webhook is asked about, and has nothing to say to.
     unchanged = pod_of({**daemonset, "metadata": {"name": "another", "uid": "0"}}, "many-1")
@@ -139,7 +82,8 @@ def under_load(rest):
         sys.exit("the webhook sizes a pod that isn't of a DaemonSet with a template")
     address = kubectl("--namespace=bench", "get", "service", "bench-flexdaemonset", "-o", "jsonpath={.spec.clusterIP}")
     with tempfile.TemporaryDirectory() as folder:
-        server, options = credentials(folder)
+        server, ca, certificate, key = credentials(folder)
+        options = ["--cacert", ca, "--cert", certificate, "--key", key]
         create = f"{server}/api/v1/namespaces/default/pods?dryRun=All"
         arms = {
             "answer": lambda: latencies(folder, f"https://{address}/mutate-v1-pod?timeout=5s", ["--insecure"], review(created(skipped(sized))), "200"),
@@ -164,10 +108,7 @@ def under_load(rest):
             ("... that the webhook is asked about and leaves unchanged : without", median(lambda r: r["unchanged"][i] / r["without"][i]), None),
             ("... that the webhook sizes : without", median(lambda r: r["sized"][i] / r["without"][i]), None),
         ]
-    print("| | measured | bar |\n|---|---|---|")
-    for name, value, bar in figures:
-        print(f"| {name} | {value:.2f} | {'' if bar is None else f'at most {bar}'} |")
-    return any(bar is not None and value > float(bar) for _, value, bar in figures)
+    return table(figures)
 
 
 sys.exit(under_load(json.loads(sys.argv[1])) if sys.argv[1:] else at_rest())

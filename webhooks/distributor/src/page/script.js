@@ -187,7 +187,11 @@ $("more").addEventListener("click", () => {
   composed.push({ label: "type=other", weight: 10, base: "", max: "" });
   rows();
 });
-$("copy").addEventListener("click", () => navigator.clipboard.writeText($("yaml").textContent));
+$("copy").addEventListener("click", () => {
+  // Without TLS a browser gives the clipboard to loopback alone.
+  if (navigator.clipboard) navigator.clipboard.writeText($("yaml").textContent);
+  else getSelection().selectAllChildren($("yaml"));
+});
 rows();
 refresh();
 setInterval(refresh, PERIOD);

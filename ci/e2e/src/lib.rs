@@ -12,7 +12,6 @@
 pub mod browser;
 pub mod client;
 pub mod cluster;
-pub mod lag;
 pub mod pods;
 pub mod process;
 pub mod registry;

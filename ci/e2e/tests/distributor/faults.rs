@@ -1,20 +1,18 @@
 //! What goes wrong while a burst runs: no pod is refused, and those that were placed are where they belong.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
 use e2e::cluster::{PATIENCE, apply, eventually, get, kubectl, output};
-use e2e::lag::Lag;
 use e2e::release::Release;
 use futures::future::join_all;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::placed::{pods, settled, shares};
 use crate::workload::{REPOSITORY, distributor, install, nodes, rounds, spot_nodes, status, workload};
 
 /// After a burst there are so many pods.
-const PODS: usize = 150;
+const PODS: usize = 100;
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +31,6 @@ enum Fault {
     Denied,
     /// The API server is restarted.
     ApiServer,
-    /// Every replica hears of pods five seconds late.
-    Lag,
 }
 
 #[tokio::test]
@@ -72,18 +68,12 @@ async fn the_api_server_is_restarted() {
     Fault::ApiServer.in_bursts().await;
 }
 
-#[tokio::test]
-async fn watches_are_late() {
-    Fault::Lag.in_bursts().await;
-}
-
 impl Fault {
     /// It happens during a burst, several times. In the end five pods of a group are deleted, and come back to it.
     async fn in_bursts(self) {
         nodes().await;
         spot_nodes("uncordon").await;
-        let (_lag, values) = self.way().await;
-        let release = install(&format!("{self:?}").to_lowercase(), &values).await;
+        let release = install(&format!("{self:?}").to_lowercase(), &json!({})).await;
         let namespace = &*release.pods;
         distributor(namespace, &json!({"name": "web"})).await;
         for round in 0..rounds().min(10) {
@@ -95,7 +85,7 @@ impl Fault {
             kubectl(&["scale", "-n", namespace, "deployment/web", &format!("--replicas={PODS}")]).await;
             self.happen(&release, round).await;
             self.settle(namespace).await;
-            if matches!(self, Self::Lag) {
+            if matches!(self, Self::Restarted) {
                 lose_five(namespace).await;
             }
             assert_eq!(rejections(&release).await, 0, "no creation fails because of us");
@@ -104,31 +94,13 @@ impl Fault {
         }
     }
 
-    /// The way to the API server, if it is to be another, and what the chart is told of it.
-    async fn way(self) -> (Option<Lag>, Value) {
-        if !matches!(self, Self::Lag) {
-            return (None, json!({}));
-        }
-        let endpoints = get(&["endpoints", "kubernetes", "-n", "default"]).await;
-        let address = endpoints["subsets"][0]["addresses"][0]["ip"].as_str().unwrap();
-        let port = &endpoints["subsets"][0]["ports"][0]["port"];
-        let kubeconfig = std::env::var("KUBECONFIG").unwrap();
-        let pki = Path::new(&kubeconfig).parent().unwrap().with_file_name("pki");
-        let lag = Lag::start(&pki, format!("{address}:{port}"), Duration::from_secs(5)).await;
-        let env = json!([
-            {"name": "KUBERNETES_SERVICE_HOST", "value": address},
-            {"name": "KUBERNETES_SERVICE_PORT", "value": lag.port.to_string()},
-        ]);
-        (Some(lag), json!({"extraEnv": env}))
-    }
-
     /// What must be there before.
     async fn prepare(self, namespace: &str) {
         match self {
             Self::Quota => {
                 apply(&json!({
                     "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few", "namespace": namespace},
-                    "spec": {"hard": {"pods": "100"}},
+                    "spec": {"hard": {"pods": (PODS * 2 / 3).to_string()}},
                 }))
                 .await;
                 eventually("the quota counts", PATIENCE, async || {
@@ -203,16 +175,17 @@ impl Fault {
                 tokio::time::sleep(Duration::from_secs(3)).await;
                 kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", "luck"])
                     .await;
+                // By now their controller waits for minutes until it tries again, unless something happens.
+                eventually("all are created", PATIENCE, async || {
+                    let again = format!("again={}", pods(namespace).await.len());
+                    kubectl(&["annotate", "replicasets", "--all", "--overwrite", "-n", namespace, &again])
+                        .await;
+                    (pods(namespace).await.len() == PODS).then_some(())
+                })
+                .await;
             }
             Self::ApiServer => {
                 output(&format!("{REPOSITORY}/ci/cluster"), &["restart", "apiserver"], "").await;
-            }
-            // Pods that are gone before anybody has heard of them.
-            Self::Lag => {
-                for count in [PODS / 2, PODS] {
-                    let replicas = format!("--replicas={count}");
-                    kubectl(&["scale", "-n", namespace, "deployment/web", &replicas]).await;
-                }
             }
         }
     }
@@ -226,7 +199,7 @@ impl Fault {
             (pods.len() == PODS && pods.iter().all(|pod| pod.ready && !pod.gone) && each_once).then_some(pods)
         })
         .await;
-        // While no webhook answered, pods got in without a place: they are counted, and shown.
+        // While no replica answered in time, pods got in without a place: they are counted, and shown.
         let (placed, unplaced): (Vec<_>, Vec<_>) = pods.iter().partition(|pod| pod.group.is_some());
         let (default, spot) = shares(placed.iter().copied());
         println!("{self:?}: {default}/{spot}, {} unplaced", unplaced.len());
@@ -251,7 +224,7 @@ async fn a_process(release: &Release, number: usize) -> String {
     processes[number % 3].to_owned()
 }
 
-/// Five of a group are gone before anybody has heard of it: they come back to it.
+/// Five of a group are gone at once: they come back to it.
 async fn lose_five(namespace: &str) {
     let before = settled(namespace, PODS).await;
     let spot = get(&["pods", "-n", namespace]).await;

@@ -12,6 +12,7 @@
 )]
 
 mod bursts;
+mod changes;
 mod controllers;
 mod definition;
 mod faults;

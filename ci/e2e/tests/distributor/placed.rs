@@ -51,7 +51,7 @@ pub(crate) fn shares<'p>(pods: impl IntoIterator<Item = &'p Pod>) -> (usize, usi
 }
 
 /// What 80/20 comes to.
-pub(crate) fn exact(pods: usize) -> (usize, usize) {
+fn exact(pods: usize) -> (usize, usize) {
     let default = (pods * 8).div_ceil(10);
     (default, pods - default)
 }

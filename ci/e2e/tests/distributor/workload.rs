@@ -39,7 +39,7 @@ pub(crate) async fn install(name: &str, values: &Value) -> Release {
         .await
 }
 
-/// The original's sample: 80 percent on default nodes, 20 on spot nodes.
+/// The original's sample: 80 percent on default nodes, 20 on spot nodes. Every replica knows it then.
 pub(crate) async fn distributor(namespace: &str, target: &Value) {
     apply(&json!({
         "apiVersion": "versprei.versprei.io/v1beta1", "kind": "PodDistributor",
@@ -49,6 +49,12 @@ pub(crate) async fn distributor(namespace: &str, target: &Value) {
             "target": target,
         },
     }))
+    .await;
+    // The leader tells so after a while; the others have heard of it, too, by then.
+    eventually("the distributor is known", PATIENCE, async || {
+        let known = get(&["poddistributor", "sample", "-n", namespace]).await;
+        (known["status"]["observedGeneration"] == known["metadata"]["generation"]).then_some(())
+    })
     .await;
 }
 

@@ -3,6 +3,7 @@
 //! The workload is a Deployment that is paused before it has begun: no controller creates its pods, the test does.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use e2e::cluster::{PATIENCE, apply, eventually, get, kubectl, output, run};
 use kube::Client;
 use podshaper::cluster::ledgers::{Ask, Ledgers, Policies, Standing, Workload, crd, reconcile};
 use podshaper::cluster::{Scope, Store, follow};
-use podshaper::placement::distribution::Distribution;
 use podshaper::placement::ledger::{Answer, Stamp, Token};
 use podshaper::placement::marks::{GROUP, OWNER, PLACED, SLOT, TOKEN};
 use podshaper::placement::owners::OwnerRef;
+use podshaper::placement::policy::{Group, Policy, Tie};
 use podshaper::placement::rules::{Rules, SharedRules};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -23,10 +24,14 @@ const NAMESPACE: &str = "ledgers";
 const PODS: u32 = 60;
 
 fn rules() -> SharedRules {
-    let groups = [("default", 80), ("spot", 20)]
-        .map(|(name, weight)| json!({"name": name, "nodeLabel": {"type": name}, "weight": weight}));
-    let distribution: Distribution = serde_json::from_value(json!({"distribution": groups})).unwrap();
-    Arc::new(Mutex::new(Rules::new(distribution.policy().unwrap())))
+    let group = |(name, weight): (&str, u32)| Group {
+        name: name.into(),
+        node_labels: BTreeMap::from([("type".to_owned(), name.to_owned())]),
+        weight,
+        ..Group::default()
+    };
+    let policy = Policy::new([("default", 80), ("spot", 20)].map(group).into(), Tie::First).unwrap();
+    Arc::new(Mutex::new(Rules::new(policy)))
 }
 
 /// A Deployment of so many pods, none of which anybody creates.

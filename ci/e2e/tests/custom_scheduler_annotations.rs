@@ -331,9 +331,9 @@ async fn counted(release: &Release, outcome: &str) -> usize {
     let mut count = 0;
     for pod in pods["items"].as_array().unwrap() {
         let page = page(pod["metadata"]["name"].as_str().unwrap().to_owned()).await;
-        let label = format!("{name}{{outcome=\"{outcome}\"}} ");
-        let lines = page.lines().filter_map(|line| line.strip_prefix(&label));
-        count += lines.map(|value| value.parse::<usize>().unwrap()).sum::<usize>();
+        let label = format!("outcome=\"{outcome}\"");
+        let lines = page.lines().filter(|line| line.starts_with(name) && line.contains(&label));
+        count += lines.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum::<usize>();
     }
     count
 }

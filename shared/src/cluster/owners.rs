@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::{Client, Error};
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use tokio::time::timeout;
 
 use super::discovery::{base, plural};
@@ -78,13 +80,18 @@ struct Last {
 }
 
 /// As much of an owner's `spec` as tells of its pods.
+///
+/// A foreign kind may mean something else by these names: what isn't of the expected shape says nothing.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct OwnerSpec {
+    #[serde(deserialize_with = "perhaps")]
     replicas: Option<u32>,
+    #[serde(deserialize_with = "perhaps")]
     parallelism: Option<u32>,
-    /// Whatever a foreign kind calls a selector.
-    selector: Option<serde_json::Value>,
+    #[serde(deserialize_with = "perhaps")]
+    selector: Option<LabelSelector>,
+    #[serde(deserialize_with = "perhaps")]
     ordinals: Option<Ordinals>,
     template: Option<Template>,
     job_template: Option<JobTemplate>,
@@ -93,6 +100,7 @@ pub(super) struct OwnerSpec {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct OwnerStatus {
+    #[serde(deserialize_with = "perhaps")]
     replicas: Option<u32>,
 }
 
@@ -110,6 +118,10 @@ struct JobTemplate {
     spec: Option<Box<OwnerSpec>>,
 }
 
+fn perhaps<'de, D: Deserializer<'de>, T: DeserializeOwned>(field: D) -> Result<Option<T>, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(field)?).ok())
+}
+
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Ordinals {
@@ -119,10 +131,7 @@ struct Ordinals {
 impl OwnerSpec {
     /// How many pods the owner may have at a time, where it says so.
     pub(super) fn pods(&self, owner: &OwnerRef) -> Option<u32> {
-        match &*owner.kind {
-            "Job" => Some(self.parallelism.unwrap_or(1)),
-            _ => self.replicas,
-        }
+        if owner.is_batch("Job") { Some(self.parallelism.unwrap_or(1)) } else { self.replicas }
     }
 
     /// The annotations that its pods are created with.
@@ -133,7 +142,7 @@ impl OwnerSpec {
     }
 
     fn selector(&self) -> Option<String> {
-        let selector = serde_json::from_value::<LabelSelector>(self.selector.clone()?).ok()?.query();
+        let selector = self.selector.as_ref()?.query();
         (!selector.is_empty()).then_some(selector)
     }
 }
@@ -321,7 +330,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::cluster::played::Played;
@@ -394,6 +403,23 @@ mod tests {
         };
         let (looked, ()) = tokio::join!(owners.look("ns", &clones, soon()), serve);
         assert_eq!((found(&looked).pods, &found(&looked).selector), (Some(2), &None));
+        // Its fields are its own business.
+        let odd = owner("apps.kruise.io/v1alpha1", "CloneSet", "odd");
+        let serve = async {
+            let odd = json!({
+                "metadata": {"name": "odd", "uid": "u"}, "status": {"replicas": {}},
+                "spec": {"replicas": "10%", "parallelism": -1, "ordinals": [], "selector": {"matchLabels": 3}},
+            });
+            server.next("/apis/apps.kruise.io/v1alpha1/namespaces/ns/clonesets/odd").await.answer(200, &odd);
+        };
+        let (looked, ()) = tokio::join!(owners.look("ns", &odd, soon()), serve);
+        assert_eq!((found(&looked).pods, found(&looked).created), (None, None));
+        let job = owner("batch.volcano.sh/v1alpha1", "Job", "web");
+        assert_eq!(
+            OwnerSpec::default().pods(&job),
+            None,
+            "only batch/v1 says parallelism, and means 1 by none"
+        );
         let unheard = owner("example.com/v1", "Nothing", "web");
         let none = async { server.next("/apis/example.com/v1").await.answer(200, &json!({"resources": []})) };
         let (looked, ()) = tokio::join!(owners.look("ns", &unheard, soon()), none);

@@ -21,6 +21,9 @@ pub const ESTIMATED: &str = "placement.podshaper.dev/estimated";
 /// Of pods that are alike the `ReplicaSet` controller removes the one with the least first (KEP-2255).
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
+/// The deletion cost of a pod that has no slot: no slot costs less.
+pub const FIRST_TO_GO: &str = "-2147483647";
+
 /// How much a preferred group weighs in the scheduler's eyes: as much as can be.
 const PREFERENCE: u8 = 100;
 

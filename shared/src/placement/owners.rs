@@ -96,7 +96,7 @@ impl OwnerRef {
         group(&self.api_version) == group(api_version) && self.kind == kind && self.name == name
     }
 
-    fn is_batch(&self, kind: &str) -> bool {
+    pub(crate) fn is_batch(&self, kind: &str) -> bool {
         group(&self.api_version) == "batch" && self.kind == kind
     }
 }

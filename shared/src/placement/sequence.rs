@@ -12,8 +12,8 @@
 
 use super::policy::{GroupSet, Policy, Tie};
 
-/// The most slots that are told apart: more than any cluster has pods.
-pub const MAX_SLOTS: u32 = 1 << 20;
+/// The most slots that are told apart: more than any cluster has pods. Each costs five bytes, up to whichever somebody makes up.
+pub const MAX_SLOTS: u32 = 1 << 18;
 
 /// The slots of some groups of a policy, found one after the other and remembered.
 #[derive(Clone, Debug)]

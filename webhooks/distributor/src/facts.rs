@@ -18,7 +18,7 @@ pub trait Facts: Send + Sync + 'static {
     fn distributors(&self, namespace: &str) -> Vec<Arc<Distributor>>;
     /// The groups that have a node which could take a pod with these owners. (Call it without the lock of the rules: ledgers
     /// take it while they hold their own.)
-    fn available(&self, chain: &Chain, plan: &Plan) -> GroupSet;
+    fn available(&self, namespace: &str, chain: &Chain, plan: &Plan) -> GroupSet;
     /// Hears of each pod that a distributor governs.
     fn heard(&self, _distributor: &Distributor, _outcome: Outcome) {}
     /// What to say about a pod that stands for many, being of a template.

@@ -61,7 +61,7 @@ impl Facts for Offline {
         self.distributors.iter().filter(|distributor| distributor.namespace == namespace).cloned().collect()
     }
 
-    fn available(&self, _: &Chain, plan: &Plan) -> GroupSet {
+    fn available(&self, _: &str, _: &Chain, plan: &Plan) -> GroupSet {
         self.others.available(locked(&plan.rules).policy())
     }
 

@@ -97,7 +97,7 @@ impl Facts for Supposed {
         vec![Arc::new(Distributor::from_spec(self.spec.clone()))]
     }
 
-    fn available(&self, _: &Chain, plan: &Plan) -> GroupSet {
+    fn available(&self, _: &str, _: &Chain, plan: &Plan) -> GroupSet {
         locked(&plan.rules).policy().all()
     }
 }

@@ -78,7 +78,7 @@ impl<F: Facts> PodDistribution<F> {
             .map_err(|error| Refusal::new(Outcome::Invalid, format!("{error}: the pod isn't placed")))?;
         let open = match plan.distribution.when_unavailable {
             WhenUnavailable::Wait => locked(&plan.rules).policy().all(),
-            WhenUnavailable::UseOthers => self.facts.available(chain, plan),
+            WhenUnavailable::UseOthers => self.facts.available(&distributor.namespace, chain, plan),
         };
         let terms = Terms { webhook: WEBHOOK, rules: &plan.rules, open };
         let (outcome, mut patch) =

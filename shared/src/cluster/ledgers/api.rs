@@ -17,7 +17,9 @@ use crate::cluster::Object;
 use crate::cluster::follow::{Page, encoded};
 use crate::cluster::owners::OwnerSpec;
 use crate::placement::ledger::{Content, Effect, Event, Phase, Place, Pod, PodName, Stamp, Version};
-use crate::placement::marks::{DELETION_COST, ESTIMATED, GROUP, OWNER, PLACED, SLOT, TOKEN, deletion_cost};
+use crate::placement::marks::{
+    DELETION_COST, ESTIMATED, FIRST_TO_GO, GROUP, OWNER, PLACED, SLOT, TOKEN, deletion_cost,
+};
 use crate::placement::rules::{SharedRules, locked};
 
 /// Pods of a list that are read at a time.
@@ -28,9 +30,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause, so that who asks when the API server is back needn't wait for long.
 const LONGEST: Duration = Duration::from_secs(1);
-
-/// The deletion cost of a pod that has no slot: no slot costs less.
-const FIRST_TO_GO: &str = "-2147483647";
 
 /// The pods of an owner.
 #[derive(Default)]
@@ -224,20 +223,30 @@ impl Api {
         }
     }
 
-    /// Gives a pod another place, if it is still at this version.
-    pub(super) async fn stamp(&self, workload: &Workload, pod: &str, at: Version, stamp: &Stamp) {
+    /// Gives a pod another place, if it is still at this version; a deletion cost only where it isn't `costed` by its author.
+    pub(super) async fn stamp(
+        &self,
+        workload: &Workload,
+        pod: &str,
+        at: Version,
+        stamp: &Stamp,
+        costed: bool,
+    ) {
         let path = format!("/api/v1/namespaces/{}/pods/{pod}", workload.namespace);
+        let mut annotations = BTreeMap::from([
+            (OWNER, Some(workload.owner.uid.clone())),
+            (TOKEN, Some(stamp.token.to_string())),
+            (SLOT, Some(stamp.slot.to_string())),
+            (GROUP, Some(stamp.group.to_string())),
+            (ESTIMATED, None),
+        ]);
+        if !costed {
+            annotations.insert(DELETION_COST, Some(deletion_cost(stamp.slot)));
+        }
         let body = json!({"metadata": {
             "resourceVersion": at.to_string(),
             "labels": {PLACED: self.webhook},
-            "annotations": {
-                OWNER: workload.owner.uid,
-                TOKEN: stamp.token.to_string(),
-                SLOT: stamp.slot.to_string(),
-                GROUP: *stamp.group,
-                ESTIMATED: null,
-                DELETION_COST: deletion_cost(stamp.slot),
-            },
+            "annotations": annotations,
         }});
         match send(&self.client, "PATCH", &path, Media::MergePatch, &body).await {
             Ok(_) => {}

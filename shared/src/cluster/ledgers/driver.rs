@@ -1,6 +1,6 @@
 //! What brings requests, events and the API server's answers to the ledgers, and does what they ask for.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,9 +12,11 @@ use tokio::time::{Instant, sleep_until};
 use super::api::{Api, Listing};
 use super::pods::{self, Health, Listed, Origin, Others, Owned};
 use super::{Standing, Told, Workload};
+use crate::cluster::key;
 use crate::placement::ledger::{
-    Answer, Effect, Event, Ledger, Now, Phase, Pod, PodName, Request, Stamp, Token, Version,
+    Answer, Effect, Event, Ledger, Now, Phase, Place, Pod, PodName, Request, Stamp, Token, Version,
 };
+use crate::placement::owners::OwnerRef;
 use crate::placement::policy::{GroupName, GroupSet};
 use crate::placement::rules::{Rules, SharedRules, locked};
 use crate::placement::spread::Spread;
@@ -30,7 +32,7 @@ pub struct Ledgers {
     /// How far the watch has come.
     watched: AtomicU64,
     filled: AtomicBool,
-    /// By the owner's uid.
+    /// By the namespace and uid of the owner: a pod may name an owner of any namespace.
     entries: Mutex<HashMap<Box<str>, Arc<Entry>>>,
 }
 
@@ -74,7 +76,7 @@ struct State {
 /// What is known of one owner's pods.
 #[derive(Clone, Debug)]
 pub struct Census {
-    /// The owner's uid.
+    /// The owner's namespace and uid, as [`key`] joins them.
     pub owner: Box<str>,
     /// Where the chain of its pods' owners begins.
     pub origin: Origin,
@@ -130,7 +132,8 @@ impl Ledgers {
         self.filled.load(Ordering::Acquire)
     }
 
-    /// Finds a place for a pod of `workload`, by its deadline at the latest. None where the process ends meanwhile.
+    /// Finds a place for a pod of `workload`, by its deadline at the latest. None where the process ends, or
+    /// the policy changes, meanwhile.
     pub async fn place(
         self: &Arc<Self>,
         workload: &Arc<Workload>,
@@ -139,7 +142,7 @@ impl Ledgers {
     ) -> Option<Answer> {
         let Ask { token, fitting, bears, dry_run, deadline } = ask;
         let (sender, answer) = oneshot::channel();
-        let entry = self.entry(&workload.owner.uid);
+        let entry = self.of(workload);
         {
             let mut state = entry.lock();
             if state.bind(workload, rules) {
@@ -153,7 +156,13 @@ impl Ledgers {
         let leave = Leave { ledgers: self, entry: &entry, token };
         let answer = answer.await.ok();
         drop(leave);
-        answer
+        // The policy may have become another meanwhile, and its groups others than those that the pod fits into.
+        let stands =
+            |group: &str| locked(rules).policy().index(group).is_some_and(|own| fitting.contains(own));
+        answer.filter(|answer| match answer {
+            Answer::Placed(stamp) | Answer::Estimated(stamp) => stands(&stamp.group),
+            Answer::Kept | Answer::Unplaced => true,
+        })
     }
 
     /// What is known of all pods.
@@ -164,8 +173,8 @@ impl Ledgers {
     }
 
     /// Groups of this owner's pods of which one has been unschedulable since `before` (seconds since 1970).
-    pub fn stuck(&self, owner: &str, before: i64) -> Vec<GroupName> {
-        let Some(entry) = self.known(owner) else { return Vec::new() };
+    pub fn stuck(&self, namespace: &str, owner: &OwnerRef, before: i64) -> Vec<GroupName> {
+        let Some(entry) = self.known(namespace, owner) else { return Vec::new() };
         let state = entry.lock();
         let long = state
             .unready
@@ -194,7 +203,7 @@ impl Ledgers {
     /// Reads the owner first, and lists its pods where some aren't known: nobody may have placed them. Those that don't tell their
     /// group are marked as the first to go.
     pub async fn tend(self: &Arc<Self>, workload: &Arc<Workload>, rules: &SharedRules) -> kube::Result<()> {
-        let entry = self.entry(&workload.owner.uid);
+        let entry = self.of(workload);
         let known = {
             let mut state = entry.lock();
             state.bind(workload, rules);
@@ -224,13 +233,26 @@ impl Ledgers {
     }
 
     /// Whether something has changed since the ledger of this owner was last put in order.
-    pub(super) fn changed(&self, uid: &str) -> bool {
-        self.known(uid).is_none_or(|entry| entry.lock().changed)
+    pub(super) fn changed(&self, namespace: &str, owner: &OwnerRef) -> bool {
+        self.known(namespace, owner).is_none_or(|entry| entry.lock().changed)
+    }
+
+    /// Whose pods clash, where nobody has put that in order: all of them were placed without a ledger, and there is none.
+    pub(super) fn clashing(&self) -> Vec<Origin> {
+        let entries: Vec<_> = self.all().values().map(Arc::clone).collect();
+        let clashing = |entry: Arc<Entry>| {
+            let state = entry.lock();
+            let mut slots = BTreeSet::new();
+            let mut stamps = state.ledger.pods().values().filter_map(Pod::stamp);
+            (state.changed && stamps.any(|stamp| !slots.insert(stamp.slot))).then(|| state.origin.clone())?
+        };
+        entries.into_iter().filter_map(clashing).collect()
     }
 
     /// Forgets ledgers of which nothing is left.
     pub(super) fn sweep(&self) {
-        self.all().retain(|_, entry| Arc::strong_count(entry) > 1 || !entry.lock().ledger.is_blank());
+        let clock = self.begun.elapsed();
+        self.all().retain(|_, entry| Arc::strong_count(entry) > 1 || !entry.lock().ledger.is_blank(clock));
     }
 
     pub(super) fn webhook(&self) -> &'static str {
@@ -240,7 +262,7 @@ impl Ledgers {
     /// The watch shows a pod.
     pub(super) fn watched(self: &Arc<Self>, owned: Owned) {
         let Owned { owner, name, pod, health, origin, .. } = owned;
-        let entry = self.entry(&owner);
+        let entry = self.entry(key(Some(&origin.namespace), &owner).into());
         let mut state = entry.lock();
         state.changed = true;
         state.origin.get_or_insert(origin);
@@ -252,6 +274,19 @@ impl Ledgers {
         self.handle(&entry, &mut state, Event::Watched(name, pod));
     }
 
+    /// The watch shows a pod that doesn't belong to this owner, if it ever did.
+    pub(super) fn released(self: &Arc<Self>, owner: &str, pod: &str, version: Version) {
+        let Some(entry) = self.all().get(owner).cloned() else { return };
+        let mut state = entry.lock();
+        if !state.ledger.pods().contains_key(pod) {
+            return;
+        }
+        state.changed = true;
+        state.unready.remove(pod);
+        let gone = Pod { version, phase: Phase::Gone, place: Place::Unknown, costed: false };
+        self.handle(&entry, &mut state, Event::Watched(pod.into(), gone));
+    }
+
     /// The watch began anew, after these pods.
     pub(super) fn relisted(self: &Arc<Self>, version: Version, mut owners: HashMap<Box<str>, Listed>) {
         let known: Vec<Box<str>> = self.all().keys().cloned().collect();
@@ -259,7 +294,7 @@ impl Ledgers {
             owners.entry(owner).or_default();
         }
         for (owner, Listed { pods, unready, origin }) in owners {
-            let entry = self.entry(&owner);
+            let entry = self.entry(owner);
             let mut state = entry.lock();
             state.changed = true;
             state.unready = unready;
@@ -279,12 +314,16 @@ impl Ledgers {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn known(&self, uid: &str) -> Option<Arc<Entry>> {
-        self.all().get(uid).cloned()
+    fn known(&self, namespace: &str, owner: &OwnerRef) -> Option<Arc<Entry>> {
+        self.all().get(&*key(Some(namespace), &owner.uid)).cloned()
     }
 
-    fn entry(&self, uid: &str) -> Arc<Entry> {
-        Arc::clone(self.all().entry(uid.into()).or_default())
+    fn of(&self, workload: &Workload) -> Arc<Entry> {
+        self.entry(key(Some(&workload.namespace), &workload.owner.uid).into())
+    }
+
+    fn entry(&self, key: Box<str>) -> Arc<Entry> {
+        Arc::clone(self.all().entry(key).or_default())
     }
 
     fn now(&self) -> Now {
@@ -317,7 +356,10 @@ impl Ledgers {
                 }
                 Effect::Stamp(pod, version, stamp) => {
                     let (ledgers, workload) = (Arc::clone(self), Arc::clone(&workload));
-                    tokio::spawn(async move { ledgers.api.stamp(&workload, &pod, version, &stamp).await });
+                    let costed = state.ledger.pods().get(&pod).is_some_and(|pod| pod.costed);
+                    tokio::spawn(
+                        async move { ledgers.api.stamp(&workload, &pod, version, &stamp, costed).await },
+                    );
                 }
                 call => self.call(entry, &workload, &rules, state.failed, call),
             }

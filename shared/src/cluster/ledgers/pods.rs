@@ -6,14 +6,15 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::driver::Ledgers;
 use super::object::version;
 use crate::cluster::follow::{Sink, follow_into};
-use crate::cluster::{Object, Scope};
+use crate::cluster::{Metadata, Object, Scope, key};
 use crate::placement::ledger::{Phase, Place, Pod, PodName};
-use crate::placement::marks::{DELETION_COST, OWNER, PLACED, stamp, told};
+use crate::placement::marks::{DELETION_COST, FIRST_TO_GO, OWNER, PLACED, deletion_cost, stamp, told};
 use crate::placement::owners::OwnerRef;
 use crate::placement::policy::Policy;
 
@@ -84,8 +85,8 @@ pub(super) fn read(object: &RawValue, policy: Option<&Policy>) -> serde_json::Re
         return Ok(None);
     };
     let stamped = stamp(|key| metadata.annotation(key));
-    // The pods of a CronJob count in its ledger; it isn't their controller.
-    let owner = metadata.annotation(OWNER).unwrap_or(&controller.uid);
+    // The pods of a CronJob's Jobs count in its ledger. Other pods' annotations may be copies, and would have them count elsewhere.
+    let owner = metadata.annotation(OWNER).filter(|_| controller.kind == "Job").unwrap_or(&controller.uid);
     let status = object.status.as_ref();
     let phase = match status.map_or("", |status| &*status.phase) {
         _ if metadata.deletion_timestamp.is_some() => Phase::Gone,
@@ -96,6 +97,8 @@ pub(super) fn read(object: &RawValue, policy: Option<&Policy>) -> serde_json::Re
     };
     let selector = object.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
     let group = || told(|key| selector?.get(key).map(String::as_str), policy?);
+    let ours = stamped.as_ref().map_or_else(|| FIRST_TO_GO.to_owned(), |stamp| deletion_cost(stamp.slot));
+    let costed = metadata.annotation(DELETION_COST).is_some_and(|cost| cost != ours && cost != FIRST_TO_GO);
     let place = match stamped {
         Some(stamp) => Place::Stamped(stamp),
         None => group().map_or(Place::Unknown, Place::Told),
@@ -107,7 +110,7 @@ pub(super) fn read(object: &RawValue, policy: Option<&Policy>) -> serde_json::Re
             Phase::Succeeded => Health::Ready,
             Phase::Live | Phase::Gone => health(status.and_then(|status| status.conditions.as_deref())),
         },
-        pod: Pod { version, phase, place },
+        pod: Pod { version, phase, place, costed },
         origin: Origin {
             namespace: metadata.namespace.clone().unwrap_or_default(),
             controller: controller.into(),
@@ -137,7 +140,7 @@ pub(super) async fn follow(client: Client, ledgers: Arc<Ledgers>) {
 
 pub(super) struct Pods {
     ledgers: Arc<Ledgers>,
-    /// By owner, while a list comes in.
+    /// By the namespace and uid of the owner, while a list comes in.
     listed: HashMap<Box<str>, Listed>,
 }
 
@@ -162,7 +165,7 @@ impl Sink for Pods {
 
     fn listed(&mut self, object: &RawValue) -> serde_json::Result<()> {
         if let Some(Owned { owner, name, pod, health, origin, .. }) = read(object, None)? {
-            let of = self.listed.entry(owner).or_default();
+            let of = self.listed.entry(key(Some(&origin.namespace), &owner).into()).or_default();
             if health != Health::Ready {
                 of.unready.insert(Arc::clone(&name), health);
             }
@@ -177,31 +180,28 @@ impl Sink for Pods {
     }
 
     fn changed(&mut self, object: &RawValue, gone: bool) -> serde_json::Result<String> {
-        let at: Versioned = serde_json::from_str(object.get())?;
-        if let Some(mut owned) = read(object, None)? {
+        let owned = read(object, None)?;
+        let object: Object<IgnoredAny, IgnoredAny> = serde_json::from_str(object.get())?;
+        let Metadata { name, namespace, resource_version, .. } = &object.metadata;
+        let placed_for = object.metadata.annotation(OWNER);
+        // One that its controller has released, or that another has taken over, isn't its owner's any more.
+        let released = placed_for.filter(|owner| owned.as_ref().is_none_or(|owned| &*owned.owner != *owner));
+        if let (Some(owner), Some(at)) = (released, version(resource_version)) {
+            self.ledgers.released(&key(namespace.as_deref(), owner), name, at);
+        }
+        if let Some(mut owned) = owned {
             if gone {
                 owned.pod.phase = Phase::Gone;
             }
             self.ledgers.watched(owned);
         }
-        self.reached(&at.metadata.resource_version);
-        Ok(at.metadata.resource_version)
+        self.reached(resource_version);
+        Ok(object.metadata.resource_version)
     }
 
     fn reached(&mut self, at: &str) {
         self.ledgers.reached(version(at).unwrap_or(0));
     }
-}
-
-#[derive(Deserialize)]
-struct Versioned {
-    metadata: ResourceVersion,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ResourceVersion {
-    resource_version: String,
 }
 
 /// The pods of one owner among those of a list, but for those that another webhook than this has placed.

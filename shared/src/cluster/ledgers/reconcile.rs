@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::driver::Ledgers;
-use super::{Standing, Workload};
+use super::{Origin, Standing, Told, Workload};
 use crate::cluster::{Leadership, Store};
 use crate::placement::rules::SharedRules;
 
@@ -51,13 +51,20 @@ pub async fn reconcile(
 /// Looks at every ledger once.
 async fn look(ledgers: &Arc<Ledgers>, standings: &Store<Standing>, policies: &impl Policies) {
     for (_, standing) in standings.all() {
-        if standing.reserved == 0 && !ledgers.changed(&standing.owner.uid) {
-            continue;
+        if standing.reserved > 0 || ledgers.changed(&standing.namespace, &standing.owner) {
+            tend(ledgers, &standing, policies).await;
         }
-        let Some((workload, rules)) = policies.find(&standing).await else { continue };
-        if let Err(error) = ledgers.tend(&workload, &rules).await {
-            let (namespace, owner) = (&workload.namespace, &workload.owner.name);
-            tracing::warn!(namespace, owner, %error, "a ledger can't be put in order");
-        }
+    }
+    for Origin { namespace, controller: owner } in ledgers.clashing() {
+        let none = Standing { namespace, owner, name: String::new(), reserved: 0, told: Told::default() };
+        tend(ledgers, &none, policies).await;
+    }
+}
+
+async fn tend(ledgers: &Arc<Ledgers>, standing: &Standing, policies: &impl Policies) {
+    let Some((workload, rules)) = policies.find(standing).await else { return };
+    if let Err(error) = ledgers.tend(&workload, &rules).await {
+        let (namespace, owner) = (&workload.namespace, &workload.owner.name);
+        tracing::warn!(namespace, owner, %error, "a ledger can't be put in order");
     }
 }

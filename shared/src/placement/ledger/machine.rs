@@ -11,6 +11,8 @@ use crate::placement::rules::Rules;
 
 /// A write is begun so long after the one before at the latest, however slow the API server is.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Who puts things in order has dropped a reservation after this time, unless the API server can't be reached.
+const REMEMBERED: Duration = Duration::from_mins(10);
 
 /// One replica's knowledge of one controller's pods, and what it has under way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -174,14 +176,14 @@ impl Ledger {
         }
     }
 
-    /// Whether it knows nothing that another wouldn't learn by itself.
-    pub fn is_blank(&self) -> bool {
-        let reserves = self.content().is_some_and(|content| !content.reservations.is_empty());
+    /// Whether it knows nothing that another wouldn't learn by itself. Reservations that were read long ago don't count: another
+    /// has dropped them meanwhile, which this one needn't ever have read.
+    pub fn is_blank(&self, clock: Duration) -> bool {
+        let awaited = |since: &Duration| clock < *since + REMEMBERED;
         !self.busy()
-            && !reserves
             && self.waiting.is_empty()
-            && self.estimates.is_empty()
             && self.view.pods().is_empty()
+            && !self.first_read.values().chain(self.estimates.iter().map(|(_, since)| since)).any(awaited)
     }
 
     /// The owner's pods that are known and count, by name.

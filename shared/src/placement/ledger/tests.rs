@@ -32,7 +32,7 @@ fn stamp(token: u64, slot: u32, group: &str) -> Stamp {
 }
 
 fn pod(version: Version, place: Place) -> Event {
-    Event::Watched(format!("pod-{version}").into(), Pod { version, phase: Phase::Live, place })
+    Event::Watched(format!("pod-{version}").into(), Pod { version, phase: Phase::Live, place, costed: false })
 }
 
 fn reserved(content: &Content) -> Vec<(u64, u32)> {
@@ -136,6 +136,37 @@ fn pods_from_before_are_given_slots() {
     let stamps = ledger.handle(Event::Written(Some(8)), &mut rules, &at(10));
     assert!(matches!(&stamps[..], [Effect::Stamp(first, 5, _), Effect::Stamp(second, 7, _)]
         if &**first == "pod-5" && &**second == "pod-7"));
+}
+
+/// Others drop what it has reserved, and it needn't ever read that.
+#[test]
+fn an_owner_whose_pods_are_gone_is_forgotten() {
+    let minutes = |minutes| Duration::from_mins(minutes);
+    let mut rules = rules(&[(0, 1)]);
+    let mut ledger = Ledger::default();
+    let placed = |ledger: &mut Ledger, rules: &mut Rules| {
+        ledger.handle(Event::Arrived(request(1, rules)), rules, &at(0));
+        ledger.handle(Event::Read(None), rules, &at(0));
+        ledger.handle(Event::Written(Some(7)), rules, &at(0));
+    };
+    placed(&mut ledger, &mut rules);
+    assert!(!ledger.is_blank(minutes(1)), "its pod may still come");
+    assert!(ledger.is_blank(minutes(10)), "it never came");
+    let name = "pod-8".into();
+    ledger.handle(pod(8, Place::Stamped(stamp(1, 0, "a"))), &mut rules, &at(1));
+    assert!(!ledger.is_blank(minutes(10)), "it is there");
+    let gone = Pod { version: 9, phase: Phase::Gone, place: Place::Unknown, costed: false };
+    ledger.handle(Event::Watched(name, gone), &mut rules, &at(2));
+    assert!(ledger.is_blank(minutes(10)));
+
+    let mut late = Ledger::default();
+    late.handle(Event::Arrived(request(1, &rules)), &mut rules, &at(0));
+    late.handle(Event::Tick, &mut rules, &at(2000));
+    late.handle(Event::Failed, &mut rules, &at(2000));
+    assert!(
+        !late.is_blank(minutes(1)) && late.is_blank(minutes(11)),
+        "a pod that was placed without the ledger"
+    );
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub struct Pod {
     pub phase: Phase,
     /// What is known of its place.
     pub place: Place,
+    /// Whether its author has given it a deletion cost.
+    pub costed: bool,
 }
 
 /// Whether a pod counts.

@@ -275,7 +275,7 @@ impl World {
 
     pub(super) fn store(&mut self, name: PodName, place: Place, phase: Phase) {
         self.version += 1;
-        let pod = Pod { version: self.version, phase, place };
+        let pod = Pod { version: self.version, phase, place, costed: false };
         self.pods.insert(name.clone(), pod.clone());
         self.log.push((name, pod));
     }

@@ -51,11 +51,11 @@ pub(super) struct Controller {
 /// What is remembered from one look to the next.
 #[derive(Default)]
 struct Run {
-    /// By the uid of the owner that pods share a sequence by. Whose an owner is doesn't change.
+    /// By the namespace and uid of the owner that pods share a sequence by. Whose an owner is doesn't change.
     chains: HashMap<Box<str>, Chain>,
     /// By the uid of the distributor.
     looks: HashMap<String, Look>,
-    /// The ledgers that there are, by their owner's uid.
+    /// The ledgers that there are, by the namespace and uid of their owner.
     standings: HashMap<String, Arc<LedgerStanding>>,
 }
 
@@ -111,8 +111,8 @@ impl Controller {
         let mut by_distributor = self.sorted(run).await;
         let all = self.distributors.all();
         run.looks.retain(|uid, _| all.iter().any(|(_, distributor)| distributor.uid == *uid));
-        run.standings =
-            self.standings.all().into_iter().map(|(_, one)| (one.owner.uid.clone(), one)).collect();
+        let by_owner = |one: &LedgerStanding| key(Some(&one.namespace), &one.owner.uid);
+        run.standings = self.standings.all().into_iter().map(|(_, one)| (by_owner(&one), one)).collect();
         let mut counted = Vec::new();
         for (key, distributor) in all {
             let census = by_distributor.remove(&*key).unwrap_or_default();

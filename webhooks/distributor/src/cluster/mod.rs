@@ -87,10 +87,10 @@ impl Facts for Cluster {
         self.distributors.in_namespace(namespace)
     }
 
-    fn available(&self, chain: &Chain, plan: &Plan) -> GroupSet {
+    fn available(&self, namespace: &str, chain: &Chain, plan: &Plan) -> GroupSet {
         let stuck = plan.unschedulable_after.zip(chain.sharer()).map(|(after, (owner, _))| {
             let after = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
-            self.placing.ledgers.stuck(&owner.uid, Timestamp::now().as_second().saturating_sub(after))
+            self.placing.ledgers.stuck(namespace, owner, Timestamp::now().as_second().saturating_sub(after))
         });
         let rules = locked(&plan.rules);
         let policy = rules.policy();

@@ -102,6 +102,7 @@ impl Stored {
     pub(super) fn create(&mut self, name: &str, stamp: Option<&Stamp>) {
         let mut metadata = json!({
             "name": name,
+            "namespace": "ns",
             "ownerReferences": [{"kind": "ReplicaSet", "name": "web", "uid": UID, "controller": true}],
         });
         if let Some(stamp) = stamp {
@@ -120,7 +121,7 @@ impl Stored {
         self.show(&pod, true);
     }
 
-    fn put_pod(&mut self, mut pod: Value) {
+    pub(super) fn put_pod(&mut self, mut pod: Value) {
         self.version += 1;
         pod["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.pods.insert(pod["metadata"]["name"].as_str().unwrap().to_owned(), pod.clone());

@@ -219,6 +219,18 @@ impl Policies for One {
 /// Lets a leader work for so long, which has no other knowledge than what the API server tells it.
 async fn reconciled(server: &ApiServer, leads: bool, time: Duration) {
     let standings = Arc::new(Store::default());
+    stand(&standings);
+    reconciled_with(server, standings, leads, time).await;
+}
+
+async fn reconciled_with(server: &ApiServer, standings: Arc<Store<Standing>>, leads: bool, time: Duration) {
+    let (_leadership, leadership) = watch::channel(leads);
+    let reconciling = reconcile(server.replica(), standings, One(rules()), leadership);
+    assert!(timeout(time, reconciling).await.is_err());
+}
+
+/// Has the watch of ledgers show the one that there is.
+fn stand(standings: &Store<Standing>) {
     let owner = workload(0).owner.clone();
     standings.put(
         "ns/x".to_owned(),
@@ -230,9 +242,6 @@ async fn reconciled(server: &ApiServer, leads: bool, time: Duration) {
             told: Told::default(),
         },
     );
-    let (_leadership, leadership) = watch::channel(leads);
-    let reconciling = reconcile(server.replica(), standings, One(rules()), leadership);
-    assert!(timeout(time, reconciling).await.is_err());
 }
 
 fn places(server: &ApiServer) -> Vec<(String, String, String)> {
@@ -260,7 +269,12 @@ async fn the_leader_undoes_clashes_and_adopts() {
     let mut told = server.lock().pods["web-c"].clone();
     told["metadata"]["name"] = "web-d".into();
     told["spec"]["nodeSelector"] = serde_json::json!({"type": "spot", "disk": "ssd"});
+    let mut costed = told.clone();
+    costed["metadata"]["name"] = "web-e".into();
+    costed["metadata"]["annotations"] = serde_json::json!({DELETION_COST: "50"});
     server.lock().pods.insert("web-d".to_owned(), told);
+    server.lock().pods.insert("web-e".to_owned(), costed);
+    server.lock().replicas = 5;
 
     reconciled(&server, false, Duration::from_secs(10)).await;
     assert_eq!(server.lock().writes(), 0, "only the leader does anything");
@@ -270,8 +284,11 @@ async fn the_leader_undoes_clashes_and_adopts() {
         place("web-b", "1", "default"),
         place("web-c", "-", "-"),
         place("web-d", "2", "spot"),
+        place("web-e", "7", "spot"),
     ];
     assert_eq!(places(&server), settled);
+    let cost = |pod: &str| server.lock().pods[pod]["metadata"]["annotations"][DELETION_COST].clone();
+    assert_eq!([cost("web-d"), cost("web-e")], ["-2", "50"], "its author's stays");
     let unplaced = server.lock().pods["web-c"]["metadata"].clone();
     assert_eq!(unplaced["annotations"][DELETION_COST], "-2147483647", "the first to go");
     assert_eq!(unplaced["labels"][PLACED], "distributor", "and seen from now on");
@@ -280,6 +297,19 @@ async fn the_leader_undoes_clashes_and_adopts() {
     let calls = server.lock().writes();
     reconciled(&server, true, Duration::from_secs(30)).await;
     assert_eq!(server.lock().writes(), calls, "what is in order is left alone");
+}
+
+/// Replicas that can't have the ledger know nothing of each other.
+#[tokio::test(start_paused = true)]
+async fn clashes_of_pods_that_were_all_placed_without_a_ledger_are_undone() {
+    let server = ApiServer::default();
+    server.lock().replicas = 2;
+    for token in 1..=2 {
+        let stamp = Stamp { token: Token(token), slot: 0, group: "default".into() };
+        server.lock().create(&format!("web-{token}"), Some(&stamp));
+    }
+    reconciled_with(&server, Arc::default(), true, Duration::from_secs(10)).await;
+    assert_eq!(places(&server), [place("web-1", "0", "default"), place("web-2", "1", "default")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -301,6 +331,64 @@ async fn nothing_is_held_for_ever_and_nothing_is_left_behind() {
     server.lock().replicas = 0;
     reconciled(&server, true, Duration::from_secs(10)).await;
     assert_eq!(reserved(&server), None, "no pods, no ledger");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_changes_meanwhile_moves_nobody_where_it_may_not_go() {
+    let server = ApiServer::default();
+    server.lock().replicas = 9;
+    let (before, replica) = (rules(), server.replica());
+    let mut groups = before.lock().unwrap().policy().groups().to_vec();
+    groups.reverse();
+    let after = Arc::new(Mutex::new(Rules::new(Policy::new(groups, Tie::First).unwrap())));
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let spot = std::iter::once(1).collect();
+    let ask = Ask { token: Token(1), fitting: spot, bears: None, dry_run: false, deadline };
+    let workload = workload(9);
+    let (only_spot, any) =
+        tokio::join!(replica.place(&workload, &before, ask), placed(&replica, 2, 9, &after));
+    assert_eq!((only_spot, &*any.group), (None, "default"));
+}
+
+/// As when somebody takes its labels away to look into it, and its controller replaces it.
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_its_controller_releases_is_forgotten() {
+    let server = ApiServer::default();
+    let replica = server.replica();
+    let stamp = |token| Stamp { token: Token(token), slot: 0, group: "default".into() };
+    server.lock().create("web-0", Some(&stamp(1)));
+    server.lock().create("web-1", Some(&stamp(2)));
+    let pods =
+        || replica.census().iter().map(|one| (one.owner.to_string(), one.pods.len())).collect::<Vec<_>>();
+    assert_eq!(pods(), [("ns/uid-of-web".to_owned(), 2)]);
+    let mut released = server.lock().pods["web-0"].clone();
+    released["metadata"]["ownerReferences"] = serde_json::json!([]);
+    server.lock().put_pod(released);
+    assert_eq!(pods(), [("ns/uid-of-web".to_owned(), 1)]);
+}
+
+/// Neither a pod of another namespace that names the owner's uid nor one that was copied into another workload counts.
+#[tokio::test(start_paused = true)]
+async fn nobody_counts_among_the_pods_of_strangers() {
+    let server = ApiServer::default();
+    server.lock().replicas = 3;
+    let (rules, replica) = (rules(), server.replica());
+    let stamp = Stamp { token: Token(1), slot: 0, group: "default".into() };
+    server.lock().create("web-0", Some(&stamp));
+    let pod = server.lock().pods["web-0"].clone();
+    for (pointer, to) in
+        [("/metadata/namespace", "elsewhere"), ("/metadata/ownerReferences/0/uid", "another")]
+    {
+        let mut pod = pod.clone();
+        pod["metadata"]["name"] = to.into();
+        *pod.pointer_mut(pointer).unwrap() = to.into();
+        server.lock().put_pod(pod);
+    }
+    let mut census = replica.census();
+    census.sort_by(|a, b| a.owner.cmp(&b.owner));
+    let owners: Vec<_> = census.iter().map(|one| (&*one.owner, one.pods.len())).collect();
+    assert_eq!(owners, [("elsewhere/uid-of-web", 1), ("ns/another", 1), ("ns/uid-of-web", 1)]);
+    assert_eq!(placed(&replica, 2, 3, &rules).await.slot, 1);
 }
 
 /// What this process has of the machine's memory, in MiB.

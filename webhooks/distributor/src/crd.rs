@@ -343,7 +343,7 @@ fn status() -> Value {
             },
             "conditions": {
                 "type": "array",
-                "description": "Ready: pods are placed. Balanced: no group is off its share by a pod or more. Available: every group has nodes",
+                "description": "Ready: pods are placed. Balanced: no group is off its share by a pod or more, and every pod has a place. Available: every group has nodes",
                 "x-kubernetes-list-type": "map",
                 "x-kubernetes-list-map-keys": ["type"],
                 "items": {

@@ -14,7 +14,7 @@ pub fn crd() -> Value {
         "properties": {
             "token": text("Names the placement; the pod bears it", 32),
             "slot": {"type": "integer", "format": "int64", "minimum": 0, "maximum": u32::MAX, "description": "Which of the workload's pods it is"},
-            "group": text("The group of nodes", 1024),
+            "group": text("The group of nodes", 4096),
             "pod": text("The pod, where it was there already and is moved", 253),
             "at": text("When the place was given", 64),
         },

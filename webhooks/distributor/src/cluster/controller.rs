@@ -331,23 +331,29 @@ impl Controller {
             surplus(placed, spread, &mut rules, behind).into_iter().take(budget).map(str::to_owned).collect()
         };
         for pod in names {
-            let (warning, message) = match self.evict(&distributor.namespace, &pod).await {
+            let refused = match self.evict(&distributor.namespace, &pod).await {
                 Ok(()) => {
                     *evicted =
                         Some(Evicted { at: Instant::now(), misplaced: spread.misplaced(), held: None });
-                    (false, format!("evicted {pod}, so that its place goes to a group that has too few"))
+                    None
                 }
-                Err(error) => {
-                    let reason = match error {
-                        kube::Error::Api(status) => status.message.clone(),
-                        other => other.to_string(),
-                    };
-                    (true, format!("can't evict {pod}: {reason}"))
-                }
+                Err(kube::Error::Api(status)) => Some(status.message.clone()),
+                Err(error) => Some(error.to_string()),
+            };
+            let warning = refused.is_some();
+            let message = match refused {
+                None => format!("evicted {pod}, so that its place goes to a group that has too few"),
+                Some(reason) => format!("can't evict {pod}: {reason}"),
             };
             tracing::info!(distributor = distributor.name, message, "rebalance");
             self.metrics.evicted(!warning);
             self.note(distributor, warning, "Rebalance", message);
+            if warning {
+                // Who refuses one, such as a disruption budget, refuses the others too: they are tried again after the pause.
+                let now = Instant::now();
+                evicted.get_or_insert(Evicted { at: now, misplaced: u32::MAX, held: None }).at = now;
+                return;
+            }
         }
     }
 

@@ -22,6 +22,10 @@ impl Governed {
     /// The distributor that governs the pods of an owner, and the owner's owners as far as it took to tell.
     pub(super) async fn of(&self, namespace: &str, owner: &OwnerRef) -> Option<(Arc<Distributor>, Chain)> {
         let distributors = self.distributors.in_namespace(namespace);
+        if distributors.is_empty() {
+            // Ledgers stay as long as their owners do: nobody's owner is read for nothing.
+            return None;
+        }
         let mut chain = Chain::from(Some(owner.clone()));
         self.owners.climb(namespace, &mut chain, |chain| governing(&distributors, chain).is_some()).await;
         let distributor = Arc::clone(governing(&distributors, &chain)?);

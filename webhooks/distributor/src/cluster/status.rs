@@ -125,6 +125,9 @@ fn balance(policy: &Policy, state: &State) -> (&'static str, &'static str, Strin
         })
         .collect();
     match (&*off, &state.held) {
+        ([], _) if state.whole.unplaced > 0 => {
+            ("False", "Unplaced", format!("{} pods have no place", state.whole.unplaced))
+        }
         ([], _) => ("True", "Exact", format!("{} pods: {}", state.whole.placed(), state.whole.pods())),
         (_, Some(held)) => ("False", "RebalanceHeld", format!("{}; {held}", off.join(", "))),
         _ => ("False", "OffShares", off.join(", ")),
@@ -225,6 +228,9 @@ mod tests {
         let third = status(&distributor, &policy, &state);
         assert_eq!(told(&third, "Balanced"), ["True", "Exact", "10 pods: 8/2"]);
         assert_eq!(third["groups"][1]["recovering"], false);
+        state.whole.unplaced = 3;
+        let unplaced = status(&distributor, &policy, &state);
+        assert_eq!(told(&unplaced, "Balanced"), ["False", "Unplaced", "3 pods have no place"]);
         state.standing = Standing::Superseded("old".to_owned());
         assert_eq!(told(&status(&distributor, &policy, &state), "Ready")[1], "Superseded");
     }

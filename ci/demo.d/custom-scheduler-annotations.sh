@@ -4,6 +4,7 @@
 annotated() {
   in_cluster kubectl --namespace shop scale deployment/web --replicas="$1" >/dev/null
   in_cluster kubectl --namespace shop rollout status deployment/web --timeout=120s >/dev/null
+  in_cluster kubectl --namespace shop wait deployment/web --for="jsonpath={.status.replicas}=$1" --timeout=120s >/dev/null
   in_cluster kubectl --namespace shop get pods --output json | python3 "$ci/demo.d/bars.py" "$1 pods"
 }
 

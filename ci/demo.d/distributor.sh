@@ -7,6 +7,7 @@ spread() {
 scale() {
   in_cluster kubectl scale deployment/nginx-deployment --replicas="$1" >/dev/null
   in_cluster kubectl rollout status deployment/nginx-deployment --timeout=120s >/dev/null
+  in_cluster kubectl wait deployment/nginx-deployment --for="jsonpath={.status.replicas}=$1" --timeout=120s >/dev/null
   spread "$1 pods"
 }
 

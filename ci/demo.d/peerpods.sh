@@ -16,5 +16,5 @@ in_cluster kubectl get pod shop --output json | brief
 say "The same without the runtime class: untouched."
 here pod.yaml | sed '/runtimeClassName/d; s/name: shop/name: plain/' |
   in_cluster kubectl create --dry-run=server --output json --filename - | brief
-say "helm test podshaper"
-in_cluster helm test podshaper --namespace podshaper | sed -n '/^Phase/p; /^peerpods/p'
+say "helm test podshaper --filter name=podshaper-peerpods-selftest"
+in_cluster helm test podshaper --namespace podshaper --filter name=podshaper-peerpods-selftest | grep ^peerpods

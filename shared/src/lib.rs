@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod definition;
 pub mod found;
 pub mod json;
 pub mod patch;

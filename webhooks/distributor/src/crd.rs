@@ -3,6 +3,7 @@
 //! What is made here stands in `crds/`; a test compares the two, and the chart and `distributor crd` take that file. Besides the
 //! schema there are CEL rules, so that a distributor that can't work is refused when it is applied, with the field's name.
 
+use podshaper::definition::{Definition, conditions, rule, rule_of};
 use podshaper::placement::policy::{MAX_GROUPS, MAX_NUMBER};
 use serde_json::{Value, json};
 
@@ -18,60 +19,31 @@ const MAX_NAME: u32 = 63;
 
 /// The `CustomResourceDefinition`.
 pub fn crd() -> Value {
-    let column = |name: &str, kind: &str, path: &str| json!({"name": name, "type": kind, "jsonPath": path});
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("{PLURAL}.{GROUP}")},
-        "spec": {
-            "group": GROUP,
-            "scope": "Namespaced",
-            "names": {
-                "kind": KIND, "listKind": format!("{KIND}List"), "plural": PLURAL, "singular": KIND.to_lowercase(),
-                "shortNames": ["pd"], "categories": ["podshaper"],
-            },
-            "versions": [{
-                "name": VERSION,
-                "served": true,
-                "storage": true,
-                "subresources": {"status": {}},
-                "additionalPrinterColumns": [
-                    column("Kind", "string", ".spec.target.kind"),
-                    column("Target", "string", ".spec.target.name"),
-                    column("Pods", "string", ".status.pods"),
-                    column("Due", "string", ".status.due"),
-                    column("Unplaced", "integer", ".status.unplaced"),
-                    column("Ready", "string", ".status.conditions[?(@.type=='Ready')].status"),
-                    column("Balanced", "string", ".status.conditions[?(@.type=='Balanced')].status"),
-                    column("Age", "date", ".metadata.creationTimestamp"),
-                ],
-                "schema": {"openAPIV3Schema": {
-                    "description": "PodDistributor says which share of a workload's pods goes to which nodes.",
-                    "type": "object",
-                    "required": ["spec"],
-                    "properties": {
-                        "apiVersion": {"type": "string"},
-                        "kind": {"type": "string"},
-                        "metadata": {"type": "object"},
-                        "spec": spec(),
-                        "status": status(),
-                    },
-                }},
-            }],
-        },
-    })
+    Definition {
+        api_version: &format!("{GROUP}/{VERSION}"),
+        scope: "Namespaced",
+        kind: KIND,
+        plural: PLURAL,
+        short_names: &["pd"],
+        description: "PodDistributor says which share of a workload's pods goes to which nodes.",
+        columns: &[
+            ("Kind", "string", ".spec.target.kind"),
+            ("Target", "string", ".spec.target.name"),
+            ("Pods", "string", ".status.pods"),
+            ("Due", "string", ".status.due"),
+            ("Unplaced", "integer", ".status.unplaced"),
+            ("Ready", "string", ".status.conditions[?(@.type=='Ready')].status"),
+            ("Balanced", "string", ".status.conditions[?(@.type=='Balanced')].status"),
+        ],
+        needs_spec: true,
+        spec: spec(),
+        status: status(),
+    }
+    .into_object()
 }
 
 fn number(description: &str) -> Value {
     json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": MAX_NUMBER, "description": description})
-}
-
-fn rule(rule: &str, message: &str) -> Value {
-    json!({"rule": rule, "message": message})
-}
-
-fn rule_of(rule: &str, message: &str, field: &str) -> Value {
-    json!({"rule": rule, "message": message, "fieldPath": field})
 }
 
 fn spec() -> Value {
@@ -341,33 +313,10 @@ fn status() -> Value {
                     },
                 },
             },
-            "conditions": {
-                "type": "array",
-                "description": "Ready: pods are placed. Balanced: no group is off its share by a pod or more, and every pod has a place. Available: every group has nodes",
-                "x-kubernetes-list-type": "map",
-                "x-kubernetes-list-map-keys": ["type"],
-                "items": {
-                    "type": "object",
-                    "required": ["type", "status", "lastTransitionTime", "reason", "message"],
-                    "properties": {
-                        "type": {"type": "string", "description": "Ready, Balanced or Available"},
-                        "status": {
-                            "type": "string", "enum": ["True", "False", "Unknown"],
-                            "description": "Whether that holds now",
-                        },
-                        "observedGeneration": {
-                            "type": "integer", "format": "int64",
-                            "description": "metadata.generation of the object that this is about",
-                        },
-                        "lastTransitionTime": {
-                            "type": "string", "format": "date-time",
-                            "description": "Since when it has had this status",
-                        },
-                        "reason": {"type": "string", "description": "Why, in one word for programs: TargetNotFound, NoNodes, OffShares, ..."},
-                        "message": {"type": "string", "description": "Why, for people"},
-                    },
-                },
-            },
+            "conditions": conditions(
+                "Ready, Balanced or Available",
+                "Ready: pods are placed. Balanced: no group is off its share by a pod or more, and every pod has a place. Available: every group has nodes",
+            ),
         },
     })
 }

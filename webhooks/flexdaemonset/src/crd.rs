@@ -4,6 +4,7 @@
 //! Besides the schema there are CEL rules, so that a template that can't work is refused when it is applied, with the
 //! field's name.
 
+use podshaper::definition::{Definition, conditions, rule, rule_of};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
@@ -33,49 +34,28 @@ impl JsonSchema for Amount {
 
 /// The `CustomResourceDefinition`.
 pub fn crd() -> Value {
-    let column = |name: &str, kind: &str, path: &str| json!({"name": name, "type": kind, "jsonPath": path});
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("{PLURAL}.{GROUP}")},
-        "spec": {
-            "group": GROUP,
-            "scope": "Cluster",
-            "names": {
-                "kind": KIND, "listKind": format!("{KIND}List"), "plural": PLURAL, "singular": KIND.to_lowercase(),
-                "shortNames": ["fdt"], "categories": ["podshaper"],
-            },
-            "versions": [{
-                "name": VERSION,
-                "served": true,
-                "storage": true,
-                "subresources": {"status": {}},
-                "additionalPrinterColumns": [
-                    column("CPU %", "integer", ".spec.cpuPercentage"),
-                    column("Memory %", "integer", ".spec.memoryPercentage"),
-                    column("Storage %", "integer", ".spec.storagePercentage"),
-                    column("Refit", "string", ".spec.refit"),
-                    column("Sized", "integer", ".status.podsSized"),
-                    column("Pending", "integer", ".status.podsPending"),
-                    column("Short", "integer", ".status.nodesShort"),
-                    column("Ready", "string", ".status.conditions[?(@.type=='Ready')].status"),
-                    column("Age", "date", ".metadata.creationTimestamp"),
-                ],
-                "schema": {"openAPIV3Schema": {
-                    "description": "FlexDaemonsetTemplate says how large the pods of a DaemonSet are to be, in proportion to their node.",
-                    "type": "object",
-                    "required": ["spec"],
-                    "properties": {
-                        "apiVersion": {"type": "string"},
-                        "kind": {"type": "string"},
-                        "metadata": {"type": "object"},
-                        "spec": spec(),
-                        "status": status(),
-                    },
-                }},
-            }],
-        },
-    })
+    Definition {
+        api_version: &format!("{GROUP}/{VERSION}"),
+        scope: "Cluster",
+        kind: KIND,
+        plural: PLURAL,
+        short_names: &["fdt"],
+        description: "FlexDaemonsetTemplate says how large the pods of a DaemonSet are to be, in proportion to their node.",
+        columns: &[
+            ("CPU %", "integer", ".spec.cpuPercentage"),
+            ("Memory %", "integer", ".spec.memoryPercentage"),
+            ("Storage %", "integer", ".spec.storagePercentage"),
+            ("Refit", "string", ".spec.refit"),
+            ("Sized", "integer", ".status.podsSized"),
+            ("Pending", "integer", ".status.podsPending"),
+            ("Short", "integer", ".status.nodesShort"),
+            ("Ready", "string", ".status.conditions[?(@.type=='Ready')].status"),
+        ],
+        needs_spec: true,
+        spec: spec(),
+        status: status(),
+    }
+    .into_object()
 }
 
 fn spec() -> Value {
@@ -89,17 +69,16 @@ fn spec() -> Value {
             "[has(self.cpuPercentage), has(self.memoryPercentage), has(self.storagePercentage), has(self.minCPU), \
              has(self.minMemory), has(self.minStorage), has(self.overrides) && size(self.overrides) > 0].exists(x, x)",
             "at least one percentage or minimum is needed",
-            None,
         ),
-        rule(
+        rule_of(
             "!has(self.containers) || size(self.containers) == 0 || (has(self.distribution) && self.distribution == 'Split')",
             "is for distribution Split",
-            Some(".containers"),
+            ".containers",
         ),
-        rule(
+        rule_of(
             "!has(self.containers) || self.containers.map(c, has(c.percent) ? c.percent : 0).sum() <= 100",
             "the percentages must not sum to more than 100",
-            Some(".containers"),
+            ".containers",
         ),
     ];
     rules.extend(floors_and_ceilings());
@@ -116,7 +95,6 @@ fn spec() -> Value {
         json!([rule(
             "[has(self.percent), has(self.weight), has(self.excluded) && self.excluded].filter(x, x).size() == 1",
             "takes one of percent, weight and excluded",
-            None,
         )]),
     );
     put(&mut spec, "/properties/containers", "x-kubernetes-list-type", json!("map"));
@@ -130,10 +108,10 @@ fn spec() -> Value {
         &mut spec,
         requirement,
         "x-kubernetes-validations",
-        json!([rule(
+        json!([rule_of(
             "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
             "values are for In and NotIn",
-            Some(".values"),
+            ".values",
         )]),
     );
     spec
@@ -143,24 +121,16 @@ fn spec() -> Value {
 fn floors_and_ceilings() -> Vec<Value> {
     let pair = |what: &str| {
         let (min, max) = (format!("min{what}"), format!("max{what}"));
-        rule(
+        rule_of(
             &format!(
                 "!has(self.{min}) || !has(self.{max}) || !isQuantity(string(self.{min})) || !isQuantity(string(self.{max})) || \
                  quantity(string(self.{max})).compareTo(quantity(string(self.{min}))) >= 0"
             ),
             &format!("must be at least {min}"),
-            Some(&format!(".{max}")),
+            &format!(".{max}"),
         )
     };
     ["CPU", "Memory", "Storage"].map(pair).into()
-}
-
-fn rule(rule: &str, message: &str, field: Option<&str>) -> Value {
-    let mut value = json!({"rule": rule, "message": message});
-    if let (Some(field), Some(value)) = (field, value.as_object_mut()) {
-        value.insert("fieldPath".to_owned(), field.into());
-    }
-    value
 }
 
 fn put(schema: &mut Value, pointer: &str, key: &str, value: Value) {
@@ -243,23 +213,7 @@ fn status() -> Value {
             "podsOutdated": count("Pods that had a size by an earlier template or node, and have another to come"),
             "podsInfeasible": count("Pods whose kubelet can't resize them now"),
             "nodesShort": count("Nodes that are too small for the pod, whatever else runs there"),
-            "conditions": {
-                "type": "array",
-                "x-kubernetes-list-type": "map",
-                "x-kubernetes-list-map-keys": ["type"],
-                "items": {
-                    "type": "object",
-                    "required": ["type", "status", "lastTransitionTime", "reason", "message"],
-                    "properties": {
-                        "type": {"type": "string"},
-                        "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
-                        "observedGeneration": {"type": "integer", "format": "int64"},
-                        "lastTransitionTime": {"type": "string", "format": "date-time"},
-                        "reason": {"type": "string"},
-                        "message": {"type": "string"},
-                    },
-                },
-            },
+            "conditions": conditions("Ready or Progressing", "Ready: the template can be used. Progressing: running pods follow it"),
         },
     })
 }

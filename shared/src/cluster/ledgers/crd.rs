@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::object::{API_VERSION, KIND, PLURAL};
+use crate::definition::Definition;
 
 /// The `CustomResourceDefinition`.
 pub fn crd() -> Value {
-    let (group, version) = API_VERSION.split_once('/').unwrap_or_default();
     let text = |description: &str, longest: u32| json!({"type": "string", "maxLength": longest, "description": description});
     let reservation = json!({
         "type": "object",
@@ -19,64 +19,44 @@ pub fn crd() -> Value {
             "at": text("When the place was given", 64),
         },
     });
-    let column = |name: &str, kind: &str, path: &str| json!({"name": name, "type": kind, "jsonPath": path});
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("{PLURAL}.{group}")},
-        "spec": {
-            "group": group,
-            "scope": "Namespaced",
-            "names": {
-                "kind": KIND, "listKind": format!("{KIND}List"), "plural": PLURAL, "singular": KIND.to_lowercase(),
-                "categories": ["podshaper"],
+    Definition {
+        api_version: API_VERSION,
+        scope: "Namespaced",
+        kind: KIND,
+        plural: PLURAL,
+        short_names: &[],
+        description: "Placement is what the replicas of a webhook agree on about one workload's pods. They write it themselves, and it \
+                      goes with the workload: nobody else need touch it.",
+        columns: &[
+            ("Kind", "string", ".metadata.ownerReferences[0].kind"),
+            ("Owner", "string", ".metadata.ownerReferences[0].name"),
+            ("Pods", "string", ".status.pods"),
+            ("Due", "string", ".status.due"),
+        ],
+        needs_spec: false,
+        spec: json!({
+            "type": "object",
+            "description": "What is under way",
+            "properties": {
+                "fence": text("A resourceVersion of pods; who decides has seen them at least up to here", 32),
+                "reservations": {
+                    "type": "array",
+                    "maxItems": 10_000,
+                    "description": "Places given to pods that nobody has seen yet, the oldest first",
+                    "items": reservation,
+                },
             },
-            "versions": [{
-                "name": version,
-                "served": true,
-                "storage": true,
-                "subresources": {"status": {}},
-                "additionalPrinterColumns": [
-                    column("Kind", "string", ".metadata.ownerReferences[0].kind"),
-                    column("Owner", "string", ".metadata.ownerReferences[0].name"),
-                    column("Pods", "string", ".status.pods"),
-                    column("Due", "string", ".status.due"),
-                    column("Age", "date", ".metadata.creationTimestamp"),
-                ],
-                "schema": {"openAPIV3Schema": {
-                    "description": "Placement is what the replicas of a webhook agree on about one workload's pods. They write it themselves, \
-                                    and it goes with the workload: nobody else need touch it.",
-                    "type": "object",
-                    "properties": {
-                        "apiVersion": {"type": "string"},
-                        "kind": {"type": "string"},
-                        "metadata": {"type": "object"},
-                        "status": {
-                            "type": "object",
-                            "description": "How the workload's pods are spread, for people",
-                            "properties": {
-                                "pods": text("Placed pods by group, in the order of the groups, as in 8/2", 1024),
-                                "due": text("What they should be, as in 8/2", 1024),
-                            },
-                        },
-                        "spec": {
-                            "type": "object",
-                            "description": "What is under way",
-                            "properties": {
-                                "fence": text("A resourceVersion of pods; who decides has seen them at least up to here", 32),
-                                "reservations": {
-                                    "type": "array",
-                                    "maxItems": 10_000,
-                                    "description": "Places given to pods that nobody has seen yet, the oldest first",
-                                    "items": reservation,
-                                },
-                            },
-                        },
-                    },
-                }},
-            }],
-        },
-    })
+        }),
+        status: json!({
+            "type": "object",
+            "description": "How the workload's pods are spread, for people",
+            "properties": {
+                "pods": text("Placed pods by group, in the order of the groups, as in 8/2", 1024),
+                "due": text("What they should be, as in 8/2", 1024),
+            },
+        }),
+    }
+    .into_object()
 }
 
 #[cfg(test)]

@@ -1,0 +1,63 @@
+//! Nodes, real and fake.
+
+use e2e::cluster::{apply, get, output};
+use serde_json::{Value, json};
+
+use super::REPOSITORY;
+
+/// A node that only seems to be one, and is called `PREFIX-1`. By kwok where ci/cluster has it; elsewhere a node
+/// without a kubelet, whose pods are created and bound all the same.
+pub(super) async fn fake_node(prefix: &str, cpu: &str, memory: &str, storage: &str) -> String {
+    let name = format!("{prefix}-1");
+    if std::env::var_os("PODSHAPER_CLUSTER").is_some() {
+        let nodes = format!("{REPOSITORY}/ci/cluster");
+        let amounts = ["--cpu", cpu, "--memory", memory, "--ephemeral-storage", storage];
+        output(&nodes, &[&["nodes", "1", "--prefix", prefix], &amounts[..]].concat(), "").await;
+    } else {
+        let amounts = json!({"cpu": cpu, "memory": memory, "ephemeral-storage": storage, "pods": "110"});
+        apply(&node(&name, amounts)).await;
+    }
+    name
+}
+
+pub(super) fn node(name: &str, allocatable: Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+        "spec": {"taints": [{"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}]},
+        "status": {"capacity": allocatable, "allocatable": allocatable},
+    })
+}
+
+/// Deletes nodes as it goes.
+pub(super) struct Nodes(pub(super) Vec<String>);
+
+impl Drop for Nodes {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("kubectl")
+            .args(["delete", "node", "--ignore-not-found"])
+            .args(&self.0)
+            .output();
+    }
+}
+
+pub(super) async fn real_node() -> String {
+    let nodes = get(&["nodes"]).await;
+    let real = nodes["items"].as_array().unwrap().iter().find(|node| {
+        node["metadata"]["annotations"]["kwok.x-k8s.io/node"].is_null()
+            && node["status"]["nodeInfo"]["kubeletVersion"]
+                .as_str()
+                .is_some_and(|version| !version.is_empty())
+    });
+    real.expect("a node with a kubelet")["metadata"]["name"].as_str().unwrap().to_owned()
+}
+
+/// A DaemonSet for these nodes and no others.
+pub(super) fn confined(mut daemon_set: Value, nodes: &[String]) -> Value {
+    daemon_set["spec"]["template"]["spec"]["affinity"] = json!({"nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": nodes}]},
+        ]},
+    }});
+    daemon_set
+}

@@ -1,0 +1,300 @@
+//! Running pods follow their template.
+
+use std::time::{Duration, Instant};
+
+use e2e::cluster::{PATIENCE, apply, eventually, get, kubectl};
+use serde_json::{Value, json};
+
+use super::cgroup::memory_limit;
+use super::nodes::{Nodes, confined, fake_node, real_node};
+use super::scene::{
+    daemon_set, hide, install, looked_again, one_container, pod_on, pods, progressing, requests, running_pod,
+    status, template,
+};
+
+#[tokio::test]
+async fn running_pods_follow_their_template() {
+    let release = install("flex-refit", json!({"refit": {"perMinute": 1000}})).await;
+    let name = "flex-refit";
+    let spec = |memory: &str, refit: &str| json!({"minMemory": memory, "maxMemory": memory, "minCPU": "50m", "refit": refit});
+    template(name, spec("100Mi", "DryRun")).await;
+    apply(&daemon_set(&release.pods, name, &one_container())).await;
+    let real = real_node().await;
+    let first = running_pod(&release.pods, &real).await;
+    assert_eq!(memory_limit(&first), Some(100 << 20));
+    let same = async || running_pod(&release.pods, &real).await;
+    let container = |pod: &Value| pod["status"]["containerStatuses"][0]["containerID"].clone();
+    let limit_becomes = async |bytes: i64| {
+        eventually(&format!("the cgroup's limit is {bytes}"), PATIENCE, async || {
+            let pod = same().await;
+            (memory_limit(&pod) == Some(bytes)).then_some(pod)
+        })
+        .await
+    };
+
+    // DryRun: told, not done.
+    template(name, spec("200Mi", "DryRun")).await;
+    let told = eventually("DryRun is told", PATIENCE, async || {
+        let status = status(name).await;
+        (progressing(&status)["reason"] == "DryRun").then_some(status)
+    })
+    .await;
+    assert!(progressing(&told)["message"].as_str().unwrap().contains("memory 100Mi → 200Mi"), "{told:#}");
+    assert_eq!(same().await["metadata"]["generation"], first["metadata"]["generation"]);
+
+    // In place, up and down: the same container, never restarted.
+    for (memory, bytes) in [("200Mi", 200 << 20), ("120Mi", 120 << 20)] {
+        template(name, spec(memory, "InPlace")).await;
+        let pod = limit_becomes(bytes).await;
+        assert_eq!(container(&pod), container(&first), "the same container");
+        assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
+    }
+    let settled = async || {
+        eventually("settled", PATIENCE, async || {
+            let (status, object) = (status(name).await, get(&["flexdaemonsettemplate", name]).await);
+            let seen = status["observedGeneration"] == object["metadata"]["generation"];
+            (seen && status["podsSized"].as_u64() > Some(0) && progressing(&status)["reason"] == "Settled")
+                .then_some(())
+        })
+        .await;
+    };
+    settled().await;
+
+    // Less than five percent isn't worth it.
+    let before = same().await["metadata"]["generation"].clone();
+    template(name, spec("125Mi", "InPlace")).await;
+    settled().await;
+    assert_eq!(same().await["metadata"]["generation"], before);
+
+    // More than the node has: the kubelet declines, or the API server for it, and the reason is told.
+    template(name, spec("100Ti", "InPlace")).await;
+    let held = eventually("the kubelet's reason", PATIENCE, async || {
+        let status = status(name).await;
+        (status["podsInfeasible"].as_u64() > Some(0)).then_some(status)
+    })
+    .await;
+    let reason = progressing(&held)["message"].as_str().unwrap();
+    assert!(reason.contains("Infeasible") || reason.contains("enough allocatable resources"), "{held:#}");
+    assert_eq!(container(&same().await), container(&first));
+    template(name, spec("140Mi", "InPlace")).await;
+    limit_becomes(140 << 20).await;
+
+    // What can't be done in place needs a new pod, where that is allowed.
+    let with_storage = |refit: &str| {
+        let mut spec = spec("140Mi", refit);
+        spec["minStorage"] = json!("1Mi");
+        spec
+    };
+    template(name, with_storage("InPlace")).await;
+    eventually("the reason is told", PATIENCE, async || {
+        let status = status(name).await;
+        progressing(&status)["message"].as_str()?.contains("needs a new pod: ephemeral-storage").then_some(())
+    })
+    .await;
+    assert_eq!(same().await["metadata"]["uid"], first["metadata"]["uid"]);
+    template(name, with_storage("InPlaceOrRecreate")).await;
+    eventually("a new pod", PATIENCE, async || {
+        let pod = same().await;
+        (pod["metadata"]["uid"] != first["metadata"]["uid"]
+            && requests(&pod, 0)["ephemeral-storage"] == "1Mi")
+            .then_some(())
+    })
+    .await;
+    kubectl(&["delete", "daemonset", "agent", "--namespace", &release.pods]).await;
+}
+
+#[tokio::test]
+async fn refits_keep_their_pace() {
+    let release = install("flex-pace", json!({"refit": {"perMinute": 3, "inFlight": 2}})).await;
+    let name = "flex-pace";
+    let mut nodes = Nodes(Vec::new());
+    for index in 0..6 {
+        nodes.0.push(fake_node(&format!("flex-pace-{index}"), "4", "8Gi", "10Gi").await);
+    }
+    // QoS stays Burstable: so the limit keeps its distance.
+    let spec = |refit: &str| json!({"cpuPercentage": 10, "limits": {"cpu": "Ratio"}, "refit": refit});
+    template(name, spec("Off")).await;
+    // Created while no webhook sees them: they are pending, and follow all the same.
+    hide(&release, name).await;
+    let object = daemon_set(
+        &release.pods,
+        name,
+        &json!([{
+            "name": "agent", "image": "podshaper/pause:1",
+            "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "150m"}},
+        }]),
+    );
+    apply(&object).await;
+    for node in &nodes.0 {
+        let pod = eventually("the pod is bound", PATIENCE, async || {
+            let pod = pod_on(&release.pods, node).await;
+            (!pod["status"]["containerStatuses"].is_null()).then_some(pod)
+        })
+        .await;
+        // A kubelet that can resize says what its containers have; the nodes here only seem to have one.
+        let told = json!([{"op": "add", "path": "/status/containerStatuses/0/resources", "value": {"requests": {"cpu": "100m"}}}]);
+        let pod = pod["metadata"]["name"].as_str().unwrap();
+        kubectl(&[
+            "patch",
+            "pod",
+            pod,
+            "--namespace",
+            &release.pods,
+            "--subresource=status",
+            "--type=json",
+            "--patch",
+            &told.to_string(),
+        ])
+        .await;
+    }
+    eventually("they are counted", PATIENCE, async || {
+        (status(name).await["podsPending"].as_u64() >= Some(6)).then_some(())
+    })
+    .await;
+    template(name, spec("InPlace")).await;
+    let resized = async || {
+        let pods = pods(&release.pods).await;
+        pods.iter().filter(|(_, pod)| requests(pod, 0)["cpu"] == "400m").count()
+    };
+    eventually("the first are resized", PATIENCE, async || (resized().await >= 2).then_some(())).await;
+    let begun = Instant::now();
+    let at_once = resized().await;
+    assert!(at_once <= 3, "{at_once} at once");
+    let first =
+        pods(&release.pods).await.into_iter().find(|(_, pod)| requests(pod, 0)["cpu"] == "400m").unwrap().1;
+    assert_eq!(first["spec"]["containers"][0]["resources"]["limits"]["cpu"], "600m");
+    let memory =
+        first["metadata"]["annotations"]["podshaper.dev/flexdaemonset"].as_str().expect("it remembers");
+    assert!(memory.contains(r#""requests":{"cpu":"100m"}"#), "{memory}");
+    let more = eventually("one more", PATIENCE, async || {
+        let now = resized().await;
+        (now > 3).then_some(now)
+    })
+    .await;
+    assert!(begun.elapsed() > Duration::from_secs(10), "{more} after {:?}", begun.elapsed());
+    kubectl(&["delete", "daemonset", "agent", "--namespace", &release.pods]).await;
+}
+
+#[tokio::test]
+async fn pods_are_recreated_one_after_the_other() {
+    let release = install("flex-evict", json!({"refit": {"perMinute": 1000}})).await;
+    let name = "flex-evict";
+    let mut nodes = Nodes(Vec::new());
+    for index in 0..3 {
+        nodes.0.push(fake_node(&format!("flex-evict-{index}"), "4", "8Gi", "10Gi").await);
+    }
+    let spec = |storage: &str| json!({"minStorage": storage, "refit": "InPlaceOrRecreate"});
+    template(name, spec("1Mi")).await;
+    let mut object = confined(daemon_set(&release.pods, name, &one_container()), &nodes.0);
+    // A pod that goes stays until this is taken off.
+    object["spec"]["template"]["metadata"]["finalizers"] = json!(["test.podshaper.dev/hold"]);
+    apply(&object).await;
+    let leaving = async || {
+        let pods = pods(&release.pods).await.into_iter().map(|(_, pod)| pod);
+        pods.filter(|pod| !pod["metadata"]["deletionTimestamp"].is_null()).collect::<Vec<_>>()
+    };
+    let of_size = async |storage: &str| {
+        let pods = pods(&release.pods).await;
+        pods.iter().filter(|(_, pod)| requests(pod, 0)["ephemeral-storage"] == storage).count()
+    };
+    let release_pod = async |pod: &Value| {
+        let pod = pod["metadata"]["name"].as_str().unwrap();
+        let patch = r#"{"metadata":{"finalizers":null}}"#;
+        kubectl(&["patch", "pod", pod, "--namespace", &release.pods, "--type=merge", "--patch", patch]).await;
+    };
+    eventually("all are counted", PATIENCE, async || (status(name).await["podsSized"] == 3).then_some(()))
+        .await;
+    template(name, spec("2Mi")).await;
+    for recreated in 0..3 {
+        let going = eventually("one goes", PATIENCE, async || leaving().await.pop()).await;
+        looked_again(name).await;
+        assert_eq!(leaving().await.len(), 1, "while one goes no other does");
+        assert_eq!(of_size("2Mi").await, recreated);
+        release_pod(&going).await;
+    }
+    eventually("all are new", PATIENCE, async || (of_size("2Mi").await == 3).then_some(())).await;
+    assert_eq!(leaving().await.len(), 0);
+    kubectl(&["delete", "daemonset", "agent", "--namespace", &release.pods, "--wait=false"]).await;
+    eventually("they are gone", PATIENCE, async || {
+        for pod in leaving().await {
+            release_pod(&pod).await;
+        }
+        pods(&release.pods).await.is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_evicted_again_and_again() {
+    let release = install("flex-vain", json!({"refit": {"perMinute": 1000}})).await;
+    let name = "flex-vain";
+    let nodes = Nodes(vec![fake_node("flex-vain", "4", "8Gi", "10Gi").await]);
+    template(name, json!({"minMemory": "100Mi", "minCPU": "100m", "refit": "Off"})).await;
+    // The webhook isn't called for these pods: one that is created anew has no size either.
+    hide(&release, name).await;
+    let object = confined(daemon_set(&release.pods, name, &one_container()), &nodes.0);
+    apply(&object).await;
+    let first = pod_on(&release.pods, &nodes.0[0]).await["metadata"]["uid"].clone();
+    template(name, json!({"minMemory": "100Mi", "minCPU": "100m", "refit": "InPlaceOrRecreate"})).await;
+    let held = eventually("it is told", PATIENCE, async || {
+        let status = status(name).await;
+        (status["podsInfeasible"] == 1).then_some(status)
+    })
+    .await;
+    let reason = progressing(&held)["message"].as_str().unwrap();
+    assert!(reason.contains("a new pod came in place of one with the same fault"), "{held:#}");
+    let second = pod_on(&release.pods, &nodes.0[0]).await["metadata"]["uid"].clone();
+    assert_ne!(second, first, "once it was tried");
+    looked_again(name).await;
+    assert_eq!(pod_on(&release.pods, &nodes.0[0]).await["metadata"]["uid"], second);
+
+    // Who opts out isn't even counted.
+    let mut skipping = object;
+    skipping["spec"]["template"]["metadata"]["labels"]["podshaper.dev/skip"] = json!("true");
+    apply(&skipping).await;
+    eventually("no pod counts", PATIENCE, async || {
+        let status = status(name).await;
+        (status["daemonSets"] == 1 && status["podsPending"] == 0 && status["podsInfeasible"] == 0)
+            .then_some(())
+    })
+    .await;
+    kubectl(&["delete", "daemonset", "agent", "--namespace", &release.pods]).await;
+}
+
+#[tokio::test]
+async fn a_pod_too_large_for_its_node_is_seen() {
+    let release = install("flex-short", json!({})).await;
+    let name = "flex-short";
+    let nodes = Nodes(vec![fake_node("flex-short", "500m", "8Gi", "10Gi").await]);
+    let spec = |when: &str| {
+        json!({
+            "cpuPercentage": 10, "minCPU": "2", "whenMinExceedsAllocatable": when,
+            "refit": "InPlaceOrRecreate", "limits": {"cpu": "None"},
+        })
+    };
+    // What the namespace allows counts as well.
+    apply(&json!({
+        "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "most", "namespace": release.pods},
+        "spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}, "default": {"cpu": "300m"}}]},
+    }))
+    .await;
+    template(name, spec("KeepMin")).await;
+    apply(&confined(daemon_set(&release.pods, name, &one_container()), &nodes.0)).await;
+    let pod = pod_on(&release.pods, &nodes.0[0]).await;
+    assert_eq!(requests(&pod, 0)["cpu"], "1", "the floor, as far as the LimitRange lets it");
+    assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"]["cpu"], "1", "300m would be below it");
+    eventually("it is told", PATIENCE, async || (status(name).await["nodesShort"] == 1).then_some(())).await;
+    assert!(pod_on(&release.pods, &nodes.0[0]).await["spec"]["nodeName"].is_null(), "it is Pending");
+    template(name, spec("Cap")).await;
+    eventually("a pod that fits", PATIENCE, async || {
+        let pod = pod_on(&release.pods, &nodes.0[0]).await;
+        (requests(&pod, 0)["cpu"] == "500m" && pod["spec"]["nodeName"] == nodes.0[0]).then_some(())
+    })
+    .await;
+    eventually("settled", PATIENCE, async || {
+        let status = status(name).await;
+        (status["nodesShort"] == 0 && progressing(&status)["reason"] == "Settled").then_some(())
+    })
+    .await;
+    kubectl(&["delete", "daemonset", "agent", "--namespace", &release.pods]).await;
+}

@@ -26,8 +26,11 @@ async fn a_deployment_through_its_life() {
         for count in [100, 500].into_iter().take(bursts) {
             let (begun, before) = (Instant::now(), ledger_writes().await);
             assert_exact(&scale(namespace, "deployment", count).await, &format!("{count}"));
-            let (took, writes) = (begun.elapsed(), ledger_writes().await - before);
-            println!("round {round}: {count} pods after {took:?}, {writes} writes of the ledger");
+            let (took, [writes, lost]) = (begun.elapsed(), ledger_writes().await);
+            let (writes, lost) = (writes - before[0], lost - before[1]);
+            println!(
+                "round {round}: {count} pods after {took:?}, {writes} writes of the ledger, {lost} of them lost"
+            );
             // Of each of three replicas one in 20 ms, and two for each of at most nine batches, each twice the one before.
             assert!(u128::from(writes) <= 3 * (took.as_millis() / 20 + 2 * 9), "{writes} writes");
         }
@@ -82,8 +85,8 @@ async fn rollout(namespace: &str, count: usize) {
     assert_exact(&settled(namespace, count).await, "at the end of a rollout");
 }
 
-/// How often somebody has written a ledger, as the API server counts it.
-async fn ledger_writes() -> u64 {
+/// How often somebody has written a ledger, or tried to, and how often that was lost, as the API server counts it.
+async fn ledger_writes() -> [u64; 2] {
     let metrics = kubectl(&["get", "--raw", "/metrics"]).await;
     let written = |line: &&str| {
         let is = |label: &str| line.contains(label);
@@ -92,7 +95,9 @@ async fn ledger_writes() -> u64 {
             && is("subresource=\"\"")
             && (is("verb=\"PATCH\"") || is("verb=\"POST\""))
     };
-    let counts =
-        metrics.lines().filter(written).filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
-    counts.sum::<f64>() as u64
+    let count = |lost: bool| {
+        let lines = metrics.lines().filter(written).filter(|line| !lost || line.contains("code=\"409\""));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>() as u64
+    };
+    [count(false), count(true)]
 }

@@ -1,12 +1,14 @@
 //! What goes wrong while a burst runs: no pod is refused, and those that were placed are where they belong.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use e2e::cluster::{PATIENCE, apply, eventually, get, kubectl, output};
+use e2e::lag::Lag;
 use e2e::release::Release;
 use futures::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::placed::{pods, settled, shares};
 use crate::workload::{REPOSITORY, distributor, install, nodes, rounds, spot_nodes, status, workload};
@@ -19,7 +21,7 @@ const PODS: usize = 100;
 enum Fault {
     /// A replica is killed, and has no time to say goodbye.
     Killed,
-    /// A replica stands still for five seconds: what it knows is old then.
+    /// A replica stands still until the burst is over: what it knows is old then.
     Stopped,
     /// All replicas are restarted, one after the other.
     Restarted,
@@ -31,6 +33,8 @@ enum Fault {
     Denied,
     /// The API server is restarted.
     ApiServer,
+    /// Every replica hears of pods five seconds late.
+    Lag,
 }
 
 #[tokio::test]
@@ -68,12 +72,18 @@ async fn the_api_server_is_restarted() {
     Fault::ApiServer.in_bursts().await;
 }
 
+#[tokio::test]
+async fn watches_are_late() {
+    Fault::Lag.in_bursts().await;
+}
+
 impl Fault {
     /// It happens during a burst, several times. In the end five pods of a group are deleted, and come back to it.
     async fn in_bursts(self) {
         nodes().await;
         spot_nodes("uncordon").await;
-        let release = install(&format!("{self:?}").to_lowercase(), &json!({})).await;
+        let (_lag, values) = self.way().await;
+        let release = install(&format!("{self:?}").to_lowercase(), &values).await;
         let namespace = &*release.pods;
         distributor(namespace, &json!({"name": "web"})).await;
         for round in 0..rounds().min(10) {
@@ -85,13 +95,31 @@ impl Fault {
             kubectl(&["scale", "-n", namespace, "deployment/web", &format!("--replicas={PODS}")]).await;
             self.happen(&release, round).await;
             self.settle(namespace).await;
-            if matches!(self, Self::Restarted) {
+            if matches!(self, Self::Lag) {
                 lose_five(namespace).await;
             }
             assert_eq!(rejections(&release).await, 0, "no creation fails because of us");
             kubectl(&["delete", "deployment/web", "-n", namespace, "--cascade=foreground"]).await;
             settled(namespace, 0).await;
         }
+    }
+
+    /// The way to the API server, if it is to be another, and what the chart is told of it.
+    async fn way(self) -> (Option<Lag>, Value) {
+        if !matches!(self, Self::Lag) {
+            return (None, json!({}));
+        }
+        let endpoints = get(&["endpoints", "kubernetes", "-n", "default"]).await;
+        let address = endpoints["subsets"][0]["addresses"][0]["ip"].as_str().unwrap();
+        let port = &endpoints["subsets"][0]["ports"][0]["port"];
+        let kubeconfig = std::env::var("KUBECONFIG").unwrap();
+        let pki = Path::new(&kubeconfig).parent().unwrap().with_file_name("pki");
+        let lag = Lag::start(&pki, format!("{address}:{port}"), Duration::from_secs(5)).await;
+        let env = json!([
+            {"name": "KUBERNETES_SERVICE_HOST", "value": address},
+            {"name": "KUBERNETES_SERVICE_PORT", "value": lag.port.to_string()},
+        ]);
+        (Some(lag), json!({"extraEnv": env}))
     }
 
     /// What must be there before.
@@ -144,7 +172,10 @@ impl Fault {
             Self::Stopped => {
                 let process = a_process(release, round).await;
                 output("kill", &["-STOP", &process], "").await;
-                tokio::time::sleep(Duration::from_secs(5)).await;
+                eventually("all are created", PATIENCE, async || {
+                    (pods(namespace).await.len() == PODS).then_some(())
+                })
+                .await;
                 output("kill", &["-CONT", &process], "").await;
             }
             Self::Restarted => release.restart().await,
@@ -159,20 +190,11 @@ impl Fault {
                 .await;
             }
             Self::Quota => {
-                // The controller has tried and been refused, and tries again after.
-                eventually("a refusal", PATIENCE, async || {
-                    let deployment = get(&["deployment", "web", "-n", namespace]).await;
-                    let conditions = deployment["status"]["conditions"].as_array()?;
-                    conditions
-                        .iter()
-                        .find(|one| one["type"] == "ReplicaFailure" && one["status"] == "True")
-                        .map(|_| ())
-                })
-                .await;
+                refused(namespace).await;
                 kubectl(&["delete", "resourcequota", "few", "-n", namespace]).await;
             }
             Self::Denied => {
-                tokio::time::sleep(Duration::from_secs(3)).await;
+                refused(namespace).await;
                 kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", "luck"])
                     .await;
                 // By now their controller waits for minutes until it tries again, unless something happens.
@@ -186,6 +208,12 @@ impl Fault {
             }
             Self::ApiServer => {
                 output(&format!("{REPOSITORY}/ci/cluster"), &["restart", "apiserver"], "").await;
+            }
+            Self::Lag => {
+                for count in [PODS / 2, PODS] {
+                    let replicas = format!("--replicas={count}");
+                    kubectl(&["scale", "-n", namespace, "deployment/web", &replicas]).await;
+                }
             }
         }
     }
@@ -211,6 +239,17 @@ impl Fault {
     }
 }
 
+/// Waits until the controller has tried and been refused; it tries again after.
+async fn refused(namespace: &str) {
+    eventually("a refusal", PATIENCE, async || {
+        let deployment = get(&["deployment", "web", "-n", namespace]).await;
+        let conditions = deployment["status"]["conditions"].as_array()?;
+        let failed = |one: &&Value| one["type"] == "ReplicaFailure" && one["status"] == "True";
+        conditions.iter().find(failed).map(|_| ())
+    })
+    .await;
+}
+
 /// One of the release's processes; in the cluster's namespaces they are in sight.
 async fn a_process(release: &Release, number: usize) -> String {
     let host = format!("HOSTNAME={}-", release.fullname());
@@ -224,7 +263,7 @@ async fn a_process(release: &Release, number: usize) -> String {
     processes[number % 3].to_owned()
 }
 
-/// Five of a group are gone at once: they come back to it.
+/// Five of a group are gone before anybody has heard of it: they come back to it.
 async fn lose_five(namespace: &str) {
     let before = settled(namespace, PODS).await;
     let spot = get(&["pods", "-n", namespace]).await;

@@ -26,6 +26,14 @@ async fn forward(release: &Release) -> (tokio::process::Child, &'static str) {
     (child, url)
 }
 
+/// Keeps a screenshot, where one is wanted.
+async fn keep(phone: &Browser, name: &str) {
+    if let Some(folder) = std::env::var_os("PODSHAPER_SCREENSHOTS") {
+        let file = std::path::Path::new(&folder).join(name).with_extension("png");
+        std::fs::write(file, phone.screenshot().await).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn the_page_in_a_browser() {
     nodes().await;
@@ -60,10 +68,7 @@ async fn the_page_in_a_browser() {
     assert_eq!(phone.script("return document.documentElement.scrollWidth").await, 390);
     let elsewhere = "return performance.getEntriesByType('resource').map((one) => new URL(one.name).origin).filter((origin) => origin !== location.origin)";
     assert_eq!(phone.script(elsewhere).await, json!([]));
-    if let Some(folder) = std::env::var_os("PODSHAPER_SCREENSHOTS") {
-        std::fs::write(std::path::Path::new(&folder).join("distributor.png"), phone.screenshot().await)
-            .unwrap();
-    }
+    keep(&phone, "distributor").await;
 
     // The composer: another weight, at once another plan; its YAML applies.
     let weigh = "const weight = document.querySelector('#groups input[type=range]'); weight.value = 20; \
@@ -75,6 +80,8 @@ async fn the_page_in_a_browser() {
     })
     .await;
     assert_eq!(phone.script("return document.querySelectorAll('#sequence span').length").await, 20);
+    phone.script("document.getElementById('groups').scrollIntoView()").await;
+    keep(&phone, "distributor-composer").await;
     let yaml = phone.script("return document.getElementById('yaml').textContent").await;
     output("kubectl", &["apply", "-f", "-"], yaml.as_str().unwrap()).await;
     let applied = get(&["poddistributor", "composed", "-n", namespace]).await;

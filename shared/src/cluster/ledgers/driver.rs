@@ -14,7 +14,7 @@ use super::pods::{self, Health, Listed, Origin, Others, Owned};
 use super::{Standing, Told, Workload};
 use crate::cluster::key;
 use crate::placement::ledger::{
-    Answer, Effect, Event, Ledger, Now, Phase, Place, Pod, PodName, Request, Stamp, Token, Version,
+    Answer, Content, Effect, Event, Ledger, Now, Phase, Place, Pod, PodName, Request, Stamp, Token, Version,
 };
 use crate::placement::owners::OwnerRef;
 use crate::placement::policy::{GroupName, GroupSet};
@@ -285,6 +285,12 @@ impl Ledgers {
         state.unready.remove(pod);
         let gone = Pod { version, phase: Phase::Gone, place: Place::Unknown, costed: false };
         self.handle(&entry, &mut state, Event::Watched(pod.into(), gone));
+    }
+
+    /// The watch of ledgers shows one as of this version; none: it was removed.
+    pub(super) fn noticed(self: &Arc<Self>, standing: &Standing, version: Version, content: Option<Content>) {
+        let Some(entry) = self.known(&standing.namespace, &standing.owner) else { return };
+        self.handle(&entry, &mut entry.lock(), Event::Noticed(version, content));
     }
 
     /// The watch began anew, after these pods.

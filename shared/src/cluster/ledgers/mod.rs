@@ -5,6 +5,7 @@
 //!                                      ▲                │ what they came to
 //! watch of placed pods ── Pods ────────┴────────────────┘
 //! the leader, now and then ── Ledgers::tend
+//! watch of Placement objects ── Standings: what others have written, and what there is to tend
 //! ```
 //!
 //! Each replica keeps a ledger for each owner of placed pods. Events of the watch reach it before the version is told that
@@ -16,6 +17,7 @@ mod driver;
 mod object;
 mod pods;
 mod reconcile;
+mod standings;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +26,7 @@ pub use driver::{Ask, Census, Counted, Ledgers};
 pub use object::{PLURAL, Standing, Told};
 pub use pods::{Health, Origin, Others};
 pub use reconcile::{Policies, reconcile};
+pub(super) use standings::follow as follow_standings;
 
 use crate::placement::ledger::Version;
 use crate::placement::owners::OwnerRef;

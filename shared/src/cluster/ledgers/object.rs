@@ -5,13 +5,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Workload;
+use crate::cluster::Object;
 use crate::cluster::object::OwnerReference;
-use crate::cluster::{Object, Trim};
 use crate::placement::ledger::{Content, Reservation, Stamp, Token, Version};
 use crate::placement::marks::PLACED;
 use crate::placement::owners::OwnerRef;
 
 pub(super) const API_VERSION: &str = "podshaper.dev/v1alpha1";
+pub(super) const API: &str = "/apis/podshaper.dev/v1alpha1";
 pub(super) const KIND: &str = "Placement";
 /// The kind's plural, as paths have it.
 pub const PLURAL: &str = "placements";
@@ -77,7 +78,7 @@ pub(super) fn version(text: &str) -> Option<Version> {
 
 /// Where the ledgers of a namespace are.
 pub(super) fn collection(namespace: &str) -> String {
-    format!("/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}")
+    format!("{API}/namespaces/{namespace}/{PLURAL}")
 }
 
 /// The name of the ledger that `webhook` keeps for this owner.
@@ -131,30 +132,18 @@ pub struct Told {
     pub due: String,
 }
 
-impl Trim for Standing {
-    type Spec = SpecSize;
-    type Status = Told;
-    const PLURAL: &'static str = PLURAL;
-    const API: &'static str = "/apis/podshaper.dev/v1alpha1";
-
-    fn trim(object: Object<SpecSize, Told>) -> Option<Self> {
-        let [owner]: [OwnerReference; 1] = object.metadata.owner_references?.try_into().ok()?;
-        let reserved = object.spec.map_or(0, |spec| spec.reservations.len());
-        Some(Self {
-            namespace: object.metadata.namespace?,
-            owner: (&owner).into(),
-            name: object.metadata.name,
-            reserved,
-            told: object.status.unwrap_or_default(),
-        })
-    }
-}
-
-/// As much of `spec` as tells its size.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct SpecSize {
-    reservations: Vec<serde::de::IgnoredAny>,
+/// A ledger, and what is in it.
+pub(super) fn standing(object: Object<Spec, Told>) -> Option<(Standing, Content)> {
+    let [owner]: [OwnerReference; 1] = object.metadata.owner_references?.try_into().ok()?;
+    let content = object.spec.unwrap_or_default().content();
+    let standing = Standing {
+        namespace: object.metadata.namespace?,
+        owner: (&owner).into(),
+        name: object.metadata.name,
+        reserved: content.reservations.len(),
+        told: object.status.unwrap_or_default(),
+    };
+    Some((standing, content))
 }
 
 #[cfg(test)]

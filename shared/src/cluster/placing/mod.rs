@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 
 use kube::Client;
 
-use crate::cluster::ledgers::{Ask, Ledgers, Policies, Standing, reconcile};
+use crate::cluster::ledgers::{Ask, Ledgers, Policies, Standing, follow_standings, reconcile};
 use crate::cluster::owners::Owners;
-use crate::cluster::{Leadership, Scope, Store, watched};
+use crate::cluster::{Leadership, Store};
 use crate::placement::ledger::Answer;
-use crate::placement::marks::PLACED;
 use crate::placement::owners::{Looked, OwnerRef};
 use crate::placement::placing::{Asking, Surroundings};
 
@@ -44,8 +43,8 @@ impl Placing {
         policies: impl Policies,
         leadership: Leadership,
     ) -> Arc<Store<Standing>> {
-        let labels = format!("{PLACED}={}", self.webhook);
-        let standings = watched(client, Scope { namespace: None, labels });
+        let standings = Arc::new(Store::default());
+        tokio::spawn(follow_standings(client.clone(), Arc::clone(&self.ledgers), Arc::clone(&standings)));
         tokio::spawn(reconcile(Arc::clone(&self.ledgers), Arc::clone(&standings), policies, leadership));
         standings
     }

@@ -21,6 +21,10 @@ pub struct Ledger {
     /// How many pods the owner may have at a time.
     pub(super) owner: Option<u32>,
     pub(super) stored: Stored,
+    /// The last version of the object that is known of, whether or not it still stands.
+    last: Version,
+    /// What the watch has shown of the object while a call was under way.
+    noticed: Option<(Version, Option<Content>)>,
     under_way: UnderWay,
     /// In the order of arrival.
     pub(super) waiting: Vec<Waiting>,
@@ -106,18 +110,13 @@ impl Ledger {
             Event::Arrived(request) => self.arrived(request, &mut effects),
             Event::Read(object) => {
                 self.ended(&UnderWay::Read, true);
-                self.stored =
-                    object.map_or(Stored::Absent, |(version, content)| Stored::At(version, content));
-                self.reread(now);
-                // A list tells which reservations are lost only among those that were known before it.
-                for waiting in &mut self.waiting {
-                    waiting.listed = Call::Due;
-                }
-                self.answer_known(&mut effects);
+                self.found(object, now, &mut effects);
             }
+            Event::Noticed(version, content) => self.noticed = Some((version, content)),
             Event::Written(version) => {
                 self.make_room(rules, now);
                 let under_way = std::mem::take(&mut self.under_way);
+                self.last = self.last.max(version.unwrap_or(0));
                 self.stored = match (version, under_way) {
                     (None, _) => Stored::Absent,
                     (Some(version), UnderWay::Write(content)) => Stored::At(version, content),
@@ -131,6 +130,8 @@ impl Ledger {
             Event::Conflict => {
                 self.under_way = UnderWay::Nothing;
                 self.stored = Stored::Unread;
+                // The watch is about to show what it has lost to, which spares it a read.
+                self.paused = now.clock + rules.settings().pause;
             }
             Event::Failed => {
                 let under_way = std::mem::take(&mut self.under_way);
@@ -176,6 +177,31 @@ impl Ledger {
         }
     }
 
+    /// Takes in the object as it was read.
+    fn found(&mut self, object: Option<(Version, Content)>, now: &Now, effects: &mut Vec<Effect>) {
+        self.last = self.last.max(object.as_ref().map_or(0, |(version, _)| *version));
+        self.stored = object.map_or(Stored::Absent, |(version, content)| Stored::At(version, content));
+        self.reread(now);
+        // A list tells which reservations are lost only among those that were known before it.
+        for waiting in &mut self.waiting {
+            waiting.listed = Call::Due;
+        }
+        self.answer_known(effects);
+    }
+
+    /// Takes in what the watch has shown of the object, if that is news. (It may lag behind: what is written by it loses then, as by
+    /// what was read long ago.)
+    pub(super) fn notice(&mut self, now: &Now, effects: &mut Vec<Effect>) {
+        let Some((version, content)) = self.noticed.take().filter(|(version, _)| *version > self.last) else {
+            return;
+        };
+        if self.stored == Stored::Unread {
+            self.paused = now.clock;
+        }
+        self.last = version;
+        self.found(content.map(|content| (version, content)), now, effects);
+    }
+
     /// Whether it knows nothing that another wouldn't learn by itself. Reservations that were read long ago don't count: another
     /// has dropped them meanwhile, which this one needn't ever have read.
     pub fn is_blank(&self, clock: Duration) -> bool {
@@ -212,6 +238,12 @@ impl Ledger {
     /// How many requests wait for an answer.
     pub fn waits(&self) -> usize {
         self.waiting.iter().filter(|waiting| waiting.moved.is_none()).count()
+    }
+
+    /// The last version of the object that it has heard of.
+    #[cfg(test)]
+    pub(in crate::placement) fn heard(&self) -> Version {
+        self.noticed.as_ref().map_or(self.last, |(version, _)| self.last.max(*version))
     }
 
     /// Whether the request with this token waits here.

@@ -12,7 +12,8 @@
 //! - **A slot is taken** while a live pod that was seen, or a reservation, has it. Who decides has seen pods at least up to
 //!   the fence, which rises when a reservation is dropped because its pod was seen: so between being reserved and being
 //!   seen no place is ever lost from sight.
-//! - **One write at a time**: requests that arrive while one is under way share the next. Who loses reads again, and plans again.
+//! - **One write at a time**: requests that arrive while one is under way share the next. Who loses waits a moment for the watch
+//!   to show what it has lost to, else reads it, and plans again.
 //! - **A reservation ends** when its pod was seen; when more pods would be under way than their owner may have (a
 //!   controller waits for a whole batch before it begins the next, so that the oldest beyond its number have failed); or
 //!   when it has grown old. For the last two a list that began later doesn't show its pod.
@@ -46,6 +47,8 @@ pub enum Event {
     Arrived(Request),
     /// A [`Effect::Read`] found this; `None`: there is no such object.
     Read(Option<(Version, Content)>),
+    /// The watch of ledgers shows the object as of this version; `None`: it was removed then.
+    Noticed(Version, Option<Content>),
     /// A [`Effect::Write`] or [`Effect::Remove`] succeeded, and this is the version now; `None`: it was removed.
     Written(Option<Version>),
     /// A write was refused: the object is another by now, or was created or removed meanwhile.

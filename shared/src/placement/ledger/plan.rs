@@ -16,7 +16,11 @@ const MAX_MOVES: usize = 64;
 impl Ledger {
     /// Answers who can be answered, and begins the call that the others need.
     pub(super) fn advance(&mut self, rules: &mut Rules, now: &Now, effects: &mut Vec<Effect>) {
-        if self.busy() || now.clock < self.paused {
+        if self.busy() {
+            return;
+        }
+        self.notice(now, effects);
+        if now.clock < self.paused {
             return;
         }
         self.answer_known(effects);

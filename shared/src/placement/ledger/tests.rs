@@ -73,6 +73,38 @@ fn a_burst_shares_writes() {
     assert_eq!(reserved(content), (1..100).zip(0..99).collect::<Vec<_>>());
 }
 
+/// What its write has lost to the watch shows, before or after it hears of that.
+#[test]
+fn who_loses_needs_no_read() {
+    let mut rules = rules(&[(0, 1), (0, 1)]);
+    let others = |reserved| {
+        let reservation =
+            |slot| Reservation { stamp: stamp(100 + u64::from(slot), slot, "a"), pod: None, at: 0 };
+        Content { reservations: (0..reserved).map(reservation).collect(), fence: 0 }
+    };
+    let mut ledger = Ledger::default();
+    let mut handle = |event, now| (ledger.handle(event, &mut rules, &at(now)), ledger.wakes());
+    let ask = |token| {
+        let fitting = [0, 1].into_iter().collect();
+        let deadline = Duration::from_secs(2);
+        Event::Arrived(Request { token: Token(token), fitting, bears: None, dry_run: false, deadline })
+    };
+    assert_eq!(handle(ask(1), 0).0, [Effect::Read]);
+    assert_eq!(write(&handle(Event::Read(Some((5, others(1)))), 5).0).0, Some(5));
+    assert_eq!(handle(Event::Noticed(7, Some(others(2))), 8).0, []);
+    let (effects, _) = handle(Event::Conflict, 9);
+    assert_eq!((write(&effects).0, reserved(write(&effects).1)), (Some(7), vec![(100, 0), (101, 1), (1, 2)]));
+
+    let (effects, wakes) = handle(Event::Conflict, 15);
+    assert_eq!((effects, wakes), (vec![], Some(Duration::from_millis(35))));
+    assert_eq!(handle(Event::Noticed(6, Some(others(1))), 16).0, [], "that is old");
+    let (effects, _) = handle(Event::Noticed(9, Some(others(3))), 17);
+    assert_eq!((write(&effects).0, reserved(write(&effects).1).len()), (Some(9), 4));
+    // A watch that shows nothing isn't waited for.
+    handle(Event::Conflict, 20);
+    assert_eq!(handle(Event::Tick, 40).0, [Effect::Read]);
+}
+
 #[test]
 fn who_waits_too_long_is_placed_by_what_is_known() {
     let mut rules = rules(&[(0, 1), (0, 1)]);

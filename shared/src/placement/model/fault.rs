@@ -64,8 +64,8 @@ impl World {
                 self.control();
             }
             Fault::DeleteLedger => {
-                self.edition += 1;
-                let (_, content) = self.ledger.take().unwrap();
+                let (_, content) = self.ledger.clone().unwrap();
+                self.change(None);
                 // Reservations are forgotten, and so is how far replicas must have seen. And who had found no ledger before
                 // there was one can create it now.
                 self.excused += content.reservations.len() + self.lag() + self.creations.len();

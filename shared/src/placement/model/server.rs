@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::turn::Age;
 use super::world::World;
 use crate::placement::ledger::{Content, Effect, Event, Phase, Pod, PodName, Version};
 use crate::placement::rules::Rules;
@@ -32,8 +33,7 @@ impl World {
                 if self.ledger.as_ref().is_none_or(|(at, _)| *at != version) {
                     return Event::Conflict;
                 }
-                self.edition += 1;
-                self.ledger = None;
+                self.change(None);
                 Event::Written(None)
             }
             Effect::List(at_least) => {
@@ -57,10 +57,26 @@ impl World {
         let stands = self.ledger.as_ref().map(|(version, _)| *version);
         let fits = stands == version;
         if fits {
-            self.edition += 1;
-            self.ledger = Some((self.edition, content));
+            self.change(Some(content));
         }
         fits
+    }
+
+    pub(super) fn change(&mut self, content: Option<Content>) {
+        let before = self.ledger.take().map(|(_, content)| content);
+        self.before = Some((self.edition, before));
+        self.edition += 1;
+        self.ledger = content.map(|content| (self.edition, content));
+    }
+
+    /// What the replica's watch of ledgers may show it: news.
+    pub(super) fn notice(&self, r: usize, age: Age) -> Option<(Version, Option<Content>)> {
+        let before = self.before.as_ref()?;
+        let news = match age {
+            Age::Past => before.clone(),
+            Age::Present => (self.edition, self.ledger.as_ref().map(|(_, content)| content.clone())),
+        };
+        Some(news).filter(|(version, _)| *version > self.replicas[r].ledger.heard())
     }
 
     /// The version of what the replica's watch has shown it last.

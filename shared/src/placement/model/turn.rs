@@ -12,6 +12,8 @@ pub(super) enum Action {
     Serve(usize),
     /// The replica sees the next event of its watch.
     Watch(usize),
+    /// The replica's watch of ledgers shows the object as it is, or as it was before its last change.
+    Notice(usize, Age),
     /// The pod that this request asked for is stored.
     Persist(usize),
     /// A pod is moved.
@@ -24,6 +26,13 @@ pub(super) enum Action {
     Succeed(usize),
     /// What may go wrong.
     Fault(Fault),
+}
+
+/// How far a watch of ledgers has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Age {
+    Present,
+    Past,
 }
 
 /// What may go wrong.
@@ -60,6 +69,11 @@ impl World {
     pub(super) fn regular(&self) -> Vec<Action> {
         let replicas = || 0..self.replicas.len();
         let mut actions = Vec::new();
+        let ages = || [Age::Present, Age::Past].into_iter();
+        let notices = replicas().flat_map(|r| ages().map(move |age| (r, age)));
+        actions.extend(
+            notices.filter(|(r, age)| self.notice(*r, *age).is_some()).map(|(r, age)| Action::Notice(r, age)),
+        );
         actions.extend(replicas().filter(|_| self.batch > 0).map(Action::Arrive));
         actions.extend(replicas().filter(|r| self.replicas[*r].call.is_some()).map(Action::Serve));
         actions.extend(replicas().filter(|r| self.replicas[*r].seen < self.log.len()).map(Action::Watch));

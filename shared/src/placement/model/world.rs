@@ -17,9 +17,11 @@ use crate::placement::rules::Rules;
 pub(super) struct World {
     pub(super) wanted: usize,
     pub(super) clock: Duration,
-    /// Of the ledger; only equal or not matters of it, so that it has a count of its own.
+    /// Of the ledger, which has a count of its own.
     pub(super) edition: Version,
     pub(super) ledger: Option<(Version, Content)>,
+    /// The ledger before its last change.
+    pub(super) before: Option<(Version, Option<Content>)>,
     /// Of the pods.
     pub(super) version: Version,
     pub(super) pods: BTreeMap<PodName, Pod>,
@@ -90,8 +92,9 @@ impl World {
         Self {
             wanted,
             clock: Duration::ZERO,
-            edition: 1,
+            edition: 0,
             ledger: None,
+            before: None,
             version: 1,
             pods: BTreeMap::new(),
             log: Vec::new(),
@@ -130,7 +133,11 @@ impl World {
         } = self;
         let mut replicas: Vec<_> = self.replicas.iter().map(hash).collect();
         replicas.sort_unstable();
-        let world = (wanted, clock, edition, version, ledger, pods, log);
+        let shown = self
+            .before
+            .as_ref()
+            .filter(|(version, _)| self.replicas.iter().any(|one| one.ledger.heard() < *version));
+        let world = (wanted, clock, edition, version, ledger, shown, pods, log);
         hash((world, creations, moves, late_writes, batch, self.excused, replicas))
     }
 
@@ -164,6 +171,10 @@ impl World {
                 let (name, pod) = self.log[self.replicas[r].seen].clone();
                 self.replicas[r].seen += 1;
                 self.handle(r, Event::Watched(name, pod), rules)?;
+            }
+            Action::Notice(r, age) => {
+                let (version, content) = self.notice(r, age).ok_or("nothing is new")?;
+                self.handle(r, Event::Noticed(version, content), rules)?;
             }
             Action::Persist(i) => {
                 let Creation { token, reply, .. } = self.creations.remove(i);

@@ -16,6 +16,7 @@ use tower::service_fn;
 use crate::cluster::follow::Sink;
 use crate::cluster::ledgers::driver::Ledgers;
 use crate::cluster::ledgers::pods::Pods;
+use crate::cluster::ledgers::standings::Standings;
 use crate::placement::ledger::Stamp;
 use crate::placement::marks::{GROUP, OWNER, PLACED, SLOT, TOKEN};
 
@@ -37,7 +38,7 @@ pub(super) struct Stored {
     /// Whether it answers by errors alone.
     pub(super) down: bool,
     /// Watches, by replica.
-    watches: Vec<Pods>,
+    watches: Vec<(Pods, Standings)>,
 }
 
 #[derive(Clone, Default)]
@@ -88,7 +89,8 @@ impl ApiServer {
             watch.listed(&raw(pod)).unwrap();
         }
         watch.complete(&stored.version.to_string());
-        stored.watches.push(watch);
+        let standings = Standings::new(Arc::clone(&ledgers), Arc::default());
+        stored.watches.push((watch, standings));
         ledgers
     }
 }
@@ -130,8 +132,14 @@ impl Stored {
 
     fn show(&mut self, pod: &Value, gone: bool) {
         let selected = pod.pointer("/metadata/labels").is_some();
-        for watch in self.watches.iter_mut().filter(|_| selected) {
-            watch.changed(&raw(pod), gone).unwrap();
+        for (pods, _) in self.watches.iter_mut().filter(|_| selected) {
+            pods.changed(&raw(pod), gone).unwrap();
+        }
+    }
+
+    fn show_ledger(&mut self, ledger: &Value, gone: bool) {
+        for (_, standings) in &mut self.watches {
+            standings.changed(&raw(ledger), gone).unwrap();
         }
     }
 
@@ -170,21 +178,27 @@ impl Stored {
                 object["metadata"]["resourceVersion"] = json!(version);
                 self.version += 1;
                 self.placements.insert(name, object.clone());
+                self.show_ledger(&object, false);
                 Ok(object)
             }
             ("PATCH", "placements", name) => {
                 let object = self.placements.get_mut(name).ok_or(404u16)?;
                 merge(object, body)?;
                 object["metadata"]["resourceVersion"] = json!(version);
+                let object = object.clone();
                 self.version += 1;
-                Ok(object.clone())
+                self.show_ledger(&object, false);
+                Ok(object)
             }
             ("DELETE", "placements", name) => {
                 let object = self.placements.get(name).ok_or(404u16)?;
                 if object["metadata"]["resourceVersion"] != body["preconditions"]["resourceVersion"] {
                     return Err(409);
                 }
-                self.placements.remove(name);
+                let mut object = self.placements.remove(name).unwrap();
+                object["metadata"]["resourceVersion"] = json!(version);
+                self.version += 1;
+                self.show_ledger(&object, true);
                 Ok(json!({"kind": "Status"}))
             }
             other => panic!("{other:?}"),

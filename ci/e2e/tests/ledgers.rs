@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use e2e::cluster::{PATIENCE, apply, eventually, get, kubectl, output, run};
 use kube::Client;
-use podshaper::cluster::ledgers::{Ask, Ledgers, Policies, Standing, Workload, crd, reconcile};
-use podshaper::cluster::{Scope, Store, follow};
+use podshaper::cluster::Store;
+use podshaper::cluster::ledgers::{
+    Ask, Ledgers, Policies, Standing, Workload, crd, follow_standings, reconcile,
+};
 use podshaper::placement::ledger::{Answer, Stamp, Token};
 use podshaper::placement::marks::{GROUP, OWNER, PLACED, SLOT, TOKEN};
 use podshaper::placement::owners::OwnerRef;
@@ -160,7 +162,7 @@ async fn a_workloads_life() {
 
     // The leader undoes the clash and confirms what was reserved; what comes of it is exact.
     let standings = Arc::new(Store::<Standing>::default());
-    let following = follow(client.clone(), Scope::default(), Arc::clone(&standings));
+    let following = follow_standings(client.clone(), Arc::clone(&replica), Arc::clone(&standings));
     let following = tokio::spawn(following);
     let (leads, leadership) = watch::channel(true);
     let known = Known(Arc::clone(&workload), Arc::clone(&rules));

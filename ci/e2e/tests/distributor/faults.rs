@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::cluster::{PATIENCE, apply, eventually, get, kubectl, output};
 use e2e::lag::Lag;
@@ -194,17 +194,11 @@ impl Fault {
                 kubectl(&["delete", "resourcequota", "few", "-n", namespace]).await;
             }
             Self::Denied => {
-                refused(namespace).await;
+                // About as many are refused.
+                urged(namespace, PODS / 2).await;
                 kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", "luck"])
                     .await;
-                // By now their controller waits for minutes until it tries again, unless something happens.
-                eventually("all are created", PATIENCE, async || {
-                    let again = format!("again={}", pods(namespace).await.len());
-                    kubectl(&["annotate", "replicasets", "--all", "--overwrite", "-n", namespace, &again])
-                        .await;
-                    (pods(namespace).await.len() == PODS).then_some(())
-                })
-                .await;
+                urged(namespace, PODS).await;
             }
             Self::ApiServer => {
                 output(&format!("{REPOSITORY}/ci/cluster"), &["restart", "apiserver"], "").await;
@@ -237,6 +231,18 @@ impl Fault {
         })
         .await;
     }
+}
+
+/// Has the controller create at least so many pods: who is refused again and again waits for minutes until it tries again, unless
+/// something happens.
+async fn urged(namespace: &str, count: usize) {
+    let begun = Instant::now();
+    eventually(&format!("{count} are created"), PATIENCE, async || {
+        let again = format!("again={}", begun.elapsed().as_millis());
+        kubectl(&["annotate", "replicasets", "--all", "--overwrite", "-n", namespace, &again]).await;
+        (pods(namespace).await.len() >= count).then_some(())
+    })
+    .await;
 }
 
 /// Waits until the controller has tried and been refused; it tries again after.

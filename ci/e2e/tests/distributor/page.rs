@@ -80,7 +80,7 @@ async fn the_page_in_a_browser() {
     })
     .await;
     assert_eq!(phone.script("return document.querySelectorAll('#sequence span').length").await, 20);
-    phone.script("document.getElementById('groups').scrollIntoView()").await;
+    phone.script("document.getElementById('compose').scrollIntoView()").await;
     keep(&phone, "distributor-composer").await;
     let yaml = phone.script("return document.getElementById('yaml').textContent").await;
     output("kubectl", &["apply", "-f", "-"], yaml.as_str().unwrap()).await;

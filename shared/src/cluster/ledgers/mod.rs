@@ -26,7 +26,7 @@ pub use driver::{Ask, Census, Counted, Ledgers};
 pub use object::{PLURAL, Standing, Told};
 pub use pods::{Health, Origin, Others};
 pub use reconcile::{Policies, reconcile};
-pub(super) use standings::follow as follow_standings;
+pub use standings::follow as follow_standings;
 
 use crate::placement::ledger::Version;
 use crate::placement::owners::OwnerRef;

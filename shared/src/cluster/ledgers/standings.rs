@@ -11,8 +11,10 @@ use crate::cluster::follow::{Sink, follow_into};
 use crate::cluster::{Object, Scope, Store};
 use crate::placement::marks::PLACED;
 
-/// Follows the ledgers of one webhook; comes back never.
-pub(in crate::cluster) async fn follow(client: Client, ledgers: Arc<Ledgers>, store: Arc<Store<Standing>>) {
+/// Follows the ledgers of a webhook: tells `ledgers` what stands in them, and keeps `store` as they are; comes back never.
+///
+/// Rights: `list`, `watch` Placements.
+pub async fn follow(client: Client, ledgers: Arc<Ledgers>, store: Arc<Store<Standing>>) {
     let labels = format!("{PLACED}={}", ledgers.webhook());
     let scope = Scope { namespace: None, labels };
     let mut standings = Standings::new(ledgers, store);

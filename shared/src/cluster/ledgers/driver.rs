@@ -11,8 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::api::{Api, Listing};
 use super::pods::{self, Health, Listed, Origin, Others, Owned};
-use super::{Standing, Told, Workload};
-use crate::cluster::key;
+use super::{LedgerId, Standing, Told, Workload};
 use crate::placement::ledger::{
     Answer, Content, Effect, Event, Ledger, Now, Phase, Place, Pod, PodName, Request, Stamp, Token, Version,
 };
@@ -32,8 +31,7 @@ pub struct Ledgers {
     /// How far the watch has come.
     watched: AtomicU64,
     filled: AtomicBool,
-    /// By the namespace and uid of the owner: a pod may name an owner of any namespace.
-    entries: Mutex<HashMap<Box<str>, Arc<Entry>>>,
+    entries: Mutex<HashMap<LedgerId, Arc<Entry>>>,
 }
 
 /// A pod that asks for a place.
@@ -76,8 +74,8 @@ struct State {
 /// What is known of one owner's pods.
 #[derive(Clone, Debug)]
 pub struct Census {
-    /// The owner's namespace and uid, as [`key`] joins them.
-    pub owner: Box<str>,
+    /// Whose they are.
+    pub ledger: LedgerId,
     /// Where the chain of its pods' owners begins.
     pub origin: Origin,
     /// Its pods that count.
@@ -168,8 +166,8 @@ impl Ledgers {
     /// What is known of all pods.
     pub fn census(&self) -> Vec<Census> {
         let entries: Vec<_> =
-            self.all().iter().map(|(owner, entry)| (owner.clone(), Arc::clone(entry))).collect();
-        entries.into_iter().filter_map(|(owner, entry)| entry.lock().census(owner)).collect()
+            self.all().iter().map(|(ledger, entry)| (ledger.clone(), Arc::clone(entry))).collect();
+        entries.into_iter().filter_map(|(ledger, entry)| entry.lock().census(ledger)).collect()
     }
 
     /// Groups of this owner's pods of which one has been unschedulable since `before` (seconds since 1970).
@@ -262,7 +260,7 @@ impl Ledgers {
     /// The watch shows a pod.
     pub(super) fn watched(self: &Arc<Self>, owned: Owned) {
         let Owned { owner, name, pod, health, origin, .. } = owned;
-        let entry = self.entry(key(Some(&origin.namespace), &owner).into());
+        let entry = self.entry(LedgerId::new(&origin.namespace, &owner));
         let mut state = entry.lock();
         state.changed = true;
         state.origin.get_or_insert(origin);
@@ -275,8 +273,8 @@ impl Ledgers {
     }
 
     /// The watch shows a pod that doesn't belong to this owner, if it ever did.
-    pub(super) fn released(self: &Arc<Self>, owner: &str, pod: &str, version: Version) {
-        let Some(entry) = self.all().get(owner).cloned() else { return };
+    pub(super) fn released(self: &Arc<Self>, ledger: &LedgerId, pod: &str, version: Version) {
+        let Some(entry) = self.all().get(ledger).cloned() else { return };
         let mut state = entry.lock();
         if !state.ledger.pods().contains_key(pod) {
             return;
@@ -294,13 +292,13 @@ impl Ledgers {
     }
 
     /// The watch began anew, after these pods.
-    pub(super) fn relisted(self: &Arc<Self>, version: Version, mut owners: HashMap<Box<str>, Listed>) {
-        let known: Vec<Box<str>> = self.all().keys().cloned().collect();
-        for owner in known {
-            owners.entry(owner).or_default();
+    pub(super) fn relisted(self: &Arc<Self>, version: Version, mut all: HashMap<LedgerId, Listed>) {
+        let known: Vec<LedgerId> = self.all().keys().cloned().collect();
+        for ledger in known {
+            all.entry(ledger).or_default();
         }
-        for (owner, Listed { pods, unready, origin }) in owners {
-            let entry = self.entry(owner);
+        for (ledger, Listed { pods, unready, origin }) in all {
+            let entry = self.entry(ledger);
             let mut state = entry.lock();
             state.changed = true;
             state.unready = unready;
@@ -316,20 +314,20 @@ impl Ledgers {
         self.watched.fetch_max(version, Ordering::AcqRel);
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<Entry>>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<LedgerId, Arc<Entry>>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self, namespace: &str, owner: &OwnerRef) -> Option<Arc<Entry>> {
-        self.all().get(&*key(Some(namespace), &owner.uid)).cloned()
+        self.all().get(&LedgerId::new(namespace, &owner.uid)).cloned()
     }
 
     fn of(&self, workload: &Workload) -> Arc<Entry> {
-        self.entry(key(Some(&workload.namespace), &workload.owner.uid).into())
+        self.entry(workload.ledger())
     }
 
-    fn entry(&self, key: Box<str>) -> Arc<Entry> {
-        Arc::clone(self.all().entry(key).or_default())
+    fn entry(&self, ledger: LedgerId) -> Arc<Entry> {
+        Arc::clone(self.all().entry(ledger).or_default())
     }
 
     fn now(&self) -> Now {
@@ -417,7 +415,7 @@ impl Entry {
 }
 
 impl State {
-    fn census(&self, owner: Box<str>) -> Option<Census> {
+    fn census(&self, ledger: LedgerId) -> Option<Census> {
         let counted = |(name, pod): (&PodName, &Pod)| Counted {
             name: Arc::clone(name),
             slot: pod.stamp().map(|stamp| stamp.slot),
@@ -425,7 +423,7 @@ impl State {
             health: self.unready.get(name).copied().unwrap_or(Health::Ready),
         };
         let pods = self.ledger.pods().iter().map(counted).collect();
-        Some(Census { owner, origin: self.origin.clone()?, pods, reserved: self.ledger.reserved() })
+        Some(Census { ledger, origin: self.origin.clone()?, pods, reserved: self.ledger.reserved() })
     }
 
     /// Takes the rules as they are now, and the workload; whether that is news of the owner.

@@ -14,6 +14,7 @@
 mod api;
 mod crd;
 mod driver;
+mod id;
 mod object;
 mod pods;
 mod reconcile;
@@ -23,6 +24,7 @@ mod tests;
 
 pub use crd::crd;
 pub use driver::{Ask, Census, Counted, Ledgers};
+pub use id::LedgerId;
 pub use object::{PLURAL, Standing, Told};
 pub use pods::{Health, Origin, Others};
 pub use reconcile::{Policies, reconcile};
@@ -46,4 +48,11 @@ pub struct Workload {
     pub pods: Option<u32>,
     /// The owner's version that says so.
     pub version: Version,
+}
+
+impl Workload {
+    /// Which ledger is about its pods.
+    pub fn ledger(&self) -> LedgerId {
+        LedgerId::new(&self.namespace, &self.owner.uid)
+    }
 }

@@ -4,7 +4,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Workload;
+use super::{LedgerId, Workload};
 use crate::cluster::Object;
 use crate::cluster::object::OwnerReference;
 use crate::placement::ledger::{Content, Reservation, Stamp, Token, Version};
@@ -120,6 +120,13 @@ pub struct Standing {
     pub reserved: usize,
     /// What it tells people.
     pub told: Told,
+}
+
+impl Standing {
+    /// Which ledger it is.
+    pub fn ledger(&self) -> LedgerId {
+        LedgerId::new(&self.namespace, &self.owner.uid)
+    }
 }
 
 /// `status` of a `Placement`, for people.

@@ -9,10 +9,11 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use super::LedgerId;
 use super::driver::Ledgers;
 use super::object::version;
 use crate::cluster::follow::{Sink, follow_into};
-use crate::cluster::{Metadata, Object, Scope, key};
+use crate::cluster::{Metadata, Object, Scope};
 use crate::placement::ledger::{Phase, Place, Pod, PodName};
 use crate::placement::marks::{DELETION_COST, FIRST_TO_GO, OWNER, PLACED, deletion_cost, stamp, told};
 use crate::placement::owners::OwnerRef;
@@ -140,8 +141,8 @@ pub(super) async fn follow(client: Client, ledgers: Arc<Ledgers>) {
 
 pub(super) struct Pods {
     ledgers: Arc<Ledgers>,
-    /// By the namespace and uid of the owner, while a list comes in.
-    listed: HashMap<Box<str>, Listed>,
+    /// While a list comes in.
+    listed: HashMap<LedgerId, Listed>,
 }
 
 /// The pods of one owner, as a list shows them.
@@ -165,7 +166,7 @@ impl Sink for Pods {
 
     fn listed(&mut self, object: &RawValue) -> serde_json::Result<()> {
         if let Some(Owned { owner, name, pod, health, origin, .. }) = read(object, None)? {
-            let of = self.listed.entry(key(Some(&origin.namespace), &owner).into()).or_default();
+            let of = self.listed.entry(LedgerId::new(&origin.namespace, &owner)).or_default();
             if health != Health::Ready {
                 of.unready.insert(Arc::clone(&name), health);
             }
@@ -187,7 +188,7 @@ impl Sink for Pods {
         // One that its controller has released, or that another has taken over, isn't its owner's any more.
         let released = placed_for.filter(|owner| owned.as_ref().is_none_or(|owned| &*owned.owner != *owner));
         if let (Some(owner), Some(at)) = (released, version(resource_version)) {
-            self.ledgers.released(&key(namespace.as_deref(), owner), name, at);
+            self.ledgers.released(&LedgerId::new(namespace.as_deref().unwrap_or_default(), owner), name, at);
         }
         if let Some(mut owned) = owned {
             if gone {

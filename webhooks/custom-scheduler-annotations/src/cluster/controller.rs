@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use podshaper::cluster::ledgers::{Census, Ledgers, Origin, Standing};
+use podshaper::cluster::ledgers::{Census, LedgerId, Ledgers, Origin, Standing};
 use podshaper::cluster::placing::Metrics;
 use podshaper::cluster::{Leadership, Store};
 use podshaper::placement::owners::{Chain, OwnerRef};
@@ -36,8 +36,8 @@ struct Seen {
     spread: Spread,
 }
 
-/// By the uid of the owner that pods share a sequence by.
-type All = HashMap<Box<str>, Seen>;
+/// What was seen at the last look.
+type All = HashMap<LedgerId, Seen>;
 
 impl Controller {
     /// Works while this replica leads.
@@ -70,12 +70,12 @@ impl Controller {
     async fn look(&self, mut before: All) -> All {
         let mut all = All::new();
         let standings = self.standings.all().into_iter();
-        let standings: HashMap<_, _> = standings.map(|(_, one)| (one.owner.uid.clone(), one)).collect();
+        let standings: HashMap<_, _> = standings.map(|(_, one)| (one.ledger(), one)).collect();
         for census in self.ledgers.census().into_iter().filter(|census| !census.pods.is_empty()) {
-            let known = before.remove(&census.owner);
+            let known = before.remove(&census.ledger);
             let steady = known.as_ref().is_some_and(|seen| seen.spread == seen.of(&census));
             // A status that is written while pods are placed would cross their ledger's writes.
-            if let (Some(seen), Some(standing), true) = (&known, standings.get(&*census.owner), steady)
+            if let (Some(seen), Some(standing), true) = (&known, standings.get(&census.ledger), steady)
                 && seen.rules.is_some()
             {
                 self.ledgers.tell(standing, &seen.spread).await;
@@ -84,7 +84,7 @@ impl Controller {
                 Some(seen) => seen,
                 None => self.see(&census, steady).await,
             };
-            all.insert(census.owner, seen);
+            all.insert(census.ledger, seen);
         }
         self.metrics.clear();
         for Seen { namespace, workload, rules, spread, .. } in all.values() {

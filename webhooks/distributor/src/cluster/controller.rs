@@ -7,7 +7,9 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use podshaper::api_server::{Media, send};
-use podshaper::cluster::ledgers::{Census, Counted, Health, Ledgers, Others, Standing as LedgerStanding};
+use podshaper::cluster::ledgers::{
+    Census, Counted, Health, LedgerId, Ledgers, Others, Standing as LedgerStanding,
+};
 use podshaper::cluster::owners::Owners;
 use podshaper::cluster::{Events, Leadership, Note, Regarding, Store, key};
 use podshaper::placement::distribution::{Rebalance, RebalanceMode, Target, WhenUnavailable};
@@ -52,11 +54,11 @@ pub(super) struct Controller {
 #[derive(Default)]
 struct Run {
     /// By the namespace and uid of the owner that pods share a sequence by. Whose an owner is doesn't change.
-    chains: HashMap<Box<str>, Chain>,
+    chains: HashMap<LedgerId, Chain>,
     /// By the uid of the distributor.
     looks: HashMap<String, Look>,
     /// The ledgers that there are, by the namespace and uid of their owner.
-    standings: HashMap<String, Arc<LedgerStanding>>,
+    standings: HashMap<LedgerId, Arc<LedgerStanding>>,
 }
 
 /// The last look at one distributor.
@@ -68,7 +70,7 @@ struct Look {
 }
 
 /// Generation, pods by owner, groups with nodes, and the distributor that counts instead.
-type Seen = (i64, Vec<(Box<str>, Spread)>, GroupSet, Option<String>);
+type Seen = (i64, Vec<(LedgerId, Spread)>, GroupSet, Option<String>);
 
 /// The last evictions for one distributor.
 #[derive(Clone)]
@@ -111,8 +113,7 @@ impl Controller {
         let mut by_distributor = self.sorted(run).await;
         let all = self.distributors.all();
         run.looks.retain(|uid, _| all.iter().any(|(_, distributor)| distributor.uid == *uid));
-        let by_owner = |one: &LedgerStanding| key(Some(&one.namespace), &one.owner.uid);
-        run.standings = self.standings.all().into_iter().map(|(_, one)| (by_owner(&one), one)).collect();
+        run.standings = self.standings.all().into_iter().map(|(_, one)| (one.ledger(), one)).collect();
         let mut counted = Vec::new();
         for (key, distributor) in all {
             let census = by_distributor.remove(&*key).unwrap_or_default();
@@ -132,7 +133,7 @@ impl Controller {
             if distributors.is_empty() || census.pods.is_empty() {
                 continue;
             }
-            let chain = match run.chains.get(&census.owner) {
+            let chain = match run.chains.get(&census.ledger) {
                 Some(chain) => chain.clone(),
                 None => self.chain(run, namespace, &census).await,
             };
@@ -151,7 +152,7 @@ impl Controller {
             if run.chains.len() >= MAX_CHAINS {
                 run.chains.clear();
             }
-            run.chains.insert(census.owner.clone(), chain.clone());
+            run.chains.insert(census.ledger.clone(), chain.clone());
         }
         chain
     }
@@ -175,8 +176,8 @@ impl Controller {
         });
         let (policy, spreads, available) = {
             let mut rules = locked(&plan.rules);
-            let spreads: Vec<(Box<str>, Spread)> =
-                census.iter().map(|(_, census)| (census.owner.clone(), census.spread(&mut rules))).collect();
+            let spreads: Vec<(LedgerId, Spread)> =
+                census.iter().map(|(_, census)| (census.ledger.clone(), census.spread(&mut rules))).collect();
             let policy = rules.policy();
             let pods = census.iter().flat_map(|(_, census)| &census.pods);
             let stuck = pods.filter(|pod| is_stuck(pod, plan));
@@ -250,9 +251,9 @@ impl Controller {
     }
 
     /// Writes into ledgers, for people, how the pods are spread that they are about; not while that changes.
-    async fn tell_ledgers(&self, run: &Run, spreads: &[(Box<str>, Spread)]) {
-        for (owner, spread) in spreads {
-            if let Some(standing) = run.standings.get(&**owner) {
+    async fn tell_ledgers(&self, run: &Run, spreads: &[(LedgerId, Spread)]) {
+        for (ledger, spread) in spreads {
+            if let Some(standing) = run.standings.get(ledger) {
                 self.ledgers.tell(standing, spread).await;
             }
         }

@@ -2,7 +2,7 @@
 
 mod api_server;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use self::api_server::{ApiServer, UID};
 use super::pods::Pods;
 use super::reconcile::{Policies, reconcile};
-use super::{Ask, Ledgers, Standing, Told, Workload};
+use super::{Ask, LedgerId, Ledgers, Standing, Told, Workload};
 use crate::cluster::Store;
 use crate::cluster::follow::Sink;
 use crate::placement::ledger::{Answer, Stamp, Token};
@@ -358,13 +358,13 @@ async fn a_pod_that_its_controller_releases_is_forgotten() {
     let stamp = |token| Stamp { token: Token(token), slot: 0, group: "default".into() };
     server.lock().create("web-0", Some(&stamp(1)));
     server.lock().create("web-1", Some(&stamp(2)));
-    let pods =
-        || replica.census().iter().map(|one| (one.owner.to_string(), one.pods.len())).collect::<Vec<_>>();
-    assert_eq!(pods(), [("ns/uid-of-web".to_owned(), 2)]);
+    let ledger = LedgerId::new("ns", "uid-of-web");
+    let pods = || replica.census().into_iter().map(|one| (one.ledger, one.pods.len())).collect::<Vec<_>>();
+    assert_eq!(pods(), [(ledger.clone(), 2)]);
     let mut released = server.lock().pods["web-0"].clone();
     released["metadata"]["ownerReferences"] = serde_json::json!([]);
     server.lock().put_pod(released);
-    assert_eq!(pods(), [("ns/uid-of-web".to_owned(), 1)]);
+    assert_eq!(pods(), [(ledger, 1)]);
 }
 
 /// Neither a pod of another namespace that names the owner's uid nor one that was copied into another workload counts.
@@ -384,10 +384,11 @@ async fn nobody_counts_among_the_pods_of_strangers() {
         *pod.pointer_mut(pointer).unwrap() = to.into();
         server.lock().put_pod(pod);
     }
-    let mut census = replica.census();
-    census.sort_by(|a, b| a.owner.cmp(&b.owner));
-    let owners: Vec<_> = census.iter().map(|one| (&*one.owner, one.pods.len())).collect();
-    assert_eq!(owners, [("elsewhere/uid-of-web", 1), ("ns/another", 1), ("ns/uid-of-web", 1)]);
+    let census: HashMap<_, _> =
+        replica.census().into_iter().map(|one| (one.ledger, one.pods.len())).collect();
+    let each = [("elsewhere", "uid-of-web"), ("ns", "another"), ("ns", "uid-of-web")];
+    let each = each.map(|(namespace, uid)| (LedgerId::new(namespace, uid), 1));
+    assert_eq!(census, HashMap::from(each));
     assert_eq!(placed(&replica, 2, 3, &rules).await.slot, 1);
 }
 

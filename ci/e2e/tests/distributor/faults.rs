@@ -225,6 +225,8 @@ impl Fault {
         let (placed, unplaced): (Vec<_>, Vec<_>) = pods.iter().partition(|pod| pod.group.is_some());
         let (default, spot) = shares(placed.iter().copied());
         println!("{self:?}: {default}/{spot}, {} unplaced", unplaced.len());
+        let answers = matches!(self, Self::Conflicts | Self::Quota | Self::Denied | Self::Lag);
+        assert!(!answers || unplaced.is_empty(), "{self:?}: every replica answers, and places all");
         assert!((default as f64 - placed.len() as f64 * 0.8).abs() <= 1.0, "{self:?}: {default}/{spot}");
         status(namespace, "what is told", |status| {
             status["unplaced"] == unplaced.len() && status["placed"] == placed.len()

@@ -58,7 +58,15 @@ async fn deployment(replicas: u32) -> Arc<Workload> {
     let namespace = NAMESPACE.to_owned();
     let (pods, version) =
         (Some(replicas), object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap());
-    Arc::new(Workload { namespace, owner, path, selector: "app=web".to_owned(), pods, version })
+    Arc::new(Workload {
+        namespace,
+        owner,
+        path,
+        selector: "app=web".to_owned(),
+        pods,
+        created: None,
+        version,
+    })
 }
 
 async fn place(ledgers: &Arc<Ledgers>, workload: &Arc<Workload>, token: u64, rules: &SharedRules) -> Stamp {

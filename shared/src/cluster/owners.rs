@@ -213,6 +213,7 @@ impl Owners {
             path,
             selector,
             pods: read.and_then(|read| read.pods),
+            created: read.and_then(|read| read.created),
             version: read.map_or(0, |read| read.version),
         }))
     }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{OnceCell, oneshot};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::api::{Api, Listing};
 use super::pods::{self, Health, Listed, Origin, Others, Owned};
@@ -50,7 +50,11 @@ pub struct Ask {
 }
 
 #[derive(Default)]
-struct Entry(Mutex<State>);
+struct Entry {
+    state: Mutex<State>,
+    /// Set once pods from before the ledger are known.
+    acquainted: OnceCell<()>,
+}
 
 #[derive(Default)]
 struct State {
@@ -141,6 +145,13 @@ impl Ledgers {
         let Ask { token, fitting, bears, dry_run, deadline } = ask;
         let (sender, answer) = oneshot::channel();
         let entry = self.of(workload);
+        if workload.created.is_some_and(|pods| pods > 0) {
+            let acquainted = timeout_at(deadline, self.acquaint(&entry, workload, rules)).await;
+            if let Ok(Err(error)) = acquainted {
+                let (namespace, owner) = (&workload.namespace, &workload.owner.name);
+                tracing::warn!(namespace, owner, %error, "can't list pods that nobody placed");
+            }
+        }
         {
             let mut state = entry.lock();
             if state.bind(workload, rules) {
@@ -161,6 +172,24 @@ impl Ledgers {
             Answer::Placed(stamp) | Answer::Estimated(stamp) => stands(&stamp.group),
             Answer::Kept | Answer::Unplaced => true,
         })
+    }
+
+    /// Where the owner has pods of which the watch shows none, has them known before its first pod is placed: nobody placed them,
+    /// but they may tell their groups, as those that another scheduler or webhook has chosen.
+    async fn acquaint(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        workload: &Workload,
+        rules: &SharedRules,
+    ) -> kube::Result<()> {
+        let list = || async {
+            if entry.lock().ledger.pods().is_empty() {
+                let Listing { version, pods, .. } = self.api.list(workload, rules, None).await?;
+                self.handle(entry, &mut entry.lock(), Event::Relisted { version, pods });
+            }
+            Ok::<_, kube::Error>(())
+        };
+        entry.acquainted.get_or_try_init(list).await.copied()
     }
 
     /// What is known of all pods.
@@ -410,7 +439,7 @@ impl Ledgers {
 
 impl Entry {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

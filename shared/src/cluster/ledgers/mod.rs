@@ -46,6 +46,8 @@ pub struct Workload {
     pub selector: String,
     /// How many pods the owner may have at a time; `None`: nobody knows.
     pub pods: Option<u32>,
+    /// How many pods the owner says that it has; `None`: it doesn't.
+    pub created: Option<u32>,
     /// The owner's version that says so.
     pub version: Version,
 }

@@ -2,7 +2,7 @@
 
 mod api_server;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,6 +45,7 @@ fn workload(pods: u32) -> Arc<Workload> {
         path: "/apis/apps/v1/namespaces/ns/replicasets/web".to_owned(),
         selector: "app=web".to_owned(),
         pods: Some(pods),
+        created: None,
         version: 0,
     })
 }
@@ -131,6 +132,32 @@ async fn a_slow_api_server_starves_no_replica() {
     let (longest, writes) = (waits.into_iter().max().unwrap(), server.lock().writes());
     println!("at most {longest:?}, {writes} writes");
     assert!(longest <= Duration::from_millis(1500), "{longest:?}");
+}
+
+/// Four pods that another has put where a policy of 80 and 20 wants them, and two that come after them.
+#[tokio::test(start_paused = true)]
+async fn pods_from_before_the_first_count_for_it() {
+    let server = ApiServer::default();
+    server.lock().replicas = 6;
+    for name in ["web-a", "web-b", "web-c", "web-d"] {
+        server.lock().create(name, None);
+        let mut told = server.lock().pods[name].clone();
+        told["spec"]["nodeSelector"] = serde_json::json!({"type": "default"});
+        server.lock().pods.insert(name.to_owned(), told);
+    }
+    let (rules, replica) = (rules(), server.replica());
+    let before = Arc::new(Workload { created: Some(4), ..Arc::unwrap_or_clone(workload(6)) });
+    let fitting = rules.lock().unwrap().policy().all();
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let ask = |token| Ask { token: Token(token), fitting, bears: None, dry_run: false, deadline };
+    let answers = join_all((0..2).map(|token| replica.place(&before, &rules, ask(token)))).await;
+    let group = |answer| match answer {
+        Some(Answer::Placed(Stamp { group, .. })) => group.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let groups: BTreeSet<String> = answers.into_iter().map(group).collect();
+    assert_eq!(groups, ["default", "spot"].map(str::to_owned).into(), "one each");
+    assert_eq!(server.lock().lists(), 1, "by one list for both");
 }
 
 #[tokio::test(start_paused = true)]

@@ -253,6 +253,12 @@ mod tests {
     }
 
     #[test]
+    fn what_would_move_the_cursor_is_shown_as_a_space() {
+        let text = "a=\u{1b}[2Jb,\n\tweight=x";
+        assert_eq!(Strategy::parse(text).unwrap_err().pointing(text), ["a= [2Jb,  weight=x", "^"]);
+    }
+
+    #[test]
     fn bounds() {
         let many =
             |count: usize| (0..count).map(|i| format!("a=v{i},weight=1")).collect::<Vec<_>>().join(":");

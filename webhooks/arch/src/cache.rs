@@ -109,6 +109,8 @@ impl Cache {
         let (told, flight) = watch::channel(None);
         flights.insert(key.clone(), flight.clone());
         let landing = Landing { cache: Arc::clone(self), key: key.clone() };
+        // A task has room for all that it is made of, twice: as what it begins with, and as what it waits for.
+        let look_up = Box::pin(look_up);
         tokio::spawn(async move {
             let _permit = permit;
             let outcome = timeout(LONGEST, look_up).await.unwrap_or(Err(Why::Timeout));
@@ -150,7 +152,7 @@ fn patience(why: Why) -> Duration {
 fn weight(key: &Key, entry: &Entry) -> u32 {
     let platforms = match &entry.outcome {
         Ok(Resolved { platforms, .. }) => match &**platforms {
-            Platforms::Only(platforms) => platforms.len() * 96,
+            Platforms::Only(platforms) => platforms.iter().map(|platform| 96 + platform.text_len()).sum(),
             Platforms::Any => 0,
         },
         Err(_) => 0,
@@ -164,6 +166,7 @@ mod tests {
 
     use super::*;
     use crate::config::Settings;
+    use crate::platform::Platform;
 
     fn cache() -> Arc<Cache> {
         Arc::new(Cache::new(Settings::default().cache))
@@ -221,6 +224,20 @@ mod tests {
         );
         cache.keep(key("a"), Err(Why::NotFound));
         assert!(matches!(cache.look(&key("a"), week), Hit::Fresh(Err(Why::NotFound))));
+    }
+
+    #[tokio::test]
+    async fn whatever_images_call_their_platforms_the_memory_is_bounded() {
+        let settings = CacheSettings { bytes: 1 << 20, ..Settings::default().cache };
+        let cache = Arc::new(Cache::new(settings));
+        for number in 0..100 {
+            let platform = Platform::new("linux", &"x".repeat(100_000), None);
+            let platforms = Arc::new(Platforms::Only([platform].into()));
+            cache.keep(key(&number.to_string()), Ok(Resolved { platforms, ..resolved() }));
+            cache.entries.run_pending_tasks();
+        }
+        let known = (0..100).filter(|number| cache.entries.contains_key(&key(&number.to_string())));
+        assert!((1..11).contains(&known.count()));
     }
 
     #[tokio::test]

@@ -1,5 +1,7 @@
 //! The configuration file.
 
+mod registries;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +11,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
+pub use registries::Registries;
+
 use crate::duration;
+use crate::label::{is_key, is_value};
 use crate::platform::Architecture;
 use crate::table::{Nodes, Table, Taint};
 
@@ -71,28 +76,6 @@ pub struct CacheSettings {
     pub pull_always: Option<Duration>,
     /// How much memory it may take, in bytes.
     pub bytes: u64,
-}
-
-/// `registries`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase", expecting = "settings of registries")]
-pub struct Registries {
-    /// Hosts, with a port or without, that are spoken to without TLS.
-    pub plain_http: Vec<String>,
-    /// Where else the images of a registry are, by its host; tried in order, the registry itself last.
-    pub mirrors: BTreeMap<String, Vec<String>>,
-    /// The only registries that are asked; all if empty. `*` stands for one label: `*.example.com`.
-    pub allow: Vec<String>,
-    /// Hosts of token servers that may have private addresses.
-    pub allow_private_realms: Vec<String>,
-    /// Files of further certificate authorities, PEM.
-    pub ca_files: Vec<String>,
-    /// Further certificate authorities themselves, PEM.
-    pub ca_bundle: String,
-    /// An HTTP proxy, `http://host:port`.
-    pub proxy: Option<String>,
-    /// Hosts that are reached without the proxy; `.example.com` stands for all below it.
-    pub no_proxy: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -300,7 +283,7 @@ impl NodeSettings {
         {
             let place = index.to_string();
             let place = ["requireNodeLabels", &place, &key];
-            if !is_label_key(&key) || !is_label_value(&value) {
+            if !is_key(&key) || !is_value(&value) {
                 return Err(at(&place, &format_args!("{key}: {value:?} is no label that a node could have")));
             }
             if nodes.labels.insert(key.clone(), value.clone()).is_some_and(|other| other != value) {
@@ -309,7 +292,7 @@ impl NodeSettings {
         }
         for (index, taint) in self.taints_to_tolerate.into_iter().enumerate() {
             let value = taint.value.unwrap_or_default();
-            if !is_label_key(&taint.key) || !is_label_value(&value) {
+            if !is_key(&taint.key) || !is_value(&value) {
                 return Err(at(
                     &["taintsToTolerate", &index.to_string()],
                     &"is no taint that a node could have",
@@ -319,82 +302,6 @@ impl NodeSettings {
         }
         Ok(nodes)
     }
-}
-
-impl Registries {
-    fn check(&self) -> Result<(), ConfigError> {
-        let hosts = [
-            ("plainHttp", &self.plain_http),
-            ("allowPrivateRealms", &self.allow_private_realms),
-            ("allow", &self.allow),
-        ];
-        for (key, hosts) in hosts {
-            if let Some((index, host)) = hosts.iter().enumerate().find(|(_, host)| !is_host(host)) {
-                return Err(wrong(
-                    &["registries", key, &index.to_string()],
-                    format_args!("{host:?} is no host: one is registry.example.com or localhost:5000"),
-                ));
-            }
-        }
-        for (host, mirrors) in &self.mirrors {
-            if !is_host(host) {
-                return Err(wrong(&["registries", "mirrors", host], "is no host"));
-            }
-            let is_url = |url: &str| {
-                let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-                rest.is_some_and(|rest| is_host(rest.split('/').next().unwrap_or_default()))
-            };
-            if let Some((index, url)) = mirrors.iter().enumerate().find(|(_, url)| !is_url(url)) {
-                return Err(wrong(
-                    &["registries", "mirrors", host, &index.to_string()],
-                    format_args!("{url:?} is no URL: one is https://mirror.example.com"),
-                ));
-            }
-        }
-        if let Some(proxy) = &self.proxy
-            && !proxy.strip_prefix("http://").is_some_and(|rest| is_host(rest.trim_end_matches('/')))
-        {
-            return Err(wrong(
-                &["registries", "proxy"],
-                format_args!("{proxy:?} is no proxy: one is http://proxy.example.com:3128"),
-            ));
-        }
-        Ok(())
-    }
-}
-
-/// A host, perhaps with a port, perhaps with `*`.
-fn is_host(text: &str) -> bool {
-    let host = text.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or_else(
-        || text.split_once(':').unwrap_or((text, "1")),
-        |(address, port)| (address, port.strip_prefix(':').unwrap_or("1")),
-    );
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'*' | b'_' | b':');
-    !host.0.is_empty() && host.0.bytes().all(allowed) && host.1.parse::<u16>().is_ok()
-}
-
-/// `IsQualifiedName` of k8s.io/apimachinery.
-fn is_label_key(key: &str) -> bool {
-    let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
-    let is_domain = |prefix: &str| {
-        prefix.len() <= 253
-            && prefix.split('.').all(|label| {
-                !label.is_empty()
-                    && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
-                    && !label.starts_with('-')
-                    && !label.ends_with('-')
-            })
-    };
-    !name.is_empty() && is_label_value(name) && prefix.is_none_or(is_domain)
-}
-
-/// `IsValidLabelValue` of k8s.io/apimachinery.
-fn is_label_value(value: &str) -> bool {
-    let edge = |byte: Option<u8>| byte.is_none_or(|byte| byte.is_ascii_alphanumeric());
-    value.len() <= 63
-        && edge(value.bytes().next())
-        && edge(value.bytes().last())
-        && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub mod decide;
 pub mod duration;
 pub mod gate;
 pub mod images;
+mod label;
 pub mod platform;
 pub mod table;
 mod tolerations;

@@ -40,6 +40,12 @@ impl Platform {
         };
         Self { os, architecture: Architecture::normal(architecture, variant.unwrap_or_default()) }
     }
+
+    /// The bytes of its text: whoever builds an image says how many.
+    pub fn text_len(&self) -> usize {
+        let Architecture { name, variant } = &self.architecture;
+        self.os.len() + name.len() + variant.as_ref().map_or(0, |variant| variant.len())
+    }
 }
 
 impl Architecture {

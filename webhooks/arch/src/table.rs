@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use podshaper::pod::Pod;
 use serde_json::{Value, json};
 
+use crate::label::is_value;
 use crate::platform::{Architecture, Platforms};
 
 /// The label that every kubelet gives its node.
@@ -96,8 +97,8 @@ impl Table {
         });
         let names: BTreeSet<&str> =
             WELL_KNOWN.into_iter().chain(built).chain(mentioned(pod, ARCH_LABEL)).collect();
-        // What the pod or an image calls an architecture may be anything; it is a label's value here, never a pattern.
-        let real = names.into_iter().filter(|name| *name != ANOTHER && !name.is_empty());
+        // What the pod or an image calls an architecture may be anything; the API server takes only what may be a label's value.
+        let real = names.into_iter().filter(|name| is_value(name) && !name.is_empty());
         let labelled = real.map(|name| Nodes::labelled(Architecture { name: name.into(), variant: None }));
         let another = Nodes::another(&BTreeSet::from([ARCH_LABEL]));
         Cow::Owned(labelled.chain([another]).collect())

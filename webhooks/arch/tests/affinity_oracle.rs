@@ -152,16 +152,17 @@ fn check(
         })
     };
     let defaulted = !complete && settings["onUnknown"] == "default-architectures";
+    if let Some(index) = (0..nodes.len()).find(|index| now.selected[*index] && !before.selected[*index]) {
+        return Err(format!("{} came in", nodes[index]));
+    }
+    if outcome != "changed" {
+        return Ok(());
+    }
+    let mut known = BTreeMap::new();
     for (index, node) in nodes.iter().enumerate() {
-        let kinds = architectures(settings, node);
         let (was, is) = (before.selected[index], now.selected[index]);
-        if is && !was {
-            return Err(format!("{node} came in"));
-        }
-        if outcome != "changed" {
-            continue;
-        }
-        let right = kinds.iter().any(|kind| runs(kind));
+        let kinds = architectures(settings, node);
+        let right = kinds.iter().any(|kind| *known.entry(*kind).or_insert_with(|| runs(kind)));
         // A node that bears the labels of no architecture is one of which nobody says anything.
         if is && !right && !kinds.is_empty() {
             return Err(format!("{node} is still there"));

@@ -40,6 +40,8 @@ fn what_all_images_have_in_common() {
         (&["amd64_arm64_s390x", "arm64_s390x", "386_s390x_arm64"], json!(["arm64", "s390x"])),
         (&["arm.v6_amd64"], json!(["amd64", "arm"])),
         (&["windows-amd64_arm64"], json!(["arm64"])),
+        // The API server refuses what can't be a label's value.
+        (&["amd64_a b_{x}_$"], json!(["amd64"])),
     ] {
         let after = pass(&open, &pod(images, json!({})));
         assert_eq!(
@@ -60,6 +62,12 @@ fn nothing_changes_where_nothing_is_excluded() {
     let never =
         json!({"metadata": {}, "spec": {"containers": [{"image": "amd64", "imagePullPolicy": "Never"}]}});
     assert_eq!(decide(&two, &never), Decision::unchanged());
+}
+
+#[test]
+fn an_image_of_no_architecture_that_a_node_could_have() {
+    let decision = decide(&webhook(json!({})), &pod(&["a b"], json!({})));
+    assert_eq!(denial(&decision), "arch: no architecture runs all images: a b (a b)");
 }
 
 #[test]

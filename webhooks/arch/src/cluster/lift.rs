@@ -77,7 +77,7 @@ impl<I: Images> Lifter<I> {
 
         let known = self.arch.known(&pod, namespace, Instant::now() + PATIENCE).await;
         let complete = known.as_ref().is_none_or(|(_, known)| is_complete(known));
-        if !complete && !self.has_waited(gated) {
+        if !complete && !has_waited(gated, self.max_age, Timestamp::now()) {
             return Ok(());
         }
         let decision = self.arch.decide_by(known.as_ref(), &pod, Stage::Gated);
@@ -96,11 +96,11 @@ impl<I: Images> Lifter<I> {
             Err(error) => Err(error),
         }
     }
+}
 
-    fn has_waited(&self, gated: &GatedPod) -> bool {
-        let age = gated.created.map(|created| Timestamp::now().duration_since(created).unsigned_abs());
-        age.is_none_or(|age| age >= self.max_age)
-    }
+/// Whether the pod has waited for long enough; so has one of which nobody can tell.
+fn has_waited(gated: &GatedPod, longest: Duration, now: Timestamp) -> bool {
+    gated.created.is_none_or(|created| now.duration_since(created).unsigned_abs() >= longest)
 }
 
 fn is_complete(known: &Known) -> bool {
@@ -140,6 +140,23 @@ mod tests {
     use podshaper::patch::Patch;
 
     use super::*;
+
+    #[test]
+    fn for_how_long_a_pod_waits() {
+        let now: Timestamp = "2026-01-01T00:10:00Z".parse().unwrap();
+        for (created, waited) in
+            [(Some("2026-01-01T00:00:00Z"), true), (Some("2026-01-01T00:00:01Z"), false), (None, true)]
+        {
+            let gated = GatedPod { uid: "u".into(), created: created.map(|time| time.parse().unwrap()) };
+            assert_eq!(has_waited(&gated, Duration::from_mins(10), now), waited, "{created:?}");
+        }
+        let complete = |images| is_complete(&Known { images, warnings: Vec::new() });
+        let known = || Knowledge::Known(Arc::new(crate::platform::Platforms::Any));
+        assert!(
+            complete(vec![known()])
+                && !complete(vec![known(), Knowledge::Unknown(crate::images::Why::Timeout)])
+        );
+    }
 
     #[test]
     fn what_is_sent() {

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 /// How a registry wants to be shown who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Challenge {
+    /// Not at all, so far.
+    None,
     /// User and password.
     Basic,
     /// A token of this server.

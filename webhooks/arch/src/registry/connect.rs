@@ -11,6 +11,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
+use tower::ServiceExt;
+use tower::util::BoxCloneSyncService;
 
 use super::address::Reach;
 use super::hosts::Hosts;
@@ -20,20 +22,37 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// As much as a proxy may say before it lets anything through.
 const PROXY_ANSWER: usize = 8 << 10;
 
+/// Who knows the addresses of a host and port: name servers.
+pub(crate) type Names = BoxCloneSyncService<(String, u16), Vec<SocketAddr>, io::Error>;
+
+/// Names as this machine knows them.
+pub(crate) fn names() -> Names {
+    Names::new(tower::service_fn(|place: (String, u16)| async { Ok(lookup_host(place).await?.collect()) }))
+}
+
 /// The address isn't one that may be asked.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} has no address that may be reached")]
 pub(crate) struct Refused(pub(crate) String);
 
 /// Connects to `uri`'s host as far as `reach` goes, or anywhere if the operator named the host.
-pub(crate) async fn connect(uri: Uri, reach: Reach, hosts: Arc<Hosts>) -> io::Result<TokioIo<TcpStream>> {
+pub(crate) async fn connect(
+    uri: Uri,
+    reach: Reach,
+    hosts: Arc<Hosts>,
+    names: Names,
+) -> io::Result<TokioIo<TcpStream>> {
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
-    let named = hosts.names(&host, port);
+    let allowed = |to: &SocketAddr| hosts.names(&host, port) || reach.allows(to.ip());
     let stream = timeout(CONNECT, async {
+        let known = resolve(names, &host, port).await;
         match hosts.proxy_for(&host) {
-            Some(proxy) => through(proxy, &host, port, named, reach).await,
-            None => directly(&host, port, named, reach).await,
+            // It resolves the name itself, perhaps one that nobody here knows; but what is known here to lead where it
+            // shouldn't isn't asked for.
+            Some(_) if !known.iter().flatten().all(allowed) => Err(io::Error::other(Refused(host.clone()))),
+            Some(proxy) => through(proxy, &host, port).await,
+            None => directly(&host, known?.into_iter().filter(allowed)).await,
         }
     });
     let stream = stream.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
@@ -41,24 +60,19 @@ pub(crate) async fn connect(uri: Uri, reach: Reach, hosts: Arc<Hosts>) -> io::Re
     Ok(TokioIo::new(stream))
 }
 
-async fn directly(host: &str, port: u16, named: bool, reach: Reach) -> io::Result<TcpStream> {
-    let mut last = None;
-    for address in resolve(host, port).await?.into_iter().filter(|to| named || reach.allows(to.ip())) {
+async fn directly(host: &str, addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+    let mut last = io::Error::other(Refused(host.to_owned()));
+    for address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => return Ok(stream),
-            Err(error) => last = Some(error),
+            Err(error) => last = error,
         }
     }
-    Err(last.unwrap_or_else(|| io::Error::other(Refused(host.to_owned()))))
+    Err(last)
 }
 
-/// Through an HTTP proxy (RFC 9110 §9.3.6). It resolves the name itself, perhaps one that nobody here knows; but what is known
-/// here to lead where it shouldn't isn't asked for.
-async fn through(proxy: &str, host: &str, port: u16, named: bool, reach: Reach) -> io::Result<TcpStream> {
-    let known = resolve(host, port).await.unwrap_or_default();
-    if !named && known.iter().any(|to| !reach.allows(to.ip())) {
-        return Err(io::Error::other(Refused(host.to_owned())));
-    }
+/// Through an HTTP proxy (RFC 9110 §9.3.6).
+async fn through(proxy: &str, host: &str, port: u16) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(proxy).await?;
     let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n");
@@ -78,17 +92,16 @@ async fn through(proxy: &str, host: &str, port: u16, named: bool, reach: Reach) 
     }
 }
 
-async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+async fn resolve(names: Names, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     match host.parse::<IpAddr>() {
         Ok(address) => Ok(vec![SocketAddr::new(address, port)]),
-        Err(_) => Ok(lookup_host((host, port)).await?.collect()),
+        Err(_) => names.oneshot((host.to_owned(), port)).await,
     }
 }
 
 /// Whether the host is in a private network, by one of its addresses.
-pub(crate) async fn is_private(host: &str, port: u16) -> bool {
+pub(crate) async fn is_private(names: Names, host: &str, port: u16) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let addresses = timeout(CONNECT, resolve(host, port)).await;
-    addresses
-        .is_ok_and(|found| found.is_ok_and(|found| found.iter().any(|to| !Reach::Internet.allows(to.ip()))))
+    let known = timeout(CONNECT, resolve(names, host, port)).await;
+    known.is_ok_and(|known| known.iter().flatten().any(|to| !Reach::Internet.allows(to.ip())))
 }

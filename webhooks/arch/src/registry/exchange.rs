@@ -18,7 +18,7 @@ use tower::util::BoxCloneSyncService;
 
 use super::address::Reach;
 use super::body::{Bodies, Body};
-use super::connect::{Refused, connect, is_private};
+use super::connect::{Names, Refused, connect, is_private};
 use super::hosts::Hosts;
 use super::pace::Paces;
 use crate::images::Why;
@@ -65,15 +65,17 @@ pub(crate) struct Exchange {
     registry: Http,
     internet: Http,
     pub(crate) hosts: Arc<Hosts>,
+    names: Names,
     paces: Paces,
     bodies: Bodies,
 }
 
 impl Exchange {
-    pub(crate) fn new(hosts: Arc<Hosts>, tls: &ClientConfig) -> Self {
+    pub(crate) fn new(hosts: Arc<Hosts>, names: Names, tls: &ClientConfig) -> Self {
         let http = |reach| {
-            let hosts = Arc::clone(&hosts);
-            let tcp = tower::service_fn(move |uri: Uri| connect(uri, reach, Arc::clone(&hosts)));
+            let (hosts, names) = (Arc::clone(&hosts), names.clone());
+            let tcp =
+                tower::service_fn(move |uri: Uri| connect(uri, reach, Arc::clone(&hosts), names.clone()));
             let https =
                 HttpsConnectorBuilder::new().with_tls_config(tls.clone()).https_or_http().enable_http1();
             Client::builder(TokioExecutor::new())
@@ -84,7 +86,7 @@ impl Exchange {
                 .build(https.wrap_connector(BoxCloneSyncService::new(tcp)))
         };
         let (registry, internet) = (http(Reach::Registry), http(Reach::Internet));
-        Self { registry, internet, hosts, paces: Paces::default(), bodies: Bodies::default() }
+        Self { registry, internet, hosts, names, paces: Paces::default(), bodies: Bodies::default() }
     }
 
     /// Sends `ask` and follows where the answer points to, without the authorization: it is for the first host.
@@ -120,7 +122,7 @@ impl Exchange {
         let (host, port) = place(&ask.uri);
         let private = match peer.filter(|_| self.hosts.proxy_for(host).is_none()) {
             Some(peer) => !Reach::Internet.allows(peer),
-            None => is_private(host, port).await,
+            None => is_private(self.names.clone(), host, port).await,
         };
         if ask.reach == Reach::Registry && private { Reach::Registry } else { Reach::Internet }
     }
@@ -230,28 +232,56 @@ fn is_refusal(error: &(dyn Error + 'static)) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::sync::Mutex;
+
+    use tokio::net::TcpListener;
+
     use super::*;
     use crate::config::Registries;
+    use crate::registry::connect::names;
     use crate::registry::tls::client_config;
+
+    fn exchange(names: Names) -> Exchange {
+        let settings = Registries::default();
+        Exchange::new(Arc::new(Hosts::new(settings.clone())), names, &client_config(&settings).unwrap())
+    }
+
+    fn ask(uri: &str) -> Ask {
+        let (method, uri, reach) = (Method::GET, uri.parse().unwrap(), Reach::Registry);
+        Ask { method, uri, accept: "*/*", authorization: None, form: None, reach }
+    }
 
     #[tokio::test]
     async fn who_answered_counts_and_not_what_the_name_means_now() {
-        let settings = Registries::default();
-        let exchange =
-            Exchange::new(Arc::new(Hosts::new(settings.clone())), &client_config(&settings).unwrap());
+        let exchange = exchange(names());
         // By now, this name leads here.
-        let mut ask = Ask {
-            method: Method::GET,
-            uri: Uri::from_static("https://localhost/v2/"),
-            accept: "*/*",
-            authorization: None,
-            form: None,
-            reach: Reach::Registry,
-        };
+        let mut ask = ask("https://localhost/v2/");
         let [public, private] = ["8.8.8.8", "10.0.0.1"].map(|peer| peer.parse().ok());
         assert_eq!(exchange.reach_from(&ask, public).await, Reach::Internet);
         assert_eq!(exchange.reach_from(&ask, private).await, Reach::Registry);
         ask.reach = Reach::Internet;
         assert_eq!(exchange.reach_from(&ask, private).await, Reach::Internet, "never further again");
+    }
+
+    /// The clock stands still, and goes on when nobody answers: nobody does at an address that is for nobody (RFC 6666).
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_leads_here_the_second_time() {
+        let victim = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = victim.local_addr().unwrap().port();
+        let [nobody, here] = ["100::1", "127.0.0.1"].map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
+        let told = Arc::new(Mutex::new(vec![vec![nobody], vec![here], vec![here, nobody]].into_iter()));
+        let next = Arc::clone(&told);
+        let exchange = exchange(Names::new(tower::service_fn(move |_| {
+            let addresses = next.lock().unwrap().next();
+            async { Ok(addresses.expect("each connection has one answer")) }
+        })));
+        let ask = ask(&format!("https://rebound.example:{port}/v2/"));
+        for expected in [Why::Unavailable, Why::Refused, Why::Unavailable] {
+            assert_eq!(exchange.send(ask.clone()).await.err(), Some(expected));
+        }
+        assert_eq!(told.lock().unwrap().next(), None, "a name is looked up once for each connection");
+        let connected = timeout(Duration::from_secs(1), victim.accept()).await;
+        assert!(connected.is_err(), "somebody was let in");
     }
 }

@@ -14,8 +14,8 @@ use serde::{Deserialize, Deserializer};
 use crate::images::Why;
 use crate::platform::Platform;
 
-/// Platforms of one image. All are remembered; who names more wants others forgotten.
-pub(crate) const MAX_PLATFORMS: usize = 1000;
+/// Platforms of one image: more than Go knows. All are remembered; who names more wants others forgotten.
+pub(crate) const MAX_PLATFORMS: usize = 256;
 /// Entries of an index that name no platform, each of which must be asked for.
 const MAX_UNTOLD: usize = 24;
 /// What is asked for.

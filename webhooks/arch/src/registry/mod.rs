@@ -31,5 +31,5 @@ use hosts::Hosts;
 /// What asks the registries of these settings.
 pub(crate) fn resolver(settings: &Registries) -> anyhow::Result<Resolver> {
     let tls = tls::client_config(settings)?;
-    Ok(Resolver::new(Exchange::new(Arc::new(Hosts::new(settings.clone())), &tls)))
+    Ok(Resolver::new(Exchange::new(Arc::new(Hosts::new(settings.clone())), connect::names(), &tls)))
 }

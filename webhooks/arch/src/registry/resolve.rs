@@ -278,22 +278,16 @@ impl Attempt<'_> {
             let (method, uri) = (method.clone(), uri.clone());
             Ask { method, uri, accept, authorization, form: None, reach: Reach::Registry }
         };
+        let finding = tokens.find_out(&self.scope).await;
         // What was known may not work any more; the registry says what does.
         let known = tokens.known(exchange, &self.scope).await.unwrap_or_default();
         let mut answer = exchange.send(ask(known)).await?;
-        // Whoever a redirect leads to is told nothing of who asks, nor where to say so.
-        if answer.status == StatusCode::UNAUTHORIZED && !answer.redirected {
-            let headers = answer
-                .headers
-                .get_all(header::WWW_AUTHENTICATE)
-                .iter()
-                .filter_map(|value| value.to_str().ok());
-            let challenge = Challenge::of(headers).ok_or(Why::Unauthorized)?;
-            let authorization = tokens
-                .answer(exchange, &self.scope, (challenge, answer.reach))
-                .await?
-                .ok_or(Why::Unauthorized)?;
-            answer = exchange.send(ask(Some(authorization))).await?;
+        let challenge = challenge_of(&answer)?;
+        tokens.learn(&self.scope, challenge.as_ref());
+        drop(finding);
+        if let Some(challenge) = challenge {
+            let authorization = tokens.answer(exchange, &self.scope, &challenge).await?;
+            answer = exchange.send(ask(Some(authorization.ok_or(Why::Unauthorized)?))).await?;
         }
         match answer.status.as_u16() {
             200 => Ok(answer),
@@ -302,6 +296,18 @@ impl Attempt<'_> {
             _ => Err(Why::Unavailable),
         }
     }
+}
+
+/// How the registry itself wants to be shown who asks, if it does. Whoever a redirect leads to is told nothing of who asks, nor
+/// where to say so.
+fn challenge_of(answer: &Answer) -> Result<Option<(Challenge, Reach)>, Why> {
+    if answer.status != StatusCode::UNAUTHORIZED || answer.redirected {
+        return Ok(None);
+    }
+    let headers = answer.headers.get_all(header::WWW_AUTHENTICATE).iter();
+    let challenge =
+        Challenge::of(headers.filter_map(|value| value.to_str().ok())).ok_or(Why::Unauthorized)?;
+    Ok(Some((challenge, answer.reach)))
 }
 
 /// What came for a tag or a digest, and the digest that it has.

@@ -1,5 +1,6 @@
 //! Tokens (<https://distribution.github.io/distribution/spec/auth/token/>): for one repository at one registry, and one credential.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -9,7 +10,8 @@ use form_urlencoded::Serializer;
 use http::{HeaderValue, Method, Uri};
 use moka::sync::Cache;
 use serde::Deserialize;
-use tokio::time::Instant;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::{Instant, timeout};
 
 use super::address::Reach;
 use super::challenge::Challenge;
@@ -17,6 +19,8 @@ use super::exchange::{Ask, Exchange, place};
 use crate::credentials::Credential;
 use crate::images::Why;
 
+/// How long others are waited for who find out what a registry wants.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a token is good that doesn't say so itself.
 const USUAL: u64 = 60;
 /// What is left of its life when it isn't used any more, in seconds.
@@ -49,7 +53,9 @@ type Key = (String, String, [u8; 16]);
 pub(crate) struct Tokens {
     /// With how far what the registry names may be away.
     challenges: Cache<String, (Challenge, Reach)>,
-    tokens: Cache<Key, (HeaderValue, Instant)>,
+    /// Held by whoever finds that out.
+    finding: Cache<String, Arc<Mutex<()>>>,
+    granted: Cache<Key, (HeaderValue, Instant)>,
 }
 
 #[derive(Deserialize)]
@@ -64,12 +70,35 @@ impl Default for Tokens {
         let day = Duration::from_hours(24);
         Self {
             challenges: Cache::builder().max_capacity(CHALLENGES).time_to_live(day).build(),
-            tokens: Cache::builder().max_capacity(TOKENS).time_to_idle(Duration::from_secs(LONGEST)).build(),
+            finding: Cache::builder().max_capacity(CHALLENGES).build(),
+            granted: Cache::builder().max_capacity(TOKENS).time_to_idle(Duration::from_secs(LONGEST)).build(),
         }
     }
 }
 
 impl Tokens {
+    /// Where nobody knows what a registry wants, one finds out and the others wait: many images at once would all be asked for in
+    /// vain. Something is held by who is to find out.
+    pub(crate) async fn find_out(&self, scope: &Scope<'_>) -> Option<OwnedMutexGuard<()>> {
+        let registry = authority(scope.registry);
+        let known = || self.challenges.contains_key(&registry);
+        if known() {
+            return None;
+        }
+        let finding = self.finding.get_with_by_ref(&registry, Arc::default);
+        let turn = timeout(PATIENCE, finding.lock_owned()).await.ok();
+        turn.filter(|_| !known())
+    }
+
+    /// What a registry asked for, or that it asked for nothing.
+    pub(crate) fn learn(&self, scope: &Scope<'_>, challenge: Option<&(Challenge, Reach)>) {
+        let registry = authority(scope.registry);
+        match challenge {
+            Some(challenge) => self.challenges.insert(registry, challenge.clone()),
+            None => drop(self.challenges.entry(registry).or_insert((Challenge::None, Reach::Internet))),
+        }
+    }
+
     /// What to send along at first, as far as the registry's way is known.
     pub(crate) async fn known(
         &self,
@@ -87,11 +116,9 @@ impl Tokens {
         &self,
         exchange: &Exchange,
         scope: &Scope<'_>,
-        challenge: (Challenge, Reach),
+        challenge: &(Challenge, Reach),
     ) -> Result<Option<HeaderValue>, Why> {
-        let met = self.meet(exchange, scope, &challenge, true).await;
-        self.challenges.insert(authority(scope.registry), challenge);
-        met
+        self.meet(exchange, scope, challenge, true).await
     }
 
     async fn meet(
@@ -102,17 +129,18 @@ impl Tokens {
         anew: bool,
     ) -> Result<Option<HeaderValue>, Why> {
         let (realm, service) = match challenge {
+            Challenge::None => return Ok(None),
             Challenge::Basic => return Ok(scope.credential.and_then(basic)),
             Challenge::Bearer { realm, service } => (realm, service.as_deref()),
         };
         let key = (authority(scope.registry), scope.repository.to_owned(), scope.identity);
-        if let Some((token, until)) = self.tokens.get(&key).filter(|_| !anew)
+        if let Some((token, until)) = self.granted.get(&key).filter(|_| !anew)
             && Instant::now() < until
         {
             return Ok(Some(token));
         }
         let (token, life) = grant(exchange, scope, realm, service, *reach).await?;
-        self.tokens.insert(key, (token.clone(), Instant::now() + life));
+        self.granted.insert(key, (token.clone(), Instant::now() + life));
         Ok(Some(token))
     }
 }

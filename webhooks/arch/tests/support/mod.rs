@@ -8,9 +8,13 @@
     clippy::needless_pass_by_value
 )]
 
+#[cfg(feature = "serve")]
+pub(crate) mod asking;
 pub(crate) mod generated;
 #[cfg(feature = "serve")]
 pub(crate) mod registry;
+#[cfg(feature = "serve")]
+pub(crate) mod server;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,0 +1,285 @@
+//! Registries that lie, and tenants who name them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arch::images::{Access, Image, Images, Knowledge, Known, Why};
+use arch::known::KnownImages;
+use arch::platform::{Platform, Platforms};
+use arch::secrets::PullSecrets;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+use support::asking::{BUDGET, images, known, runs_on, settings, token_server, with_tokens};
+use support::registry::{Registry, config, digest, entry, index, index_of, manifest, ok, with};
+use tower::service_fn;
+
+#[tokio::test]
+async fn a_registry_that_hangs_costs_the_budget_and_no_more() {
+    let registry = Registry::start(|_| std::future::pending()).await;
+    let images = images(&[&registry], &json!({}), &[]);
+    let name = format!("{}/a:1", registry.host());
+    for _ in 0..3 {
+        assert_eq!(known(&images, &name, false, BUDGET).await, Knowledge::Unknown(Why::Timeout));
+    }
+    assert_eq!(registry.asked().len(), 1, "one look-up that all wait for");
+}
+
+#[tokio::test]
+async fn a_registry_that_wants_to_be_left_alone_is() {
+    let registry = Registry::start(|_| async { with(429, &[("retry-after", "60")]) }).await;
+    let images = images(&[&registry], &json!({}), &[]);
+    for tag in 0..20 {
+        let name = format!("{}/a:{tag}", registry.host());
+        assert_eq!(known(&images, &name, false, BUDGET).await, Knowledge::Unknown(Why::RateLimited));
+    }
+    assert_eq!(registry.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn bodies_without_end() {
+    let registry = Registry::start(|_| async {
+        let piece = Bytes::from(vec![b' '; 64 << 10]);
+        let frames = futures_of(move || Ok(Frame::data(piece.clone())));
+        Response::new(StreamBody::new(frames).boxed())
+    })
+    .await;
+    let images = images(&[&registry], &json!({}), &[]);
+    for tag in 0..5 {
+        let name = format!("{}/a:{tag}", registry.host());
+        assert_eq!(runs_on(&images, &name).await, Err(Why::Malformed));
+    }
+}
+
+/// A stream that never ends.
+fn futures_of<T>(next: impl Fn() -> T) -> impl futures::Stream<Item = T> {
+    futures::stream::repeat_with(next)
+}
+
+#[tokio::test]
+async fn redirects_without_end() {
+    let registry =
+        Registry::start(|asked| async move { with(307, &[("location", &format!("{}x", asked.path))]) }).await;
+    let images = images(&[&registry], &json!({}), &[]);
+    assert_eq!(runs_on(&images, &format!("{}/a:1", registry.host())).await, Err(Why::Unavailable));
+    assert!(registry.asked().len() < 8, "{}", registry.asked().len());
+}
+
+#[tokio::test]
+async fn indexes_of_every_size_and_depth() {
+    let many: Vec<_> = (0..10_000)
+        .map(|n| {
+            entry(&format!("sha256:{n:064}"), json!({"os": "linux", "architecture": format!("a{}", n % 40)}))
+        })
+        .collect();
+    let untold: Vec<_> = (0..10_000).map(|n| entry(&format!("sha256:{n:064}"), Value::Null)).collect();
+    let mut deep = index(&["linux/amd64"]);
+    let mut contents = Vec::new();
+    for _ in 0..6 {
+        let outer = index_of(vec![entry(&digest(&deep), Value::Null)]);
+        contents.push((format!("a/manifests/{}", digest(&deep)), deep));
+        deep = outer;
+    }
+    contents.push(("a/manifests/deep".to_owned(), deep));
+    contents.push(("a/manifests/many".to_owned(), index_of(many)));
+    contents.push(("a/manifests/untold".to_owned(), index_of(untold)));
+    // An index within itself can't have its own digest: it is found out by that.
+    contents.push((
+        format!("a/manifests/sha256:{:064}", 1),
+        index_of(vec![entry(&format!("sha256:{:064}", 1), Value::Null)]),
+    ));
+    let registry = Registry::of(contents.iter().map(|(path, body)| (&**path, body.clone())).collect()).await;
+    let images = images(&[&registry], &json!({}), &[]);
+    let name = |tag: &str| format!("{}/a{tag}", registry.host());
+    assert_eq!(runs_on(&images, &name(":many")).await.unwrap().split(' ').count(), 40);
+    assert_eq!(runs_on(&images, &name(":deep")).await, Err(Why::Malformed));
+    let before = registry.asked().len();
+    assert!(runs_on(&images, &name(":untold")).await.is_err());
+    assert!(registry.asked().len() - before < 30);
+    assert_eq!(runs_on(&images, &name(&format!("@sha256:{:064}", 1))).await, Err(Why::Malformed));
+}
+
+#[tokio::test]
+async fn wrong_digests() {
+    let (config, other) = (config("linux", "amd64"), config("linux", "arm64"));
+    let image = manifest(&config);
+    let blob = format!("a/blobs/{}", digest(&config));
+    let right = format!("a/manifests/{}", digest(b"something else"));
+    let registry =
+        Registry::of(vec![("a/manifests/1", image.clone()), (&blob, other), (&right, image)]).await;
+    let images = images(&[&registry], &json!({}), &[]);
+    for name in ["a:1".to_owned(), format!("a@{}", digest(b"something else"))] {
+        assert_eq!(
+            runs_on(&images, &format!("{}/{name}", registry.host())).await,
+            Err(Why::Malformed),
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn no_request_to_where_none_may_go() {
+    let victim = Registry::start(|asked| async move { ok(&asked, index(&["linux/amd64"])) }).await;
+    let port = victim.address.port();
+    let images = images(&[], &json!({}), &[("127.0.0.1", "u:p"), (&victim.host(), "u:p")]);
+    for host in ["127.0.0.1", "localhost", "0.0.0.0", "127.1.2.3", "169.254.169.254"] {
+        let found = runs_on(&images, &format!("{host}:{port}/a:1")).await;
+        assert_eq!(found, Err(Why::Refused), "{host}");
+    }
+    for host in ["[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::]"] {
+        let found = runs_on(&images, &format!("{host}:{port}/a:1")).await;
+        assert!(matches!(found, Err(Why::Refused | Why::Invalid)), "{host}: {found:?}");
+    }
+    assert_eq!(victim.asked().len(), 0);
+}
+
+#[tokio::test]
+async fn no_redirect_to_where_none_may_go_and_no_credential_across_one() {
+    let (victim, storage) = (
+        Registry::start(|asked| async move { ok(&asked, index(&["linux/amd64"])) }).await,
+        Registry::start(|asked| async move { ok(&asked, index(&["linux/s390x"])) }).await,
+    );
+    let named = Registry::start(|asked| async move { ok(&asked, index(&["linux/s390x"])) }).await;
+    let places = [format!("http://{}/x", victim.host()), format!("http://{}/x", storage.host())];
+    let further = [
+        // It may be reached, but not without TLS.
+        format!("http://{}/x", named.host()),
+        format!("http://localhost:{}/x", victim.address.port()),
+        format!("http://[::ffff:127.0.0.1]:{}/x", victim.address.port()),
+        format!("https://{}/x", victim.host()),
+        "http://169.254.169.254/latest/meta-data".to_owned(),
+        "file:///etc/passwd".to_owned(),
+        format!("http://user:pw@{}/x", storage.host()),
+    ];
+    let locations: Vec<_> = places.iter().chain(&further).cloned().collect();
+    let all = locations.clone();
+    let registry = Registry::start(move |asked| {
+        let number: usize = asked.path.rsplit('/').next().unwrap().parse().unwrap();
+        let location = all[number].clone();
+        async move {
+            match asked.authorization {
+                None => with(401, &[("www-authenticate", "Basic realm=x")]),
+                Some(_) => with(307, &[("location", &location)]),
+            }
+        }
+    })
+    .await;
+    let (plain, realms) = ([&registry, &storage], json!({"allowPrivateRealms": [named.host()]}));
+    let images = images(&plain, &realms, &[(&registry.host(), "u:p"), (&storage.host(), "s:p")]);
+    let name = |number: usize| format!("{}/a:{number}", registry.host());
+    assert_eq!(runs_on(&images, &name(1)).await.as_deref(), Ok("linux/s390x"), "where it was named");
+    assert!(storage.asked().iter().all(|asked| asked.authorization.is_none()), "{:?}", storage.asked());
+    for number in (0..locations.len()).filter(|number| *number != 1) {
+        let found = runs_on(&images, &name(number)).await;
+        assert!(matches!(found, Err(Why::Refused | Why::Unavailable)), "{}: {found:?}", locations[number]);
+    }
+    assert_eq!((victim.asked().len(), named.asked().len(), storage.asked().len()), (0, 0, 1));
+}
+
+#[tokio::test]
+async fn no_credential_for_whom_a_redirect_leads_to() {
+    let tokens = token_server().await;
+    let storage = with_tokens(format!("http://{}/token", tokens.host()), &["u"]).await;
+    let location = format!("http://{}/x", storage.host());
+    let registry = Registry::start(move |_| {
+        let location = location.clone();
+        async move { with(307, &[("location", &location)]) }
+    })
+    .await;
+    let plain = [&registry, &storage, &tokens];
+    let images = images(&plain, &json!({}), &[(&registry.host(), "u:p"), (&storage.host(), "s:p")]);
+    assert_eq!(runs_on(&images, &format!("{}/a:1", registry.host())).await, Err(Why::Unauthorized));
+    assert_eq!((storage.asked().len(), tokens.asked().len()), (1, 0));
+    assert_eq!(storage.asked()[0].authorization, None);
+}
+
+#[tokio::test]
+async fn no_credential_to_a_token_server_where_none_may_be() {
+    let victim = token_server().await;
+    for realm in [
+        format!("http://{}/token", victim.host()),
+        format!("https://{}/token", victim.host()),
+        format!("https://localhost:{}/token", victim.address.port()),
+        format!("https://[::ffff:127.0.0.1]:{}/token", victim.address.port()),
+        "http://auth.example.com/token".to_owned(),
+        "https://169.254.169.254/token".to_owned(),
+        "not a url".to_owned(),
+    ] {
+        let registry = with_tokens(realm.clone(), &["u"]).await;
+        let images = images(&[&registry], &json!({}), &[(&registry.host(), "u:p")]);
+        assert_eq!(runs_on(&images, &format!("{}/a:1", registry.host())).await, Err(Why::Refused), "{realm}");
+    }
+    // One that may be reached is still asked by TLS alone.
+    let registry = with_tokens(format!("http://{}/token", victim.host()), &["u"]).await;
+    let named = json!({"allowPrivateRealms": [victim.host()]});
+    let images = images(&[&registry], &named, &[(&registry.host(), "u:p")]);
+    assert_eq!(runs_on(&images, &format!("{}/a:1", registry.host())).await, Err(Why::Refused));
+    assert_eq!(victim.asked().len(), 0);
+}
+
+#[tokio::test]
+async fn only_registries_that_are_allowed() {
+    let registry = Registry::of(vec![("a/manifests/1", index(&["linux/amd64"]))]).await;
+    let images = images(&[&registry], &json!({"allow": ["*.example.com"]}), &[]);
+    assert_eq!(runs_on(&images, &format!("{}/a:1", registry.host())).await, Err(Why::NotAllowed));
+    assert_eq!(registry.asked().len(), 0);
+}
+
+/// Secrets named `pull` of these namespaces, with what is in each.
+fn secrets(all: &'static [(&'static str, &'static str)], host: String) -> PullSecrets {
+    let answer = service_fn(move |request: Request<Body>| {
+        let secret = all.iter().find(|(namespace, _)| {
+            request.uri().path() == format!("/api/v1/namespaces/{namespace}/secrets/pull")
+        });
+        let file = secret.map(|(_, pair)| json!({"auths": {&*host: {"auth": STANDARD.encode(pair)}}}));
+        let (code, body) = match file {
+            Some(file) => {
+                let data = json!({".dockerconfigjson": STANDARD.encode(file.to_string())});
+                (200_u16, json!({"type": "kubernetes.io/dockerconfigjson", "data": data}))
+            }
+            None => (404, json!({"kind": "Status", "code": 404, "reason": "NotFound", "message": "no"})),
+        };
+        let body = Body::from(body.to_string().into_bytes());
+        async move { Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap()) }
+    });
+    PullSecrets::new(Client::new(answer, "default"))
+}
+
+#[tokio::test]
+async fn what_one_tenant_may_read_another_may_not() {
+    let tokens = token_server().await;
+    let registry = with_tokens(format!("http://{}/token", tokens.host()), &["tenant"]).await;
+    let of = &[("one", "tenant:1"), ("two", "other:1"), ("three", "tenant:1"), ("odd", "no pair")];
+    let name = format!("{}/private:1", registry.host());
+    let settings = settings(&[&registry, &tokens], &json!({}));
+    let images = KnownImages::new(&settings, None, Some(secrets(of, registry.host()))).unwrap();
+    let known = async |namespace, pull_secrets: &[&'static str]| {
+        let access = Access { namespace, pull_secrets: pull_secrets.to_vec() };
+        let image = Image { reference: &name, always: false, volume: false };
+        let Known { mut images, warnings } = images.known(&[image], &access, Instant::now() + BUDGET).await;
+        (images.remove(0), warnings)
+    };
+    let arm64 = Knowledge::Known(Arc::new(Platforms::Only([Platform::new("linux", "arm64", None)].into())));
+    let unauthorized = Knowledge::Unknown(Why::Unauthorized);
+    assert_eq!(known("one", &["pull"]).await.0, arm64);
+    let asked = registry.asked().len();
+    assert_eq!(known("two", &["pull"]).await.0, unauthorized, "another credential");
+    assert_eq!(known("one", &[]).await.0, unauthorized, "the pod names none");
+    assert_eq!(known("nowhere", &["pull"]).await.0, unauthorized, "there is none");
+    assert!(registry.asked().len() > asked);
+    let asked = registry.asked().len();
+    assert_eq!(known("three", &["pull"]).await.0, arm64, "the same credential");
+    assert_eq!(registry.asked().len(), asked, "and nothing is asked for twice");
+    let told = vec!["arch: Secret pull: it isn't a Docker configuration".to_owned()];
+    assert_eq!(known("odd", &["pull"]).await, (unauthorized, told));
+}

@@ -79,7 +79,7 @@ impl Api {
     }
 
     fn path(&self, workload: &Workload) -> String {
-        format!("{}/{}", collection(&workload.namespace), object::name(self.webhook, workload))
+        format!("{}/{}", collection(&workload.namespace), object::name(self.webhook, &workload.owner))
     }
 
     async fn read(&self, workload: &Workload) -> kube::Result<Option<(Version, Content)>> {

@@ -10,6 +10,7 @@ use tokio::sync::{OnceCell, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::api::{Api, Listing};
+use super::object;
 use super::pods::{self, Health, Listed, Origin, Others, Owned};
 use super::{LedgerId, Standing, Told, Workload};
 use crate::placement::ledger::{
@@ -314,9 +315,12 @@ impl Ledgers {
         self.handle(&entry, &mut state, Event::Watched(pod.into(), gone));
     }
 
-    /// The watch of ledgers shows one as of this version; none: it was removed.
+    /// The watch of ledgers shows one as of this version; none: it was removed. One that was copied from another isn't its owner's.
     pub(super) fn noticed(self: &Arc<Self>, standing: &Standing, version: Version, content: Option<Content>) {
         let Some(entry) = self.known(&standing.namespace, &standing.owner) else { return };
+        if standing.name != object::name(self.webhook(), &standing.owner) {
+            return;
+        }
         self.handle(&entry, &mut entry.lock(), Event::Noticed(version, content));
     }
 

@@ -82,8 +82,8 @@ pub(super) fn collection(namespace: &str) -> String {
 }
 
 /// The name of the ledger that `webhook` keeps for this owner.
-pub(super) fn name(webhook: &str, workload: &Workload) -> String {
-    format!("{webhook}-{}", workload.owner.uid)
+pub(super) fn name(webhook: &str, owner: &OwnerRef) -> String {
+    format!("{webhook}-{}", owner.uid)
 }
 
 /// The object that is created: it goes with its owner.
@@ -93,7 +93,7 @@ pub(super) fn created(webhook: &str, workload: &Workload, content: &Content) -> 
         "apiVersion": API_VERSION,
         "kind": KIND,
         "metadata": {
-            "name": name(webhook, workload),
+            "name": name(webhook, &workload.owner),
             "namespace": workload.namespace,
             "labels": {PLACED: webhook},
             "ownerReferences": [{"apiVersion": api_version, "kind": kind, "name": owner, "uid": uid}],

@@ -137,7 +137,7 @@ impl Stored {
         }
     }
 
-    fn show_ledger(&mut self, ledger: &Value, gone: bool) {
+    pub(super) fn show_ledger(&mut self, ledger: &Value, gone: bool) {
         for (_, standings) in &mut self.watches {
             standings.changed(&raw(ledger), gone).unwrap();
         }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::join_all;
+use http::Method;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -174,6 +175,35 @@ async fn a_replica_that_is_new_goes_on_where_the_others_are() {
     let second = server.replica();
     assert_eq!([unseen.slot, placed(&second, 3, 4, &rules).await.slot], [2, 3]);
     assert_eq!(server.lock().lists(), 0);
+}
+
+/// Others' writes are seen by the watch, and so is an object that somebody has copied: that says nothing.
+#[tokio::test(start_paused = true)]
+async fn what_others_write_is_known_and_copies_are_not() {
+    let server = ApiServer::default();
+    server.lock().replicas = 9;
+    let (rules, one, other) = (rules(), server.replica(), server.replica());
+    for token in 0..4 {
+        let replica = if token % 2 == 0 { &one } else { &other };
+        assert_eq!(placed(replica, token, 9, &rules).await.slot, u32::try_from(token).unwrap());
+        sleep(Duration::from_millis(50)).await;
+    }
+    // Each replica has read once, and none has lost.
+    let calls = || {
+        let stored = server.lock();
+        let reads =
+            stored.calls.iter().filter(|(method, kind)| method == Method::GET && kind == "placements");
+        (stored.writes(), reads.count())
+    };
+    assert_eq!(calls(), (4, 2));
+
+    let mut copy = server.lock().placements["distributor-uid-of-web"].clone();
+    copy["metadata"]["name"] = "copy".into();
+    copy["metadata"]["resourceVersion"] = "1000".into();
+    copy["spec"]["reservations"] = serde_json::json!([]);
+    server.lock().show_ledger(&copy, false);
+    assert_eq!(placed(&one, 4, 9, &rules).await.slot, 4);
+    assert_eq!(calls(), (5, 2));
 }
 
 #[tokio::test(start_paused = true)]

@@ -54,7 +54,7 @@ pub fn decide(settings: &Settings, case: Case<'_, '_>) -> Decision {
     }
     let decision = match settings.on_unknown {
         _ if unknown.is_empty() => settled(settings, case, &choice),
-        OnUnknown::Deny if case.stage == Stage::Creation => {
+        OnUnknown::Deny => {
             let reasons: Vec<_> = unknown.iter().map(|(name, why)| format!("image {name} {why}")).collect();
             return Decision::denied(format!(
                 "arch: nobody knows where this pod can run: {}",
@@ -65,7 +65,7 @@ pub fn decide(settings: &Settings, case: Case<'_, '_>) -> Decision {
         OnUnknown::DefaultArchitectures => {
             settled_in_part(case, &defaulted(settings, &choice, allowed), &unknown)
         }
-        OnUnknown::Skip | OnUnknown::Gate | OnUnknown::Deny => settled_in_part(case, &choice, &unknown),
+        OnUnknown::Skip | OnUnknown::Gate => settled_in_part(case, &choice, &unknown),
     };
     decision.with_warnings(lacking())
 }

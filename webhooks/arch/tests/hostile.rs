@@ -61,6 +61,21 @@ async fn bodies_without_end() {
     }
 }
 
+#[tokio::test]
+async fn bodies_of_four_mebibytes_and_no_more() {
+    let padded = |length| {
+        let mut index = index(&["linux/amd64"]);
+        index.resize(length, b' ');
+        index
+    };
+    let (most, more) = (padded(4 << 20), padded((4 << 20) + 1));
+    let registry = Registry::of(vec![("a/manifests/most", most), ("a/manifests/more", more)]).await;
+    let images = images(&[&registry], &json!({}), &[]);
+    let name = |tag: &str| format!("{}/a:{tag}", registry.host());
+    assert_eq!(runs_on(&images, &name("most")).await.as_deref(), Ok("linux/amd64"));
+    assert_eq!(runs_on(&images, &name("more")).await, Err(Why::Malformed));
+}
+
 /// A stream that never ends.
 fn futures_of<T>(next: impl Fn() -> T) -> impl futures::Stream<Item = T> {
     futures::stream::repeat_with(next)
@@ -116,7 +131,7 @@ async fn wrong_digests() {
     let blob = format!("a/blobs/{}", digest(&config));
     let right = format!("a/manifests/{}", digest(b"something else"));
     let registry =
-        Registry::of(vec![("a/manifests/1", image.clone()), (&blob, other), (&right, image)]).await;
+        Registry::of(vec![("a/manifests/1", image), (&blob, other), (&right, index(&["linux/amd64"]))]).await;
     let images = images(&[&registry], &json!({}), &[]);
     for name in ["a:1".to_owned(), format!("a@{}", digest(b"something else"))] {
         assert_eq!(

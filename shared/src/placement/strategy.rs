@@ -13,8 +13,6 @@ use std::fmt;
 use super::policy::{Group, MAX_GROUPS, MAX_NUMBER, Policy, Tie};
 use super::valid;
 
-/// Of what is wrong so much is repeated.
-const EXCERPT: usize = 40;
 /// A mistake within so many characters is shown with all that stands before it.
 const SHOWN: usize = 120;
 
@@ -112,11 +110,7 @@ impl Piece<'_> {
     }
 
     fn excerpt(self) -> String {
-        let mut excerpt: String = self.text.chars().take(EXCERPT).collect();
-        if excerpt.len() < self.text.len() {
-            excerpt.push('…');
-        }
-        excerpt
+        valid::excerpt(self.text)
     }
 
     fn group(self) -> Result<Group, StrategyError> {
@@ -266,6 +260,10 @@ mod tests {
         assert_eq!(Strategy::parse(&many(33)).unwrap_err().problem, "more than 32 groups");
         let long = format!("a=b,weight={}", "9".repeat(1_000_000));
         assert!(Strategy::parse(&long).unwrap_err().to_string().len() < 200);
+        let odd = "\u{1d}".repeat(1_000_000);
+        for text in [format!("{odd}=b,weight=1"), format!("a={odd},weight=1"), format!("a=b,{odd}")] {
+            assert!(Strategy::parse(&text).unwrap_err().to_string().len() < 1000);
+        }
     }
 
     proptest! {

@@ -4,6 +4,8 @@
 
 use serde_json::{Map, Value};
 
+/// Of what is wrong so many characters are repeated.
+const EXCERPT: usize = 80;
 /// The longest name and label value, in bytes.
 const MAX_NAME: usize = 63;
 /// The longest prefix of a label key, in bytes.
@@ -14,10 +16,20 @@ pub(super) fn label(key: &str, value: &str) -> Result<(), String> {
     label_key(key)?;
     if !value.is_empty() && !is_name(value) {
         return Err(format!(
-            "{value:?} is no label value: at most {MAX_NAME} of A-Z a-z 0-9 - _ . between letters or digits"
+            "{:?} is no label value: at most {MAX_NAME} of A-Z a-z 0-9 - _ . between letters or digits",
+            excerpt(value)
         ));
     }
     Ok(())
+}
+
+/// As much of what is wrong as is repeated.
+pub(super) fn excerpt(text: &str) -> String {
+    let mut excerpt: String = text.chars().take(EXCERPT).collect();
+    if excerpt.len() < text.len() {
+        excerpt.push('…');
+    }
+    excerpt
 }
 
 /// Why a label key can't be one (`IsQualifiedName`).
@@ -27,8 +39,9 @@ pub(super) fn label_key(key: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "{key:?} is no label key: [PREFIX/]NAME with at most {MAX_NAME} of A-Z a-z 0-9 - _ . between letters or digits, and a \
-         DNS name as prefix"
+        "{:?} is no label key: [PREFIX/]NAME with at most {MAX_NAME} of A-Z a-z 0-9 - _ . between letters or digits, and a \
+         DNS name as prefix",
+        excerpt(key)
     ))
 }
 

@@ -80,6 +80,20 @@ async fn a_secret_that_was_deleted_comes_back() {
 }
 
 #[tokio::test]
+async fn a_webhook_that_was_switched_off_can_be_switched_on() {
+    let release = Release::install("switched", &json!({})).await;
+    let secret = format!("{}-self-managed", release.fullname());
+    release.upgrade(&json!({"peerpods": {"enabled": false}})).await;
+    eventually("its pods are gone", PATIENCE, async || {
+        release.kubectl(&["get", "pods", "-o", "name"]).await.is_empty().then_some(())
+    })
+    .await;
+    assert_eq!(release.kubectl(&["get", "secret", &secret, "--ignore-not-found"]).await, "");
+    release.upgrade(&json!({"peerpods": {"enabled": true}})).await;
+    assert!(is_shaped(&create(&peer_pod(&release.pods), &[]).await.unwrap()));
+}
+
+#[tokio::test]
 async fn cert_managers_certificates_rotate_under_load() {
     let values = json!({"tls": {"mode": "certManager", "certHold": hold_flag()}});
     let release = Release::install("cert-manager-mode", &values).await;

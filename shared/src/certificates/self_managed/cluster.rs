@@ -129,9 +129,15 @@ impl Cluster {
         self.patch(Kind::Secret, "application/merge-patch+json", "", &patch).await
     }
 
-    /// Makes an empty Secret where there is none. Of two replicas that do so both succeed.
-    pub(super) async fn create_secret(&self) -> Result<(), ClusterError> {
-        let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": self.secret } });
+    /// Makes an empty Secret where there is none, which goes with the configuration that has this uid, because it is of no release. Of two
+    /// replicas that do so both succeed.
+    pub(super) async fn create_secret(&self, configuration: &str) -> Result<(), ClusterError> {
+        let owner = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+            "name": self.configuration, "uid": configuration,
+        });
+        let metadata = json!({ "name": self.secret, "ownerReferences": [owner] });
+        let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata });
         self.patch(Kind::Secret, "application/apply-patch+yaml", "?fieldManager=podshaper", &secret).await
     }
 

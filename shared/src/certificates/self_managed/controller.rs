@@ -15,6 +15,8 @@ use crate::certificates::certificate::{time, unix_now};
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+/// A Secret that is gone isn't made again before: when a release goes, so does its Secret, a little before the rest.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Controller {
     cluster: Cluster,
@@ -23,6 +25,8 @@ pub(crate) struct Controller {
     hold: Duration,
     bundle_pace: Pace,
     secret_pace: Pace,
+    /// Since when the Secret has been gone.
+    gone: Option<Instant>,
     /// What is wrong, as the log has it: told when it changes.
     said: String,
 }
@@ -36,6 +40,7 @@ impl Controller {
             serving,
             bundle_pace: Pace::default(),
             secret_pace: Pace::default(),
+            gone: None,
             said: String::new(),
         }
     }
@@ -142,9 +147,9 @@ impl Controller {
             return Err(problem);
         }
         let Some(secret) = secret else {
-            let missing = |e| ClusterError::Failed(format!("the Secret is missing and can't be made: {e}"));
-            return self.cluster.create_secret().await.map(|()| Duration::ZERO).map_err(missing);
+            return self.without_secret(&configuration, clock).await;
         };
+        self.gone = None;
         if let Some(change) = plan.change {
             let pause = self.secret_pace.pause(clock);
             if pause.is_zero() {
@@ -155,6 +160,20 @@ impl Controller {
             again = again.min(pause);
         }
         Ok(if wrote { Duration::ZERO } else { again })
+    }
+
+    /// Makes the Secret again, unless the whole release is going.
+    async fn without_secret(
+        &mut self,
+        configuration: &Configuration,
+        clock: Instant,
+    ) -> Result<Duration, ClusterError> {
+        let gone = clock.saturating_duration_since(*self.gone.get_or_insert(clock));
+        if configuration.uid.is_empty() || gone < PATIENCE {
+            return Ok(PATIENCE.saturating_sub(gone).max(FIRST_RETRY));
+        }
+        let missing = |e| ClusterError::Failed(format!("the Secret is missing and can't be made: {e}"));
+        self.cluster.create_secret(&configuration.uid).await.map(|()| Duration::ZERO).map_err(missing)
     }
 }
 
@@ -286,8 +305,14 @@ mod tests {
         assert_eq!(server.trusted(), [1, 1]);
 
         server.delete(SECRET);
-        sleep(MOMENT).await;
+        sleep(PATIENCE + MOMENT).await;
         assert_eq!(server.trusted(), [2, 2]);
+        let owner = &server.get(SECRET)["metadata"]["ownerReferences"][0];
+        assert_eq!(
+            owner["uid"],
+            server.get(CONFIGURATION)["metadata"]["uid"],
+            "it is of no release, and goes all the same"
+        );
         assert!(
             replicas.iter().all(|replica| replica.leaf() == leaf),
             "the leaf of old serves during the hold"
@@ -295,6 +320,19 @@ mod tests {
         sleep(2 * HOLD).await;
         assert!(replicas.iter().all(|replica| replica.leaf() != leaf));
         assert_eq!(replicas[0].leaf(), replicas[1].leaf());
+    }
+
+    /// Its Secret and its configuration go one after the other, and its replicas last.
+    #[tokio::test(start_paused = true)]
+    async fn of_a_release_that_goes_no_secret_stays() {
+        let (server, replicas) = installed().await;
+        let leaf = replicas[0].leaf();
+        server.delete(SECRET);
+        sleep(PATIENCE / 2).await;
+        server.delete(CONFIGURATION);
+        sleep(10 * PATIENCE).await;
+        assert!(server.get(SECRET).is_null());
+        assert!(replicas.iter().all(|replica| replica.leaf() == leaf), "calls under way are answered");
     }
 
     #[tokio::test(start_paused = true)]

@@ -307,6 +307,10 @@ impl Counts {
             (true, None) => self.sized += 1,
             (true, Some(_)) => self.outdated += 1,
         }
+        let recreate = |difference: &Difference| matches!(difference.remedy, Remedy::Recreate(_));
+        if state.difference.as_ref().is_some_and(recreate) {
+            self.anew += 1;
+        }
         if let Some(reason) = &state.held {
             self.infeasible += 1;
             self.example = Some(format!("{key}: {reason}"));

@@ -15,6 +15,8 @@ pub(super) struct Counts {
     pub(super) outdated: u32,
     pub(super) infeasible: u32,
     pub(super) nodes_short: u32,
+    /// Pods that differ, and not in what can be resized in place.
+    pub(super) anew: u32,
     /// What one of those says that can't be resized, or differ.
     pub(super) example: Option<String>,
     /// Whether running pods may be touched at all.
@@ -69,6 +71,9 @@ fn progress(refit: Refit, counts: &Counts) -> (&'static str, &'static str, Strin
         Refit::InPlace if !counts.resizable => {
             ("False", "ResizeUnsupported", "this cluster can't resize pods in place (pods/resize)".to_owned())
         }
+        Refit::InPlace if counts.anew >= differing => {
+            ("False", "NewPodsNeeded", format!("{differing} pods follow when they are created anew{example}"))
+        }
         Refit::InPlace | Refit::InPlaceOrRecreate => {
             ("True", "Refitting", format!("{differing} pods are to follow{example}"))
         }
@@ -107,6 +112,8 @@ mod tests {
         let second = status(&template, &counts);
         assert_eq!(second["conditions"][0], first["conditions"][0]);
         assert_eq!(second["conditions"][1]["reason"], "Refitting");
+        counts.anew = 1;
+        assert_eq!(status(&template, &counts)["conditions"][1]["reason"], "NewPodsNeeded");
         assert_ne!(second["conditions"][1]["lastTransitionTime"], "2020-01-01T00:00:00Z");
         counts.refits = false;
         assert_eq!(status(&template, &counts)["conditions"][1]["reason"], "RefitOff");

@@ -169,8 +169,12 @@ impl Controller {
         clock: Instant,
     ) -> Result<Duration, ClusterError> {
         let gone = clock.saturating_duration_since(*self.gone.get_or_insert(clock));
-        if configuration.uid.is_empty() || gone < PATIENCE {
-            return Ok(PATIENCE.saturating_sub(gone).max(FIRST_RETRY));
+        if configuration.uid.is_empty() {
+            // Its watch tells when there is one.
+            return Ok(LAST_RETRY);
+        }
+        if gone < PATIENCE {
+            return Ok(PATIENCE.saturating_sub(gone));
         }
         let missing = |e| ClusterError::Failed(format!("the Secret is missing and can't be made: {e}"));
         self.cluster.create_secret(&configuration.uid).await.map(|()| Duration::ZERO).map_err(missing)

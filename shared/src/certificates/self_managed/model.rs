@@ -20,6 +20,8 @@ const HOLD: u64 = 60;
 const CALL: u64 = 10;
 const SKEW: i64 = 600;
 const HOUR: u64 = 3600;
+/// Less than a third of a leaf's life: who hasn't looked for longer may serve a leaf that nobody knows of any more.
+const CUT_OFF: u64 = 3 * HOUR;
 const START: i64 = 2_000_000_000;
 
 #[derive(Clone, Debug)]
@@ -69,6 +71,8 @@ struct Process {
     skew: i64,
     replica: Replica,
     served: Option<Chain>,
+    /// When it last looked.
+    looked: u64,
     secret: Option<(u64, Option<(u64, Stored)>)>,
     configuration: Option<(u64, u64, Configuration)>,
     bundles: Option<(u64, Vec<(usize, String)>)>,
@@ -89,7 +93,7 @@ impl Process {
     fn new(skew: i64) -> Self {
         let replica = Replica::new(settings());
         let (secret, configuration, bundles, patch) = (None, None, None, None);
-        Self { skew, replica, served: None, secret, configuration, bundles, patch, create: false }
+        Self { skew, replica, served: None, looked: 0, secret, configuration, bundles, patch, create: false }
     }
 }
 
@@ -209,6 +213,7 @@ impl World {
         let stored = secret.as_ref().map(|(_, stored)| stored);
         let now = now + process.skew;
         let plan = process.replica.plan(stored, configuration, now, clock);
+        process.looked = elapsed;
         process.bundles = (!plan.bundles.is_empty()).then_some((*version, plan.bundles));
         process.patch = plan.change.zip(secret.as_ref()).map(|(change, (version, stored))| {
             let after = process.replica.apply(change, stored, configuration, now).unwrap();
@@ -260,10 +265,22 @@ impl World {
         }
     }
 
-    /// The chains that processes serve and that haven't expired.
+    /// The chains that processes serve and that haven't expired, but those of a process which has been cut off for long from a
+    /// Secret that has forgotten them.
     fn in_service(&self) -> Vec<Chain> {
-        let served = self.replicas.iter().filter_map(|process| process.served.clone());
+        let served = self.replicas.iter().filter_map(|process| {
+            let chain = process.served.as_ref()?;
+            (self.elapsed - process.looked <= CUT_OFF || self.knows(chain)).then(|| chain.clone())
+        });
         served.filter(|chain| !chain.leaf.expired(self.now())).collect()
+    }
+
+    /// Whether the Secret does.
+    fn knows(&self, chain: &Chain) -> bool {
+        self.secret.as_ref().is_some_and(|Secret { stored, .. }| {
+            stored.leaf.as_ref().is_some_and(|leaf| leaf.certificate == chain.leaf)
+                || stored.retired.contains(chain)
+        })
     }
 
     /// A change from one leaf to another, on the ground of what was read, never takes trust away, whatever others did.

@@ -18,7 +18,9 @@
 //!   monotonic clock: the one that promotes, and each that changes from a leaf to one under another CA. A process that
 //!   serves nothing yet relies on the one that promoted.
 //! - At first there is nothing to break: when no caBundle holds another CA, the first one takes over at once.
-//! - A CA stays in every caBundle, and is put back if somebody takes it out, until the last leaf under it has expired.
+//! - A CA stays in every caBundle, and is put back if somebody takes it out, until the last leaf under it has expired: the last
+//!   that the Secret knows of. Where somebody has deleted the Secret, processes tell it what they serve; one that doesn't look
+//!   for a third of a leaf's life isn't waited for.
 //! - CAs that aren't ours are never removed.
 
 use tokio::time::{Duration, Instant};

@@ -76,6 +76,11 @@ impl Patch {
         self.operations.is_empty()
     }
 
+    /// Bytes of all operations.
+    pub(crate) fn len(&self) -> usize {
+        self.operations.len()
+    }
+
     /// Sets the member at `path`, whose parent must stand.
     pub fn add<V: Serialize + ?Sized>(&mut self, path: &Pointer, value: &V) {
         self.push(r#"{"op":"add","path":"#, path, |text| {

@@ -9,7 +9,7 @@ mod scheduling;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub use self::patch::{Holder, PodPatch};
+pub use self::patch::{Holder, NoRoom, PodPatch};
 use crate::json::{Entries, Scalar, Text, TextMap, at_most};
 
 /// More containers in one list than any pod has that a node could run. A pod beyond it can't be read.

@@ -1,6 +1,7 @@
 //! What a webhook decides.
 
 use crate::patch::Patch;
+use crate::pod::NoRoom;
 
 /// What becomes of one object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,5 +52,15 @@ impl Decision {
     pub fn with_warnings(mut self, warnings: impl IntoIterator<Item = String>) -> Self {
         self.warnings.extend(warnings);
         self
+    }
+}
+
+impl From<Result<Patch, NoRoom>> for Decision {
+    /// What becomes of a pod whose patch is finished.
+    fn from(finished: Result<Patch, NoRoom>) -> Self {
+        match finished {
+            Ok(patch) => Self::patched(patch),
+            Err(error) => Self::undecided(format!("the pod is left as it is: {error}")),
+        }
     }
 }

@@ -1,9 +1,20 @@
 //! What is changed in a pod.
 
 use serde::Serialize;
+use thiserror::Error;
 
 use super::{ContainerList, Pod, ResourceField, Resources};
 use crate::patch::{Patch, Pointer};
+
+/// Bytes that all annotations of a pod may have, keys and values (`TotalAnnotationSizeLimitB` of Kubernetes).
+const ROOM: usize = 256 << 10;
+
+/// A pod would be refused for what is written into its annotations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error(
+    "its annotations leave no room for what would be written there: a pod has at most {ROOM} bytes of them"
+)]
+pub struct NoRoom;
 
 /// Whose resources are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +32,14 @@ pub struct PodPatch<'p, 'a> {
     pub(super) patch: Patch,
     /// Objects and lists that the patch has added so far.
     made: Vec<Pointer>,
+    /// Bytes of annotations that the patch adds, and that it takes away.
+    annotations: (usize, usize),
 }
 
 impl<'p, 'a> PodPatch<'p, 'a> {
     /// An empty patch of `pod`.
     pub fn new(pod: &'p Pod<'a>) -> Self {
-        Self { pod, patch: Patch::default(), made: Vec::new() }
+        Self { pod, patch: Patch::default(), made: Vec::new(), annotations: (0, 0) }
     }
 
     /// The pod that is to be changed, as it was.
@@ -37,8 +50,7 @@ impl<'p, 'a> PodPatch<'p, 'a> {
     /// Sets an annotation; nothing where it already has that value. Call it once per key.
     pub fn set_annotation(&mut self, key: &str, value: &str) {
         if self.pod.annotation(key) != Some(value) {
-            let annotations = self.make_annotations();
-            self.patch.add(&annotations.key(key), value);
+            self.annotate(key, |patch, place| patch.add(place, value));
         }
     }
 
@@ -46,8 +58,7 @@ impl<'p, 'a> PodPatch<'p, 'a> {
     pub fn set_annotation_to_json<V: Serialize>(&mut self, key: &str, value: &V) {
         let stands = |standing| serde_json::to_string(value).is_ok_and(|json| json == standing);
         if !self.pod.annotation(key).is_some_and(stands) {
-            let annotations = self.make_annotations();
-            self.patch.add_as_text(&annotations.key(key), value);
+            self.annotate(key, |patch, place| patch.add_as_text(place, value));
         }
     }
 
@@ -61,9 +72,20 @@ impl<'p, 'a> PodPatch<'p, 'a> {
         self.patch.add(&labels.key(key), value);
     }
 
-    fn make_annotations(&mut self) -> Pointer {
+    fn annotate(&mut self, key: &str, write: impl FnOnce(&mut Patch, &Pointer)) {
         let metadata = self.pod.metadata.as_ref();
-        self.make_in_metadata("annotations", metadata.is_some_and(|metadata| metadata.annotations.is_some()))
+        let stand = metadata.is_some_and(|metadata| metadata.annotations.is_some());
+        let place = self.make_in_metadata("annotations", stand).key(key);
+        let before = self.patch.len();
+        write(&mut self.patch, &place);
+        // The operation is longer than the key and the value in it.
+        self.annotations.0 += self.patch.len() - before;
+        self.forget(key);
+    }
+
+    /// The annotation as it stood takes no room any more.
+    fn forget(&mut self, key: &str) {
+        self.annotations.1 += self.pod.annotation(key).map_or(0, |value| key.len() + value.len());
     }
 
     /// A member of the metadata, which stands from now on.
@@ -79,6 +101,7 @@ impl<'p, 'a> PodPatch<'p, 'a> {
     pub fn remove_annotation(&mut self, key: &str) {
         if self.pod.annotation(key).is_some() {
             self.patch.remove(&annotation(key));
+            self.forget(key);
         }
     }
 
@@ -165,9 +188,15 @@ impl<'p, 'a> PodPatch<'p, 'a> {
         self.patch.is_empty()
     }
 
-    /// The operations.
-    pub fn finish(self) -> Patch {
-        self.patch
+    /// The operations, unless the API server would refuse the pod for them.
+    pub fn finish(self) -> Result<Patch, NoRoom> {
+        let (added, gone) = self.annotations;
+        let standing = self.pod.metadata.as_ref().and_then(|metadata| metadata.annotations.as_ref());
+        let standing = standing.map_or(0, |all| all.iter().map(|(key, value)| key.len() + value.len()).sum());
+        if added > 0 && added.saturating_add(standing).saturating_sub(gone) > ROOM {
+            return Err(NoRoom);
+        }
+        Ok(self.patch)
     }
 }
 
@@ -200,7 +229,7 @@ mod tests {
         let mut patch = PodPatch::new(&view);
         edit(&mut patch);
         let patch: json_patch::Patch =
-            serde_json::from_str(&String::from_utf8(patch.finish().to_json()).unwrap()).unwrap();
+            serde_json::from_str(&String::from_utf8(patch.finish().unwrap().to_json()).unwrap()).unwrap();
         let mut value: serde_json::Value = serde_json::from_str(pod).unwrap();
         json_patch::patch(&mut value, &patch).unwrap();
         value.to_string()
@@ -224,7 +253,25 @@ mod tests {
         let view: Pod = serde_json::from_str(r#"{"metadata":{"annotations":{"a":"1"}}}"#).unwrap();
         let mut patch = PodPatch::new(&view);
         patch.set_annotation("a", "1");
-        assert!(patch.finish().is_empty());
+        assert!(patch.finish().unwrap().is_empty());
+    }
+
+    #[test]
+    fn annotations_that_leave_no_room() {
+        let finished = |standing: usize, edit: fn(&mut PodPatch<'_, '_>)| {
+            let pod = format!(r#"{{"metadata":{{"annotations":{{"a":"{}"}}}}}}"#, "x".repeat(standing));
+            let view: Pod = serde_json::from_str(&pod).unwrap();
+            let mut patch = PodPatch::new(&view);
+            edit(&mut patch);
+            patch.finish().map(|patch| patch.is_empty())
+        };
+        let write: fn(&mut PodPatch<'_, '_>) = |patch| patch.set_annotation("b", "1");
+        assert_eq!(finished(ROOM - 100, write), Ok(false));
+        assert_eq!(finished(ROOM - 2, write), Err(NoRoom));
+        assert_eq!(finished(ROOM - 2, |patch| patch.set_annotation_to_json("b", &1)), Err(NoRoom));
+        assert_eq!(finished(ROOM - 2, |patch| patch.set_annotation("a", "1")), Ok(false));
+        assert_eq!(finished(ROOM - 2, |patch| patch.set_label("b", "1")), Ok(false));
+        assert_eq!(finished(ROOM + 2, |_| {}), Ok(true), "it was too much before");
     }
 
     #[test]

@@ -147,7 +147,7 @@ fn gated(case: Case<'_, '_>, choice: &Choice<'_>, unknown: &[(&str, Why)]) -> De
     shape(&mut patch, choice.all);
     gate::shut(&mut patch);
     patch.set_annotation(ANNOTATION, &format!("waits for: {}", names(unknown)));
-    Decision::patched(patch.finish())
+    patch.finish().into()
 }
 
 fn impossible(settings: &Settings, case: Case<'_, '_>, known: &[(&str, &Platforms)], os: &str) -> Decision {
@@ -174,7 +174,7 @@ fn annotated(case: Case<'_, '_>, mut patch: PodPatch<'_, '_>, choice: &Choice<'_
         let chosen: Vec<_> = chosen.map(|nodes| nodes.architecture.to_string()).collect();
         patch.set_annotation(ANNOTATION, &format!("{}{note}", chosen.join(",")));
     }
-    Decision::patched(patch.finish())
+    patch.finish().into()
 }
 
 fn names(unknown: &[(&str, Why)]) -> String {

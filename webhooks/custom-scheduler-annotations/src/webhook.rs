@@ -116,7 +116,7 @@ impl<F: Facts> Annotated<F> {
         // Pods wait for nodes that there aren't yet: that is what an autoscaler makes them for.
         let terms = Terms { webhook: WEBHOOK, rules, open: locked(rules).policy().all() };
         let placed = place(self.facts.surroundings(), request, pod, chain, terms, deadline).await;
-        placed.map(|(outcome, patch)| (outcome, Decision::patched(patch.finish())))
+        placed.map(|(outcome, patch)| (outcome, patch.finish().into()))
     }
 
     /// What is wrong with a workload's strategy, told to who applies it.

@@ -86,7 +86,7 @@ impl<F: Facts> PodDistribution<F> {
         if outcome != Outcome::Kept {
             patch.set_annotation(MUTATED_BY.0, MUTATED_BY.1);
         }
-        Ok((outcome, Decision::patched(patch.finish())))
+        Ok((outcome, patch.finish().into()))
     }
 }
 

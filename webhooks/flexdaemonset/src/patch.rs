@@ -2,7 +2,7 @@
 
 use podshaper::json::Entries;
 use podshaper::patch::Patch;
-use podshaper::pod::{ContainerList, Holder, Pod, PodPatch, ResourceField};
+use podshaper::pod::{ContainerList, Holder, NoRoom, Pod, PodPatch, ResourceField};
 
 use crate::memory::{ANNOTATION, Memory, sized};
 use crate::resource::{Each, Resource};
@@ -15,7 +15,7 @@ pub(crate) fn patch(
     template: &str,
     node: &str,
     before: Option<&Memory<'_>>,
-) -> Patch {
+) -> Result<Patch, NoRoom> {
     let mut patch = PodPatch::new(pod);
     patch.set_annotation(ANNOTATION, &memory(pod, template, node, before));
     for (member, size) in &sizing.members {

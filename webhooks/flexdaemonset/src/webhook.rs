@@ -114,7 +114,7 @@ impl<F: Facts> FlexDaemonset<F> {
         let warnings: Vec<_> =
             sizing.warnings.iter().map(|warning| format!("flexdaemonset: {warning}")).collect();
         let (outcome, decision) = if sizing.sizes_anything() {
-            (Outcome::Sized, Decision::patched(patch(pod, &sizing, name, node_name, memory.as_ref())))
+            (Outcome::Sized, patch(pod, &sizing, name, node_name, memory.as_ref()).into())
         } else {
             (Outcome::Unsized, Decision::unchanged())
         };

@@ -79,7 +79,7 @@ fn plan(class: &Class, pod: &Pod<'_>) -> Result<Plan, Refusal> {
     if class.mode == Mode::Audit {
         warnings.insert(0, in_words(class, &annotations));
     }
-    Ok(Plan { patch: patch.finish(), warnings })
+    Ok(Plan { patch: patch.finish()?, warnings })
 }
 
 /// The size that the containers come to, before the author's own annotations are looked at.

@@ -1,5 +1,7 @@
 //! Why a peer pod can't be admitted.
 
+use podshaper::pod::NoRoom;
+
 use crate::originals;
 use crate::size::Size;
 
@@ -25,4 +27,7 @@ pub enum Refusal {
     /// The memory of the first pass, damaged.
     #[error("annotation {key} can't be read: {0}; remove it, the webhook writes it itself", key = originals::ANNOTATION)]
     Originals(#[from] serde_json::Error),
+    /// The API server would refuse the pod for what the webhook writes down.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
 }

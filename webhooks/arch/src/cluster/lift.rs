@@ -116,7 +116,7 @@ fn operations(pod: &Pod<'_>, gate: usize, version: &Value, decision: &Decision) 
         }
         let mut patch = podshaper::pod::PodPatch::new(pod);
         patch.set_annotation(ANNOTATION, reason);
-        operations.extend(parsed(&patch.finish().to_json()));
+        operations.extend(parsed(&patch.finish().ok()?.to_json()));
         return Some(operations);
     }
     operations.extend(parsed(&decision.patch.to_json()));

@@ -1,5 +1,6 @@
 //! The images of a pod, and what is known of them.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
@@ -150,14 +151,15 @@ impl<'p> Access<'p> {
 /// The images whose architecture matters, each once: those of containers and init containers that are pulled, and of
 /// volumes. None where a volume can't be read.
 pub fn images_of<'p>(pod: &'p Pod<'_>) -> Option<Vec<Image<'p>>> {
-    let mut images: Vec<Image<'p>> = Vec::new();
+    let (mut images, mut places): (Vec<Image<'p>>, HashMap<_, usize>) = Default::default();
     let mut add = |reference: Option<&'p str>, policy: Option<&'p str>, volume| {
         let Some(reference) = reference.filter(|reference| !reference.is_empty()) else { return };
         if policy == Some("Never") {
             return;
         }
         let always = policy.map_or_else(|| is_latest(reference), |policy| policy == "Always");
-        match images.iter_mut().find(|image| image.reference == reference) {
+        let place = *places.entry(reference).or_insert(images.len());
+        match images.get_mut(place) {
             Some(image) => {
                 image.always |= always;
                 image.volume &= volume;

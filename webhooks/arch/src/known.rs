@@ -1,10 +1,8 @@
 //! Images as registries know them: the cache in front, look-ups behind.
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use oci_client::Reference;
 use prometheus_client::registry::Registry;
 use tokio::time::timeout_at;
 
@@ -13,11 +11,9 @@ use crate::config::{CacheSettings, Settings};
 use crate::credentials::DockerConfig;
 use crate::images::{Access, Image, Images, Knowledge, Known, Why};
 use crate::metrics::Metrics;
+use crate::name::{ImageName, Version};
 use crate::registry::{Resolved, Resolver, resolver};
 use crate::secrets::{PullSecrets, Secret};
-
-/// Names longer than this aren't looked at (`NameTotalLengthMax` of the reference grammar, a tag and a digest).
-const MAX_NAME: usize = 255 + 128 + 140;
 
 /// How long a registry is waited for that is asked whether what is remembered is still true.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -35,7 +31,7 @@ pub struct KnownImages {
 
 /// An image, as it may be asked for.
 struct Wanted {
-    reference: Reference,
+    name: ImageName,
     key: Key,
     freshness: Freshness,
     keyring: Arc<[Arc<DockerConfig>]>,
@@ -74,10 +70,10 @@ impl KnownImages {
 
     /// Looks one image up, whatever is remembered.
     pub async fn explain(&self, name: &str) -> Result<Explained, Why> {
-        let reference = reference(name)?;
+        let name = ImageName::parse(name).ok_or(Why::Invalid)?;
         let keyring: Vec<_> = self.mounted.iter().cloned().collect();
-        let Resolved { digest, platforms, from } = self.resolver.resolve(&reference, &keyring).await?;
-        Ok(Explained { name: reference.whole(), digest: digest.into(), platforms, from: from.into() })
+        let Resolved { digest, platforms, from } = self.resolver.resolve(&name, &keyring).await?;
+        Ok(Explained { name: name.to_string(), digest: digest.into(), platforms, from: from.into() })
     }
 
     /// The credentials for these pods, those of Secrets first, and what is wrong with any.
@@ -101,34 +97,38 @@ impl KnownImages {
     }
 
     fn wanted(&self, image: &Image<'_>, keyring: &Arc<[Arc<DockerConfig>]>) -> Result<Wanted, Why> {
-        let reference = reference(image.reference)?;
-        let freshness = match (reference.digest().is_some(), image.always, self.settings.pull_always) {
-            (true, ..) => Freshness::Always,
-            (false, false, _) => Freshness::Within(self.settings.if_not_present),
-            (false, true, Some(time)) => Freshness::Within(time),
-            (false, true, None) => Freshness::Now,
+        let name = ImageName::parse(image.reference).ok_or(Why::Invalid)?;
+        let freshness = match (&name.version, image.always, self.settings.pull_always) {
+            (Version::Digest(_), ..) => Freshness::Always,
+            (Version::Tag(_), false, _) => Freshness::Within(self.settings.if_not_present),
+            (Version::Tag(_), true, Some(time)) => Freshness::Within(time),
+            (Version::Tag(_), true, None) => Freshness::Now,
         };
-        let identity = self.resolver.identity(&reference, keyring);
-        let key = Key { name: name_of(&reference).into(), identity };
-        Ok(Wanted { reference, key, freshness, keyring: Arc::clone(keyring) })
+        let identity = self.resolver.identity(&name, keyring);
+        let key = Key { name: name.to_string().into(), identity };
+        Ok(Wanted { name, key, freshness, keyring: Arc::clone(keyring) })
     }
 
     /// Begins a look-up, or joins one.
     fn look_up(&self, wanted: &Wanted, before: Option<Resolved>) -> Option<Flight> {
         let (resolver, cache, metrics) =
             (Arc::clone(&self.resolver), Arc::clone(&self.cache), self.metrics.clone());
-        let (reference, keyring) = (wanted.reference.clone(), Arc::clone(&wanted.keyring));
-        let identity = wanted.key.identity;
+        let (image, keyring) = (wanted.name.clone(), Arc::clone(&wanted.keyring));
+        let (key, freshness) = (wanted.key.clone(), wanted.freshness);
         self.cache.fly(&wanted.key, async move {
-            let begun = Instant::now();
+            // A look-up may have ended between the look into the cache and the beginning of this one.
+            if let Hit::Fresh(outcome) = cache.look(&key, freshness) {
+                return outcome;
+            }
+            let (identity, begun) = (key.identity, Instant::now());
             let outcome = match before {
-                Some(before) => again(&resolver, &cache, &reference, &keyring, identity, before).await,
-                None => resolver.resolve(&reference, &keyring).await,
+                Some(before) => again(&resolver, &cache, &image, &keyring, identity, before).await,
+                None => resolver.resolve(&image, &keyring).await,
             };
             let label = outcome.as_ref().map_or_else(|why| why.label(), |_| "known");
-            metrics.looked_up(resolver.label(reference.registry()), label, begun.elapsed());
+            metrics.looked_up(resolver.label(&image.registry), label, begun.elapsed());
             if let Ok(resolved) = &outcome {
-                let name = by_digest(&reference, &resolved.digest).into();
+                let name = image.with_digest(&resolved.digest).to_string().into();
                 cache.keep(Key { name, identity }, Ok(resolved.clone()));
                 let (bytes, images) = cache.size();
                 metrics.bytes.set(bytes.try_into().unwrap_or(i64::MAX));
@@ -230,38 +230,19 @@ impl Images for KnownImages {
 async fn again(
     resolver: &Resolver,
     cache: &Cache,
-    reference: &Reference,
+    image: &ImageName,
     keyring: &[Arc<DockerConfig>],
     identity: [u8; 16],
     before: Resolved,
 ) -> Outcome {
-    let digest = resolver.digest(reference, keyring).await?;
+    let digest = resolver.digest(image, keyring).await?;
     if digest == before.digest {
         return Ok(before);
     }
     // Another tag may have told what this is.
-    let key = Key { name: by_digest(reference, &digest).into(), identity };
+    let key = Key { name: image.with_digest(&digest).to_string().into(), identity };
     match cache.look(&key, Freshness::Always) {
         Hit::Fresh(Ok(known)) => Ok(known),
-        _ => resolver.resolve(reference, keyring).await,
+        _ => resolver.resolve(image, keyring).await,
     }
-}
-
-fn reference(name: &str) -> Result<Reference, Why> {
-    if name.len() > MAX_NAME {
-        return Err(Why::Invalid);
-    }
-    Reference::from_str(name).map_err(|_| Why::Invalid)
-}
-
-/// By what an image is known: its digest, if it has one, whatever its tag.
-fn name_of(reference: &Reference) -> String {
-    match reference.digest() {
-        Some(digest) => by_digest(reference, digest),
-        None => reference.whole(),
-    }
-}
-
-fn by_digest(reference: &Reference, digest: &str) -> String {
-    format!("{}/{}@{digest}", reference.registry(), reference.repository())
 }

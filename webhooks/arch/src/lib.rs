@@ -34,6 +34,8 @@ pub mod known;
 #[cfg(feature = "serve")]
 mod metrics;
 #[cfg(feature = "serve")]
+pub mod name;
+#[cfg(feature = "serve")]
 mod options;
 #[cfg(feature = "serve")]
 mod registry;

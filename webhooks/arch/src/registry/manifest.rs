@@ -1,13 +1,8 @@
 //! What a manifest says of platforms: image indexes, manifest lists, manifests of schema 2 and 1.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use oci_client::manifest::{
-    IMAGE_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE,
-    IMAGE_MANIFEST_MEDIA_TYPE, ImageIndexEntry, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
-    OciDescriptor,
-};
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -22,6 +17,13 @@ const MAX_UNTOLD: usize = 24;
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.v1+prettyjws";
+
+const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
 /// One manifest.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,8 +50,36 @@ struct Shape {
     schema_version: u8,
     media_type: Option<String>,
     manifests: Option<Entries>,
-    config: Option<OciDescriptor>,
+    config: Option<Descriptor>,
     architecture: Option<String>,
+}
+
+/// What a manifest says of another document, or of an image (`Descriptor` of the OCI image specification).
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    #[serde(default)]
+    media_type: String,
+    digest: String,
+    platform: Option<Named>,
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+/// A platform as indexes and configurations name it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Named {
+    os: String,
+    architecture: String,
+    variant: Option<String>,
+}
+
+impl Named {
+    fn platform(&self) -> Option<Platform> {
+        let Self { os, architecture, variant } = self;
+        let named = !os.is_empty() && !architecture.is_empty();
+        named.then(|| Platform::new(os, architecture, variant.as_deref()))
+    }
 }
 
 /// The entries of an index, as far as they matter: an index may have tens of thousands, and they are never all in memory.
@@ -66,12 +96,12 @@ impl Manifest {
         let kind = shape.media_type.as_deref().or(content_type).unwrap_or_default();
         match (shape.schema_version, shape.manifests, shape.config) {
             (2, Some(Entries { platforms, untold }), None)
-                if !matches!(kind, IMAGE_MANIFEST_MEDIA_TYPE | OCI_IMAGE_MEDIA_TYPE) =>
+                if !matches!(kind, DOCKER_MANIFEST | OCI_MANIFEST) =>
             {
                 Ok(Self::Index { platforms, untold })
             }
             (2, None, Some(config)) if !is_index(kind) => Ok(match &*config.media_type {
-                IMAGE_CONFIG_MEDIA_TYPE | IMAGE_DOCKER_CONFIG_MEDIA_TYPE => Self::Image(config.digest),
+                OCI_CONFIG | DOCKER_CONFIG => Self::Image(config.digest),
                 _ => Self::Artifact,
             }),
             (1, None, None) => {
@@ -96,7 +126,7 @@ impl<'de> Deserialize<'de> for Entries {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entries, A::Error> {
                 let mut entries = Entries::default();
-                while let Some(entry) = list.next_element::<ImageIndexEntry>()? {
+                while let Some(entry) = list.next_element::<Descriptor>()? {
                     entries.add(entry);
                     if entries.platforms.len() > MAX_PLATFORMS || entries.untold.len() > MAX_UNTOLD {
                         return Err(A::Error::custom("no image has so many platforms"));
@@ -110,11 +140,11 @@ impl<'de> Deserialize<'de> for Entries {
 }
 
 impl Entries {
-    fn add(&mut self, entry: ImageIndexEntry) {
+    fn add(&mut self, entry: Descriptor) {
         if is_attestation(&entry) {
             return;
         }
-        match platform(&entry) {
+        match entry.platform.as_ref().and_then(Named::platform) {
             Some(platform) => drop(self.platforms.insert(platform)),
             None => self.untold.push(entry.digest),
         }
@@ -123,17 +153,7 @@ impl Entries {
 
 /// The platform that an image's configuration names. Nothing else of it is read: some have `null` in place of a list of no layers.
 pub(crate) fn platform_of_config(text: &str) -> Result<Platform, Why> {
-    #[derive(Deserialize)]
-    struct Config {
-        os: String,
-        architecture: String,
-        variant: Option<String>,
-    }
-    let Config { os, architecture, variant } = parse(text)?;
-    if architecture.is_empty() || os.is_empty() {
-        return Err(Why::Malformed);
-    }
-    Ok(Platform::new(&os, &architecture, variant.as_deref()))
+    parse::<Named>(text)?.platform().ok_or(Why::Malformed)
 }
 
 fn parse<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, Why> {
@@ -141,21 +161,14 @@ fn parse<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, Why> {
 }
 
 fn is_index(kind: &str) -> bool {
-    matches!(kind, OCI_IMAGE_INDEX_MEDIA_TYPE | IMAGE_MANIFEST_LIST_MEDIA_TYPE)
+    matches!(kind, OCI_INDEX | DOCKER_LIST)
 }
 
 /// Where an image came from and what is in it (`BuildKit`'s attestations): nothing that is run.
-fn is_attestation(entry: &ImageIndexEntry) -> bool {
+fn is_attestation(entry: &Descriptor) -> bool {
     let platform = entry.platform.as_ref();
-    platform.is_some_and(|own| own.os.to_string() == "unknown" && own.architecture.to_string() == "unknown")
+    platform.is_some_and(|own| own.os == "unknown" && own.architecture == "unknown")
         || entry.annotations.iter().flatten().any(|(key, _)| key.starts_with("vnd.docker.reference."))
-}
-
-fn platform(entry: &ImageIndexEntry) -> Option<Platform> {
-    let own = entry.platform.as_ref()?;
-    let (os, architecture) = (own.os.to_string(), own.architecture.to_string());
-    (!os.is_empty() && !architecture.is_empty())
-        .then(|| Platform::new(&os, &architecture, own.variant.as_deref()))
 }
 
 #[cfg(test)]
@@ -165,7 +178,8 @@ mod tests {
     use super::*;
 
     fn entry(digest: &str, platform: Value, annotations: &Value) -> Value {
-        let mut entry = json!({"mediaType": OCI_IMAGE_MEDIA_TYPE, "digest": digest, "size": 7, "annotations": annotations});
+        let mut entry =
+            json!({"mediaType": OCI_MANIFEST, "digest": digest, "size": 7, "annotations": annotations});
         if !platform.is_null() {
             entry["platform"] = platform;
         }
@@ -174,7 +188,7 @@ mod tests {
 
     #[test]
     fn an_index_with_everything_in_it() {
-        let index = json!({"schemaVersion": 2, "mediaType": OCI_IMAGE_INDEX_MEDIA_TYPE, "manifests": [
+        let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [
             entry("sha256:1", json!({"os": "linux", "architecture": "amd64"}), &json!({})),
             entry("sha256:2", json!({"os": "linux", "architecture": "arm", "variant": "v6"}), &json!({})),
             entry("sha256:3", json!({"os": "unknown", "architecture": "unknown"}), &json!({})),
@@ -197,9 +211,9 @@ mod tests {
                 "config": {"mediaType": config, "digest": "sha256:c", "size": 1}})
             .to_string()
         };
-        let docker = manifest(IMAGE_MANIFEST_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE);
+        let docker = manifest(DOCKER_MANIFEST, DOCKER_CONFIG);
         assert_eq!(Manifest::read(None, &docker), Ok(Manifest::Image("sha256:c".into())));
-        let chart = manifest(OCI_IMAGE_MEDIA_TYPE, "application/vnd.cncf.helm.config.v1+json");
+        let chart = manifest(OCI_MANIFEST, "application/vnd.cncf.helm.config.v1+json");
         assert_eq!(Manifest::read(None, &chart), Ok(Manifest::Artifact));
         let old =
             json!({"schemaVersion": 1, "name": "a", "architecture": "arm64", "fsLayers": []}).to_string();
@@ -209,7 +223,7 @@ mod tests {
     #[test]
     fn what_is_no_manifest() {
         let both = json!({"schemaVersion": 2, "manifests": [], "config": {}});
-        let posing = json!({"schemaVersion": 2, "mediaType": OCI_IMAGE_MEDIA_TYPE, "manifests": []});
+        let posing = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "manifests": []});
         for text in
             ["", "{}", "[]", "null", r#"{"schemaVersion": 3}"#, r#"{"schemaVersion": 2, "manifests": [1]}"#]
                 .into_iter()

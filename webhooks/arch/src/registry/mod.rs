@@ -5,8 +5,8 @@
 //!                        manifest ◀──────────────────────┘
 //! ```
 //!
-//! What an image is called is chosen by tenants, and so is every host that is asked, and what it answers. `oci_client` knows
-//! names, manifests and configurations; its transport has no say in where a request leads, so this is ours.
+//! What an image is called is chosen by tenants, and so is every host that is asked, and what it answers: no client of
+//! registries at hand has a say in where a request leads, so this is ours.
 
 mod address;
 mod body;

@@ -5,7 +5,6 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, StatusCode, Uri, header};
-use oci_client::Reference;
 use ring::digest::{Context, SHA256, SHA512, digest};
 use tokio::task::spawn_blocking;
 
@@ -17,6 +16,7 @@ use super::manifest::{ACCEPT, MAX_PLATFORMS, Manifest, platform_of_config};
 use super::token::{Scope, Tokens};
 use crate::credentials::{Credential, DockerConfig, matching};
 use crate::images::Why;
+use crate::name::ImageName;
 use crate::platform::Platforms;
 
 /// Indexes within indexes.
@@ -86,7 +86,10 @@ impl Resolver {
 
     /// Names the credentials that this image would be read with, and tells nothing of them: what was learnt with some is for
     /// those alone who have the same.
-    pub(crate) fn identity(&self, image: &Reference, keyring: &Keyring) -> [u8; 16] {
+    pub(crate) fn identity(&self, image: &ImageName, keyring: &Keyring) -> [u8; 16] {
+        if keyring.is_empty() {
+            return [0; 16];
+        }
         let mut hash = Context::new(&SHA256);
         for place in self.places(image, keyring).unwrap_or_default() {
             for credential in place.credentials {
@@ -98,17 +101,17 @@ impl Resolver {
     }
 
     /// Asks the mirrors, then the registry, each by all credentials that match, for what `image` is.
-    pub(crate) async fn resolve(&self, image: &Reference, keyring: &Keyring) -> Result<Resolved, Why> {
+    pub(crate) async fn resolve(&self, image: &ImageName, keyring: &Keyring) -> Result<Resolved, Why> {
         self.ask(image, keyring, Question::Platforms).await
     }
 
     /// Asks for the digest alone: a small request that registries don't count.
-    pub(crate) async fn digest(&self, image: &Reference, keyring: &Keyring) -> Result<Box<str>, Why> {
+    pub(crate) async fn digest(&self, image: &ImageName, keyring: &Keyring) -> Result<Box<str>, Why> {
         self.ask(image, keyring, Question::Digest).await.map(|resolved| resolved.digest)
     }
 
-    async fn ask(&self, image: &Reference, keyring: &Keyring, question: Question) -> Result<Resolved, Why> {
-        if !self.hosts().allows(image.registry()) {
+    async fn ask(&self, image: &ImageName, keyring: &Keyring, question: Question) -> Result<Resolved, Why> {
+        if !self.hosts().allows(&image.registry) {
             return Err(Why::NotAllowed);
         }
         let mut last = Why::Unavailable;
@@ -142,8 +145,8 @@ impl Resolver {
         Err(last)
     }
 
-    fn places<'p>(&self, image: &Reference, keyring: &'p Keyring) -> Result<Vec<Place<'p>>, Why> {
-        let (registry, repository) = (image.registry(), image.repository());
+    fn places<'p>(&self, image: &ImageName, keyring: &'p Keyring) -> Result<Vec<Place<'p>>, Why> {
+        let (registry, repository) = (&*image.registry, &*image.repository);
         let files = || keyring.iter().map(|file| &**file);
         let mut places = Vec::new();
         for mirror in self.hosts().mirrors(registry) {
@@ -184,9 +187,8 @@ impl Resolver {
 
 impl Attempt<'_> {
     /// The digest and platforms of an image.
-    async fn image(&mut self, image: &Reference) -> Result<(Box<str>, Platforms), Why> {
-        let wanted = image.digest().or(image.tag()).unwrap_or("latest");
-        let (digest, manifest) = self.manifest(wanted).await?;
+    async fn image(&mut self, image: &ImageName) -> Result<(Box<str>, Platforms), Why> {
+        let (digest, manifest) = self.manifest(image.version.as_str()).await?;
         let platforms = match manifest {
             Manifest::Artifact => Platforms::Any,
             Manifest::Old(platform) => Platforms::Only([platform].into()),
@@ -248,9 +250,8 @@ impl Attempt<'_> {
         platform_of_config(str::from_utf8(&answer.body).map_err(|_| Why::Malformed)?)
     }
 
-    async fn head(&mut self, image: &Reference) -> Result<Box<str>, Why> {
-        let wanted = image.digest().or(image.tag()).unwrap_or("latest");
-        let answer = self.get(Method::HEAD, "manifests", wanted, ACCEPT).await?;
+    async fn head(&mut self, image: &ImageName) -> Result<Box<str>, Why> {
+        let answer = self.get(Method::HEAD, "manifests", image.version.as_str(), ACCEPT).await?;
         let digest = answer.headers.get("docker-content-digest").and_then(|digest| digest.to_str().ok());
         digest.filter(|digest| digest.len() <= 256).map(Into::into).ok_or(Why::Malformed)
     }

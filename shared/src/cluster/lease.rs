@@ -21,6 +21,23 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Whether this replica leads, as it changes.
 pub type Leadership = watch::Receiver<bool>;
 
+/// Does `work` while this replica leads, from its beginning each time, and tells `changed` when it begins to lead and no longer does.
+/// Comes back when there is nobody to lead.
+pub async fn while_leading<W: Future<Output = ()>>(
+    mut leadership: Leadership,
+    work: impl Fn() -> W,
+    changed: impl Fn(bool),
+) {
+    while leadership.wait_for(|leads| *leads).await.is_ok() {
+        changed(true);
+        tokio::select! {
+            () = work() => {},
+            _ = leadership.wait_for(|leads| !*leads) => {},
+        }
+        changed(false);
+    }
+}
+
 /// The Lease that replicas contend for.
 #[derive(Clone, Debug)]
 pub struct Lease {

@@ -29,7 +29,7 @@ mod store;
 pub use discovery::serves;
 pub use events::{Events, Note, Regarding};
 pub use follow::{Scope, follow, watched};
-pub use lease::{Leadership, Lease};
+pub use lease::{Leadership, Lease, while_leading};
 pub use lookup::Lookup;
 pub use object::{Metadata, Object, Trim, is_name, key};
 pub use replica::Replica;

@@ -3,20 +3,21 @@
 //! Which owner a pod names is anybody's word, so each is read: by GET, of whatever kind, once a second at most. Those who ask
 //! for the same one meanwhile wait for one answer. (A watch could lag behind the first pod of a rollout.)
 
+mod object;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::{Client, Error};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 use tokio::time::timeout;
 
+pub(super) use self::object::OwnerSpec;
+use self::object::OwnerStatus;
+use super::Object;
 use super::discovery::{base, plural};
 use super::ledgers::Workload;
 use super::object::is_name;
-use super::{LabelSelector, Metadata, Object};
 use crate::api_server::get;
 use crate::placement::marks::PLACED;
 use crate::placement::owners::{Chain, Looked, Owner, OwnerRef};
@@ -77,74 +78,6 @@ struct Last {
     /// Of the owner that was wanted.
     uid: String,
     looked: Looked,
-}
-
-/// As much of an owner's `spec` as tells of its pods.
-///
-/// A foreign kind may mean something else by these names: what isn't of the expected shape says nothing.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(super) struct OwnerSpec {
-    #[serde(deserialize_with = "perhaps")]
-    replicas: Option<u32>,
-    #[serde(deserialize_with = "perhaps")]
-    parallelism: Option<u32>,
-    #[serde(deserialize_with = "perhaps")]
-    selector: Option<LabelSelector>,
-    #[serde(deserialize_with = "perhaps")]
-    ordinals: Option<Ordinals>,
-    template: Option<Template>,
-    job_template: Option<JobTemplate>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct OwnerStatus {
-    #[serde(deserialize_with = "perhaps")]
-    replicas: Option<u32>,
-}
-
-/// `v1.PodTemplateSpec`, for what its pods are annotated with.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Template {
-    metadata: Option<Metadata>,
-}
-
-/// `batchv1.JobTemplateSpec`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct JobTemplate {
-    spec: Option<Box<OwnerSpec>>,
-}
-
-fn perhaps<'de, D: Deserializer<'de>, T: DeserializeOwned>(field: D) -> Result<Option<T>, D::Error> {
-    Ok(serde_json::from_value(Value::deserialize(field)?).ok())
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Ordinals {
-    start: u32,
-}
-
-impl OwnerSpec {
-    /// How many pods the owner may have at a time, where it says so.
-    pub(super) fn pods(&self, owner: &OwnerRef) -> Option<u32> {
-        if owner.is_batch("Job") { Some(self.parallelism.unwrap_or(1)) } else { self.replicas }
-    }
-
-    /// The annotations that its pods are created with.
-    fn template(&mut self) -> BTreeMap<String, String> {
-        let jobs = self.job_template.take().and_then(|jobs| jobs.spec);
-        let template = jobs.map_or_else(|| self.template.take(), |mut job| job.template.take());
-        template.and_then(|template| template.metadata?.annotations).unwrap_or_default()
-    }
-
-    fn selector(&self) -> Option<String> {
-        let selector = self.selector.as_ref()?.query();
-        (!selector.is_empty()).then_some(selector)
-    }
 }
 
 impl Owners {
@@ -331,7 +264,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::cluster::played::Played;

@@ -48,6 +48,8 @@ pub fn crd() -> Value {
             ("Refit", "string", ".spec.refit"),
             ("Sized", "integer", ".status.podsSized"),
             ("Pending", "integer", ".status.podsPending"),
+            ("Outdated", "integer", ".status.podsOutdated"),
+            ("Infeasible", "integer", ".status.podsInfeasible"),
             ("Short", "integer", ".status.nodesShort"),
             ("Ready", "string", ".status.conditions[?(@.type=='Ready')].status"),
         ],

@@ -1,6 +1,6 @@
-//! What brings requests, events and the API server's answers to the ledgers, and does what they ask for.
+//! What brings requests and the API server's answers to the ledgers, and does what they ask for.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,15 +10,12 @@ use tokio::sync::{OnceCell, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::api::{Api, Listing};
-use super::object;
-use super::pods::{self, Health, Listed, Origin, Others, Owned};
+use super::pods::{self, Health, Origin, Others};
 use super::{LedgerId, Standing, Told, Workload};
-use crate::placement::ledger::{
-    Answer, Content, Effect, Event, Ledger, Now, Phase, Place, Pod, PodName, Request, Stamp, Token, Version,
-};
+use crate::placement::ledger::{Answer, Effect, Event, Ledger, Now, PodName, Request, Stamp, Token};
 use crate::placement::owners::OwnerRef;
-use crate::placement::policy::{GroupName, GroupSet};
-use crate::placement::rules::{Rules, SharedRules, locked};
+use crate::placement::policy::GroupSet;
+use crate::placement::rules::{SharedRules, locked};
 use crate::placement::spread::Spread;
 
 /// Whose a ledger is, and by which rules pods are placed.
@@ -30,8 +27,8 @@ pub struct Ledgers {
     /// When the clock of the ledgers began.
     begun: Instant,
     /// How far the watch has come.
-    watched: AtomicU64,
-    filled: AtomicBool,
+    pub(super) watched: AtomicU64,
+    pub(super) filled: AtomicBool,
     entries: Mutex<HashMap<LedgerId, Arc<Entry>>>,
 }
 
@@ -50,16 +47,17 @@ pub struct Ask {
     pub deadline: Instant,
 }
 
+/// One ledger, and who deals with it.
 #[derive(Default)]
-struct Entry {
+pub(super) struct Entry {
     state: Mutex<State>,
     /// Set once pods from before the ledger are known.
     acquainted: OnceCell<()>,
 }
 
 #[derive(Default)]
-struct State {
-    ledger: Ledger,
+pub(super) struct State {
+    pub(super) ledger: Ledger,
     /// Whose ledger it is, and by which rules; none until somebody has asked for a place.
     bound: Option<Bound>,
     /// Who waits for an answer.
@@ -69,45 +67,11 @@ struct State {
     /// So many calls have failed in a row.
     failed: u32,
     /// Whether something has changed that the leader may have to put in order.
-    changed: bool,
+    pub(super) changed: bool,
     /// Pods that aren't ready.
-    unready: BTreeMap<PodName, Health>,
+    pub(super) unready: BTreeMap<PodName, Health>,
     /// Where the chain of the pods' owners begins; none until a pod was seen.
-    origin: Option<Origin>,
-}
-
-/// What is known of one owner's pods.
-#[derive(Clone, Debug)]
-pub struct Census {
-    /// Whose they are.
-    pub ledger: LedgerId,
-    /// Where the chain of its pods' owners begins.
-    pub origin: Origin,
-    /// Its pods that count.
-    pub pods: Vec<Counted>,
-    /// How many places are reserved for pods that nobody has seen.
-    pub reserved: usize,
-}
-
-/// One pod of a census.
-#[derive(Clone, Debug)]
-pub struct Counted {
-    /// Its name.
-    pub name: PodName,
-    /// Its slot, if it was placed.
-    pub slot: Option<u32>,
-    /// Its group, if that is known.
-    pub group: Option<GroupName>,
-    /// How it is getting on.
-    pub health: Health,
-}
-
-impl Census {
-    /// How the pods are spread, by these rules.
-    pub fn spread(&self, rules: &mut Rules) -> Spread {
-        let pods = self.pods.iter().map(|pod| (pod.group.as_deref(), pod.health == Health::Ready));
-        Spread::of(pods, rules)
-    }
+    pub(super) origin: Option<Origin>,
 }
 
 impl Ledgers {
@@ -193,24 +157,6 @@ impl Ledgers {
         entry.acquainted.get_or_try_init(list).await.copied()
     }
 
-    /// What is known of all pods.
-    pub fn census(&self) -> Vec<Census> {
-        let entries: Vec<_> =
-            self.all().iter().map(|(ledger, entry)| (ledger.clone(), Arc::clone(entry))).collect();
-        entries.into_iter().filter_map(|(ledger, entry)| entry.lock().census(ledger)).collect()
-    }
-
-    /// Groups of this owner's pods of which one has been unschedulable since `before` (seconds since 1970).
-    pub fn stuck(&self, namespace: &str, owner: &OwnerRef, before: i64) -> Vec<GroupName> {
-        let Some(entry) = self.known(namespace, owner) else { return Vec::new() };
-        let state = entry.lock();
-        let long = state
-            .unready
-            .iter()
-            .filter(|(_, health)| matches!(health, Health::Unschedulable(since) if *since <= before));
-        long.filter_map(|(name, _)| state.ledger.pods().get(name)?.group().cloned()).collect()
-    }
-
     /// Those of a selector's pods that this webhook hasn't placed.
     pub async fn others(&self, namespace: &str, selector: &str) -> kube::Result<Others> {
         self.api.others(namespace, selector).await
@@ -265,18 +211,6 @@ impl Ledgers {
         self.known(namespace, owner).is_none_or(|entry| entry.lock().changed)
     }
 
-    /// Whose pods clash, where nobody has put that in order: all of them were placed without a ledger, and there is none.
-    pub(super) fn clashing(&self) -> Vec<Origin> {
-        let entries: Vec<_> = self.all().values().map(Arc::clone).collect();
-        let clashing = |entry: Arc<Entry>| {
-            let state = entry.lock();
-            let mut slots = BTreeSet::new();
-            let mut stamps = state.ledger.pods().values().filter_map(Pod::stamp);
-            (state.changed && stamps.any(|stamp| !slots.insert(stamp.slot))).then(|| state.origin.clone())?
-        };
-        entries.into_iter().filter_map(clashing).collect()
-    }
-
     /// Forgets ledgers of which nothing is left.
     pub(super) fn sweep(&self) {
         let clock = self.begun.elapsed();
@@ -287,71 +221,11 @@ impl Ledgers {
         self.api.webhook
     }
 
-    /// The watch shows a pod.
-    pub(super) fn watched(self: &Arc<Self>, owned: Owned) {
-        let Owned { owner, name, pod, health, origin, .. } = owned;
-        let entry = self.entry(LedgerId::new(&origin.namespace, &owner));
-        let mut state = entry.lock();
-        state.changed = true;
-        state.origin.get_or_insert(origin);
-        if pod.phase == Phase::Gone || health == Health::Ready {
-            state.unready.remove(&name);
-        } else {
-            state.unready.insert(Arc::clone(&name), health);
-        }
-        self.handle(&entry, &mut state, Event::Watched(name, pod));
-    }
-
-    /// The watch shows a pod that doesn't belong to this owner, if it ever did.
-    pub(super) fn released(self: &Arc<Self>, ledger: &LedgerId, pod: &str, version: Version) {
-        let Some(entry) = self.all().get(ledger).cloned() else { return };
-        let mut state = entry.lock();
-        if !state.ledger.pods().contains_key(pod) {
-            return;
-        }
-        state.changed = true;
-        state.unready.remove(pod);
-        let gone = Pod { version, phase: Phase::Gone, place: Place::Unknown, costed: false };
-        self.handle(&entry, &mut state, Event::Watched(pod.into(), gone));
-    }
-
-    /// The watch of ledgers shows one as of this version; none: it was removed. One that was copied from another isn't its owner's.
-    pub(super) fn noticed(self: &Arc<Self>, standing: &Standing, version: Version, content: Option<Content>) {
-        let Some(entry) = self.known(&standing.namespace, &standing.owner) else { return };
-        if standing.name != object::name(self.webhook(), &standing.owner) {
-            return;
-        }
-        self.handle(&entry, &mut entry.lock(), Event::Noticed(version, content));
-    }
-
-    /// The watch began anew, after these pods.
-    pub(super) fn relisted(self: &Arc<Self>, version: Version, mut all: HashMap<LedgerId, Listed>) {
-        let known: Vec<LedgerId> = self.all().keys().cloned().collect();
-        for ledger in known {
-            all.entry(ledger).or_default();
-        }
-        for (ledger, Listed { pods, unready, origin }) in all {
-            let entry = self.entry(ledger);
-            let mut state = entry.lock();
-            state.changed = true;
-            state.unready = unready;
-            state.origin = origin.or_else(|| state.origin.take());
-            self.handle(&entry, &mut state, Event::Relisted { version, pods });
-        }
-        self.reached(version);
-        self.filled.store(true, Ordering::Release);
-    }
-
-    /// Everything up to this version was told to the ledgers.
-    pub(super) fn reached(&self, version: Version) {
-        self.watched.fetch_max(version, Ordering::AcqRel);
-    }
-
-    fn all(&self) -> MutexGuard<'_, HashMap<LedgerId, Arc<Entry>>> {
+    pub(super) fn all(&self) -> MutexGuard<'_, HashMap<LedgerId, Arc<Entry>>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn known(&self, namespace: &str, owner: &OwnerRef) -> Option<Arc<Entry>> {
+    pub(super) fn known(&self, namespace: &str, owner: &OwnerRef) -> Option<Arc<Entry>> {
         self.all().get(&LedgerId::new(namespace, &owner.uid)).cloned()
     }
 
@@ -359,7 +233,7 @@ impl Ledgers {
         self.entry(workload.ledger())
     }
 
-    fn entry(&self, ledger: LedgerId) -> Arc<Entry> {
+    pub(super) fn entry(&self, ledger: LedgerId) -> Arc<Entry> {
         Arc::clone(self.all().entry(ledger).or_default())
     }
 
@@ -372,7 +246,7 @@ impl Ledgers {
     }
 
     /// Tells a ledger what happened, and does what it asks for.
-    fn handle(self: &Arc<Self>, entry: &Arc<Entry>, state: &mut State, event: Event) {
+    pub(super) fn handle(self: &Arc<Self>, entry: &Arc<Entry>, state: &mut State, event: Event) {
         let Some((workload, rules)) = state.bound.clone() else {
             // Nobody waits for it: it only takes in what it is told.
             return state.ledger.learn(event, &self.now());
@@ -442,23 +316,12 @@ impl Ledgers {
 }
 
 impl Entry {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    fn census(&self, ledger: LedgerId) -> Option<Census> {
-        let counted = |(name, pod): (&PodName, &Pod)| Counted {
-            name: Arc::clone(name),
-            slot: pod.stamp().map(|stamp| stamp.slot),
-            group: pod.group().cloned(),
-            health: self.unready.get(name).copied().unwrap_or(Health::Ready),
-        };
-        let pods = self.ledger.pods().iter().map(counted).collect();
-        Some(Census { ledger, origin: self.origin.clone()?, pods, reserved: self.ledger.reserved() })
-    }
-
     /// Takes the rules as they are now, and the workload; whether that is news of the owner.
     fn bind(&mut self, workload: &Arc<Workload>, rules: &SharedRules) -> bool {
         let known = self.bound.take().map(|(known, _)| known);

@@ -8,13 +8,15 @@
 //! watch of Placement objects ── Standings: what others have written, and what there is to tend
 //! ```
 //!
-//! Each replica keeps a ledger for each owner of placed pods. Events of the watch reach it before the version is told that
+//! What the watches show is brought in `news`, and counted in `census`. Each replica keeps a ledger for each owner of placed pods. Events of the watch reach it before the version is told that
 //! they have led to, so that nobody decides by a version whose pods it doesn't know.
 
 mod api;
+mod census;
 mod crd;
 mod driver;
 mod id;
+mod news;
 mod object;
 mod pods;
 mod reconcile;
@@ -22,8 +24,9 @@ mod standings;
 #[cfg(test)]
 mod tests;
 
+pub use census::{Census, Counted};
 pub use crd::crd;
-pub use driver::{Ask, Census, Counted, Ledgers};
+pub use driver::{Ask, Ledgers};
 pub use id::LedgerId;
 pub use object::{PLURAL, Standing, Told};
 pub use pods::{Health, Origin, Others};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use podshaper::cluster::ledgers::{Census, LedgerId, Ledgers, Origin, Standing};
 use podshaper::cluster::placing::Metrics;
-use podshaper::cluster::{Leadership, Store};
+use podshaper::cluster::{Leadership, Store, while_leading};
 use podshaper::placement::owners::{Chain, OwnerRef};
 use podshaper::placement::rules::{SharedRules, locked};
 use podshaper::placement::spread::Spread;
@@ -41,19 +41,12 @@ type All = HashMap<LedgerId, Seen>;
 
 impl Controller {
     /// Works while this replica leads.
-    pub(super) async fn run(self, mut leadership: Leadership) {
-        loop {
-            if leadership.wait_for(|leads| *leads).await.is_err() {
-                return;
-            }
-            self.metrics.leads.set(1);
-            tokio::select! {
-                () = self.lead() => {},
-                _ = leadership.wait_for(|leads| !*leads) => {},
-            }
-            self.metrics.leads.set(0);
+    pub(super) async fn run(self, leadership: Leadership) {
+        let changed = |leads: bool| {
+            self.metrics.leads.set(leads.into());
             self.metrics.clear();
-        }
+        };
+        while_leading(leadership, || self.lead(), changed).await;
     }
 
     async fn lead(&self) {

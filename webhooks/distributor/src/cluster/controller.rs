@@ -1,4 +1,4 @@
-//! What the leader does: it counts, writes status, takes in pods that nobody placed, and rebalances.
+//! What the leader does: it looks at every distributor's pods, takes in those that nobody placed, and has the others put right.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -6,35 +6,29 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use podshaper::api_server::{Media, send};
 use podshaper::cluster::ledgers::{
     Census, Counted, Health, LedgerId, Ledgers, Others, Standing as LedgerStanding,
 };
 use podshaper::cluster::owners::Owners;
-use podshaper::cluster::{Events, Leadership, Note, Regarding, Store, key};
-use podshaper::placement::distribution::{Rebalance, RebalanceMode, Target, WhenUnavailable};
+use podshaper::cluster::{Events, Leadership, Store, key, while_leading};
+use podshaper::placement::distribution::{RebalanceMode, Target};
 use podshaper::placement::owners::{Chain, End, Looked, OwnerRef};
 use podshaper::placement::policy::GroupSet;
 use podshaper::placement::rules::locked;
-use serde_json::{Value, json};
+use podshaper::placement::spread::Spread;
 use tokio::time::{Instant, sleep};
 
+use super::evictions::{Evicted, behind};
 use super::metrics::Metrics;
 use super::nodes::Nodes;
 use super::policies::Governed;
-use super::status::{Standing, State, stands, status, was_recovering};
-use crate::distributor::{Distributor, GROUP, KIND, PLURAL, Plan, VERSION, governing};
-use crate::rebalance::{Placed, surplus};
-use podshaper::placement::spread::Spread;
+use super::status::{Standing, State, status};
+use crate::distributor::{Distributor, Plan, governing};
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(2);
 /// Without a change a distributor is looked at again after this.
 const LONGEST: Duration = Duration::from_secs(30);
-/// Between two evictions for a distributor.
-const PAUSE: Duration = Duration::from_secs(5);
-/// Where evictions changed nothing, none is tried for so long.
-const HOLD: Duration = Duration::from_mins(10);
 /// So many chains of owners are remembered.
 const MAX_CHAINS: usize = 16_384;
 
@@ -72,30 +66,10 @@ struct Look {
 /// Generation, pods by owner, groups with nodes, and the distributor that counts instead.
 type Seen = (i64, Vec<(LedgerId, Spread)>, GroupSet, Option<String>);
 
-/// The last evictions for one distributor.
-#[derive(Clone)]
-struct Evicted {
-    at: Instant,
-    /// How many pods weren't where they belong.
-    misplaced: u32,
-    /// Why no more are tried, and since when.
-    held: Option<(String, Instant)>,
-}
-
 impl Controller {
     /// Works while this replica leads.
-    pub(super) async fn run(self, mut leadership: Leadership) {
-        loop {
-            if leadership.wait_for(|leads| *leads).await.is_err() {
-                return;
-            }
-            self.metrics.leads(true);
-            tokio::select! {
-                () = self.lead() => {},
-                _ = leadership.wait_for(|leads| !*leads) => {},
-            }
-            self.metrics.leads(false);
-        }
+    pub(super) async fn run(self, leadership: Leadership) {
+        while_leading(leadership, || self.lead(), |leads| self.metrics.leads(leads)).await;
     }
 
     async fn lead(&self) {
@@ -243,7 +217,7 @@ impl Controller {
             Some((owner.kind.clone(), owner.name.clone(), spread.clone()))
         });
         let revisions = revisions.collect();
-        let held = evicted.as_ref().and_then(|evicted| Some(evicted.held.as_ref()?.0.clone()));
+        let held = evicted.as_ref().and_then(Evicted::held);
         let state = State { standing, replicas, whole, revisions, available, held };
         self.write(distributor, status(distributor, &policy, &state), plan).await;
         run.looks.insert(distributor.uid.clone(), Look { at: Instant::now(), seen, evicted });
@@ -286,153 +260,6 @@ impl Controller {
             None => Ok(()),
         }
     }
-
-    /// Evicts some pods of groups that have too many.
-    async fn rebalance(
-        &self,
-        distributor: &Distributor,
-        plan: &Plan,
-        census: &Census,
-        spread: &Spread,
-        behind: GroupSet,
-        evicted: &mut Option<Evicted>,
-    ) {
-        let pods = spread.placed();
-        let unready: u32 = spread.groups.iter().map(|tally| tally.pending).sum();
-        let allowed =
-            plan.distribution.rebalance.max_unavailable.as_ref().map_or(Some(1), |max| max.of(pods));
-        let budget = allowed.unwrap_or(1).saturating_sub(unready) as usize;
-        if let Some(before) = evicted {
-            if before.at.elapsed() < PAUSE {
-                return;
-            }
-            match &before.held {
-                Some((_, since)) if since.elapsed() < HOLD => return,
-                Some(_) => before.held = None,
-                // All are back, and it is as it was.
-                None if unready == 0 && spread.misplaced() >= before.misplaced => {
-                    let why = "evicting pods didn't help, so none is evicted for ten minutes".to_owned();
-                    before.held = Some((why, Instant::now()));
-                    return;
-                }
-                None => {}
-            }
-        }
-        let names: Vec<String> = {
-            let mut rules = locked(&plan.rules);
-            let placed = |pod: &'_ Counted| -> Option<(usize, u32)> {
-                Some((rules.policy().index(pod.group.as_deref()?)?, pod.slot?))
-            };
-            let ready = census.pods.iter().filter(|pod| pod.health == Health::Ready);
-            let placed = ready.filter_map(|pod| {
-                let (group, slot) = placed(pod)?;
-                Some(Placed { name: &pod.name, slot, group })
-            });
-            let placed = placed.collect();
-            surplus(placed, spread, &mut rules, behind).into_iter().take(budget).map(str::to_owned).collect()
-        };
-        for pod in names {
-            let refused = match self.evict(&distributor.namespace, &pod).await {
-                Ok(()) => {
-                    *evicted =
-                        Some(Evicted { at: Instant::now(), misplaced: spread.misplaced(), held: None });
-                    None
-                }
-                Err(kube::Error::Api(status)) => Some(status.message.clone()),
-                Err(error) => Some(error.to_string()),
-            };
-            let warning = refused.is_some();
-            let message = match refused {
-                None => format!("evicted {pod}, so that its place goes to a group that has too few"),
-                Some(reason) => format!("can't evict {pod}: {reason}"),
-            };
-            tracing::info!(distributor = distributor.name, message, "rebalance");
-            self.metrics.evicted(!warning);
-            self.note(distributor, warning, "Rebalance", message);
-            if warning {
-                // Who refuses one, such as a disruption budget, refuses the others too: they are tried again after the pause.
-                let now = Instant::now();
-                evicted.get_or_insert(Evicted { at: now, misplaced: u32::MAX, held: None }).at = now;
-                return;
-            }
-        }
-    }
-
-    async fn evict(&self, namespace: &str, pod: &str) -> kube::Result<()> {
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/eviction");
-        let eviction = json!({
-            "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"namespace": namespace, "name": pod},
-        });
-        send(&self.client, "POST", &path, Media::Json, &eviction).await.map(drop)
-    }
-
-    /// Of a distributor without a policy there is nothing to count.
-    async fn senseless(&self, distributor: &Distributor, problem: &str) {
-        let before = stands(&distributor.status, "Ready");
-        if before.is_some_and(|before| before["message"] == problem) {
-            return;
-        }
-        let since = format!("{:.0}", Timestamp::now());
-        let condition = json!({
-            "type": "Ready", "status": "False", "observedGeneration": distributor.generation, "lastTransitionTime": since,
-            "reason": "Invalid", "message": problem,
-        });
-        self.put(
-            distributor,
-            &json!({"observedGeneration": distributor.generation, "conditions": [condition]}),
-        )
-        .await;
-        self.note(distributor, true, "Invalid", problem.to_owned());
-    }
-
-    /// Writes the status, where it has changed, and tells of what is new in it.
-    async fn write(&self, distributor: &Distributor, status: Value, plan: &Plan) {
-        if status == distributor.status {
-            return;
-        }
-        self.put(distributor, &status).await;
-        for (kind, good) in [("Ready", "True"), ("Available", "True")] {
-            let (before, after) = (stands(&distributor.status, kind), stands(&status, kind));
-            let Some(after) = after else { continue };
-            let news = before.map_or(after["status"] != good, |before| before["status"] != after["status"]);
-            if news {
-                let text = |field: &str| after[field].as_str().unwrap_or_default();
-                let lent = plan.distribution.when_unavailable == WhenUnavailable::UseOthers;
-                let what = match (kind, after["status"] == good) {
-                    ("Available", false) if lent => "; new pods go to the other groups meanwhile",
-                    ("Available", false) => "; its new pods wait",
-                    _ => "",
-                };
-                let reason = match (kind, after["status"] == good) {
-                    ("Ready", true) => "Ready",
-                    ("Ready", false) => "NotReady",
-                    (_, true) => "GroupsAvailable",
-                    (_, false) => "GroupUnavailable",
-                };
-                self.note(distributor, after["status"] != good, reason, format!("{}{what}", text("message")));
-            }
-        }
-    }
-
-    async fn put(&self, distributor: &Distributor, status: &Value) {
-        let Distributor { namespace, name, .. } = distributor;
-        let path = format!("/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}/{name}/status");
-        let body = json!({"status": status});
-        if let Err(error) = send(&self.client, "PATCH", &path, Media::MergePatch, &body).await {
-            tracing::warn!(namespace, name, %error, "can't write the status, trying again");
-        }
-    }
-
-    fn note(&self, distributor: &Distributor, warning: bool, reason: &'static str, message: String) {
-        let regarding = Regarding {
-            api_version: "versprei.versprei.io/v1beta1".into(),
-            kind: KIND.into(),
-            namespace: distributor.namespace.clone(),
-            name: distributor.name.clone(),
-            uid: distributor.uid.clone(),
-        };
-        self.events.send(Note { regarding, warning, reason, action: "Distribute", message });
-    }
 }
 
 /// Whether no node has taken the pod for longer than its distributor has patience.
@@ -442,26 +269,4 @@ fn is_stuck(pod: &Counted, plan: &Plan) -> bool {
     };
     let now = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
     u64::try_from(since).is_ok_and(|since| since.saturating_add(after.as_secs()) <= now)
-}
-
-/// The groups with too few pods that are to get their own back.
-fn behind(
-    distributor: &Distributor,
-    rebalance: &Rebalance,
-    names: &[String],
-    spread: &Spread,
-    available: GroupSet,
-) -> GroupSet {
-    let due = |index: usize, name: &str| match rebalance.mode {
-        RebalanceMode::Never => false,
-        RebalanceMode::OnRecovery => was_recovering(distributor, name) && available.contains(index),
-        RebalanceMode::Always => available.contains(index),
-    };
-    let few = |index: usize| spread.groups.get(index).is_some_and(|tally| tally.deviation() < 0);
-    names
-        .iter()
-        .enumerate()
-        .filter(|(index, name)| few(*index) && due(*index, name))
-        .map(|(index, _)| index)
-        .collect()
 }

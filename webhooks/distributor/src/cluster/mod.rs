@@ -1,11 +1,13 @@
 //! The cluster: facts for decisions from watches, and what one of the replicas does about running pods.
 
 mod controller;
+mod evictions;
 mod kinds;
 mod metrics;
 mod nodes;
 mod policies;
 mod status;
+mod tell;
 
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::select_all;
 use kube::Client;
-use podshaper::cluster::{Events, Leadership, Note, Regarding, Store, serves};
+use podshaper::cluster::{Events, Leadership, Note, Regarding, Store, serves, while_leading};
 use tokio::sync::watch;
 
 use crate::facts::{Owner, TemplateFact};
@@ -92,19 +92,12 @@ struct Seen {
 
 impl Controller {
     /// Works while this replica leads.
-    pub(super) async fn run(self, mut leadership: Leadership) {
-        loop {
-            if leadership.wait_for(|leads| *leads).await.is_err() {
-                return;
-            }
-            self.metrics.leads.set(1);
-            tokio::select! {
-                () = self.lead() => {},
-                _ = leadership.wait_for(|leads| !*leads) => {},
-            }
-            self.metrics.leads.set(0);
+    pub(super) async fn run(self, leadership: Leadership) {
+        let changed = |leads: bool| {
+            self.metrics.leads.set(leads.into());
             self.metrics.counted([]);
-        }
+        };
+        while_leading(leadership, || self.lead(), changed).await;
     }
 
     async fn lead(&self) {

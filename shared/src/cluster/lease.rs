@@ -13,7 +13,7 @@ use crate::api_server::{Media, get, send};
 
 /// Who hasn't renewed for so long leads no more (client-go's defaults).
 const DURATION: Duration = Duration::from_secs(15);
-/// Who couldn't renew for so long stops by itself, before another may begin.
+/// Who couldn't renew for so long stops by itself, before another may begin: there is time for one more [`RETRY`].
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 /// Between two looks at the Lease.
 const RETRY: Duration = Duration::from_secs(2);
@@ -87,7 +87,10 @@ impl Lease {
             let mut renewed = Instant::now();
             loop {
                 let begun = Instant::now();
-                match timeout(RENEW_DEADLINE, self.attempt(&client, &mut observed)).await {
+                let spent = if *leads.borrow() { renewed.elapsed() } else { Duration::ZERO };
+                match timeout(RENEW_DEADLINE.saturating_sub(spent), self.attempt(&client, &mut observed))
+                    .await
+                {
                     Ok(Ok(held)) => {
                         // When the answer took its time, others may have seen the renewal long ago.
                         renewed = begun;
@@ -98,7 +101,7 @@ impl Lease {
                     Ok(Err(error)) => tracing::warn!(lease = self.name, %error, "can't renew the Lease"),
                     Err(_) => tracing::warn!(lease = self.name, "the API server doesn't answer"),
                 }
-                if renewed.elapsed() > RENEW_DEADLINE && leads.send_replace(false) {
+                if renewed.elapsed() >= RENEW_DEADLINE && leads.send_replace(false) {
                     tracing::warn!(lease = self.name, "lost the leadership: the Lease couldn't be renewed");
                 }
                 let end = async {
@@ -217,6 +220,33 @@ mod tests {
             }
         });
         Client::new(answer, "ns")
+    }
+
+    /// The API server takes the first Lease, then errs slowly, then doesn't answer at all.
+    #[tokio::test(start_paused = true)]
+    async fn who_can_not_renew_stops_before_another_may_begin() {
+        let (kept, calls) = (Arc::default(), Arc::new(Mutex::new(0)));
+        let healthy = api_server(&kept);
+        let lame = service_fn(move |request: Request<Body>| {
+            let (healthy, calls) = (healthy.clone(), Arc::clone(&calls));
+            async move {
+                let call = std::mem::replace(&mut *calls.lock().unwrap(), 0) + 1;
+                *calls.lock().unwrap() = call;
+                match call {
+                    1 | 2 => return healthy.send(request).await,
+                    3 => sleep(Duration::from_millis(7_900)).await,
+                    _ => std::future::pending().await,
+                }
+                Ok(Response::builder().status(500).body(Body::empty()).unwrap())
+            }
+        });
+        let lease = Lease { namespace: "ns".into(), name: "l".into(), identity: "a".into() };
+        let (_ending, ending) = watch::channel(false);
+        let mut leadership = lease.contend(Client::new(lame, "ns"), ending);
+        leadership.wait_for(|leads| *leads).await.unwrap();
+        let renewed = Instant::now();
+        leadership.wait_for(|leads| !*leads).await.unwrap();
+        assert!(renewed.elapsed() < DURATION, "{:?}", renewed.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -186,8 +186,7 @@ fn numbered(slot: u32, token: Token, rules: &SharedRules, fitting: GroupSet, bea
         return Answer::Kept;
     }
     let mut rules = locked(rules);
-    let whole = rules.group(slot).filter(|group| fitting.contains(*group));
-    let Some(group) = whole.or_else(|| rules.sequence(fitting).group(slot)) else { return Answer::Unplaced };
+    let Some(group) = rules.numbered(slot, fitting) else { return Answer::Unplaced };
     match rules.policy().groups().get(group) {
         Some(group) => Answer::Placed(Stamp { token, slot, group: group.name.clone() }),
         None => Answer::Unplaced,

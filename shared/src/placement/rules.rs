@@ -7,6 +7,8 @@ use super::ledger::Settings;
 use super::policy::{GroupSet, Policy};
 use super::sequence::Sequence;
 
+/// Slots of numbered pods that are remembered: anybody can make a number up, and each costs memory as far as it goes.
+const REMEMBERED: u32 = 512;
 /// So many different sets of groups are remembered: as many as workloads of one policy have different selectors.
 const MAX_SEQUENCES: usize = 16;
 
@@ -122,6 +124,17 @@ impl Rules {
     /// The group of a slot.
     pub fn group(&mut self, slot: u32) -> Option<usize> {
         self.whole.group(slot)
+    }
+
+    /// The group of the pod with this number that fits into the groups of `fitting`: its slot's own, or that which the slot has without
+    /// the others.
+    pub fn numbered(&mut self, slot: u32, fitting: GroupSet) -> Option<usize> {
+        let all = self.policy.all();
+        let mut group = |groups: GroupSet| match slot {
+            0..REMEMBERED => self.sequence(groups).group(slot),
+            _ => Sequence::new(&self.policy, groups.and(all)).group(slot),
+        };
+        group(all).filter(|group| fitting.contains(*group)).or_else(|| group(fitting))
     }
 
     /// The slots of a group that nobody has, the lowest first, as far as twice the number of pods.
@@ -240,6 +253,18 @@ mod tests {
         for (slot, place) in (0..).zip(placed) {
             assert_eq!(place, (slot, rules.whole.group(slot).unwrap()));
         }
+    }
+
+    #[test]
+    fn numbers_that_are_made_up_cost_no_memory() {
+        let [mut rules, mut others] = [(); 2].map(|()| rules(&[3, 2]));
+        let (all, second) = (rules.policy().all(), GroupSet::from_iter([1]));
+        for slot in [0, REMEMBERED - 1, REMEMBERED, 100_000] {
+            assert_eq!(rules.numbered(slot, all), others.group(slot));
+            assert_eq!(rules.numbered(slot, second), Some(1));
+        }
+        let remembered = [&rules.whole, &rules.parts[&second]].map(Sequence::remembered);
+        assert!(remembered.iter().all(|slots| *slots <= REMEMBERED as usize), "{remembered:?}");
     }
 
     #[test]

@@ -121,6 +121,11 @@ impl Sequence {
         self.places.get(group).into_iter().flatten().copied().take_while(move |slot| *slot < end)
     }
 
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Finds one more slot; false where there is none.
     fn extend(&mut self) -> bool {
         let slot = self.slots.len() as u64;

@@ -33,9 +33,13 @@ struct Rules {
 
 impl Rules {
     fn webhook<F: Facts>(&self, facts: F, strategies: Arc<Strategies>) -> Annotated<F> {
-        let names = self.blocklisted_namespaces.split(',').map(str::trim).filter(|name| !name.is_empty());
-        let settings = Settings { blocklist: names.map(str::to_owned).collect(), validate: self.validate };
+        let settings = Settings { blocklist: self.blocklist(), validate: self.validate };
         Annotated::new(facts, settings, strategies)
+    }
+
+    fn blocklist(&self) -> Arc<[String]> {
+        let names = self.blocklisted_namespaces.split(',').map(str::trim).filter(|name| !name.is_empty());
+        names.map(str::to_owned).collect()
     }
 }
 
@@ -57,7 +61,8 @@ impl Options {
         let client = in_cluster::client().context("no access to the API server")?;
         let strategies = Arc::<Strategies>::default();
         let period = Duration::from_secs(self.reconciler_period);
-        let cluster = Cluster::start(&client, &self.replica, Arc::clone(&strategies), period, start);
+        let governed = (Arc::clone(&strategies), self.rules.blocklist());
+        let cluster = Cluster::start(&client, &self.replica, governed, period, start);
         Ok(self.rules.webhook(cluster, strategies))
     }
 }

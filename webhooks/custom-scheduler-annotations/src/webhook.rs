@@ -21,7 +21,7 @@ use crate::workload::Workload;
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// Namespaces that are left alone, whatever their labels.
-    pub blocklist: Vec<String>,
+    pub blocklist: Arc<[String]>,
     /// Whether a workload with a bad strategy is refused; else it is warned of.
     pub validate: bool,
 }

@@ -64,7 +64,7 @@ impl Webhook {
         }
         let heard = Heard::default();
         let world = World { files, heard: Arc::clone(&heard), explains };
-        let settings = Settings { blocklist: vec!["blocked".to_owned()], validate };
+        let settings = Settings { blocklist: ["blocked".to_owned()].into(), validate };
         Self { webhook: Annotated::new(world, settings, Arc::default()), heard }
     }
 

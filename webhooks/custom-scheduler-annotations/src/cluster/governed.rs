@@ -16,12 +16,17 @@ use crate::strategies::Strategies;
 pub(super) struct Governed {
     pub(super) owners: Arc<Owners>,
     pub(super) strategies: Arc<Strategies>,
+    /// Namespaces that are left alone: nothing is put in order there either.
+    pub(super) blocklist: Arc<[String]>,
 }
 
 impl Governed {
     /// The owners of an owner's pods, and the rules that govern these, if some do.
     pub(super) async fn of(&self, namespace: &str, owner: &OwnerRef) -> (Chain, Option<SharedRules>) {
         let mut chain = Chain::from(Some(owner.clone()));
+        if self.blocklist.iter().any(|blocked| blocked == namespace) {
+            return (chain, None);
+        }
         self.owners.climb(namespace, &mut chain, |_| false).await;
         let rules = governing(&chain).and_then(|(_, told)| self.strategies.rules(told.text).ok());
         (chain, rules)

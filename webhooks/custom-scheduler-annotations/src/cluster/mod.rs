@@ -31,14 +31,14 @@ impl Cluster {
     pub fn start(
         client: &Client,
         replica: &Replica,
-        strategies: Arc<Strategies>,
+        (strategies, blocklist): (Arc<Strategies>, Arc<[String]>),
         period: Duration,
         start: Start<'_>,
     ) -> Self {
         let placing = Placing::start(client, WEBHOOK, KEYS);
         let metrics = Metrics::register(start.metrics, WEBHOOK);
         let leadership = replica.contend(client.clone(), WEBHOOK, start.ending);
-        let governed = Governed { owners: Arc::clone(&placing.owners), strategies };
+        let governed = Governed { owners: Arc::clone(&placing.owners), strategies, blocklist };
         let standings = placing.reconcile(client, governed.clone(), leadership.clone());
         let ledgers = Arc::clone(&placing.ledgers);
         let controller = Controller { governed, ledgers, standings, metrics: metrics.clone(), period };

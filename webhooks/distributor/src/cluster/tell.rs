@@ -22,11 +22,12 @@ impl Controller {
             "type": "Ready", "status": "False", "observedGeneration": distributor.generation, "lastTransitionTime": since,
             "reason": "Invalid", "message": problem,
         });
-        self.put(
-            distributor,
-            &json!({"observedGeneration": distributor.generation, "conditions": [condition]}),
-        )
-        .await;
+        // What was counted by the rules before means nothing any more.
+        let status = json!({
+            "observedGeneration": distributor.generation, "conditions": [condition], "pods": null, "due": null, "replicas": null,
+            "placed": null, "unplaced": null, "groups": null, "revisions": null,
+        });
+        self.put(distributor, &status).await;
         self.note(distributor, true, "Invalid", problem.to_owned());
     }
 

@@ -43,6 +43,9 @@ class Arch(unittest.TestCase):
         self.assertEqual(rights(pullSecrets={"enabled": True}), own | {("secrets", "get")})
         waits = {("pods", verb) for verb in ("get", "list", "watch", "patch")}
         self.assertEqual(rights(onUnknown="gate"), own | waits)
+        self.assertEqual(rights(liftGated=True), own | waits)
+        lifts = {v["name"]: v.get("value") for v in container(arch(liftGated=True))["env"]}
+        self.assertEqual((lifts["ARCH_LIFT_GATED"], lifts.get("ARCH_PULL_SECRETS")), ("true", None))
         variables = {v["name"]: v.get("value") for v in container(arch(pullSecrets={"enabled": True}))["env"]}
         self.assertEqual(variables["ARCH_PULL_SECRETS"], "true")
 

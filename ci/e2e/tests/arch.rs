@@ -47,6 +47,7 @@ fn architectures() -> Value {
 
 struct Setting {
     release: Release,
+    values: Value,
     _nodes: Nodes,
 }
 
@@ -65,7 +66,13 @@ impl Setting {
             values.as_object_mut().unwrap().entry(key).or_insert_with(|| value.clone());
         }
         let release = Release::install_webhook("arch", name, &json!({"arch": values})).await;
-        Self { release, _nodes: nodes }
+        Self { release, values, _nodes: nodes }
+    }
+
+    /// The same release with other values.
+    async fn upgrade(&mut self, values: Value) {
+        overlay(&mut self.values, &values);
+        self.release.upgrade(&json!({"arch": self.values})).await;
     }
 
     /// A pod of these images for the nodes of this test.
@@ -223,7 +230,7 @@ async fn a_pod_waits_until_its_image_is_there() {
     let amd = registry.push("team/amd:1", &["linux/amd64", "linux/arm64"], false).await;
     let late = format!("{}/team/late:1", registry.host);
     let values = json!({"onUnknown": "gate", "gateMaxAge": "40s"});
-    let setting = Setting::install("arch-gate", &[&registry], values).await;
+    let mut setting = Setting::install("arch-gate", &[&registry], values).await;
     let zones = required(json!([
         {"matchExpressions": [{"key": "podshaper-test", "operator": "Exists"}]},
         {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]},
@@ -248,4 +255,12 @@ async fn a_pod_waits_until_its_image_is_there() {
     })
     .await;
     assert!(node.contains("amd64"), "{node}");
+
+    // Nor does anybody when nobody is to wait any more.
+    setting.upgrade(json!({"gateMaxAge": "1h"})).await;
+    let never = format!("{}/team/never:2", registry.host);
+    let left = create(&setting.pod(&[&amd, &never], json!({})), &[]).await.unwrap();
+    assert_eq!(left["spec"]["schedulingGates"], json!([{"name": "podshaper.dev/arch"}]));
+    setting.upgrade(json!({"onUnknown": "skip", "liftGated": true})).await;
+    assert_eq!(setting.landed(&left).await, "amd64");
 }

@@ -1,13 +1,18 @@
 //! Which nodes a pod may run on: what its author says, and how a patch adds to it without taking anything away.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Serialize;
+use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodPatch};
 use crate::patch::Pointer;
+
+/// Bytes of an item of a list that is compared.
+const LONGEST_ITEM: usize = 16 << 10;
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 
@@ -205,14 +210,55 @@ struct NodeSelector<'t> {
     node_selector_terms: &'t [Value],
 }
 
-/// Whether the list holds this item; one that is no list can't be added to, and the API server refuses it.
+/// Whether the list holds this item; one that is no list can't be added to, and the API server refuses it. Of what is in the
+/// list, which may be anything, one item at a time is in memory.
 fn holds(list: Option<&RawValue>, item: &Value) -> bool {
+    struct Holds<'i>(&'i Value);
+    impl<'de> Visitor<'de> for Holds<'_> {
+        type Value = bool;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<bool, A::Error> {
+            let mut holds = false;
+            while let Some(own) = list.next_element::<&RawValue>()? {
+                // What is longer says more than the item does.
+                holds |= own.get().len() <= LONGEST_ITEM
+                    && serde_json::from_str::<Value>(own.get()).is_ok_and(|own| own == *self.0);
+            }
+            Ok(holds)
+        }
+    }
     list.is_some_and(|list| {
-        serde_json::from_str::<Vec<Value>>(list.get()).map_or(true, |items| items.contains(item))
+        serde_json::Deserializer::from_str(list.get()).deserialize_seq(Holds(item)).unwrap_or(true)
     })
 }
 
 /// The items of a list, none where it is no list.
 fn items<'v>(object: &'v Value, member: &str) -> &'v [Value] {
     object.get(member).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_list_holds() {
+        let long = Value::from("x".repeat(LONGEST_ITEM));
+        let list = json!([{"a": 1}, [long], {"b": {"c": [2]}}, null]).to_string();
+        for (list, item, expected) in [
+            (&*list, json!({"b": {"c": [2]}}), true),
+            (&list, json!({"b": {"c": [3]}}), false),
+            (&list, json!(null), true),
+            (&list, json!([long]), false),
+            ("[]", json!({}), false),
+            (r#"[ {"b" : 1, "a":2} ]"#, json!({"a": 2, "b": 1}), true),
+            ("{}", json!({}), true),
+        ] {
+            let raw: &RawValue = serde_json::from_str(list).unwrap();
+            assert_eq!(holds(Some(raw), &item), expected, "{item:.80}");
+        }
+        assert!(!holds(None, &json!({})));
+    }
 }

@@ -1,5 +1,7 @@
 //! Which nodes a pod may run on, made less: never more, and never by a term beside its own.
 
+use std::collections::BTreeSet;
+
 use podshaper::pod::{NodeSelectorTerm, Pod, PodPatch};
 use serde_json::Value;
 
@@ -23,13 +25,22 @@ pub(crate) struct Choice<'n> {
     pub(crate) run: Vec<&'n Nodes>,
 }
 
-impl<'n> Choice<'n> {
-    fn excludes(&self, nodes: &Nodes) -> bool {
-        self.run.iter().all(|run| run.architecture != nodes.architecture)
-    }
+/// A choice, without the nodes that the pod's node selector keeps it from.
+struct Selected<'n> {
+    run: Vec<&'n Nodes>,
+    /// All but these.
+    excluded: Vec<&'n Nodes>,
+}
 
-    fn excluded(&self) -> impl Iterator<Item = &'n Nodes> {
-        self.all.iter().filter(|nodes| self.excludes(nodes))
+impl<'n> Selected<'n> {
+    fn by(pod: &Pod<'_>, choice: &Choice<'n>) -> Self {
+        let run: BTreeSet<_> = choice.run.iter().map(|nodes| &nodes.architecture).collect();
+        let (run, excluded) = choice
+            .all
+            .iter()
+            .filter(|nodes| pod.may_select(&nodes.labels))
+            .partition(|nodes| run.contains(&nodes.architecture));
+        Self { run, excluded }
     }
 }
 
@@ -38,28 +49,40 @@ impl<'n> Choice<'n> {
 /// A term that only the right nodes meet is left alone, whatever its words; so is all that stands where nothing is excluded.
 pub(crate) fn narrow(patch: &mut PodPatch<'_, '_>, choice: &Choice<'_>, stage: Stage) {
     let pod = patch.pod();
-    let selects = |nodes: &&Nodes| pod.may_select(&nodes.labels);
-    let selected: Vec<_> = choice.run.iter().copied().filter(selects).collect();
+    let selected = Selected::by(pod, choice);
+    if selected.excluded.is_empty() {
+        return;
+    }
     match pod.required_terms() {
-        None if choice.excluded().any(|nodes| selects(&nodes)) => {
-            patch.require_nodes(&terms(if selected.is_empty() { choice.run.clone() } else { selected }));
+        None => {
+            patch.require_nodes(&terms(if selected.run.is_empty() {
+                choice.run.clone()
+            } else {
+                selected.run
+            }));
         }
-        None => {}
         Some(own) => {
+            let groups = groups(choice.all);
             let alternatives: Vec<_> =
-                own.iter().map(|term| alternatives(pod, term, choice, stage)).collect();
+                own.iter().map(|term| alternatives(term, choice, &selected, &groups, stage)).collect();
             patch.narrow_terms(&alternatives);
         }
     }
 }
 
 /// What a term is narrowed by: nothing, one term, or several of which each gets a copy.
-fn alternatives(pod: &Pod<'_>, term: &NodeSelectorTerm<'_>, choice: &Choice<'_>, stage: Stage) -> Vec<Value> {
-    let meets = |nodes: &Nodes| pod.may_select(&nodes.labels) && term.may_be_met(&nodes.labels);
-    if term.is_empty() || !choice.excluded().any(meets) {
+fn alternatives(
+    term: &NodeSelectorTerm<'_>,
+    choice: &Choice<'_>,
+    selected: &Selected<'_>,
+    groups: &[Group<'_>],
+    stage: Stage,
+) -> Vec<Value> {
+    let meets = |nodes: &&&Nodes| term.may_be_met(&nodes.labels);
+    if term.is_empty() || !selected.excluded.iter().any(|nodes| meets(&nodes)) {
         return Vec::new();
     }
-    let mut right: Vec<_> = choice.run.iter().copied().filter(|nodes| meets(nodes)).collect();
+    let mut right: Vec<_> = selected.run.iter().filter(meets).copied().collect();
     if right.is_empty() {
         // Nobody will meet it, as nobody should.
         right.clone_from(&choice.run);
@@ -71,7 +94,7 @@ fn alternatives(pod: &Pod<'_>, term: &NodeSelectorTerm<'_>, choice: &Choice<'_>,
     }
     match stage {
         Stage::Creation => wanted,
-        Stage::Gated => match shaped_for(term, choice.all) {
+        Stage::Gated => match shaped_for(term, groups) {
             // It was shaped for some of the nodes, of which none may be right.
             Some(group) => {
                 let own = right.iter().copied().filter(|nodes| group.nodes.contains(nodes));
@@ -85,21 +108,18 @@ fn alternatives(pod: &Pod<'_>, term: &NodeSelectorTerm<'_>, choice: &Choice<'_>,
 /// Gives each term the shape that it will need: a copy for each group of nodes that one term can tell. Where there is one
 /// group, or no term, it needs none.
 pub(crate) fn shape(patch: &mut PodPatch<'_, '_>, all: &[Nodes]) {
-    let groups = terms(all);
+    let groups = groups(all);
+    let wanted: Vec<_> = groups.iter().map(Group::term).collect();
     let own = patch.pod().required_terms().unwrap_or_default();
     if groups.len() > 1 {
-        let shaped = |term: &NodeSelectorTerm<'_>| shaped_for(term, all).is_some();
+        let shaped = |term: &NodeSelectorTerm<'_>| shaped_for(term, &groups).is_some();
         let alternatives: Vec<_> =
-            own.iter().map(|term| if shaped(term) { &[][..] } else { &groups[..] }).collect();
+            own.iter().map(|term| if shaped(term) { &[][..] } else { &wanted[..] }).collect();
         patch.narrow_terms(&alternatives);
     }
 }
 
 /// The group of nodes, of several, that the term names by all its words.
-fn shaped_for<'n>(term: &NodeSelectorTerm<'_>, all: &'n [Nodes]) -> Option<Group<'n>> {
-    let groups = groups(all);
-    if groups.len() < 2 {
-        return None;
-    }
-    groups.into_iter().find(|group| term.includes(&group.term()))
+fn shaped_for<'g, 'n>(term: &NodeSelectorTerm<'_>, groups: &'g [Group<'n>]) -> Option<&'g Group<'n>> {
+    groups.iter().filter(|_| groups.len() > 1).find(|group| term.includes(&group.term()))
 }

@@ -177,7 +177,12 @@ mod tests {
     }
 
     fn resolved() -> Resolved {
-        Resolved { digest: "sha256:1".into(), platforms: Arc::new(Platforms::Any), from: "a".into() }
+        Resolved {
+            digest: "sha256:1".into(),
+            platforms: Arc::new(Platforms::Any),
+            index: false,
+            from: "a".into(),
+        }
     }
 
     #[tokio::test(start_paused = true)]

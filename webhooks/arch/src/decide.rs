@@ -1,5 +1,7 @@
 //! From what is known of a pod's images to what becomes of the pod.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use podshaper::admission::Decision;
 use podshaper::pod::{Pod, PodPatch};
 use serde_json::json;
@@ -8,12 +10,16 @@ use crate::affinity::{Choice, Stage, narrow, shape};
 use crate::config::{OnImpossible, OnUnknown, Settings};
 use crate::gate;
 use crate::images::{Image, Knowledge, Why};
+use crate::listed::listed;
 use crate::platform::Platforms;
 use crate::table::Nodes;
 use crate::tolerations::{Tolerations, toleration};
 
 /// Says what was decided, and that this webhook did.
 pub const ANNOTATION: &str = "podshaper.dev/arch";
+
+/// The labels that every kubelet gives its node for its operating system.
+const OS_LABELS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
 
 /// What a decision is made by.
 #[derive(Clone, Copy, Debug)]
@@ -26,8 +32,15 @@ pub struct Case<'c, 'p> {
     pub stage: Stage,
 }
 
+/// No nodes run all images of the pod, as far as is known: what becomes of it if that is so.
+#[derive(Debug)]
+pub struct Impossible(pub Decision);
+
 /// Decides.
-pub fn decide(settings: &Settings, case: Case<'_, '_>) -> Decision {
+///
+/// # Errors
+/// No nodes run all images. Before that is held against a pod, it should be known how things are now.
+pub fn decide(settings: &Settings, case: Case<'_, '_>) -> Result<Decision, Impossible> {
     let known: Vec<_> = case
         .images
         .iter()
@@ -39,7 +52,7 @@ pub fn decide(settings: &Settings, case: Case<'_, '_>) -> Decision {
         .filter_map(|(image, knowledge)| Some((image.reference, unknown(image, knowledge)?)))
         .collect();
     if known.is_empty() && unknown.is_empty() {
-        return Decision::unchanged();
+        return Ok(finished(case, PodPatch::new(case.pod)));
     }
     let all = settings.table.nodes_for(case.pod, known.iter().map(|(_, platforms)| *platforms));
     let os = os(case.pod);
@@ -50,16 +63,13 @@ pub fn decide(settings: &Settings, case: Case<'_, '_>) -> Decision {
 
     let allowed = |nodes: &&Nodes| case.pod.may_run_with(&nodes.labels);
     if !choice.run.iter().any(&allowed) {
-        return impossible(settings, case, &known, os).with_warnings(lacking());
+        return Err(Impossible(impossible(settings, case, &known, os).with_warnings(lacking())));
     }
     let decision = match settings.on_unknown {
         _ if unknown.is_empty() => settled(settings, case, &choice),
         OnUnknown::Deny => {
-            let reasons: Vec<_> = unknown.iter().map(|(name, why)| format!("image {name} {why}")).collect();
-            return Decision::denied(format!(
-                "arch: nobody knows where this pod can run: {}",
-                reasons.join("; ")
-            ));
+            let reasons = listed("; ", unknown.iter().map(|(name, why)| format!("image {name} {why}")));
+            return Ok(Decision::denied(format!("arch: nobody knows where this pod can run: {reasons}")));
         }
         OnUnknown::Gate if case.stage == Stage::Creation => gated(case, &choice, &unknown),
         OnUnknown::DefaultArchitectures => {
@@ -67,7 +77,7 @@ pub fn decide(settings: &Settings, case: Case<'_, '_>) -> Decision {
         }
         OnUnknown::Skip | OnUnknown::Gate => settled_in_part(case, &choice, &unknown),
     };
-    decision.with_warnings(lacking())
+    Ok(decision.with_warnings(lacking()))
 }
 
 fn known<'k>(image: &Image<'_>, knowledge: &'k Knowledge) -> Option<&'k Platforms> {
@@ -85,10 +95,14 @@ fn unknown(image: &Image<'_>, knowledge: &Knowledge) -> Option<Why> {
     }
 }
 
-/// The operating system that the pod is for, as it says itself.
+/// The operating system that the pod is for, by its own word or that of its node selector and affinity.
 fn os<'p>(pod: &'p Pod<'_>) -> &'p str {
     let named = pod.spec.as_ref().and_then(|spec| spec.os.as_ref()).map(|os| &*os.name);
-    named.or_else(|| pod.selects("kubernetes.io/os")).filter(|os| !os.is_empty()).unwrap_or("linux")
+    let labels = |os: &str| BTreeMap::from(OS_LABELS.map(|key| (key.to_owned(), os.to_owned())));
+    let may_be = || ["linux", "windows"].into_iter().find(|os| pod.may_run_with(&labels(os)));
+    let selected = || OS_LABELS.into_iter().find_map(|key| pod.selects(key));
+    let os = named.filter(|os| !os.is_empty()).or_else(may_be).or_else(selected);
+    os.filter(|os| !os.is_empty()).unwrap_or("linux")
 }
 
 /// Everything is known.
@@ -98,7 +112,8 @@ fn settled(settings: &Settings, case: Case<'_, '_>, choice: &Choice<'_>) -> Deci
     narrow(&mut patch, choice, case.stage);
     let mut chosen: Vec<_> =
         choice.run.iter().copied().filter(|nodes| case.pod.may_run_with(&nodes.labels)).collect();
-    for taint in chosen.iter().flat_map(|nodes| &nodes.taints).filter(|taint| !own.tolerate(taint)) {
+    let taints = chosen.iter().flat_map(|nodes| &nodes.taints).filter(|taint| !own.tolerate(taint));
+    for taint in taints.collect::<BTreeSet<_>>() {
         patch.tolerate(&toleration(taint));
     }
     if chosen.len() > 1 {
@@ -147,24 +162,30 @@ fn gated(case: Case<'_, '_>, choice: &Choice<'_>, unknown: &[(&str, Why)]) -> De
     shape(&mut patch, choice.all);
     gate::shut(&mut patch);
     patch.set_annotation(ANNOTATION, &format!("waits for: {}", names(unknown)));
-    patch.finish().into()
+    finished(case, patch)
 }
 
 fn impossible(settings: &Settings, case: Case<'_, '_>, known: &[(&str, &Platforms)], os: &str) -> Decision {
     let mut parts: Vec<_> =
         known.iter().map(|(name, platforms)| format!("{name} ({})", platforms.on(os))).collect();
     parts.sort();
-    let configured: Vec<_> =
-        settings.table.configured().iter().map(|nodes| nodes.architecture.to_string()).collect();
+    let configured = listed(", ", settings.table.configured().iter().map(|nodes| &nodes.architecture));
     let nodes = match (configured.is_empty(), case.pod.required_terms().is_some()) {
         (true, false) => String::new(),
         (true, true) => ", of the nodes that the pod selects".to_owned(),
-        (false, _) => format!(", of {}", configured.join(", ")),
+        (false, _) => format!(", of {configured}"),
     };
-    let reason = format!("no architecture runs all images{nodes}: {}", parts.join("; "));
+    let reason = format!("arch: no architecture runs all images{nodes}: {}", listed("; ", parts));
     match settings.on_impossible {
-        OnImpossible::Deny => Decision::denied(format!("arch: {reason}")),
-        OnImpossible::Leave => Decision::unchanged().with_warnings([format!("arch: {reason}")]),
+        OnImpossible::Deny => Decision::denied(reason),
+        OnImpossible::Leave => {
+            let mut patch = PodPatch::new(case.pod);
+            if case.pod.annotation(ANNOTATION).is_some() {
+                // What it says from before isn't so any more.
+                patch.set_annotation(ANNOTATION, &reason);
+            }
+            finished(case, patch).with_warnings([reason])
+        }
     }
 }
 
@@ -174,9 +195,17 @@ fn annotated(case: Case<'_, '_>, mut patch: PodPatch<'_, '_>, choice: &Choice<'_
         let chosen: Vec<_> = chosen.map(|nodes| nodes.architecture.to_string()).collect();
         patch.set_annotation(ANNOTATION, &format!("{}{note}", chosen.join(",")));
     }
+    finished(case, patch)
+}
+
+/// A pod that came with the gate, from its author or an earlier pass, is let go as the others are.
+fn finished(case: Case<'_, '_>, mut patch: PodPatch<'_, '_>) -> Decision {
+    if case.stage == Stage::Creation && gate::is_gated(case.pod) {
+        gate::shut(&mut patch);
+    }
     patch.finish().into()
 }
 
 fn names(unknown: &[(&str, Why)]) -> String {
-    unknown.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+    listed(", ", unknown.iter().map(|(name, _)| name))
 }

@@ -18,10 +18,10 @@ pub fn is_gated(pod: &Pod<'_>) -> bool {
     gate_of(pod).is_some()
 }
 
-/// Puts the gate up; nothing where it is.
+/// Puts the gate up where it isn't, and the label that it is found by.
 pub(crate) fn shut(patch: &mut PodPatch<'_, '_>) {
     if !is_gated(patch.pod()) {
         patch.gate(GATE);
-        patch.set_label(LABEL, "true");
     }
+    patch.set_label(LABEL, "true");
 }

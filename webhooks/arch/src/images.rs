@@ -5,10 +5,16 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
+use podshaper::json::at_most;
 use podshaper::pod::Pod;
 use serde::Deserialize;
 
 use crate::platform::Platforms;
+
+/// Images of a pod that are looked up: each has its platforms, and all are compared.
+const MAX_IMAGES: usize = 128;
+/// Volumes that are looked through for images.
+const MAX_VOLUMES: usize = 1024;
 
 /// An image that a pod runs, or mounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +23,8 @@ pub struct Image<'p> {
     pub reference: &'p str,
     /// Whether the kubelet asks the registry for it each time.
     pub always: bool,
+    /// Whether what is remembered of it doesn't do where the registry answers.
+    pub anew: bool,
     /// Whether it is a volume alone: nothing in it needs to be for a CPU.
     pub volume: bool,
 }
@@ -148,9 +156,23 @@ impl<'p> Access<'p> {
     }
 }
 
+/// Why a pod's images can't be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Untold {
+    /// A volume isn't what the API server takes, or there are too many.
+    #[error("the pod's volumes can't be read")]
+    Volumes,
+    /// More than any node runs.
+    #[error("the pod has more than {MAX_IMAGES} images")]
+    Many,
+}
+
 /// The images whose architecture matters, each once: those of containers and init containers that are pulled, and of
-/// volumes. None where a volume can't be read.
-pub fn images_of<'p>(pod: &'p Pod<'_>) -> Option<Vec<Image<'p>>> {
+/// volumes.
+///
+/// # Errors
+/// Why nobody can tell.
+pub fn images_of<'p>(pod: &'p Pod<'_>) -> Result<Vec<Image<'p>>, Untold> {
     let (mut images, mut places): (Vec<Image<'p>>, HashMap<_, usize>) = Default::default();
     let mut add = |reference: Option<&'p str>, policy: Option<&'p str>, volume| {
         let Some(reference) = reference.filter(|reference| !reference.is_empty()) else { return };
@@ -164,19 +186,19 @@ pub fn images_of<'p>(pod: &'p Pod<'_>) -> Option<Vec<Image<'p>>> {
                 image.always |= always;
                 image.volume &= volume;
             }
-            None => images.push(Image { reference, always, volume }),
+            None => images.push(Image { reference, always, anew: false, volume }),
         }
     };
     for (_, _, container) in pod.containers() {
         add(container.image.as_deref(), container.image_pull_policy.as_deref(), false);
     }
     if let Some(volumes) = pod.spec.as_ref().and_then(|spec| spec.volumes) {
-        let volumes: Option<Vec<Volume<'p>>> = serde_json::from_str(volumes.get()).ok()?;
+        let Volumes(volumes) = serde_json::from_str(volumes.get()).map_err(|_| Untold::Volumes)?;
         for image in volumes.into_iter().flatten().filter_map(|volume| volume.image) {
             add(image.reference, image.pull_policy, true);
         }
     }
-    Some(images)
+    if images.len() > MAX_IMAGES { Err(Untold::Many) } else { Ok(images) }
 }
 
 /// Whether the API server takes `Always` for its policy (`SetDefaults_Container` of Kubernetes): the tag is `latest`.
@@ -184,6 +206,12 @@ fn is_latest(reference: &str) -> bool {
     let name = reference.rsplit('/').next().unwrap_or(reference);
     !name.contains('@') && name.split_once(':').is_none_or(|(_, tag)| tag == "latest")
 }
+
+/// `spec.volumes`.
+#[derive(Deserialize)]
+struct Volumes<'p>(
+    #[serde(borrow, deserialize_with = "at_most::<_, _, MAX_VOLUMES>")] Option<Vec<Volume<'p>>>,
+);
 
 /// `v1.Volume`.
 #[derive(Deserialize)]
@@ -228,6 +256,17 @@ mod tests {
             ]
         );
         let odd: Pod = serde_json::from_str(r#"{"spec": {"volumes": {}}}"#).unwrap();
-        assert_eq!(images_of(&odd), None);
+        assert_eq!(images_of(&odd), Err(Untold::Volumes));
+        let volumes = |count, volume: &dyn Fn(usize) -> String| {
+            let volumes: Vec<_> = (0..count).map(volume).collect();
+            let pod = format!(r#"{{"spec": {{"volumes": [{}]}}}}"#, volumes.join(","));
+            let pod: Pod = serde_json::from_str(&pod).unwrap();
+            images_of(&pod).map(|images| images.len())
+        };
+        let image = |number: usize| format!(r#"{{"image": {{"reference": "v:{number}"}}}}"#);
+        assert_eq!(volumes(MAX_IMAGES, &image), Ok(MAX_IMAGES));
+        assert_eq!(volumes(MAX_IMAGES + 1, &image), Err(Untold::Many));
+        assert_eq!(volumes(MAX_VOLUMES, &|_| "{}".to_owned()), Ok(0));
+        assert_eq!(volumes(MAX_VOLUMES + 1, &|_| "{}".to_owned()), Err(Untold::Volumes));
     }
 }

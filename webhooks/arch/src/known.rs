@@ -12,6 +12,7 @@ use crate::credentials::DockerConfig;
 use crate::images::{Access, Image, Images, Knowledge, Known, Why};
 use crate::metrics::Metrics;
 use crate::name::{ImageName, Version};
+use crate::platform::Platforms;
 use crate::registry::{Resolved, Resolver, resolver};
 use crate::secrets::{PullSecrets, Secret};
 
@@ -45,7 +46,7 @@ pub struct Explained {
     /// The digest of its manifest or index.
     pub digest: String,
     /// What it runs on.
-    pub platforms: Arc<crate::platform::Platforms>,
+    pub platforms: Arc<Platforms>,
     /// Who told.
     pub from: String,
 }
@@ -72,7 +73,7 @@ impl KnownImages {
     pub async fn explain(&self, name: &str) -> Result<Explained, Why> {
         let name = ImageName::parse(name).ok_or(Why::Invalid)?;
         let keyring: Vec<_> = self.mounted.iter().cloned().collect();
-        let Resolved { digest, platforms, from } = self.resolver.resolve(&name, &keyring).await?;
+        let Resolved { digest, platforms, from, .. } = self.resolver.resolve(&name, &keyring).await?;
         Ok(Explained { name: name.to_string(), digest: digest.into(), platforms, from: from.into() })
     }
 
@@ -100,6 +101,7 @@ impl KnownImages {
         let name = ImageName::parse(image.reference).ok_or(Why::Invalid)?;
         let freshness = match (&name.version, image.always, self.settings.pull_always) {
             (Version::Digest(_), ..) => Freshness::Always,
+            (Version::Tag(_), ..) if image.anew => Freshness::Now,
             (Version::Tag(_), false, _) => Freshness::Within(self.settings.if_not_present),
             (Version::Tag(_), true, Some(time)) => Freshness::Within(time),
             (Version::Tag(_), true, None) => Freshness::Now,
@@ -201,8 +203,10 @@ impl Images for KnownImages {
         // All at once, then one after the other: the longest tells how long it takes.
         let pending: Vec<_> = images.iter().map(|image| self.begin(image, &keyring)).collect();
         let mut known = Vec::with_capacity(pending.len());
-        for pending in pending {
+        for (image, pending) in images.iter().zip(pending) {
             known.push(match pending.outcome(deadline).await {
+                // A node mounts the one image that there is, whatever it was built for.
+                Ok(resolved) if image.volume && !resolved.index => Knowledge::Known(Arc::new(Platforms::Any)),
                 Ok(resolved) => Knowledge::Known(resolved.platforms),
                 Err(why) => Knowledge::Unknown(why),
             });
@@ -220,7 +224,9 @@ impl Images for KnownImages {
             let (keyring, _) = known.keyring(&access, Instant::now() + Duration::from_secs(5)).await;
             for (reference, always) in &images {
                 // Whoever waits for it isn't here yet.
-                drop(known.begin(&Image { reference, always: *always, volume: false }, &keyring));
+                drop(
+                    known.begin(&Image { reference, always: *always, anew: false, volume: false }, &keyring),
+                );
             }
         });
     }

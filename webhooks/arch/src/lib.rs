@@ -15,6 +15,7 @@ pub mod duration;
 pub mod gate;
 pub mod images;
 mod label;
+mod listed;
 pub mod platform;
 pub mod table;
 mod tolerations;

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use podshaper::cli::{Start, yaml};
@@ -38,6 +39,10 @@ pub struct Options {
     /// Read the Secrets that pods name in imagePullSecrets; the service account must be allowed to get them
     #[arg(long, env = "ARCH_PULL_SECRETS")]
     pull_secrets: bool,
+    /// Let pods go that wait for their images, though onUnknown isn't gate any more; the service account must be allowed to get,
+    /// list, watch and patch pods
+    #[arg(long, env = "ARCH_LIFT_GATED")]
+    lift_gated: bool,
 }
 
 impl Options {
@@ -48,9 +53,12 @@ impl Options {
         let (settings, images) = self.offline.images(secrets)?;
         let images = Arc::new(images);
         images.register(metrics);
-        if settings.on_unknown == OnUnknown::Gate {
+        let gates = settings.on_unknown == OnUnknown::Gate;
+        if gates || self.lift_gated {
             let arch = Arch::new(settings.clone(), Arc::clone(&images));
-            tokio::spawn(Lifter::new(client()?, arch, settings.gate_max_age).run());
+            // Where none has to wait, those that do have waited for long enough.
+            let max_age = if gates { settings.gate_max_age } else { Duration::ZERO };
+            tokio::spawn(Lifter::new(client()?, arch, max_age).run());
         }
         Ok(Arch::new(settings, images))
     }

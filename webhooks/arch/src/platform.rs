@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::listed::listed;
+
 /// An operating system and a CPU architecture, as Go and images name them: `linux/amd64`, `linux/arm/v7`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Platform {
@@ -75,10 +77,13 @@ impl Architecture {
         let level = |variant: &Option<Box<str>>| {
             variant.as_deref().map_or(Some(0), |variant| variant.strip_prefix('v')?.parse::<u8>().ok())
         };
-        self.name == other.name
-            && (self.variant.is_none()
-                || self.variant == other.variant
-                || matches!((level(&self.variant), level(&other.variant)), (Some(own), Some(other)) if other <= own))
+        // As containerd has it (`platformVector` of github.com/containerd/platforms), but for one thing: it has every arm64 run
+        // arm as well, and whether a CPU does is its maker's choice.
+        (&*self.name, &*other.name) == ("amd64", "386")
+            || self.name == other.name
+                && (self.variant.is_none()
+                    || self.variant == other.variant
+                    || matches!((level(&self.variant), level(&other.variant)), (Some(own), Some(other)) if other <= own))
     }
 }
 
@@ -93,12 +98,22 @@ impl Platforms {
         }
     }
 
+    /// What the architectures are called, for whatever operating system; none where any will do.
+    pub(crate) fn architectures(&self) -> Option<BTreeSet<&str>> {
+        match self {
+            Self::Any => None,
+            Self::Only(platforms) => {
+                Some(platforms.iter().map(|platform| &*platform.architecture.name).collect())
+            }
+        }
+    }
+
     /// The architectures for one operating system, as a person reads them.
     pub fn on(&self, os: &str) -> String {
         let Self::Only(platforms) = self else { return "any".to_owned() };
         let own = platforms.iter().filter(|platform| &*platform.os == os);
-        let names: Vec<_> = own.map(|platform| platform.architecture.to_string()).collect();
-        if names.is_empty() { format!("nothing for {os}") } else { names.join(", ") }
+        let names = listed(", ", own.map(|platform| &platform.architecture));
+        if names.is_empty() { format!("nothing for {os}") } else { names }
     }
 }
 
@@ -166,6 +181,10 @@ mod tests {
         assert!(runs("arm", "v7") && runs("arm", "v5"));
         assert!(runs("arm/v7", "v7") && runs("arm/v7", "v6") && !runs("arm/v6", "v7"));
         assert!(!runs("arm64", "v8"));
+        let old = Platform::new("linux", "i386", None).architecture;
+        for (own, expected) in [("amd64", true), ("amd64/v2", true), ("386", true), ("arm64", false)] {
+            assert_eq!(own.parse::<Architecture>().unwrap().runs(&old), expected, "{own}");
+        }
         let amd64: Architecture = "amd64".parse().unwrap();
         assert!(
             amd64.runs(&Platform::new("linux", "x86_64", Some("v3")).architecture),

@@ -216,7 +216,7 @@ fn workload(object: &Value) -> Option<Workload> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let pod = pod.to_string();
     let pod: Pod<'_> = serde_json::from_str(&pod).ok()?;
-    let images = images_of(&pod)?.iter().map(|image| image.reference.to_owned()).collect();
+    let images = images_of(&pod).ok()?.iter().map(|image| image.reference.to_owned()).collect();
     Some(Workload {
         namespace: text("/metadata/namespace").to_owned(),
         name: format!("{kind}/{}", text("/metadata/name")),
@@ -238,8 +238,10 @@ async fn look_up(
             write!(progress, "\r{} of {} images ...\x1b[K", index * BATCH, names.len())
                 .context("standard error")?;
         }
-        let wanted: Vec<_> =
-            batch.iter().map(|name| Image { reference: name, always: false, volume: false }).collect();
+        let wanted: Vec<_> = batch
+            .iter()
+            .map(|name| Image { reference: name, always: false, anew: false, volume: false })
+            .collect();
         let answers = images.known(&wanted, &Access::default(), Instant::now() + PATIENCE).await;
         known.extend(batch.iter().map(|name| (*name).clone()).zip(answers.images));
     }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use podshaper::pod::Pod;
+use podshaper::pod::{NodeSelectorRequirement, Pod};
 use serde_json::{Value, json};
 
 use crate::label::is_value;
@@ -19,11 +19,15 @@ const WELL_KNOWN: [&str; 9] =
 /// What no label can be, and so stands for every value that nobody has named.
 const ANOTHER: &str = "-";
 
+/// The most that a pod says of its nodes and is still listened to: entries of its node selector, requirements, and values of
+/// labels that tell architectures. Each is held against each architecture, and a pod has room for hundreds of thousands.
+const MAX_WORDS: usize = 1024;
+
 /// What a node's labels are, or must be.
 pub type Labels = BTreeMap<String, String>;
 
 /// A taint of nodes (`v1.Taint`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Taint {
     /// `key`.
     pub key: String,
@@ -79,8 +83,26 @@ impl Table {
         &self.configured
     }
 
-    /// The nodes that a decision about `pod` with these images has to tell apart: those configured, or else all that
-    /// anybody speaks of, and those of which nobody does.
+    /// Whether the pod says more of its nodes than is weighed.
+    pub fn is_overtaxed_by(&self, pod: &Pod<'_>) -> bool {
+        let selector = pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
+        let requirements = pod.required_terms().unwrap_or_default().iter().flat_map(|term| {
+            [&term.match_expressions, &term.match_fields].into_iter().flat_map(|list| list.iter().flatten())
+        });
+        let tells = |key: &str| match &*self.configured {
+            [] => key == ARCH_LABEL,
+            configured => configured.iter().any(|nodes| nodes.labels.contains_key(key)),
+        };
+        let values = |own: &NodeSelectorRequirement<'_>| match &own.values {
+            Some(values) if tells(&own.key) => values.len(),
+            _ => 0,
+        };
+        let selected = selector.map_or(0, |selector| selector.iter().count());
+        selected + requirements.map(|own| 1 + values(own)).sum::<usize>() > MAX_WORDS
+    }
+
+    /// The nodes that a decision about `pod` with these images has to tell apart: those configured, or else all that the pod
+    /// speaks of or that may run every image, and those of which nobody speaks.
     pub fn nodes_for<'i>(
         &self,
         pod: &Pod<'_>,
@@ -89,14 +111,11 @@ impl Table {
         if !self.configured.is_empty() {
             return Cow::Borrowed(&self.configured);
         }
-        let built = images.into_iter().flat_map(|platforms| match platforms {
-            Platforms::Only(platforms) => {
-                platforms.iter().map(|platform| &*platform.architecture.name).collect()
-            }
-            Platforms::Any => Vec::new(),
-        });
+        let built = images.into_iter().filter_map(Platforms::architectures);
+        // What only some images call an architecture runs not all of them, as that of which nobody speaks.
+        let shared = built.reduce(|shared, other| &shared & &other).unwrap_or_default();
         let names: BTreeSet<&str> =
-            WELL_KNOWN.into_iter().chain(built).chain(mentioned(pod, ARCH_LABEL)).collect();
+            WELL_KNOWN.into_iter().chain(shared).chain(mentioned(pod, ARCH_LABEL)).collect();
         // What the pod or an image calls an architecture may be anything; the API server takes only what may be a label's value.
         let real = names.into_iter().filter(|name| is_value(name) && !name.is_empty());
         let labelled = real.map(|name| Nodes::labelled(Architecture { name: name.into(), variant: None }));
@@ -110,16 +129,23 @@ impl Table {
         let keys: BTreeSet<&str> =
             nodes.iter().flat_map(|nodes| nodes.labels.keys().map(|key| &**key)).collect();
         let others = pod.may_run_with(&Nodes::another(&keys).labels);
-        let allowed = nodes.iter().filter(|nodes| pod.may_run_with(&nodes.labels)).count();
+        let allowed = nodes.iter().filter(|nodes| pod.may_run_with(&nodes.labels)).take(2).count();
         if allowed <= 1 && (allowed < nodes.len() || !others) {
             return true;
         }
-        let only = |key: &str, value: &str| {
-            let named = nodes.iter().filter_map(|nodes| nodes.labels.get(key)).map(|value| &**value);
-            let mut others =
-                named.chain(mentioned(pod, key)).chain([ANOTHER]).filter(|other| *other != value);
-            !others.any(|other| pod.may_run_with(&[(key.to_owned(), other.to_owned())].into()))
-        };
+        // The values of each label with which the pod may run: two are as good as many.
+        let values: BTreeMap<&str, Vec<&str>> = keys
+            .iter()
+            .map(|&key| {
+                let named = nodes.iter().filter_map(|nodes| nodes.labels.get(key)).map(|value| &**value);
+                let all: BTreeSet<&str> = named.chain(mentioned(pod, key)).chain([ANOTHER]).collect();
+                let may_run =
+                    |value: &&str| pod.may_run_with(&[(key.to_owned(), (*value).to_owned())].into());
+                (key, all.into_iter().filter(may_run).take(2).collect())
+            })
+            .collect();
+        let only =
+            |key: &str, value: &str| values.get(key).into_iter().flatten().all(|other| *other == value);
         nodes.iter().any(|nodes| {
             nodes.labels.iter().all(|(key, value)| only(key, value)) && pod.may_run_with(&nodes.labels)
         })

@@ -1,11 +1,14 @@
 //! Taints, and who tolerates them.
 
-use podshaper::json::Text;
+use podshaper::json::{Text, at_most};
 use podshaper::pod::Pod;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::table::{Nodes, Taint};
+
+/// More than any pod has: each takes much more memory than the `{}` that it may be read from.
+const MAX_TOLERATIONS: usize = 1024;
 
 /// `v1.Toleration`.
 #[derive(Debug, Default, Deserialize)]
@@ -33,16 +36,22 @@ impl Toleration<'_> {
     }
 }
 
+/// `spec.tolerations`.
+#[derive(Deserialize)]
+struct List<'a>(
+    #[serde(borrow, deserialize_with = "at_most::<_, _, MAX_TOLERATIONS>")] Option<Vec<Toleration<'a>>>,
+);
+
 /// The tolerations of a pod.
 #[derive(Debug, Default)]
 pub(crate) struct Tolerations<'a>(Vec<Toleration<'a>>);
 
 impl<'a> Tolerations<'a> {
-    /// Those of `pod`; what can't be read tolerates nothing, and the API server refuses it.
+    /// Those of `pod`; what can't be read tolerates nothing: the API server refuses it, or no pod has so many.
     pub(crate) fn of(pod: &Pod<'a>) -> Self {
         let raw = pod.spec.as_ref().and_then(|spec| spec.tolerations);
-        let own: Option<Option<Vec<_>>> = raw.and_then(|raw| serde_json::from_str(raw.get()).ok());
-        Self(own.flatten().unwrap_or_default())
+        let own: Option<List<'_>> = raw.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        Self(own.and_then(|List(own)| own).unwrap_or_default())
     }
 
     /// Whether one of them is for one of these taints, by its key.
@@ -95,7 +104,13 @@ mod tests {
             let own = Tolerations::of(&pod);
             assert_eq!((own.tolerate(&taint), own.name_one_of(&nodes)), (tolerates, names), "{tolerations}");
         }
-        let mut bare = taint;
+        let many = |count| {
+            let own = vec![r#"{"operator":"Exists"}"#; count].join(",");
+            let pod = format!(r#"{{"spec":{{"tolerations":[{own}]}}}}"#);
+            Tolerations::of(&serde_json::from_str(&pod).unwrap()).tolerate(&taint)
+        };
+        assert!(many(MAX_TOLERATIONS) && !many(MAX_TOLERATIONS + 1));
+        let mut bare = taint.clone();
         bare.value.clear();
         assert_eq!(
             toleration(&bare).to_string(),

@@ -16,6 +16,8 @@ pub enum LeftAlone {
     OfADaemonSet,
     /// Its own node selector or affinity says the architecture.
     Decided,
+    /// It says more of its nodes than is weighed.
+    Overtaxing,
     /// It tolerates the taint of one architecture, by name.
     Tolerates,
 }
@@ -34,6 +36,8 @@ pub fn left_alone(table: &Table, pod: &Pod<'_>) -> Option<LeftAlone> {
         Some(LeftAlone::Bound)
     } else if pod.controller().is_some_and(of_a_daemon_set) {
         Some(LeftAlone::OfADaemonSet)
+    } else if table.is_overtaxed_by(pod) {
+        Some(LeftAlone::Overtaxing)
     } else if pod.annotation(ANNOTATION).is_some() || is_gated(pod) {
         None
     } else if table.decided_by(pod) {

@@ -9,9 +9,9 @@ use serde_json::value::RawValue;
 
 use crate::affinity::Stage;
 use crate::config::Settings;
-use crate::decide::{Case, decide};
-use crate::images::{Access, Image, Images, Known, images_of};
-use crate::treated::left_alone;
+use crate::decide::{Case, Impossible, decide};
+use crate::images::{Access, Image, Images, Knowledge, Known, images_of};
+use crate::treated::{LeftAlone, left_alone};
 
 /// What is left of the request's time for everything but the look-up.
 const MARGIN: Duration = Duration::from_millis(150);
@@ -21,6 +21,15 @@ const MARGIN: Duration = Duration::from_millis(150);
 pub struct Arch<I> {
     settings: Settings,
     images: I,
+}
+
+/// What becomes of a pod.
+#[derive(Debug)]
+pub struct Judgement {
+    /// That.
+    pub decision: Decision,
+    /// Whether there was nothing left to find out.
+    pub complete: bool,
 }
 
 /// An object under admission, as it stands: a pod, or a workload whose pods will come.
@@ -59,46 +68,63 @@ impl<I: Images> Arch<I> {
 
     /// Decides about a pod that is being created.
     pub async fn decide(&self, pod: &Pod<'_>, namespace: &str, deadline: Instant) -> Decision {
-        if left_alone(&self.settings.table, pod).is_some() {
-            return Decision::unchanged();
+        match left_alone(&self.settings.table, pod) {
+            None | Some(LeftAlone::Overtaxing) => {
+                self.judge(pod, namespace, deadline, Stage::Creation).await.decision
+            }
+            Some(_) => Decision::unchanged(),
         }
-        let known = self.known(pod, namespace, deadline).await;
-        self.decide_by(known.as_ref(), pod, Stage::Creation)
     }
 
-    /// What is known of a pod's images, by the deadline or the longest that is waited; none if the pod can't be read.
-    pub async fn known<'p>(
-        &self,
-        pod: &'p Pod<'_>,
-        namespace: &str,
-        deadline: Instant,
-    ) -> Option<(Vec<Image<'p>>, Known)> {
-        let images = images_of(pod)?;
+    /// Decides by what is known of the pod's images by the deadline, or the longest that is waited.
+    pub async fn judge(&self, pod: &Pod<'_>, namespace: &str, deadline: Instant, stage: Stage) -> Judgement {
+        let undecided =
+            |why| Judgement { decision: Decision::undecided(format!("arch: {why}")), complete: true };
+        if self.settings.table.is_overtaxed_by(pod) {
+            return undecided("the pod says more of its nodes than is weighed".to_owned());
+        }
+        let mut images = match images_of(pod) {
+            Ok(images) => images,
+            Err(untold) => return undecided(untold.to_string()),
+        };
         let latest = Instant::now() + self.settings.lookup_timeout;
         let deadline = deadline.checked_sub(MARGIN).unwrap_or(deadline).min(latest);
-        let known = self.images.known(&images, &Access::of(pod, namespace), deadline).await;
-        Some((images, known))
+        let access = Access::of(pod, namespace);
+        let known = self.images.known(&images, &access, deadline).await;
+        if let Ok(judgement) = self.judge_by(&images, known, pod, stage) {
+            return judgement;
+        }
+        // An image may have been mended since somebody looked.
+        for image in &mut images {
+            image.anew = true;
+        }
+        let known = self.images.known(&images, &access, deadline).await;
+        self.judge_by(&images, known, pod, stage).unwrap_or_else(|judgement| judgement)
     }
 
-    /// Decides by what is known.
-    pub fn decide_by<'p>(
+    /// Decides by what is known; an error where there are no nodes for the pod.
+    fn judge_by(
         &self,
-        known: Option<&(Vec<Image<'p>>, Known)>,
-        pod: &'p Pod<'_>,
+        images: &[Image<'_>],
+        Known { images: known, warnings }: Known,
+        pod: &Pod<'_>,
         stage: Stage,
-    ) -> Decision {
-        let Some((images, known)) = known else {
-            return Decision::undecided("arch: the pod's volumes can't be read");
-        };
-        let images: Vec<_> = images.iter().copied().zip(known.images.iter().cloned()).collect();
+    ) -> Result<Judgement, Judgement> {
+        let complete = known.iter().all(|image| matches!(image, Knowledge::Known(_)));
+        let images: Vec<_> = images.iter().copied().zip(known).collect();
+        let judgement =
+            |decision: Decision| Judgement { decision: decision.with_warnings(warnings.clone()), complete };
         let decision = decide(&self.settings, Case { pod, images: &images, stage });
-        decision.with_warnings(known.warnings.iter().cloned())
+        decision.map(judgement).map_err(|Impossible(decision)| judgement(decision))
     }
 
     /// Looks for the images of a workload's pods before these come.
     fn foresee(&self, workload: Workload<'_>, namespace: &str) {
         let Some(pod) = workload.pod() else { return };
-        if let Some(images) = images_of(&pod).filter(|_| left_alone(&self.settings.table, &pod).is_none()) {
+        if left_alone(&self.settings.table, &pod).is_some() {
+            return;
+        }
+        if let Ok(images) = images_of(&pod) {
             self.images.prefetch(&images, &Access::of(&pod, namespace));
         }
     }

@@ -3,7 +3,7 @@
 
 mod support;
 
-use podshaper::admission::Decision;
+use podshaper::admission::{Decision, Verdict};
 use serde_json::{Value, json};
 use support::{decide, decide_gated, denial, pass, patched, pod, terms, terms_of, webhook};
 
@@ -166,6 +166,141 @@ fn node_labels_that_differ_make_a_product() {
     );
     let none = pass(&webhook, &pod(&["amd64_arm64"], json!({})));
     assert_eq!(terms_of(&none), json!([{"matchExpressions": [amd]}, {"matchExpressions": [arm]}]));
+}
+
+#[test]
+fn a_pod_that_says_too_much_of_its_nodes() {
+    let names = |count: usize| (0..count).map(|number| format!("v{number}")).collect::<Vec<_>>();
+    let open = webhook(json!({}));
+    let own = |values: Vec<String>| {
+        terms(json!([{"matchExpressions": [{"key": ARCH, "operator": "NotIn", "values": values}]}]))
+    };
+    let many =
+        |requirement: Value, count: usize| terms(json!([{"matchExpressions": vec![requirement; count]}]));
+    let exists = json!({"key": "zone", "operator": "Exists"});
+    let hosts = json!({"key": "kubernetes.io/hostname", "operator": "NotIn", "values": names(1000)});
+    let selector: serde_json::Map<_, _> = names(1025).into_iter().map(|key| (key, json!("x"))).collect();
+    for (said, weighed) in [
+        (own(names(1023)), true),
+        (own(names(1024)), false),
+        (many(exists.clone(), 1024), true),
+        (terms(json!(vec![json!({"matchExpressions": vec![exists; 41]}); 25])), false),
+        // What tells no architecture is only looked past.
+        (many(hosts, 20), true),
+        (json!({"nodeSelector": selector}), false),
+    ] {
+        for more in [json!({}), json!({"schedulingGates": [{"name": ANNOTATION}]})] {
+            let mut pod = pod(&["amd64"], said.clone());
+            pod["spec"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let decision = decide(&open, &pod);
+            let told = Verdict::Undecided("arch: the pod says more of its nodes than is weighed".to_owned());
+            assert_eq!(decision.verdict, if weighed { Verdict::Admit } else { told });
+            assert_eq!(decision.patch.is_empty(), !weighed);
+        }
+    }
+}
+
+#[test]
+fn the_most_that_is_weighed_takes_no_time() {
+    let open = webhook(json!({}));
+    let names =
+        |prefix: &str, count| (0..count).map(|number| format!("{prefix}{number}")).collect::<Vec<_>>();
+    let images: Vec<_> = (0..127).map(|own| format!("{}_own{own}", names("a", 255).join("_"))).collect();
+    let images: Vec<_> = images.iter().map(String::as_str).collect();
+    let mut pod = pod(
+        &images,
+        terms(
+            json!([{"matchExpressions": [{"key": ARCH, "operator": "NotIn", "values": names("v", 1020)}]}]),
+        ),
+    );
+    let begun = std::time::Instant::now();
+    let after = pass(&open, &pod);
+    // An optimised build takes a twentieth of it.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+    let values = terms_of(&after)[0]["matchExpressions"][1]["values"].as_array().unwrap().len();
+    assert_eq!(values, 255, "what all images share");
+    pod["spec"]["containers"][0]["image"] = json!("amd64");
+    let denied = decide(&open, &pod);
+    assert!(denial(&denied).len() < 10_000 && denial(&denied).ends_with("; and 115 more"), "{denied:?}");
+}
+
+#[test]
+fn pods_for_windows() {
+    let open = webhook(json!({}));
+    let affinity = |operator: &str, os: &str| {
+        terms(
+            json!([{"matchExpressions": [{"key": "kubernetes.io/os", "operator": operator, "values": [os]}]}]),
+        )
+    };
+    for (said, expected) in [
+        (affinity("In", "windows"), "amd64"),
+        (affinity("NotIn", "linux"), "amd64"),
+        (affinity("In", "linux"), "arm64"),
+        (affinity("NotIn", "windows"), "arm64"),
+        (json!({"nodeSelector": {"kubernetes.io/os": "windows"}}), "amd64"),
+        (json!({"nodeSelector": {"beta.kubernetes.io/os": "windows"}}), "amd64"),
+        (json!({"os": {"name": "linux"}}), "arm64"),
+        (json!({}), "arm64"),
+    ] {
+        let after = pass(&open, &pod(&["windows-amd64_arm64"], said.clone()));
+        assert_eq!(annotation(&after), expected, "{said}");
+    }
+}
+
+#[test]
+fn what_amd64_runs() {
+    let two = webhook(json!({"architectures": {"amd64": {}, "arm64": {}}}));
+    assert_eq!(annotation(&pass(&two, &pod(&["386", "amd64_arm64"], json!({})))), "amd64");
+    assert!(denial(&decide(&two, &pod(&["arm.v7"], json!({})))).contains("arm.v7 (arm/v7)"));
+    let arm =
+        webhook(json!({"architectures": {"arm64": {}, "arm": {"requireNodeLabels": [{ARCH: "arm64"}]}}}));
+    let after = pass(&arm, &pod(&["arm.v7"], json!({})));
+    assert_eq!(terms_of(&after), json!([{"matchExpressions": [requires(json!(["arm64"]))]}]));
+}
+
+#[test]
+fn a_long_list_is_cut() {
+    let images: Vec<_> = (0..100).map(|number| format!("not-found-{number}_arm64")).collect();
+    let mut images: Vec<_> = images.iter().map(String::as_str).collect();
+    images.push("s390x");
+    let decision = decide(&webhook(json!({})), &pod(&images, json!({})));
+    let denial = denial(&decision);
+    assert!(denial.len() < 1000 && denial.ends_with("; and 89 more"), "{denial}");
+}
+
+#[test]
+fn one_toleration_for_a_taint_of_several() {
+    let nodes = json!({"taintsToTolerate": [taint()]});
+    let webhook = webhook(json!({"architectures": {"amd64": {}, "arm64": nodes, "s390x": nodes}}));
+    let after = pass(&webhook, &pod(&["amd64_arm64_s390x"], json!({})));
+    assert_eq!(after["spec"]["tolerations"].as_array().unwrap().len(), 1, "{after}");
+}
+
+#[test]
+fn a_pod_that_comes_with_the_gate_is_watched() {
+    let open = webhook(json!({}));
+    let gated = json!({"schedulingGates": [{"name": ANNOTATION}]});
+    for images in [&["amd64"][..], &["amd64", "timeout"]] {
+        let after = pass(&open, &pod(images, gated.clone()));
+        assert_eq!(after["metadata"]["labels"]["podshaper.dev/arch-gated"], "true");
+        assert_eq!(after["spec"]["schedulingGates"], gated["schedulingGates"]);
+    }
+    let mut never = pod(&["amd64"], gated.clone());
+    never["spec"]["containers"][0]["imagePullPolicy"] = json!("Never");
+    assert_eq!(pass(&open, &never)["metadata"]["labels"]["podshaper.dev/arch-gated"], "true");
+    let leave = webhook(json!({"onImpossible": "leave"}));
+    let after = pass(&leave, &pod(&["amd64", "arm64"], gated));
+    assert_eq!(after["metadata"]["labels"]["podshaper.dev/arch-gated"], "true");
+}
+
+#[test]
+fn what_is_left_says_so_where_it_said_otherwise() {
+    let leave = webhook(json!({"onImpossible": "leave", "onUnknown": "gate"}));
+    let mut gated = pass(&leave, &pod(&["amd64", "timeout"], json!({})));
+    assert_eq!(annotation(&gated), "waits for: timeout");
+    gated["spec"]["containers"][1]["image"] = json!("arm64");
+    let lifted = patched(&gated, &decide_gated(&leave, &gated));
+    assert_eq!(annotation(&lifted), "arch: no architecture runs all images: amd64 (amd64); arm64 (arm64)");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
-use arch::images::{Access, Image, Images, Knowledge, Known, Why};
+use arch::images::{Access, Images, Knowledge, Known, Why};
 use arch::known::KnownImages;
 use arch::platform::{Platform, Platforms};
 use arch::secrets::PullSecrets;
@@ -20,7 +20,7 @@ use hyper::body::Frame;
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
-use support::asking::{BUDGET, images, known, runs_on, settings, token_server, with_tokens};
+use support::asking::{BUDGET, image, images, known, runs_on, settings, token_server, with_tokens};
 use support::registry::{Registry, config, digest, entry, index, index_of, manifest, ok, with};
 use tower::service_fn;
 
@@ -280,7 +280,7 @@ async fn what_one_tenant_may_read_another_may_not() {
     let images = KnownImages::new(&settings, None, Some(secrets(of, registry.host()))).unwrap();
     let known = async |namespace, pull_secrets: &[&'static str]| {
         let access = Access { namespace, pull_secrets: pull_secrets.to_vec() };
-        let image = Image { reference: &name, always: false, volume: false };
+        let image = image(&name, false);
         let Known { mut images, warnings } = images.known(&[image], &access, Instant::now() + BUDGET).await;
         (images.remove(0), warnings)
     };

@@ -5,11 +5,14 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use arch::config::Settings;
 use arch::images::{Knowledge, Why};
+use arch::known::KnownImages;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use podshaper::admission::Verdict;
 use serde_json::{Value, json};
 use support::asking::{images, known, runs_on, token_server, with_tokens};
 use support::registry::{
@@ -59,6 +62,90 @@ async fn every_kind_of_manifest() {
     }
     assert_eq!(runs_on(&images, &format!("{host}/a/b:none")).await, Err(Why::NotFound));
     assert_eq!(runs_on(&images, "NOT A NAME").await, Err(Why::Invalid));
+}
+
+/// What becomes of a pod with this image, and this volume.
+async fn becomes(images: &Arc<KnownImages>, image: &str, volume: Option<&str>, budget: Duration) -> String {
+    let volumes: Vec<_> =
+        volume.iter().map(|volume| json!({"name": "v", "image": {"reference": volume}})).collect();
+    let containers = json!([{"name": "c", "image": image, "imagePullPolicy": "IfNotPresent"}]);
+    let pod = json!({"spec": {"containers": containers, "volumes": volumes, "nodeSelector": {"kubernetes.io/os": "linux"}}});
+    let pod = pod.to_string();
+    let settings = Settings::from_value(json!({"architectures": {"arm64": {}, "s390x": {}}})).unwrap();
+    let webhook = arch::Arch::new(settings, Arc::clone(images));
+    let decision = webhook.decide(&serde_json::from_str(&pod).unwrap(), "ns", Instant::now() + budget).await;
+    match decision.verdict {
+        Verdict::Deny(_) => "denied".to_owned(),
+        Verdict::Undecided(why) => why,
+        Verdict::Admit if !decision.warnings.is_empty() => decision.warnings.join(", "),
+        Verdict::Admit => String::from_utf8(decision.patch.to_json()).unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn a_pod_is_refused_only_for_what_is_so_now() {
+    let (mended, dead) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let switches = (Arc::clone(&mended), Arc::clone(&dead));
+    let registry = Registry::start(move |asked: Asked| {
+        let (mended, dead) = (switches.0.load(Ordering::Relaxed), switches.1.load(Ordering::Relaxed));
+        async move {
+            if dead {
+                std::future::pending::<()>().await;
+            }
+            ok(&asked, index(if mended { &["linux/amd64", "linux/arm64"] } else { &["linux/amd64"] }))
+        }
+    })
+    .await;
+    let images = Arc::new(images(&[&registry], &json!({}), &[]));
+    let name = format!("{}/a:1", registry.host());
+    let becomes = async || becomes(&images, &name, None, Duration::from_secs(3)).await;
+    assert_eq!(becomes().await, "denied");
+    mended.store(true, Ordering::Relaxed);
+    assert!(becomes().await.contains("arm64"), "what is remembered isn't so any more");
+    let asked = registry.asked().len();
+    assert!(becomes().await.contains("arm64"));
+    assert_eq!(registry.asked().len(), asked, "what runs is believed");
+    mended.store(false, Ordering::Relaxed);
+    assert_eq!(
+        known(&images, &name, true, Duration::from_secs(2)).await,
+        known(&images, &name, false, Duration::from_secs(2)).await
+    );
+    dead.store(true, Ordering::Relaxed);
+    let begun = Instant::now();
+    assert_eq!(becomes().await, "denied", "nobody knows better");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn volumes_restrict_where_their_index_does() {
+    let blob = config("linux", "amd64");
+    let single = manifest(&blob);
+    let data = json!({"schemaVersion": 2, "layers": [], "config": {"mediaType": "x/y", "digest": "sha256:1", "size": 1}});
+    let data = data.to_string().into_bytes();
+    let (blob_path, data_path) =
+        (format!("v/blobs/{}", digest(&blob)), format!("v/manifests/{}", digest(&data)));
+    let registry = Registry::of(vec![
+        ("v/manifests/both", index(&["linux/arm64", "linux/s390x"])),
+        ("v/manifests/arm", index(&["linux/arm64"])),
+        ("v/manifests/amd", index(&["linux/amd64"])),
+        ("v/manifests/single", single),
+        (&blob_path, blob.clone()),
+        ("v/manifests/data", index_of(vec![entry(&digest(&data), Value::Null)])),
+        (&data_path, data.clone()),
+    ])
+    .await;
+    let images = Arc::new(images(&[&registry], &json!({}), &[]));
+    let name = |tag: &str| format!("{}/v:{tag}", registry.host());
+    let with = async |image: &str, volume: &str| {
+        becomes(&images, &name(image), Some(&name(volume)), Duration::from_secs(3)).await
+    };
+    assert_eq!(with("both", "single").await, "[]");
+    assert_eq!(with("both", "data").await, "[]");
+    assert!(with("both", "arm").await.contains("arm64"));
+    assert_eq!(with("both", "amd").await, "denied");
+    assert_eq!(with("single", "single").await, "denied", "a container's counts");
+    assert!(with("data", "data").await.contains("is no image that can be understood"));
+    assert_eq!(runs_on(&images, &name("data")).await.as_deref(), Ok("any"));
 }
 
 #[tokio::test]

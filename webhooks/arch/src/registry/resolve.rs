@@ -31,6 +31,9 @@ pub(crate) struct Resolved {
     pub(crate) digest: Box<str>,
     /// What it runs on.
     pub(crate) platforms: Arc<Platforms>,
+    /// Whether that is an index, of which a node takes the entry for its own platform. A manifest that a name leads to without
+    /// one it takes as it is (`Manifest` of github.com/containerd/containerd/core/images).
+    pub(crate) index: bool,
     /// Who told: the registry's host, or a mirror's.
     pub(crate) from: Box<str>,
 }
@@ -127,12 +130,14 @@ impl Resolver {
                 let mut attempt = Attempt { resolver: self, place: &place, scope, fetches: 0 };
                 let told = match question {
                     Question::Platforms => attempt.image(image).await,
-                    Question::Digest => attempt.head(image).await.map(|digest| (digest, Platforms::Any)),
+                    Question::Digest => {
+                        attempt.head(image).await.map(|digest| (digest, Platforms::Any, false))
+                    }
                 };
                 match told {
-                    Ok((digest, platforms)) => {
+                    Ok((digest, platforms, index)) => {
                         let (platforms, from) = (Arc::new(platforms), place.registry.as_str().into());
-                        return Ok(Resolved { digest, platforms, from });
+                        return Ok(Resolved { digest, platforms, index, from });
                     }
                     Err(why) => last = why,
                 }
@@ -186,19 +191,21 @@ impl Resolver {
 }
 
 impl Attempt<'_> {
-    /// The digest and platforms of an image.
-    async fn image(&mut self, image: &ImageName) -> Result<(Box<str>, Platforms), Why> {
+    /// The digest and platforms of an image, and whether an index tells them.
+    async fn image(&mut self, image: &ImageName) -> Result<(Box<str>, Platforms, bool), Why> {
         let (digest, manifest) = self.manifest(image.version.as_str()).await?;
+        let index = matches!(manifest, Manifest::Index { .. });
         let platforms = match manifest {
             Manifest::Artifact => Platforms::Any,
             Manifest::Old(platform) => Platforms::Only([platform].into()),
             Manifest::Image(config) => Platforms::Only([self.config(&config).await?].into()),
             Manifest::Index { mut platforms, untold } => {
                 self.untold(untold, &mut platforms).await?;
-                Platforms::Only(platforms)
+                // Of artifacts alone.
+                if platforms.is_empty() { Platforms::Any } else { Platforms::Only(platforms) }
             }
         };
-        Ok((digest, platforms))
+        Ok((digest, platforms, index))
     }
 
     /// Adds the platforms of entries that name none, those of nested indexes too; each manifest once.

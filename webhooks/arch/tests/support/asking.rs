@@ -40,7 +40,7 @@ pub(crate) async fn runs_on(images: &KnownImages, name: &str) -> Result<String, 
 }
 
 pub(crate) fn image(reference: &str, always: bool) -> Image<'_> {
-    Image { reference, always, volume: false }
+    Image { reference, always, anew: false, volume: false }
 }
 
 /// What admission knows within this time.

@@ -95,8 +95,7 @@ pub(crate) fn decide(webhook: &Arch, pod: &Value) -> Decision {
 pub(crate) fn decide_gated(webhook: &Arch, pod: &Value) -> Decision {
     let pod = pod.to_string();
     let pod: Pod<'_> = serde_json::from_str(&pod).unwrap();
-    let known = block_on(webhook.known(&pod, "ns", soon()));
-    webhook.decide_by(known.as_ref(), &pod, Stage::Gated)
+    block_on(webhook.judge(&pod, "ns", soon(), Stage::Gated)).decision
 }
 
 fn soon() -> Instant {

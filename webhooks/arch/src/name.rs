@@ -1,5 +1,5 @@
 //! Names of images, as the kubelet understands them: `ParseNormalizedNamed` of github.com/distribution/reference, against
-//! which a test holds this.
+//! which a test holds this. Here the registry is in lower case.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ const DOCKER: &str = "docker.io";
 /// The full name of an image: `docker.io/library/nginx:latest` where a pod says `nginx`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageName {
-    /// The registry's host, with its port if it has one.
+    /// The registry's host in lower case, with its port if it has one: however it is written, it is one registry.
     pub registry: Box<str>,
     /// The repository there.
     pub repository: Box<str>,
@@ -52,7 +52,11 @@ impl ImageName {
             || Version::Tag(tag.unwrap_or("latest").into()),
             |digest| Version::Digest(digest.into()),
         );
-        valid.then(|| Self { registry: registry.into(), repository: repository.into(), version })
+        valid.then(|| Self {
+            registry: registry.to_ascii_lowercase().into(),
+            repository: repository.into(),
+            version,
+        })
     }
 
     /// The same repository's image of this digest.
@@ -175,7 +179,8 @@ mod tests {
             ("a/b", "docker.io/a/b:latest".to_owned()),
             ("localhost:5000", "docker.io/library/localhost:5000".to_owned()),
             ("localhost/a", "localhost/a:latest".to_owned()),
-            ("Registry/a", "Registry/a:latest".to_owned()),
+            ("Registry/a", "registry/a:latest".to_owned()),
+            ("QUAY.io:80/a:V", "quay.io:80/a:V".to_owned()),
             ("[::1]:5000/a", "[::1]:5000/a:latest".to_owned()),
             ("r.io:5000/a/b__c/d--e:X_1.2", "r.io:5000/a/b__c/d--e:X_1.2".to_owned()),
             (&format!("r.io/a:1@{digest}"), format!("r.io/a@{digest}")),

@@ -90,7 +90,7 @@ fn agrees_with_go() {
         let go = go.filter(|parts| !parts.registry.is_empty());
         valid += usize::from(go.is_some());
         let go = go.map(|Parts { registry, repository, tag, digest }| ImageName {
-            registry: registry.into(),
+            registry: registry.to_ascii_lowercase().into(),
             repository: repository.into(),
             version: if digest.is_empty() {
                 Version::Tag(tag.into())

@@ -140,8 +140,8 @@ impl Exchange {
     }
 
     async fn once(&self, ask: &Ask) -> Result<Answer, Why> {
-        let (host, port) = place(&ask.uri);
-        let pace = self.paces.of(&format!("{host}:{port}"));
+        let (host, _) = place(&ask.uri);
+        let pace = self.paces.of(&authority(&ask.uri));
         let _turn = pace.turn().await?;
         let mut request =
             Request::builder().method(&ask.method).uri(&ask.uri).header(header::ACCEPT, ask.accept);
@@ -203,6 +203,12 @@ pub(crate) fn place(uri: &Uri) -> (&str, u16) {
     (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(usual))
 }
 
+/// Host and port, as what is remembered of them is found: tenants may write either as they like.
+pub(crate) fn authority(uri: &Uri) -> String {
+    let (host, port) = place(uri);
+    format!("{}:{port}", host.to_ascii_lowercase())
+}
+
 /// Where a `Location` leads from `base`: a URL, or a path.
 fn resolve(base: &Uri, target: &str) -> Option<Uri> {
     let uri: Uri = target.parse().ok()?;
@@ -250,6 +256,15 @@ mod tests {
     fn ask(uri: &str) -> Ask {
         let (method, uri, reach) = (Method::GET, uri.parse().unwrap(), Reach::Registry);
         Ask { method, uri, accept: "*/*", authorization: None, form: None, reach }
+    }
+
+    #[test]
+    fn however_a_host_is_written_it_is_one() {
+        for uri in
+            ["https://Registry.Example/v2/", "https://registry.example:443/", "https://REGISTRY.example"]
+        {
+            assert_eq!(authority(&uri.parse().unwrap()), "registry.example:443");
+        }
     }
 
     #[tokio::test]

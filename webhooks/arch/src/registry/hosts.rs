@@ -12,7 +12,10 @@ pub(crate) struct Hosts {
 }
 
 impl Hosts {
-    pub(crate) fn new(settings: Registries) -> Self {
+    pub(crate) fn new(mut settings: Registries) -> Self {
+        // As names of images have it.
+        let mirrors = std::mem::take(&mut settings.mirrors).into_iter();
+        settings.mirrors = mirrors.map(|(host, urls)| (host.to_ascii_lowercase(), urls)).collect();
         let mirrors = settings.mirrors.values().flatten().map(|url| authority_of(url));
         let named = settings.plain_http.iter().chain(&settings.allow_private_realms).map(|host| &**host);
         let named = named.chain(mirrors).map(str::to_ascii_lowercase).collect();
@@ -62,7 +65,7 @@ impl Hosts {
     pub(crate) fn label<'r>(&'r self, registry: &'r str) -> &'r str {
         let configured =
             self.settings.plain_http.iter().chain(self.settings.mirrors.keys()).chain(&self.settings.allow);
-        configured.map(String::as_str).find(|name| *name == registry).unwrap_or("other")
+        configured.map(String::as_str).find(|name| matches(name, registry)).unwrap_or("other")
     }
 }
 
@@ -98,7 +101,9 @@ mod tests {
     fn what_was_named() {
         let hosts = Hosts::new(Registries {
             plain_http: vec!["localhost:5000".into(), "plain".into()],
-            mirrors: [("docker.io".to_owned(), vec!["https://mirror.example/hub".to_owned()])].into(),
+            mirrors: [("docker.io", "https://mirror.example/hub"), ("Upper.io", "https://mirror.example")]
+                .map(|(host, mirror)| (host.to_owned(), vec![mirror.to_owned()]))
+                .into(),
             allow: vec!["*.example.com".into(), "docker.io".into()],
             proxy: Some("http://proxy".into()),
             no_proxy: vec![".internal".into(), "plain".into()],
@@ -118,5 +123,10 @@ mod tests {
         assert_eq!(hosts.proxy_for("a.b"), Some("proxy:3128"));
         assert_eq!((hosts.proxy_for("a.internal"), hosts.proxy_for("plain")), (None, None));
         assert_eq!((hosts.label("docker.io"), hosts.label("evil.example")), ("docker.io", "other"));
+        assert_eq!(
+            (hosts.label("a.example.com"), hosts.label("a.b.example.com")),
+            ("*.example.com", "other")
+        );
+        assert_eq!(hosts.mirrors("upper.io"), ["https://mirror.example"]);
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use super::address::Reach;
 use super::challenge::Challenge;
-use super::exchange::{Ask, Exchange, place};
+use super::exchange::{Ask, Exchange, authority, place};
 use crate::credentials::Credential;
 use crate::images::Why;
 
@@ -205,11 +205,6 @@ fn ask(uri: Uri) -> Ask {
         form: None,
         reach: Reach::Registry,
     }
-}
-
-fn authority(uri: &Uri) -> String {
-    let (host, port) = place(uri);
-    format!("{host}:{port}")
 }
 
 /// `Basic` (RFC 7617).

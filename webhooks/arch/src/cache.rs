@@ -5,18 +5,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache as Moka;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use crate::config::CacheSettings;
 use crate::images::Why;
 use crate::platform::Platforms;
 use crate::registry::Resolved;
+use crate::shares::Shares;
 
-/// The longest that a look-up goes on after everybody who waited has gone.
+/// The longest that a look-up takes, whoever waits for it or has gone, and that it waits for its own turn.
 const LONGEST: Duration = Duration::from_secs(30);
-/// Look-ups at a time.
-const FLIGHTS: usize = 128;
 
 /// An image as cached: its full name, and whose credentials it was read with.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,13 +57,13 @@ pub(crate) enum Hit {
 pub(crate) struct Cache {
     entries: Moka<Key, Entry>,
     flights: Mutex<HashMap<Key, watch::Receiver<Option<Outcome>>>>,
-    permits: Arc<Semaphore>,
+    shares: Arc<Shares>,
 }
 
 impl Cache {
     pub(crate) fn new(settings: CacheSettings) -> Self {
         let entries = Moka::builder().weigher(weight).max_capacity(settings.bytes).build();
-        Self { entries, flights: Mutex::default(), permits: Arc::new(Semaphore::new(FLIGHTS)) }
+        Self { entries, flights: Mutex::default(), shares: Arc::default() }
     }
 
     /// What is known at once.
@@ -95,24 +94,28 @@ impl Cache {
         self.entries.insert(key, Entry { outcome: kept, at: Instant::now() });
     }
 
-    /// Joins the look-up that is under way, or begins one: a task of its own, which nobody's leaving ends.
+    /// Joins the look-up that is under way, or begins one for this namespace: a task of its own, which nobody's leaving ends.
+    /// None if too many wait for their turn.
     pub(crate) fn fly(
         self: &Arc<Self>,
         key: &Key,
+        namespace: &str,
         look_up: impl Future<Output = Outcome> + Send + 'static,
     ) -> Option<watch::Receiver<Option<Outcome>>> {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(flight) = flights.get(key) {
             return Some(flight.clone());
         }
-        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        let seat = self.shares.seat(namespace)?;
         let (told, flight) = watch::channel(None);
         flights.insert(key.clone(), flight.clone());
         let landing = Landing { cache: Arc::clone(self), key: key.clone() };
         // A task has room for all that it is made of, twice: as what it begins with, and as what it waits for.
-        let look_up = Box::pin(look_up);
+        let look_up = Box::pin(async move {
+            let _turn = seat.turn().await;
+            look_up.await
+        });
         tokio::spawn(async move {
-            let _permit = permit;
             let outcome = timeout(LONGEST, look_up).await.unwrap_or(Err(Why::Timeout));
             landing.cache.keep(landing.key.clone(), outcome.clone());
             drop(landing);
@@ -196,13 +199,13 @@ mod tests {
                 Ok(resolved())
             }
         };
-        let mut first = cache.fly(&key("a"), look_up()).unwrap();
+        let mut first = cache.fly(&key("a"), "ns", look_up()).unwrap();
         assert!(
             timeout(Duration::from_secs(1), first.wait_for(Option::is_some)).await.is_err(),
             "out of time"
         );
         drop(first);
-        let mut others: Vec<_> = (0..1000).map(|_| cache.fly(&key("a"), look_up()).unwrap()).collect();
+        let mut others: Vec<_> = (0..1000).map(|_| cache.fly(&key("a"), "ns", look_up()).unwrap()).collect();
         for other in &mut others {
             assert_eq!(*other.wait_for(Option::is_some).await.unwrap(), Some(Ok(resolved())));
         }
@@ -251,17 +254,9 @@ mod tests {
         cache.keep(key("a"), Ok(resolved()));
         let other = Key { identity: [1; 16], ..key("a") };
         assert!(matches!(cache.look(&other, Freshness::Always), Hit::Miss));
-        let mut flight = cache.fly(&other, async { panic!("a look-up that ends in a panic") }).unwrap();
+        let mut flight = cache.fly(&other, "ns", async { panic!("a look-up that ends in a panic") }).unwrap();
         assert!(flight.wait_for(Option::is_some).await.is_err());
-        let mut flight = cache.fly(&other, async { Ok(resolved()) }).unwrap();
+        let mut flight = cache.fly(&other, "ns", async { Ok(resolved()) }).unwrap();
         assert!(flight.wait_for(Option::is_some).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn so_many_at_a_time() {
-        let cache = cache();
-        let flights: Vec<_> =
-            (0..FLIGHTS + 5).map(|n| cache.fly(&key(&n.to_string()), std::future::pending())).collect();
-        assert_eq!(flights.iter().flatten().count(), FLIGHTS);
     }
 }

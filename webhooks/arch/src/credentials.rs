@@ -1,14 +1,27 @@
 //! Docker's credentials, found for an image as the kubelet finds them (k8s.io/kubernetes/pkg/credentialprovider).
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use ring::digest::{Context, SHA256};
 use serde::Deserialize;
 
 /// More registries in one file than anybody has.
 const MAX_ENTRIES: usize = 4096;
+/// The longest host, and the longest beginning of a repository, that can be an image's.
+const MAX_PART: usize = 255;
+/// The longest label of a host (RFC 1035 §2.3.4).
+const MAX_LABEL: usize = 63;
+/// The longest credential: what goes into a header.
+const MAX_CREDENTIAL: usize = 16 << 10;
+/// Credentials that are tried for one image.
+const MAX_TRIED: usize = 16;
+/// Bytes that an entry takes beside its text, roughly.
+const ENTRY: usize = 200;
 
 /// Whom a registry knows.
 #[derive(Clone, PartialEq, Eq)]
@@ -19,15 +32,17 @@ pub struct Credential {
     pub password: String,
     /// What tokens are had for instead, if anything (`identitytoken`).
     pub refresh_token: Option<String>,
+    /// Names it, and tells nothing of it.
+    identity: [u8; 16],
 }
 
 /// One file of credentials: scopes, as `registry.example.com/path` or `*.example.com`, the more specific first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DockerConfig {
-    entries: Vec<(Scope, Credential)>,
+    entries: Vec<(Scope, Arc<Credential>)>,
 }
 
-/// The images that a credential is for.
+/// The images that a credential is for: a host, with its port, and what repositories begin with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Scope {
     host: String,
@@ -43,6 +58,9 @@ pub enum CredentialError {
     /// An entry's `auth` isn't `USER:PASSWORD` in base64.
     #[error("auths: {0}: auth must be base64 of USER:PASSWORD")]
     Auth(String),
+    /// An entry is longer than any registry takes.
+    #[error("auths: {0}: longer than {MAX_CREDENTIAL} bytes")]
+    TooLong(String),
     /// There are too many.
     #[error("auths: more than {MAX_ENTRIES} entries")]
     TooMany,
@@ -84,40 +102,80 @@ impl DockerConfig {
         let mut entries = Vec::new();
         for (place, entry) in auths {
             let credential = entry.credential().map_err(|NotAuth| CredentialError::Auth(place.clone()))?;
-            entries.extend(credential.map(|credential| (Scope::new(&place), credential)));
+            if credential.as_ref().is_some_and(|credential| credential.len() > MAX_CREDENTIAL) {
+                return Err(CredentialError::TooLong(place));
+            }
+            let known = Scope::new(&place).zip(credential);
+            entries.extend(known.map(|(scope, credential)| (scope, Arc::new(credential))));
         }
         // As the kubelet has it: in reverse, so that a longer path of a host comes before a shorter one.
-        entries.sort_by_key(|(scope, _)| std::cmp::Reverse(format!("{}{}", scope.host, scope.path)));
+        entries.sort_by_cached_key(|(Scope { host, path }, _)| {
+            Reverse(if path.is_empty() { host.clone() } else { format!("{host}/{path}") })
+        });
         Ok(Self { entries })
     }
 
+    /// How many credentials it holds.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The bytes that it takes, roughly.
+    pub(crate) fn size(&self) -> usize {
+        let text = |(scope, credential): &(Scope, Arc<Credential>)| {
+            scope.host.len() + scope.path.len() + credential.len()
+        };
+        self.entries.iter().map(|entry| ENTRY + text(entry)).sum()
+    }
+
     /// The credentials for an image of `repository` at `registry` (`docker.io` for Docker Hub), each to be tried.
-    fn matching<'c>(&'c self, registry: &str, repository: &str) -> Vec<&'c Credential> {
-        let path = format!("/{repository}");
-        let own = self.entries.iter().filter(|(scope, _)| scope.covers(registry, &path));
-        let own: Vec<_> = own.map(|(_, credential)| credential).collect();
-        if !own.is_empty() || registry != "docker.io" {
-            return own;
-        }
-        let hub =
-            self.entries.iter().filter(|(scope, _)| scope.host == "index.docker.io" && scope.path.is_empty());
-        hub.map(|(_, credential)| credential).collect()
+    fn matching(&self, registry: &str, repository: &str) -> impl Iterator<Item = &Arc<Credential>> {
+        let own = move |scope: &Scope| scope.covers(registry, repository);
+        let hub = |scope: &Scope| scope.host == "index.docker.io" && scope.path.is_empty();
+        let is_hub = registry == "docker.io" && !self.entries.iter().any(|(scope, _)| own(scope));
+        let matching = move |scope: &Scope| if is_hub { hub(scope) } else { own(scope) };
+        self.entries.iter().filter(move |(scope, _)| matching(scope)).map(|(_, credential)| credential)
     }
 }
 
-/// The credentials for an image of `repository` at `registry`, of all these files in order, each once.
+/// The credentials for an image of `repository` at `registry`, of all these files in order, each once; the first few, if there
+/// are more than anybody has.
 pub fn matching<'c>(
     files: impl IntoIterator<Item = &'c DockerConfig>,
     registry: &str,
     repository: &str,
-) -> Vec<&'c Credential> {
-    let mut all: Vec<&Credential> = Vec::new();
+) -> Vec<Arc<Credential>> {
+    let mut all: Vec<Arc<Credential>> = Vec::new();
     for credential in files.into_iter().flat_map(|file| file.matching(registry, repository)) {
-        if !all.contains(&credential) {
-            all.push(credential);
+        if all.len() == MAX_TRIED {
+            break;
+        }
+        if !all.iter().any(|known| known.identity == credential.identity) {
+            all.push(Arc::clone(credential));
         }
     }
     all
+}
+
+impl Credential {
+    fn new(user: String, password: String, refresh_token: Option<String>) -> Self {
+        let mut hash = Context::new(&SHA256);
+        for part in [&*user, &*password, refresh_token.as_deref().unwrap_or_default()] {
+            hash.update(&(part.len() as u64).to_le_bytes());
+            hash.update(part.as_bytes());
+        }
+        let identity = hash.finish().as_ref().first_chunk().copied().unwrap_or_default();
+        Self { user, password, refresh_token, identity }
+    }
+
+    fn len(&self) -> usize {
+        self.user.len() + self.password.len() + self.refresh_token.as_ref().map_or(0, String::len)
+    }
+
+    /// Names it, and tells nothing of it: what was learnt with one is for those who have the same.
+    pub(crate) fn identity(&self) -> [u8; 16] {
+        self.identity
+    }
 }
 
 impl Entry {
@@ -134,55 +192,61 @@ impl Entry {
         }
         let refresh_token = self.identitytoken.filter(|token| !token.is_empty());
         let is_empty = user.is_empty() && password.is_empty() && refresh_token.is_none();
-        Ok((!is_empty).then_some(Credential { user, password, refresh_token }))
+        Ok((!is_empty).then(|| Credential::new(user, password, refresh_token)))
     }
 }
 
 impl Scope {
-    fn new(place: &str) -> Self {
+    /// None where it can't be any image's.
+    fn new(place: &str) -> Option<Self> {
         let place = place.strip_prefix("https://").or_else(|| place.strip_prefix("http://")).unwrap_or(place);
-        let (host, path) = place.find('/').map_or((place, ""), |at| place.split_at(at));
+        let (host, path) = place.split_once('/').unwrap_or((place, ""));
         // Docker takes the roots of its API for the host.
-        let path = path
-            .strip_prefix("/v1")
-            .or_else(|| path.strip_prefix("/v2"))
-            .filter(|rest| rest.starts_with('/'))
-            .unwrap_or(path);
-        Self { host: host.to_owned(), path: if path == "/" { String::new() } else { path.to_owned() } }
+        let path = path.strip_prefix("v1/").or_else(|| path.strip_prefix("v2/")).unwrap_or(path);
+        // Names of images have their registry in lower case.
+        let scope = || Self { host: host.to_ascii_lowercase(), path: path.to_owned() };
+        (host.len() <= MAX_PART && path.len() <= MAX_PART).then(scope)
     }
 
     /// `URLsMatch`: the port, the path's beginning, and each label of the host.
-    fn covers(&self, registry: &str, path: &str) -> bool {
-        let split = |host: &'_ str| -> (String, String) {
-            host.rsplit_once(':')
-                .map_or((host.to_owned(), String::new()), |(host, port)| (host.to_owned(), port.to_owned()))
-        };
+    fn covers(&self, registry: &str, repository: &str) -> bool {
         let ((own, own_port), (host, port)) = (split(&self.host), split(registry));
-        let (own, host): (Vec<_>, Vec<_>) = (own.split('.').collect(), host.split('.').collect());
         own_port == port
-            && own.len() == host.len()
-            && path.starts_with(&self.path)
-            && own.iter().zip(&host).all(|(pattern, label)| glob(pattern, label))
+            && repository.starts_with(&self.path)
+            && own.split('.').count() == host.split('.').count()
+            && own
+                .split('.')
+                .zip(host.split('.'))
+                .all(|(own, label)| label.len() <= MAX_LABEL && glob(own.as_bytes(), label.as_bytes()))
     }
 }
 
-/// `*` and `?` of Go's `filepath.Match`, which is what hosts are written with.
-fn glob(pattern: &str, label: &str) -> bool {
-    let mut characters = pattern.chars();
-    match characters.next() {
-        None => label.is_empty(),
-        Some('*') => {
-            let rest = characters.as_str();
-            label
-                .char_indices()
-                .map(|(at, _)| at)
-                .chain([label.len()])
-                .any(|at| label.get(at..).is_some_and(|tail| glob(rest, tail)))
+/// Host and port.
+fn split(host: &str) -> (&str, &str) {
+    host.rsplit_once(':').unwrap_or((host, ""))
+}
+
+/// `*` and `?` of Go's `filepath.Match`, which is what hosts are written with. Of all stars the last alone may ever have to stand
+/// for more: who writes them can't make it take long.
+fn glob(mut pattern: &[u8], mut label: &[u8]) -> bool {
+    // What follows the last star, and where that may begin.
+    let mut star: Option<(&[u8], &[u8])> = None;
+    loop {
+        match (pattern, label) {
+            ([], []) => return true,
+            ([b'*', rest @ ..], _) => {
+                star = Some((rest, label));
+                pattern = rest;
+            }
+            ([own, rest @ ..], [first, tail @ ..]) if *own == b'?' || own == first => {
+                (pattern, label) = (rest, tail);
+            }
+            _ => {
+                let Some((rest, [_, tail @ ..])) = star else { return false };
+                star = Some((rest, tail));
+                (pattern, label) = (rest, tail);
+            }
         }
-        Some('?') => {
-            label.chars().next().is_some_and(|first| glob(characters.as_str(), &label[first.len_utf8()..]))
-        }
-        Some(own) => label.strip_prefix(own).is_some_and(|tail| glob(characters.as_str(), tail)),
     }
 }
 
@@ -210,9 +274,8 @@ mod tests {
     }
 
     fn users(config: &DockerConfig, registry: &str, repository: &str) -> String {
-        let found: Vec<_> =
-            matching([config], registry, repository).iter().map(|found| &*found.user).collect();
-        found.join(" ")
+        let found = matching([config], registry, repository);
+        found.iter().map(|found| &*found.user).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
@@ -225,6 +288,7 @@ mod tests {
             ("*.example.com", "wild"),
             ("reg*.example.com/team", "team"),
             ("localhost:5000", "local"),
+            ("Upper.io", "upper"),
         ]);
         for (registry, repository, expected) in [
             ("docker.io", "library/nginx", "hub"),
@@ -238,6 +302,7 @@ mod tests {
             ("localhost", "a", ""),
             ("localhost:5001", "a", ""),
             ("evil.io", "quay.io/coreos", ""),
+            ("upper.io", "a", "upper"),
         ] {
             let found = users(&all, registry, repository);
             let sorted = |text: &str| {
@@ -251,13 +316,55 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_takes_no_longer_than_its_length() {
+        for (pattern, label, expected) in [
+            ("", "", true),
+            ("*", "", true),
+            ("*", "abc", true),
+            ("a*", "b", false),
+            ("a?c", "abc", true),
+            ("?", "", false),
+            ("a*b*c", "axxbyybzc", true),
+            ("a*b*c", "axxbyybz", false),
+            ("*ab", "aab", true),
+            ("**a", "ba", true),
+        ] {
+            assert_eq!(glob(pattern.as_bytes(), label.as_bytes()), expected, "{pattern} {label}");
+        }
+        // Who tries all that each star may stand for isn't done with this in a lifetime.
+        let host = format!("{}.example.com", "a".repeat(60));
+        let all = config(&[(&format!("{}b.example.com", "*a".repeat(40)), "greedy")]);
+        assert_eq!(users(&all, &host, "x"), "");
+    }
+
+    #[test]
+    fn what_is_longer_than_it_can_be() {
+        let (host, path) = (format!("{}.io", "*".repeat(253)), format!("a.b/{}", "x".repeat(256)));
+        assert_eq!(config(&[(&host, "u"), (&path, "u")]), DockerConfig::default());
+        let long = json!({"auths": {"a.b": {"username": "u", "password": "p".repeat(MAX_CREDENTIAL)}}});
+        let error = DockerConfig::from_json(&long.to_string()).unwrap_err();
+        assert!(matches!(error, CredentialError::TooLong(_)), "{error}");
+        let many: serde_json::Map<_, _> = (0..=MAX_ENTRIES).map(|n| (format!("{n}.io"), json!({}))).collect();
+        let many = json!({"auths": many}).to_string();
+        assert!(matches!(DockerConfig::from_json(&many), Err(CredentialError::TooMany)));
+    }
+
+    #[test]
+    fn so_many_are_tried_for_one_image() {
+        let user = |n: usize| format!("{n}");
+        let files: Vec<_> = (0..100).map(|n| config(&[("a.b", &user(n / 2))])).collect();
+        let found: Vec<_> = matching(&files, "a.b", "x").iter().map(|found| found.user.clone()).collect();
+        assert_eq!(found, (0..MAX_TRIED).map(user).collect::<Vec<_>>(), "the first, each once");
+    }
+
+    #[test]
     fn of_several_files_in_order() {
         let files = [
             config(&[("a.b", "first")]),
             config(&[("a.b", "second"), ("c.d", "other")]),
             config(&[("a.b", "first")]),
         ];
-        let found: Vec<_> = matching(&files, "a.b", "x").iter().map(|found| &*found.user).collect();
+        let found: Vec<_> = matching(&files, "a.b", "x").iter().map(|found| found.user.clone()).collect();
         assert_eq!(found, ["first", "second"]);
     }
 

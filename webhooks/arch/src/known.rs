@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
+use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
 use crate::cache::{Cache, Freshness, Hit, Key, Outcome};
@@ -13,11 +14,17 @@ use crate::images::{Access, Image, Images, Knowledge, Known, Why};
 use crate::metrics::Metrics;
 use crate::name::{ImageName, Version};
 use crate::platform::Platforms;
-use crate::registry::{Resolved, Resolver, resolver};
-use crate::secrets::{PullSecrets, Secret};
+use crate::registry::{Keyring, Plan, Resolved, Resolver, resolver};
+use crate::secrets::{PullSecrets, named};
 
 /// How long a registry is waited for that is asked whether what is remembered is still true.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Workloads at a time whose pods' images are looked for; those of others wait for the pods.
+const PREFETCHES: usize = 16;
+/// Memory for the names of one's images, in bytes.
+const FORESEEN: usize = 32 << 10;
+/// Bytes of a name beside its text.
+const ENTRY: usize = 48;
 
 /// What is known of images.
 #[derive(Clone)]
@@ -28,6 +35,7 @@ pub struct KnownImages {
     mounted: Option<Arc<DockerConfig>>,
     secrets: Option<Arc<PullSecrets>>,
     metrics: Metrics,
+    prefetches: Arc<Semaphore>,
 }
 
 /// An image, as it may be asked for.
@@ -35,7 +43,7 @@ struct Wanted {
     name: ImageName,
     key: Key,
     freshness: Freshness,
-    keyring: Arc<[Arc<DockerConfig>]>,
+    plan: Plan,
 }
 
 /// Everything about one image, for a person.
@@ -61,7 +69,8 @@ impl KnownImages {
         let resolver = Arc::new(resolver(&settings.registries)?);
         let cache = Arc::new(Cache::new(settings.cache));
         let (mounted, secrets) = (mounted.map(Arc::new), secrets.map(Arc::new));
-        Ok(Self { resolver, cache, settings: settings.cache, mounted, secrets, metrics: Metrics::default() })
+        let (metrics, prefetches) = (Metrics::default(), Arc::new(Semaphore::new(PREFETCHES)));
+        Ok(Self { resolver, cache, settings: settings.cache, mounted, secrets, metrics, prefetches })
     }
 
     /// Registers its metrics.
@@ -72,32 +81,22 @@ impl KnownImages {
     /// Looks one image up, whatever is remembered.
     pub async fn explain(&self, name: &str) -> Result<Explained, Why> {
         let name = ImageName::parse(name).ok_or(Why::Invalid)?;
-        let keyring: Vec<_> = self.mounted.iter().cloned().collect();
-        let Resolved { digest, platforms, from, .. } = self.resolver.resolve(&name, &keyring).await?;
+        let plan = self.resolver.plan(&name, self.mounted.as_slice())?;
+        let Resolved { digest, platforms, from, .. } = self.resolver.resolve(&name, &plan).await?;
         Ok(Explained { name: name.to_string(), digest: digest.into(), platforms, from: from.into() })
     }
 
     /// The credentials for these pods, those of Secrets first, and what is wrong with any.
-    async fn keyring(
-        &self,
-        access: &Access<'_>,
-        deadline: Instant,
-    ) -> (Arc<[Arc<DockerConfig>]>, Vec<String>) {
-        let (mut files, mut warnings) = (Vec::new(), Vec::new());
-        if let Some(secrets) = &self.secrets {
-            for name in &access.pull_secrets {
-                match secrets.read(access.namespace, name, deadline).await {
-                    Secret::Credentials(file) => files.push(file),
-                    Secret::Nothing => {}
-                    Secret::Malformed(problem) => warnings.push(format!("arch: Secret {name}: {problem}")),
-                }
-            }
-        }
+    async fn keyring(&self, access: &Access<'_>, deadline: Instant) -> (Vec<Arc<DockerConfig>>, Vec<String>) {
+        let (mut files, warnings) = match &self.secrets {
+            Some(secrets) => secrets.of(access, deadline).await,
+            None => (Vec::new(), Vec::new()),
+        };
         files.extend(self.mounted.clone());
-        (files.into(), warnings)
+        (files, warnings)
     }
 
-    fn wanted(&self, image: &Image<'_>, keyring: &Arc<[Arc<DockerConfig>]>) -> Result<Wanted, Why> {
+    fn wanted(&self, image: &Image<'_>, keyring: &Keyring) -> Result<Wanted, Why> {
         let name = ImageName::parse(image.reference).ok_or(Why::Invalid)?;
         let freshness = match (&name.version, image.always, self.settings.pull_always) {
             (Version::Digest(_), ..) => Freshness::Always,
@@ -106,26 +105,25 @@ impl KnownImages {
             (Version::Tag(_), true, Some(time)) => Freshness::Within(time),
             (Version::Tag(_), true, None) => Freshness::Now,
         };
-        let identity = self.resolver.identity(&name, keyring);
-        let key = Key { name: name.to_string().into(), identity };
-        Ok(Wanted { name, key, freshness, keyring: Arc::clone(keyring) })
+        let plan = self.resolver.plan(&name, keyring)?;
+        let key = Key { name: name.to_string().into(), identity: plan.identity };
+        Ok(Wanted { name, key, freshness, plan })
     }
 
     /// Begins a look-up, or joins one.
-    fn look_up(&self, wanted: &Wanted, before: Option<Resolved>) -> Option<Flight> {
+    fn look_up(&self, namespace: &str, wanted: Wanted, before: Option<Resolved>) -> Option<Flight> {
         let (resolver, cache, metrics) =
             (Arc::clone(&self.resolver), Arc::clone(&self.cache), self.metrics.clone());
-        let (image, keyring) = (wanted.name.clone(), Arc::clone(&wanted.keyring));
-        let (key, freshness) = (wanted.key.clone(), wanted.freshness);
-        self.cache.fly(&wanted.key, async move {
+        let Wanted { name: image, key, freshness, plan } = wanted;
+        self.cache.fly(&key.clone(), namespace, async move {
             // A look-up may have ended between the look into the cache and the beginning of this one.
             if let Hit::Fresh(outcome) = cache.look(&key, freshness) {
                 return outcome;
             }
             let (identity, begun) = (key.identity, Instant::now());
             let outcome = match before {
-                Some(before) => again(&resolver, &cache, &image, &keyring, identity, before).await,
-                None => resolver.resolve(&image, &keyring).await,
+                Some(before) => again(&resolver, &cache, &image, &plan, before).await,
+                None => resolver.resolve(&image, &plan).await,
             };
             let label = outcome.as_ref().map_or_else(|why| why.label(), |_| "known");
             metrics.looked_up(resolver.label(&image.registry), label, begun.elapsed());
@@ -141,7 +139,7 @@ impl KnownImages {
     }
 
     /// What is known of one image, or who will tell.
-    fn begin(&self, image: &Image<'_>, keyring: &Arc<[Arc<DockerConfig>]>) -> Pending {
+    fn begin(&self, image: &Image<'_>, namespace: &str, keyring: &Keyring) -> Pending {
         let wanted = match self.wanted(image, keyring) {
             Ok(wanted) => wanted,
             Err(why) => return Pending::Known(Err(why)),
@@ -153,8 +151,9 @@ impl KnownImages {
             }
             Hit::Stale(outcome) => {
                 self.metrics.wanted("stale");
-                let flight = self.look_up(&wanted, outcome.as_ref().ok().cloned());
-                match (flight, wanted.freshness) {
+                let freshness = wanted.freshness;
+                let flight = self.look_up(namespace, wanted, outcome.as_ref().ok().cloned());
+                match (flight, freshness) {
                     (Some(flight), Freshness::Now) => Pending::Flying(flight, Some(outcome)),
                     // It is looked at again for those who come later.
                     _ => Pending::Known(outcome),
@@ -162,7 +161,7 @@ impl KnownImages {
             }
             Hit::Miss => {
                 self.metrics.wanted("miss");
-                let flight = self.look_up(&wanted, None);
+                let flight = self.look_up(namespace, wanted, None);
                 flight.map_or(Pending::Known(Err(Why::Unavailable)), |flight| Pending::Flying(flight, None))
             }
         }
@@ -201,7 +200,9 @@ impl Images for KnownImages {
     async fn known(&self, images: &[Image<'_>], access: &Access<'_>, deadline: Instant) -> Known {
         let (keyring, warnings) = self.keyring(access, deadline).await;
         // All at once, then one after the other: the longest tells how long it takes.
-        let pending: Vec<_> = images.iter().map(|image| self.begin(image, &keyring)).collect();
+        let begun = images.iter().map(|image| self.begin(image, access.namespace, &keyring));
+        let pending: Vec<_> = begun.collect();
+        drop(keyring);
         let mut known = Vec::with_capacity(pending.len());
         for (image, pending) in images.iter().zip(pending) {
             known.push(match pending.outcome(deadline).await {
@@ -215,8 +216,15 @@ impl Images for KnownImages {
     }
 
     fn prefetch(&self, images: &[Image<'_>], access: &Access<'_>) {
-        let images: Vec<_> = images.iter().map(|image| (image.reference.to_owned(), image.always)).collect();
-        let secrets: Vec<_> = access.pull_secrets.iter().map(|&secret| secret.to_owned()).collect();
+        let Ok(turn) = Arc::clone(&self.prefetches).try_acquire_owned() else { return };
+        let mut room = FORESEEN;
+        let images = images.iter().filter(|image| {
+            let left = room.checked_sub(ENTRY + image.reference.len());
+            room = left.unwrap_or(room);
+            left.is_some()
+        });
+        let images: Vec<_> = images.map(|image| (image.reference.to_owned(), image.always)).collect();
+        let secrets: Vec<_> = named(access).into_iter().map(str::to_owned).collect();
         let (known, namespace) = (self.clone(), access.namespace.to_owned());
         tokio::spawn(async move {
             let pull_secrets = secrets.iter().map(String::as_str).collect();
@@ -224,10 +232,10 @@ impl Images for KnownImages {
             let (keyring, _) = known.keyring(&access, Instant::now() + Duration::from_secs(5)).await;
             for (reference, always) in &images {
                 // Whoever waits for it isn't here yet.
-                drop(
-                    known.begin(&Image { reference, always: *always, anew: false, volume: false }, &keyring),
-                );
+                let image = Image { reference, always: *always, anew: false, volume: false };
+                drop(known.begin(&image, &namespace, &keyring));
             }
+            drop(turn);
         });
     }
 }
@@ -237,18 +245,17 @@ async fn again(
     resolver: &Resolver,
     cache: &Cache,
     image: &ImageName,
-    keyring: &[Arc<DockerConfig>],
-    identity: [u8; 16],
+    plan: &Plan,
     before: Resolved,
 ) -> Outcome {
-    let digest = resolver.digest(image, keyring).await?;
+    let digest = resolver.digest(image, plan).await?;
     if digest == before.digest {
         return Ok(before);
     }
     // Another tag may have told what this is.
-    let key = Key { name: image.with_digest(&digest).to_string().into(), identity };
+    let key = Key { name: image.with_digest(&digest).to_string().into(), identity: plan.identity };
     match cache.look(&key, Freshness::Always) {
         Hit::Fresh(Ok(known)) => Ok(known),
-        _ => resolver.resolve(image, keyring).await,
+        _ => resolver.resolve(image, plan).await,
     }
 }

@@ -44,6 +44,8 @@ mod registry;
 pub mod report;
 #[cfg(feature = "serve")]
 pub mod secrets;
+#[cfg(feature = "serve")]
+mod shares;
 
 #[cfg(feature = "serve")]
 pub use options::{Offline, Options};

@@ -1,5 +1,6 @@
 //! Pull secrets, read one by one when a pod names them. The permission is optional: without it there are none.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,15 +14,24 @@ use serde::Deserialize;
 use tokio::time::timeout_at;
 
 use crate::credentials::DockerConfig;
+use crate::images::Access;
 
 /// How long one is remembered, and so how long one that was replaced is still used.
 const FRESH: Duration = Duration::from_mins(1);
-/// Secrets that are remembered.
-const SECRETS: u64 = 2048;
+/// Memory for Secrets that are remembered, in bytes.
+const MEMORY: u64 = 16 << 20;
+/// Bytes that each takes beside its content, roughly.
+const ENTRY: usize = 400;
+/// Secrets that are read for a pod.
+const SECRETS: usize = 32;
+/// Credentials that a pod's Secrets may hold.
+const CREDENTIALS: usize = 256;
+/// The longest Docker configuration, in bytes of base64: hundreds of registries.
+const LONGEST: usize = 256 << 10;
 
 /// What a Secret holds.
 #[derive(Clone, Debug)]
-pub enum Secret {
+enum Secret {
     /// Credentials.
     Credentials(Arc<DockerConfig>),
     /// There is none, or it can't be read.
@@ -56,14 +66,38 @@ struct Data {
 impl PullSecrets {
     /// Secrets as this client may read them.
     pub fn new(client: Client) -> Self {
-        Self { client, known: Cache::builder().max_capacity(SECRETS).time_to_live(FRESH).build() }
+        let known = Cache::builder().weigher(weight).max_capacity(MEMORY).time_to_live(FRESH).build();
+        Self { client, known }
     }
 
-    /// The Secret of this name.
-    pub(crate) async fn read(&self, namespace: &str, name: &str, deadline: Instant) -> Secret {
-        if !is_name(namespace) || !is_name(name) {
-            return Secret::Nothing;
+    /// The credentials of a pod's Secrets, and what is wrong with any, each a line.
+    pub(crate) async fn of(
+        &self,
+        access: &Access<'_>,
+        deadline: Instant,
+    ) -> (Vec<Arc<DockerConfig>>, Vec<String>) {
+        let (mut files, mut warnings, mut held) = (Vec::new(), Vec::new(), 0);
+        let names = named(access);
+        for name in names.iter().take(SECRETS) {
+            match self.read(access.namespace, name, deadline).await {
+                Secret::Credentials(file) if held + file.len() <= CREDENTIALS => {
+                    held += file.len();
+                    files.push(file);
+                }
+                Secret::Credentials(_) => warnings.push(format!(
+                    "arch: Secret {name} isn't used: a pod's Secrets may hold {CREDENTIALS} credentials in all"
+                )),
+                Secret::Nothing => {}
+                Secret::Malformed(problem) => warnings.push(format!("arch: Secret {name}: {problem}")),
+            }
         }
+        if names.len() > SECRETS {
+            warnings.push(format!("arch: only the first {SECRETS} of imagePullSecrets are read"));
+        }
+        (files, warnings)
+    }
+
+    async fn read(&self, namespace: &str, name: &str, deadline: Instant) -> Secret {
         let key = (namespace.into(), name.into());
         if let Some(known) = self.known.get(&key) {
             return known;
@@ -88,6 +122,19 @@ impl PullSecrets {
     }
 }
 
+/// The Secrets that a pod names, each once; one more than are read, if there are as many.
+pub(crate) fn named<'p>(access: &Access<'p>) -> Vec<&'p str> {
+    let mut seen = HashSet::new();
+    let names = access.pull_secrets.iter().copied().filter(|_| is_name(access.namespace));
+    names.filter(|name| is_name(name) && seen.insert(*name)).take(SECRETS + 1).collect()
+}
+
+/// Bytes of a Secret that is remembered, roughly.
+fn weight((namespace, name): &(Box<str>, Box<str>), secret: &Secret) -> u32 {
+    let content = if let Secret::Credentials(file) = secret { file.size() } else { 0 };
+    u32::try_from(ENTRY + namespace.len() + name.len() + content).unwrap_or(u32::MAX)
+}
+
 impl Object {
     fn credentials(self) -> Secret {
         let data = self.data.unwrap_or_default();
@@ -96,6 +143,9 @@ impl Object {
             ("kubernetes.io/dockercfg", _, Some(legacy)) => (legacy, true),
             _ => return Secret::Malformed("it holds no .dockerconfigjson".into()),
         };
+        if encoded.len() > LONGEST {
+            return Secret::Malformed("it is larger than any Docker configuration".into());
+        }
         let text = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let Some(text) = text else { return Secret::Malformed("it isn't text".into()) };
         let file =

@@ -5,8 +5,10 @@ mod support;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use arch::config::Settings;
 use arch::images::{Access, Images, Knowledge, Known, Why};
 use arch::known::KnownImages;
 use arch::platform::{Platform, Platforms};
@@ -22,6 +24,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use support::asking::{BUDGET, image, images, known, runs_on, settings, token_server, with_tokens};
 use support::registry::{Registry, config, digest, entry, index, index_of, manifest, ok, with};
+use tokio::time::timeout;
 use tower::service_fn;
 
 #[tokio::test]
@@ -44,6 +47,38 @@ async fn a_registry_that_wants_to_be_left_alone_is() {
         assert_eq!(known(&images, &name, false, BUDGET).await, Knowledge::Unknown(Why::RateLimited));
     }
     assert_eq!(registry.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn however_a_registry_is_written_it_is_left_alone() {
+    let registry = Registry::start(|_| async { with(429, &[("retry-after", "60")]) }).await;
+    let (port, plain) = (registry.address.port(), format!("localhost:{}", registry.address.port()));
+    let settings = Settings::from_value(json!({"registries": {"plainHttp": [plain]}})).unwrap();
+    let images = KnownImages::new(&settings, None, None).unwrap();
+    for (tag, host) in ["localhost", "LOCALHOST", "LocalHost", "localhosT"].iter().enumerate() {
+        let name = format!("{host}:{port}/a:{tag}");
+        assert_eq!(known(&images, &name, false, BUDGET).await, Knowledge::Unknown(Why::RateLimited));
+    }
+    assert_eq!(registry.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn registries_that_hang_are_their_own_tenants_trouble() {
+    let (hangs, serves) = (
+        Registry::start(|_| std::future::pending()).await,
+        Registry::start(|asked| async move { ok(&asked, index(&["linux/arm64"])) }).await,
+    );
+    let images = images(&[&hangs, &serves], &json!({}), &[]);
+    let names: Vec<_> = (0..128).map(|n| format!("{}/a{n}:1", hangs.host())).collect();
+    let tarpits: Vec<_> = names.iter().map(|name| image(name, false)).collect();
+    let of = |namespace| Access { namespace, ..Access::default() };
+    let greedy = images.known(&tarpits, &of("greedy"), Instant::now() + BUDGET).await;
+    assert_eq!(greedy.images, vec![Knowledge::Unknown(Why::Timeout); 128]);
+    let names: Vec<_> = (0..128).map(|n| format!("{}/a{n}:1", serves.host())).collect();
+    let many: Vec<_> = names.iter().map(|name| image(name, false)).collect();
+    // What is over its share waits, and isn't given up.
+    let others = images.known(&many, &of("other"), Instant::now() + 10 * BUDGET).await;
+    assert!(others.images.iter().all(|known| matches!(known, Knowledge::Known(_))), "{:?}", others.images);
 }
 
 #[tokio::test]
@@ -268,6 +303,91 @@ fn secrets(all: &'static [(&'static str, &'static str)], host: String) -> PullSe
         async move { Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap()) }
     });
     PullSecrets::new(Client::new(answer, "default"))
+}
+
+/// An API server that says this of any Secret, and how often it was asked.
+fn api_server<A>(answer: impl Fn() -> A + Send + Sync + 'static) -> (PullSecrets, Arc<AtomicUsize>)
+where
+    A: Future<Output = Value> + Send + 'static,
+{
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (answer, count) = (Arc::new(answer), Arc::clone(&asked));
+    let service = service_fn(move |_: Request<Body>| {
+        count.fetch_add(1, Ordering::Relaxed);
+        let answer = answer();
+        async move { Ok::<_, Infallible>(Response::new(Body::from(answer.await.to_string().into_bytes()))) }
+    });
+    (PullSecrets::new(Client::new(service, "default")), asked)
+}
+
+/// A Secret with so many credentials for this host.
+fn secret(host: &str, count: usize) -> Value {
+    let entry = |n| (format!("{host}/{}", "a".repeat(n)), json!({"auth": STANDARD.encode(format!("{n}:p"))}));
+    let auths: serde_json::Map<_, _> = (0..count).map(entry).collect();
+    let file = json!({"auths": auths}).to_string();
+    json!({"type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": STANDARD.encode(file)}})
+}
+
+#[tokio::test]
+async fn pods_that_name_more_secrets_than_any_needs() {
+    let registry = Registry::start(|_| async { with(401, &[("www-authenticate", "Basic realm=x")]) }).await;
+    let settings = settings(&[&registry], &json!({}));
+    let name = format!("{}/{}:1", registry.host(), "a".repeat(200));
+    let known = async |secrets, names: &[String]| {
+        let images = KnownImages::new(&settings, None, Some(secrets)).unwrap();
+        let pull_secrets = names.iter().map(String::as_str).collect();
+        let access = Access { namespace: "one", pull_secrets };
+        let known = images.known(&[image(&name, false)], &access, Instant::now() + 10 * BUDGET).await;
+        assert_eq!(known.images, [Knowledge::Unknown(Why::Unauthorized)]);
+        known.warnings
+    };
+    let host = registry.host();
+    let (secrets, asked) = api_server(move || std::future::ready(secret(&host, 100)));
+    let same = vec!["pull".to_owned(); 1000];
+    assert_eq!((known(secrets, &same).await, asked.load(Ordering::Relaxed)), (vec![], 1));
+    // Somebody has to be told how to show who asks.
+    assert_eq!(registry.asked().len(), 1 + 16, "so many are tried, and each once");
+
+    let host = registry.host();
+    let (secrets, asked) = api_server(move || std::future::ready(secret(&host, 100)));
+    let different: Vec<_> = (0..100).map(|n| format!("pull-{n}")).collect();
+    let warnings = known(secrets, &different).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 32);
+    let unused = warnings.iter().filter(|warning| warning.contains("may hold 256 credentials in all"));
+    assert_eq!(unused.count(), 30);
+    assert_eq!(warnings.last().unwrap(), "arch: only the first 32 of imagePullSecrets are read");
+
+    let (secrets, _) = api_server(|| {
+        let long = "x".repeat(1 << 20);
+        std::future::ready(
+            json!({"type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": long}}),
+        )
+    });
+    assert_eq!(
+        known(secrets, &same).await,
+        ["arch: Secret pull: it is larger than any Docker configuration"]
+    );
+}
+
+#[tokio::test]
+async fn workloads_by_the_thousand_are_foreseen_a_few_at_a_time() {
+    let (secrets, asked) = api_server(std::future::pending);
+    let images = KnownImages::new(&settings(&[], &json!({})), None, Some(secrets)).unwrap();
+    let name = "a".repeat(200);
+    for _ in 0..1000 {
+        let access = Access { namespace: "one", pull_secrets: vec!["pull"] };
+        images.prefetch(&vec![image(&name, false); 1000], &access);
+    }
+    let waiting = async {
+        while asked.load(Ordering::Relaxed) < 16 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(10 * BUDGET, waiting).await.unwrap();
+    for _ in 0..10_000 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 16);
 }
 
 #[tokio::test]

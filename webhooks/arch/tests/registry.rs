@@ -12,11 +12,12 @@ use arch::images::{Knowledge, Why};
 use arch::known::KnownImages;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use http::Response;
 use podshaper::admission::Verdict;
 use serde_json::{Value, json};
 use support::asking::{images, known, runs_on, token_server, with_tokens};
 use support::registry::{
-    Asked, Registry, config, digest, entry, index, index_of, manifest, ok, status, with,
+    Asked, Registry, config, digest, entry, full, index, index_of, manifest, ok, status, with,
 };
 
 #[tokio::test]
@@ -276,4 +277,30 @@ async fn a_registry_that_dies_is_not_noticed_where_the_image_is_known() {
     dead.store(true, Ordering::Relaxed);
     assert_eq!((on(false).await.as_str(), registry.asked().len()), ("s390x", asked));
     assert_eq!(on(true).await, "s390x", "the last word is good enough when there is no other");
+}
+
+#[tokio::test]
+async fn a_registry_that_tells_no_digest_is_asked_for_the_manifest() {
+    let moved = Arc::new(AtomicBool::new(false));
+    let switch = Arc::clone(&moved);
+    let registry = Registry::start(move |asked: Asked| {
+        let platform = if switch.load(Ordering::Relaxed) { "linux/s390x" } else { "linux/arm64" };
+        let body = if asked.method == "HEAD" { Vec::new() } else { index(&[platform]) };
+        async move { Response::new(full(body)) }
+    })
+    .await;
+    let images = images(&[&registry], &json!({}), &[]);
+    let name = format!("{}/a:1", registry.host());
+    let on = async || match known(&images, &name, true, Duration::from_secs(2)).await {
+        Knowledge::Known(platforms) => platforms.on("linux"),
+        Knowledge::Unknown(why) => why.label().to_owned(),
+    };
+    assert_eq!((on().await.as_str(), registry.asked().len()), ("arm64", 1));
+    assert_eq!(
+        (on().await.as_str(), registry.asked().len()),
+        ("arm64", 3),
+        "HEAD, and GET as it told nothing"
+    );
+    moved.store(true, Ordering::Relaxed);
+    assert_eq!(on().await, "s390x");
 }

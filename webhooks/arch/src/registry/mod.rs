@@ -22,7 +22,7 @@ mod token;
 
 use std::sync::Arc;
 
-pub(crate) use resolve::{Resolved, Resolver};
+pub(crate) use resolve::{Keyring, Plan, Resolved, Resolver};
 
 use crate::config::Registries;
 use exchange::Exchange;

@@ -41,6 +41,13 @@ pub(crate) struct Resolved {
 /// Credentials, in the order in which they are tried.
 pub(crate) type Keyring = [Arc<DockerConfig>];
 
+/// Where an image may be, in the order in which it is asked for there, and by which credentials.
+pub(crate) struct Plan {
+    places: Vec<Place>,
+    /// Names the credentials, and tells nothing of them: what was learnt with some is for those alone who have the same.
+    pub(crate) identity: [u8; 16],
+}
+
 /// Asks registries.
 pub(crate) struct Resolver {
     exchange: Exchange,
@@ -54,21 +61,21 @@ enum Question {
     Digest,
 }
 
-/// Where an image may be: a mirror, or its registry.
-struct Place<'p> {
+/// A mirror, or the image's registry.
+struct Place {
     /// `https://host:port`.
     base: Uri,
     /// The host as credentials name it.
     registry: String,
     /// The repository there.
     repository: String,
-    credentials: Vec<&'p Credential>,
+    credentials: Vec<Arc<Credential>>,
 }
 
 /// One attempt at one place, by one credential.
 struct Attempt<'a> {
     resolver: &'a Resolver,
-    place: &'a Place<'a>,
+    place: &'a Place,
     scope: Scope<'a>,
     fetches: usize,
 }
@@ -87,51 +94,51 @@ impl Resolver {
         &self.exchange.hosts
     }
 
-    /// Names the credentials that this image would be read with, and tells nothing of them: what was learnt with some is for
-    /// those alone who have the same.
-    pub(crate) fn identity(&self, image: &ImageName, keyring: &Keyring) -> [u8; 16] {
-        if keyring.is_empty() {
-            return [0; 16];
-        }
+    /// Finds the credentials for an image: what it takes to ask for it.
+    pub(crate) fn plan(&self, image: &ImageName, keyring: &Keyring) -> Result<Plan, Why> {
+        let places = self.places(image, keyring)?;
         let mut hash = Context::new(&SHA256);
-        for place in self.places(image, keyring).unwrap_or_default() {
-            for credential in place.credentials {
-                hash.update(&identity_of(Some(credential)));
+        for place in &places {
+            for credential in &place.credentials {
+                hash.update(&credential.identity());
             }
             hash.update(b"/");
         }
-        shortened(hash.finish().as_ref())
+        let nobody = places.iter().all(|place| place.credentials.is_empty());
+        let identity =
+            if nobody { [0; 16] } else { hash.finish().as_ref().first_chunk().copied().unwrap_or_default() };
+        Ok(Plan { places, identity })
     }
 
     /// Asks the mirrors, then the registry, each by all credentials that match, for what `image` is.
-    pub(crate) async fn resolve(&self, image: &ImageName, keyring: &Keyring) -> Result<Resolved, Why> {
-        self.ask(image, keyring, Question::Platforms).await
+    pub(crate) async fn resolve(&self, image: &ImageName, plan: &Plan) -> Result<Resolved, Why> {
+        self.ask(image, plan, Question::Platforms).await
     }
 
-    /// Asks for the digest alone: a small request that registries don't count.
-    pub(crate) async fn digest(&self, image: &ImageName, keyring: &Keyring) -> Result<Box<str>, Why> {
-        self.ask(image, keyring, Question::Digest).await.map(|resolved| resolved.digest)
+    /// Asks for the digest alone: a small request, as a rule, that registries don't count.
+    pub(crate) async fn digest(&self, image: &ImageName, plan: &Plan) -> Result<Box<str>, Why> {
+        self.ask(image, plan, Question::Digest).await.map(|resolved| resolved.digest)
     }
 
-    async fn ask(&self, image: &ImageName, keyring: &Keyring, question: Question) -> Result<Resolved, Why> {
+    async fn ask(&self, image: &ImageName, plan: &Plan, question: Question) -> Result<Resolved, Why> {
         if !self.hosts().allows(&image.registry) {
             return Err(Why::NotAllowed);
         }
         let mut last = Why::Unavailable;
-        for place in self.places(image, keyring)? {
-            let mut credentials: Vec<_> = place.credentials.iter().copied().map(Some).collect();
+        for place in &plan.places {
+            let mut credentials: Vec<_> = place.credentials.iter().map(|own| Some(&**own)).collect();
             if credentials.is_empty() {
                 credentials.push(None);
             }
             for credential in credentials {
-                let identity = identity_of(credential);
+                let identity = credential.map(Credential::identity).unwrap_or_default();
                 let scope =
                     Scope { registry: &place.base, repository: &place.repository, credential, identity };
-                let mut attempt = Attempt { resolver: self, place: &place, scope, fetches: 0 };
+                let mut attempt = Attempt { resolver: self, place, scope, fetches: 0 };
                 let told = match question {
                     Question::Platforms => attempt.image(image).await,
                     Question::Digest => {
-                        attempt.head(image).await.map(|digest| (digest, Platforms::Any, false))
+                        attempt.digest(image).await.map(|digest| (digest, Platforms::Any, false))
                     }
                 };
                 match told {
@@ -150,7 +157,7 @@ impl Resolver {
         Err(last)
     }
 
-    fn places<'p>(&self, image: &ImageName, keyring: &'p Keyring) -> Result<Vec<Place<'p>>, Why> {
+    fn places(&self, image: &ImageName, keyring: &Keyring) -> Result<Vec<Place>, Why> {
         let (registry, repository) = (&*image.registry, &*image.repository);
         let files = || keyring.iter().map(|file| &**file);
         let mut places = Vec::new();
@@ -257,10 +264,16 @@ impl Attempt<'_> {
         platform_of_config(str::from_utf8(&answer.body).map_err(|_| Why::Malformed)?)
     }
 
-    async fn head(&mut self, image: &ImageName) -> Result<Box<str>, Why> {
-        let answer = self.get(Method::HEAD, "manifests", image.version.as_str(), ACCEPT).await?;
-        let digest = answer.headers.get("docker-content-digest").and_then(|digest| digest.to_str().ok());
-        digest.filter(|digest| digest.len() <= 256).map(Into::into).ok_or(Why::Malformed)
+    /// The digest alone. A registry should tell it of what it would send (OCI distribution, "Checking if content exists in the
+    /// registry"), and needn't.
+    async fn digest(&mut self, image: &ImageName) -> Result<Box<str>, Why> {
+        let version = image.version.as_str();
+        let answer = self.get(Method::HEAD, "manifests", version, ACCEPT).await?;
+        let told = answer.headers.get("docker-content-digest").and_then(|digest| digest.to_str().ok());
+        match told.filter(|digest| digest.len() <= 256) {
+            Some(digest) => Ok(digest.into()),
+            None => Ok(self.manifest(version).await?.0),
+        }
     }
 
     /// Asks, and shows who asks where the registry wants to know.
@@ -289,13 +302,16 @@ impl Attempt<'_> {
         let finding = tokens.find_out(&self.scope).await;
         // What was known may not work any more; the registry says what does.
         let known = tokens.known(exchange, &self.scope).await.unwrap_or_default();
-        let mut answer = exchange.send(ask(known)).await?;
+        let mut answer = exchange.send(ask(known.clone())).await?;
         let challenge = challenge_of(&answer)?;
         tokens.learn(&self.scope, challenge.as_ref());
         drop(finding);
         if let Some(challenge) = challenge {
             let authorization = tokens.answer(exchange, &self.scope, &challenge).await?;
-            answer = exchange.send(ask(Some(authorization.ok_or(Why::Unauthorized)?))).await?;
+            // What was refused is refused again.
+            let other =
+                authorization.filter(|other| known.as_ref() != Some(other)).ok_or(Why::Unauthorized)?;
+            answer = exchange.send(ask(Some(other))).await?;
         }
         match answer.status.as_u16() {
             200 => Ok(answer),
@@ -340,21 +356,6 @@ fn is_reference(wanted: &str) -> bool {
     let allowed =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'+' | b'=');
     !wanted.is_empty() && wanted.len() <= 256 && wanted.bytes().all(allowed)
-}
-
-fn identity_of(credential: Option<&Credential>) -> [u8; 16] {
-    let Some(credential) = credential else { return [0; 16] };
-    let mut hash = Context::new(&SHA256);
-    for part in [Some(&*credential.user), Some(&*credential.password), credential.refresh_token.as_deref()] {
-        let part = part.unwrap_or_default();
-        hash.update(&(part.len() as u64).to_le_bytes());
-        hash.update(part.as_bytes());
-    }
-    shortened(hash.finish().as_ref())
-}
-
-fn shortened(hash: &[u8]) -> [u8; 16] {
-    hash.first_chunk().copied().unwrap_or_default()
 }
 
 fn sha256(body: &[u8]) -> String {

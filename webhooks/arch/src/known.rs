@@ -1,6 +1,6 @@
 //! Images as registries know them: the cache in front, look-ups behind.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
@@ -32,7 +32,7 @@ pub struct KnownImages {
     resolver: Arc<Resolver>,
     cache: Arc<Cache>,
     settings: CacheSettings,
-    mounted: Option<Arc<DockerConfig>>,
+    mounted: Arc<RwLock<Option<Arc<DockerConfig>>>>,
     secrets: Option<Arc<PullSecrets>>,
     metrics: Metrics,
     prefetches: Arc<Semaphore>,
@@ -68,7 +68,7 @@ impl KnownImages {
     ) -> anyhow::Result<Self> {
         let resolver = Arc::new(resolver(&settings.registries)?);
         let cache = Arc::new(Cache::new(settings.cache));
-        let (mounted, secrets) = (mounted.map(Arc::new), secrets.map(Arc::new));
+        let (mounted, secrets) = (Arc::new(RwLock::new(mounted.map(Arc::new))), secrets.map(Arc::new));
         let (metrics, prefetches) = (Metrics::default(), Arc::new(Semaphore::new(PREFETCHES)));
         Ok(Self { resolver, cache, settings: settings.cache, mounted, secrets, metrics, prefetches })
     }
@@ -78,10 +78,20 @@ impl KnownImages {
         self.metrics.register(registry);
     }
 
+    /// The credentials for all pods.
+    pub(crate) fn mounted(&self) -> Option<Arc<DockerConfig>> {
+        self.mounted.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces them.
+    pub(crate) fn mount(&self, file: DockerConfig) {
+        *self.mounted.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(file));
+    }
+
     /// Looks one image up, whatever is remembered.
     pub async fn explain(&self, name: &str) -> Result<Explained, Why> {
         let name = ImageName::parse(name).ok_or(Why::Invalid)?;
-        let plan = self.resolver.plan(&name, self.mounted.as_slice())?;
+        let plan = self.resolver.plan(&name, self.mounted().as_slice())?;
         let Resolved { digest, platforms, from, .. } = self.resolver.resolve(&name, &plan).await?;
         Ok(Explained { name: name.to_string(), digest: digest.into(), platforms, from: from.into() })
     }
@@ -92,7 +102,7 @@ impl KnownImages {
             Some(secrets) => secrets.of(access, deadline).await,
             None => (Vec::new(), Vec::new()),
         };
-        files.extend(self.mounted.clone());
+        files.extend(self.mounted());
         (files, warnings)
     }
 

@@ -35,6 +35,8 @@ pub mod known;
 #[cfg(feature = "serve")]
 mod metrics;
 #[cfg(feature = "serve")]
+mod mounted;
+#[cfg(feature = "serve")]
 pub mod name;
 #[cfg(feature = "serve")]
 mod options;

@@ -1,7 +1,6 @@
 //! The flags that say how the webhook decides.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +11,10 @@ use podshaper::in_cluster;
 
 use crate::cluster::Lifter;
 use crate::config::{OnUnknown, Settings};
-use crate::credentials::DockerConfig;
 use crate::known::KnownImages;
+use crate::mounted;
 use crate::secrets::PullSecrets;
 use crate::webhook::Arch;
-
-/// Where Docker keeps it, for root.
-const DOCKER_CONFIG: &str = "/root/.docker/config.json";
 
 /// What decides, in a cluster and without.
 #[derive(Clone, Debug, clap::Args)]
@@ -27,7 +23,7 @@ pub struct Offline {
     #[arg(long, env = "ARCH_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Credentials of registries, as docker login writes them; there needn't be any at the default place
-    #[arg(long, env = "ARCH_DOCKER_CONFIG", value_name = "FILE", default_value = DOCKER_CONFIG)]
+    #[arg(long, env = "ARCH_DOCKER_CONFIG", value_name = "FILE", default_value = mounted::USUAL)]
     docker_config: PathBuf,
 }
 
@@ -53,6 +49,7 @@ impl Options {
         let (settings, images) = self.offline.images(secrets)?;
         let images = Arc::new(images);
         images.register(metrics);
+        tokio::spawn(mounted::follow(self.offline.docker_config, Arc::clone(&images)));
         let gates = settings.on_unknown == OnUnknown::Gate;
         if gates || self.lift_gated {
             let arch = Arch::new(settings.clone(), Arc::clone(&images));
@@ -77,7 +74,7 @@ impl Offline {
             Some(path) => settings(path).with_context(|| format!("configuration {}", path.display()))?,
             None => Settings::default(),
         };
-        let mounted = mounted(&self.docker_config);
+        let mounted = mounted::read(&self.docker_config);
         let mounted =
             mounted.with_context(|| format!("docker configuration {}", self.docker_config.display()))?;
         let images = KnownImages::new(&settings, mounted, secrets)?;
@@ -91,18 +88,6 @@ fn settings(path: &Path) -> anyhow::Result<Settings> {
         Some(line) => anyhow!("line {line}: {error}"),
         None => anyhow!(error),
     })
-}
-
-fn mounted(path: &Path) -> anyhow::Result<Option<DockerConfig>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(DockerConfig::from_json(&text)?)),
-        Err(error) if error.kind() == ErrorKind::NotFound && path == Path::new(DOCKER_CONFIG) => Ok(None),
-        // Whoever isn't root can't look there.
-        Err(error) if error.kind() == ErrorKind::PermissionDenied && path == Path::new(DOCKER_CONFIG) => {
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,104 @@
+//! The docker configuration that the operator mounts: read at the start, and again when it changes. The tokens in it may live no
+//! longer than hours.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use crate::credentials::DockerConfig;
+use crate::known::KnownImages;
+
+/// Where Docker keeps it, for root.
+pub(crate) const USUAL: &str = "/root/.docker/config.json";
+/// How often it is looked at. The content is polled: kubelet swaps a symlink above the file, which a watch on the file misses.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Reads the file; at the usual place there needn't be one.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Option<DockerConfig>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(DockerConfig::from_json(&text)?)),
+        // Whoever isn't root can't look there.
+        Err(error)
+            if path == Path::new(USUAL)
+                && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Keeps what is in the file, for ever. What can't be read is named once, and what was read before stays.
+pub(crate) async fn follow(path: PathBuf, images: Arc<KnownImages>) {
+    let mut said = String::new();
+    loop {
+        sleep(INTERVAL).await;
+        match look(&path, &images) {
+            Ok(true) => info!(path = %path.display(), "the docker configuration was read again"),
+            Ok(false) => {}
+            Err(error) => {
+                let problem = error.to_string();
+                if said != problem {
+                    let path = path.display();
+                    warn!(%path, problem, "can't read the docker configuration: the one before stays in use");
+                    said = problem;
+                }
+                continue;
+            }
+        }
+        said.clear();
+    }
+}
+
+/// Whether there is something new.
+fn look(path: &Path, images: &KnownImages) -> anyhow::Result<bool> {
+    match (read(path)?, images.mounted()) {
+        (None, Some(_)) => bail!("it is gone"),
+        (None, None) => Ok(false),
+        (Some(file), Some(before)) if file == *before => Ok(false),
+        (Some(file), _) => {
+            images.mount(file);
+            Ok(true)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_new_is_used_and_what_is_broken_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
+        let write = |user: &str| {
+            let file = format!(r#"{{"auths": {{"a.b": {{"username": "{user}", "password": "p"}}}}}}"#);
+            fs::write(&path, &file).unwrap();
+            DockerConfig::from_json(&file).unwrap()
+        };
+        let first = write("first");
+        let images = KnownImages::new(&Settings::default(), read(&path).unwrap(), None).unwrap();
+        let images = Arc::new(images);
+        tokio::spawn(follow(path.clone(), Arc::clone(&images)));
+        let used = async || {
+            sleep(2 * INTERVAL).await;
+            images.mounted().unwrap()
+        };
+        assert_eq!(*used().await, first);
+        let second = write("second");
+        assert_eq!(*used().await, second);
+        fs::write(&path, "{").unwrap();
+        assert_eq!(*used().await, second);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(*used().await, second);
+        let third = write("third");
+        assert_eq!(*used().await, third);
+    }
+}

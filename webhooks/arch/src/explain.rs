@@ -84,11 +84,13 @@ pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
         |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<_> = (0..N).map(|column| width(column).unwrap_or_default()).collect();
     let line = |row: &[String; N]| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| {
-            let printable: String = cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            format!("{printable:width$}  ")
-        });
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{:width$}  ", printable(cell)));
         format!("{}\n", cells.collect::<String>().trim_end())
     };
     rows.iter().map(line).collect()
+}
+
+/// What a terminal doesn't take for an order.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

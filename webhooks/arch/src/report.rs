@@ -1,6 +1,6 @@
 //! `arch report`: which workloads could run on another architecture today, and what keeps the others.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use podshaper::pod::Pod;
 use podshaper::workload::pod_template;
 use serde_json::{Value, json};
 
-use crate::explain::{Format, table};
+use crate::explain::{Format, printable, table};
 use crate::images::{Access, Image, Images, Knowledge, Why, images_of};
 use crate::known::KnownImages;
 use crate::options::Offline;
@@ -77,10 +77,11 @@ impl Report {
             }
             self.files.push("-".into());
         }
-        let mut workloads = Vec::new();
+        let mut objects = Vec::new();
         for file in &self.files {
-            workloads.extend(read_objects(file)?.iter().filter_map(workload));
+            objects.extend(read_objects(file)?);
         }
+        let workloads = workloads(&objects);
         if workloads.is_empty() {
             bail!("no workload in there: nothing that has a pod template, and no pod");
         }
@@ -127,7 +128,8 @@ impl Report {
             images.sort_by_key(|(image, count)| (std::cmp::Reverse(*count), *image));
             writeln!(out, "\nTo rebuild for {target}:")?;
             for (image, count) in images {
-                writeln!(out, "  {image} ({count} workload{})", if count == 1 { "" } else { "s" })?;
+                let plural = if count == 1 { "" } else { "s" };
+                writeln!(out, "  {} ({count} workload{plural})", printable(image))?;
             }
         }
         Ok(())
@@ -208,7 +210,23 @@ impl Workload {
     }
 }
 
-/// The pod that an object is, or has a template of; not one that belongs to another object here.
+/// Objects that are pods or have a template of some; of a Deployment, its `ReplicaSet`s and their pods the Deployment alone, if it
+/// is here.
+fn workloads(objects: &[Value]) -> Vec<Workload> {
+    let all: Vec<_> = objects.iter().filter_map(|object| Some((object, workload(object)?))).collect();
+    let uids = all.iter().filter_map(|(object, _)| object.pointer("/metadata/uid")?.as_str());
+    let here: HashSet<_> = uids.collect();
+    let is_own = |(object, _): &(&Value, Workload)| controller(object).is_none_or(|uid| !here.contains(uid));
+    all.into_iter().filter(is_own).map(|(_, workload)| workload).collect()
+}
+
+/// The UID of what manages an object.
+fn controller(object: &Value) -> Option<&str> {
+    let owners = object.pointer("/metadata/ownerReferences")?.as_array()?;
+    owners.iter().find(|owner| owner.get("controller") == Some(&Value::Bool(true)))?.get("uid")?.as_str()
+}
+
+/// The pod that an object is, or has a template of.
 fn workload(object: &Value) -> Option<Workload> {
     let kind = object.get("kind").and_then(Value::as_str)?;
     let is_pod = kind == "Pod" && object.get("apiVersion").and_then(Value::as_str) == Some("v1");
@@ -249,4 +267,50 @@ async fn look_up(
         write!(progress, "\r\x1b[K").context("standard error")?;
     }
     Ok(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        report: Report,
+    }
+
+    #[test]
+    fn what_belongs_to_another_here_counts_with_it() {
+        let template = json!({"spec": {"containers": [{"image": "a"}]}});
+        let object = |api: &str, kind: &str, owner: Option<&str>, spec: Value| {
+            let owners: Vec<_> =
+                owner.map(|uid| json!({"uid": uid, "controller": true})).into_iter().collect();
+            let metadata = json!({"name": "x", "uid": kind, "ownerReferences": owners});
+            json!({"apiVersion": api, "kind": kind, "metadata": metadata, "spec": spec})
+        };
+        let objects = [
+            object("apps/v1", "Deployment", None, json!({"template": template})),
+            object("apps/v1", "ReplicaSet", Some("Deployment"), json!({"template": template})),
+            object("v1", "Pod", Some("ReplicaSet"), template["spec"].clone()),
+            // What manages it has no pods of its own.
+            object("example.com/v1", "Database", None, json!({})),
+            object("apps/v1", "StatefulSet", Some("Database"), json!({"template": template})),
+            object("batch/v1", "Job", Some("elsewhere"), json!({"template": template})),
+        ];
+        let names: Vec<_> = workloads(&objects).into_iter().map(|workload| workload.name).collect();
+        assert_eq!(names, ["Deployment/x", "StatefulSet/x", "Job/x"]);
+    }
+
+    #[test]
+    fn names_are_no_orders_to_a_terminal() {
+        let workload = Workload { namespace: "n".into(), name: "Pod/\u{1b}[2J".into(), images: Vec::new() };
+        let blocked = Standing::Blocked(vec![("a\u{1b}]0;x\u{7}".into(), "amd64".into())]);
+        let mut out = Vec::new();
+        Cli::parse_from(["report"]).report.print(&mut out, &[(blocked, &workload)]).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        assert!(out.contains("To rebuild for arm64:\n  a ]0;x  (1 workload)"), "{out}");
+        assert!(!out.contains(|c: char| c.is_control() && c != '\n'), "{out:?}");
+    }
 }

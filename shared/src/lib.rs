@@ -10,6 +10,7 @@ pub mod admission;
 pub mod definition;
 pub mod found;
 pub mod json;
+pub mod label;
 pub mod patch;
 pub mod placement;
 pub mod pod;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::valid;
+use crate::label;
 
 /// The most groups of one policy.
 pub const MAX_GROUPS: usize = 32;
@@ -169,7 +170,7 @@ impl Group {
 
     /// A pod that is given what the API server refuses would be refused itself.
     fn check_validity(&self) -> Result<(), PolicyError> {
-        let labels = self.node_labels.iter().map(|(key, value)| ("nodeLabel", valid::label(key, value)));
+        let labels = self.node_labels.iter().map(|(key, value)| ("nodeLabel", label::check(key, value)));
         let tolerations = self.tolerations.iter().map(|own| ("tolerations", valid::toleration(own)));
         let terms = self.node_affinity.iter().map(|own| ("nodeAffinity", valid::node_selector_term(own)));
         for (field, checked) in labels.chain(tolerations).chain(terms) {

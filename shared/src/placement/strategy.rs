@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::policy::{Group, MAX_GROUPS, MAX_NUMBER, Policy, Tie};
-use super::valid;
+use crate::label;
 
 /// A mistake within so many characters is shown with all that stands before it.
 const SHOWN: usize = 120;
@@ -110,7 +110,7 @@ impl Piece<'_> {
     }
 
     fn excerpt(self) -> String {
-        valid::excerpt(self.text)
+        label::excerpt(self.text)
     }
 
     fn group(self) -> Result<Group, StrategyError> {
@@ -133,7 +133,7 @@ impl Piece<'_> {
                     );
                 }
                 _ => {
-                    valid::label(key, value.text).map_err(|problem| part.error(problem))?;
+                    label::check(key, value.text).map_err(|problem| part.error(problem))?;
                     label = Some((key, value.text));
                     continue;
                 }

@@ -4,64 +4,7 @@
 
 use serde_json::{Map, Value};
 
-/// Of what is wrong so many characters are repeated.
-const EXCERPT: usize = 80;
-/// The longest name and label value, in bytes.
-const MAX_NAME: usize = 63;
-/// The longest prefix of a label key, in bytes.
-const MAX_PREFIX: usize = 253;
-
-/// Why a label can't be one, if it can't.
-pub(super) fn label(key: &str, value: &str) -> Result<(), String> {
-    label_key(key)?;
-    if !value.is_empty() && !is_name(value) {
-        return Err(format!(
-            "{:?} is no label value: at most {MAX_NAME} of A-Z a-z 0-9 - _ . between letters or digits",
-            excerpt(value)
-        ));
-    }
-    Ok(())
-}
-
-/// As much of what is wrong as is repeated.
-pub(super) fn excerpt(text: &str) -> String {
-    let mut excerpt: String = text.chars().take(EXCERPT).collect();
-    if excerpt.len() < text.len() {
-        excerpt.push('…');
-    }
-    excerpt
-}
-
-/// Why a label key can't be one (`IsQualifiedName`).
-pub(super) fn label_key(key: &str) -> Result<(), String> {
-    let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
-    if is_name(name) && prefix.is_none_or(is_subdomain) {
-        return Ok(());
-    }
-    Err(format!(
-        "{:?} is no label key: [PREFIX/]NAME with at most {MAX_NAME} of A-Z a-z 0-9 - _ . between letters or digits, and a \
-         DNS name as prefix",
-        excerpt(key)
-    ))
-}
-
-fn is_name(name: &str) -> bool {
-    let ends = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
-    let mut bytes = name.bytes();
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    name.len() <= MAX_NAME && ends(name.bytes().next()) && ends(name.bytes().next_back()) && bytes.all(inner)
-}
-
-/// RFC 1123, in lower case.
-fn is_subdomain(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let part = |part: &str| {
-        part.bytes().all(|byte| plain(byte) || byte == b'-')
-            && part.bytes().next().is_some_and(plain)
-            && part.bytes().next_back().is_some_and(plain)
-    };
-    name.len() <= MAX_PREFIX && name.split('.').all(part)
-}
+use crate::label::{check, check_key};
 
 /// Why a `v1.Toleration` can't be one (`ValidateTolerations`).
 pub(super) fn toleration(toleration: &Value) -> Result<(), String> {
@@ -70,11 +13,11 @@ pub(super) fn toleration(toleration: &Value) -> Result<(), String> {
         ["key", "operator", "value", "effect"].map(|field| text(fields, field));
     let (key, operator, value, effect) = (key?, operator?, value?, effect?);
     if !key.is_empty() {
-        label_key(key)?;
+        check_key(key)?;
     }
     match operator {
         "" | "Equal" if key.is_empty() => return Err("without key the operator must be Exists".into()),
-        "" | "Equal" => label(key, value)?,
+        "" | "Equal" => check(key, value)?,
         "Exists" if !value.is_empty() => return Err("operator Exists takes no value".into()),
         "Exists" => {}
         other => return Err(format!("operator {other:?} is none of Equal and Exists")),
@@ -98,10 +41,10 @@ pub(super) fn node_selector_term(term: &Value) -> Result<(), String> {
     }
     for requirement in expressions {
         let (key, operator, values) = parts(requirement)?;
-        label_key(key)?;
+        check_key(key)?;
         match operator {
             "In" | "NotIn" if values.is_empty() => return Err(format!("operator {operator} needs values")),
-            "In" | "NotIn" => values.iter().try_for_each(|value| label(key, value))?,
+            "In" | "NotIn" => values.iter().try_for_each(|value| check(key, value))?,
             "Exists" | "DoesNotExist" if values.is_empty() => {}
             "Exists" | "DoesNotExist" => return Err(format!("operator {operator} takes no values")),
             "Gt" | "Lt" if values.len() == 1 && values.iter().all(|value| value.parse::<i64>().is_ok()) => {}
@@ -150,31 +93,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn labels() {
-        for (key, value, good) in [
-            ("type", "spot", true),
-            ("node.kubernetes.io/instance-type", "m5.large", true),
-            ("node-role.kubernetes.io/x", "", true),
-            ("a", &*"v".repeat(63), true),
-            ("a", &*"v".repeat(64), false),
-            (&*"k".repeat(64), "", false),
-            ("", "x", false),
-            ("/a", "x", false),
-            ("a/", "x", false),
-            ("a/b/c", "x", false),
-            ("Upper/a", "x", false),
-            ("a..b/c", "x", false),
-            ("-a", "x", false),
-            ("a_", "x", false),
-            ("a", "-x", false),
-            ("a", "x y", false),
-            ("a", "é", false),
-        ] {
-            assert_eq!(label(key, value).is_ok(), good, "{key}={value}");
-        }
-    }
 
     #[test]
     fn tolerations() {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use podshaper::label;
 use podshaper::quantity::Quantity;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -14,7 +15,6 @@ use serde_path_to_error::Segment;
 pub use registries::Registries;
 
 use crate::duration;
-use crate::label::{is_key, is_value};
 use crate::platform::Architecture;
 use crate::table::{Nodes, Table, Taint};
 
@@ -283,7 +283,7 @@ impl NodeSettings {
         {
             let place = index.to_string();
             let place = ["requireNodeLabels", &place, &key];
-            if !is_key(&key) || !is_value(&value) {
+            if label::check(&key, &value).is_err() {
                 return Err(at(&place, &format_args!("{key}: {value:?} is no label that a node could have")));
             }
             if nodes.labels.insert(key.clone(), value.clone()).is_some_and(|other| other != value) {
@@ -292,7 +292,7 @@ impl NodeSettings {
         }
         for (index, taint) in self.taints_to_tolerate.into_iter().enumerate() {
             let value = taint.value.unwrap_or_default();
-            if !is_key(&taint.key) || !is_value(&value) {
+            if label::check(&taint.key, &value).is_err() {
                 return Err(at(
                     &["taintsToTolerate", &index.to_string()],
                     &"is no taint that a node could have",

@@ -14,7 +14,6 @@ pub mod decide;
 pub mod duration;
 pub mod gate;
 pub mod images;
-mod label;
 mod listed;
 pub mod platform;
 pub mod table;

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use podshaper::label::is_value;
 use podshaper::pod::{NodeSelectorRequirement, Pod};
 use serde_json::{Value, json};
 
-use crate::label::is_value;
 use crate::platform::{Architecture, Platforms};
 
 /// The label that every kubelet gives its node.

@@ -267,6 +267,23 @@ mod tests {
     }
 
     #[test]
+    fn what_only_some_images_name_is_not_told_apart() {
+        let images: Vec<_> = (0..100)
+            .map(|image| {
+                let own = (0..200).map(|number| format!("a{image}x{number}"));
+                let all = own.chain(["amd64".to_owned(), "shared".to_owned()]);
+                Platforms::Only(
+                    all.map(|name| crate::platform::Platform::new("linux", &name, None)).collect(),
+                )
+            })
+            .collect();
+        let table = Table::default();
+        let nodes = table.nodes_for(&Pod::default(), &images);
+        assert_eq!(nodes.len(), WELL_KNOWN.len() + 2, "those, what all share, and any other");
+        assert!(nodes.iter().any(|nodes| &*nodes.architecture.name == "shared"));
+    }
+
+    #[test]
     fn a_pod_that_has_decided() {
         let pod = |spec: &str| format!(r#"{{"spec": {spec}}}"#);
         let affinity = |requirement: &str| {

@@ -43,7 +43,8 @@ pub(crate) type Keyring = [Arc<DockerConfig>];
 
 /// Where an image may be, in the order in which it is asked for there, and by which credentials.
 pub(crate) struct Plan {
-    places: Vec<Place>,
+    /// None where nobody has credentials: then it takes nothing to find them when they are asked, which they rarely are.
+    places: Option<Vec<Place>>,
     /// Names the credentials, and tells nothing of them: what was learnt with some is for those alone who have the same.
     pub(crate) identity: [u8; 16],
 }
@@ -96,6 +97,9 @@ impl Resolver {
 
     /// Finds the credentials for an image: what it takes to ask for it.
     pub(crate) fn plan(&self, image: &ImageName, keyring: &Keyring) -> Result<Plan, Why> {
+        if keyring.is_empty() {
+            return Ok(Plan { places: None, identity: [0; 16] });
+        }
         let places = self.places(image, keyring)?;
         let mut hash = Context::new(&SHA256);
         for place in &places {
@@ -107,7 +111,7 @@ impl Resolver {
         let nobody = places.iter().all(|place| place.credentials.is_empty());
         let identity =
             if nobody { [0; 16] } else { hash.finish().as_ref().first_chunk().copied().unwrap_or_default() };
-        Ok(Plan { places, identity })
+        Ok(Plan { places: Some(places), identity })
     }
 
     /// Asks the mirrors, then the registry, each by all credentials that match, for what `image` is.
@@ -124,8 +128,15 @@ impl Resolver {
         if !self.hosts().allows(&image.registry) {
             return Err(Why::NotAllowed);
         }
+        let found;
+        let places = if let Some(places) = &plan.places {
+            places
+        } else {
+            found = self.places(image, &[])?;
+            &found
+        };
         let mut last = Why::Unavailable;
-        for place in &plan.places {
+        for place in places {
             let mut credentials: Vec<_> = place.credentials.iter().map(|own| Some(&**own)).collect();
             if credentials.is_empty() {
                 credentials.push(None);

@@ -162,7 +162,15 @@ def counted():
     return all(item.get("status", {}).get("pods") == wanted for item in get("poddistributors", "-n", "many")["items"])
 
 
+def ledger_alone():
+    """500 places at once by one replica and by three, in ms, as the test printed them."""
+    line = re.compile(r"^(\d) replicas in real time: ([\d.]+)(s|ms|µs)", re.M)
+    with open(os.environ["LEDGER"], encoding="utf-8") as file:
+        return {int(count): float(took) * {"s": 1e3, "ms": 1, "µs": 1e-3}[unit] for count, took, unit in line.findall(file.read())}
+
+
 def main():
+    alone = ledger_alone()
     took, writes, most, off = deployed()
     with tempfile.TemporaryDirectory() as folder:
         access = credentials(folder)
@@ -179,6 +187,8 @@ def main():
         return statistics.median(figures[namespace, load][which] for figures in rounds)
 
     figures = [
+        ("500 places at once, the ledger alone, one replica, ms", alone[1], os.environ["ALONE"]),
+        ("... three replicas, ms", alone[3], os.environ["TOGETHER"]),
         (f"a Deployment of {BURST} pods, s", took, None),
         ("... writes of its ledger", writes, most),
         ("... pods off their shares", off, 0),

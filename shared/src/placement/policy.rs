@@ -1,6 +1,7 @@
 //! What a placement is to come to: groups of nodes and the shares of a workload's pods that belong on them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::once;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -92,12 +93,12 @@ pub enum PolicyError {
     /// Nodes can't be told apart from all others.
     #[error("group {0} has no node label")]
     NoLabels(GroupName),
-    /// A label, toleration or term that the API server would refuse a pod for.
+    /// A label, toleration or term that the API server would refuse a pod for, or a name of more than one line.
     #[error("group {name}: {field}: {problem}")]
     Invalid {
         /// The group.
         name: GroupName,
-        /// `nodeLabel`, `tolerations` or `nodeAffinity`.
+        /// `name`, `nodeLabel`, `tolerations` or `nodeAffinity`.
         field: &'static str,
         /// What is wrong.
         problem: String,
@@ -170,10 +171,15 @@ impl Group {
 
     /// A pod that is given what the API server refuses would be refused itself.
     fn check_validity(&self) -> Result<(), PolicyError> {
+        let one_line = if self.name.contains(char::is_control) {
+            Err("it has a control character".into())
+        } else {
+            Ok(())
+        };
         let labels = self.node_labels.iter().map(|(key, value)| ("nodeLabel", label::check(key, value)));
         let tolerations = self.tolerations.iter().map(|own| ("tolerations", valid::toleration(own)));
         let terms = self.node_affinity.iter().map(|own| ("nodeAffinity", valid::node_selector_term(own)));
-        for (field, checked) in labels.chain(tolerations).chain(terms) {
+        for (field, checked) in once(("name", one_line)).chain(labels).chain(tolerations).chain(terms) {
             checked.map_err(|problem| PolicyError::Invalid { name: self.name.clone(), field, problem })?;
         }
         Ok(())
@@ -243,6 +249,7 @@ mod tests {
             (vec![unlabelled], "group a has no node label"),
             (vec![mislabelled], "group a: nodeLabel: \"a b\" is no label key"),
             (vec![intolerant], "group a: tolerations: without key the operator must be Exists"),
+            (vec![group("a\nb", 0, 1, None)], "group a\nb: name: it has a control character"),
             (vec![averse], "group a: nodeAffinity: it requires nothing, and no node meets it"),
         ] {
             let told = Policy::new(groups, Tie::First).unwrap_err().to_string();

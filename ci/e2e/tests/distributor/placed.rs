@@ -92,7 +92,7 @@ pub(crate) async fn reserved(namespace: &str) -> BTreeMap<String, usize> {
     let placements = get(&["placements", "-n", namespace]).await;
     let read = |placement: &Value| {
         let owner = placement["metadata"]["ownerReferences"][0]["name"].as_str().unwrap().to_owned();
-        (owner, placement["spec"]["reservations"].as_array().map_or(0, Vec::len))
+        (owner, placement["spec"]["reservations"].as_str().map_or(0, |text| text.lines().count()))
     };
     placements["items"].as_array().unwrap().iter().map(read).collect()
 }

@@ -8,17 +8,6 @@ use crate::definition::Definition;
 /// The `CustomResourceDefinition`.
 pub fn crd() -> Value {
     let text = |description: &str, longest: u32| json!({"type": "string", "maxLength": longest, "description": description});
-    let reservation = json!({
-        "type": "object",
-        "required": ["token", "slot", "group"],
-        "properties": {
-            "token": text("Names the placement; the pod bears it", 32),
-            "slot": {"type": "integer", "format": "int64", "minimum": 0, "maximum": u32::MAX, "description": "Which of the workload's pods it is"},
-            "group": text("The group of nodes", 4096),
-            "pod": text("The pod, where it was there already and is moved", 253),
-            "at": text("When the place was given", 64),
-        },
-    });
     Definition {
         api_version: API_VERSION,
         scope: "Namespaced",
@@ -39,12 +28,11 @@ pub fn crd() -> Value {
             "description": "What is under way",
             "properties": {
                 "fence": text("A resourceVersion of pods; who decides has seen them at least up to here", 32),
-                "reservations": {
-                    "type": "array",
-                    "maxItems": 10_000,
-                    "description": "Places given to pods that nobody has seen yet, the oldest first",
-                    "items": reservation,
-                },
+                "reservations": text(
+                    "Places given to pods that nobody has seen yet, the oldest first, a line each: token, slot, when it was given, the pod \
+                     (- if it has no name yet), and the group",
+                    1 << 20,
+                ),
             },
         }),
         status: json!({

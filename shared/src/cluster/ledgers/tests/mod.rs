@@ -51,6 +51,12 @@ fn workload(pods: u32) -> Arc<Workload> {
     })
 }
 
+/// How many places are reserved; none without a ledger.
+fn reserved(server: &ApiServer) -> Option<usize> {
+    let stored = server.lock();
+    stored.placements.values().next().map(|one| one["spec"]["reservations"].as_str().unwrap().lines().count())
+}
+
 /// Asks a replica for a place.
 async fn ask(ledgers: &Arc<Ledgers>, token: u64, replicas: u32, rules: &SharedRules) -> Option<Answer> {
     let fitting = rules.lock().unwrap().policy().all();
@@ -200,7 +206,7 @@ async fn what_others_write_is_known_and_copies_are_not() {
     let mut copy = server.lock().placements["distributor-uid-of-web"].clone();
     copy["metadata"]["name"] = "copy".into();
     copy["metadata"]["resourceVersion"] = "1000".into();
-    copy["spec"]["reservations"] = serde_json::json!([]);
+    copy["spec"]["reservations"] = "".into();
     server.lock().show_ledger(&copy, false);
     assert_eq!(placed(&one, 4, 9, &rules).await.slot, 4);
     assert_eq!(calls(), (5, 2));
@@ -250,7 +256,7 @@ async fn who_has_left_is_forgotten() {
     assert!(hasty.is_err());
     assert_eq!(patient.slot, 0);
     let placement = server.lock().placements["distributor-uid-of-web"].clone();
-    assert_eq!(placement["spec"]["reservations"].as_array().unwrap().len(), 1, "{placement}");
+    assert_eq!(reserved(&server), Some(1), "{placement}");
     assert_eq!(placement["metadata"]["ownerReferences"][0]["uid"], UID);
 }
 
@@ -350,7 +356,7 @@ async fn the_leader_undoes_clashes_and_adopts() {
     assert_eq!(unplaced["annotations"][DELETION_COST], "-2147483647", "the first to go");
     assert_eq!(unplaced["labels"][PLACED], "distributor", "and seen from now on");
     let placement = server.lock().placements["distributor-uid-of-web"].clone();
-    assert_eq!(placement["spec"]["reservations"], serde_json::json!([]), "{placement}");
+    assert_eq!(placement["spec"]["reservations"], "", "{placement}");
     let calls = server.lock().writes();
     reconciled(&server, true, Duration::from_secs(30)).await;
     assert_eq!(server.lock().writes(), calls, "what is in order is left alone");
@@ -375,10 +381,6 @@ async fn nothing_is_held_for_ever_and_nothing_is_left_behind() {
     server.lock().replicas = 9;
     let stamp = placed(&server.replica(), 1, 9, &rules()).await;
     reconciled(&server, true, Duration::from_secs(50)).await;
-    let reserved = |server: &ApiServer| {
-        let stored = server.lock();
-        stored.placements.values().next().map(|one| one["spec"]["reservations"].as_array().unwrap().len())
-    };
     assert_eq!(reserved(&server), Some(1), "its pod may still come");
     reconciled(&server, true, Duration::from_secs(80)).await;
     assert_eq!(reserved(&server), Some(0));

@@ -324,6 +324,16 @@ impl Ledger {
         self.estimates.retain(|(_, since)| now.clock < *since + expiry);
         let late = |waiting: &mut Waiting| waiting.request.deadline <= now.clock;
         let late: Vec<_> = self.waiting.extract_if(.., late).collect();
+        let news =
+            self.noticed.as_ref().filter(|(version, _)| !late.is_empty() && *version > self.last).cloned();
+        let decided = news.is_some();
+        // Only while they are placed: the call that is under way is about what was known before.
+        let stored = news.map(|(version, content)| {
+            std::mem::replace(
+                &mut self.stored,
+                content.map_or(Stored::Absent, |content| Stored::At(version, content)),
+            )
+        });
         for Waiting { request, .. } in late {
             let copied = |bears: &Stamp| {
                 self.view.pods().values().filter_map(Pod::stamp).any(|own| own.token == bears.token)
@@ -331,16 +341,22 @@ impl Ledger {
             let effect = if request.bears.as_ref().is_some_and(|bears| !copied(bears)) {
                 Effect::Answer(request.token, Answer::Kept)
             } else {
-                self.estimate(&request, rules, now)
+                self.estimate(&request, decided, rules, now)
             };
             effects.push(effect);
         }
+        if let Some(stored) = stored {
+            self.stored = stored;
+        }
     }
 
-    /// A place by what is known here.
-    fn estimate(&mut self, request: &Request, rules: &mut Rules, now: &Now) -> Effect {
-        // What is being written may well come to stand.
-        let written = if let UnderWay::Write(content) = &self.under_way { Some(content) } else { None };
+    /// A place by what is known here; `decided`: the watch has shown what became of the write that is under way.
+    fn estimate(&mut self, request: &Request, decided: bool, rules: &mut Rules, now: &Now) -> Effect {
+        let written = match &self.under_way {
+            // What is being written may well come to stand.
+            UnderWay::Write(content) if !decided => Some(content),
+            _ => None,
+        };
         let reservation = written.or(self.content()).and_then(|content| content.reservation(request.token));
         let stamp = reservation.map(|reservation| reservation.stamp.clone()).or_else(|| {
             let (slot, group) = rules.next(&self.occupied(rules), request.fitting)?;

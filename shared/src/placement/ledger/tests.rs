@@ -122,6 +122,22 @@ fn who_waits_too_long_is_placed_by_what_is_known() {
     assert_eq!(ledger.handle(Event::Tick, &mut rules, &at(3000)), [estimated]);
 }
 
+/// Else it would be given a place that another has been given meanwhile.
+#[test]
+fn who_waits_too_long_for_a_write_that_loses_is_placed_by_what_it_loses_to() {
+    let mut rules = rules(&[(0, 4), (0, 1)]);
+    let mut ledger = Ledger::default();
+    let hasty = Request { deadline: Duration::from_secs(1), ..request(1, &rules) };
+    ledger.handle(Event::Arrived(hasty), &mut rules, &at(0));
+    let effects = ledger.handle(Event::Read(None), &mut rules, &at(5));
+    assert_eq!(reserved(write(&effects).1), [(1, 0)]);
+    let reservation = |slot| Reservation { stamp: stamp(100 + u64::from(slot), slot, "a"), pod: None, at: 0 };
+    let others = Content { reservations: (0..2).map(reservation).collect(), fence: 0 };
+    assert_eq!(ledger.handle(Event::Noticed(7, Some(others)), &mut rules, &at(900)), []);
+    let estimated = Effect::Answer(Token(1), Answer::Estimated(stamp(1, 2, "b")));
+    assert_eq!(ledger.handle(Event::Tick, &mut rules, &at(1000)), [estimated]);
+}
+
 #[test]
 fn a_ledger_that_is_full_is_no_reason_to_wait() {
     let full = Settings { max_reservations: 2, ..Settings::default() };

@@ -71,6 +71,9 @@ def ledger_writes():
 def deployed():
     """A Deployment from nothing to BURST pods: seconds, writes, how many there may be, and pods off their shares."""
     template = json.loads(json.dumps(TEMPLATE))
+    # Ready after two to four seconds, as those that a kubelet starts.
+    starts = {"pod-ready.stage.kwok.x-k8s.io/delay": "2s", "pod-ready.stage.kwok.x-k8s.io/jitter-delay": "4s"}
+    template["metadata"]["annotations"] = starts
     template["spec"]["tolerations"] = [{"key": "kwok.x-k8s.io/node", "operator": "Exists"}]
     apply(distributor("deployed", "web"), deployment("deployed", "web", 0, template=template))
     wait("the distributor is known", lambda: "conditions" in get("poddistributor", "web", "-n", "deployed").get("status", {}))

@@ -11,7 +11,9 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 
 use crate::placed::{pods, settled, shares};
-use crate::workload::{REPOSITORY, distributor, install, nodes, rounds, spot_nodes, status, workload};
+use crate::workload::{
+    REPOSITORY, distributor, install, nodes, rounds, spot_nodes, starting_template, status, workload,
+};
 
 /// After a burst there are so many pods.
 const PODS: usize = 100;
@@ -89,7 +91,13 @@ impl Fault {
         for round in 0..rounds().min(10) {
             let deployment = format!("deployment/{}", release.fullname());
             release.kubectl(&["rollout", "status", &deployment, "--timeout=120s"]).await;
-            workload(namespace, "apps/v1", "Deployment", json!({"replicas": 10})).await;
+            workload(
+                namespace,
+                "apps/v1",
+                "Deployment",
+                json!({"replicas": 10, "template": starting_template()}),
+            )
+            .await;
             settled(namespace, 10).await;
             self.prepare(namespace).await;
             kubectl(&["scale", "-n", namespace, "deployment/web", &format!("--replicas={PODS}")]).await;

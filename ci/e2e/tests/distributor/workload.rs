@@ -70,6 +70,16 @@ pub(crate) fn template() -> Value {
     })
 }
 
+/// The same; its pods take two to four seconds until they are ready, as those that a kubelet starts.
+pub(crate) fn starting_template() -> Value {
+    let mut template = template();
+    template["metadata"]["annotations"] = json!({
+        "pod-ready.stage.kwok.x-k8s.io/delay": "2s",
+        "pod-ready.stage.kwok.x-k8s.io/jitter-delay": "4s",
+    });
+    template
+}
+
 pub(crate) async fn workload(namespace: &str, api_version: &str, kind: &str, spec: Value) {
     let mut all = json!({"selector": {"matchLabels": {"app": "web"}}, "template": template()});
     all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());

@@ -5,7 +5,7 @@ mod metrics;
 pub use metrics::Metrics;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kube::Client;
 
@@ -16,8 +16,9 @@ use crate::placement::ledger::Answer;
 use crate::placement::owners::{Looked, OwnerRef};
 use crate::placement::placing::{Asking, Surroundings};
 
-/// Of a request's time so much is left when a pod is placed without its ledger at the latest.
-const MARGIN: Duration = Duration::from_millis(500);
+/// So much of what is left of a request's time the ledger may take. The rest is the API server's: one that is busy with hundreds of pods
+/// needs it to send the request, and to read the answer. A pod that is placed without its ledger is better than one that isn't placed.
+const SHARE: f64 = 0.5;
 
 /// The surroundings of the pods that one webhook places.
 #[derive(Clone)]
@@ -64,7 +65,8 @@ impl Surroundings for Placing {
             }
         };
         let Asking { token, fitting, bears, dry_run, rules, .. } = pod;
-        let deadline = deadline.checked_sub(MARGIN).unwrap_or(deadline).into();
+        let now = Instant::now();
+        let deadline = (now + deadline.saturating_duration_since(now).mul_f64(SHARE)).into();
         let ask = Ask { token, fitting, bears, dry_run, deadline };
         self.ledgers.place(&workload, rules, ask).await
     }

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::placed::{
     Pod, assert_exact, assert_near, nothing_reserved, pods, reserved, scale, settled, shares,
 };
-use crate::workload::{distributor, install, nodes, rounds, starting_template, workload};
+use crate::workload::{distributor, install, nodes, rounds, starting_deployment};
 
 #[tokio::test]
 async fn a_deployment_through_its_life() {
@@ -19,13 +19,7 @@ async fn a_deployment_through_its_life() {
     let namespace = &*release.pods;
     distributor(namespace, &json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"})).await;
     for round in 0..rounds() {
-        workload(
-            namespace,
-            "apps/v1",
-            "Deployment",
-            json!({"replicas": 10, "template": starting_template()}),
-        )
-        .await;
+        starting_deployment(namespace).await;
         assert_exact(&settled(namespace, 10).await, "10");
         // A machine whose API server is busy for longer than a webhook may take needs binaries as they are shipped for more.
         let bursts = if rounds() > 1 { 2 } else { 1 };

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::placed::{pods, settled, shares};
 use crate::workload::{
-    REPOSITORY, distributor, install, nodes, rounds, spot_nodes, starting_template, status, workload,
+    REPOSITORY, distributor, install, nodes, rounds, spot_nodes, starting_deployment, status,
 };
 
 /// After a burst there are so many pods.
@@ -91,13 +91,7 @@ impl Fault {
         for round in 0..rounds().min(10) {
             let deployment = format!("deployment/{}", release.fullname());
             release.kubectl(&["rollout", "status", &deployment, "--timeout=120s"]).await;
-            workload(
-                namespace,
-                "apps/v1",
-                "Deployment",
-                json!({"replicas": 10, "template": starting_template()}),
-            )
-            .await;
+            starting_deployment(namespace).await;
             settled(namespace, 10).await;
             self.prepare(namespace).await;
             kubectl(&["scale", "-n", namespace, "deployment/web", &format!("--replicas={PODS}")]).await;

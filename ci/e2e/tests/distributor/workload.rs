@@ -70,14 +70,14 @@ pub(crate) fn template() -> Value {
     })
 }
 
-/// The same; its pods take two to four seconds until they are ready, as those that a kubelet starts.
-pub(crate) fn starting_template() -> Value {
+/// A Deployment of ten pods, which take two to four seconds until they are ready, as those that a kubelet starts.
+pub(crate) async fn starting_deployment(namespace: &str) {
     let mut template = template();
     template["metadata"]["annotations"] = json!({
         "pod-ready.stage.kwok.x-k8s.io/delay": "2s",
         "pod-ready.stage.kwok.x-k8s.io/jitter-delay": "4s",
     });
-    template
+    workload(namespace, "apps/v1", "Deployment", json!({"replicas": 10, "template": template})).await;
 }
 
 pub(crate) async fn workload(namespace: &str, api_version: &str, kind: &str, spec: Value) {

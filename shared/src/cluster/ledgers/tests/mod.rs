@@ -111,14 +111,13 @@ async fn a_burst_of_500_costs_a_few_writes() {
     }
 }
 
-/// The same in real time, processor time included; a machine that isn't said to be quiet is given ten times as long.
+/// The same in real time, processor time included; a machine may be ten times as slow. `ci/bench distributor` prints what it took.
 #[tokio::test]
 async fn a_burst_of_500_takes_no_time_of_its_own() {
-    let patience = if std::env::var_os("PODSHAPER_QUIET").is_some() { 1 } else { 10 };
     for (replicas, most) in [(1, 60), (3, 150)] {
         let (took, writes) = burst(replicas, Duration::ZERO).await;
         println!("{replicas} replicas in real time: {took:?}, {writes} writes");
-        assert!(took <= Duration::from_millis(most) * patience, "{took:?}");
+        assert!(took <= Duration::from_millis(most) * 10, "{took:?}");
     }
 }
 

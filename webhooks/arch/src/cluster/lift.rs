@@ -2,7 +2,6 @@
 //!
 //! Every replica does so. Who comes second finds that the pod has changed: each patch names the version that it is for.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,18 +17,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::gated::GatedPod;
+use super::pause::{Look, PACE, Pause, Pauses};
 use crate::affinity::Stage;
 use crate::decide::ANNOTATION;
 use crate::gate::{LABEL, gate_of};
 use crate::images::Images;
 use crate::webhook::{Arch, Judgement};
 
-/// Between two looks at a pod, at first.
-const PACE: Duration = Duration::from_secs(2);
-/// The same at last for a pod whose images aren't known: as long as it is remembered that they aren't.
-const PACE_OF_UNKNOWN: Duration = Duration::from_secs(16);
-/// The same for one that can't go whoever looks.
-const PACE_OF_STUCK: Duration = Duration::from_secs(256);
 /// How long the registries of one pod are waited for. A look-up goes on without; the next look finds what it brought.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Pods that are looked at at a time.
@@ -40,48 +34,6 @@ pub(crate) struct Lifter<I> {
     client: Client,
     arch: Arch<I>,
     max_age: Duration,
-}
-
-/// What came of a look at a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
-    /// It has gone, or another has changed it.
-    Done,
-    /// Its images aren't known, or the API server didn't answer.
-    Unknown,
-    /// It can't go: nothing runs its images, or the API server refuses what should be done.
-    Stuck,
-}
-
-/// When a pod is looked at again.
-#[derive(Clone, Copy, Debug)]
-struct Pause {
-    length: Duration,
-    end: Instant,
-}
-
-impl Pause {
-    /// The pause after this look, where `before` was the one before it.
-    fn after(look: Look, before: Option<Self>) -> Self {
-        let longest = match look {
-            Look::Done => PACE,
-            Look::Unknown => PACE_OF_UNKNOWN,
-            Look::Stuck => PACE_OF_STUCK,
-        };
-        let length = before.map_or(PACE, |before| before.length * 2).min(longest);
-        Self { length, end: Instant::now() + length }
-    }
-}
-
-/// The pauses of pods, by their keys.
-#[derive(Default)]
-struct Pauses(HashMap<Box<str>, (Arc<GatedPod>, Pause)>);
-
-impl Pauses {
-    /// The last pause of this pod, not that of one of the same name before it.
-    fn of(&self, key: &str, pod: &GatedPod) -> Option<Pause> {
-        self.0.get(key).filter(|(own, _)| own.uid == pod.uid).map(|(_, pause)| *pause)
-    }
 }
 
 impl<I: Images> Lifter<I> {
@@ -245,6 +197,7 @@ mod tests {
     use podshaper::patch::Patch;
 
     use super::*;
+    use crate::cluster::pause::PACE_OF_UNKNOWN;
     use crate::config::Settings;
     use crate::gate::GATE;
     use crate::images::{Access, Image, Knowledge, Known, Why};

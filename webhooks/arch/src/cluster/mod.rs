@@ -2,5 +2,6 @@
 
 mod gated;
 mod lift;
+mod pause;
 
 pub(crate) use lift::Lifter;

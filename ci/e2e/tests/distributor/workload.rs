@@ -1,8 +1,11 @@
 //! What tests begin with: nodes, an installed webhook, a distributor and a workload.
 
+use std::cell::RefCell;
+
 use e2e::cluster::{PATIENCE, apply, eventually, get, kubectl, output};
 use e2e::release::Release;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 pub(crate) const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
@@ -89,11 +92,14 @@ pub(crate) async fn workload(namespace: &str, api_version: &str, kind: &str, spe
 
 /// The status of the distributor, once it is as wanted.
 pub(crate) async fn status(namespace: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    eventually(what, PATIENCE, async || {
+    let last = RefCell::default();
+    let read = async || {
         let status = get(&["poddistributor", "sample", "-n", namespace]).await["status"].clone();
+        last.replace(status.clone());
         wanted(&status).then_some(status)
-    })
-    .await
+    };
+    let status = timeout(PATIENCE, eventually(what, PATIENCE * 2, read)).await;
+    status.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}: {:#}", last.into_inner()))
 }
 
 pub(crate) fn condition<'s>(status: &'s Value, kind: &str) -> &'s Value {

@@ -23,6 +23,9 @@ const MAX_NAMES: usize = 1024;
 /// More terms of a node affinity, and requirements of a term, than the API server would evaluate in time.
 const MAX_TERMS: usize = 1024;
 
+/// The label, `true`, of pods and namespaces that no webhook is called for.
+pub const SKIP: &str = "podshaper.dev/skip";
+
 /// `v1.Pod`.
 #[derive(Debug, Default, Deserialize)]
 pub struct Pod<'a> {
@@ -265,6 +268,12 @@ impl<'a> Pod<'a> {
     /// The owner that manages the pod (`metav1.GetControllerOf`).
     pub fn controller(&self) -> Option<&Owner<'a>> {
         self.metadata.as_ref()?.owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true))
+    }
+
+    /// Whether it names its node itself, so that no scheduler is asked.
+    pub fn is_bound(&self) -> bool {
+        let node = self.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        node.is_some_and(|name| !name.is_empty())
     }
 
     /// The one node that the pod can run on: `spec.nodeName`, or what the `DaemonSet` controller writes into the node

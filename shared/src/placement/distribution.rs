@@ -131,6 +131,10 @@ impl Distribution {
         if self.target.name.is_empty() {
             return Err(DistributionError::new("target.name", "must name the workload"));
         }
+        if self.target.kind == "DaemonSet" && self.target.api_version.starts_with("apps/") {
+            let problem = "a DaemonSet has a pod on each of its nodes: there is nothing to spread";
+            return Err(DistributionError::new("target.kind", problem));
+        }
         let shares = self.distribution.iter().enumerate();
         let groups = shares.map(|(index, share)| {
             let prefix = |field: &str| format!("distribution[{index}].{field}");
@@ -276,6 +280,12 @@ mod tests {
         }
         let nobody = Distribution { distribution: vec![Share::default()], ..Distribution::default() };
         assert_eq!(nobody.policy().unwrap_err().to_string(), "spec.target.name: must name the workload");
+        let each_node =
+            read(json!({"distribution": [group(json!({}))], "target": {"kind": "DaemonSet", "name": "web"}}))
+                .unwrap();
+        let problem =
+            "spec.target.kind: a DaemonSet has a pod on each of its nodes: there is nothing to spread";
+        assert_eq!(each_node.policy().unwrap_err().to_string(), problem);
         for unknown in [json!({"whenUnavailable": "Never"}), json!({"rebalance": {"mode": "Sometimes"}})] {
             assert!(read(unknown.clone()).is_err(), "{unknown}");
         }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::ledger::{Stamp, Token};
-use super::policy::{Group, GroupName, GroupSet, Policy};
+use super::policy::{Group, GroupName, GroupSet, MAX_NAME, Policy};
 use crate::pod::{Pod, PodPatch};
 
 /// The label that watches select placed pods by; its value names the webhook that placed them.
@@ -16,6 +16,8 @@ pub const SLOT: &str = "placement.podshaper.dev/slot";
 pub const GROUP: &str = "placement.podshaper.dev/group";
 /// The annotation with the uid of the owner whose pods share the sequence of slots.
 pub const OWNER: &str = "placement.podshaper.dev/owner";
+/// The annotation with the uid of the pod's controller, where that isn't the owner: of the Jobs of a `CronJob`.
+pub const CONTROLLER: &str = "placement.podshaper.dev/controller";
 /// The annotation, `true`, of a pod that was placed without its ledger.
 pub const ESTIMATED: &str = "placement.podshaper.dev/estimated";
 /// Of pods that are alike the `ReplicaSet` controller removes the one with the least first (KEP-2255).
@@ -27,10 +29,11 @@ pub const FIRST_TO_GO: &str = "-2147483647";
 /// How much a preferred group weighs in the scheduler's eyes: as much as can be.
 const PREFERENCE: u8 = 100;
 
-/// The stamp in a pod's annotations; none where it isn't whole.
+/// The stamp in a pod's annotations; none where it isn't whole, or longer than any: anybody may write it, and it is kept for each pod.
 pub fn stamp<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> Option<Stamp> {
     let token = Token::parse(annotation(TOKEN)?)?;
-    Some(Stamp { token, slot: annotation(SLOT)?.parse().ok()?, group: annotation(GROUP)?.into() })
+    let group = annotation(GROUP).filter(|group| group.len() <= MAX_NAME)?;
+    Some(Stamp { token, slot: annotation(SLOT)?.parse().ok()?, group: group.into() })
 }
 
 /// The stamp that a pod bears, if it is placed as that says.
@@ -72,6 +75,8 @@ pub struct Marks<'a> {
     pub stamp: &'a Stamp,
     /// The uid of the owner that it shares the sequence of slots with others by.
     pub owner: &'a str,
+    /// The uid of its controller, where that is another.
+    pub controller: Option<&'a str>,
     /// Whether the place was given without the ledger, and may clash.
     pub estimated: bool,
     /// The value of [`PLACED`].
@@ -82,7 +87,7 @@ pub struct Marks<'a> {
 ///
 /// What the author wrote stays. Call it with a group that [`fitting`] allows.
 pub fn place(patch: &mut PodPatch<'_, '_>, group: &Group, marks: &Marks<'_>) {
-    let Marks { stamp, owner, estimated, webhook } = *marks;
+    let Marks { stamp, owner, controller, estimated, webhook } = *marks;
     if group.preferred {
         let labels = group.node_labels.iter();
         let expressions: Vec<_> =
@@ -100,6 +105,10 @@ pub fn place(patch: &mut PodPatch<'_, '_>, group: &Group, marks: &Marks<'_>) {
     patch.require_nodes(&group.node_affinity);
     patch.set_label(PLACED, webhook);
     patch.set_annotation(OWNER, owner);
+    match controller {
+        Some(controller) => patch.set_annotation(CONTROLLER, controller),
+        None => patch.remove_annotation(CONTROLLER),
+    }
     patch.set_annotation(TOKEN, &stamp.token.to_string());
     patch.set_annotation(SLOT, &stamp.slot.to_string());
     patch.set_annotation(GROUP, &stamp.group);

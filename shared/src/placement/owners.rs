@@ -15,6 +15,8 @@ use crate::pod::Pod;
 
 /// No chain of controllers that exists is longer; one that goes in circles ends.
 const MAX_OWNERS: usize = 8;
+/// No object's uid is longer: the API server makes them, and they are UUIDs.
+const LONGEST_UID: usize = 36;
 
 /// One owner, as what it owns names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,6 +98,11 @@ impl OwnerRef {
         group(&self.api_version) == group(api_version) && self.kind == kind && self.name == name
     }
 
+    /// Whether its pods run to their end.
+    pub fn is_job(&self) -> bool {
+        self.is_batch("Job")
+    }
+
     pub(crate) fn is_batch(&self, kind: &str) -> bool {
         group(&self.api_version) == "batch" && self.kind == kind
     }
@@ -163,7 +170,11 @@ impl Chain {
     /// all Jobs of a `CronJob`. With it what was read of it, if it was.
     pub fn sharer(&self) -> Option<(&OwnerRef, Option<&Arc<Owner>>)> {
         let sharer = match self.owners() {
-            [job, cron_job, ..] if job.is_batch("Job") && cron_job.is_batch("CronJob") => 1,
+            [job, cron_job, ..]
+                if job.is_batch("Job") && cron_job.is_batch("CronJob") && is_uid(&cron_job.uid) =>
+            {
+                1
+            }
             _ => 0,
         };
         Some((self.owners().get(sharer)?, self.read.get(sharer)))
@@ -178,6 +189,12 @@ impl From<Option<OwnerRef>> for Chain {
     }
 }
 
+/// Whether this may be the uid of an object, and so part of a name and of a path: anybody may write one into a pod or a Job.
+pub fn is_uid(text: &str) -> bool {
+    (1..=LONGEST_UID).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
 /// The group of an `apiVersion`; the core group is empty.
 fn group(api_version: &str) -> &str {
     api_version.split_once('/').map_or("", |(group, _)| group)
@@ -189,7 +206,7 @@ mod tests {
 
     fn owner(api_version: &str, kind: &str) -> OwnerRef {
         let [api_version, kind] = [api_version, kind].map(str::to_owned);
-        OwnerRef { name: kind.to_lowercase(), uid: format!("uid of {kind}"), api_version, kind }
+        OwnerRef { name: kind.to_lowercase(), uid: format!("uid-of-{kind}"), api_version, kind }
     }
 
     fn chain(controller: &OwnerRef) -> Chain {
@@ -233,6 +250,10 @@ mod tests {
         let mut alone = chain(&job);
         alone.looked(object(&job, Some(owner("example.com/v1", "CronJob"))));
         assert_eq!(alone.sharer().unwrap().0, &job);
+        // It would be part of a path: a Job may name anything.
+        let mut made_up = chain(&job);
+        made_up.looked(object(&job, Some(OwnerRef { uid: "uid?dryRun=All".to_owned(), ..cron_job })));
+        assert_eq!(made_up.sharer().unwrap().0, &job);
     }
 
     #[test]

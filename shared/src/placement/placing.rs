@@ -115,7 +115,7 @@ pub struct Terms<'r> {
     pub webhook: &'static str,
     /// Who goes where.
     pub rules: &'r SharedRules,
-    /// The groups that take pods now. Where the pod fits into none of them, all count.
+    /// The groups that take pods now. Where the pod fits into none of them, or they are full, all count.
     pub open: GroupSet,
 }
 
@@ -129,6 +129,10 @@ pub async fn place<'p, 'a>(
     deadline: Instant,
 ) -> Result<(Outcome, PodPatch<'p, 'a>), Refusal> {
     let Terms { webhook, rules, open } = terms;
+    if pod.is_bound() {
+        let reason = "the pod says itself which node it runs on: it isn't placed";
+        return Err(Refusal::new(Outcome::Unfitting, reason));
+    }
     let owner = chain.sharer().map(|(owner, _)| &*owner.uid).unwrap_or_default();
     let its_own = pod.annotation(marks::OWNER) == Some(owner);
     if let Some(other) = marks::placed_by(pod).filter(|other| its_own && other != webhook) {
@@ -142,22 +146,28 @@ pub async fn place<'p, 'a>(
         let reason = "the pod's own node selector and affinity leave none of the groups: it isn't placed";
         return Err(Refusal::new(Outcome::Unfitting, reason));
     }
-    let open = fitting.and(open);
-    let fitting = if open.is_empty() { fitting } else { open };
     let bears = borne.filter(|_| its_own);
     let dry_run = request.dry_run == Some(true);
     // That of a dry run names nothing: nothing is stored under it, and two of them are answered alike.
     let token = Token::of(&request.uid);
     let named = if dry_run { Token(0) } else { token };
-    let answer = if let Some(slot) = ordinal::slot(pod, request.name.as_deref(), chain) {
-        numbered(slot, named, rules, fitting, bears)
-    } else {
+    let find = async |fitting| {
+        let bears = bears.clone();
+        if let Some(slot) = ordinal::slot(pod, request.name.as_deref(), chain) {
+            return Ok(numbered(slot, named, rules, fitting, bears));
+        }
         let namespace = request.namespace.as_deref().unwrap_or_default();
         let asking = Asking { namespace, chain, rules, token, fitting, bears, dry_run };
-        let answer = surroundings.place(asking, deadline).await;
         let unknown = "its ledger can't be had: the pod isn't placed";
-        answer.ok_or_else(|| Refusal::new(Outcome::Undecided, unknown))?
+        let answer = surroundings.place(asking, deadline).await;
+        answer.ok_or_else(|| Refusal::new(Outcome::Undecided, unknown))
     };
+    let open = fitting.and(open);
+    let mut answer = if open.is_empty() { Answer::Unplaced } else { find(open).await? };
+    // It waits for a group that takes no pods now, rather than go anywhere.
+    if answer == Answer::Unplaced && open != fitting {
+        answer = find(fitting).await?;
+    }
     let mut patch = PodPatch::new(pod);
     let (stamp, outcome) = match answer {
         Answer::Kept => return Ok((Outcome::Kept, patch)),
@@ -176,7 +186,8 @@ pub async fn place<'p, 'a>(
     })?;
     let stamp = Stamp { token: named, ..stamp };
     let estimated = outcome == Outcome::Estimated;
-    marks::place(&mut patch, group, &Marks { stamp: &stamp, owner, estimated, webhook });
+    let controller = chain.controller().map(|(controller, _)| &*controller.uid).filter(|uid| *uid != owner);
+    marks::place(&mut patch, group, &Marks { stamp: &stamp, owner, controller, estimated, webhook });
     Ok((outcome, patch))
 }
 

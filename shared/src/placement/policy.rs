@@ -13,6 +13,8 @@ use crate::label;
 pub const MAX_GROUPS: usize = 32;
 /// The highest weight, base and max of a group. With [`MAX_GROUPS`] it keeps the arithmetic of the sequence within 64 bits.
 pub const MAX_NUMBER: u32 = 1_000_000;
+/// The longest name of a group, in bytes: it is kept for every placed pod. Eight labels are shorter.
+pub const MAX_NAME: usize = 4096;
 
 /// The groups of a policy, and how they share.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,7 +95,7 @@ pub enum PolicyError {
     /// Nodes can't be told apart from all others.
     #[error("group {0} has no node label")]
     NoLabels(GroupName),
-    /// A label, toleration or term that the API server would refuse a pod for, or a name of more than one line.
+    /// A label, toleration or term that the API server would refuse a pod for, or a name that is too long or of more than one line.
     #[error("group {name}: {field}: {problem}")]
     Invalid {
         /// The group.
@@ -173,6 +175,8 @@ impl Group {
     fn check_validity(&self) -> Result<(), PolicyError> {
         let one_line = if self.name.contains(char::is_control) {
             Err("it has a control character".into())
+        } else if self.name.len() > MAX_NAME {
+            Err(format!("it is longer than {MAX_NAME} bytes"))
         } else {
             Ok(())
         };

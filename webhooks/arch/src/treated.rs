@@ -26,13 +26,11 @@ pub enum LeftAlone {
 ///
 /// What the webhook itself did to a pod in an earlier pass is no word of its author's.
 pub fn left_alone(table: &Table, pod: &Pod<'_>) -> Option<LeftAlone> {
-    let spec = pod.spec.as_ref()?;
+    pod.spec.as_ref()?;
     let of_a_daemon_set = |owner: &podshaper::pod::Owner<'_>| {
         &*owner.kind == "DaemonSet" && owner.api_version.starts_with("apps/")
     };
-    if spec.node_name.as_deref().is_some_and(|name| !name.is_empty())
-        || pod.annotation("kubernetes.io/config.mirror").is_some()
-    {
+    if pod.is_bound() || pod.annotation("kubernetes.io/config.mirror").is_some() {
         Some(LeftAlone::Bound)
     } else if pod.controller().is_some_and(of_a_daemon_set) {
         Some(LeftAlone::OfADaemonSet)

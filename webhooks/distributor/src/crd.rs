@@ -89,6 +89,11 @@ fn spec() -> Value {
                     },
                     "name": {"type": "string", "minLength": 1, "maxLength": 253, "description": "Name of the workload"},
                 },
+                "x-kubernetes-validations": [rule_of(
+                    "self.kind != 'DaemonSet' || !self.apiVersion.startsWith('apps/')",
+                    "a DaemonSet has a pod on each of its nodes: there is nothing to spread",
+                    ".kind",
+                )],
             },
             "whenUnavailable": {
                 "type": "string", "enum": ["UseOthers", "Wait"], "default": "UseOthers",
@@ -146,8 +151,8 @@ fn group() -> Value {
                 )],
             },
             "weight": number("The group's share of the pods that bases leave, in proportion to the sum of all weights; they needn't sum to 100"),
-            "base": number("So many of the first pods go to the group, before weights count"),
-            "max": number("At most so many pods go to the group, its base among them; the others get what it doesn't"),
+            "base": number("So many of the first pods of each revision go to the group, before weights count"),
+            "max": number("At most so many pods of each revision go to the group, its base among them; the others get what it doesn't"),
             "tolerations": {
                 "type": "array",
                 "description": "Tolerations that the group's pods are given, for taints of its nodes",

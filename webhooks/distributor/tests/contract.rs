@@ -251,3 +251,24 @@ async fn a_template_stands_for_many_pods() {
         assert_eq!(without, Decision::unchanged(), "where there is no distributor there is nothing to say");
     }
 }
+
+/// Spot nodes are away, and default takes one pod at most.
+#[tokio::test]
+async fn a_pod_waits_for_a_group_that_is_away_rather_than_go_anywhere() {
+    let mut distributor = sample();
+    distributor["spec"]["distribution"][0]["max"] = json!(1);
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": {"type": "default"}}, "spec": {}});
+    let webhook = webhook(&[distributor, set(), node]);
+    assert_eq!(groups(&webhook, &pod(), 3).await, ["default", "spot", "spot"]);
+}
+
+/// Its kubelet would fail it for a node selector that the node doesn't meet.
+#[tokio::test]
+async fn a_pod_that_names_its_node_is_left_alone() {
+    let mut bound = pod();
+    bound["spec"]["nodeName"] = json!("gpu-node");
+    assert_eq!(
+        undecided(&[sample(), set()], &bound).await,
+        "distributor: PodDistributor sample: the pod says itself which node it runs on: it isn't placed"
+    );
+}

@@ -61,6 +61,10 @@ async fn what_the_definition_refuses() {
         (term(json!({"key": "a", "operator": "In", "values": ["x y"]})), "matchExpressions[0].values[0]"),
         (of(json!([group(json!({}))]), json!({"target": {}})), "spec.target.name: Required value"),
         (
+            of(json!([group(json!({}))]), json!({"target": {"kind": "DaemonSet", "name": "web"}})),
+            "spec.target.kind: Invalid value: a DaemonSet has a pod on each of its nodes",
+        ),
+        (
             of(json!([group(json!({}))]), json!({"whenUnavailable": "Panic"})),
             "spec.whenUnavailable: Unsupported value",
         ),

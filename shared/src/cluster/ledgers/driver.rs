@@ -150,7 +150,7 @@ impl Ledgers {
         let list = || async {
             if entry.lock().ledger.pods().is_empty() {
                 let Listing { version, pods, .. } = self.api.list(workload, rules, None).await?;
-                self.handle(entry, &mut entry.lock(), Event::Relisted { version, pods });
+                self.handle(entry, &mut entry.lock(), Event::Surveyed { version, pods });
             }
             Ok::<_, kube::Error>(())
         };
@@ -174,7 +174,7 @@ impl Ledgers {
 
     /// Puts the ledger of this owner in order.
     ///
-    /// Reads the owner first, and lists its pods where some aren't known: nobody may have placed them. Those that don't tell their
+    /// Reads the owner first, and lists its pods where the watch doesn't show all: nobody may have placed them. Those that don't tell their
     /// group are marked as the first to go.
     pub async fn tend(self: &Arc<Self>, workload: &Arc<Workload>, rules: &SharedRules) -> kube::Result<()> {
         let entry = self.of(workload);
@@ -182,27 +182,33 @@ impl Ledgers {
             let mut state = entry.lock();
             state.bind(workload, rules);
             state.changed = false;
-            state.ledger.pods().len()
+            state.ledger.pods().values().filter(|pod| pod.marked).count()
         };
+        let mut unfinished = Unfinished(Some(&entry));
         let owner = self.api.bound(workload).await?;
-        let relisted = if owner.is_some_and(|pods| pods as usize > known) {
-            let listing = self.api.list(workload, rules, None).await?;
-            for (pod, costed) in &listing.unplaced {
-                if let Err(error) = self.api.mark_unplaced(workload, pod, *costed).await {
-                    tracing::warn!(namespace = workload.namespace, %pod, %error, "a pod can't be marked");
-                }
-            }
-            Some(listing)
+        let listing = if owner.is_some_and(|pods| pods as usize > known) {
+            Some(self.api.list(workload, rules, None).await?)
         } else {
             None
         };
-        let mut state = entry.lock();
-        self.handle(&entry, &mut state, Event::Owner(owner));
-        if let Some(Listing { version, pods, .. }) = relisted {
-            self.handle(&entry, &mut state, Event::Relisted { version, pods });
+        unfinished.0 = None;
+        let unplaced = {
+            let mut state = entry.lock();
+            self.handle(&entry, &mut state, Event::Owner(owner));
+            // Before they are marked: the watch shows what is marked, and overtakes the list by that.
+            let unplaced = listing.map(|Listing { version, pods, unplaced }| {
+                self.handle(&entry, &mut state, Event::Surveyed { version, pods });
+                unplaced
+            });
+            self.handle(&entry, &mut state, Event::Tick);
+            self.handle(&entry, &mut state, Event::Tend);
+            unplaced.unwrap_or_default()
+        };
+        for (pod, costed) in unplaced {
+            if let Err(error) = self.api.mark_unplaced(workload, &pod, costed).await {
+                tracing::warn!(namespace = workload.namespace, %pod, %error, "a pod can't be marked");
+            }
         }
-        self.handle(&entry, &mut state, Event::Tick);
-        self.handle(&entry, &mut state, Event::Tend);
         Ok(())
     }
 
@@ -331,6 +337,17 @@ impl State {
         };
         self.bound = Some((workload, Arc::clone(rules)));
         news
+    }
+}
+
+/// A ledger that was to be put in order counts as changed again, where that ends before its time.
+struct Unfinished<'a>(Option<&'a Entry>);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(entry) = self.0 {
+            entry.lock().changed = true;
+        }
     }
 }
 

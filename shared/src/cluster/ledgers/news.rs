@@ -17,7 +17,10 @@ impl Ledgers {
         let entry = self.entry(LedgerId::new(&origin.namespace, &owner));
         let mut state = entry.lock();
         state.changed = true;
-        state.origin.get_or_insert(origin);
+        if pod.phase != Phase::Gone || state.origin.is_none() {
+            // Of a CronJob's Jobs the first are gone.
+            state.origin = Some(origin);
+        }
         if pod.phase == Phase::Gone || health == Health::Ready {
             state.unready.remove(&name);
         } else {
@@ -35,7 +38,7 @@ impl Ledgers {
         }
         state.changed = true;
         state.unready.remove(pod);
-        let gone = Pod { version, phase: Phase::Gone, place: Place::Unknown, costed: false };
+        let gone = Pod { version, phase: Phase::Gone, place: Place::Unknown, costed: false, marked: true };
         self.handle(&entry, &mut state, Event::Watched(pod.into(), gone));
     }
 
@@ -54,7 +57,7 @@ impl Ledgers {
         for ledger in known {
             all.entry(ledger).or_default();
         }
-        for (ledger, Listed { pods, unready, origin }) in all {
+        for (ledger, Listed { pods, unready, origin, .. }) in all {
             let entry = self.entry(ledger);
             let mut state = entry.lock();
             state.changed = true;

@@ -14,10 +14,13 @@ use super::driver::Ledgers;
 use super::object::version;
 use crate::cluster::follow::{Sink, follow_into};
 use crate::cluster::{Metadata, Object, Scope};
-use crate::placement::ledger::{Phase, Place, Pod, PodName};
-use crate::placement::marks::{DELETION_COST, FIRST_TO_GO, OWNER, PLACED, deletion_cost, stamp, told};
-use crate::placement::owners::OwnerRef;
+use crate::placement::ledger::{Phase, Place, Pod, PodName, Version};
+use crate::placement::marks::{
+    CONTROLLER, DELETION_COST, FIRST_TO_GO, OWNER, PLACED, deletion_cost, stamp, told,
+};
+use crate::placement::owners::{OwnerRef, is_uid};
 use crate::placement::policy::Policy;
+use crate::pod::SKIP;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -75,7 +78,7 @@ pub(super) struct Owned {
     pub(super) costed: bool,
 }
 
-/// Reads a pod; none where it has no controller, so that no ledger is about it. By `policy` it is told where pods are that
+/// Reads a pod; none where it has no controller, so that no ledger is about it, or is to be left alone. By `policy` it is told where pods are that
 /// nobody placed.
 pub(super) fn read(object: &RawValue, policy: Option<&Policy>) -> serde_json::Result<Option<Owned>> {
     let object: Object<PodSpec, PodStatus> = serde_json::from_str(object.get())?;
@@ -85,9 +88,16 @@ pub(super) fn read(object: &RawValue, policy: Option<&Policy>) -> serde_json::Re
     else {
         return Ok(None);
     };
+    let label = |key| metadata.labels.as_ref()?.get(key);
+    if label(SKIP).is_some_and(|skip| skip == "true") {
+        return Ok(None);
+    }
     let stamped = stamp(|key| metadata.annotation(key));
-    // The pods of a CronJob's Jobs count in its ledger. Other pods' annotations may be copies, and would have them count elsewhere.
-    let owner = metadata.annotation(OWNER).filter(|_| controller.kind == "Job").unwrap_or(&controller.uid);
+    // The pods of a CronJob's Jobs count in its ledger. What was copied from a pod of another controller would have them count
+    // elsewhere.
+    let is_its_own = metadata.annotation(CONTROLLER) == Some(&controller.uid);
+    let shared = metadata.annotation(OWNER).filter(|owner| is_its_own && is_uid(owner));
+    let owner = shared.unwrap_or(&controller.uid);
     let status = object.status.as_ref();
     let phase = match status.map_or("", |status| &*status.phase) {
         _ if metadata.deletion_timestamp.is_some() => Phase::Gone,
@@ -100,6 +110,7 @@ pub(super) fn read(object: &RawValue, policy: Option<&Policy>) -> serde_json::Re
     let group = || told(|key| selector?.get(key).map(String::as_str), policy?);
     let ours = stamped.as_ref().map_or_else(|| FIRST_TO_GO.to_owned(), |stamp| deletion_cost(stamp.slot));
     let costed = metadata.annotation(DELETION_COST).is_some_and(|cost| cost != ours && cost != FIRST_TO_GO);
+    let marked = label(PLACED).cloned();
     let place = match stamped {
         Some(stamp) => Place::Stamped(stamp),
         None => group().map_or(Place::Unknown, Place::Told),
@@ -111,12 +122,12 @@ pub(super) fn read(object: &RawValue, policy: Option<&Policy>) -> serde_json::Re
             Phase::Succeeded => Health::Ready,
             Phase::Live | Phase::Gone => health(status.and_then(|status| status.conditions.as_deref())),
         },
-        pod: Pod { version, phase, place, costed },
+        pod: Pod { version, phase, place, costed, marked: marked.is_some() },
         origin: Origin {
             namespace: metadata.namespace.clone().unwrap_or_default(),
             controller: controller.into(),
         },
-        marked: metadata.labels.as_ref().and_then(|labels| labels.get(PLACED)).cloned(),
+        marked,
         costed: metadata.annotation(DELETION_COST).is_some(),
     }))
 }
@@ -150,7 +161,9 @@ pub(super) struct Pods {
 pub(super) struct Listed {
     pub(super) pods: BTreeMap<PodName, Pod>,
     pub(super) unready: BTreeMap<PodName, Health>,
+    /// That of the newest pod: of a `CronJob`'s Jobs the first are gone.
     pub(super) origin: Option<Origin>,
+    newest: Version,
 }
 
 impl Pods {
@@ -170,7 +183,9 @@ impl Sink for Pods {
             if health != Health::Ready {
                 of.unready.insert(Arc::clone(&name), health);
             }
-            of.origin.get_or_insert(origin);
+            if pod.version > of.newest {
+                (of.newest, of.origin) = (pod.version, Some(origin));
+            }
             of.pods.insert(name, pod);
         }
         Ok(())

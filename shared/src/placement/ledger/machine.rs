@@ -7,7 +7,7 @@ use super::stored::{Content, PodName, Reservation, Stamp, Token, Version};
 use super::view::{Place, Pod, View};
 use super::{Answer, Effect, Event, Now, Request};
 use crate::placement::policy::GroupName;
-use crate::placement::rules::Rules;
+use crate::placement::rules::{Occupied, Rules};
 
 /// A write is begun so long after the one before at the latest, however slow the API server is.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
@@ -112,7 +112,10 @@ impl Ledger {
                 self.ended(&UnderWay::Read, true);
                 self.found(object, now, &mut effects);
             }
-            Event::Noticed(version, content) => self.noticed = Some((version, content)),
+            Event::Noticed(version, content) => {
+                self.learn(Event::Noticed(version, content.clone()), now);
+                self.noticed = Some((version, content));
+            }
             Event::Written(version) => {
                 self.make_room(rules, now);
                 let under_way = std::mem::take(&mut self.under_way);
@@ -154,7 +157,13 @@ impl Ledger {
             Event::Left(token) => {
                 self.waiting.retain(|waiting| waiting.moved.is_some() || waiting.request.token != token);
             }
-            Event::Relisted { version, pods } => self.listed(version, pods, now, &mut effects),
+            Event::Surveyed { version, pods } => self.listed(version, pods, now, &mut effects),
+            Event::Relisted { version, pods } => {
+                for pod in pods.values() {
+                    self.confirm(pod, now, &mut effects);
+                }
+                self.view.relisted(version, now.watched, pods);
+            }
             Event::Watched(name, pod) => {
                 self.confirm(&pod, now, &mut effects);
                 self.view.watched(name, pod);
@@ -170,9 +179,12 @@ impl Ledger {
     /// Takes in what is known of pods and of the owner, where nobody asks for a place yet.
     pub fn learn(&mut self, event: Event, now: &Now) {
         match event {
-            Event::Relisted { version, pods } => self.view.listed(version, now.watched, pods),
+            Event::Surveyed { version, pods } => self.view.listed(version, now.watched, pods),
+            Event::Relisted { version, pods } => self.view.relisted(version, now.watched, pods),
             Event::Watched(name, pod) => self.view.watched(name, pod),
             Event::Owner(owner) => self.owner = owner,
+            // The owner has gone, most likely, and its pods with it.
+            Event::Noticed(_, None) => self.view.forget_unmarked(),
             _ => {}
         }
     }
@@ -334,6 +346,7 @@ impl Ledger {
                 content.map_or(Stored::Absent, |content| Stored::At(version, content)),
             )
         });
+        let mut occupied = if late.is_empty() { Occupied::default() } else { self.occupied(rules) };
         for Waiting { request, .. } in late {
             let copied = |bears: &Stamp| {
                 self.view.pods().values().filter_map(Pod::stamp).any(|own| own.token == bears.token)
@@ -341,7 +354,7 @@ impl Ledger {
             let effect = if request.bears.as_ref().is_some_and(|bears| !copied(bears)) {
                 Effect::Answer(request.token, Answer::Kept)
             } else {
-                self.estimate(&request, decided, rules, now)
+                self.estimate(&request, decided, &mut occupied, rules, now)
             };
             effects.push(effect);
         }
@@ -350,8 +363,16 @@ impl Ledger {
         }
     }
 
-    /// A place by what is known here; `decided`: the watch has shown what became of the write that is under way.
-    fn estimate(&mut self, request: &Request, decided: bool, rules: &mut Rules, now: &Now) -> Effect {
+    /// A place by what is known here, beside those that are `occupied`; `decided`: the watch has shown what became of the write that is
+    /// under way.
+    fn estimate(
+        &mut self,
+        request: &Request,
+        decided: bool,
+        occupied: &mut Occupied,
+        rules: &mut Rules,
+        now: &Now,
+    ) -> Effect {
         let written = match &self.under_way {
             // What is being written may well come to stand.
             UnderWay::Write(content) if !decided => Some(content),
@@ -359,13 +380,19 @@ impl Ledger {
         };
         let reservation = written.or(self.content()).and_then(|content| content.reservation(request.token));
         let stamp = reservation.map(|reservation| reservation.stamp.clone()).or_else(|| {
-            let (slot, group) = rules.next(&self.occupied(rules), request.fitting)?;
+            let (slot, group) = rules.next(occupied, request.fitting)?;
             let group = rules.policy().groups().get(group)?.name.clone();
             Some(Stamp { token: request.token, slot, group })
         });
         let Some(stamp) = stamp else { return Effect::Answer(request.token, Answer::Unplaced) };
         if request.dry_run {
             return Effect::Answer(request.token, Answer::Estimated(stamp));
+        }
+        if self.content().is_none_or(|content| content.reservation(request.token).is_none()) {
+            occupied.take(stamp.slot);
+            if let Some(group) = rules.policy().index(&stamp.group) {
+                occupied.count_in(group);
+            }
         }
         self.estimated(Reservation { stamp, pod: None, at: now.wall }, rules, now)
     }

@@ -66,11 +66,18 @@ pub enum Event {
     },
     /// Nobody waits for the answer to this request any more.
     Left(Token),
+    /// A list that no [`Effect::List`] asked for found these pods, as of this version.
+    Surveyed {
+        /// The list's version.
+        version: Version,
+        /// All pods of the controller.
+        pods: BTreeMap<PodName, Pod>,
+    },
     /// The watch began anew, after these pods. (What is gone can't be told without what lists have shown meanwhile.)
     Relisted {
         /// The version that it began at.
         version: Version,
-        /// All pods of the controller.
+        /// All pods of the controller that are marked.
         pods: BTreeMap<PodName, Pod>,
     },
     /// The watch says this of a pod.

@@ -96,9 +96,13 @@ impl Ledger {
             let token = &reservation.stamp.token;
             !self.confirmed.contains_key(token) && !self.lost.contains(token)
         });
-        let stored = move |token| self.content().is_some_and(|content| content.reservation(token).is_some());
+        // Looked up by each estimate: of many there may be as many.
+        let tokens: BTreeSet<Token> = match self.estimates[..] {
+            [] => BTreeSet::new(),
+            _ => stored.iter().map(|reservation| reservation.stamp.token).collect(),
+        };
         let estimates = self.estimates.iter().map(|(estimate, _)| estimate);
-        pending.chain(estimates.filter(move |estimate| !stored(estimate.stamp.token)))
+        pending.chain(estimates.filter(move |estimate| !tokens.contains(&estimate.stamp.token)))
     }
 
     /// Slots that are taken, and pods by group.

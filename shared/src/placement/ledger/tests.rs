@@ -32,7 +32,10 @@ fn stamp(token: u64, slot: u32, group: &str) -> Stamp {
 }
 
 fn pod(version: Version, place: Place) -> Event {
-    Event::Watched(format!("pod-{version}").into(), Pod { version, phase: Phase::Live, place, costed: false })
+    Event::Watched(
+        format!("pod-{version}").into(),
+        Pod { version, phase: Phase::Live, place, costed: false, marked: true },
+    )
 }
 
 fn reserved(content: &Content) -> Vec<(u64, u32)> {
@@ -203,7 +206,7 @@ fn an_owner_whose_pods_are_gone_is_forgotten() {
     let name = "pod-8".into();
     ledger.handle(pod(8, Place::Stamped(stamp(1, 0, "a"))), &mut rules, &at(1));
     assert!(!ledger.is_blank(minutes(10)), "it is there");
-    let gone = Pod { version: 9, phase: Phase::Gone, place: Place::Unknown, costed: false };
+    let gone = Pod { version: 9, phase: Phase::Gone, place: Place::Unknown, costed: false, marked: true };
     ledger.handle(Event::Watched(name, gone), &mut rules, &at(2));
     assert!(ledger.is_blank(minutes(10)));
 

@@ -16,6 +16,8 @@ pub struct Pod {
     pub place: Place,
     /// Whether its author has given it a deletion cost.
     pub costed: bool,
+    /// Whether it is marked as one that its webhook has seen: only those does the watch show.
+    pub marked: bool,
 }
 
 /// Whether a pod counts.
@@ -40,11 +42,14 @@ pub enum Place {
     Unknown,
 }
 
-/// The pods, complete up to the version of the watch or of the last list, whichever is later.
+/// The pods. Those that are marked are complete up to the version of the watch or of the last list, whichever is later; the others up
+/// to that of the last list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct View {
     pods: BTreeMap<PodName, Pod>,
     listed: Version,
+    /// Up to which version pods are known that aren't marked.
+    unmarked: Version,
 }
 
 impl View {
@@ -55,15 +60,41 @@ impl View {
         }
     }
 
-    /// Takes in a list as of `version`; one that the watch or another list has overtaken changes nothing.
+    /// Takes in a list of all pods as of `version`. Where the watch or another list has overtaken it, it still tells of pods that
+    /// aren't marked.
     pub(super) fn listed(&mut self, version: Version, watched: Version, pods: BTreeMap<PodName, Pod>) {
         if version >= self.reaches(watched) {
             self.listed = version;
+            self.unmarked = version;
             self.pods.clear();
             for (name, pod) in pods {
                 self.set(name, pod);
             }
+        } else if version > self.unmarked {
+            self.unmarked = version;
+            self.pods.retain(|_, pod| pod.marked);
+            for (name, pod) in pods {
+                if !pod.marked && !self.pods.contains_key(&name) {
+                    self.set(name, pod);
+                }
+            }
         }
+    }
+
+    /// Takes in what the watch began anew with, as of `version`: all pods that are marked.
+    pub(super) fn relisted(&mut self, version: Version, watched: Version, pods: BTreeMap<PodName, Pod>) {
+        if version >= self.reaches(watched) {
+            self.listed = version;
+            self.pods.retain(|_, pod| !pod.marked);
+            for (name, pod) in pods {
+                self.set(name, pod);
+            }
+        }
+    }
+
+    /// Forgets those that no watch will show to be gone.
+    pub(super) fn forget_unmarked(&mut self) {
+        self.pods.retain(|_, pod| pod.marked);
     }
 
     fn set(&mut self, name: PodName, pod: Pod) {

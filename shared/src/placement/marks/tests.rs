@@ -19,7 +19,11 @@ fn with<R>(pod: &Value, read: impl FnOnce(&Pod<'_>) -> R) -> R {
 
 fn patched(pod: &Pod<'_>, group: &Group, stamp: &Stamp) -> Patch {
     let mut patch = PodPatch::new(pod);
-    place(&mut patch, group, &Marks { stamp, owner: "an-owner", estimated: false, webhook: "distributor" });
+    place(
+        &mut patch,
+        group,
+        &Marks { stamp, owner: "an-owner", controller: None, estimated: false, webhook: "distributor" },
+    );
     patch.finish().unwrap()
 }
 

@@ -286,7 +286,7 @@ impl World {
 
     pub(super) fn store(&mut self, name: PodName, place: Place, phase: Phase) {
         self.version += 1;
-        let pod = Pod { version: self.version, phase, place, costed: false };
+        let pod = Pod { version: self.version, phase, place, costed: false, marked: true };
         self.pods.insert(name.clone(), pod.clone());
         self.log.push((name, pod));
     }

@@ -47,8 +47,9 @@ pub(super) struct Controller {
 /// What is remembered from one look to the next.
 #[derive(Default)]
 struct Run {
-    /// By the namespace and uid of the owner that pods share a sequence by. Whose an owner is doesn't change.
-    chains: HashMap<LedgerId, Chain>,
+    /// By the namespace and uid of the owner that pods share a sequence by; each with the controller that it begins at. Whose an owner is
+    /// doesn't change, but one that is gone tells no more.
+    chains: HashMap<LedgerId, (OwnerRef, Chain)>,
     /// By the uid of the distributor.
     looks: HashMap<String, Look>,
     /// The ledgers that there are, by the namespace and uid of their owner.
@@ -107,8 +108,11 @@ impl Controller {
             if distributors.is_empty() || census.pods.is_empty() {
                 continue;
             }
-            let chain = match run.chains.get(&census.ledger) {
-                Some(chain) => chain.clone(),
+            let stands = |(from, chain): &&(OwnerRef, Chain)| {
+                chain.end() != Some(End::Gone) || *from == census.origin.controller
+            };
+            let chain = match run.chains.get(&census.ledger).filter(stands) {
+                Some((_, chain)) => chain.clone(),
                 None => self.chain(run, namespace, &census).await,
             };
             if let Some(distributor) = governing(&distributors, &chain) {
@@ -126,7 +130,8 @@ impl Controller {
             if run.chains.len() >= MAX_CHAINS {
                 run.chains.clear();
             }
-            run.chains.insert(census.ledger.clone(), chain.clone());
+            let known = (census.origin.controller.clone(), chain.clone());
+            run.chains.insert(census.ledger.clone(), known);
         }
         chain
     }
@@ -179,7 +184,8 @@ impl Controller {
         if same && !busy && before.is_some_and(|look| look.at.elapsed() < LONGEST) {
             return Some(counted);
         }
-        let mut evicted = before.and_then(|look| look.evicted.clone());
+        let evicted = before.and_then(|look| look.evicted.clone());
+        let mut evicted = evicted.filter(|evicted| evicted.counts(whole.misplaced()));
         let Target { api_version, kind, name } = &distributor.target;
         let target = self.owners.find(&distributor.namespace, api_version, kind, name).await;
         let workload = format!("{kind} {name}");
@@ -203,8 +209,10 @@ impl Controller {
                 standing = placed_by.map_or(standing, Standing::Superseded);
             }
         }
-        if let ([(_, one)], true, Some(replicas)) = (census, busy, replicas) {
-            let settled = one.reserved == 0 && known == replicas && whole.unplaced == 0;
+        if let ([(chain, one)], true, Some(replicas)) = (census, busy, replicas) {
+            // What runs to its end isn't begun anew elsewhere.
+            let ends = chain.controller().is_some_and(|(owner, _)| owner.is_job());
+            let settled = one.reserved == 0 && known == replicas && !ends;
             let rebalance = &plan.distribution.rebalance;
             let behind = behind(distributor, rebalance, &names, &whole, available);
             if settled && !behind.is_empty() {

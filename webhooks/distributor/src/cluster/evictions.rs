@@ -20,6 +20,7 @@ use crate::rebalance::{Placed, surplus};
 const PAUSE: Duration = Duration::from_secs(5);
 /// Where evictions changed nothing, none is tried for so long.
 const HOLD: Duration = Duration::from_mins(10);
+
 /// The last evictions for one distributor.
 #[derive(Clone)]
 pub(super) struct Evicted {
@@ -33,6 +34,11 @@ pub(super) struct Evicted {
 impl Evicted {
     fn now(misplaced: u32) -> Self {
         Self { at: Instant::now(), misplaced, held: None }
+    }
+
+    /// Whether they still tell something, with so many pods not where they belong: not of the next time that some aren't.
+    pub(super) fn counts(&self, misplaced: u32) -> bool {
+        misplaced > 0 || self.at.elapsed() < PAUSE
     }
 
     /// Whether more may be evicted, with so many pods not ready and so many not where they belong.
@@ -168,5 +174,6 @@ mod tests {
         assert!(!evicted.may_go_on(0, 1));
         advance(Duration::from_secs(1)).await;
         assert!(evicted.may_go_on(0, 3) && evicted.held().is_none());
+        assert!(evicted.counts(3) && !evicted.counts(0), "the next time is another");
     }
 }

@@ -140,7 +140,7 @@ fn availability(policy: &Policy, state: &State) -> (&'static str, &'static str, 
     if without.is_empty() {
         ("True", "NodesReady", "every group has a node that is ready".to_owned())
     } else {
-        ("False", "NoNodes", format!("no node is ready, or takes pods, in {}", without.join(", ")))
+        ("False", "NoNodes", format!("no node is ready and takes pods in {}", without.join(", ")))
     }
 }
 
@@ -203,7 +203,7 @@ mod tests {
         );
         assert_eq!(
             told(&first, "Available"),
-            ["False", "NoNodes", "no node is ready, or takes pods, in type=spot"]
+            ["False", "NoNodes", "no node is ready and takes pods in type=spot"]
         );
         assert_eq!(first["groups"][1]["recovering"], true);
 

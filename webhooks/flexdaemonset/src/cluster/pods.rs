@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kube::Client;
 use podshaper::cluster::{Object, Scope, Store, Trim, follow};
+use podshaper::pod::SKIP;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -12,9 +13,6 @@ use tokio::task::JoinHandle;
 
 use crate::facts::{Owner, named_template};
 use crate::memory::{ANNOTATION, Memory};
-
-/// Opts a pod out, as the chart's selectors have it.
-const SKIP: &str = "podshaper.dev/skip";
 
 /// A running pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

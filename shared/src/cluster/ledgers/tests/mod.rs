@@ -1,8 +1,9 @@
 //! Ledgers against an API server in memory, in the time of its round trips.
 
 mod api_server;
+mod whose;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,13 +13,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::api_server::{ApiServer, UID};
-use super::pods::Pods;
 use super::reconcile::{Policies, reconcile};
-use super::{Ask, LedgerId, Ledgers, Standing, Told, Workload};
+use super::{Ask, Ledgers, Standing, Told, Workload};
 use crate::cluster::Store;
-use crate::cluster::follow::Sink;
 use crate::placement::ledger::{Answer, Stamp, Token};
-use crate::placement::marks::{DELETION_COST, GROUP, OWNER, PLACED, SLOT, TOKEN};
+use crate::placement::marks::{DELETION_COST, GROUP, PLACED, SLOT};
 use crate::placement::owners::OwnerRef;
 use crate::placement::policy::{Group, Policy, Tie};
 use crate::placement::rules::{Rules, SharedRules};
@@ -406,81 +405,4 @@ async fn a_policy_that_changes_meanwhile_moves_nobody_where_it_may_not_go() {
     let (only_spot, any) =
         tokio::join!(replica.place(&workload, &before, ask), placed(&replica, 2, 9, &after));
     assert_eq!((only_spot, &*any.group), (None, "default"));
-}
-
-/// As when somebody takes its labels away to look into it, and its controller replaces it.
-#[tokio::test(start_paused = true)]
-async fn a_pod_that_its_controller_releases_is_forgotten() {
-    let server = ApiServer::default();
-    let replica = server.replica();
-    let stamp = |token| Stamp { token: Token(token), slot: 0, group: "default".into() };
-    server.lock().create("web-0", Some(&stamp(1)));
-    server.lock().create("web-1", Some(&stamp(2)));
-    let ledger = LedgerId::new("ns", "uid-of-web");
-    let pods = || replica.census().into_iter().map(|one| (one.ledger, one.pods.len())).collect::<Vec<_>>();
-    assert_eq!(pods(), [(ledger.clone(), 2)]);
-    let mut released = server.lock().pods["web-0"].clone();
-    released["metadata"]["ownerReferences"] = serde_json::json!([]);
-    server.lock().put_pod(released);
-    assert_eq!(pods(), [(ledger, 1)]);
-}
-
-/// Neither a pod of another namespace that names the owner's uid nor one that was copied into another workload counts.
-#[tokio::test(start_paused = true)]
-async fn nobody_counts_among_the_pods_of_strangers() {
-    let server = ApiServer::default();
-    server.lock().replicas = 3;
-    let (rules, replica) = (rules(), server.replica());
-    let stamp = Stamp { token: Token(1), slot: 0, group: "default".into() };
-    server.lock().create("web-0", Some(&stamp));
-    let pod = server.lock().pods["web-0"].clone();
-    for (pointer, to) in
-        [("/metadata/namespace", "elsewhere"), ("/metadata/ownerReferences/0/uid", "another")]
-    {
-        let mut pod = pod.clone();
-        pod["metadata"]["name"] = to.into();
-        *pod.pointer_mut(pointer).unwrap() = to.into();
-        server.lock().put_pod(pod);
-    }
-    let census: HashMap<_, _> =
-        replica.census().into_iter().map(|one| (one.ledger, one.pods.len())).collect();
-    let each = [("elsewhere", "uid-of-web"), ("ns", "another"), ("ns", "uid-of-web")];
-    let each = each.map(|(namespace, uid)| (LedgerId::new(namespace, uid), 1));
-    assert_eq!(census, HashMap::from(each));
-    assert_eq!(placed(&replica, 2, 3, &rules).await.slot, 1);
-}
-
-/// What this process has of the machine's memory, in MiB.
-fn resident() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096 / (1 << 20)
-}
-
-#[tokio::test]
-#[cfg(target_os = "linux")]
-async fn fifty_thousand_pods_are_kept_small() {
-    let ledgers = ApiServer::default().replica();
-    let mut watch = Pods::new(Arc::clone(&ledgers));
-    let before = resident();
-    watch.restart();
-    for number in 0..50_000 {
-        let (set, slot) = (number / 100, number % 100);
-        let uid = format!("5f0c2a6e-0000-4000-8000-{set:012}");
-        let pod = serde_json::json!({
-            "metadata": {
-                "name": format!("shop-frontend-{set}-5d89b7f6c4-{slot:05}"), "namespace": "shop", "resourceVersion": format!("{number}"),
-                "labels": {PLACED: "distributor"},
-                "annotations": {OWNER: uid, TOKEN: format!("{number:016x}"), SLOT: slot.to_string(), GROUP: "type=spot"},
-                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "shop", "uid": uid, "controller": true}],
-            },
-            "spec": {"nodeSelector": {"type": "spot"}},
-            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
-        });
-        watch.listed(&serde_json::value::to_raw_value(&pod).unwrap()).unwrap();
-    }
-    watch.complete("50000");
-    assert_eq!(ledgers.census().iter().map(|one| one.pods.len()).sum::<usize>(), 50_000);
-    let grown = resident().saturating_sub(before);
-    assert!(grown <= 48, "{grown} MiB");
-    println!("50,000 pods of 500 owners: {grown} MiB");
 }

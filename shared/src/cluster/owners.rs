@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 use kube::{Client, Error};
 use tokio::time::timeout;
 
@@ -67,10 +69,13 @@ enum Kind {
 /// An owner, as last read.
 #[derive(Default)]
 struct Known {
-    /// Held by who reads it.
-    turn: tokio::sync::Mutex<()>,
+    /// The read that is under way, and for whose uid.
+    reading: Mutex<Option<(String, Reading)>>,
     last: Mutex<Option<Last>>,
 }
+
+/// One read, for all who wait for it: it goes on when they leave, so that the next who asks needn't begin anew.
+type Reading = Shared<BoxFuture<'static, Looked>>;
 
 #[derive(Clone)]
 struct Last {
@@ -115,15 +120,8 @@ impl Owners {
         if let Some(last) = known.last(owner, FRESH) {
             return last;
         }
-        let read = async {
-            let _turn = known.turn.lock().await;
-            match known.last(owner, FRESH) {
-                // Another has read it meanwhile.
-                Some(last) => last,
-                None => self.read(&path, owner, &known).await,
-            }
-        };
-        let looked = timeout(patience, read).await.unwrap_or(Looked::Unknown);
+        let reading = self.reading(path, owner, &known);
+        let looked = timeout(patience, reading).await.unwrap_or(Looked::Unknown);
         let before = || known.last(owner, STALE);
         if looked == Looked::Unknown { before().unwrap_or(looked) } else { looked }
     }
@@ -156,46 +154,36 @@ impl Owners {
         let [api_version, kind, name] = [api_version, kind, name].map(str::to_owned);
         let owner = OwnerRef { api_version, kind, name, uid: String::new() };
         match self.path(namespace, &owner).await {
-            Ok(Some(path)) => self.get(&path, &owner).await,
+            Ok(Some(path)) => read(&self.client, &path, &owner, self.annotations).await,
             Ok(None) => Looked::Nothing,
             Err(error) => unknown(&owner, &error),
         }
     }
 
-    async fn read(&self, path: &str, owner: &OwnerRef, known: &Known) -> Looked {
-        let looked = self.get(path, owner).await;
-        if looked != Looked::Unknown {
-            let last = Last { at: Instant::now(), uid: owner.uid.clone(), looked: looked.clone() };
-            *lock(&known.last) = Some(last);
+    /// The read that is under way for this very owner, or a new one. (One for another uid may have begun before this owner was there.)
+    fn reading(&self, path: String, owner: &OwnerRef, known: &Arc<Known>) -> Reading {
+        let mut reading = lock(&known.reading);
+        if let Some((uid, under_way)) = &*reading
+            && *uid == owner.uid
+            && under_way.peek().is_none()
+        {
+            return under_way.clone();
         }
-        looked
-    }
-
-    async fn get(&self, path: &str, owner: &OwnerRef) -> Looked {
-        match get::<Object<OwnerSpec, OwnerStatus>>(&self.client, path).await {
-            Ok(Some(object)) => {
-                let mut spec = object.spec.unwrap_or_default();
-                let controller = object.metadata.controller_reference().map(Into::into);
-                let kept = |mut annotations: BTreeMap<String, String>| {
-                    annotations.retain(|key, _| self.annotations.contains(&&**key));
-                    annotations
-                };
-                Looked::Object(Arc::new(Owner {
-                    version: object.metadata.resource_version.parse().unwrap_or(0),
-                    uid: object.metadata.uid,
-                    controller,
-                    pods: spec.pods(owner),
-                    created: object.status.and_then(|status| status.replicas),
-                    selector: spec.selector(),
-                    template: kept(spec.template()),
-                    annotations: kept(object.metadata.annotations.unwrap_or_default()),
-                    first_ordinal: spec.ordinals.unwrap_or_default().start,
-                }))
+        let (client, annotations) = (self.client.clone(), self.annotations);
+        let (of, known) = (owner.clone(), Arc::clone(known));
+        let read = tokio::spawn(async move {
+            let looked =
+                timeout(LEISURE, read(&client, &path, &of, annotations)).await.unwrap_or(Looked::Unknown);
+            if looked != Looked::Unknown {
+                let last = Last { at: Instant::now(), uid: of.uid.clone(), looked: looked.clone() };
+                *lock(&known.last) = Some(last);
             }
-            Ok(None) => Looked::Nothing,
-            Err(Error::Api(status)) if status.code == 403 => Looked::Forbidden,
-            Err(error) => unknown(owner, &error),
-        }
+            lock(&known.reading).take_if(|(uid, _)| *uid == of.uid);
+            looked
+        });
+        let begun = read.map(|looked| looked.unwrap_or(Looked::Unknown)).boxed().shared();
+        *reading = Some((owner.uid.clone(), begun.clone()));
+        begun
     }
 
     /// Where the API server has `owner`; none if there can't be such a thing.
@@ -250,6 +238,33 @@ impl Known {
     fn last(&self, owner: &OwnerRef, than: Duration) -> Option<Looked> {
         let last = lock(&self.last).clone()?;
         (last.uid == owner.uid && last.at.elapsed() < than).then_some(last.looked)
+    }
+}
+
+async fn read(client: &Client, path: &str, owner: &OwnerRef, annotations: &[&str]) -> Looked {
+    match get::<Object<OwnerSpec, OwnerStatus>>(client, path).await {
+        Ok(Some(object)) => {
+            let mut spec = object.spec.unwrap_or_default();
+            let controller = object.metadata.controller_reference().map(Into::into);
+            let kept = |mut all: BTreeMap<String, String>| {
+                all.retain(|key, _| annotations.contains(&&**key));
+                all
+            };
+            Looked::Object(Arc::new(Owner {
+                version: object.metadata.resource_version.parse().unwrap_or(0),
+                uid: object.metadata.uid,
+                controller,
+                pods: spec.pods(owner),
+                created: object.status.and_then(|status| status.replicas),
+                selector: spec.selector(),
+                template: kept(spec.template()),
+                annotations: kept(object.metadata.annotations.unwrap_or_default()),
+                first_ordinal: spec.ordinals.unwrap_or_default().start,
+            }))
+        }
+        Ok(None) => Looked::Nothing,
+        Err(Error::Api(status)) if status.code == 403 => Looked::Forbidden,
+        Err(error) => unknown(owner, &error),
     }
 }
 
@@ -385,5 +400,30 @@ mod tests {
         }
         let late = Instant::now() + MARGIN;
         assert_eq!(owners.look("ns", &set_ref, late).await, Looked::Unknown, "not past the deadline");
+    }
+
+    /// Each pod waits for less long than the API server takes, and the next asks for the same.
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_is_slow_is_asked_once_at_a_time() {
+        let (client, mut server) = Played::start();
+        let owners = Owners::new(client);
+        let set = owner("apps/v1", "ReplicaSet", "web-1");
+        let looks = futures::future::join_all((0..200u64).map(|number| {
+            let (owners, set) = (&owners, &set);
+            async move {
+                tokio::time::sleep(Duration::from_millis(5 * number)).await;
+                owners.look("ns", set, Instant::now() + Duration::from_secs(2)).await
+            }
+        }));
+        let mut asked = 0;
+        let count = async {
+            let mut held = Vec::new();
+            loop {
+                held.push(server.next(SET).await);
+                asked += 1;
+            }
+        };
+        tokio::select! { _ = looks => {}, () = count => {} }
+        assert_eq!(asked, 1, "200 pods within two seconds");
     }
 }

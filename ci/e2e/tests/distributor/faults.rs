@@ -88,8 +88,14 @@ impl Fault {
         let release = install(&format!("{self:?}").to_lowercase(), &values).await;
         let namespace = &*release.pods;
         distributor(namespace, &json!({"name": "web"})).await;
+        // Those who hear of everything late have heard of it.
+        status(namespace, "the distributor is known", |status| !status.is_null()).await;
         for round in 0..rounds().min(10) {
             let deployment = format!("deployment/{}", release.fullname());
+            if matches!(self, Self::Killed) && round > 0 {
+                // A kubelet waits twice as long each time until it starts the same container again.
+                release.restart().await;
+            }
             release.kubectl(&["rollout", "status", &deployment, "--timeout=120s"]).await;
             starting_deployment(namespace).await;
             settled(namespace, 10).await;

@@ -223,10 +223,11 @@ impl World {
         if let Some((leaf, ca)) = plan.serve {
             let chain = Chain { leaf: leaf.certificate, ca };
             let (before, read) = (process.served.replace(chain.clone()), *seen);
+            let bundles = configuration.bundles.clone();
             if none_served {
                 self.began = elapsed;
             }
-            self.judge_change(before.as_ref(), &chain, read);
+            self.judge_change(before.as_ref(), &chain, read, &bundles);
         }
     }
 
@@ -283,15 +284,17 @@ impl World {
         })
     }
 
-    /// A change from one leaf to another, on the ground of what was read, never takes trust away, whatever others did.
-    fn judge_change(&self, before: Option<&Chain>, after: &Chain, read: u64) {
+    /// A change from one leaf to another, on the ground of the caBundles that were `read` then, never takes trust away, whatever others
+    /// did.
+    fn judge_change(&self, before: Option<&Chain>, after: &Chain, then: u64, read: &[Bundle]) {
         let Some(before) = before.filter(|before| !before.leaf.expired(self.now())) else { return };
-        if self.seen(read, 0).iter().all(|bundle| !bundle.contains(&before.ca.der)) {
+        if read.iter().all(|bundle| !bundle.contains(&before.ca.der)) {
             // What others took out everywhere is lost already.
             return;
         }
         for lag in [0, HOLD / 2, HOLD - CALL] {
-            for bundle in self.seen(read, lag) {
+            // In the same second others may have changed them since.
+            for bundle in if lag == 0 { read } else { self.seen(then, lag) } {
                 assert!(
                     !bundle.contains(&before.ca.der) || bundle.contains(&after.ca.der),
                     "an API server {lag} s late trusts the leaf before, not the one after"

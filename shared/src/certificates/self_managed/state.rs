@@ -242,13 +242,21 @@ impl Replica {
         wanted: &[&Certificate],
         now: i64,
     ) -> Vec<&'a Certificate> {
-        let lapsed =
-            stored.retired.iter().filter(|chain| self.lapsed(&chain.leaf, now)).map(|chain| &chain.ca);
+        let lapsed = stored.retired.iter().filter(|chain| self.lapsed(&chain.leaf, now));
+        let lapsed = lapsed.filter(|_| self.all_have_told(stored, now)).map(|chain| &chain.ca);
         let ours = wanted.first().and_then(|ca| ca.subject());
         let certificates = configuration.bundles.iter().flat_map(|bundle| &bundle.certificates);
         let expired =
             certificates.filter(|ca| self.lapsed(ca, now) && ours.is_some() && ca.subject() == ours);
         lapsed.chain(expired).filter(|ca| !wanted.contains(ca)).collect()
+    }
+
+    /// Whether the Secret is old enough for every process to have told it what it serves: somebody may have wiped it, and what was told
+    /// since may not be the last leaf under its CA. (Where nobody has, a CA is older than that when leaves under another expire.)
+    fn all_have_told(&self, stored: &Stored, now: i64) -> bool {
+        let authorities = [&stored.authority, &stored.next].into_iter().flatten();
+        let issued = authorities.map(|authority| authority.certificate.not_before + BACKDATE).min();
+        issued.is_some_and(|issued| issued + seconds(self.settings.leaf_lifetime) / 3 + self.grace() <= now)
     }
 
     /// Whether `certificate` has expired by everybody's clock, so that replicas don't undo each other's changes.

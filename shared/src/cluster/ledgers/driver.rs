@@ -174,8 +174,8 @@ impl Ledgers {
 
     /// Puts the ledger of this owner in order.
     ///
-    /// Reads the owner first, and lists its pods where the watch doesn't show all: nobody may have placed them. Those that don't tell their
-    /// group are marked as the first to go.
+    /// Reads the owner first, and lists its pods where the watch doesn't show all: nobody may have placed them. Those that don't tell
+    /// their group are marked as the first to go.
     pub async fn tend(self: &Arc<Self>, workload: &Arc<Workload>, rules: &SharedRules) -> kube::Result<()> {
         let entry = self.of(workload);
         let known = {

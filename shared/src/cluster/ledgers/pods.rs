@@ -78,8 +78,8 @@ pub(super) struct Owned {
     pub(super) costed: bool,
 }
 
-/// Reads a pod; none where it has no controller, so that no ledger is about it, or is to be left alone. By `policy` it is told where pods are that
-/// nobody placed.
+/// Reads a pod; none where it has no controller, so that no ledger is about it, or is to be left alone. By `policy` it is told where
+/// pods are that nobody placed.
 pub(super) fn read(object: &RawValue, policy: Option<&Policy>) -> serde_json::Result<Option<Owned>> {
     let object: Object<PodSpec, PodStatus> = serde_json::from_str(object.get())?;
     let metadata = &object.metadata;

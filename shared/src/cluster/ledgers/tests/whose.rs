@@ -12,9 +12,10 @@ use super::api_server::{ApiServer, UID};
 use super::{place, placed, places, reconciled, reconciled_with, rules, workload};
 use crate::cluster::follow::Sink;
 use crate::cluster::ledgers::pods::Pods;
-use crate::cluster::ledgers::{Ask, LedgerId, Workload};
+use crate::cluster::ledgers::{Ask, LedgerId, Ledgers, Workload};
 use crate::placement::ledger::{Answer, Stamp, Token};
 use crate::placement::marks::{CONTROLLER, DELETION_COST, GROUP, OWNER, PLACED, SLOT, TOKEN};
+use crate::placement::rules::SharedRules;
 
 /// As when somebody takes its labels away to look into it, and its controller replaces it.
 #[tokio::test(start_paused = true)]
@@ -105,6 +106,32 @@ fn strange(number: u32) -> Value {
     })
 }
 
+/// Pods of other workloads change all the time.
+async fn bustle(server: &ApiServer) {
+    for number in 0.. {
+        sleep(Duration::from_micros(1900)).await;
+        server.lock().put_pod(strange(number));
+    }
+}
+
+/// Asks for a place in a workload of `replicas` that says it has `created` pods.
+async fn among(
+    ledgers: &Arc<Ledgers>,
+    rules: &SharedRules,
+    replicas: u32,
+    created: u32,
+    token: u64,
+) -> Stamp {
+    let workload = Arc::new(Workload { created: Some(created), ..Arc::unwrap_or_clone(workload(replicas)) });
+    let fitting = rules.lock().unwrap().policy().all();
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let ask = Ask { token: Token(token), fitting, bears: None, dry_run: false, deadline };
+    match ledgers.place(&workload, rules, ask).await {
+        Some(Answer::Placed(stamp)) => stamp,
+        other => panic!("not placed but {other:?}"),
+    }
+}
+
 /// Stores a pod of the workload that nobody placed.
 fn create(server: &ApiServer, name: &str, labels: Value, selector: Value) {
     server.lock().create(name, None);
@@ -125,25 +152,9 @@ async fn pods_from_before_count_in_a_cluster_that_is_busy() {
         create(&server, name, Value::Null, json!({"type": "default"}));
     }
     let (rules, replica) = (rules(), server.replica());
-    let others = async {
-        for number in 0.. {
-            sleep(Duration::from_micros(1900)).await;
-            server.lock().put_pod(strange(number));
-        }
-    };
-    let workload = Arc::new(Workload { created: Some(4), ..Arc::unwrap_or_clone(workload(6)) });
-    let fitting = rules.lock().unwrap().policy().all();
-    let deadline = Instant::now() + Duration::from_secs(2);
-    let ask = |token| Ask { token: Token(token), fitting, bears: None, dry_run: false, deadline };
-    let asked = join_all((0..2).map(|token| replica.place(&workload, &rules, ask(token))));
-    let answers = tokio::select! { answers = asked => answers, () = others => unreachable!() };
-    let mut groups: Vec<String> = answers
-        .into_iter()
-        .map(|answer| match answer {
-            Some(Answer::Placed(stamp)) => stamp.group.to_string(),
-            other => panic!("{other:?}"),
-        })
-        .collect();
+    let asked = join_all((0..2).map(|token| among(&replica, &rules, 6, 4, token)));
+    let stamps = tokio::select! { stamps = asked => stamps, () = bustle(&server) => unreachable!() };
+    let mut groups: Vec<String> = stamps.into_iter().map(|stamp| stamp.group.to_string()).collect();
     groups.sort_unstable();
     assert_eq!(groups, ["default", "spot"], "four pods of default are there already");
 }
@@ -155,17 +166,11 @@ async fn one_look_takes_in_all_pods_from_before() {
     create(&server, "web-a", Value::Null, Value::Null);
     create(&server, "web-b", Value::Null, json!({"type": "spot"}));
     let replica = server.replica();
-    let others = async {
-        for number in 0.. {
-            sleep(Duration::from_micros(1900)).await;
-            server.lock().put_pod(strange(number));
-        }
-    };
     let look = async {
         replica.tend(&workload(2), &rules()).await.unwrap();
         sleep(Duration::from_secs(1)).await;
     };
-    tokio::select! { () = others => {}, () = look => {} }
+    tokio::select! { () = bustle(&server) => {}, () = look => {} }
     let own = places(&server).into_iter().filter(|(name, ..)| name.starts_with("web"));
     assert_eq!(own.collect::<Vec<_>>(), [place("web-a", "-", "-"), place("web-b", "0", "spot")]);
     assert_eq!(server.lock().pods["web-a"]["metadata"]["labels"][PLACED], "distributor", "it is marked");
@@ -180,15 +185,9 @@ async fn pods_from_before_outlive_a_new_watch() {
         create(&server, name, Value::Null, json!({"type": "default"}));
     }
     let (rules, replica) = (rules(), server.replica());
-    let before = Arc::new(Workload { created: Some(4), ..Arc::unwrap_or_clone(workload(6)) });
-    let fitting = rules.lock().unwrap().policy().all();
     let mut groups = Vec::new();
     for token in 0..2 {
-        let deadline = Instant::now() + Duration::from_secs(2);
-        let ask = Ask { token: Token(token), fitting, bears: None, dry_run: false, deadline };
-        let Some(Answer::Placed(stamp)) = replica.place(&before, &rules, ask).await else {
-            panic!("not placed")
-        };
+        let stamp = among(&replica, &rules, 6, 4, token).await;
         let name = format!("web-{token}");
         server.lock().create(&name, Some(&stamp));
         groups.push(stamp.group.to_string());
@@ -210,11 +209,7 @@ async fn pods_that_only_a_list_has_shown_do_not_stay() {
     create(&server, "web-a", Value::Null, Value::Null);
     create(&server, "web-b", Value::Null, json!({"type": "spot"}));
     let (rules, replica) = (rules(), server.replica());
-    let before = Arc::new(Workload { created: Some(2), ..Arc::unwrap_or_clone(workload(3)) });
-    let fitting = rules.lock().unwrap().policy().all();
-    let deadline = Instant::now() + Duration::from_secs(2);
-    let ask = Ask { token: Token(1), fitting, bears: None, dry_run: false, deadline };
-    let Some(Answer::Placed(stamp)) = replica.place(&before, &rules, ask).await else { panic!("not placed") };
+    let stamp = among(&replica, &rules, 3, 2, 1).await;
     server.lock().create("web-c", Some(&stamp));
     let known = || replica.census().iter().map(|one| one.pods.len()).sum::<usize>();
     assert_eq!(known(), 3);
@@ -224,10 +219,9 @@ async fn pods_that_only_a_list_has_shown_do_not_stay() {
     assert_eq!(known(), 1);
 
     let replica = server.replica();
-    let ask = Ask { token: Token(2), fitting, bears: None, dry_run: true, deadline };
     server.lock().delete("web-c");
     server.lock().replicas = 2;
-    replica.place(&before, &rules, ask).await.unwrap();
+    among(&replica, &rules, 3, 2, 2).await;
     replica.tend(&workload(2), &rules).await.unwrap();
     assert_eq!(server.lock().pods["web-a"]["metadata"]["labels"][PLACED], "distributor");
 }

@@ -16,8 +16,6 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::model::merge;
-
 pub(super) const SECRET: &str = "/api/v1/namespaces/podshaper/secrets/tls";
 pub(super) const CONFIGURATION: &str =
     "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/peerpods";
@@ -153,7 +151,7 @@ impl State {
             "application/apply-patch+yaml" => before.clone().unwrap_or(change),
             "application/merge-patch+json" => {
                 let mut object = before.clone().ok_or(StatusCode::NOT_FOUND)?;
-                merge(&mut object, &change);
+                json_patch::merge(&mut object, &change);
                 object
             }
             "application/json-patch+json" => {

@@ -143,7 +143,7 @@ def fill(access):
         marks = {"token": f"{number + 1:016x}", "owner": uids[name], "slot": str(slot), "group": f"type={group}"}
         annotations = {f"placement.podshaper.dev/{mark}": value for mark, value in marks.items()}
         annotations["controller.kubernetes.io/pod-deletion-cost"] = str(-slot)
-        labels = {"app": "web", "podshaper.dev/placed": "distributor", "podshaper.dev/skip": "true"}
+        labels = {"app": "web", "podshaper.dev/placed": "distributor"}
         pod = owned("many", name, uids[name], labels=labels, annotations=annotations)
         pod["spec"]["nodeSelector"] = {"type": group}
         if not hasattr(local, "connection"):

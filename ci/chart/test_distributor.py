@@ -18,6 +18,15 @@ class Definitions(unittest.TestCase):
             rendered = objects.one("CustomResourceDefinition", generated["metadata"]["name"])
             self.assertEqual(rendered["spec"], generated["spec"])
 
+    def test_not_what_another_release_has(self):
+        names = [crd["metadata"]["name"] for crd in render({"crds": {"except": ["placements"]}, **distributor()}).of("CustomResourceDefinition")]
+        self.assertEqual(names, ["poddistributors.versprei.versprei.io"])
+        none = render({"crds": {"except": ["placements", "poddistributors"]}, **distributor()})
+        self.assertEqual(none.of("CustomResourceDefinition"), [])
+        self.assertTrue(none.one("ClusterRole", "rel-distributor-view"))
+        with self.assertRaises(Refused):
+            render({"crds": {"except": ["pods"]}, **distributor()})
+
     def test_people_write_distributors_and_read_ledgers(self):
         roles = {r["metadata"]["name"]: r for r in render(distributor()).of("ClusterRole")}
         resources = {

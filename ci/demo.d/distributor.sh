@@ -18,7 +18,7 @@ sed '/^ *#/d' examples/distributor/poddistributor.yaml
 in_cluster kubectl apply --filename - <examples/distributor/poddistributor.yaml >/dev/null
 # The fake nodes have a taint of their own, and no pull.
 sed -e 's|image: .*|image: podshaper/pause:1|' -e 's|^    spec:|    spec:\n      tolerations: [{key: kwok.x-k8s.io/node, operator: Exists}]|' \
-  examples/distributor/deployment.yaml | in_cluster kubectl apply --filename - >/dev/null
+  examples/distributor/workload.yaml | in_cluster kubectl apply --filename - >/dev/null
 scale 10
 scale 200
 scale 37

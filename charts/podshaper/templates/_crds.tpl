@@ -5,10 +5,13 @@ unlike Helm's own crds/: so an upgrade takes them along.
 {{- define "podshaper.crds" -}}
 {{- if and .own.crds .root.Values.crds.enabled -}}
 {{- $labels := include "podshaper.labels" (list . "crds") | fromYaml -}}
-{{- range $index, $kind := .own.crds }}
-{{- if $index }}
+{{- $others := false }}
+{{- range $kind := .own.crds }}
+{{- if not (has $kind.plural $.root.Values.crds.except) }}
+{{- if $others }}
 ---
 {{- end }}
+{{- $others = true }}
 {{ $crd := $.root.Files.Get (printf "files/crds/%s.yaml" $kind.plural) | fromYaml }}
 {{- $_ := set $crd.metadata "labels" $labels }}
 {{- if $.root.Values.crds.keep }}
@@ -16,8 +19,12 @@ unlike Helm's own crds/: so an upgrade takes them along.
 {{- end }}
 {{- toYaml $crd }}
 {{- end }}
+{{- end }}
 {{- range $role, $verbs := dict "view" (list "get" "list" "watch") "edit" (list "create" "delete" "deletecollection" "patch" "update") }}
+{{- if $others }}
 ---
+{{- end }}
+{{- $others = true }}
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata:

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
@@ -17,7 +18,7 @@ use crate::api_server::{Media, send};
 const QUEUE: usize = 256;
 /// An object gets an Event of the same reason no more often than this.
 const INTERVAL: Duration = Duration::from_mins(1);
-/// What happens again within this time is counted in the Event that there is.
+/// What happens again within this time, and is told in the same words, is counted in the Event that there is.
 const SERIES: Duration = Duration::from_mins(6);
 /// So many bytes of its text are allowed (`NoteLengthLimit` of Kubernetes).
 const NOTE: usize = 1024;
@@ -62,6 +63,8 @@ pub struct Regarding {
 struct Sent {
     at: Option<Instant>,
     name: String,
+    /// A hash of what it said.
+    said: u64,
     /// How often it happened; 0 begins anew.
     count: u32,
 }
@@ -117,6 +120,11 @@ fn due<'l>(log: &'l mut Log, note: &Note, now: Instant) -> Option<&'l mut Sent> 
         Some(ago) if ago < SERIES => {}
         _ => sent.count = 0,
     }
+    let said = BuildHasherDefault::<DefaultHasher>::default().hash_one(&note.message);
+    if sent.said != said {
+        sent.count = 0;
+    }
+    sent.said = said;
     sent.at = Some(now);
     sent.count += 1;
     Some(sent)
@@ -164,7 +172,7 @@ mod tests {
 
     #[test]
     fn one_event_of_a_reason_in_a_minute() {
-        let note = |uid: &str, reason| Note {
+        let note = |uid: &str, reason, message: &str| Note {
             regarding: Regarding {
                 api_version: "v1".into(),
                 kind: "Pod".into(),
@@ -175,14 +183,19 @@ mod tests {
             warning: true,
             reason,
             action: "Admit",
-            message: String::new(),
+            message: message.to_owned(),
         };
         let (mut log, now) = (Log::new(), Instant::now());
-        let mut count = |uid, reason, at| due(&mut log, &note(uid, reason), at).map(|sent| sent.count);
+        let mut said =
+            |uid, reason, message, at| due(&mut log, &note(uid, reason, message), at).map(|sent| sent.count);
+        let mut count = |uid, reason, at| said(uid, reason, "a", at);
         assert_eq!(count("a", "X", now), Some(1));
         assert_eq!(count("a", "X", now + INTERVAL / 2), None);
         assert_eq!([count("a", "Y", now), count("b", "X", now)], [Some(1); 2]);
         assert_eq!(count("a", "X", now + INTERVAL), Some(2));
         assert_eq!(count("a", "X", now + INTERVAL + SERIES), Some(1));
+        // News isn't counted among what was told before.
+        let later = now + SERIES * 2;
+        assert_eq!([said("a", "X", "a", later), said("a", "X", "b", later + INTERVAL)], [Some(2), Some(1)]);
     }
 }

@@ -47,9 +47,9 @@ pub struct Share {
 
 /// A workload in the distributor's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(from = "WrittenTarget")]
 pub struct Target {
-    /// `apiVersion`
+    /// `apiVersion`; by default that of the kind, where Kubernetes has it
     pub api_version: String,
     /// `kind`
     pub kind: String,
@@ -57,12 +57,32 @@ pub struct Target {
     pub name: String,
 }
 
-impl Default for Target {
-    fn default() -> Self {
-        let [api_version, kind, name] = ["apps/v1", "Deployment", ""].map(str::to_owned);
-        Self { api_version, kind, name }
+/// A target as people write it.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, expecting = "a target")]
+struct WrittenTarget {
+    api_version: Option<String>,
+    kind: Option<String>,
+    name: String,
+}
+
+impl From<WrittenTarget> for Target {
+    fn from(written: WrittenTarget) -> Self {
+        let kind = written.kind.unwrap_or_else(|| "Deployment".to_owned());
+        let version = if BATCH.contains(&&*kind) { "batch/v1" } else { "apps/v1" };
+        let api_version = written.api_version.unwrap_or_else(|| version.to_owned());
+        Self { api_version, kind, name: written.name }
     }
 }
+
+impl Default for Target {
+    fn default() -> Self {
+        WrittenTarget::default().into()
+    }
+}
+
+/// Kinds of the group `batch`.
+const BATCH: [&str; 2] = ["Job", "CronJob"];
 
 /// What becomes of the pods of a group without a node that is ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -135,6 +155,22 @@ impl Distribution {
             let problem = "a DaemonSet has a pod on each of its nodes: there is nothing to spread";
             return Err(DistributionError::new("target.kind", problem));
         }
+        if BATCH.contains(&&*self.target.kind) && self.target.api_version.starts_with("apps/") {
+            return Err(DistributionError::new("target.apiVersion", "Jobs and CronJobs are batch/v1"));
+        }
+        if !self.target.kind.starts_with(|c: char| c.is_ascii_uppercase()) {
+            let problem = format!("{:?} is no kind: one looks like Deployment", self.target.kind);
+            return Err(DistributionError::new("target.kind", problem));
+        }
+        if self
+            .rebalance
+            .max_unavailable
+            .as_ref()
+            .is_some_and(|max| max.exactly(100).is_none_or(|most| most < 1))
+        {
+            let problem = "must be a number from 1 on, or percents from 1% to 100%";
+            return Err(DistributionError::new("rebalance.maxUnavailable", problem));
+        }
         let shares = self.distribution.iter().enumerate();
         let groups = shares.map(|(index, share)| {
             let prefix = |field: &str| format!("distribution[{index}].{field}");
@@ -173,14 +209,17 @@ impl Share {
 impl MaxUnavailable {
     /// How many of `pods` pods that is, at least one (percents are rounded down); none where it isn't understood.
     pub fn of(&self, pods: u32) -> Option<u32> {
-        let number = match self {
-            Self::Pods(number) => *number,
+        self.exactly(pods).map(|number| number.max(1))
+    }
+
+    fn exactly(&self, pods: u32) -> Option<u32> {
+        match self {
+            Self::Pods(number) => Some(*number),
             Self::Percent(text) => {
                 let percent: u32 = text.strip_suffix('%')?.parse().ok().filter(|percent| *percent <= 100)?;
-                u32::try_from(u64::from(pods) * u64::from(percent) / 100).ok()?
+                u32::try_from(u64::from(pods) * u64::from(percent) / 100).ok()
             }
-        };
-        Some(number.max(1))
+        }
     }
 }
 
@@ -217,6 +256,32 @@ mod tests {
         assert_eq!(names, ["type=default", "type=spot"]);
         let mut rules = Rules::new(policy);
         assert_eq!([10, 5, 100].map(|pods| rules.due(pods)), [[8, 2], [4, 1], [80, 20]]);
+    }
+
+    #[test]
+    fn targets() {
+        let target = |target: Value| read(json!({"target": target})).unwrap().target;
+        for (kind, version) in [("StatefulSet", "apps/v1"), ("Job", "batch/v1"), ("CronJob", "batch/v1")] {
+            assert_eq!(target(json!({"kind": kind, "name": "a"})).api_version, version);
+        }
+        assert_eq!(target(json!({"kind": "Job", "apiVersion": "volcano/v1"})).api_version, "volcano/v1");
+        for (mut spec, error) in [
+            (json!({"target": {"kind": "Job", "apiVersion": "apps/v1"}}), "spec.target.apiVersion: Jobs and"),
+            (json!({"target": {"kind": "deployment"}}), "spec.target.kind: \"deployment\" is no kind"),
+            (json!({"target": {"kind": "DaemonSet"}}), "spec.target.kind: a DaemonSet has"),
+            (
+                json!({"target": {}, "rebalance": {"maxUnavailable": 0}}),
+                "spec.rebalance.maxUnavailable: must",
+            ),
+            (
+                json!({"target": {}, "rebalance": {"maxUnavailable": "x"}}),
+                "spec.rebalance.maxUnavailable: must",
+            ),
+        ] {
+            spec["target"]["name"] = json!("web");
+            let refused = read(spec).unwrap().policy().unwrap_err().to_string();
+            assert!(refused.starts_with(error), "{refused}");
+        }
     }
 
     #[test]

@@ -75,25 +75,34 @@ fn spec() -> Value {
             },
             "target": {
                 "type": "object",
-                "description": "The workload, in the distributor's namespace. Of two distributors for one workload the oldest counts",
+                "description": "The workload, in the distributor's namespace. Of two distributors for one workload the oldest counts, \
+                                and of one for it and one for what owns it the nearer to the pods",
                 "required": ["name"],
                 "properties": {
                     "apiVersion": {
-                        "type": "string", "default": "apps/v1", "minLength": 1, "maxLength": 317,
-                        "description": "API group and version of the workload, as in apps/v1 or argoproj.io/v1alpha1",
+                        "type": "string", "maxLength": 317, "pattern": "^[a-z0-9.-]+(/[a-z0-9]+)?$",
+                        "description": "API group and version of the workload, as in argoproj.io/v1alpha1. Without it apps/v1, \
+                                        and batch/v1 for a Job or CronJob",
                     },
                     "kind": {
-                        "type": "string", "default": "Deployment", "minLength": 1, "maxLength": 63,
+                        "type": "string", "default": "Deployment", "maxLength": 63, "pattern": "^[A-Z][A-Za-z0-9]*$",
                         "description": "Kind of the workload: Deployment, StatefulSet, ReplicaSet, Job, CronJob, or any other whose \
                                         pods name it, or an owner that it has, as their controller",
                     },
                     "name": {"type": "string", "minLength": 1, "maxLength": 253, "description": "Name of the workload"},
                 },
-                "x-kubernetes-validations": [rule_of(
-                    "self.kind != 'DaemonSet' || !self.apiVersion.startsWith('apps/')",
-                    "a DaemonSet has a pod on each of its nodes: there is nothing to spread",
-                    ".kind",
-                )],
+                "x-kubernetes-validations": [
+                    rule_of(
+                        "self.kind != 'DaemonSet' || (has(self.apiVersion) && !self.apiVersion.startsWith('apps/'))",
+                        "a DaemonSet has a pod on each of its nodes: there is nothing to spread",
+                        ".kind",
+                    ),
+                    rule_of(
+                        "!(self.kind in ['Job', 'CronJob']) || !has(self.apiVersion) || !self.apiVersion.startsWith('apps/')",
+                        "Jobs and CronJobs are batch/v1: say that, or leave it out",
+                        ".apiVersion",
+                    ),
+                ],
             },
             "whenUnavailable": {
                 "type": "string", "enum": ["UseOthers", "Wait"], "default": "UseOthers",
@@ -302,7 +311,7 @@ fn status() -> Value {
             "due": {"type": "string", "description": "What they should be, as in 8/2"},
             "replicas": count("Pods that the workload wants"),
             "placed": count("Pods that have a place"),
-            "unplaced": count("Pods of the workload that have none: created before the distributor, or while no webhook answered. They are the first to go"),
+            "unplaced": count("Pods of the workload that have none: created before the distributor, or while no webhook answered, or no group was left for them. They are the first to go"),
             "groups": counts("The groups, over all revisions of the workload"),
             "revisions": {
                 "type": "array",

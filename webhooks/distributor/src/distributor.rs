@@ -89,7 +89,11 @@ impl PartialEq for Distributor {
 }
 
 fn plan(spec: &Value) -> Result<Plan, String> {
-    let distribution = Distribution::deserialize(spec).map_err(|error| format!("spec: {error}"))?;
+    let distribution: Distribution =
+        serde_path_to_error::deserialize(spec).map_err(|error| match error.path().to_string().as_str() {
+            "." => format!("spec: {}", error.inner()),
+            path => format!("spec.{path}: {}", error.inner()),
+        })?;
     let policy = distribution.policy().map_err(|error| error.to_string())?;
     let after = distribution.unschedulable_after.as_deref().map(|text| {
         duration(text)
@@ -186,7 +190,7 @@ mod tests {
     fn one_that_makes_no_sense_still_has_a_target() {
         let senseless = Distributor::from_spec(json!({"distribution": 3, "target": {"name": "web"}}));
         assert_eq!(senseless.target.name, "web");
-        assert!(senseless.plan.unwrap_err().starts_with("spec: invalid type"));
+        assert!(senseless.plan.unwrap_err().starts_with("spec.distribution: invalid type"));
         let empty = Distributor::from_spec(json!({"distribution": [], "target": {"name": "web"}}));
         assert_eq!(empty.plan.unwrap_err(), "spec.distribution: there is no group");
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use podshaper::cli::Start;
 use podshaper::cli::mutate::Facts as Files;
 use podshaper::cluster::Replica;
@@ -58,7 +58,13 @@ pub struct Offline {
 impl Offline {
     /// The webhook that decides by the files.
     pub fn webhook(self) -> anyhow::Result<PodDistribution<crate::offline::Offline>> {
-        Ok(PodDistribution::new(crate::offline::Offline::new(&self.facts.read()?)))
+        let facts = crate::offline::Offline::new(&self.facts.read()?);
+        if facts.all().is_empty() {
+            bail!(
+                "there is no PodDistributor in --facts; give its file, and whose the pods are: --facts FILE --facts FILE"
+            );
+        }
+        Ok(PodDistribution::new(facts))
     }
 }
 

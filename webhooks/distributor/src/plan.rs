@@ -7,7 +7,9 @@ use anyhow::{anyhow, bail};
 use podshaper::cli::PlanArgs;
 use podshaper::cli::mutate::read_objects;
 use podshaper::placement::rules::locked;
+use serde_json::Value;
 
+use crate::crd::crd;
 use crate::offline::Offline;
 
 /// Shows which groups the pods of a workload go to, one after the other.
@@ -40,11 +42,17 @@ impl Plan {
         if facts.all().is_empty() {
             bail!("there is no PodDistributor in what was given by -f");
         }
+        let definition = crd();
+        let spec = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec");
+        let spec = spec.cloned().unwrap_or_default();
         let mut out = io::stdout().lock();
         for (index, distributor) in facts.all().iter().enumerate() {
             let (name, target) = (&distributor.name, &distributor.target);
             let plan =
                 distributor.plan.as_ref().map_err(|error| anyhow!("PodDistributor {name}: {error}"))?;
+            if let Some(field) = stray(&distributor.spec, &spec, "spec") {
+                bail!("PodDistributor {name}: {field}: there is no such field");
+            }
             if index > 0 {
                 writeln!(out)?;
             }
@@ -54,4 +62,19 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// The first field of `value` that `schema` doesn't have: the API server refuses it, or drops it.
+fn stray(value: &Value, schema: &Value, path: &str) -> Option<String> {
+    if let (Some(items), Some(schema)) = (value.as_array(), schema.get("items")) {
+        return items
+            .iter()
+            .enumerate()
+            .find_map(|(index, item)| stray(item, schema, &format!("{path}[{index}]")));
+    }
+    let (fields, known) = (value.as_object()?, schema.get("properties")?.as_object()?);
+    fields.iter().find_map(|(name, field)| {
+        let path = format!("{path}.{name}");
+        known.get(name).map_or_else(|| Some(path.clone()), |schema| stray(field, schema, &path))
+    })
 }

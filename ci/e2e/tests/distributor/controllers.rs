@@ -67,7 +67,8 @@ async fn jobs(namespace: &str) {
     kubectl(&["delete", "job/web", "-n", namespace, "--cascade=foreground"]).await;
     settled(namespace, 0).await;
 
-    distributor(namespace, &json!({"apiVersion": "batch/v1", "kind": "CronJob", "name": "web"})).await;
+    // The API version goes without saying.
+    distributor(namespace, &json!({"kind": "CronJob", "name": "web"})).await;
     apply(&json!({
         "apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "web", "namespace": namespace},
         "spec": {"suspend": true, "schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": template}}},

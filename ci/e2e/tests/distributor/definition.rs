@@ -65,6 +65,17 @@ async fn what_the_definition_refuses() {
             "spec.target.kind: Invalid value: a DaemonSet has a pod on each of its nodes",
         ),
         (
+            of(
+                json!([group(json!({}))]),
+                json!({"target": {"apiVersion": "apps/v1", "kind": "Job", "name": "web"}}),
+            ),
+            "spec.target.apiVersion: Invalid value: Jobs and CronJobs are batch/v1",
+        ),
+        (
+            of(json!([group(json!({}))]), json!({"target": {"kind": "deployment", "name": "web"}})),
+            "spec.target.kind: Invalid value: \"deployment\"",
+        ),
+        (
             of(json!([group(json!({}))]), json!({"whenUnavailable": "Panic"})),
             "spec.whenUnavailable: Unsupported value",
         ),

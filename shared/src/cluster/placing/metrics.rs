@@ -39,7 +39,7 @@ impl Metrics {
         );
         registry.register(
             name("unplaced_pods"),
-            "Pods that have no place: created before there were rules, or while no webhook answered",
+            "Pods that have no place: created before there were rules, or while no webhook answered, or no group was left for them",
             metrics.unplaced.clone(),
         );
         registry.register(

@@ -150,10 +150,11 @@ impl Controller {
                 return None;
             }
         };
-        let rival = self.distributors.in_namespace(&distributor.namespace).into_iter().find(|other| {
+        let rivals = self.distributors.in_namespace(&distributor.namespace).into_iter().filter(|other| {
             other.uid != distributor.uid && other.rivals(distributor) && other.precedes(distributor)
         });
-        let (policy, spreads, available) = {
+        let rival = rivals.reduce(|oldest, other| if other.precedes(&oldest) { other } else { oldest });
+        let (policy, spreads, with_nodes, stuck) = {
             let mut rules = locked(&plan.rules);
             let spreads: Vec<(LedgerId, Spread)> =
                 census.iter().map(|(_, census)| (census.ledger.clone(), census.spread(&mut rules))).collect();
@@ -161,8 +162,9 @@ impl Controller {
             let pods = census.iter().flat_map(|(_, census)| &census.pods);
             let stuck = pods.filter(|pod| is_stuck(pod, plan));
             let stuck = stuck.filter_map(|pod| policy.index(pod.group.as_deref()?)).collect();
-            (policy.clone(), spreads, self.nodes.available(policy).without(stuck))
+            (policy.clone(), spreads, self.nodes.available(policy), stuck)
         };
+        let available = with_nodes.without(stuck);
         let mut whole = Spread::none(&policy);
         for (_, spread) in &spreads {
             whole.add(spread);
@@ -188,7 +190,7 @@ impl Controller {
         let mut evicted = evicted.filter(|evicted| evicted.counts(whole.misplaced()));
         let Target { api_version, kind, name } = &distributor.target;
         let target = self.owners.find(&distributor.namespace, api_version, kind, name).await;
-        let workload = format!("{kind} {name}");
+        let workload = format!("{kind} {name} of {api_version}");
         let (mut standing, target) = match (rival, target) {
             (Some(rival), _) => {
                 (Standing::Superseded(format!("PodDistributor {}, which is older,", rival.name)), None)
@@ -226,7 +228,15 @@ impl Controller {
         });
         let revisions = revisions.collect();
         let held = evicted.as_ref().and_then(Evicted::held);
-        let state = State { standing, replicas, whole, revisions, available, held };
+        let state = State {
+            standing,
+            replicas,
+            whole,
+            revisions,
+            available,
+            stuck: with_nodes.without(available),
+            held,
+        };
         self.write(distributor, status(distributor, &policy, &state), plan).await;
         run.looks.insert(distributor.uid.clone(), Look { at: Instant::now(), seen, evicted });
         Some(counted)

@@ -22,6 +22,8 @@ pub(super) struct State {
     pub(super) revisions: Vec<(String, String, Spread)>,
     /// Groups that have a node.
     pub(super) available: GroupSet,
+    /// Of the others those whose pods no node has taken for too long.
+    pub(super) stuck: GroupSet,
     /// Why groups that have nodes again don't get their pods back, if so.
     pub(super) held: Option<String>,
 }
@@ -50,9 +52,11 @@ impl Standing {
                 "TargetForbidden",
                 format!("{target} may not be read; the chart's distributor.owners gives the right"),
             ),
-            Self::TargetUnknown(target) => {
-                ("Unknown", "TargetUnknown", format!("{target} can't be read now"))
-            }
+            Self::TargetUnknown(target) => (
+                "Unknown",
+                "TargetUnknown",
+                format!("{target} can't be read now; the log of the replica that leads says why"),
+            ),
         }
     }
 }
@@ -125,22 +129,41 @@ fn balance(policy: &Policy, state: &State) -> (&'static str, &'static str, Strin
         })
         .collect();
     match (&*off, &state.held) {
-        ([], _) if state.whole.unplaced > 0 => {
-            ("False", "Unplaced", format!("{} pods have no place", state.whole.unplaced))
-        }
+        ([], _) if state.whole.unplaced > 0 => ("False", "Unplaced", unplaced(policy, &state.whole)),
         ([], _) => ("True", "Exact", format!("{} pods: {}", state.whole.placed(), state.whole.pods())),
         (_, Some(held)) => ("False", "RebalanceHeld", format!("{}; {held}", off.join(", "))),
         _ => ("False", "OffShares", off.join(", ")),
     }
 }
 
-fn availability(policy: &Policy, state: &State) -> (&'static str, &'static str, String) {
-    let without = (0..policy.groups().len()).filter(|index| !state.available.contains(*index));
-    let without: Vec<_> = without.map(|index| policy_name(policy, index)).collect();
-    if without.is_empty() {
-        ("True", "NodesReady", "every group has a node that is ready".to_owned())
+/// What is told of pods without a place.
+fn unplaced(policy: &Policy, whole: &Spread) -> String {
+    let many = whole.unplaced;
+    let most = policy.groups().iter().map(|group| group.max).sum::<Option<u32>>();
+    let why = if most.is_some_and(|most| most <= whole.placed()) {
+        "every group has as many as its max allows"
     } else {
-        ("False", "NoNodes", format!("no node is ready and takes pods in {}", without.join(", ")))
+        "they were there before this distributor or came while no webhook answered (restarting the workload places them), or \
+         their own selectors leave none of the groups"
+    };
+    format!("{many} pods have no place: {why}")
+}
+
+fn availability(policy: &Policy, state: &State) -> (&'static str, &'static str, String) {
+    let names = |of: &dyn Fn(usize) -> bool| {
+        let those = (0..policy.groups().len()).filter(|index| of(*index));
+        those.map(|index| policy_name(policy, index)).collect::<Vec<_>>().join(", ")
+    };
+    let stuck = names(&|index| state.stuck.contains(index));
+    let without = names(&|index| !state.available.contains(index) && !state.stuck.contains(index));
+    let unschedulable =
+        || format!("pods of {stuck} have been unschedulable for longer than unschedulableAfter");
+    let no_node = || format!("no node is ready and takes pods in {without}");
+    match (&*without, &*stuck) {
+        ("", "") => ("True", "NodesReady", "every group has a node that is ready".to_owned()),
+        ("", _) => ("False", "Unschedulable", unschedulable()),
+        (_, "") => ("False", "NoNodes", no_node()),
+        _ => ("False", "NoNodes", format!("{}; {}", no_node(), unschedulable())),
     }
 }
 
@@ -185,6 +208,7 @@ mod tests {
             whole: spread.clone(),
             revisions: vec![("ReplicaSet".to_owned(), "web-1".to_owned(), spread)],
             available: [0].into_iter().collect(),
+            stuck: [].into_iter().collect(),
             held: None,
         };
         let first = status(&distributor, &policy, &state);
@@ -207,7 +231,16 @@ mod tests {
         );
         assert_eq!(first["groups"][1]["recovering"], true);
 
+        state.stuck = [1].into_iter().collect();
+        let unschedulable = told(&status(&distributor, &policy, &state), "Available");
+        assert_eq!(unschedulable[1], "Unschedulable");
+        assert!(
+            unschedulable[2].starts_with("pods of type=spot have been unschedulable"),
+            "{unschedulable:?}"
+        );
+
         // The nodes are back, the pods aren't yet.
+        state.stuck = [].into_iter().collect();
         distributor.status = first.clone();
         distributor.status["conditions"][1]["lastTransitionTime"] = json!("2020-01-01T00:00:00Z");
         state.available = policy.all();
@@ -230,7 +263,9 @@ mod tests {
         assert_eq!(third["groups"][1]["recovering"], false);
         state.whole.unplaced = 3;
         let unplaced = status(&distributor, &policy, &state);
-        assert_eq!(told(&unplaced, "Balanced"), ["False", "Unplaced", "3 pods have no place"]);
+        let [_, reason, message] = told(&unplaced, "Balanced");
+        assert_eq!(reason, "Unplaced");
+        assert!(message.starts_with("3 pods have no place: they were there before"), "{message}");
         state.standing = Standing::Superseded("old".to_owned());
         assert_eq!(told(&status(&distributor, &policy, &state), "Ready")[1], "Superseded");
     }

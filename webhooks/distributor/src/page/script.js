@@ -177,10 +177,21 @@ async function compose() {
     element("span", { name: `c${index % COLOURS}`, title: `${slot + 1}: ${composed[index].label}` })));
 }
 
+// API versions of kinds that have another than Deployments.
+const VERSIONS = { Job: "batch/v1", CronJob: "batch/v1", Rollout: "argoproj.io/v1alpha1" };
+
+// As long as nobody wrote another, the version is that of the kind.
+function follow() {
+  if (["apps/v1", ...Object.values(VERSIONS)].includes($("version").value)) $("version").value = VERSIONS[$("kind").value] ?? "apps/v1";
+}
+$("kind").addEventListener("input", follow);
+
 // A link may bring a workload along: #namespace=shop&workload=web&pods=20
-for (const [key, value] of new URLSearchParams(location.hash.slice(1))) {
+const link = new URLSearchParams(location.hash.slice(1));
+for (const [key, value] of link) {
   if (["namespace", "kind", "version", "workload", "pods"].includes(key)) $(key).value = value;
 }
+if (!link.has("version")) follow();
 $("form").addEventListener("submit", (event) => event.preventDefault());
 for (const id of ["namespace", "kind", "version", "workload", "pods"]) $(id).addEventListener("input", compose);
 $("more").addEventListener("click", () => {

@@ -23,6 +23,7 @@ async fn what_the_definition_refuses() {
     };
     let one = |more: Value| of(json!([group(more)]), json!({}));
     let term = |requirement: Value| one(json!({"nodeAffinity": [{"matchExpressions": [requirement]}]}));
+    let with = |more: Value| of(json!([group(json!({}))]), more);
     let labels: Value =
         (0..9).map(|n| (format!("l{n}"), json!(""))).collect::<serde_json::Map<_, _>>().into();
     for (object, said) in [
@@ -59,9 +60,9 @@ async fn what_the_definition_refuses() {
             "must be one whole number for Gt and Lt",
         ),
         (term(json!({"key": "a", "operator": "In", "values": ["x y"]})), "matchExpressions[0].values[0]"),
-        (of(json!([group(json!({}))]), json!({"target": {}})), "spec.target.name: Required value"),
+        (with(json!({"target": {}})), "spec.target.name: Required value"),
         (
-            of(json!([group(json!({}))]), json!({"target": {"kind": "DaemonSet", "name": "web"}})),
+            with(json!({"target": {"kind": "DaemonSet", "name": "web"}})),
             "spec.target.kind: Invalid value: a DaemonSet has a pod on each of its nodes",
         ),
         (
@@ -72,18 +73,12 @@ async fn what_the_definition_refuses() {
             "spec.target.apiVersion: Invalid value: Jobs and CronJobs are batch/v1",
         ),
         (
-            of(json!([group(json!({}))]), json!({"target": {"kind": "deployment", "name": "web"}})),
+            with(json!({"target": {"kind": "deployment", "name": "web"}})),
             "spec.target.kind: Invalid value: \"deployment\"",
         ),
-        (
-            of(json!([group(json!({}))]), json!({"whenUnavailable": "Panic"})),
-            "spec.whenUnavailable: Unsupported value",
-        ),
-        (of(json!([group(json!({}))]), json!({"unschedulableAfter": "soon"})), "spec.unschedulableAfter"),
-        (
-            of(json!([group(json!({}))]), json!({"rebalance": {"maxUnavailable": "0%"}})),
-            "must be a number from 1 on",
-        ),
+        (with(json!({"whenUnavailable": "Panic"})), "spec.whenUnavailable: Unsupported value"),
+        (with(json!({"unschedulableAfter": "soon"})), "spec.unschedulableAfter"),
+        (with(json!({"rebalance": {"maxUnavailable": "0%"}})), "must be a number from 1 on"),
     ] {
         let refused = create(&object, &["--dry-run=server"]).await.unwrap_err();
         assert!(refused.contains(said), "{said}: {refused}");
@@ -100,7 +95,7 @@ async fn what_the_definition_refuses() {
         "whenUnavailable": "Wait", "unschedulableAfter": "5m", "rebalance": {"mode": "OnRecovery", "maxUnavailable": "10%"},
     });
     let made = create(&of(json!([full, group(json!({}))]), more), &["--dry-run=server"]).await.unwrap();
-    assert_eq!(made["spec"]["target"], json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}));
+    assert_eq!(made["spec"]["target"], json!({"kind": "Deployment", "name": "web"}));
     for field in [
         "spec.distribution.weight",
         "spec.rebalance.maxUnavailable",

@@ -148,26 +148,8 @@ impl Distribution {
     /// # Errors
     /// It doesn't come to any; the schema of the kind refuses most of that before.
     pub fn policy(&self) -> Result<Policy, DistributionError> {
-        if self.target.name.is_empty() {
-            return Err(DistributionError::new("target.name", "must name the workload"));
-        }
-        if self.target.kind == "DaemonSet" && self.target.api_version.starts_with("apps/") {
-            let problem = "a DaemonSet has a pod on each of its nodes: there is nothing to spread";
-            return Err(DistributionError::new("target.kind", problem));
-        }
-        if BATCH.contains(&&*self.target.kind) && self.target.api_version.starts_with("apps/") {
-            return Err(DistributionError::new("target.apiVersion", "Jobs and CronJobs are batch/v1"));
-        }
-        if !self.target.kind.starts_with(|c: char| c.is_ascii_uppercase()) {
-            let problem = format!("{:?} is no kind: one looks like Deployment", self.target.kind);
-            return Err(DistributionError::new("target.kind", problem));
-        }
-        if self
-            .rebalance
-            .max_unavailable
-            .as_ref()
-            .is_some_and(|max| max.exactly(100).is_none_or(|most| most < 1))
-        {
+        self.target.check()?;
+        if self.rebalance.max_unavailable.as_ref().is_some_and(|max| !max.makes_sense()) {
             let problem = "must be a number from 1 on, or percents from 1% to 100%";
             return Err(DistributionError::new("rebalance.maxUnavailable", problem));
         }
@@ -206,7 +188,32 @@ impl Share {
     }
 }
 
+impl Target {
+    fn check(&self) -> Result<(), DistributionError> {
+        let (kind, in_apps) = (self.kind.as_str(), self.api_version.starts_with("apps/"));
+        let (field, problem) = if self.name.is_empty() {
+            ("target.name", "must name the workload".to_owned())
+        } else if kind == "DaemonSet" && in_apps {
+            (
+                "target.kind",
+                "a DaemonSet has a pod on each of its nodes: there is nothing to spread".to_owned(),
+            )
+        } else if BATCH.contains(&kind) && in_apps {
+            ("target.apiVersion", "Jobs and CronJobs are batch/v1".to_owned())
+        } else if !kind.starts_with(|c: char| c.is_ascii_uppercase()) {
+            ("target.kind", format!("{kind:?} is no kind: one looks like Deployment"))
+        } else {
+            return Ok(());
+        };
+        Err(DistributionError::new(field, problem))
+    }
+}
+
 impl MaxUnavailable {
+    fn makes_sense(&self) -> bool {
+        self.exactly(100).is_some_and(|most| most > 0)
+    }
+
     /// How many of `pods` pods that is, at least one (percents are rounded down); none where it isn't understood.
     pub fn of(&self, pods: u32) -> Option<u32> {
         self.exactly(pods).map(|number| number.max(1))

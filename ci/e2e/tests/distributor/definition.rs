@@ -66,10 +66,7 @@ async fn what_the_definition_refuses() {
             "spec.target.kind: Invalid value: a DaemonSet has a pod on each of its nodes",
         ),
         (
-            of(
-                json!([group(json!({}))]),
-                json!({"target": {"apiVersion": "apps/v1", "kind": "Job", "name": "web"}}),
-            ),
+            with(json!({"target": {"apiVersion": "apps/v1", "kind": "Job", "name": "web"}})),
             "spec.target.apiVersion: Invalid value: Jobs and CronJobs are batch/v1",
         ),
         (

@@ -7,6 +7,15 @@ use super::super::secret::Chain;
 use super::world::{Action, CALL, HOLD, HOUR, SKEW, Secret, World};
 
 impl World {
+    /// Everything, on the way through `actions` and when it has come to rest.
+    pub(super) fn judge_all<'a>(mut self, actions: impl IntoIterator<Item = &'a Action>) {
+        for action in actions {
+            self.act(action);
+            self.judge();
+        }
+        self.judge_rest();
+    }
+
     /// A change from one leaf to another, on the ground of the caBundles that were `read` then, never takes trust away, whatever others
     /// did.
     pub(super) fn judge_change(&self, before: Option<&Chain>, after: &Chain, then: u64, read: &[Bundle]) {
@@ -40,7 +49,7 @@ impl World {
     }
 
     /// Every leaf in service is trusted by every API server that sees the caBundles within the hold.
-    pub(super) fn judge(&self) {
+    fn judge(&self) {
         let foreign = &self.history[0].1[0].certificates;
         if !self.reset {
             for bundle in self.bundles() {
@@ -79,7 +88,7 @@ impl World {
     }
 
     /// A quiet system comes to one generation, which everyone serves, and then rests.
-    pub(super) fn judge_rest(&mut self) {
+    fn judge_rest(&mut self) {
         let writes = self.rest(20, 20);
         assert_eq!(writes, 0, "nothing is left to write");
         let stored = self.stored();

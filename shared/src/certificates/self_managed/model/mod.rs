@@ -48,31 +48,20 @@ fn skews() -> impl Strategy<Value = Vec<i64>> {
 proptest! {
     #[test]
     fn no_leaf_is_ever_served_untrusted(actions in actions(false), skews in skews(), bundle in foreign()) {
-        let mut world = World::new(&skews, &bundle);
-        for action in &actions {
-            world.act(action);
-            world.judge();
-        }
-        world.judge_rest();
+        World::new(&skews, &bundle).judge_all(&actions);
     }
 
     #[test]
     fn whatever_others_do_to_the_bundles_no_change_makes_it_worse(
         actions in actions(true), skews in skews(), bundle in foreign(),
     ) {
-        let mut world = World::new(&skews, &bundle);
-        for action in &actions {
-            world.act(action);
-            world.judge();
-        }
-        world.judge_rest();
+        World::new(&skews, &bundle).judge_all(&actions);
     }
 }
 
 /// Nobody looked from the preparation of a CA until the last leaf under the old one had expired.
 #[test]
 fn a_ca_that_was_replaced_too_late_leaves_the_bundles() {
-    let mut world = World::new(&[-219, 474, 0], "");
     let [zero, one] = [0, 1].map(Action::Sync);
     let late = [Action::Advance(16_100), Action::Advance(16_739), one.clone()];
     let before = [
@@ -85,26 +74,17 @@ fn a_ca_that_was_replaced_too_late_leaves_the_bundles() {
         zero,
         one,
     ];
-    for action in before.iter().chain(&late) {
-        world.act(action);
-        world.judge();
-    }
-    world.judge_rest();
+    World::new(&[-219, 474, 0], "").judge_all(before.iter().chain(&late));
 }
 
 /// Somebody wiped the Secret and reset a caBundle when all that the next to look could tell was an expired leaf.
 #[test]
 fn a_leaf_that_the_secret_has_forgotten_keeps_its_ca() {
-    let mut world = World::new(&[0, 0, 0], "");
     let [zero, one] = [0, 1].map(Action::Sync);
     let renewed = [zero.clone(), zero.clone(), one.clone(), Action::Advance(24_243), one.clone()];
     let wiped = [Action::Advance(11_757), zero, Action::WipeSecret, Action::Advance(1)];
     let reset = [Action::ResetBundle(0, 4), one];
-    for action in renewed.iter().chain(&wiped).chain(&reset) {
-        world.act(action);
-        world.judge();
-    }
-    world.judge_rest();
+    World::new(&[0, 0, 0], "").judge_all(renewed.iter().chain(&wiped).chain(&reset));
 }
 
 #[test]

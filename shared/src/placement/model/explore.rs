@@ -1,6 +1,7 @@
 //! Every turn that a small world can take.
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -40,6 +41,14 @@ struct State {
 }
 
 impl State {
+    /// What distinguishes this state from others. (A hash: among a thousand million two may share one with a chance of one in twenty,
+    /// and kept whole they would take more memory than machines have.)
+    fn key(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.world.key(), self.faults, self.tends).hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// Every turn that it can take.
     fn turns(&self, bounds: Bounds, rules: &mut Rules) -> Result<Vec<Self>, String> {
         let Self { world, faults, tends, trail } = self;
@@ -70,7 +79,7 @@ impl State {
 /// What all explorers of one world share.
 struct Exploration {
     explorers: usize,
-    seen: Vec<Mutex<HashSet<(u64, usize, usize)>>>,
+    seen: Vec<Mutex<HashSet<u64>>>,
     states: AtomicUsize,
     work: Mutex<Work>,
     changed: Condvar,
@@ -89,9 +98,9 @@ struct Work {
 impl Exploration {
     /// Whether nobody has come here before.
     fn is_new(&self, state: &State) -> bool {
-        let key = state.world.key();
+        let key = state.key();
         let part = usize::try_from(key % PARTS).unwrap();
-        let new = self.seen[part].lock().unwrap().insert((key, state.faults, state.tends));
+        let new = self.seen[part].lock().unwrap().insert(key);
         if new && (self.states.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(TOLD) {
             println!("{} million states so far", self.states.load(Ordering::Relaxed) / 1_000_000);
         }

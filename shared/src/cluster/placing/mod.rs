@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kube::Client;
+use tokio::time::timeout_at;
 
 use crate::cluster::ledgers::{Ask, Ledgers, Policies, Standing, follow_standings, reconcile};
 use crate::cluster::owners::Owners;
@@ -57,17 +58,58 @@ impl Surroundings for Placing {
     }
 
     async fn place(&self, pod: Asking<'_>, deadline: Instant) -> Option<Answer> {
-        let workload = match self.owners.workload(self.webhook, pod.namespace, pod.chain).await {
-            Ok(workload) => Arc::new(workload?),
-            Err(error) => {
+        let workload = self.owners.workload(self.webhook, pod.namespace, pod.chain);
+        let workload = match timeout_at(deadline.into(), workload).await {
+            Ok(Ok(workload)) => Arc::new(workload?),
+            Ok(Err(error)) => {
                 tracing::warn!(namespace = pod.namespace, %error, "can't tell where an owner is");
                 return None;
             }
+            Err(_) => return None,
         };
         let Asking { token, fitting, bears, dry_run, rules, .. } = pod;
         let now = Instant::now();
         let deadline = (now + deadline.saturating_duration_since(now).mul_f64(SHARE)).into();
         let ask = Ask { token, fitting, bears, dry_run, deadline };
         self.ledgers.place(&workload, rules, ask).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cluster::played::Played;
+    use crate::placement::ledger::Token;
+    use crate::placement::owners::{Chain, Owner};
+    use crate::placement::policy::{Group, Policy, Tie};
+    use crate::placement::rules::{Rules, locked};
+
+    /// Its kind is one of so many that its plural isn't remembered, and the API server doesn't tell it any more.
+    #[tokio::test(start_paused = true)]
+    async fn an_owner_of_a_strange_kind_is_not_waited_for_past_the_deadline() {
+        let (client, _server) = Played::start();
+        let placing = Placing::start(&client, "webhook", &[]);
+        let [api_version, kind, name, uid] = ["example.com/v1", "Thing", "web", "u"].map(str::to_owned);
+        let mut chain = Chain::from(Some(OwnerRef { api_version, kind, name, uid }));
+        chain.looked(Looked::Object(Arc::new(Owner { uid: "u".to_owned(), ..Owner::default() })));
+        let node_labels = [("type".to_owned(), "default".to_owned())].into();
+        let group = Group { name: "default".into(), weight: 1, node_labels, ..Group::default() };
+        let policy = Policy::new(vec![group], Tie::First).unwrap();
+        let rules = Arc::new(Mutex::new(Rules::new(policy)));
+        let pod = Asking {
+            namespace: "ns",
+            chain: &chain,
+            rules: &rules,
+            token: Token(1),
+            fitting: locked(&rules).policy().all(),
+            bears: None,
+            dry_run: false,
+        };
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
+        let placed = placing.place(pod, deadline.into_std());
+        assert_eq!(timeout_at(deadline + Duration::from_secs(1), placed).await, Ok(None));
     }
 }

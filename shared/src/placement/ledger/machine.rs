@@ -106,6 +106,8 @@ impl Ledger {
     /// Takes in what happened, and returns what is to be done.
     pub fn handle(&mut self, event: Event, rules: &mut Rules, now: &Now) -> Vec<Effect> {
         let mut effects = Vec::new();
+        let expiry = rules.settings().expiry;
+        self.estimates.retain(|(_, since)| now.clock < *since + expiry);
         match event {
             Event::Arrived(request) => self.arrived(request, &mut effects),
             Event::Read(object) => {
@@ -332,8 +334,6 @@ impl Ledger {
 
     /// Requests whose deadline has come are placed by what is known here.
     fn tick(&mut self, rules: &mut Rules, now: &Now, effects: &mut Vec<Effect>) {
-        let expiry = rules.settings().expiry;
-        self.estimates.retain(|(_, since)| now.clock < *since + expiry);
         let late = |waiting: &mut Waiting| waiting.request.deadline <= now.clock;
         let late: Vec<_> = self.waiting.extract_if(.., late).collect();
         let news =

@@ -232,3 +232,34 @@ fn nothing_is_kept_of_a_workload_without_pods() {
     );
     assert_eq!(ledger.handle(Event::Written(None), &mut rules, &at(9)), []);
 }
+
+/// The version that the watch has reached is raised after the ledgers were told: meanwhile a list may come in.
+#[test]
+fn a_list_from_before_the_last_event_changes_nothing() {
+    let mut rules = rules(&[(0, 1)]);
+    let mut ledger = Ledger::default();
+    ledger.handle(pod(105, Place::Stamped(stamp(1, 0, "a"))), &mut rules, &at(0));
+    let watched = Now { watched: 102, ..at(1) };
+    ledger.handle(Event::Surveyed { version: 103, pods: BTreeMap::new() }, &mut rules, &watched);
+    assert_eq!(ledger.pods().len(), 1);
+    ledger.handle(Event::Surveyed { version: 106, pods: BTreeMap::new() }, &mut rules, &watched);
+    assert_eq!(ledger.pods().len(), 0, "a later one does");
+}
+
+/// Nobody has told it the time since.
+#[test]
+fn an_estimate_that_has_grown_old_takes_no_slot() {
+    let mut rules = rules(&[(0, 1)]);
+    let mut ledger = Ledger::default();
+    ledger.handle(Event::Arrived(request(1, &rules)), &mut rules, &at(0));
+    assert!(matches!(
+        ledger.handle(Event::Tick, &mut rules, &at(2000))[..],
+        [Effect::Answer(_, Answer::Estimated(Stamp { slot: 0, .. }))]
+    ));
+    ledger.handle(Event::Failed, &mut rules, &at(2000));
+    let hour = 3_600_000;
+    let late = Request { deadline: Duration::from_hours(2), ..request(2, &rules) };
+    assert_eq!(ledger.handle(Event::Arrived(late), &mut rules, &at(hour)), [Effect::Read]);
+    let effects = ledger.handle(Event::Read(None), &mut rules, &at(hour));
+    assert_eq!(reserved(write(&effects).1), [(2, 0)]);
+}

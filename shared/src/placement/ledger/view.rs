@@ -31,6 +31,19 @@ pub enum Phase {
     Gone,
 }
 
+impl Phase {
+    /// That of a pod whose controller is of this kind: by `status.phase`, and whether it is being deleted.
+    pub fn of(status: &str, deleted: bool, controller: &str) -> Self {
+        match status {
+            _ if deleted => Self::Gone,
+            "Succeeded" if controller == "Job" => Self::Succeeded,
+            // For any other controller it is over (`IsPodActive` of k8s.io/kubernetes/pkg/controller).
+            "Failed" | "Succeeded" => Self::Gone,
+            _ => Self::Live,
+        }
+    }
+}
+
 /// What is known of a pod's place.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
@@ -42,20 +55,21 @@ pub enum Place {
     Unknown,
 }
 
-/// The pods. Those that are marked are complete up to the version of the watch or of the last list, whichever is later; the others up
-/// to that of the last list.
+/// The pods. Those that are marked are complete up to the version of the watch, or of the last list or event, whichever is later; the
+/// others up to that of the last list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct View {
     pods: BTreeMap<PodName, Pod>,
-    listed: Version,
+    complete: Version,
     /// Up to which version pods are known that aren't marked.
     unmarked: Version,
 }
 
 impl View {
-    /// Takes in what the watch says about one pod; what a list has overtaken changes nothing.
+    /// Takes in what the watch says about one pod, in the order of versions; what a list has overtaken changes nothing.
     pub(super) fn watched(&mut self, name: PodName, pod: Pod) {
-        if pod.version > self.listed {
+        if pod.version > self.complete {
+            self.complete = pod.version;
             self.set(name, pod);
         }
     }
@@ -64,7 +78,7 @@ impl View {
     /// aren't marked.
     pub(super) fn listed(&mut self, version: Version, watched: Version, pods: BTreeMap<PodName, Pod>) {
         if version >= self.reaches(watched) {
-            self.listed = version;
+            self.complete = version;
             self.unmarked = version;
             self.pods.clear();
             for (name, pod) in pods {
@@ -84,7 +98,7 @@ impl View {
     /// Takes in what the watch began anew with, as of `version`: all pods that are marked.
     pub(super) fn relisted(&mut self, version: Version, watched: Version, pods: BTreeMap<PodName, Pod>) {
         if version >= self.reaches(watched) {
-            self.listed = version;
+            self.complete = version;
             self.pods.retain(|_, pod| !pod.marked);
             for (name, pod) in pods {
                 self.set(name, pod);
@@ -106,7 +120,7 @@ impl View {
 
     /// Up to which version nothing is missing.
     pub(super) fn reaches(&self, watched: Version) -> Version {
-        self.listed.max(watched)
+        self.complete.max(watched)
     }
 
     /// Those that count, by name.

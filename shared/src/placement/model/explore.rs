@@ -57,9 +57,6 @@ impl State {
         if world.settled() && loose_ends.is_empty() {
             world.judge_rest(rules).map_err(wrong)?;
         }
-        if trail.as_deref().is_some_and(|Trail(last, _)| matches!(last, Action::Serve(_))) {
-            world.judge_repetition(rules).map_err(wrong)?;
-        }
         let tend = (0..2).filter(|_| *tends > 0).map(Action::Tend);
         let turns = world.regular().into_iter().map(|action| (action, *faults, *tends));
         let turns = turns.chain(tend.map(|action| (action, *faults, tends - 1)));
@@ -69,7 +66,13 @@ impl State {
         let after = turns.chain(mishaps).map(|(action, faults, tends)| {
             let mut world = world.clone();
             let trail = Some(Arc::new(Trail(action, trail.clone())));
-            world.act(action, rules).map_err(|wrong| story(&wrong, trail.as_deref()))?;
+            let acted = world.act(action, rules);
+            // Here, as the same may come about in another way, too.
+            let judged = acted.and_then(|()| match action {
+                Action::Serve(_) => world.judge_repetition(rules),
+                _ => Ok(()),
+            });
+            judged.map_err(|wrong| story(&wrong, trail.as_deref()))?;
             Ok(Self { world, faults, tends, trail })
         });
         after.collect()

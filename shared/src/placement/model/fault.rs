@@ -25,6 +25,11 @@ impl World {
                 }
                 self.answered(r, Event::Failed, rules)?;
             }
+            Fault::SlowList(r) => {
+                if let Event::Listed { version, pods, .. } = self.execute(r) {
+                    self.replicas[r].found = Some((version, pods));
+                }
+            }
             Fault::LateWrite(i) => {
                 let (version, content) = self.late_writes.remove(i);
                 self.write(version, content);
@@ -86,15 +91,14 @@ impl World {
         let replica = &mut self.replicas[r];
         // Pods whose calls break off are admitted unplaced, but what was reserved for them stands for a while.
         replica.call = None;
+        replica.found = None;
         replica.ledger = Ledger::default();
         let now = Now { clock: self.clock, wall: 0, watched: self.watched(r) };
         let known = self.snapshot(self.replicas[r].seen);
         let ledger = &mut self.replicas[r].ledger;
         let wanted = u32::try_from(self.wanted).unwrap();
         ledger.handle(Event::Owner(Some(wanted)), rules, &now);
-        for (name, pod) in known {
-            ledger.handle(Event::Watched(name, pod), rules, &now);
-        }
+        ledger.handle(Event::Relisted { version: now.watched, pods: known }, rules, &now);
         let mut lost = 0;
         let replicas = &self.replicas;
         for creation in self.creations.iter_mut().filter(|creation| creation.reply == Reply::Due) {

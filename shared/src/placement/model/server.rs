@@ -16,6 +16,7 @@ impl World {
 
     pub(super) fn answered(&mut self, r: usize, event: Event, rules: &mut Rules) -> Result<(), String> {
         self.replicas[r].call = None;
+        self.replicas[r].found = None;
         self.handle(r, event, rules)
     }
 
@@ -45,9 +46,9 @@ impl World {
                     }
                     None => self.log.len(),
                 };
-                let version = at_least.unwrap_or(self.version);
-                let owner = Some(u32::try_from(self.wanted).unwrap());
-                Event::Listed { version, pods: self.snapshot(seen), owner }
+                let now = || (at_least.unwrap_or(self.version), self.snapshot(seen));
+                let (version, pods) = self.replicas[r].found.clone().unwrap_or_else(now);
+                Event::Listed { version, pods, owner: Some(u32::try_from(self.wanted).unwrap()) }
             }
             Effect::Answer(..) | Effect::Stamp(..) => unreachable!("no call"),
         }

@@ -42,10 +42,12 @@ pub(super) enum Fault {
     Crash(usize),
     /// The replica dies when its write has been executed, before it knows.
     CrashAfterWrite(usize),
-    /// The write is executed, and its answer is lost.
+    /// The call is executed, and its answer is lost.
     LoseAnswer(usize),
     /// The write seems to fail, and may be executed later.
     Delay(usize),
+    /// The list is executed, and its answer comes later.
+    SlowList(usize),
     /// A write that seemed to fail is executed.
     LateWrite(usize),
     /// The watch breaks; what happened meanwhile is seen as its result alone.
@@ -92,11 +94,12 @@ impl World {
         let creations = || 0..self.creations.len();
         let mut faults = Vec::new();
         faults.extend(replicas().map(Fault::Crash));
-        faults.extend(
-            replicas()
-                .filter(writing)
-                .flat_map(|r| [Fault::CrashAfterWrite(r), Fault::LoseAnswer(r), Fault::Delay(r)]),
-        );
+        faults.extend(replicas().filter(writing).flat_map(|r| [Fault::CrashAfterWrite(r), Fault::Delay(r)]));
+        faults.extend(replicas().filter(|r| self.replicas[*r].call.is_some()).map(Fault::LoseAnswer));
+        let listing = |r: &usize| {
+            matches!(self.replicas[*r].call, Some(Effect::List(_))) && self.replicas[*r].found.is_none()
+        };
+        faults.extend(replicas().filter(listing).map(Fault::SlowList));
         faults.extend(replicas().filter(|r| self.replicas[*r].seen + 1 < self.log.len()).map(Fault::Relist));
         faults.extend(creations().filter(|i| self.creations[*i].reply != Reply::Due).map(Fault::Reject));
         let unanswered = creations().filter(|i| self.creations[*i].reply == Reply::Due);

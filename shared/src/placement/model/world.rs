@@ -48,6 +48,8 @@ pub(super) struct World {
 pub(super) struct Replica {
     pub(super) ledger: Ledger,
     pub(super) call: Option<Effect>,
+    /// What the list found that is under way, where it was executed and its answer takes its time.
+    pub(super) found: Option<(Version, BTreeMap<PodName, Pod>)>,
     /// How many entries of the log its API server has shown it.
     pub(super) seen: usize,
 }
@@ -99,7 +101,7 @@ impl World {
             pods: BTreeMap::new(),
             log: Vec::new(),
             forgotten: 0,
-            replicas: vec![Replica { ledger, call: None, seen: 0 }; replicas],
+            replicas: vec![Replica { ledger, call: None, found: None, seen: 0 }; replicas],
             creations: Vec::new(),
             moves: Vec::new(),
             late_writes: Vec::new(),

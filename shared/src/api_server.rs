@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use futures::{AsyncBufReadExt, TryStreamExt};
+use futures::{AsyncBufReadExt, AsyncReadExt, TryStreamExt};
 use http::{Request, header};
 use kube::{Client, Error};
 use serde::de::DeserializeOwned;
@@ -12,6 +12,9 @@ use serde_json::value::RawValue;
 
 /// A request that takes longer is given up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// No more is held of an answer. (etcd takes objects of 1.5 MiB; lists are read in pages.)
+pub(crate) const LARGEST: usize = 16 << 20;
 
 /// What a body is (`Content-Type`).
 #[derive(Clone, Copy, Debug)]
@@ -51,19 +54,28 @@ pub async fn send(
 /// Reads what is at `path`; none if there is none.
 ///
 /// # Errors
-/// What the API server says, that it says nothing for ten seconds, or that it isn't a `T`.
+/// What the API server says, that it says nothing for ten seconds, or that it isn't a `T`, or larger than 16 MiB.
 pub async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> kube::Result<Option<T>> {
     match read(client, path, PATIENCE).await {
-        Ok(text) => serde_json::from_str(&text).map(Some).map_err(Error::SerdeError),
+        Ok(Some(text)) => serde_json::from_str(&text).map(Some).map_err(Error::SerdeError),
+        Ok(None) => Err(Error::Service(format!("{path} takes more than {LARGEST} bytes").into())),
         Err(Error::Api(status)) if status.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Reads what is at `path`, as text.
-pub(crate) async fn read(client: &Client, path: &str, patience: Duration) -> kube::Result<String> {
+/// Reads what is at `path`, as text; none if it is larger than [`LARGEST`].
+pub(crate) async fn read(client: &Client, path: &str, patience: Duration) -> kube::Result<Option<String>> {
     let request = Request::get(path).body(Vec::new()).map_err(Error::HttpError)?;
-    text(client, request, patience).await
+    let reading = async {
+        let mut text = Vec::new();
+        let body = client.request_stream(request).await?;
+        pin!(body.take(LARGEST as u64 + 1)).read_to_end(&mut text).await.map_err(Error::ReadEvents)?;
+        let fits = text.len() <= LARGEST;
+        fits.then(|| String::from_utf8(text).map_err(Error::FromUtf8)).transpose()
+    };
+    let answer = tokio::time::timeout(patience, reading).await;
+    answer.map_err(|elapsed| Error::Service(elapsed.into()))?
 }
 
 async fn text(client: &Client, request: Request<Vec<u8>>, patience: Duration) -> kube::Result<String> {

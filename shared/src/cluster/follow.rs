@@ -8,10 +8,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::Duration;
 
+use super::pages::{ListMetadata, pages};
 use super::{Object, Store, Trim};
-use crate::api_server::{EventKind, read as read_text, watch};
+use crate::api_server::{EventKind, watch};
 
-/// Objects of a list that are read at a time: the page's text is held as a whole.
+/// Objects of a list that are read at a time.
 const PAGE: usize = 200;
 /// A page that takes longer never comes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -88,20 +89,6 @@ struct Source {
 }
 
 #[derive(Deserialize)]
-pub(super) struct Page<'a> {
-    pub(super) metadata: ListMetadata,
-    #[serde(borrow, default)]
-    pub(super) items: Vec<&'a RawValue>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(super) struct ListMetadata {
-    pub(super) resource_version: String,
-    pub(super) r#continue: String,
-}
-
-#[derive(Deserialize)]
 struct Bookmark {
     metadata: ListMetadata,
 }
@@ -174,20 +161,19 @@ impl Source {
     /// Reads all objects, and returns the version at which they were so.
     async fn list(&self, sink: &mut dyn Sink) -> kube::Result<String> {
         sink.restart();
-        let mut next = String::new();
-        loop {
-            let path = self.path(&[("limit", &PAGE.to_string()), ("continue", &next)]);
-            let text = read_text(&self.client, &path, PATIENCE).await?;
-            let page: Page<'_> = serde_json::from_str(&text).map_err(kube::Error::SerdeError)?;
-            for object in page.items {
-                sink.listed(object).map_err(kube::Error::SerdeError)?;
+        let uri = |limit: usize, next: &str| self.path(&[("limit", &limit.to_string()), ("continue", next)]);
+        let mut listed = |items: &[&RawValue]| {
+            for object in items {
+                // For the sake of all the others. A list for nothing but such an object would be made again and again.
+                if let Err(error) = sink.listed(object) {
+                    tracing::warn!(kind = self.plural, %error, "an object can't be read, and is passed over");
+                }
             }
-            next = page.metadata.r#continue;
-            if next.is_empty() {
-                sink.complete(&page.metadata.resource_version);
-                return Ok(page.metadata.resource_version);
-            }
-        }
+            Ok(())
+        };
+        let version = pages(&self.client, PATIENCE, PAGE, uri, &mut listed).await?;
+        sink.complete(&version);
+        Ok(version)
     }
 
     /// Follows changes since `from`, and moves it along, until the watch ends.

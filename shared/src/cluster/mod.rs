@@ -19,6 +19,7 @@ pub mod ledgers;
 mod lookup;
 mod object;
 pub mod owners;
+mod pages;
 pub mod placing;
 #[cfg(test)]
 mod played;

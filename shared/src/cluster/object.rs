@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use crate::placement::owners::OwnerRef;
 
@@ -104,6 +105,13 @@ impl Metadata {
     pub(super) fn key(&self) -> String {
         key(self.namespace.as_deref(), &self.name)
     }
+}
+
+/// A field that says nothing where it isn't of the expected shape.
+pub(super) fn perhaps<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    field: D,
+) -> Result<Option<T>, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(field)?).ok())
 }
 
 /// Whether anything can be called so (RFC 1123 §2.1). What a pod says of other objects is anybody's word, of any length,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use kube::{Client, Error};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 pub(super) use self::object::OwnerSpec;
 use self::object::OwnerStatus;
@@ -22,7 +22,7 @@ use super::ledgers::Workload;
 use super::object::is_name;
 use crate::api_server::get;
 use crate::placement::marks::PLACED;
-use crate::placement::owners::{Chain, Looked, Owner, OwnerRef};
+use crate::placement::owners::{Chain, LONGEST_KIND, Looked, Owner, OwnerRef};
 
 /// The longest that a decision waits for one read, however patient the API server is.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -36,6 +36,8 @@ const FRESH: Duration = Duration::from_secs(1);
 const STALE: Duration = Duration::from_mins(10);
 /// So many owners are remembered.
 const MAX_KNOWN: usize = 4096;
+/// Of an annotation so much is kept: whoever reads it can tell that it isn't whole, as none that makes sense is so long.
+const LONGEST_ANNOTATION: usize = 32 << 10;
 /// Kinds whose plural is remembered, and for how long a kind that there isn't is not asked for again.
 const MAX_KINDS: usize = 256;
 const ABSENT: Duration = Duration::from_secs(10);
@@ -109,6 +111,10 @@ impl Owners {
 
     /// What is where `owner` should be.
     pub async fn look(&self, namespace: &str, owner: &OwnerRef, deadline: Instant) -> Looked {
+        if !owner.makes_sense() {
+            return Looked::Nothing;
+        }
+        let begun = tokio::time::Instant::now();
         let patience = deadline.saturating_duration_since(Instant::now()).saturating_sub(MARGIN).min(LONGEST);
         let path = match timeout(patience, self.path(namespace, owner)).await {
             Ok(Ok(Some(path))) => path,
@@ -121,7 +127,7 @@ impl Owners {
             return last;
         }
         let reading = self.reading(path, owner, &known);
-        let looked = timeout(patience, reading).await.unwrap_or(Looked::Unknown);
+        let looked = timeout_at(begun + patience, reading).await.unwrap_or(Looked::Unknown);
         let before = || known.last(owner, STALE);
         if looked == Looked::Unknown { before().unwrap_or(looked) } else { looked }
     }
@@ -189,9 +195,8 @@ impl Owners {
     /// Where the API server has `owner`; none if there can't be such a thing.
     async fn path(&self, namespace: &str, owner: &OwnerRef) -> kube::Result<Option<String>> {
         let OwnerRef { api_version, kind, name, .. } = owner;
-        let Some(base) = base(api_version).filter(|_| is_name(name) && is_name(namespace)) else {
-            return Ok(None);
-        };
+        let named = is_name(name) && is_name(namespace) && kind.len() <= LONGEST_KIND;
+        let Some(base) = base(api_version).filter(|_| named) else { return Ok(None) };
         let at = |plural: &str| Some(format!("{base}/namespaces/{namespace}/{plural}/{name}"));
         if let Some((.., plural)) = KINDS.iter().find(|known| (known.0, known.1) == (api_version, kind)) {
             return Ok(at(plural));
@@ -245,15 +250,18 @@ async fn read(client: &Client, path: &str, owner: &OwnerRef, annotations: &[&str
     match get::<Object<OwnerSpec, OwnerStatus>>(client, path).await {
         Ok(Some(object)) => {
             let mut spec = object.spec.unwrap_or_default();
-            let controller = object.metadata.controller_reference().map(Into::into);
+            let controller = object.metadata.controller_reference().map(OwnerRef::from);
             let kept = |mut all: BTreeMap<String, String>| {
                 all.retain(|key, _| annotations.contains(&&**key));
+                for text in all.values_mut() {
+                    text.truncate(text.floor_char_boundary(LONGEST_ANNOTATION));
+                }
                 all
             };
             Looked::Object(Arc::new(Owner {
                 version: object.metadata.resource_version.parse().unwrap_or(0),
                 uid: object.metadata.uid,
-                controller,
+                controller: controller.filter(OwnerRef::makes_sense),
                 pods: spec.pods(owner),
                 created: object.status.and_then(|status| status.replicas),
                 selector: spec.selector(),
@@ -357,7 +365,10 @@ mod tests {
         let serve = async {
             let odd = json!({
                 "metadata": {"name": "odd", "uid": "u"}, "status": {"replicas": {}},
-                "spec": {"replicas": "10%", "parallelism": -1, "ordinals": [], "selector": {"matchLabels": 3}},
+                "spec": {
+                    "replicas": "10%", "parallelism": -1, "ordinals": [], "selector": {"matchLabels": 3},
+                    "template": "small", "jobTemplate": {"spec": []},
+                },
             });
             server.next("/apis/apps.kruise.io/v1alpha1/namespaces/ns/clonesets/odd").await.answer(200, &odd);
         };

@@ -193,7 +193,7 @@ impl Target {
         let (kind, in_apps) = (self.kind.as_str(), self.api_version.starts_with("apps/"));
         let (field, problem) = if self.name.is_empty() {
             ("target.name", "must name the workload".to_owned())
-        } else if kind == "DaemonSet" && in_apps {
+        } else if kind == "DaemonSet" {
             (
                 "target.kind",
                 "a DaemonSet has a pod on each of its nodes: there is nothing to spread".to_owned(),
@@ -353,11 +353,13 @@ mod tests {
         let nobody = Distribution { distribution: vec![Share::default()], ..Distribution::default() };
         assert_eq!(nobody.policy().unwrap_err().to_string(), "spec.target.name: must name the workload");
         let each_node =
-            read(json!({"distribution": [group(json!({}))], "target": {"kind": "DaemonSet", "name": "web"}}))
-                .unwrap();
+            |target: Value| read(json!({"distribution": [group(json!({}))], "target": target})).unwrap();
         let problem =
             "spec.target.kind: a DaemonSet has a pod on each of its nodes: there is nothing to spread";
-        assert_eq!(each_node.policy().unwrap_err().to_string(), problem);
+        for foreign in ["apps/v1", "apps.kruise.io/v1alpha1"] {
+            let target = json!({"apiVersion": foreign, "kind": "DaemonSet", "name": "web"});
+            assert_eq!(each_node(target).policy().unwrap_err().to_string(), problem);
+        }
         for unknown in [json!({"whenUnavailable": "Never"}), json!({"rebalance": {"mode": "Sometimes"}})] {
             assert!(read(unknown.clone()).is_err(), "{unknown}");
         }

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::ledger::{Stamp, Token};
+use super::owners::is_uid;
 use super::policy::{Group, GroupName, GroupSet, MAX_NAME, Policy};
 use crate::pod::{Pod, PodPatch};
 
@@ -34,6 +35,14 @@ pub fn stamp<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> Option<Stamp> 
     let token = Token::parse(annotation(TOKEN)?)?;
     let group = annotation(GROUP).filter(|group| group.len() <= MAX_NAME)?;
     Some(Stamp { token, slot: annotation(SLOT)?.parse().ok()?, group: group.into() })
+}
+
+/// The uid of the owner in whose sequence a pod of this controller counts. (The pods of a `CronJob`'s Jobs count in its; what was copied
+/// from a pod of another controller would have them count elsewhere.)
+pub fn sharer<'a>(annotation: impl Fn(&str) -> Option<&'a str>, controller: &'a str) -> &'a str {
+    let shared =
+        annotation(OWNER).filter(|owner| annotation(CONTROLLER) == Some(controller) && is_uid(owner));
+    shared.unwrap_or(controller)
 }
 
 /// The stamp that a pod bears, if it is placed as that says.

@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::ledger::{Answer, Stamp};
+use super::ledger::{Answer, Phase, Stamp};
 use super::marks;
 use super::owners::{Looked, Owner, OwnerRef};
 use super::placing::{Asking, Surroundings};
 use super::policy::{GroupName, GroupSet, Policy};
 use super::rules::{Occupied, Rules, locked};
+use crate::pod::SKIP;
 
 /// A cluster made of files.
 #[derive(Debug, Default)]
@@ -48,18 +49,25 @@ impl Offline {
         let text = |pointer| text(object, pointer);
         match (&*text("/apiVersion"), &*text("/kind")) {
             ("v1", "Node") => {
-                let unusable = object.pointer("/spec/unschedulable") == Some(&Value::Bool(true));
-                self.nodes.extend((!unusable).then(|| texts(object.pointer("/metadata/labels"))));
+                let takes_pods =
+                    is_ready(object) && object.pointer("/spec/unschedulable") != Some(&Value::Bool(true));
+                self.nodes.extend(takes_pods.then(|| texts(object.pointer("/metadata/labels"))));
             }
             ("v1", "Pod") => {
                 let annotations = texts(object.pointer("/metadata/annotations"));
                 let annotation = |key: &str| annotations.get(key).map(String::as_str);
-                let stamp = marks::stamp(annotation);
-                let owner = annotation(marks::OWNER).filter(|_| stamp.is_some()).map(str::to_owned);
-                let Some(owner) = owner.or_else(|| controller(object).map(|owner| owner.uid)) else { return };
-                let known = Known { stamp, selector: texts(object.pointer("/spec/nodeSelector")) };
+                let Some(controller) = controller(object) else { return };
+                let deleted = object.pointer("/metadata/deletionTimestamp").is_some();
+                let phase = Phase::of(&text("/status/phase"), deleted, &controller.kind);
+                let skipped =
+                    texts(object.pointer("/metadata/labels")).get(SKIP).is_some_and(|skip| skip == "true");
+                if phase == Phase::Gone || skipped {
+                    return;
+                }
+                let owner = marks::sharer(annotation, &controller.uid).to_owned();
+                let selector = texts(object.pointer("/spec/nodeSelector"));
                 let pods = self.pods.get_mut().unwrap_or_else(PoisonError::into_inner);
-                pods.entry(owner).or_default().push(known);
+                pods.entry(owner).or_default().push(Known { stamp: marks::stamp(annotation), selector });
             }
             (_, kind) => {
                 let start = object.pointer("/spec/ordinals/start").and_then(Value::as_u64).unwrap_or(0);
@@ -93,6 +101,12 @@ impl Offline {
 fn texts(map: Option<&Value>) -> BTreeMap<String, String> {
     let map = map.and_then(Value::as_object).into_iter().flatten();
     map.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+}
+
+/// Whether a node says that it is, or nothing of it, as one that somebody wrote for a trial.
+fn is_ready(node: &Value) -> bool {
+    let conditions = node.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+    conditions.filter(|condition| condition["type"] == "Ready").all(|condition| condition["status"] == "True")
 }
 
 fn controller(object: &Value) -> Option<OwnerRef> {

@@ -17,6 +17,10 @@ use crate::pod::Pod;
 const MAX_OWNERS: usize = 8;
 /// No object's uid is longer: the API server makes them, and they are UUIDs.
 const LONGEST_UID: usize = 36;
+/// Nor its name, or the group and version of its kind.
+const LONGEST_NAME: usize = 317;
+/// No kind is longer: in small letters it is a label of RFC 1035.
+pub const LONGEST_KIND: usize = 63;
 
 /// One owner, as what it owns names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,6 +100,13 @@ impl OwnerRef {
     /// Whether it is this object. Of `api_version` the group counts: an object is the same in each version.
     pub fn is(&self, api_version: &str, kind: &str, name: &str) -> bool {
         group(&self.api_version) == group(api_version) && self.kind == kind && self.name == name
+    }
+
+    /// Whether there can be such an object: anybody may write what they like, of any length, and it is kept for each pod.
+    pub fn makes_sense(&self) -> bool {
+        let Self { api_version, kind, name, uid } = self;
+        let names = [api_version, name].into_iter().all(|text| text.len() <= LONGEST_NAME);
+        names && kind.len() <= LONGEST_KIND && is_uid(uid)
     }
 
     /// Whether its pods run to their end.

@@ -154,20 +154,21 @@ pub async fn place<'p, 'a>(
     let find = async |fitting| {
         let bears = bears.clone();
         if let Some(slot) = ordinal::slot(pod, request.name.as_deref(), chain) {
-            return Ok(numbered(slot, named, rules, fitting, bears));
+            return Some(numbered(slot, named, rules, fitting, bears));
         }
         let namespace = request.namespace.as_deref().unwrap_or_default();
         let asking = Asking { namespace, chain, rules, token, fitting, bears, dry_run };
-        let unknown = "its ledger can't be had: the pod isn't placed";
-        let answer = surroundings.place(asking, deadline).await;
-        answer.ok_or_else(|| Refusal::new(Outcome::Undecided, unknown))
+        surroundings.place(asking, deadline).await
     };
     let open = fitting.and(open);
-    let mut answer = if open.is_empty() { Answer::Unplaced } else { find(open).await? };
-    // It waits for a group that takes no pods now, rather than go anywhere.
-    if answer == Answer::Unplaced && open != fitting {
-        answer = find(fitting).await?;
+    let mut answer = if open.is_empty() { Some(Answer::Unplaced) } else { find(open).await };
+    // It waits for a group that takes no pods now, rather than go anywhere; and when this request came for the first time it may have
+    // been given a place there, which its ledger remembers.
+    if matches!(answer, None | Some(Answer::Unplaced)) && open != fitting {
+        answer = find(fitting).await;
     }
+    let unknown = "its ledger can't be had: the pod isn't placed";
+    let answer = answer.ok_or_else(|| Refusal::new(Outcome::Undecided, unknown))?;
     let mut patch = PodPatch::new(pod);
     let (stamp, outcome) = match answer {
         Answer::Kept => return Ok((Outcome::Kept, patch)),
@@ -207,4 +208,52 @@ fn numbered(slot: u32, token: Token, rules: &SharedRules, fitting: GroupSet, bea
 /// Whether it is the pod of a template, whose owner nobody has read or has a name for yet.
 pub fn is_template(pod: &Pod<'_>, name: Option<&str>) -> bool {
     name.is_none() && pod.controller().is_none_or(|owner| owner.uid.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::placement::policy::{Group, Policy, Tie};
+    use crate::placement::rules::Rules;
+
+    /// A ledger that has given this request a place in the second group.
+    struct Remembers;
+
+    impl Surroundings for Remembers {
+        async fn owner(&self, _: &str, _: &OwnerRef, _: Instant) -> Looked {
+            Looked::Nothing
+        }
+
+        async fn place(&self, pod: Asking<'_>, _: Instant) -> Option<Answer> {
+            let stamp = Stamp { token: pod.token, slot: 7, group: "spot".into() };
+            pod.fitting.contains(1).then_some(Answer::Placed(stamp))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_sent_twice_is_answered_alike_though_its_group_has_no_node_meanwhile() {
+        let group = |name: &str| Group {
+            name: name.into(),
+            node_labels: BTreeMap::from([("type".to_owned(), name.to_owned())]),
+            weight: 1,
+            ..Group::default()
+        };
+        let policy = Policy::new(["default", "spot"].map(group).into(), Tie::First).unwrap();
+        let rules = Arc::new(Mutex::new(Rules::new(policy)));
+        let request = serde_json::json!({
+            "uid": "a", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "operation": "CREATE",
+            "object": {"metadata": {}, "spec": {"containers": []}},
+        });
+        let request = request.to_string();
+        let request: Request<'_, Pod<'_>> = serde_json::from_str(&request).unwrap();
+        let pod = request.object.as_ref().unwrap();
+        let terms = Terms { webhook: "webhook", rules: &rules, open: [0].into_iter().collect() };
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let placed = place(&Remembers, &request, pod, &Chain::from(None), terms, deadline).await;
+        assert_eq!(placed.unwrap().0, Outcome::Placed);
+    }
 }

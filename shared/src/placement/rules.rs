@@ -129,12 +129,16 @@ impl Rules {
     /// The group of the pod with this number that fits into the groups of `fitting`: its slot's own, or that which the slot has without
     /// the others.
     pub fn numbered(&mut self, slot: u32, fitting: GroupSet) -> Option<usize> {
+        if slot >= super::sequence::MAX_SLOTS {
+            return None;
+        }
         let all = self.policy.all();
         let mut group = |groups: GroupSet| match slot {
             0..REMEMBERED => self.sequence(groups).group(slot),
             _ => Sequence::new(&self.policy, groups.and(all)).group(slot),
         };
-        group(all).filter(|group| fitting.contains(*group)).or_else(|| group(fitting))
+        let own = group(all);
+        if fitting == all { own } else { own.filter(|own| fitting.contains(*own)).or_else(|| group(fitting)) }
     }
 
     /// The slots of a group that nobody has, the lowest first, as far as twice the number of pods.

@@ -93,7 +93,7 @@ fn spec() -> Value {
                 },
                 "x-kubernetes-validations": [
                     rule_of(
-                        "self.kind != 'DaemonSet' || (has(self.apiVersion) && !self.apiVersion.startsWith('apps/'))",
+                        "self.kind != 'DaemonSet'",
                         "a DaemonSet has a pod on each of its nodes: there is nothing to spread",
                         ".kind",
                     ),
@@ -293,7 +293,7 @@ fn counts(name: &str) -> Value {
                 "actual": count("Pods that were placed in the group"),
                 "pending": count("Those of them that aren't ready"),
                 "deviation": count("How many pods the group has too many; negative: too few"),
-                "available": {"type": "boolean", "description": "Whether the group has a node that is ready and not cordoned"},
+                "available": {"type": "boolean", "description": "Whether the group has a node that is ready and not cordoned, and its pods don't wait for longer than unschedulableAfter"},
                 "recovering": {"type": "boolean", "description": "Whether the group has been without nodes, and its pods have been elsewhere since"},
             },
         },

@@ -121,6 +121,17 @@ async fn the_pods_that_are_there_count() {
     };
     let facts = [sample(), set(), there(0, "type=default"), there(1, "type=default")];
     assert_eq!(groups(&webhook(&facts), &pod(), 1).await, ["spot"]);
+    // But those that don't count for the server either.
+    for (pointer, field, value) in [
+        ("/metadata", "deletionTimestamp", json!("2026-01-01T00:00:00Z")),
+        ("/metadata", "labels", json!({"podshaper.dev/skip": "true"})),
+        ("", "status", json!({"phase": "Failed"})),
+    ] {
+        let mut gone = there(1, "type=default");
+        gone.pointer_mut(pointer).unwrap()[field] = value;
+        let facts = [sample(), set(), there(0, "type=default"), gone];
+        assert_eq!(groups(&webhook(&facts), &pod(), 1).await, ["default"], "{field}");
+    }
     // What has its place keeps it.
     assert!(decide(&webhook(&facts), &there(0, "type=default"), None).await.patch.is_empty());
     // One that was copied into another workload gets a place of that one.
@@ -147,6 +158,9 @@ async fn a_group_that_the_pod_excludes_or_that_has_no_node() {
     let (default, cordoned) = (node(json!({"type": "default"}), false), node(json!({"type": "spot"}), true));
     let facts = [sample(), set(), default.clone(), cordoned.clone()];
     assert_eq!(groups(&webhook(&facts), &pod(), 3).await, ["default"; 3]);
+    let mut lost = node(json!({"type": "spot"}), false);
+    lost["status"] = json!({"conditions": [{"type": "Ready", "status": "Unknown"}]});
+    assert_eq!(groups(&webhook(&[sample(), set(), default.clone(), lost]), &pod(), 3).await, ["default"; 3]);
     let mut patient = sample();
     patient["spec"]["whenUnavailable"] = json!("Wait");
     assert_eq!(groups(&webhook(&[patient, set(), default, cordoned]), &pod(), 3).await[2], "spot");

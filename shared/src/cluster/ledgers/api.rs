@@ -12,10 +12,11 @@ use tokio::time::sleep;
 use super::object::{self, Spec, collection, version};
 use super::pods::{Others, of_owner};
 use super::{Standing, Told, Workload};
-use crate::api_server::{Media, get, read, send};
+use crate::api_server::{Media, get, send};
 use crate::cluster::Object;
-use crate::cluster::follow::{Page, encoded};
+use crate::cluster::follow::encoded;
 use crate::cluster::owners::OwnerSpec;
+use crate::cluster::pages::pages;
 use crate::placement::ledger::{Content, Effect, Event, Phase, Place, Pod, PodName, Stamp, Version};
 use crate::placement::marks::{
     DELETION_COST, ESTIMATED, FIRST_TO_GO, GROUP, OWNER, PLACED, SLOT, TOKEN, deletion_cost,
@@ -155,10 +156,11 @@ impl Api {
         at_least: Option<Version>,
     ) -> kube::Result<Listing> {
         let Workload { namespace, selector, owner, .. } = workload;
+        let policy = locked(rules).policy().clone();
         let mut listing = Listing::default();
         listing.version = self
             .pages(namespace, selector, at_least, &mut |items| {
-                for owned in of_owner(items, &owner.uid, locked(rules).policy(), self.webhook)? {
+                for owned in of_owner(items, &owner.uid, &policy, self.webhook)? {
                     if let (Place::Unknown, Phase::Live, None) =
                         (&owned.pod.place, owned.pod.phase, &owned.marked)
                     {
@@ -189,20 +191,15 @@ impl Api {
         at_least: Option<Version>,
         each: &mut (dyn FnMut(&[&RawValue]) -> serde_json::Result<()> + Send),
     ) -> kube::Result<Version> {
-        let base =
-            format!("/api/v1/namespaces/{namespace}/pods?limit={PAGE}&labelSelector={}", encoded(selector));
+        let base = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={}", encoded(selector));
         let since =
             at_least.map(|version| format!("&resourceVersion={version}&resourceVersionMatch=NotOlderThan"));
-        let mut uri = format!("{base}{}", since.unwrap_or_default());
-        loop {
-            let text = read(&self.client, &uri, PATIENCE).await?;
-            let page: Page<'_> = serde_json::from_str(&text).map_err(Error::SerdeError)?;
-            each(&page.items).map_err(Error::SerdeError)?;
-            if page.metadata.r#continue.is_empty() {
-                return checked(&page.metadata.resource_version);
-            }
-            uri = format!("{base}&continue={}", encoded(&page.metadata.r#continue));
-        }
+        let since = since.unwrap_or_default();
+        let uri = |limit: usize, next: &str| match next {
+            "" => format!("{base}&limit={limit}{since}"),
+            next => format!("{base}&limit={limit}&continue={}", encoded(next)),
+        };
+        checked(&pages(&self.client, PATIENCE, PAGE, uri, each).await?)
     }
 
     /// Marks a pod that nobody placed: the watch shows it from now on, and of its owner's it is the first to go, unless its author

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use tokio::sync::{OnceCell, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::api::{Api, Listing};
@@ -51,8 +53,6 @@ pub struct Ask {
 #[derive(Default)]
 pub(super) struct Entry {
     state: Mutex<State>,
-    /// Set once pods from before the ledger are known.
-    acquainted: OnceCell<()>,
 }
 
 #[derive(Default)]
@@ -60,6 +60,9 @@ pub(super) struct State {
     pub(super) ledger: Ledger,
     /// Whose ledger it is, and by which rules; none until somebody has asked for a place.
     bound: Option<Bound>,
+    /// Whether pods from before the ledger are known, and the list of them that is under way.
+    acquainted: bool,
+    acquainting: Option<Shared<BoxFuture<'static, ()>>>,
     /// Who waits for an answer.
     waiting: HashMap<Token, Vec<oneshot::Sender<Answer>>>,
     /// When it will be told the time.
@@ -111,11 +114,10 @@ impl Ledgers {
         let (sender, answer) = oneshot::channel();
         let entry = self.of(workload);
         if workload.created.is_some_and(|pods| pods > 0) {
-            let acquainted = timeout_at(deadline, self.acquaint(&entry, workload, rules)).await;
-            if let Ok(Err(error)) = acquainted {
-                let (namespace, owner) = (&workload.namespace, &workload.owner.name);
-                tracing::warn!(namespace, owner, %error, "can't list pods that nobody placed");
-            }
+            // The ledger wants time, too.
+            let now = Instant::now();
+            let half = now + deadline.saturating_duration_since(now) / 2;
+            let _ = timeout_at(half, self.acquaint(&entry, workload, rules)).await;
         }
         {
             let mut state = entry.lock();
@@ -140,21 +142,40 @@ impl Ledgers {
     }
 
     /// Where the owner has pods of which the watch shows none, has them known before its first pod is placed: nobody placed them,
-    /// but they may tell their groups, as those that another scheduler or webhook has chosen.
-    async fn acquaint(
-        self: &Arc<Self>,
-        entry: &Arc<Entry>,
-        workload: &Workload,
-        rules: &SharedRules,
-    ) -> kube::Result<()> {
-        let list = || async {
-            if entry.lock().ledger.pods().is_empty() {
-                let Listing { version, pods, .. } = self.api.list(workload, rules, None).await?;
-                self.handle(entry, &mut entry.lock(), Event::Surveyed { version, pods });
+    /// but they may tell their groups, as those that another scheduler or webhook has chosen. The list goes on when who waits for it
+    /// leaves, so that the next needn't begin anew.
+    async fn acquaint(self: &Arc<Self>, entry: &Arc<Entry>, workload: &Arc<Workload>, rules: &SharedRules) {
+        let list = {
+            let mut state = entry.lock();
+            state.acquainted |= !state.ledger.pods().is_empty();
+            if state.acquainted {
+                return;
             }
-            Ok::<_, kube::Error>(())
+            let under_way = state.acquainting.take().filter(|list| list.peek().is_none());
+            let list = under_way.unwrap_or_else(|| {
+                let (ledgers, entry) = (Arc::clone(self), Arc::clone(entry));
+                let (workload, rules) = (Arc::clone(workload), Arc::clone(rules));
+                let list = tokio::spawn(async move { ledgers.survey(&entry, &workload, &rules).await });
+                list.map(drop).boxed().shared()
+            });
+            state.acquainting.insert(list).clone()
         };
-        entry.acquainted.get_or_try_init(list).await.copied()
+        list.await;
+    }
+
+    /// Lists the pods of an owner.
+    async fn survey(self: &Arc<Self>, entry: &Arc<Entry>, workload: &Workload, rules: &SharedRules) {
+        match self.api.list(workload, rules, None).await {
+            Ok(Listing { version, pods, .. }) => {
+                let mut state = entry.lock();
+                state.acquainted = true;
+                self.handle(entry, &mut state, Event::Surveyed { version, pods });
+            }
+            Err(error) => {
+                let (namespace, owner) = (&workload.namespace, &workload.owner.name);
+                tracing::warn!(namespace, owner, %error, "can't list pods that nobody placed");
+            }
+        }
     }
 
     /// Those of a selector's pods that this webhook hasn't placed.

@@ -1,6 +1,6 @@
 //! Placed pods, from their watch or from lists, as ledgers see them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
@@ -13,12 +13,13 @@ use super::LedgerId;
 use super::driver::Ledgers;
 use super::object::version;
 use crate::cluster::follow::{Sink, follow_into};
+use crate::cluster::object::perhaps;
 use crate::cluster::{Metadata, Object, Scope};
 use crate::placement::ledger::{Phase, Place, Pod, PodName, Version};
 use crate::placement::marks::{
-    CONTROLLER, DELETION_COST, FIRST_TO_GO, OWNER, PLACED, deletion_cost, stamp, told,
+    DELETION_COST, FIRST_TO_GO, OWNER, PLACED, deletion_cost, sharer, stamp, told,
 };
-use crate::placement::owners::{OwnerRef, is_uid};
+use crate::placement::owners::OwnerRef;
 use crate::placement::policy::Policy;
 use crate::pod::SKIP;
 
@@ -42,6 +43,8 @@ struct Condition {
     kind: String,
     status: String,
     reason: Option<String>,
+    /// Perhaps a time that is none: no place depends on it.
+    #[serde(deserialize_with = "perhaps")]
     last_transition_time: Option<Timestamp>,
 }
 
@@ -76,36 +79,29 @@ pub(super) struct Owned {
     pub(super) marked: Option<String>,
     /// Whether it has a deletion cost.
     pub(super) costed: bool,
+    /// Whether it is to be left alone.
+    skipped: bool,
 }
 
-/// Reads a pod; none where it has no controller, so that no ledger is about it, or is to be left alone. By `policy` it is told where
-/// pods are that nobody placed.
+/// Reads a pod; none where no ledger is about it. By `policy` it is told where pods are that nobody placed.
 pub(super) fn read(object: &RawValue, policy: Option<&Policy>) -> serde_json::Result<Option<Owned>> {
+    Ok(read_any(object, policy)?.filter(|pod| !pod.skipped))
+}
+
+/// The same, also of pods that are to be left alone; none where it has no controller.
+fn read_any(object: &RawValue, policy: Option<&Policy>) -> serde_json::Result<Option<Owned>> {
     let object: Object<PodSpec, PodStatus> = serde_json::from_str(object.get())?;
     let metadata = &object.metadata;
-    let (Some(controller), Some(version)) =
-        (metadata.controller_reference(), version(&metadata.resource_version))
-    else {
+    let controller = metadata.controller_reference().map(OwnerRef::from).filter(OwnerRef::makes_sense);
+    let (Some(controller), Some(version)) = (controller, version(&metadata.resource_version)) else {
         return Ok(None);
     };
     let label = |key| metadata.labels.as_ref()?.get(key);
-    if label(SKIP).is_some_and(|skip| skip == "true") {
-        return Ok(None);
-    }
     let stamped = stamp(|key| metadata.annotation(key));
-    // The pods of a CronJob's Jobs count in its ledger. What was copied from a pod of another controller would have them count
-    // elsewhere.
-    let is_its_own = metadata.annotation(CONTROLLER) == Some(&controller.uid);
-    let shared = metadata.annotation(OWNER).filter(|owner| is_its_own && is_uid(owner));
-    let owner = shared.unwrap_or(&controller.uid);
+    let owner = sharer(|key| metadata.annotation(key), &controller.uid).into();
     let status = object.status.as_ref();
-    let phase = match status.map_or("", |status| &*status.phase) {
-        _ if metadata.deletion_timestamp.is_some() => Phase::Gone,
-        "Succeeded" if controller.kind == "Job" => Phase::Succeeded,
-        // For any other controller it is over (`IsPodActive` of k8s.io/kubernetes/pkg/controller).
-        "Failed" | "Succeeded" => Phase::Gone,
-        _ => Phase::Live,
-    };
+    let deleted = metadata.deletion_timestamp.is_some();
+    let phase = Phase::of(status.map_or("", |status| &*status.phase), deleted, &controller.kind);
     let selector = object.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
     let group = || told(|key| selector?.get(key).map(String::as_str), policy?);
     let ours = stamped.as_ref().map_or_else(|| FIRST_TO_GO.to_owned(), |stamp| deletion_cost(stamp.slot));
@@ -116,19 +112,17 @@ pub(super) fn read(object: &RawValue, policy: Option<&Policy>) -> serde_json::Re
         None => group().map_or(Place::Unknown, Place::Told),
     };
     Ok(Some(Owned {
-        owner: owner.into(),
+        owner,
         name: metadata.name.as_str().into(),
         health: match phase {
             Phase::Succeeded => Health::Ready,
             Phase::Live | Phase::Gone => health(status.and_then(|status| status.conditions.as_deref())),
         },
         pod: Pod { version, phase, place, costed, marked: marked.is_some() },
-        origin: Origin {
-            namespace: metadata.namespace.clone().unwrap_or_default(),
-            controller: controller.into(),
-        },
+        origin: Origin { namespace: metadata.namespace.clone().unwrap_or_default(), controller },
         marked,
         costed: metadata.annotation(DELETION_COST).is_some(),
+        skipped: label(SKIP).is_some_and(|skip| skip == "true"),
     }))
 }
 
@@ -236,8 +230,10 @@ pub(super) fn of_owner(
 /// Pods that a webhook hasn't placed.
 #[derive(Debug, Default)]
 pub struct Others {
-    /// Whose controller's pods nobody has marked.
-    pub unmarked: BTreeSet<OwnerRef>,
+    /// How many nobody has marked, by their controller.
+    pub unmarked: BTreeMap<OwnerRef, u32>,
+    /// How many aren't to be placed: another webhook has placed them, or they are to be left alone.
+    pub elsewhere: u32,
     /// Another webhook that has placed some.
     pub placed_by: Option<String>,
 }
@@ -246,9 +242,13 @@ impl Others {
     /// Takes in those of a list.
     pub(super) fn add(&mut self, items: &[&RawValue]) -> serde_json::Result<()> {
         for item in items {
-            match read(item, None)?.filter(|pod| pod.pod.phase != Phase::Gone) {
-                Some(Owned { marked: Some(webhook), .. }) => self.placed_by = Some(webhook),
-                Some(pod) => drop(self.unmarked.insert(pod.origin.controller)),
+            match read_any(item, None)?.filter(|pod| pod.pod.phase != Phase::Gone) {
+                Some(Owned { skipped: true, .. }) => self.elsewhere += 1,
+                Some(Owned { marked: Some(webhook), .. }) => {
+                    self.elsewhere += 1;
+                    self.placed_by = Some(webhook);
+                }
+                Some(pod) => *self.unmarked.entry(pod.origin.controller).or_default() += 1,
                 None => {}
             }
         }

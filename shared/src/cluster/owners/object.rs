@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde::Deserialize;
 
+use crate::cluster::object::perhaps;
 use crate::cluster::{LabelSelector, Metadata};
 use crate::placement::owners::OwnerRef;
+
+/// A label selector that is longer is one that no URL takes.
+const LONGEST_SELECTOR: usize = 8 << 10;
 
 /// As much of an owner's `spec` as tells of its pods.
 ///
@@ -23,7 +25,9 @@ pub(in crate::cluster) struct OwnerSpec {
     selector: Option<LabelSelector>,
     #[serde(deserialize_with = "perhaps")]
     pub(super) ordinals: Option<Ordinals>,
+    #[serde(deserialize_with = "perhaps")]
     template: Option<Template>,
+    #[serde(deserialize_with = "perhaps")]
     job_template: Option<JobTemplate>,
 }
 
@@ -48,10 +52,6 @@ struct JobTemplate {
     spec: Option<Box<OwnerSpec>>,
 }
 
-fn perhaps<'de, D: Deserializer<'de>, T: DeserializeOwned>(field: D) -> Result<Option<T>, D::Error> {
-    Ok(serde_json::from_value(Value::deserialize(field)?).ok())
-}
-
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Ordinals {
@@ -73,6 +73,6 @@ impl OwnerSpec {
 
     pub(super) fn selector(&self) -> Option<String> {
         let selector = self.selector.as_ref()?.query();
-        (!selector.is_empty()).then_some(selector)
+        (1..=LONGEST_SELECTOR).contains(&selector.len()).then_some(selector)
     }
 }

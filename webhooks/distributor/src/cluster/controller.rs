@@ -7,12 +7,12 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use podshaper::cluster::ledgers::{
-    Census, Counted, Health, LedgerId, Ledgers, Others, Standing as LedgerStanding,
+    self, Census, Counted, Health, LedgerId, Ledgers, Standing as LedgerStanding,
 };
 use podshaper::cluster::owners::Owners;
 use podshaper::cluster::{Events, Leadership, Store, key, while_leading};
 use podshaper::placement::distribution::{RebalanceMode, Target};
-use podshaper::placement::owners::{Chain, End, Looked, OwnerRef};
+use podshaper::placement::owners::{Chain, End, Looked, Owner, OwnerRef};
 use podshaper::placement::policy::GroupSet;
 use podshaper::placement::rules::locked;
 use podshaper::placement::spread::Spread;
@@ -31,6 +31,9 @@ const PERIOD: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(30);
 /// So many chains of owners are remembered.
 const MAX_CHAINS: usize = 16_384;
+/// They are read again after this, so many of them in one look: an owner may be orphaned and adopted, and rights be given.
+const CHAIN_LASTS: Duration = Duration::from_mins(2);
+const CHAINS_AGAIN: usize = 16;
 
 pub(super) struct Controller {
     pub(super) client: Client,
@@ -47,21 +50,41 @@ pub(super) struct Controller {
 /// What is remembered from one look to the next.
 #[derive(Default)]
 struct Run {
-    /// By the namespace and uid of the owner that pods share a sequence by; each with the controller that it begins at. Whose an owner is
-    /// doesn't change, but one that is gone tells no more.
-    chains: HashMap<LedgerId, (OwnerRef, Chain)>,
+    /// By the namespace and uid of the owner that pods share a sequence by.
+    chains: HashMap<LedgerId, Known>,
     /// By the uid of the distributor.
     looks: HashMap<String, Look>,
     /// The ledgers that there are, by the namespace and uid of their owner.
     standings: HashMap<LedgerId, Arc<LedgerStanding>>,
 }
 
+/// A chain of owners, as it was read.
+struct Known {
+    at: Instant,
+    /// The controller that it begins at.
+    from: OwnerRef,
+    chain: Chain,
+}
+
 /// The last look at one distributor.
 struct Look {
     at: Instant,
+    /// How many pods without a place were found that no ledger knows.
+    strangers: u32,
     /// What was seen: nothing is done where it is the same.
     seen: Seen,
     evicted: Option<Evicted>,
+}
+
+/// Pods of a target that the ledgers don't know.
+#[derive(Default)]
+struct Others {
+    /// How many nobody has placed.
+    strangers: u32,
+    /// How many aren't to be placed.
+    elsewhere: u32,
+    /// Another webhook that has placed some.
+    placed_by: Option<String>,
 }
 
 /// Generation, pods by owner, groups with nodes, and the distributor that counts instead.
@@ -102,18 +125,24 @@ impl Controller {
     /// What is known of pods, by the key of the distributor that governs them.
     async fn sorted(&self, run: &mut Run) -> BTreeMap<String, Vec<(Chain, Census)>> {
         let mut sorted: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        let mut again = CHAINS_AGAIN;
         for census in self.ledgers.census() {
             let namespace = &census.origin.namespace;
             let distributors = self.distributors.in_namespace(namespace);
             if distributors.is_empty() || census.pods.is_empty() {
                 continue;
             }
-            let stands = |(from, chain): &&(OwnerRef, Chain)| {
-                chain.end() != Some(End::Gone) || *from == census.origin.controller
+            // Of one that is gone another of its pods tells more.
+            let stands = |known: &&Known| {
+                known.chain.end() != Some(End::Gone) || known.from == census.origin.controller
             };
-            let chain = match run.chains.get(&census.ledger).filter(stands) {
-                Some((_, chain)) => chain.clone(),
-                None => self.chain(run, namespace, &census).await,
+            let known = run.chains.get(&census.ledger).filter(stands);
+            let enough = |known: &&Known| again == 0 || known.at.elapsed() < CHAIN_LASTS;
+            let chain = if let Some(known) = known.filter(enough) {
+                known.chain.clone()
+            } else {
+                again -= usize::from(known.is_some());
+                self.chain(run, namespace, &census).await
             };
             if let Some(distributor) = governing(&distributors, &chain) {
                 let key = key(Some(namespace), &distributor.name);
@@ -130,8 +159,9 @@ impl Controller {
             if run.chains.len() >= MAX_CHAINS {
                 run.chains.clear();
             }
-            let known = (census.origin.controller.clone(), chain.clone());
-            run.chains.insert(census.ledger.clone(), known);
+            let from = census.origin.controller.clone();
+            run.chains
+                .insert(census.ledger.clone(), Known { at: Instant::now(), from, chain: chain.clone() });
         }
         chain
     }
@@ -170,7 +200,6 @@ impl Controller {
             whole.add(spread);
         }
         let names: Vec<String> = policy.groups().iter().map(|group| group.name.to_string()).collect();
-        let counted = whole.clone();
         let seen = (
             distributor.generation,
             spreads.clone(),
@@ -183,38 +212,36 @@ impl Controller {
         if same {
             self.tell_ledgers(run, &spreads).await;
         }
-        if same && !busy && before.is_some_and(|look| look.at.elapsed() < LONGEST) {
-            return Some(counted);
+        if let Some(look) = before.filter(|look| same && !busy && look.at.elapsed() < LONGEST) {
+            whole.unplaced += look.strangers;
+            return Some(whole);
         }
         let evicted = before.and_then(|look| look.evicted.clone());
         let mut evicted = evicted.filter(|evicted| evicted.counts(whole.misplaced()));
-        let Target { api_version, kind, name } = &distributor.target;
-        let target = self.owners.find(&distributor.namespace, api_version, kind, name).await;
-        let workload = format!("{kind} {name} of {api_version}");
-        let (mut standing, target) = match (rival, target) {
-            (Some(rival), _) => {
-                (Standing::Superseded(format!("PodDistributor {}, which is older,", rival.name)), None)
+        let (mut standing, target) = match rival {
+            None => self.target(distributor).await,
+            Some(rival) => {
+                let rival = format!("PodDistributor {}, which is older, is about", rival.name);
+                (Standing::Superseded(rival), None)
             }
-            (None, Looked::Object(owner)) => (Standing::Placing, Some(owner)),
-            (None, Looked::Nothing) => (Standing::TargetNotFound(workload), None),
-            (None, Looked::Forbidden) => (Standing::TargetForbidden(workload), None),
-            (None, Looked::Unknown) => (Standing::TargetUnknown(workload), None),
         };
         let known = whole.placed() + whole.unplaced;
         let (replicas, created) =
             target.as_ref().map_or((None, None), |target| (target.pods, target.created));
-        if let Some(unknown) = created.and_then(|created| created.checked_sub(known)) {
-            whole.unplaced += unknown;
-            let selector = target.as_ref().and_then(|target| target.selector.clone());
-            if let Some(selector) = selector.filter(|_| unknown > 0) {
-                let placed_by = self.adopt(distributor, plan, &selector).await;
-                standing = placed_by.map_or(standing, Standing::Superseded);
-            }
+        let unknown = created.map_or(0, |created| created.saturating_sub(known));
+        let mut others = Others { strangers: unknown, ..Others::default() };
+        if let Some(selector) = target.and_then(|target| target.selector.clone()).filter(|_| unknown > 0) {
+            others = self.adopt(distributor, plan, &selector).await.unwrap_or(others);
+        }
+        let strangers = others.strangers.min(unknown.saturating_sub(others.elsewhere));
+        whole.unplaced += strangers;
+        if let Some(webhook) = others.placed_by {
+            standing = Standing::Superseded(format!("{webhook} places pods of"));
         }
         if let ([(chain, one)], true, Some(replicas)) = (census, busy, replicas) {
             // What runs to its end isn't begun anew elsewhere.
             let ends = chain.controller().is_some_and(|(owner, _)| owner.is_job());
-            let settled = one.reserved == 0 && known == replicas && !ends;
+            let settled = one.reserved == 0 && known + others.elsewhere == replicas && !ends;
             let rebalance = &plan.distribution.rebalance;
             let behind = behind(distributor, rebalance, &names, &whole, available);
             if settled && !behind.is_empty() {
@@ -231,15 +258,28 @@ impl Controller {
         let state = State {
             standing,
             replicas,
-            whole,
+            whole: whole.clone(),
             revisions,
             available,
             stuck: with_nodes.without(available),
             held,
         };
         self.write(distributor, status(distributor, &policy, &state), plan).await;
-        run.looks.insert(distributor.uid.clone(), Look { at: Instant::now(), seen, evicted });
-        Some(counted)
+        let look = Look { at: Instant::now(), strangers, seen, evicted };
+        run.looks.insert(distributor.uid.clone(), look);
+        Some(whole)
+    }
+
+    /// The workload, and whether its pods are placed.
+    async fn target(&self, distributor: &Distributor) -> (Standing, Option<Arc<Owner>>) {
+        let Target { api_version, kind, name } = &distributor.target;
+        let workload = format!("{kind} {name} of {api_version}");
+        match self.owners.find(&distributor.namespace, api_version, kind, name).await {
+            Looked::Object(owner) => (Standing::Placing, Some(owner)),
+            Looked::Nothing => (Standing::TargetNotFound(workload), None),
+            Looked::Forbidden => (Standing::TargetForbidden(workload), None),
+            Looked::Unknown => (Standing::TargetUnknown(workload), None),
+        }
     }
 
     /// Writes into ledgers, for people, how the pods are spread that they are about; not while that changes.
@@ -251,32 +291,42 @@ impl Controller {
         }
     }
 
-    /// Takes in pods of the target that no webhook has seen, and returns which other webhook has placed some.
-    async fn adopt(&self, distributor: &Distributor, plan: &Plan, selector: &str) -> Option<String> {
+    /// Takes in pods of the target that no webhook has seen, and returns what was found; none where they can't be listed now.
+    async fn adopt(&self, distributor: &Distributor, plan: &Plan, selector: &str) -> Option<Others> {
         let namespace = &distributor.namespace;
         let others = self.ledgers.others(namespace, selector).await;
         let others = others.inspect_err(|error| {
             tracing::warn!(namespace, %error, "can't list pods that nobody placed");
         });
-        let Others { unmarked, placed_by } = others.ok()?;
-        for owner in unmarked {
-            if let Err(error) = self.take_in(distributor, plan, owner).await {
-                tracing::warn!(namespace, %error, "can't take in pods that nobody placed");
+        let ledgers::Others { unmarked, elsewhere, placed_by } = others.ok()?;
+        let mut strangers = 0;
+        for (owner, pods) in unmarked {
+            match self.take_in(distributor, plan, &owner).await {
+                Ok(false) => continue,
+                Ok(true) => {}
+                Err(error) => tracing::warn!(namespace, %error, "can't take in pods that nobody placed"),
             }
+            strangers += pods;
         }
-        placed_by
+        Some(Others { strangers, elsewhere, placed_by })
     }
 
-    async fn take_in(&self, distributor: &Distributor, plan: &Plan, owner: OwnerRef) -> kube::Result<()> {
+    /// Takes in the pods of this controller, if the distributor governs them.
+    async fn take_in(
+        &self,
+        distributor: &Distributor,
+        plan: &Plan,
+        controller: &OwnerRef,
+    ) -> kube::Result<bool> {
         let namespace = &distributor.namespace;
-        let Some((governing, chain)) = self.governed.of(namespace, &owner).await else { return Ok(()) };
-        if governing.uid != distributor.uid {
-            return Ok(());
+        let governing = self.governed.of(namespace, controller).await;
+        let Some((_, chain)) = governing.filter(|(governing, _)| governing.uid == distributor.uid) else {
+            return Ok(false);
+        };
+        if let Some(workload) = self.owners.workload(crate::WEBHOOK, namespace, &chain).await? {
+            self.ledgers.tend(&Arc::new(workload), &plan.rules).await?;
         }
-        match self.owners.workload(crate::WEBHOOK, namespace, &chain).await? {
-            Some(workload) => self.ledgers.tend(&Arc::new(workload), &plan.rules).await,
-            None => Ok(()),
-        }
+        Ok(true)
     }
 }
 

@@ -42,7 +42,7 @@ impl Evicted {
     }
 
     /// Whether more may be evicted, with so many pods not ready and so many not where they belong.
-    fn may_go_on(&mut self, unready: u32, misplaced: u32) -> bool {
+    fn may_go_on(&mut self, unready: usize, misplaced: u32) -> bool {
         if self.at.elapsed() < PAUSE {
             return false;
         }
@@ -79,11 +79,8 @@ impl Controller {
         behind: GroupSet,
         evicted: &mut Option<Evicted>,
     ) {
-        let pods = spread.placed();
-        let unready: u32 = spread.groups.iter().map(|tally| tally.pending).sum();
-        let allowed =
-            plan.distribution.rebalance.max_unavailable.as_ref().map_or(Some(1), |max| max.of(pods));
-        let budget = allowed.unwrap_or(1).saturating_sub(unready) as usize;
+        let unready = unready(census);
+        let budget = budget(&plan.distribution.rebalance, census);
         if evicted.as_mut().is_some_and(|before| !before.may_go_on(unready, spread.misplaced())) {
             return;
         }
@@ -134,6 +131,18 @@ impl Controller {
     }
 }
 
+/// How many pods aren't ready, whether or not they have a place.
+fn unready(census: &Census) -> usize {
+    census.pods.iter().filter(|pod| pod.health != Health::Ready).count()
+}
+
+/// How many pods more may be missing.
+fn budget(rebalance: &Rebalance, census: &Census) -> usize {
+    let pods = u32::try_from(census.pods.len()).unwrap_or(u32::MAX);
+    let most = rebalance.max_unavailable.as_ref().map_or(Some(1), |max| max.of(pods)).unwrap_or(1);
+    (most as usize).saturating_sub(unready(census))
+}
+
 /// The groups with too few pods that are to get their own back.
 pub(super) fn behind(
     distributor: &Distributor,
@@ -158,9 +167,35 @@ pub(super) fn behind(
 
 #[cfg(test)]
 mod tests {
+    use podshaper::cluster::ledgers::{LedgerId, Origin};
+    use podshaper::placement::distribution::MaxUnavailable;
+    use podshaper::placement::owners::OwnerRef;
     use tokio::time::advance;
 
     use super::*;
+
+    #[test]
+    fn a_pod_without_a_place_that_is_not_ready_is_missing_too() {
+        let pod = |(group, health): (Option<&str>, Health)| Counted {
+            name: "a".into(),
+            slot: None,
+            group: group.map(Into::into),
+            health,
+        };
+        let census = |pods: &[(Option<&str>, Health)]| Census {
+            ledger: LedgerId::new("ns", "uid"),
+            origin: Origin { namespace: "ns".to_owned(), controller: OwnerRef::default() },
+            pods: pods.iter().copied().map(pod).collect(),
+            reserved: 0,
+        };
+        let rebalance = |max| Rebalance { max_unavailable: max, ..Rebalance::default() };
+        let (ready, waits) = ((Some("spot"), Health::Ready), (None, Health::Unschedulable(1)));
+        let one = census(&[ready, ready, ready, waits]);
+        let most = |text: &str| Some(serde_json::from_value::<MaxUnavailable>(text.into()).unwrap());
+        assert_eq!(budget(&rebalance(None), &one), 0, "one may be missing, and is");
+        assert_eq!(budget(&rebalance(most("50%")), &one), 1);
+        assert_eq!(budget(&rebalance(None), &census(&[ready])), 1);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn evictions_that_do_not_help_end() {

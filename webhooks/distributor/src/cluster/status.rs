@@ -32,7 +32,7 @@ pub(super) struct State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     Placing,
-    /// This one places the pods: an older one, or another webhook.
+    /// What places the pods instead, up to `the same workload`: an older one, or another webhook.
     Superseded(String),
     TargetNotFound(String),
     TargetForbidden(String),
@@ -44,7 +44,7 @@ impl Standing {
         match self {
             Self::Placing => ("True", "Placing", "pods are placed when they are created".to_owned()),
             Self::Superseded(other) => {
-                ("False", "Superseded", format!("{other} places pods of the same workload: that counts"))
+                ("False", "Superseded", format!("{other} the same workload: that counts"))
             }
             Self::TargetNotFound(target) => ("False", "TargetNotFound", format!("there is no {target}")),
             Self::TargetForbidden(target) => (
@@ -129,7 +129,7 @@ fn balance(policy: &Policy, state: &State) -> (&'static str, &'static str, Strin
         })
         .collect();
     match (&*off, &state.held) {
-        ([], _) if state.whole.unplaced > 0 => ("False", "Unplaced", unplaced(policy, &state.whole)),
+        ([], _) if state.whole.unplaced > 0 => ("False", "Unplaced", unplaced(policy, state)),
         ([], _) => ("True", "Exact", format!("{} pods: {}", state.whole.placed(), state.whole.pods())),
         (_, Some(held)) => ("False", "RebalanceHeld", format!("{}; {held}", off.join(", "))),
         _ => ("False", "OffShares", off.join(", ")),
@@ -137,10 +137,11 @@ fn balance(policy: &Policy, state: &State) -> (&'static str, &'static str, Strin
 }
 
 /// What is told of pods without a place.
-fn unplaced(policy: &Policy, whole: &Spread) -> String {
-    let many = whole.unplaced;
+fn unplaced(policy: &Policy, state: &State) -> String {
+    let many = state.whole.unplaced;
     let most = policy.groups().iter().map(|group| group.max).sum::<Option<u32>>();
-    let why = if most.is_some_and(|most| most <= whole.placed()) {
+    let full = |most: u32| state.revisions.iter().any(|(.., spread)| most <= spread.placed());
+    let why = if most.is_some_and(full) {
         "every group has as many as its max allows"
     } else {
         "they were there before this distributor or came while no webhook answered (restarting the workload places them), or \
@@ -167,7 +168,14 @@ fn availability(policy: &Policy, state: &State) -> (&'static str, &'static str, 
     }
 }
 
-fn condition(distributor: &Distributor, kind: &str, status: &str, reason: &str, message: &str) -> Value {
+/// A condition; one that stays keeps its time.
+pub(super) fn condition(
+    distributor: &Distributor,
+    kind: &str,
+    status: &str,
+    reason: &str,
+    message: &str,
+) -> Value {
     let before = distributor.status.get("conditions").and_then(Value::as_array).into_iter().flatten();
     let same = before
         .filter(|condition| condition["type"] == kind && condition["status"] == status)

@@ -39,7 +39,7 @@ function group(key, index, tally, most) {
   const figures = element("span", { name: "figures", text: `${tally.actual} of ${tally.desired}` });
   if (tally.deviation) figures.classList.add("bad");
   const label = element("span", { text: tally.name });
-  if (tally.available === false) label.append(" ", element("span", { name: "bad", text: "no node" }));
+  if (tally.available === false) label.append(" ", element("span", { name: "bad", text: "unavailable" }));
   return element("div", { name: "group" }, label, track, figures);
 }
 
@@ -62,7 +62,6 @@ function article(one) {
       shown.append(element("p", { name: "bad", text: `${condition.type}: ${condition.message}` }));
     }
   }
-  if (status.unplaced) shown.append(element("p", { name: "bad", text: `${status.unplaced} pods have no place` }));
   shown.append(...groups(key, status.groups || []));
   const revisions = (status.revisions || []).filter((revision) => revision.pods > 0);
   if (revisions.length > 1) {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::api_server::{ApiServer, UID};
 use super::{place, placed, places, reconciled, reconciled_with, rules, workload};
 use crate::cluster::follow::Sink;
-use crate::cluster::ledgers::pods::Pods;
+use crate::cluster::ledgers::pods::{Others, Pods};
 use crate::cluster::ledgers::{Ask, LedgerId, Ledgers, Workload};
 use crate::placement::ledger::{Answer, Stamp, Token};
 use crate::placement::marks::{CONTROLLER, DELETION_COST, GROUP, OWNER, PLACED, SLOT, TOKEN};
@@ -115,6 +115,21 @@ async fn bustle(server: &ApiServer) {
 }
 
 /// Asks for a place in a workload of `replicas` that says it has `created` pods.
+async fn answered(
+    ledgers: &Arc<Ledgers>,
+    rules: &SharedRules,
+    replicas: u32,
+    created: u32,
+    token: u64,
+) -> Option<Answer> {
+    let workload = Arc::new(Workload { created: Some(created), ..Arc::unwrap_or_clone(workload(replicas)) });
+    let fitting = rules.lock().unwrap().policy().all();
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let ask = Ask { token: Token(token), fitting, bears: None, dry_run: false, deadline };
+    ledgers.place(&workload, rules, ask).await
+}
+
+/// The same, where it gets one.
 async fn among(
     ledgers: &Arc<Ledgers>,
     rules: &SharedRules,
@@ -122,11 +137,7 @@ async fn among(
     created: u32,
     token: u64,
 ) -> Stamp {
-    let workload = Arc::new(Workload { created: Some(created), ..Arc::unwrap_or_clone(workload(replicas)) });
-    let fitting = rules.lock().unwrap().policy().all();
-    let deadline = Instant::now() + Duration::from_secs(2);
-    let ask = Ask { token: Token(token), fitting, bears: None, dry_run: false, deadline };
-    match ledgers.place(&workload, rules, ask).await {
+    match answered(ledgers, rules, replicas, created, token).await {
         Some(Answer::Placed(stamp)) => stamp,
         other => panic!("not placed but {other:?}"),
     }
@@ -157,6 +168,26 @@ async fn pods_from_before_count_in_a_cluster_that_is_busy() {
     let mut groups: Vec<String> = stamps.into_iter().map(|stamp| stamp.group.to_string()).collect();
     groups.sort_unstable();
     assert_eq!(groups, ["default", "spot"], "four pods of default are there already");
+}
+
+/// Each pod waits for less long than the API server takes.
+#[tokio::test(start_paused = true)]
+async fn pods_from_before_are_listed_once_where_that_takes_long() {
+    let server = ApiServer::default();
+    server.lock().replicas = 6;
+    server.lock().way = Some(Duration::from_millis(1200));
+    for name in ["web-a", "web-b", "web-c", "web-d"] {
+        create(&server, name, Value::Null, json!({"type": "default"}));
+    }
+    let (rules, replica) = (rules(), server.replica());
+    let mut groups = Vec::new();
+    for token in 0..2 {
+        match answered(&replica, &rules, 6, 4, token).await {
+            Some(Answer::Estimated(stamp)) => groups.push(stamp.group.to_string()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((server.lock().lists(), groups[1].as_str()), (1, "spot"), "the second knows of the four");
 }
 
 #[tokio::test(start_paused = true)]
@@ -312,6 +343,44 @@ async fn a_pod_that_is_to_be_left_alone_is() {
     let cost = |pod: &str| server.lock().pods[pod]["metadata"]["annotations"][DELETION_COST].clone();
     assert_eq!(["web-a", "web-b", "web-c"].map(cost), [Value::Null, Value::Null, "-2147483647".into()]);
     assert!(places(&server).iter().all(|(_, slot, _)| slot == "-"));
+}
+
+/// What is found of pods that this webhook hasn't placed.
+#[test]
+fn who_else_there_is() {
+    let of = |name: &str, labels: Value, phase: &str| {
+        let controller = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-1", "uid": "u", "controller": true});
+        let metadata =
+            json!({"name": name, "resourceVersion": "1", "labels": labels, "ownerReferences": [controller]});
+        json!({"metadata": metadata, "status": {"phase": phase}})
+    };
+    let pods = [
+        of("a", Value::Null, "Running"),
+        of("b", Value::Null, "Pending"),
+        of("c", Value::Null, "Failed"),
+        of("d", json!({"podshaper.dev/skip": "true"}), "Running"),
+        of("e", json!({"podshaper.dev/placed": "another"}), "Running"),
+        json!({"metadata": {"name": "f", "resourceVersion": "1"}}),
+    ];
+    let pods = pods.map(|pod| serde_json::value::to_raw_value(&pod).unwrap());
+    let mut others = Others::default();
+    others.add(&pods.iter().map(|pod| &**pod).collect::<Vec<_>>()).unwrap();
+    assert_eq!(others.unmarked.values().copied().collect::<Vec<_>>(), [2]);
+    assert_eq!((others.elsewhere, others.placed_by.as_deref()), (2, Some("another")));
+}
+
+/// And any owner, of any length.
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_nothing_can_be_called_is_none() {
+    let server = ApiServer::default();
+    for (number, field) in (1..).zip(["uid", "kind", "apiVersion", "name"]) {
+        let mut pod = of_job(number, &format!("job-{number}"));
+        pod["metadata"]["annotations"] = Value::Null;
+        pod["metadata"]["ownerReferences"][0][field] = "x".repeat(250_000).into();
+        server.lock().put_pod(pod);
+    }
+    let census: Vec<_> = server.replica().census().into_iter().filter(|one| !one.pods.is_empty()).collect();
+    assert!(census.is_empty(), "{}", census.len());
 }
 
 /// Anybody may write annotations, and 250 KB of them into each pod: what is longer than any of ours isn't kept.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use podshaper::cluster::ledgers::{
-    self, Census, Counted, Health, LedgerId, Ledgers, Standing as LedgerStanding,
+    Census, Counted, Health, LedgerId, Ledgers, Others, Standing as LedgerStanding,
 };
 use podshaper::cluster::owners::Owners;
 use podshaper::cluster::{Events, Leadership, Store, key, while_leading};
@@ -70,7 +70,7 @@ struct Known {
 struct Look {
     at: Instant,
     /// How many pods without a place were found that no ledger knows.
-    strangers: u32,
+    unseen: u32,
     /// What was seen: nothing is done where it is the same.
     seen: Seen,
     evicted: Option<Evicted>,
@@ -78,9 +78,9 @@ struct Look {
 
 /// Pods of a target that the ledgers don't know.
 #[derive(Default)]
-struct Others {
+struct Strangers {
     /// How many nobody has placed.
-    strangers: u32,
+    unplaced: u32,
     /// How many aren't to be placed.
     elsewhere: u32,
     /// Another webhook that has placed some.
@@ -213,7 +213,7 @@ impl Controller {
             self.tell_ledgers(run, &spreads).await;
         }
         if let Some(look) = before.filter(|look| same && !busy && look.at.elapsed() < LONGEST) {
-            whole.unplaced += look.strangers;
+            whole.unplaced += look.unseen;
             return Some(whole);
         }
         let evicted = before.and_then(|look| look.evicted.clone());
@@ -229,19 +229,19 @@ impl Controller {
         let (replicas, created) =
             target.as_ref().map_or((None, None), |target| (target.pods, target.created));
         let unknown = created.map_or(0, |created| created.saturating_sub(known));
-        let mut others = Others { strangers: unknown, ..Others::default() };
+        let mut strangers = Strangers { unplaced: unknown, ..Strangers::default() };
         if let Some(selector) = target.and_then(|target| target.selector.clone()).filter(|_| unknown > 0) {
-            others = self.adopt(distributor, plan, &selector).await.unwrap_or(others);
+            strangers = self.adopt(distributor, plan, &selector).await.unwrap_or(strangers);
         }
-        let strangers = others.strangers.min(unknown.saturating_sub(others.elsewhere));
-        whole.unplaced += strangers;
-        if let Some(webhook) = others.placed_by {
+        let unseen = strangers.unplaced.min(unknown.saturating_sub(strangers.elsewhere));
+        whole.unplaced += unseen;
+        if let Some(webhook) = strangers.placed_by {
             standing = Standing::Superseded(format!("{webhook} places pods of"));
         }
         if let ([(chain, one)], true, Some(replicas)) = (census, busy, replicas) {
             // What runs to its end isn't begun anew elsewhere.
             let ends = chain.controller().is_some_and(|(owner, _)| owner.is_job());
-            let settled = one.reserved == 0 && known + others.elsewhere == replicas && !ends;
+            let settled = one.reserved == 0 && known + strangers.elsewhere == replicas && !ends;
             let rebalance = &plan.distribution.rebalance;
             let behind = behind(distributor, rebalance, &names, &whole, available);
             if settled && !behind.is_empty() {
@@ -265,7 +265,7 @@ impl Controller {
             held,
         };
         self.write(distributor, status(distributor, &policy, &state), plan).await;
-        let look = Look { at: Instant::now(), strangers, seen, evicted };
+        let look = Look { at: Instant::now(), unseen, seen, evicted };
         run.looks.insert(distributor.uid.clone(), look);
         Some(whole)
     }
@@ -292,23 +292,23 @@ impl Controller {
     }
 
     /// Takes in pods of the target that no webhook has seen, and returns what was found; none where they can't be listed now.
-    async fn adopt(&self, distributor: &Distributor, plan: &Plan, selector: &str) -> Option<Others> {
+    async fn adopt(&self, distributor: &Distributor, plan: &Plan, selector: &str) -> Option<Strangers> {
         let namespace = &distributor.namespace;
         let others = self.ledgers.others(namespace, selector).await;
         let others = others.inspect_err(|error| {
             tracing::warn!(namespace, %error, "can't list pods that nobody placed");
         });
-        let ledgers::Others { unmarked, elsewhere, placed_by } = others.ok()?;
-        let mut strangers = 0;
+        let Others { unmarked, elsewhere, placed_by } = others.ok()?;
+        let mut unplaced = 0;
         for (owner, pods) in unmarked {
             match self.take_in(distributor, plan, &owner).await {
                 Ok(false) => continue,
                 Ok(true) => {}
                 Err(error) => tracing::warn!(namespace, %error, "can't take in pods that nobody placed"),
             }
-            strangers += pods;
+            unplaced += pods;
         }
-        Some(Others { strangers, elsewhere, placed_by })
+        Some(Strangers { unplaced, elsewhere, placed_by })
     }
 
     /// Takes in the pods of this controller, if the distributor governs them.

@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use podshaper::placement::rules::Rules;
-use podshaper::placement::strategy::Strategy;
+use podshaper_placement::rules::Rules;
+use podshaper_placement::strategy::Strategy;
 
 fuzz_target!(|text: &str| {
     match Strategy::parse(text) {

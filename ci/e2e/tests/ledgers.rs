@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use e2e::cluster::{PATIENCE, apply, eventually, get, kubectl, output, run};
 use kube::Client;
-use podshaper::cluster::Store;
-use podshaper::cluster::ledgers::{
+use podshaper_core::owner::OwnerRef;
+use podshaper_kube::store::Store;
+use podshaper_placement::ledger::{Answer, Stamp, Token};
+use podshaper_placement::marks::{GROUP, OWNER, PLACED, SLOT, TOKEN};
+use podshaper_placement::policy::{Group, Policy, Tie};
+use podshaper_placement::rules::{Rules, SharedRules};
+use podshaper_placement_kube::ledgers::{
     Ask, Ledgers, Policies, Standing, Workload, crd, follow_standings, reconcile,
 };
-use podshaper::placement::ledger::{Answer, Stamp, Token};
-use podshaper::placement::marks::{GROUP, OWNER, PLACED, SLOT, TOKEN};
-use podshaper::placement::owners::OwnerRef;
-use podshaper::placement::policy::{Group, Policy, Tie};
-use podshaper::placement::rules::{Rules, SharedRules};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;

@@ -7,10 +7,10 @@ use base64::Engine;
 use e2e::pods::peer_pods;
 use e2e::release::Release;
 use kube::Client;
-use peerpods::PeerPods;
-use peerpods::config::Settings;
-use peerpods::originals::ANNOTATION as ORIGINALS;
-use podshaper::admission::answer;
+use peerpods_decision::PeerPods;
+use peerpods_decision::config::Settings;
+use peerpods_decision::originals::ANNOTATION as ORIGINALS;
+use podshaper_core::admission::answer;
 use serde_json::{Value, json};
 
 /// Pods per second that the API server admits here are a few hundred.

@@ -8,11 +8,11 @@ use moka::sync::Cache as Moka;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use crate::config::CacheSettings;
-use crate::images::Why;
-use crate::platform::Platforms;
 use crate::registry::Resolved;
 use crate::shares::Shares;
+use arch_decision::config::CacheSettings;
+use arch_decision::images::Why;
+use arch_decision::platform::Platforms;
 
 /// The longest that a look-up takes, whoever waits for it or has gone, and that it waits for its own turn.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -168,8 +168,8 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::config::Settings;
-    use crate::platform::Platform;
+    use arch_decision::config::Settings;
+    use arch_decision::platform::Platform;
 
     fn cache() -> Arc<Cache> {
         Arc::new(Cache::new(Settings::default().cache))

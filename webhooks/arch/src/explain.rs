@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::known::Explained;
 use crate::options::Offline;
-use crate::platform::Platforms;
+use arch_decision::platform::Platforms;
 
 /// Shows what images run on.
 #[derive(Debug, Args)]

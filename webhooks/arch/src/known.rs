@@ -8,14 +8,14 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
 use crate::cache::{Cache, Freshness, Hit, Key, Outcome};
-use crate::config::{CacheSettings, Settings};
 use crate::credentials::DockerConfig;
-use crate::images::{Access, Image, Images, Knowledge, Known, Why};
 use crate::metrics::Metrics;
 use crate::name::{ImageName, Version};
-use crate::platform::Platforms;
 use crate::registry::{Keyring, Plan, Resolved, Resolver, resolver};
 use crate::secrets::{PullSecrets, named};
+use arch_decision::config::{CacheSettings, Settings};
+use arch_decision::images::{Access, Image, Images, Knowledge, Known, Why};
+use arch_decision::platform::Platforms;
 
 /// How long a registry is waited for that is asked whether what is remembered is still true.
 const PATIENCE: Duration = Duration::from_millis(500);

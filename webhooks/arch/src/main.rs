@@ -6,7 +6,8 @@ use arch::explain::Explain;
 use arch::report::Report;
 use arch::{Offline, Options};
 use clap::{CommandFactory, Parser, Subcommand};
-use podshaper::cli::{Mutate, Selftest, Serve, completion, exit};
+use podshaper_cli::{Selftest, Serve, completion, exit};
+use podshaper_offline::mutate::Mutate;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -72,7 +72,7 @@ fn look(path: &Path, images: &KnownImages) -> anyhow::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Settings;
+    use arch_decision::config::Settings;
 
     #[tokio::test(start_paused = true)]
     async fn what_is_new_is_used_and_what_is_broken_is_not() {

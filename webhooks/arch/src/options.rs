@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use podshaper::cli::{Start, yaml};
-use podshaper::in_cluster;
+use podshaper_cli::Start;
+use podshaper_kube::client;
+use podshaper_offline::yaml;
 
 use crate::cluster::Lifter;
-use crate::config::{OnUnknown, Settings};
 use crate::known::KnownImages;
 use crate::mounted;
 use crate::secrets::PullSecrets;
-use crate::webhook::Arch;
+use arch_decision::config::{OnUnknown, Settings};
+use arch_decision::webhook::Arch;
 
 /// What decides, in a cluster and without.
 #[derive(Clone, Debug, clap::Args)]
@@ -44,7 +45,7 @@ pub struct Options {
 impl Options {
     /// The webhook that these options ask for. Where pods may have to wait, it lets them go as well.
     pub fn webhook(self, Start { metrics, .. }: Start<'_>) -> anyhow::Result<Arch<Arc<KnownImages>>> {
-        let client = || in_cluster::client().context("no access to the API server");
+        let client = || client::in_cluster().context("no access to the API server");
         let secrets = self.pull_secrets.then(client).transpose()?.map(PullSecrets::new);
         let (settings, images) = self.offline.images(secrets)?;
         let images = Arc::new(images);

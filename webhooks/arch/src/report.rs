@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use podshaper::cli::mutate::read_objects;
-use podshaper::pod::Pod;
-use podshaper::workload::pod_template;
+use podshaper_core::pod::Pod;
+use podshaper_core::workload::pod_template;
+use podshaper_offline::mutate::read_objects;
 use serde_json::{Value, json};
 
 use crate::explain::{Format, printable, table};
-use crate::images::{Access, Image, Images, Knowledge, Why, images_of};
 use crate::known::KnownImages;
 use crate::options::Offline;
-use crate::platform::Architecture;
+use arch_decision::images::{Access, Image, Images, Knowledge, Why, images_of};
+use arch_decision::platform::Architecture;
 
 /// Images that are asked for at a time.
 const BATCH: usize = 16;

@@ -8,13 +8,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kube::{Client, Error};
 use moka::sync::Cache;
-use podshaper::api_server::get;
-use podshaper::cluster::is_name;
+use podshaper_core::object::is_name;
+use podshaper_kube::request::get;
 use serde::Deserialize;
 use tokio::time::timeout_at;
 
 use crate::credentials::DockerConfig;
-use crate::images::Access;
+use arch_decision::images::Access;
 
 /// How long one is remembered, and so how long one that was replaced is still used.
 const FRESH: Duration = Duration::from_mins(1);

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use arch::config::Settings;
-use arch::images::{Access, Images, Knowledge, Known, Why};
 use arch::known::KnownImages;
-use arch::platform::{Platform, Platforms};
 use arch::secrets::PullSecrets;
+use arch_decision::config::Settings;
+use arch_decision::images::{Access, Images, Knowledge, Known, Why};
+use arch_decision::platform::{Platform, Platforms};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;

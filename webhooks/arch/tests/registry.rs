@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use arch::config::Settings;
-use arch::images::{Knowledge, Why};
 use arch::known::KnownImages;
+use arch_decision::config::Settings;
+use arch_decision::images::{Knowledge, Why};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::Response;
-use podshaper::admission::Verdict;
+use podshaper_core::admission::Verdict;
 use serde_json::{Value, json};
 use support::asking::{images, known, runs_on, token_server, with_tokens};
 use support::registry::{
@@ -73,7 +73,7 @@ async fn becomes(images: &Arc<KnownImages>, image: &str, volume: Option<&str>, b
     let pod = json!({"spec": {"containers": containers, "volumes": volumes, "nodeSelector": {"kubernetes.io/os": "linux"}}});
     let pod = pod.to_string();
     let settings = Settings::from_value(json!({"architectures": {"arm64": {}, "s390x": {}}})).unwrap();
-    let webhook = arch::Arch::new(settings, Arc::clone(images));
+    let webhook = arch_decision::Arch::new(settings, Arc::clone(images));
     let decision = webhook.decide(&serde_json::from_str(&pod).unwrap(), "ns", Instant::now() + budget).await;
     match decision.verdict {
         Verdict::Deny(_) => "denied".to_owned(),

@@ -1,29 +1,8 @@
-//! A workload's pods spread over groups of nodes as an annotation says: so many first, the others by weight.
-//!
-//! ```text
-//! pod ──▶ its owners ──▶ annotation ──▶ Strategy ──▶ Rules ──▶ ledger: slot, group ──▶ patch
-//! ```
-//!
-//! What a strategy means and how pods find their slots is the library's ([`podshaper::placement`]). Here is where a
-//! strategy stands ([`annotations`]), and what is said to who writes a bad one ([`Annotated`]).
+//! The webhook `custom-scheduler-annotations`: what knows the cluster, and its commands.
 #![forbid(unsafe_code)]
 
-pub mod annotations;
-pub mod facts;
-pub mod strategies;
-mod webhook;
-mod workload;
-
-#[cfg(feature = "serve")]
 pub mod cluster;
-#[cfg(feature = "serve")]
 mod options;
-#[cfg(feature = "serve")]
 pub mod plan;
 
-#[cfg(feature = "serve")]
 pub use options::{Offline, Options, Supposed};
-pub use webhook::{Annotated, Settings};
-
-/// The webhook's name, on pods, in ledgers and in messages.
-pub(crate) const WEBHOOK: &str = "custom-scheduler-annotations";

@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use podshaper::cli::Start;
-use podshaper::cli::mutate::Facts as Files;
-use podshaper::cluster::Replica;
-use podshaper::in_cluster;
-use podshaper::placement::offline;
+use podshaper_cli::Start;
+use podshaper_kube::client;
+use podshaper_kube::replica::Replica;
+use podshaper_offline::mutate::Facts as Files;
+use podshaper_placement::offline;
 
 use crate::cluster::Cluster;
-use crate::facts::Facts;
-use crate::strategies::Strategies;
-use crate::webhook::{Annotated, Settings};
+use custom_scheduler_annotations_decision::facts::Facts;
+use custom_scheduler_annotations_decision::strategies::Strategies;
+use custom_scheduler_annotations_decision::webhook::{Annotated, Settings};
 
 /// What decisions depend on, besides the annotations.
 #[derive(Clone, Debug, clap::Args)]
@@ -58,7 +58,7 @@ pub struct Options {
 impl Options {
     /// The webhook that decides by the cluster.
     pub fn webhook(self, start: Start<'_>) -> anyhow::Result<Annotated<Cluster>> {
-        let client = in_cluster::client().context("no access to the API server")?;
+        let client = client::in_cluster().context("no access to the API server")?;
         let strategies = Arc::<Strategies>::default();
         let period = Duration::from_secs(self.reconciler_period);
         let governed = (Arc::clone(&strategies), self.rules.blocklist());
@@ -87,18 +87,6 @@ impl Offline {
     }
 }
 
-impl Facts for offline::Offline {
-    type Surroundings = Self;
-
-    fn surroundings(&self) -> &Self {
-        self
-    }
-
-    fn explains(&self) -> bool {
-        true
-    }
-}
-
 /// The cluster of a self-test: its pod says how it is placed.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Supposed {}
@@ -107,13 +95,5 @@ impl Supposed {
     /// The webhook that supposes a workload without pods.
     pub fn webhook(self) -> anyhow::Result<Annotated<offline::Supposed>> {
         Ok(Annotated::new(offline::Supposed, Settings::default(), Arc::default()))
-    }
-}
-
-impl Facts for offline::Supposed {
-    type Surroundings = Self;
-
-    fn surroundings(&self) -> &Self {
-        self
     }
 }

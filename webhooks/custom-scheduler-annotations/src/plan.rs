@@ -3,10 +3,10 @@
 use std::io;
 
 use anyhow::anyhow;
-use podshaper::cli::PlanArgs;
-use podshaper::placement::rules::locked;
+use podshaper_offline::plan::PlanArgs;
+use podshaper_placement::rules::locked;
 
-use crate::strategies::Strategies;
+use custom_scheduler_annotations_decision::strategies::Strategies;
 
 /// Shows which groups the pods of a workload go to, one after the other.
 #[derive(Debug, clap::Args)]

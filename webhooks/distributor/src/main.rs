@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use distributor::plan::Plan;
 use distributor::{OfflineOptions, Options, Supposed};
-use podshaper::cli::{Mutate, Selftest, Serve, completion, exit};
+use podshaper_cli::{Selftest, Serve, completion, exit};
+use podshaper_offline::mutate::Mutate;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

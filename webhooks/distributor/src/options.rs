@@ -3,21 +3,21 @@
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use podshaper::cli::Start;
-use podshaper::cli::mutate::Facts as Files;
-use podshaper::cluster::Replica;
-use podshaper::in_cluster;
-use podshaper::placement::offline;
-use podshaper::placement::owners::Chain;
-use podshaper::placement::policy::GroupSet;
-use podshaper::placement::rules::locked;
-use podshaper::server::{Listen, admin};
+use podshaper_cli::Start;
+use podshaper_kube::client;
+use podshaper_kube::replica::Replica;
+use podshaper_offline::mutate::Facts as Files;
+use podshaper_placement::offline;
+use podshaper_placement::owners::Chain;
+use podshaper_placement::policy::GroupSet;
+use podshaper_placement::rules::locked;
+use podshaper_server::{Listen, admin};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
-use crate::distributor::{Distributor, Plan};
-use crate::facts::Facts;
-use crate::webhook::PodDistribution;
+use distributor_decision::distributor::{Distributor, Plan};
+use distributor_decision::facts::Facts;
+use distributor_decision::webhook::PodDistribution;
 
 /// How the server works.
 #[derive(Clone, Debug, clap::Args)]
@@ -39,7 +39,7 @@ pub struct Options {
 impl Options {
     /// The webhook that decides by the cluster.
     pub fn webhook(self, start: Start<'_>) -> anyhow::Result<PodDistribution<Cluster>> {
-        let client = in_cluster::client().context("no access to the API server")?;
+        let client = client::in_cluster().context("no access to the API server")?;
         let cluster = Cluster::start(&client, &self.replica, start.metrics, start.ending);
         if let Some(listener) = self.page_bind_address.bind()? {
             tokio::spawn(admin::serve(listener, None, cluster.page()));
@@ -57,8 +57,8 @@ pub struct Offline {
 
 impl Offline {
     /// The webhook that decides by the files.
-    pub fn webhook(self) -> anyhow::Result<PodDistribution<crate::offline::Offline>> {
-        let facts = crate::offline::Offline::new(&self.facts.read()?);
+    pub fn webhook(self) -> anyhow::Result<PodDistribution<distributor_decision::offline::Offline>> {
+        let facts = distributor_decision::offline::Offline::new(&self.facts.read()?);
         if facts.all().is_empty() {
             bail!(
                 "there is no PodDistributor in --facts; give its file, and whose the pods are: --facts FILE --facts FILE"

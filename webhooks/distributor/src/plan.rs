@@ -4,13 +4,13 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::{anyhow, bail};
-use podshaper::cli::PlanArgs;
-use podshaper::cli::mutate::read_objects;
-use podshaper::placement::rules::locked;
+use podshaper_offline::mutate::read_objects;
+use podshaper_offline::plan::PlanArgs;
+use podshaper_placement::rules::locked;
 use serde_json::Value;
 
-use crate::crd::crd;
-use crate::offline::Offline;
+use distributor_decision::crd::crd;
+use distributor_decision::offline::Offline;
 
 /// Shows which groups the pods of a workload go to, one after the other.
 #[derive(Debug, clap::Args)]

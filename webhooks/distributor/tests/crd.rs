@@ -1,15 +1,15 @@
 //! `crds/` is what the code says.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use podshaper::cli::yaml;
-use podshaper::placement::distribution::Distribution;
+use podshaper_offline::yaml;
+use podshaper_placement::distribution::Distribution;
 use serde_json::{Value, json};
 
 /// `UPDATE_CRDS=1` writes the file instead.
 #[test]
 fn the_file_is_current() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crds/poddistributors.yaml");
-    let generated = yaml::to_string(&distributor::crd::crd());
+    let generated = yaml::to_string(&distributor_decision::crd::crd());
     if std::env::var_os("UPDATE_CRDS").is_some() {
         std::fs::write(path, &generated).unwrap();
     }
@@ -18,7 +18,7 @@ fn the_file_is_current() {
 }
 
 fn schema(pointer: &str) -> Value {
-    let crd = distributor::crd::crd();
+    let crd = distributor_decision::crd::crd();
     crd.pointer(&format!("/spec/versions/0/schema/openAPIV3Schema/properties/spec{pointer}")).unwrap().clone()
 }
 
@@ -30,10 +30,10 @@ fn hundreds_of_pods_of_groups_with_the_longest_names_fit_into_a_ledger() {
     let value = "v".repeat(number(&labels["additionalProperties"]["maxLength"]));
     let label = |index: usize| (format!("{}/{index:063}", "k".repeat(253)), value.clone());
     let node_label = (0..number(&labels["maxProperties"])).map(label).collect();
-    let longest = podshaper::placement::distribution::Share { node_label, ..Default::default() }.name();
+    let longest = podshaper_placement::distribution::Share { node_label, ..Default::default() }.name();
     let reservations =
         "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/reservations/maxLength";
-    let longest_ledger = number(podshaper::cluster::ledgers::crd().pointer(reservations).unwrap());
+    let longest_ledger = number(podshaper_placement_kube::ledgers::crd().pointer(reservations).unwrap());
     assert!(longest_ledger > 300 * longest.len(), "{}", longest.len());
     assert!(longest_ledger < 1_500_000, "etcd takes no more");
 }
@@ -84,6 +84,6 @@ fn every_field_says_what_it_is() {
             look(&field["items"], &format!("{path}[]"));
         }
     }
-    look(&distributor::crd::crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"], "");
-    look(&podshaper::cluster::ledgers::crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"], "");
+    look(&distributor_decision::crd::crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"], "");
+    look(&podshaper_placement_kube::ledgers::crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"], "");
 }

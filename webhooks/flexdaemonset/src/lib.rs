@@ -1,39 +1,8 @@
-//! Pods of a `DaemonSet` with the right size for their node: a share of what the node has to give.
-//!
-//! A pod of a `DaemonSet` names its node when it is created. So it is born with its size, and nothing has to be patched
-//! afterwards:
-//!
-//! ```text
-//! pod ──▶ template (named by its DaemonSet) ┐
-//!    └──▶ node ─────────────────────────────┴──▶ size ──▶ patch
-//! ```
-//!
-//! The decision is a pure function of the pod and of [`facts::Facts`]; without the feature `serve` there is nothing else
-//! here.
+//! The webhook `flexdaemonset`: what knows the cluster, and its commands.
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "schema")]
-pub mod crd;
-pub mod facts;
-pub mod memory;
-pub mod node;
-pub mod offline;
-mod patch;
-pub mod range;
-pub mod refit;
-pub mod resource;
-pub mod rules;
-pub mod sizing;
-pub mod template;
-mod webhook;
-
-#[cfg(feature = "serve")]
 pub mod cluster;
-#[cfg(feature = "serve")]
 mod options;
-#[cfg(feature = "serve")]
 pub mod plan;
 
-#[cfg(feature = "serve")]
 pub use options::{Offline as OfflineOptions, Options, Supposed};
-pub use webhook::FlexDaemonset;

@@ -3,20 +3,20 @@
 use std::time::Instant;
 
 use anyhow::Context;
-use podshaper::cli::Start;
-use podshaper::cli::mutate::Facts as Files;
-use podshaper::cluster::Replica;
-use podshaper::found::Found;
-use podshaper::in_cluster;
+use podshaper_cli::Start;
+use podshaper_core::found::Found;
+use podshaper_kube::client;
+use podshaper_kube::replica::Replica;
+use podshaper_offline::mutate::Facts as Files;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, RefitOptions};
-use crate::facts::{Facts, Outcome, Owner, Subject, TemplateFact};
-use crate::node::Node;
-use crate::offline;
-use crate::range::Range;
-use crate::rules::Template;
-use crate::webhook::FlexDaemonset;
+use flexdaemonset_decision::facts::{Facts, Outcome, Owner, Subject, TemplateFact};
+use flexdaemonset_decision::node::Node;
+use flexdaemonset_decision::offline;
+use flexdaemonset_decision::range::Range;
+use flexdaemonset_decision::rules::Template;
+use flexdaemonset_decision::webhook::FlexDaemonset;
 
 /// How the server works.
 #[derive(Clone, Debug, clap::Args)]
@@ -30,7 +30,7 @@ pub struct Options {
 impl Options {
     /// The webhook that decides by the cluster.
     pub fn webhook(self, start: Start<'_>) -> anyhow::Result<FlexDaemonset<Cluster>> {
-        let client = in_cluster::client().context("no access to the API server")?;
+        let client = client::in_cluster().context("no access to the API server")?;
         let cluster = Cluster::start(&client, &self.replica, self.refit, start.metrics, start.ending);
         Ok(FlexDaemonset::new(cluster))
     }

@@ -5,16 +5,16 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
-use podshaper::cli::mutate::Facts as Files;
-use podshaper::cli::mutate::read_objects;
-use podshaper::pod::Pod;
+use podshaper_core::pod::Pod;
+use podshaper_offline::mutate::Facts as Files;
+use podshaper_offline::mutate::read_objects;
 use serde_json::{Value, json};
 
-use crate::facts::Facts;
-use crate::node::Node;
-use crate::offline::{Offline, template_of};
-use crate::resource::{Each, Resource};
-use crate::sizing::{Sizing, size};
+use flexdaemonset_decision::facts::Facts;
+use flexdaemonset_decision::node::Node;
+use flexdaemonset_decision::offline::{Offline, template_of};
+use flexdaemonset_decision::resource::{Each, Resource};
+use flexdaemonset_decision::sizing::{Sizing, size};
 
 /// Shows the size of a DaemonSet's pod on each node.
 #[derive(Debug, clap::Args)]

@@ -17,13 +17,13 @@ use kube::api::{Api, ApiResource, Patch, PatchParams};
 use kube::core::{NotUsed, Object};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, DefaultBackoff, Event};
-use podshaper::cli::shutdown_signal;
-use podshaper::quantity::{Format, Quantity};
-use podshaper::telemetry::LogArgs;
+use podshaper_cli::shutdown_signal;
+use podshaper_core::quantity::{Format, Quantity};
+use podshaper_server::telemetry::LogArgs;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::class::VM_RESOURCE;
+use peerpods_decision::class::VM_RESOURCE;
 
 /// What a node advertises, and where.
 #[derive(Clone, Debug, clap::Args)]
@@ -75,7 +75,7 @@ impl Advertise {
                 shutdown.await;
                 return Ok(());
             }
-            let client = podshaper::in_cluster::client().context("no access to the API server")?;
+            let client = podshaper_kube::client::in_cluster().context("no access to the API server")?;
             tokio::select! {
                 kept = self.keep(client) => kept,
                 () = shutdown => Ok(()),

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use peerpods::Options;
 use peerpods::advertise::Advertise;
-use podshaper::cli::{Mutate, Selftest, Serve, completion, exit};
+use podshaper_cli::{Selftest, Serve, completion, exit};
+use podshaper_offline::mutate::Mutate;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

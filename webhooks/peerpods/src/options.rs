@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use podshaper::cli::yaml;
+use podshaper_offline::yaml;
 
-use crate::class::{RUNTIME_CLASS, VM_RESOURCE};
-use crate::config::Settings;
-use crate::webhook::PeerPods;
+use peerpods_decision::class::{RUNTIME_CLASS, VM_RESOURCE};
+use peerpods_decision::config::Settings;
+use peerpods_decision::webhook::PeerPods;
 
 /// How peer pods are recognised and sized.
 #[derive(Clone, Debug, clap::Args)]

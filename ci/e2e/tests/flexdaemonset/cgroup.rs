@@ -6,7 +6,8 @@ use serde_json::Value;
 
 /// A quantity as millicores, or as a number of units.
 pub(super) fn amount(quantity: &Value) -> i64 {
-    let quantity: podshaper::quantity::Quantity = quantity.as_str().expect("a quantity").parse().unwrap();
+    let quantity: podshaper_core::quantity::Quantity =
+        quantity.as_str().expect("a quantity").parse().unwrap();
     quantity.milli_value().unwrap()
 }
 

@@ -1,11 +1,11 @@
 //! Pods that wait.
 
 use k8s_openapi::jiff::Timestamp;
-use podshaper::cluster::{Object, Trim};
+use podshaper_core::object::{Object, Trim};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::gate::GATE;
+use arch_decision::gate::GATE;
 
 /// A pod that has the gate.
 #[derive(Debug, PartialEq, Eq)]

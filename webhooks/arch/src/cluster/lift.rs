@@ -7,22 +7,23 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, Error};
-use podshaper::admission::{Decision, Verdict};
-use podshaper::api_server::{Media, get, send};
-use podshaper::cluster::{Scope, Store, follow};
-use podshaper::patch::Pointer;
-use podshaper::pod::Pod;
+use podshaper_core::admission::{Decision, Verdict};
+use podshaper_core::patch::Pointer;
+use podshaper_core::pod::Pod;
+use podshaper_kube::request::{Media, get, send};
+use podshaper_kube::store::Store;
+use podshaper_kube::watch::{Scope, follow};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::gated::GatedPod;
 use super::pause::{Look, PACE, Pause, Pauses};
-use crate::affinity::Stage;
-use crate::decide::ANNOTATION;
-use crate::gate::{LABEL, gate_of};
-use crate::images::Images;
-use crate::webhook::{Arch, Judgement};
+use arch_decision::affinity::Stage;
+use arch_decision::decide::ANNOTATION;
+use arch_decision::gate::{LABEL, gate_of};
+use arch_decision::images::Images;
+use arch_decision::webhook::{Arch, Judgement};
 
 /// How long the registries of one pod are waited for. A look-up goes on without; the next look finds what it brought.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -164,7 +165,7 @@ fn operations(pod: &Pod<'_>, gate: usize, version: &Value, decision: &Decision) 
         if pod.annotation(ANNOTATION) == Some(reason) {
             return None;
         }
-        let mut patch = podshaper::pod::PodPatch::new(pod);
+        let mut patch = podshaper_core::pod::PodPatch::new(pod);
         patch.set_annotation(ANNOTATION, reason);
         operations.extend(parsed(&patch.finish().ok()?.to_json()));
         return Some(operations);
@@ -194,14 +195,14 @@ mod tests {
     use http::{Method, Request, Response};
     use http_body_util::BodyExt;
     use kube::client::Body;
-    use podshaper::patch::Patch;
+    use podshaper_core::patch::Patch;
 
     use super::*;
     use crate::cluster::pause::PACE_OF_UNKNOWN;
-    use crate::config::Settings;
-    use crate::gate::GATE;
-    use crate::images::{Access, Image, Knowledge, Known, Why};
-    use crate::platform::Platforms;
+    use arch_decision::config::Settings;
+    use arch_decision::gate::GATE;
+    use arch_decision::images::{Access, Image, Knowledge, Known, Why};
+    use arch_decision::platform::Platforms;
 
     /// Images of which nothing is known, or of which one runs nowhere, after a second.
     struct Slow(Knowledge);

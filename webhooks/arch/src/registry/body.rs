@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::images::Why;
+use arch_decision::images::Why;
 
 /// The largest manifest that registries are to take (the distribution specification's limit), and so the largest body.
 const MAX: usize = 4 << 20;

@@ -21,7 +21,7 @@ use super::body::{Bodies, Body};
 use super::connect::{Names, Refused, connect, is_private};
 use super::hosts::Hosts;
 use super::pace::Paces;
-use crate::images::Why;
+use arch_decision::images::Why;
 
 /// The longest that one request may take, redirects included.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -244,9 +244,9 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::config::Registries;
     use crate::registry::connect::names;
     use crate::registry::tls::client_config;
+    use arch_decision::config::Registries;
 
     fn exchange(names: Names) -> Exchange {
         let settings = Registries::default();

@@ -1,6 +1,6 @@
 //! What the operator says of hosts.
 
-use crate::config::Registries;
+use arch_decision::config::Registries;
 
 /// The hosts that were named, and how they are reached.
 #[derive(Debug, Default)]

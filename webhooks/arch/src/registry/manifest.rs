@@ -6,8 +6,8 @@ use std::fmt;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::images::Why;
-use crate::platform::Platform;
+use arch_decision::images::Why;
+use arch_decision::platform::Platform;
 
 /// Platforms of one image: more than Go knows. All are remembered; who names more wants others forgotten.
 pub(crate) const MAX_PLATFORMS: usize = 256;

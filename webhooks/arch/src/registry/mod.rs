@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 pub(crate) use resolve::{Keyring, Plan, Resolved, Resolver};
 
-use crate::config::Registries;
+use arch_decision::config::Registries;
 use exchange::Exchange;
 use hosts::Hosts;
 

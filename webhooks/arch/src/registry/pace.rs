@@ -8,7 +8,7 @@ use moka::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use crate::images::Why;
+use arch_decision::images::Why;
 
 /// Requests to one host at a time.
 const AT_A_TIME: usize = 8;

@@ -15,9 +15,9 @@ use super::hosts::{Hosts, authority_of};
 use super::manifest::{ACCEPT, MAX_PLATFORMS, Manifest, platform_of_config};
 use super::token::{Scope, Tokens};
 use crate::credentials::{Credential, DockerConfig, matching};
-use crate::images::Why;
 use crate::name::ImageName;
-use crate::platform::Platforms;
+use arch_decision::images::Why;
+use arch_decision::platform::Platforms;
 
 /// Indexes within indexes.
 const MAX_DEPTH: usize = 3;
@@ -230,7 +230,7 @@ impl Attempt<'_> {
     async fn untold(
         &mut self,
         untold: Vec<String>,
-        platforms: &mut BTreeSet<crate::platform::Platform>,
+        platforms: &mut BTreeSet<arch_decision::platform::Platform>,
     ) -> Result<(), Why> {
         let mut seen = BTreeSet::new();
         let mut next: Vec<_> = untold.into_iter().map(|digest| (digest, 1)).collect();
@@ -267,7 +267,7 @@ impl Attempt<'_> {
         spawn_blocking(move || understood(&wanted, &answer)).await.map_err(|_| Why::Malformed)?
     }
 
-    async fn config(&mut self, wanted: &str) -> Result<crate::platform::Platform, Why> {
+    async fn config(&mut self, wanted: &str) -> Result<arch_decision::platform::Platform, Why> {
         let answer = self.get(Method::GET, "blobs", wanted, "*/*").await?;
         if !is_digest_of(wanted, &answer.body) {
             return Err(Why::Malformed);

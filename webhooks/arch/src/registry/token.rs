@@ -17,7 +17,7 @@ use super::address::Reach;
 use super::challenge::Challenge;
 use super::exchange::{Ask, Exchange, authority, place};
 use crate::credentials::Credential;
-use crate::images::Why;
+use arch_decision::images::Why;
 
 /// How long others are waited for who find out what a registry wants.
 const PATIENCE: Duration = Duration::from_secs(1);

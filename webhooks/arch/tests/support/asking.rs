@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use arch::config::Settings;
 use arch::credentials::DockerConfig;
-use arch::images::{Access, Image, Images, Knowledge, Why};
 use arch::known::KnownImages;
-use arch::platform::Platforms;
+use arch_decision::config::Settings;
+use arch_decision::images::{Access, Image, Images, Knowledge, Why};
+use arch_decision::platform::Platforms;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::Response;

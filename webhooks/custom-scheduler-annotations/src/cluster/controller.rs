@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use podshaper::cluster::ledgers::{Census, LedgerId, Ledgers, Origin, Standing};
-use podshaper::cluster::placing::Metrics;
-use podshaper::cluster::{Leadership, Store, while_leading};
-use podshaper::placement::owners::{Chain, OwnerRef};
-use podshaper::placement::rules::{SharedRules, locked};
-use podshaper::placement::spread::Spread;
+use podshaper_core::owner::OwnerRef;
+use podshaper_kube::lease::{Leadership, while_leading};
+use podshaper_kube::store::Store;
+use podshaper_placement::owners::Chain;
+use podshaper_placement::rules::{SharedRules, locked};
+use podshaper_placement::spread::Spread;
+use podshaper_placement_kube::ledgers::{Census, LedgerId, Ledgers, Origin, Standing};
+use podshaper_placement_kube::placing::Metrics;
 use tokio::time::{Instant, sleep};
 
 use super::governed::Governed;

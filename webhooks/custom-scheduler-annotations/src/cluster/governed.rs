@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use podshaper::cluster::ledgers::{Policies, Standing, Workload};
-use podshaper::cluster::owners::Owners;
-use podshaper::placement::owners::{Chain, OwnerRef};
-use podshaper::placement::rules::SharedRules;
+use podshaper_core::owner::OwnerRef;
+use podshaper_placement::owners::Chain;
+use podshaper_placement::rules::SharedRules;
+use podshaper_placement_kube::ledgers::{Policies, Standing, Workload};
+use podshaper_placement_kube::owners::Owners;
 
-use crate::WEBHOOK;
-use crate::annotations::governing;
-use crate::strategies::Strategies;
+use custom_scheduler_annotations_decision::WEBHOOK;
+use custom_scheduler_annotations_decision::annotations::governing;
+use custom_scheduler_annotations_decision::strategies::Strategies;
 
 /// What strategies govern.
 #[derive(Clone)]

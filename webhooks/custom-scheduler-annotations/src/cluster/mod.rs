@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use podshaper::cli::Start;
-use podshaper::cluster::placing::{Metrics, Placing};
-use podshaper::cluster::{Events, Note, Regarding, Replica};
-use podshaper::placement::placing::Outcome;
+use podshaper_cli::Start;
+use podshaper_kube::events::{Events, Note, Regarding};
+use podshaper_kube::replica::Replica;
+use podshaper_placement::placing::Outcome;
+use podshaper_placement_kube::placing::{Metrics, Placing};
 
-use crate::WEBHOOK;
-use crate::annotations::KEYS;
-use crate::facts::{Facts, News};
-use crate::strategies::Strategies;
 use controller::Controller;
+use custom_scheduler_annotations_decision::WEBHOOK;
+use custom_scheduler_annotations_decision::annotations::KEYS;
+use custom_scheduler_annotations_decision::facts::{Facts, News};
+use custom_scheduler_annotations_decision::strategies::Strategies;
 use governed::Governed;
 
 /// What the API server says.

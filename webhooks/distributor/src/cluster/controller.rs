@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use podshaper::cluster::ledgers::{
+use podshaper_core::object::key;
+use podshaper_core::owner::OwnerRef;
+use podshaper_kube::events::Events;
+use podshaper_kube::lease::{Leadership, while_leading};
+use podshaper_kube::store::Store;
+use podshaper_placement::distribution::{RebalanceMode, Target};
+use podshaper_placement::owners::{Chain, End, Looked, Owner};
+use podshaper_placement::policy::GroupSet;
+use podshaper_placement::rules::locked;
+use podshaper_placement::spread::Spread;
+use podshaper_placement_kube::ledgers::{
     Census, Counted, Health, LedgerId, Ledgers, Others, Standing as LedgerStanding,
 };
-use podshaper::cluster::owners::Owners;
-use podshaper::cluster::{Events, Leadership, Store, key, while_leading};
-use podshaper::placement::distribution::{RebalanceMode, Target};
-use podshaper::placement::owners::{Chain, End, Looked, Owner, OwnerRef};
-use podshaper::placement::policy::GroupSet;
-use podshaper::placement::rules::locked;
-use podshaper::placement::spread::Spread;
+use podshaper_placement_kube::owners::Owners;
 use tokio::time::{Instant, sleep};
 
 use super::evictions::{Evicted, behind};
@@ -23,7 +27,7 @@ use super::metrics::Metrics;
 use super::nodes::Nodes;
 use super::policies::Governed;
 use super::status::{Standing, State, status};
-use crate::distributor::{Distributor, Plan, governing};
+use distributor_decision::distributor::{Distributor, Plan, governing};
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -323,7 +327,8 @@ impl Controller {
         let Some((_, chain)) = governing.filter(|(governing, _)| governing.uid == distributor.uid) else {
             return Ok(false);
         };
-        if let Some(workload) = self.owners.workload(crate::WEBHOOK, namespace, &chain).await? {
+        if let Some(workload) = self.owners.workload(distributor_decision::WEBHOOK, namespace, &chain).await?
+        {
             self.ledgers.tend(&Arc::new(workload), &plan.rules).await?;
         }
         Ok(true)

@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use podshaper::api_server::{Media, send};
-use podshaper::cluster::ledgers::{Census, Counted, Health};
-use podshaper::placement::distribution::{Rebalance, RebalanceMode};
-use podshaper::placement::policy::GroupSet;
-use podshaper::placement::rules::locked;
-use podshaper::placement::spread::Spread;
+use podshaper_kube::request::{Media, send};
+use podshaper_placement::distribution::{Rebalance, RebalanceMode};
+use podshaper_placement::policy::GroupSet;
+use podshaper_placement::rules::locked;
+use podshaper_placement::spread::Spread;
+use podshaper_placement_kube::ledgers::{Census, Counted, Health};
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::controller::Controller;
 use super::status::was_recovering;
-use crate::distributor::{Distributor, Plan};
-use crate::rebalance::{Placed, surplus};
+use distributor_decision::distributor::{Distributor, Plan};
+use distributor_decision::rebalance::{Placed, surplus};
 
 /// Between two evictions for a distributor.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -167,9 +167,9 @@ pub(super) fn behind(
 
 #[cfg(test)]
 mod tests {
-    use podshaper::cluster::ledgers::{LedgerId, Origin};
-    use podshaper::placement::distribution::MaxUnavailable;
-    use podshaper::placement::owners::OwnerRef;
+    use podshaper_core::owner::OwnerRef;
+    use podshaper_placement::distribution::MaxUnavailable;
+    use podshaper_placement_kube::ledgers::{LedgerId, Origin};
     use tokio::time::advance;
 
     use super::*;

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use podshaper::cluster::placing;
-use podshaper::placement::placing::Outcome;
-use podshaper::placement::rules::locked;
-use podshaper::placement::spread::Spread;
+use podshaper_placement::placing::Outcome;
+use podshaper_placement::rules::locked;
+use podshaper_placement::spread::Spread;
+use podshaper_placement_kube::placing;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use crate::WEBHOOK;
-use crate::distributor::Distributor;
+use distributor_decision::WEBHOOK;
+use distributor_decision::distributor::Distributor;
 
 /// Metrics of distributor. Those about pods are the leader's.
 #[derive(Clone, Debug)]

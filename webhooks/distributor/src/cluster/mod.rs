@@ -2,7 +2,6 @@
 
 mod controller;
 mod evictions;
-mod kinds;
 mod metrics;
 mod nodes;
 mod policies;
@@ -13,20 +12,23 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use podshaper::cluster::placing::Placing;
-use podshaper::cluster::{Events, Replica, Scope, Store, watched};
-use podshaper::placement::owners::Chain;
-use podshaper::placement::placing::Outcome;
-use podshaper::placement::policy::GroupSet;
-use podshaper::placement::rules::locked;
+use podshaper_kube::events::Events;
+use podshaper_kube::replica::Replica;
+use podshaper_kube::store::Store;
+use podshaper_kube::watch::{Scope, watched};
+use podshaper_placement::owners::Chain;
+use podshaper_placement::placing::Outcome;
+use podshaper_placement::policy::GroupSet;
+use podshaper_placement::rules::locked;
+use podshaper_placement_kube::placing::Placing;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use crate::WEBHOOK;
-use crate::distributor::{Distributor, Plan};
-use crate::facts::Facts;
 use crate::page::Page;
 use controller::Controller;
+use distributor_decision::WEBHOOK;
+use distributor_decision::distributor::{Distributor, Plan};
+use distributor_decision::facts::Facts;
 use metrics::Metrics;
 use nodes::Nodes;
 use policies::Governed;

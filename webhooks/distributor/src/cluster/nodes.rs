@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use podshaper::cluster::Store;
-use podshaper::placement::policy::{GroupSet, Policy};
+use podshaper_kube::store::Store;
+use podshaper_placement::policy::{GroupSet, Policy};
 use tokio::sync::watch;
 
-use super::kinds::Node;
+use distributor_decision::kinds::Node;
 
 /// Labels that were looked for are remembered up to this number.
 const MAX_REMEMBERED: usize = 1024;
@@ -57,7 +57,7 @@ impl Nodes {
 
 #[cfg(test)]
 mod tests {
-    use podshaper::placement::policy::{Group, Tie};
+    use podshaper_placement::policy::{Group, Tie};
 
     use super::*;
 

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use podshaper::cluster::Store;
-use podshaper::cluster::ledgers::{Policies, Standing, Workload};
-use podshaper::cluster::owners::Owners;
-use podshaper::placement::owners::{Chain, OwnerRef};
-use podshaper::placement::rules::SharedRules;
+use podshaper_core::owner::OwnerRef;
+use podshaper_kube::store::Store;
+use podshaper_placement::owners::Chain;
+use podshaper_placement::rules::SharedRules;
+use podshaper_placement_kube::ledgers::{Policies, Standing, Workload};
+use podshaper_placement_kube::owners::Owners;
 
-use crate::WEBHOOK;
-use crate::distributor::{Distributor, governing};
+use distributor_decision::WEBHOOK;
+use distributor_decision::distributor::{Distributor, governing};
 
 /// Distributors, and what they govern.
 #[derive(Clone)]

@@ -1,11 +1,11 @@
 //! The status of a distributor.
 
 use k8s_openapi::jiff::Timestamp;
-use podshaper::placement::policy::{GroupSet, Policy};
+use podshaper_placement::policy::{GroupSet, Policy};
 use serde_json::{Value, json};
 
-use crate::distributor::Distributor;
-use podshaper::placement::spread::Spread;
+use distributor_decision::distributor::Distributor;
+use podshaper_placement::spread::Spread;
 
 /// More revisions aren't told one by one.
 const MAX_REVISIONS: usize = 10;
@@ -194,7 +194,7 @@ pub(super) fn stands<'s>(status: &'s Value, kind: &str) -> Option<&'s Value> {
 
 #[cfg(test)]
 mod tests {
-    use podshaper::placement::rules::locked;
+    use podshaper_placement::rules::locked;
 
     use super::*;
 

@@ -1,13 +1,13 @@
 //! What the leader tells of distributors: their status, and Events of what is new in it.
 
-use podshaper::api_server::{Media, send};
-use podshaper::cluster::{Note, Regarding};
-use podshaper::placement::distribution::WhenUnavailable;
+use podshaper_kube::events::{Note, Regarding};
+use podshaper_kube::request::{Media, send};
+use podshaper_placement::distribution::WhenUnavailable;
 use serde_json::{Map, Value, json};
 
 use super::controller::Controller;
 use super::status::{condition, stands};
-use crate::distributor::{Distributor, GROUP, KIND, PLURAL, Plan, VERSION};
+use distributor_decision::distributor::{Distributor, GROUP, KIND, PLURAL, Plan, VERSION};
 
 impl Controller {
     /// Of a distributor without a policy there is nothing to count.

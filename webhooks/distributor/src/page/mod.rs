@@ -9,13 +9,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use podshaper::cluster::Store;
-use podshaper::placement::policy::{Group, Policy, Tie};
-use podshaper::placement::rules::{Rules, locked};
-use podshaper::server::admin::{Answer, Pages, StatusCode, document, text};
+use podshaper_kube::store::Store;
+use podshaper_placement::policy::{Group, Policy, Tie};
+use podshaper_placement::rules::{Rules, locked};
+use podshaper_server::admin::{Answer, Pages, StatusCode, document, text};
 use serde_json::{Value, json};
 
-use crate::distributor::Distributor;
+use distributor_decision::distributor::Distributor;
 
 const INDEX: &str = include_str!("index.html");
 const STYLE: &str = include_str!("style.css");

@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use futures::future::select_all;
 use kube::Client;
-use podshaper::cluster::{Events, Leadership, Note, Regarding, Store, serves, while_leading};
+use podshaper_kube::discovery::serves;
+use podshaper_kube::events::{Events, Note, Regarding};
+use podshaper_kube::lease::{Leadership, while_leading};
+use podshaper_kube::store::Store;
 use tokio::sync::watch;
 
-use crate::facts::{Owner, TemplateFact};
-use crate::node::Node;
-use crate::range::Range;
-use crate::refit::{Difference, Remedy};
-use crate::rules::Template;
-use crate::template::Refit;
+use flexdaemonset_decision::facts::{Owner, TemplateFact};
+use flexdaemonset_decision::node::Node;
+use flexdaemonset_decision::range::Range;
+use flexdaemonset_decision::refit::{Difference, Remedy};
+use flexdaemonset_decision::rules::Template;
+use flexdaemonset_decision::template::Refit;
 
 use super::attempts::{Attempts, Way};
 use super::metrics::Metrics;

@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::status::Counts;
-use crate::facts::Outcome;
+use flexdaemonset_decision::facts::Outcome;
 
 /// Metrics of flexdaemonset. Those about pods are the leader's.
 #[derive(Clone, Debug, Default)]

@@ -2,7 +2,6 @@
 
 mod attempts;
 mod controller;
-mod kinds;
 mod metrics;
 mod pace;
 mod pods;
@@ -16,15 +15,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kube::Client;
-use podshaper::cluster::{Events, Lookup, Note, Regarding, Replica, Scope, Store, watched};
-use podshaper::found::Found;
+use podshaper_core::found::Found;
+use podshaper_kube::events::{Events, Note, Regarding};
+use podshaper_kube::point_read::Lookup;
+use podshaper_kube::replica::Replica;
+use podshaper_kube::store::Store;
+use podshaper_kube::watch::{Scope, watched};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use crate::facts::{Facts, Outcome, Owner, Subject, TemplateFact};
-use crate::node::Node;
-use crate::range::Range;
 use controller::Controller;
+use flexdaemonset_decision::facts::{Facts, Outcome, Owner, Subject, TemplateFact};
+use flexdaemonset_decision::node::Node;
+use flexdaemonset_decision::range::Range;
 use metrics::Metrics;
 
 /// What the API server says.

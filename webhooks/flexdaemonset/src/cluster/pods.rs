@@ -4,15 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use kube::Client;
-use podshaper::cluster::{Object, Scope, Store, Trim, follow};
-use podshaper::pod::SKIP;
+use podshaper_core::object::{Object, Trim};
+use podshaper_core::pod::SKIP;
+use podshaper_kube::store::Store;
+use podshaper_kube::watch::{Scope, follow};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::facts::{Owner, named_template};
-use crate::memory::{ANNOTATION, Memory};
+use flexdaemonset_decision::facts::{Owner, named_template};
+use flexdaemonset_decision::memory::{ANNOTATION, Memory};
 
 /// A running pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

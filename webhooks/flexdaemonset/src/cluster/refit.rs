@@ -1,10 +1,10 @@
 //! What is done to running pods: written patches, and evictions.
 
 use kube::Client;
-use podshaper::api_server::{Media, send};
+use podshaper_kube::request::{Media, send};
 use serde_json::{Value, json};
 
-use crate::memory::ANNOTATION;
+use flexdaemonset_decision::memory::ANNOTATION;
 
 /// Resizes a pod in place.
 pub(super) async fn resize(client: &Client, key: &str, patch: &Value) -> kube::Result<()> {
@@ -29,7 +29,10 @@ pub(super) async fn evict(client: &Client, key: &str, uid: &str) -> kube::Result
 
 /// Writes the status of a template.
 pub(super) async fn write_status(client: &Client, name: &str, status: &Value) -> kube::Result<()> {
-    let uri = format!("/apis/flexdaemonsets.xai/v1alpha1/{}/{name}/status", crate::template::PLURAL);
+    let uri = format!(
+        "/apis/flexdaemonsets.xai/v1alpha1/{}/{name}/status",
+        flexdaemonset_decision::template::PLURAL
+    );
     send(client, "PATCH", &uri, Media::MergePatch, &json!({"status": status})).await.map(drop)
 }
 

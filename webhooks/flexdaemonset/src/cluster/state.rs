@@ -1,13 +1,13 @@
 //! How a running pod stands to its template.
 
-use podshaper::pod::Pod;
+use podshaper_core::pod::Pod;
 
-use crate::memory::Memory;
-use crate::node::Node;
-use crate::range::Range;
-use crate::refit::{Difference, compare};
-use crate::rules::Template;
-use crate::sizing::size;
+use flexdaemonset_decision::memory::Memory;
+use flexdaemonset_decision::node::Node;
+use flexdaemonset_decision::range::Range;
+use flexdaemonset_decision::refit::{Difference, compare};
+use flexdaemonset_decision::rules::Template;
+use flexdaemonset_decision::sizing::size;
 
 use super::pods::{Resize, RunningPod};
 
@@ -47,6 +47,6 @@ pub(super) fn state(
         held,
         short: sizing.is_short(node),
         difference: compare(&sizing, memory.is_some(), &pod.qos, hysteresis),
-        memory: (!sized).then(|| crate::patch::memory(&view, name, &pod.node, None)),
+        memory: (!sized).then(|| flexdaemonset_decision::patch::memory(&view, name, &pod.node, None)),
     })
 }

@@ -3,8 +3,8 @@
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::facts::TemplateFact;
-use crate::template::Refit;
+use flexdaemonset_decision::facts::TemplateFact;
+use flexdaemonset_decision::template::Refit;
 
 /// What is counted for a template.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,7 +95,7 @@ fn condition(template: &TemplateFact, kind: &str, status: &str, reason: &str, me
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::Template;
+    use flexdaemonset_decision::rules::Template;
 
     #[test]
     fn a_condition_that_stays_keeps_its_time() {

@@ -1,0 +1,197 @@
+//! The flags that say where the certificate comes from.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use k8s_openapi::jiff::{Span, SpanRelativeTo};
+use kube::Client;
+use thiserror::Error;
+
+use super::files::{self, Files};
+use super::self_managed::{Cluster, Controller, Service, Settings};
+use super::{Profile, ProfileError, Serving};
+use podshaper_kube::client;
+
+/// Where the serving certificate comes from: files, or a Secret that the webhook keeps itself.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Certificates")]
+pub struct CertificateArgs {
+    /// The directory of tls.crt, tls.key and, if there is one, ca.crt; read again when they change
+    #[arg(
+        long,
+        value_name = "DIRECTORY",
+        env = "PODSHAPER_CERT_DIR",
+        default_value = "/tmp/k8s-webhook-server/serving-certs",
+        conflicts_with = "self_managed_secret"
+    )]
+    cert_dir: PathBuf,
+
+    /// How long a new CA is known to the API server before a certificate of its is served
+    #[arg(long, value_name = "DURATION", env = "PODSHAPER_CERT_HOLD", default_value = "60s", value_parser = duration)]
+    cert_hold: Duration,
+
+    /// Keep a CA and a certificate in this Secret, in place of --cert-dir
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "PODSHAPER_SELF_MANAGED_SECRET",
+        requires_all = ["webhook_configuration", "service_name", "namespace"]
+    )]
+    self_managed_secret: Option<String>,
+
+    /// The MutatingWebhookConfiguration whose caBundle trusts that CA
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "PODSHAPER_WEBHOOK_CONFIGURATION",
+        requires = "self_managed_secret"
+    )]
+    webhook_configuration: Option<String>,
+
+    /// The Service that the API server calls, which the certificate is for
+    #[arg(long, value_name = "NAME", env = "PODSHAPER_SERVICE_NAME", requires = "self_managed_secret")]
+    service_name: Option<String>,
+
+    /// The namespace of that Secret and that Service
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]
+    namespace: Option<String>,
+
+    /// How long a self-managed certificate is valid; it is renewed after two thirds
+    #[arg(long, value_name = "DURATION", env = "PODSHAPER_LEAF_LIFETIME", default_value = "90d", value_parser = duration)]
+    leaf_lifetime: Duration,
+
+    /// How long a self-managed CA is valid; it is replaced after two thirds
+    #[arg(long, value_name = "DURATION", env = "PODSHAPER_CA_LIFETIME", default_value = "365d", value_parser = duration)]
+    ca_lifetime: Duration,
+
+    /// The oldest TLS version to accept, `VersionTLS12` or `VersionTLS13`
+    #[arg(long, value_name = "VERSION", env = "TLS_MIN_VERSION", default_value = "", hide = true)]
+    tls_min_version: String,
+
+    /// The cipher suites of TLS 1.2 to accept, by their IANA names
+    #[arg(long, value_name = "NAMES", env = "TLS_CIPHER_SUITES", default_value = "", hide = true)]
+    tls_cipher_suites: String,
+}
+
+/// Why no source of certificates was started.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The times don't fit together.
+    #[error("{0}")]
+    Lifetimes(&'static str),
+    /// There is no way to the API server.
+    #[error("no client of the Kubernetes API: {0}")]
+    Client(#[from] client::Error),
+}
+
+impl CertificateArgs {
+    /// The TLS versions and cipher suites that were asked for.
+    pub fn profile(&self) -> Result<Profile, ProfileError> {
+        Profile::parse(&self.tls_min_version, &self.tls_cipher_suites)
+    }
+
+    /// Starts the source of certificates, on a task that ends with the runtime.
+    ///
+    /// Files are read before this returns; the first self-managed certificate comes later: see
+    /// [`Serving::loaded`]. `client` is called only where the API is needed.
+    pub fn start(
+        self,
+        client: impl FnOnce() -> Result<Client, client::Error>,
+    ) -> Result<Arc<Serving>, StartError> {
+        let serving = Serving::new();
+        let kept = (self.self_managed_secret, self.webhook_configuration, self.service_name, self.namespace);
+        if let (Some(secret), Some(configuration), Some(name), Some(namespace)) = kept {
+            let Self { cert_hold: hold, leaf_lifetime, ca_lifetime, .. } = self;
+            if leaf_lifetime > ca_lifetime {
+                return Err(StartError::Lifetimes("--leaf-lifetime is longer than --ca-lifetime"));
+            }
+            if ca_lifetime / 6 < hold || leaf_lifetime < Duration::from_secs(10) {
+                let rule =
+                    "--ca-lifetime must be at least six times --cert-hold, and --leaf-lifetime at least 10s";
+                return Err(StartError::Lifetimes(rule));
+            }
+            let cluster = Cluster::new(client()?, namespace.clone(), secret, configuration);
+            let settings =
+                Settings { service: Service { name, namespace }, hold, leaf_lifetime, ca_lifetime };
+            tokio::spawn(Controller::new(cluster, settings, serving.clone()).run());
+        } else {
+            let mut files = Files::new(self.cert_dir, self.cert_hold, serving.clone());
+            files.poll();
+            tokio::spawn(files.run(files::INTERVAL));
+        }
+        Ok(serving)
+    }
+}
+
+/// `90d`, `1h30m`, `60s`: a day is 24 hours.
+fn duration(text: &str) -> Result<Duration, String> {
+    let span: Span = text.parse().map_err(|_| "not a duration such as 90d, 1h30m or 60s")?;
+    let duration =
+        span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| "use days or smaller units")?;
+    duration.try_into().map_err(|_| "a duration can't be negative".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        certificates: CertificateArgs,
+    }
+
+    fn parse(line: &str) -> Result<CertificateArgs, String> {
+        let words = ["webhook"].into_iter().chain(line.split_whitespace());
+        Command::try_parse_from(words).map(|command| command.certificates).map_err(|e| e.to_string())
+    }
+
+    const KEPT: &str = "--self-managed-secret s --webhook-configuration c --service-name n --namespace ns";
+
+    const DAY: Duration = Duration::from_hours(24);
+
+    #[test]
+    fn files_are_the_default() {
+        let args = parse("").unwrap();
+        assert_eq!(args.cert_dir, PathBuf::from("/tmp/k8s-webhook-server/serving-certs"));
+        assert_eq!(args.cert_hold, Duration::from_mins(1));
+        assert_eq!((args.leaf_lifetime, args.ca_lifetime), (90 * DAY, 365 * DAY));
+    }
+
+    #[test]
+    fn durations_are_read_and_wrong_ones_explained() {
+        assert_eq!(duration("1h30m"), Ok(Duration::from_mins(90)));
+        assert_eq!(duration("90d"), Ok(90 * DAY));
+        assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
+        for wrong in ["", "soon", "60", "-1s", "1y", "2mo"] {
+            let error = parse(&format!("--cert-hold={wrong}")).unwrap_err();
+            assert!(error.contains("--cert-hold"), "{error}");
+        }
+    }
+
+    #[test]
+    fn flags_that_dont_fit_together_are_named() {
+        parse(KEPT).unwrap();
+        for (line, named) in [
+            ("--self-managed-secret s", "--webhook-configuration"),
+            ("--service-name n", "--self-managed-secret"),
+            (&format!("{KEPT} --cert-dir d"), "--cert-dir"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.contains(named), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn lifetimes_that_leave_no_time_to_rotate_are_refused() {
+        for times in ["--ca-lifetime 30d", "--ca-lifetime 2m --leaf-lifetime 1m", "--leaf-lifetime 1s"] {
+            let args = parse(&format!("{KEPT} {times}")).unwrap();
+            let client = || unreachable!("refused before");
+            assert!(matches!(args.start(client), Err(StartError::Lifetimes(_))), "{times}");
+        }
+    }
+}

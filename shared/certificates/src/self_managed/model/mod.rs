@@ -1,0 +1,101 @@
+//! The state machine in a world of its own: replicas that read and write at any moment, conflict, crash and differ in
+//! their clocks, operators who ask for rotations, others who wipe things, and API servers that see a caBundle late.
+
+mod judge;
+mod world;
+
+use proptest::prelude::*;
+use tokio::time::Duration;
+
+use self::world::{Action, HOLD, HOUR, SKEW, START, WEBHOOKS, World, settings};
+use crate::certificate::Certificate;
+
+const REPLICAS: usize = 3;
+
+fn actions(others: bool) -> impl Strategy<Value = Vec<Action>> {
+    let replica = || 0..REPLICAS;
+    let calm = prop_oneof![
+        6 => (1..HOLD + 20).prop_map(Action::Advance),
+        1 => (1..5 * HOUR).prop_map(Action::Advance),
+        4 => replica().prop_map(Action::ReadSecret),
+        4 => replica().prop_map(Action::ReadConfiguration),
+        4 => replica().prop_map(Action::Plan),
+        4 => replica().prop_map(Action::WriteBundles),
+        4 => replica().prop_map(Action::WriteSecret),
+        16 => replica().prop_map(Action::Sync),
+        2 => replica().prop_map(Action::Crash),
+        2 => prop_oneof![Just("ca"), Just("leaf")].prop_map(Action::Rotate),
+        1 => Just(Action::WipeSecret),
+        1 => Just(Action::DeleteSecret),
+    ];
+    let reset = (0..WEBHOOKS, prop_oneof![0..4_usize, 4..100_usize])
+        .prop_map(|(i, back)| Action::ResetBundle(i, back));
+    let action = prop_oneof![12 => calm, u32::from(others) => reset];
+    prop::collection::vec(action, 1..80)
+}
+
+fn foreign() -> impl Strategy<Value = String> {
+    let ca = || -> Certificate {
+        settings().service.new_authority(START, Duration::from_secs(1000 * HOUR)).unwrap().certificate
+    };
+    prop_oneof![3 => Just(String::new()), 1 => Just(format!("# somebody else's\n{}", ca().pem()))]
+}
+
+fn skews() -> impl Strategy<Value = Vec<i64>> {
+    prop::collection::vec(-SKEW..SKEW, REPLICAS)
+}
+
+proptest! {
+    #[test]
+    fn no_leaf_is_ever_served_untrusted(actions in actions(false), skews in skews(), bundle in foreign()) {
+        World::new(&skews, &bundle).judge_all(&actions);
+    }
+
+    #[test]
+    fn whatever_others_do_to_the_bundles_no_change_makes_it_worse(
+        actions in actions(true), skews in skews(), bundle in foreign(),
+    ) {
+        World::new(&skews, &bundle).judge_all(&actions);
+    }
+}
+
+/// Nobody looked from the preparation of a CA until the last leaf under the old one had expired.
+#[test]
+fn a_ca_that_was_replaced_too_late_leaves_the_bundles() {
+    let [zero, one] = [0, 1].map(Action::Sync);
+    let late = [Action::Advance(16_100), Action::Advance(16_739), one.clone()];
+    let before = [
+        zero.clone(),
+        zero.clone(),
+        zero.clone(),
+        Action::Advance(2468),
+        Action::Rotate("ca"),
+        zero.clone(),
+        zero,
+        one,
+    ];
+    World::new(&[-219, 474, 0], "").judge_all(before.iter().chain(&late));
+}
+
+/// Somebody wiped the Secret and reset a caBundle when all that the next to look could tell was an expired leaf.
+#[test]
+fn a_leaf_that_the_secret_has_forgotten_keeps_its_ca() {
+    let [zero, one] = [0, 1].map(Action::Sync);
+    let renewed = [zero.clone(), zero.clone(), one.clone(), Action::Advance(24_243), one.clone()];
+    let wiped = [Action::Advance(11_757), zero, Action::WipeSecret, Action::Advance(1)];
+    let reset = [Action::ResetBundle(0, 4), one];
+    World::new(&[0, 0, 0], "").judge_all(renewed.iter().chain(&wiped).chain(&reset));
+}
+
+#[test]
+fn the_first_certificate_comes_without_a_hold() {
+    let mut world = World::new(&[0, 0], "\n");
+    for _ in 0..4 {
+        world.act(&Action::Sync(0));
+        world.act(&Action::Sync(1));
+    }
+    let served: Vec<_> = world.replicas.iter().map(|process| process.served.clone().unwrap()).collect();
+    assert_eq!(served[0], served[1]);
+    assert_eq!(world.elapsed, 0);
+    assert_eq!(world.stored().retired, []);
+}

@@ -1,0 +1,14 @@
+//! What every decision stands on: admission reviews, the pod, patches that always apply, quantities. Nothing here does I/O.
+#![forbid(unsafe_code)]
+
+pub mod admission;
+pub mod found;
+pub mod json;
+pub mod label;
+pub mod object;
+pub mod owner;
+pub mod patch;
+pub mod pod;
+pub mod quantity;
+pub mod selector;
+pub mod workload;

@@ -1,0 +1,257 @@
+//! The API server as a pod reaches it: with its service account.
+//!
+//! What kube makes of a configuration can do far more (kubeconfig files, credential plugins, the system's trust), and weighs a
+//! quarter of a binary with it. A pod needs a token and a CA; the kubelet replaces both while it runs, so the token is read
+//! for every request and the CA for every connection.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{env, fs, io};
+
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Request, Uri, header};
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::{self, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use kube::Client;
+use kube::client::Body;
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::time::timeout;
+use tower::{BoxError, ServiceExt, service_fn};
+
+/// Where the kubelet mounts it (`serviceaccount.DefaultAPITokenMountPath` of Kubernetes).
+const MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// An API server that is gone without a word is noticed within this time, by watches too.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// An API server that is there and says nothing is left after this time, which it gives itself for an answer
+/// (`--request-timeout`). What it answers may then take as long as a watch does.
+const ANSWER: Duration = Duration::from_mins(1);
+
+/// There is no API server to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A variable that the kubelet sets in every pod isn't set, or not to an address.
+    #[error(
+        "this isn't a pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT don't name the API server"
+    )]
+    NotInPod,
+    /// The pod's service account can't be read.
+    #[error("no service account (is automountServiceAccountToken false?): {}: {source}", path.display())]
+    NoServiceAccount {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The CA isn't one.
+    #[error("{}: {reason}", path.display())]
+    BadCa {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A client with the pod's service account.
+///
+/// # Errors
+/// This isn't a pod, or one without a service account token.
+pub fn in_cluster() -> Result<Client, Error> {
+    let variable = |name| env::var(name).map_err(|_| Error::NotInPod);
+    let (host, port) = (variable("KUBERNETES_SERVICE_HOST")?, variable("KUBERNETES_SERVICE_PORT")?);
+    let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    ServiceAccount::at(MOUNT.into()).client(authority.parse().map_err(|_| Error::NotInPod)?)
+}
+
+/// The files of a service account.
+#[derive(Clone)]
+struct ServiceAccount(Arc<Path>);
+
+impl ServiceAccount {
+    fn at(directory: PathBuf) -> Self {
+        Self(directory.into())
+    }
+
+    fn client(self, server: Authority) -> Result<Client, Error> {
+        let namespace = String::from_utf8_lossy(&self.read("namespace")?).into_owned();
+        self.token()?;
+        self.tls()?;
+        let account = self.clone();
+        let connector = service_fn(move |uri: Uri| {
+            let tls = account.tls();
+            Box::pin(async move {
+                let https = HttpsConnectorBuilder::new().with_tls_config(tls?).https_only().enable_http1();
+                https.wrap_connector(tcp()).oneshot(uri).await
+            })
+        });
+        let http = legacy::Client::builder(TokioExecutor::new()).build(connector);
+        let service = service_fn(move |request: Request<Body>| {
+            let (http, request) = (http.clone(), self.address(&server, request));
+            async move { Ok::<_, BoxError>(timeout(ANSWER, http.request(request?)).await??) }
+        });
+        Ok(Client::new(service, namespace))
+    }
+
+    /// A request of kube's, which has a path alone, made one to `server` by this account.
+    fn address(&self, server: &Authority, mut request: Request<Body>) -> Result<Request<Body>, BoxError> {
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        (parts.scheme, parts.authority) = (Some(Scheme::HTTPS), Some(server.clone()));
+        *request.uri_mut() = Uri::from_parts(parts)?;
+        request.headers_mut().insert(header::AUTHORIZATION, self.token()?);
+        Ok(request)
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<u8>, Error> {
+        let path = self.0.join(name);
+        fs::read(&path).map_err(|source| Error::NoServiceAccount { path, source })
+    }
+
+    fn token(&self) -> Result<HeaderValue, Error> {
+        let bearer = [b"Bearer ", self.read("token")?.trim_ascii()].concat();
+        let mut value = HeaderValue::try_from(bearer).map_err(|error| Error::NoServiceAccount {
+            path: self.0.join("token"),
+            source: io::Error::new(io::ErrorKind::InvalidData, error),
+        })?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    fn tls(&self) -> Result<ClientConfig, Error> {
+        let bad = |error: &dyn std::error::Error| Error::BadCa {
+            path: self.0.join("ca.crt"),
+            reason: error.to_string(),
+        };
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&self.read("ca.crt")?) {
+            let certificate = certificate.map_err(|error| bad(&error))?;
+            roots.add(certificate).map_err(|error| bad(&error))?;
+        }
+        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| bad(&error))?;
+        Ok(tls.with_root_certificates(roots).with_no_client_auth())
+    }
+}
+
+fn tcp() -> HttpConnector {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(SILENCE / 3));
+    tcp.set_keepalive(Some(SILENCE / 3));
+    tcp.set_keepalive_interval(Some(SILENCE / 6));
+    tcp.set_keepalive_retries(Some(4));
+    #[cfg(target_os = "linux")]
+    tcp.set_tcp_user_timeout(Some(SILENCE));
+    tcp
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::net::Ipv4Addr;
+    use std::sync::Mutex;
+
+    use http::Response;
+    use hyper::body::Incoming;
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn as answer;
+    use hyper_util::rt::TokioIo;
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use rustls::ServerConfig;
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    /// Answers each connection's only request with the authorization and the path that came, under the latest certificate.
+    async fn echo(listener: TcpListener, certificate: Arc<Mutex<Arc<ServerConfig>>>) {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let acceptor = TlsAcceptor::from(certificate.lock().unwrap().clone());
+            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            let echo = answer(async |request: Request<Incoming>| {
+                let authorization = request.headers()[header::AUTHORIZATION].to_str().unwrap();
+                Ok::<_, Infallible>(Response::new(format!("{authorization} {}", request.uri())))
+            });
+            let _ =
+                http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), echo).await;
+        }
+    }
+
+    fn issue(account: &Path, token: &str) -> Arc<ServerConfig> {
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        for (name, content) in [("namespace", "here"), ("token", token), ("ca.crt", &cert.pem())] {
+            fs::write(account.join(name), content).unwrap();
+        }
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        Arc::new(config.with_single_cert(vec![cert.der().clone()], key).unwrap())
+    }
+
+    async fn get(client: &Client) -> Result<String, kube::Error> {
+        client.request_text(Request::get("/version?x=y").body(Vec::new()).unwrap()).await
+    }
+
+    #[tokio::test]
+    async fn a_new_token_and_a_new_ca_are_taken_up() {
+        let account = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let server = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let certificate = Arc::new(Mutex::new(issue(account.path(), "one\n")));
+        tokio::spawn(echo(listener, certificate.clone()));
+
+        let client = ServiceAccount::at(account.path().into()).client(server).unwrap();
+        assert_eq!(client.default_namespace(), "here");
+        assert_eq!(get(&client).await.unwrap(), "Bearer one /version?x=y");
+        *certificate.lock().unwrap() = issue(account.path(), "two");
+        assert_eq!(get(&client).await.unwrap(), "Bearer two /version?x=y");
+
+        let foreign = tempfile::tempdir().unwrap();
+        *certificate.lock().unwrap() = issue(foreign.path(), "three");
+        let error = format!("{:?}", get(&client).await.unwrap_err());
+        assert!(error.contains("UnknownIssuer") || error.contains("BadSignature"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_never_answers_is_left() {
+        let account = tempfile::tempdir().unwrap();
+        issue(account.path(), "one");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let server = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let client = ServiceAccount::at(account.path().into()).client(server).unwrap();
+        let asking = tokio::spawn(async move { get(&client).await.unwrap_err() });
+        let _silent = listener.accept().await.unwrap();
+        tokio::time::pause();
+        let error = timeout(2 * ANSWER, asking).await.expect("it is left").unwrap();
+        assert!(format!("{error:?}").contains("Elapsed"), "{error:?}");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let account = tempfile::tempdir().unwrap();
+        let error = |account: &Path| {
+            let client = ServiceAccount::at(account.into()).client(Authority::from_static("127.0.0.1:1"));
+            client.map(drop).unwrap_err().to_string()
+        };
+        assert!(error(account.path()).contains("namespace"));
+        issue(account.path(), "line\nline");
+        assert!(error(account.path()).contains("token: "));
+        issue(account.path(), "one");
+        fs::write(
+            account.path().join("ca.crt"),
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        )
+        .unwrap();
+        assert!(error(account.path()).contains("ca.crt: "));
+    }
+}

@@ -1,0 +1,247 @@
+//! A file cut into its documents, as text, so that what isn't changed can pass byte for byte.
+//!
+//! A line that starts with `---` or `...` and then a blank ends a document wherever it stands: inside scalars, too, it is
+//! forbidden (YAML 1.2.2, production `c-forbidden`). Where a document is JSON, values may follow one another without
+//! separators, as `jq` prints them.
+
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
+use crate::yaml;
+use crate::yaml::SyntaxError;
+
+/// One document of a file. All texts of a file make up the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Document<'a> {
+    /// From the separator before it, and comments before that, to the next document.
+    pub(super) text: &'a str,
+    /// The value alone, if it is JSON.
+    pub(super) json: Option<&'a str>,
+    /// Lines of the file before `json`, or else before `text`.
+    pub(super) line: usize,
+}
+
+/// The documents of `file`.
+pub(super) fn split(file: &str) -> impl Iterator<Item = Document<'_>> {
+    let mut rest = file;
+    let mut line = 0;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (text, after) = rest.split_at(end(rest));
+        let document = Document { text, json: None, line };
+        rest = after;
+        line += text.matches('\n').count();
+        Some(document)
+    })
+    .flat_map(|document| json_values(document).unwrap_or_else(|| vec![document]))
+}
+
+/// Where the first document of `text` ends.
+fn end(text: &str) -> usize {
+    let mut begun = false;
+    let mut offset = 0;
+    for line in text.split_inclusive('\n') {
+        if is_marker(line, "---") && begun {
+            return offset;
+        }
+        offset += line.len();
+        if is_marker(line, "...") && begun {
+            return offset;
+        }
+        begun |= !is_prelude(line);
+    }
+    offset
+}
+
+fn is_marker(line: &str, marker: &str) -> bool {
+    without_bom(line)
+        .strip_prefix(marker)
+        .is_some_and(|after| after.is_empty() || after.starts_with([' ', '\t', '\r', '\n']))
+}
+
+/// Whether a line before a document's `---` holds nothing of it: a comment, a directive, nothing.
+fn is_prelude(line: &str) -> bool {
+    let line = without_bom(line);
+    line.starts_with('%') || is_blank(line) || is_marker(line, "...")
+}
+
+fn is_blank(line: &str) -> bool {
+    let line = line.trim();
+    line.is_empty() || line.starts_with('#')
+}
+
+fn without_bom(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// The JSON values that a document is made of, if it is.
+fn json_values(document: Document<'_>) -> Option<Vec<Document<'_>>> {
+    let text = document.text;
+    let body = without_bom(text.get(document.header().len()..)?).trim_start();
+    if !body.starts_with('{') {
+        return None;
+    }
+    let before = text.len() - body.len();
+    let mut documents: Vec<Document<'_>> = Vec::new();
+    let mut values = serde_json::Deserializer::from_str(body).into_iter::<IgnoredAny>();
+    let mut line = document.line;
+    let mut from = 0;
+    while let Some(value) = values.next() {
+        value.ok()?;
+        let to = before + values.byte_offset();
+        let json = text.get(usize::max(from, before)..to)?.trim_start();
+        line += text.get(from..to - json.len())?.matches('\n').count();
+        documents.push(Document { text: text.get(from..to)?, json: Some(json), line });
+        line += json.matches('\n').count();
+        from = to;
+    }
+    // White space is left.
+    let last = documents.last_mut()?;
+    last.text = text.get(from - last.text.len()..)?;
+    Some(documents)
+}
+
+impl<'a> Document<'a> {
+    /// What it says.
+    pub(super) fn parse(&self) -> Result<Value, SyntaxError> {
+        let value = match self.json {
+            Some(json) => serde_json::from_str(json).map_err(|error| {
+                let reason = error.to_string();
+                let reason =
+                    reason.rsplit_once(" at line ").map_or(reason.as_str(), |(reason, _)| reason).to_owned();
+                SyntaxError { line: error.line(), column: error.column(), reason }
+            }),
+            None => yaml::parse(without_bom(self.text)),
+        };
+        value.map_err(|error| SyntaxError { line: self.line + error.line, ..error })
+    }
+
+    /// The comments and the separator that it starts with.
+    pub(super) fn header(&self) -> &'a str {
+        let mut offset = 0;
+        let mut separated = false;
+        for line in self.text.split_inclusive('\n') {
+            let separator = !separated && is_marker(line, "---");
+            let header = match without_bom(line).strip_prefix("---") {
+                Some(after) if separator => is_blank(after),
+                _ => is_blank(line) || !separated && is_prelude(line),
+            };
+            if !header {
+                break;
+            }
+            separated |= separator;
+            offset += line.len();
+        }
+        self.text.get(..offset).unwrap_or_default()
+    }
+
+    /// What `text` needs before it when something else stands there.
+    pub(super) fn separator(text: &str) -> &'static str {
+        let mut directive = false;
+        for line in text.split_inclusive('\n') {
+            directive |= line.starts_with('%');
+            if !is_prelude(line) {
+                return match is_marker(line, "---") {
+                    true if directive => "...\n",
+                    true => "",
+                    false => "---\n",
+                };
+            }
+        }
+        "---\n"
+    }
+
+    /// The comments, and the end marker, that it ends with.
+    pub(super) fn trailer(&self) -> &'a str {
+        let mut from = self.text.len();
+        let mut offset = from;
+        for line in self.text.split_inclusive('\n').rev() {
+            offset -= line.len();
+            if line.starts_with('#') || is_marker(line, "...") {
+                from = offset;
+            } else if !line.trim().is_empty() {
+                break;
+            }
+        }
+        self.text.get(usize::max(from, self.header().len())..).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn texts(file: &str) -> Vec<&str> {
+        split(file).map(|document| document.text).collect()
+    }
+
+    #[test]
+    fn separators() {
+        assert_eq!(texts(""), [""; 0]);
+        assert_eq!(texts("a: 1"), ["a: 1"]);
+        assert_eq!(texts("---\na: 1\n---\nb: 2\n"), ["---\na: 1\n", "---\nb: 2\n"]);
+        assert_eq!(
+            texts("# c\n\n--- # d\na: 1\r\n---\r\n---\n"),
+            ["# c\n\n--- # d\na: 1\r\n", "---\r\n", "---\n"]
+        );
+        assert_eq!(
+            texts("a: 1\n...\n# c\n...\n%YAML 1.1\n---\nb: 2\n"),
+            ["a: 1\n...\n", "# c\n...\n%YAML 1.1\n---\nb: 2\n"]
+        );
+        assert_eq!(texts("\u{feff}---\na\n\u{feff}---\nb"), ["\u{feff}---\na\n", "\u{feff}---\nb"]);
+        assert_eq!(texts("--- |\n---a\n--- b\n----\n"), ["--- |\n---a\n", "--- b\n----\n"]);
+        assert_eq!(texts("a: |\n  ---\n  b\n"), ["a: |\n  ---\n  b\n"]);
+    }
+
+    #[test]
+    fn json_needs_no_separator() {
+        let file = "# c\n{\"a\": 1}\n\n{\"b\":\n2} {}\n---\n{a: 1}\n---\n{\"a\"}\n";
+        let documents: Vec<_> = split(file).collect();
+        assert_eq!(texts(file).concat(), file);
+        let json: Vec<_> = documents.iter().map(|document| (document.json, document.line)).collect();
+        assert_eq!(
+            json,
+            [(Some("{\"a\": 1}"), 1), (Some("{\"b\":\n2}"), 3), (Some("{}"), 4), (None, 5), (None, 7)]
+        );
+        assert_eq!(documents[1].parse().unwrap(), json!({"b": 2}));
+        assert_eq!(documents[3].parse().unwrap(), json!({"a": 1}));
+        assert_eq!(texts("\u{feff} {}{}"), ["\u{feff} {}", "{}"]);
+    }
+
+    #[test]
+    fn errors_count_the_lines_of_the_file() {
+        let error = |file: &str| split(file).find_map(|document| document.parse().err()).unwrap();
+        assert_eq!(error("a: 1\n---\n# c\n'b\n").line, 4);
+        assert_eq!((error("a: 1\n---\nb: 1\nb: 2\n").line, error("b: 1\n  c: 2").column), (4, 4));
+        let deep = format!("{{}}\n{{\"a\":\n\n{}{}}}", "[".repeat(200), "]".repeat(200));
+        let error = error(&deep);
+        assert_eq!((error.line, error.reason.as_str()), (4, "recursion limit exceeded"));
+    }
+
+    #[test]
+    fn headers_and_trailers() {
+        for (text, header, trailer) in [
+            ("a: 1\n", "", ""),
+            ("---\n# Source: x\na: 1\n\n# next\n\n", "---\n# Source: x\n", "# next\n\n"),
+            ("# c\n%YAML 1.1\n--- # d\n\na: |+\n  # text\n\n...\n", "# c\n%YAML 1.1\n--- # d\n\n", "...\n"),
+            ("--- {a: 1}\n", "", ""),
+            ("# only\n", "# only\n", ""),
+            ("\u{feff}# c\r\na: 1\r\n", "\u{feff}# c\r\n", ""),
+        ] {
+            let document = Document { text, json: None, line: 0 };
+            assert_eq!((document.header(), document.trailer()), (header, trailer), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_byte_is_lost(file in "((---|\\.\\.\\.|#|%|a: |\\{\\}|\\{\"a\":1\\}|\u{feff})?[ a{}\"\r]?\n?){0,12}") {
+            prop_assert_eq!(texts(&file).concat(), file);
+        }
+    }
+}

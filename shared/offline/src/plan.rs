@@ -1,0 +1,75 @@
+//! `NAME plan`, as far as webhooks that place pods share it: who goes where, for so many pods.
+
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+use podshaper_placement::policy::Group;
+use podshaper_placement::rules::Rules;
+use podshaper_placement::sequence::MAX_SLOTS;
+
+/// So many pods are listed one by one for people.
+const LISTED: usize = 50;
+
+/// The flags of a plan.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct PlanArgs {
+    /// How many pods the workload has
+    #[arg(short, long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_SLOTS)))]
+    pub replicas: u32,
+    /// What to print
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people
+    Table,
+    /// One JSON document a plan
+    Json,
+}
+
+impl PlanArgs {
+    /// Prints who goes where by these rules; a table bears the title.
+    pub fn print(self, title: &str, rules: &mut Rules, out: &mut impl Write) -> io::Result<()> {
+        let sequence: Vec<_> = (0..self.replicas).map_while(|slot| rules.group(slot)).collect();
+        let due = rules.due(self.replicas);
+        let groups: Vec<(&Group, u32)> = rules.policy().groups().iter().zip(due).collect();
+        match self.output {
+            Output::Table => table(title, self.replicas, &groups, &sequence, out),
+            Output::Json => writeln!(out, "{:#}", object(self.replicas, &groups, &sequence)),
+        }
+    }
+}
+
+/// `{"replicas", "groups": [{"name", "nodeLabels", "pods"}], "sequence": [index of the group of each pod]}`
+fn object(replicas: u32, groups: &[(&Group, u32)], sequence: &[usize]) -> Value {
+    let group = |(group, pods): &(&Group, u32)| json!({"name": *group.name, "nodeLabels": group.node_labels, "pods": pods});
+    json!({"replicas": replicas, "groups": groups.iter().map(group).collect::<Vec<_>>(), "sequence": sequence})
+}
+
+fn table(
+    title: &str,
+    replicas: u32,
+    groups: &[(&Group, u32)],
+    sequence: &[usize],
+    out: &mut impl Write,
+) -> io::Result<()> {
+    writeln!(out, "{title}")?;
+    let widths = groups.iter().map(|(group, _)| group.name.chars().count());
+    let width = widths.chain(["GROUP".len()]).max().unwrap_or_default();
+    writeln!(out, "{:width$}  PODS", "GROUP")?;
+    for (group, pods) in groups {
+        writeln!(out, "{:width$}  {pods}", group.name)?;
+    }
+    let unplaced = replicas as usize - sequence.len();
+    if unplaced > 0 {
+        writeln!(out, "{unplaced} pods are left unplaced: every group is full")?;
+    }
+    let order = sequence.iter().take(LISTED).filter_map(|index| Some(&*groups.get(*index)?.0.name));
+    let order = order.collect::<Vec<_>>().join(" ");
+    let more = if sequence.len() > LISTED { " ..." } else { "" };
+    writeln!(out, "in the order {order}{more}")
+}

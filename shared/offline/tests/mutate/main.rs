@@ -1,0 +1,9 @@
+//! The offline command as a whole, with a webhook that marks pods.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod documents;
+mod hostile;
+mod marker;
+mod mistakes;
+mod output;
+mod reviews;

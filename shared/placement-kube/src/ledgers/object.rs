@@ -1,0 +1,202 @@
+//! The `Placement` object: a ledger as the API server stores it.
+
+use k8s_openapi::jiff::Timestamp;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, json};
+
+use super::{LedgerId, Workload};
+use podshaper_core::object::Object;
+use podshaper_core::object::OwnerReference;
+use podshaper_core::owner::OwnerRef;
+use podshaper_placement::ledger::{Content, Reservation, Stamp, Token, Version};
+use podshaper_placement::marks::PLACED;
+
+pub(super) const API_VERSION: &str = "podshaper.dev/v1alpha1";
+pub(super) const API: &str = "/apis/podshaper.dev/v1alpha1";
+pub(super) const KIND: &str = "Placement";
+/// The kind's plural, as paths have it.
+pub const PLURAL: &str = "placements";
+
+/// `spec` of a `Placement`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Spec {
+    /// A `resourceVersion` of pods. Whoever decides has seen them at least up to here.
+    #[serde(deserialize_with = "text")]
+    fence: String,
+    /// Places given to pods that nobody has seen yet, the oldest first, a line each. Of 500 objects with a field for each part a write
+    /// takes the API server five times as long.
+    #[serde(deserialize_with = "text")]
+    reservations: String,
+}
+
+/// A text; nothing where somebody else has put something else in its place.
+fn text<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Found {
+        Text(String),
+        Other(IgnoredAny),
+    }
+    Ok(match Found::deserialize(value)? {
+        Found::Text(text) => text,
+        Found::Other(_) => String::new(),
+    })
+}
+
+impl From<&Content> for Spec {
+    fn from(content: &Content) -> Self {
+        let mut reservations = String::with_capacity(content.reservations.len() * 64);
+        for reservation in &content.reservations {
+            reservations.push_str(&line(reservation));
+            reservations.push('\n');
+        }
+        Self { fence: content.fence.to_string(), reservations }
+    }
+}
+
+/// `TOKEN SLOT TIME POD GROUP`; the pod is `-` unless it was there already and is moved, and a group's name may have spaces.
+fn line(Reservation { stamp, pod, at }: &Reservation) -> String {
+    let Stamp { token, slot, group } = stamp;
+    let at = Timestamp::from_second(*at).unwrap_or_default();
+    format!("{token} {slot} {at} {} {group}", pod.as_deref().unwrap_or("-"))
+}
+
+fn parsed(line: &str) -> Option<Reservation> {
+    let mut parts = line.splitn(5, ' ');
+    let mut next = || parts.next();
+    let (token, slot, at, pod, group) = (next()?, next()?, next()?, next()?, next()?);
+    let stamp = Stamp { token: Token::parse(token)?, slot: slot.parse().ok()?, group: group.into() };
+    let pod = (pod != "-").then(|| pod.into());
+    Some(Reservation { stamp, pod, at: at.parse().map_or(0, Timestamp::as_second) })
+}
+
+impl Spec {
+    /// The ledger. A line that can't be read was written by somebody else, and isn't kept.
+    pub(super) fn content(&self) -> Content {
+        Content {
+            reservations: self.reservations.lines().filter_map(parsed).collect(),
+            fence: self.fence.parse().unwrap_or(0),
+        }
+    }
+}
+
+/// A version as the API server writes it (KEP-5504: resource versions are comparable integers).
+pub(super) fn version(text: &str) -> Option<Version> {
+    text.parse().ok()
+}
+
+/// Where the ledgers of a namespace are.
+pub(super) fn collection(namespace: &str) -> String {
+    format!("{API}/namespaces/{namespace}/{PLURAL}")
+}
+
+/// The name of the ledger that `webhook` keeps for this owner.
+pub(super) fn name(webhook: &str, owner: &OwnerRef) -> String {
+    format!("{webhook}-{}", owner.uid)
+}
+
+/// The object that is created: it goes with its owner.
+pub(super) fn created(webhook: &str, workload: &Workload, content: &Content) -> Value {
+    let OwnerRef { api_version, kind, name: owner, uid } = &workload.owner;
+    json!({
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {
+            "name": name(webhook, &workload.owner),
+            "namespace": workload.namespace,
+            "labels": {PLACED: webhook},
+            "ownerReferences": [{"apiVersion": api_version, "kind": kind, "name": owner, "uid": uid}],
+        },
+        "spec": Spec::from(content),
+    })
+}
+
+/// What is written over the object, if it stands at this version (RFC 7386).
+pub(super) fn changed(version: Version, content: &Content) -> Value {
+    json!({"metadata": {"resourceVersion": version.to_string()}, "spec": Spec::from(content)})
+}
+
+/// A ledger as its watch shows it: what the leader must look after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The namespace.
+    pub namespace: String,
+    /// The owner.
+    pub owner: OwnerRef,
+    /// The object's name.
+    pub name: String,
+    /// How many places are reserved.
+    pub reserved: usize,
+    /// What it tells people.
+    pub told: Told,
+}
+
+impl Standing {
+    /// Which ledger it is.
+    pub fn ledger(&self) -> LedgerId {
+        LedgerId::new(&self.namespace, &self.owner.uid)
+    }
+}
+
+/// `status` of a `Placement`, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Told {
+    /// Placed pods by group, in the order of the policy, as in `8/2`.
+    pub pods: String,
+    /// What they should be.
+    pub due: String,
+}
+
+/// A ledger, and what is in it.
+pub(super) fn standing(object: Object<Spec, Told>) -> Option<(Standing, Content)> {
+    let [owner]: [OwnerReference; 1] = object.metadata.owner_references?.try_into().ok()?;
+    let content = object.spec.unwrap_or_default().content();
+    let standing = Standing {
+        namespace: object.metadata.namespace?,
+        owner: (&owner).into(),
+        name: object.metadata.name,
+        reserved: content.reservations.len(),
+        told: object.status.unwrap_or_default(),
+    };
+    Some((standing, content))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let stamp = |token, slot| Stamp { token: Token(token), slot, group: "spot, the large ones".into() };
+        let content = Content {
+            reservations: vec![
+                Reservation { stamp: stamp(u64::MAX, 7), pod: None, at: 1_700_000_000 },
+                Reservation { stamp: stamp(0, 0), pod: Some("web-1".into()), at: 0 },
+            ],
+            fence: u64::MAX,
+        };
+        let spec = Spec::from(&content);
+        assert_eq!(
+            spec.reservations,
+            "ffffffffffffffff 7 2023-11-14T22:13:20Z - spot, the large ones\n\
+             0000000000000000 0 1970-01-01T00:00:00Z web-1 spot, the large ones\n"
+        );
+        assert_eq!(serde_json::from_str::<Spec>(&json!(spec).to_string()).unwrap().content(), content);
+    }
+
+    #[test]
+    fn what_others_wrote_is_survived() {
+        for (spec, reserved) in [
+            (json!({}), 0),
+            (json!({"fence": 7, "reservations": [{"token": "00000000000000ff"}]}), 0),
+            (json!({"fence": "x", "reservations": "\n00000000000000ff 3\n00000000000000ff 3 then - \n"}), 1),
+            (json!({"reservations": "00000000000000ff -3 then - spot\nff 3 then - spot"}), 0),
+        ] {
+            let content = serde_json::from_value::<Spec>(spec).unwrap().content();
+            assert_eq!((content.fence, content.reservations.len()), (0, reserved));
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What places pods by the cluster: their owners, and the ledgers.
+
+mod metrics;
+
+pub use metrics::Metrics;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use kube::Client;
+use tokio::time::timeout_at;
+
+use crate::ledgers::{Ask, Ledgers, Policies, Standing, follow_standings, reconcile};
+use crate::owners::Owners;
+use podshaper_core::owner::OwnerRef;
+use podshaper_kube::lease::Leadership;
+use podshaper_kube::store::Store;
+use podshaper_placement::ledger::Answer;
+use podshaper_placement::owners::Looked;
+use podshaper_placement::placing::{Asking, Surroundings};
+
+/// So much of what is left of a request's time the ledger may take. The rest is the API server's: one that is busy with hundreds of pods
+/// needs it to send the request, and to read the answer. A pod that is placed without its ledger is better than one that isn't placed.
+const SHARE: f64 = 0.5;
+
+/// The surroundings of the pods that one webhook places.
+#[derive(Clone)]
+pub struct Placing {
+    webhook: &'static str,
+    /// Whose pods are.
+    pub owners: Arc<Owners>,
+    /// Which places are taken.
+    pub ledgers: Arc<Ledgers>,
+}
+
+impl Placing {
+    /// Begins to watch the pods that `webhook` has placed. Of owners these annotations are read. Needs a runtime.
+    pub fn start(client: &Client, webhook: &'static str, annotations: &'static [&'static str]) -> Self {
+        let owners = Owners::new(client.clone()).with_annotations(annotations);
+        Self { webhook, owners: Arc::new(owners), ledgers: Ledgers::start(client.clone(), webhook) }
+    }
+
+    /// Has ledgers put in order while this replica leads; returns those that there are. Needs a runtime.
+    pub fn reconcile(
+        &self,
+        client: &Client,
+        policies: impl Policies,
+        leadership: Leadership,
+    ) -> Arc<Store<Standing>> {
+        let standings = Arc::new(Store::default());
+        tokio::spawn(follow_standings(client.clone(), Arc::clone(&self.ledgers), Arc::clone(&standings)));
+        tokio::spawn(reconcile(Arc::clone(&self.ledgers), Arc::clone(&standings), policies, leadership));
+        standings
+    }
+}
+
+impl Surroundings for Placing {
+    async fn owner(&self, namespace: &str, owner: &OwnerRef, deadline: Instant) -> Looked {
+        self.owners.look(namespace, owner, deadline).await
+    }
+
+    async fn place(&self, pod: Asking<'_>, deadline: Instant) -> Option<Answer> {
+        let workload = self.owners.workload(self.webhook, pod.namespace, pod.chain);
+        let workload = match timeout_at(deadline.into(), workload).await {
+            Ok(Ok(workload)) => Arc::new(workload?),
+            Ok(Err(error)) => {
+                tracing::warn!(namespace = pod.namespace, %error, "can't tell where an owner is");
+                return None;
+            }
+            Err(_) => return None,
+        };
+        let Asking { token, fitting, bears, dry_run, rules, .. } = pod;
+        let now = Instant::now();
+        let deadline = (now + deadline.saturating_duration_since(now).mul_f64(SHARE)).into();
+        let ask = Ask { token, fitting, bears, dry_run, deadline };
+        self.ledgers.place(&workload, rules, ask).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+    use podshaper_placement::ledger::Token;
+    use podshaper_placement::owners::{Chain, Owner};
+    use podshaper_placement::policy::{Group, Policy, Tie};
+    use podshaper_placement::rules::{Rules, locked};
+    use podshaper_testing::MockApiServer;
+
+    /// Its kind is one of so many that its plural isn't remembered, and the API server doesn't tell it any more.
+    #[tokio::test(start_paused = true)]
+    async fn an_owner_of_a_strange_kind_is_not_waited_for_past_the_deadline() {
+        let (client, _server) = MockApiServer::start();
+        let placing = Placing::start(&client, "webhook", &[]);
+        let [api_version, kind, name, uid] = ["example.com/v1", "Thing", "web", "u"].map(str::to_owned);
+        let mut chain = Chain::from(Some(OwnerRef { api_version, kind, name, uid }));
+        chain.looked(Looked::Object(Arc::new(Owner { uid: "u".to_owned(), ..Owner::default() })));
+        let node_labels = [("type".to_owned(), "default".to_owned())].into();
+        let group = Group { name: "default".into(), weight: 1, node_labels, ..Group::default() };
+        let policy = Policy::new(vec![group], Tie::First).unwrap();
+        let rules = Arc::new(Mutex::new(Rules::new(policy)));
+        let pod = Asking {
+            namespace: "ns",
+            chain: &chain,
+            rules: &rules,
+            token: Token(1),
+            fitting: locked(&rules).policy().all(),
+            bears: None,
+            dry_run: false,
+        };
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
+        let placed = placing.place(pod, deadline.into_std());
+        assert_eq!(timeout_at(deadline + Duration::from_secs(1), placed).await, Ok(None));
+    }
+}

@@ -1,0 +1,80 @@
+//! What replicas agree on through the API server.
+
+use std::fmt;
+
+use crate::policy::GroupName;
+
+/// A number that the API server gave a state of the world: `resourceVersion`, which grows with every write
+/// (KEP-5504: resource versions are comparable integers).
+pub type Version = u64;
+
+/// Names one placement for ever: the pod that was placed carries it, and the ledger until that pod was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+impl Token {
+    /// The token of what `name` names: an admission request's uid, which is new on each call but constant over the API
+    /// server's retries of one, so that a call that was answered already is answered the same by every replica.
+    pub fn of(name: &str) -> Self {
+        // FNV-1a, which will be the same in every version of every replica.
+        Self(name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        }))
+    }
+}
+
+impl Token {
+    /// Reads what is printed.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        u64::from_str_radix(text, 16).ok().filter(|_| digits).map(Self)
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A pod's place, as the pod carries it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Stamp {
+    /// Names this placement.
+    pub token: Token,
+    /// Its slot.
+    pub slot: u32,
+    /// Its group.
+    pub group: GroupName,
+}
+
+/// A place that was given to a pod which nobody has seen with it yet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Reservation {
+    /// The place.
+    pub stamp: Stamp,
+    /// The pod's name, where the pod was there already and is moved to this slot.
+    pub pod: Option<PodName>,
+    /// When it was given, in seconds since 1970 by the clock of who gave it: for people, nothing is decided by it.
+    pub at: i64,
+}
+
+/// A pod's name.
+pub type PodName = std::sync::Arc<str>;
+
+/// The ledger as it is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Content {
+    /// What was reserved and not confirmed, the oldest first.
+    pub reservations: Vec<Reservation>,
+    /// Whoever decides by the ledger must have seen pods at least up to here: reservations were dropped because their
+    /// pods had been seen.
+    pub fence: Version,
+}
+
+impl Content {
+    /// The reservation with this token.
+    pub fn reservation(&self, token: Token) -> Option<&Reservation> {
+        self.reservations.iter().find(|reservation| reservation.stamp.token == token)
+    }
+}

@@ -1,0 +1,253 @@
+//! Whose a pod is: its controller, that one's controller, and so on.
+//!
+//! ```text
+//! pod ──▶ ReplicaSet ──▶ Deployment        pod ──▶ Job ──▶ CronJob        pod ──▶ ReplicaSet ──▶ Rollout
+//! ```
+//!
+//! Each step needs one read of the API server, which somebody else does: [`Chain::wants`] says what, [`Chain::looked`] takes
+//! what was found. Anybody may write any owner into a pod, so an owner counts only once it was read and has that uid.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::ledger::Version;
+use podshaper_core::owner::{OwnerRef, is_uid};
+use podshaper_core::pod::Pod;
+
+/// No chain of controllers that exists is longer; one that goes in circles ends.
+const MAX_OWNERS: usize = 8;
+/// An owner, as it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// Its `uid`.
+    pub uid: String,
+    /// Its `resourceVersion`.
+    pub version: Version,
+    /// Its own controller.
+    pub controller: Option<OwnerRef>,
+    /// How many pods it may have at a time, where it says so.
+    pub pods: Option<u32>,
+    /// How many pods there are, where its status says so.
+    pub created: Option<u32>,
+    /// The label selector of its pods, as a URL has it, where it has one.
+    pub selector: Option<String>,
+    /// The ordinal of its first pod: `spec.ordinals.start` of a `StatefulSet`.
+    pub first_ordinal: u32,
+    /// Of its annotations those that somebody asks for.
+    pub annotations: BTreeMap<String, String>,
+    /// The same of its pod template's.
+    pub template: BTreeMap<String, String>,
+}
+
+/// What was found where an owner should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Looked {
+    /// An object.
+    Object(Arc<Owner>),
+    /// There is none.
+    Nothing,
+    /// It may not be read.
+    Forbidden,
+    /// Nobody could tell in time.
+    Unknown,
+}
+
+/// Why a chain goes no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The last has no controller.
+    Top,
+    /// An owner isn't there, or is another one of that name by now.
+    Gone,
+    /// An owner may not be read.
+    Forbidden,
+    /// An owner couldn't be read in time.
+    Unknown,
+    /// It is too long.
+    TooLong,
+}
+
+/// The owners of a pod, as far as they are known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// The nearest first.
+    owners: Vec<OwnerRef>,
+    /// So many of them were read, and are who they were said to be.
+    read: Vec<Arc<Owner>>,
+    end: Option<End>,
+}
+
+impl Chain {
+    /// The chain that begins with the controller of `pod`.
+    pub fn of(pod: &Pod<'_>) -> Self {
+        Self::from(pod.controller().map(|owner| OwnerRef {
+            api_version: owner.api_version.to_string(),
+            kind: owner.kind.to_string(),
+            name: owner.name.to_string(),
+            uid: owner.uid.to_string(),
+        }))
+    }
+
+    /// The owner that is to be read next; none at the end.
+    pub fn wants(&self) -> Option<&OwnerRef> {
+        self.unread().filter(|_| self.end.is_none())
+    }
+
+    /// The first owner that wasn't read, or isn't who it was said to be.
+    pub fn unread(&self) -> Option<&OwnerRef> {
+        self.owners.get(self.read.len())
+    }
+
+    /// Takes what was found of the owner that was wanted.
+    pub fn looked(&mut self, found: Looked) {
+        let Some(wanted) = self.wants() else { return };
+        let owner = match found {
+            Looked::Object(owner) if owner.uid == wanted.uid && !owner.uid.is_empty() => owner,
+            Looked::Object(_) | Looked::Nothing => return self.end = Some(End::Gone),
+            Looked::Forbidden => return self.end = Some(End::Forbidden),
+            Looked::Unknown => return self.end = Some(End::Unknown),
+        };
+        match &owner.controller {
+            None => self.end = Some(End::Top),
+            Some(_) if self.owners.len() == MAX_OWNERS => self.end = Some(End::TooLong),
+            Some(controller) => self.owners.push(controller.clone()),
+        }
+        self.read.push(owner);
+    }
+
+    /// Why it goes no further; none while something is wanted.
+    pub fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    /// The owners that somebody verified names, the nearest first; none while not even the first was read.
+    pub fn owners(&self) -> &[OwnerRef] {
+        if self.read.is_empty() { &[] } else { &self.owners }
+    }
+
+    /// The owners that were read, the nearest first.
+    pub fn read(&self) -> impl Iterator<Item = (&OwnerRef, &Arc<Owner>)> {
+        self.owners.iter().zip(&self.read)
+    }
+
+    /// The pod's own controller, once it was read.
+    pub fn controller(&self) -> Option<(&OwnerRef, &Arc<Owner>)> {
+        self.read().next()
+    }
+
+    /// Whose pods share the sequence of slots: the controller's, so that each revision of a rollout is exact by itself; but those of
+    /// all Jobs of a `CronJob`. With it what was read of it, if it was.
+    pub fn sharer(&self) -> Option<(&OwnerRef, Option<&Arc<Owner>>)> {
+        let sharer = match self.owners() {
+            [job, cron_job, ..]
+                if job.is_batch("Job") && cron_job.is_batch("CronJob") && is_uid(&cron_job.uid) =>
+            {
+                1
+            }
+            _ => 0,
+        };
+        Some((self.owners().get(sharer)?, self.read.get(sharer)))
+    }
+}
+
+impl From<Option<OwnerRef>> for Chain {
+    /// The chain that begins with this owner.
+    fn from(owner: Option<OwnerRef>) -> Self {
+        let end = if owner.is_none() { Some(End::Top) } else { None };
+        Self { owners: owner.into_iter().collect(), read: Vec::new(), end }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(api_version: &str, kind: &str) -> OwnerRef {
+        let [api_version, kind] = [api_version, kind].map(str::to_owned);
+        OwnerRef { name: kind.to_lowercase(), uid: format!("uid-of-{kind}"), api_version, kind }
+    }
+
+    fn chain(controller: &OwnerRef) -> Chain {
+        let OwnerRef { api_version, kind, name, uid } = controller;
+        let owner = serde_json::json!({"apiVersion": api_version, "kind": kind, "name": name, "uid": uid, "controller": true});
+        let other = serde_json::json!({"kind": "Other", "name": "other", "uid": "other"});
+        let pod = serde_json::json!({"metadata": {"ownerReferences": [other, owner]}}).to_string();
+        Chain::of(&serde_json::from_str(&pod).unwrap())
+    }
+
+    fn object(of: &OwnerRef, controller: Option<OwnerRef>) -> Looked {
+        Looked::Object(Arc::new(Owner { uid: of.uid.clone(), controller, ..Owner::default() }))
+    }
+
+    #[test]
+    fn a_deployments_pod() {
+        let (set, deployment) = (owner("apps/v1", "ReplicaSet"), owner("apps/v1", "Deployment"));
+        let mut chain = chain(&set);
+        assert_eq!((chain.wants(), chain.owners()), (Some(&set), &[][..]));
+        chain.looked(object(&set, Some(deployment.clone())));
+        assert!(chain.owners()[1].is("apps/v1beta1", "Deployment", "deployment"), "before it is read");
+        assert_eq!(chain.wants(), Some(&deployment));
+        chain.looked(object(&deployment, None));
+        assert_eq!((chain.wants(), chain.end()), (None, Some(End::Top)));
+        assert_eq!(chain.sharer().unwrap().0, &set);
+        for (api_version, kind, name) in [
+            ("v1", "Deployment", "deployment"),
+            ("apps/v1", "Deployment", "other"),
+            ("apps/v1", "DaemonSet", "deployment"),
+        ] {
+            assert!(!chain.owners()[1].is(api_version, kind, name));
+        }
+    }
+
+    #[test]
+    fn the_jobs_of_a_cron_job_share() {
+        let (job, cron_job) = (owner("batch/v1", "Job"), owner("batch/v1", "CronJob"));
+        let mut with = chain(&job);
+        with.looked(object(&job, Some(cron_job.clone())));
+        assert_eq!(with.sharer(), Some((&cron_job, None)), "named by one that was read");
+        let mut alone = chain(&job);
+        alone.looked(object(&job, Some(owner("example.com/v1", "CronJob"))));
+        assert_eq!(alone.sharer().unwrap().0, &job);
+        // It would be part of a path: a Job may name anything.
+        let mut made_up = chain(&job);
+        made_up.looked(object(&job, Some(OwnerRef { uid: "uid?dryRun=All".to_owned(), ..cron_job })));
+        assert_eq!(made_up.sharer().unwrap().0, &job);
+    }
+
+    #[test]
+    fn an_owner_that_is_another_counts_for_nothing() {
+        let set = owner("apps/v1", "ReplicaSet");
+        let impostor = OwnerRef { uid: "another".to_owned(), ..set.clone() };
+        for (found, end) in [
+            (object(&impostor, None), End::Gone),
+            (Looked::Nothing, End::Gone),
+            (Looked::Forbidden, End::Forbidden),
+            (Looked::Unknown, End::Unknown),
+        ] {
+            let mut chain = chain(&set);
+            chain.looked(found);
+            assert_eq!((chain.end(), chain.wants(), chain.sharer()), (Some(end), None, None));
+        }
+        let mut nameless = chain(&OwnerRef::default());
+        nameless.looked(Looked::Object(Arc::default()));
+        assert_eq!(nameless.end(), Some(End::Gone));
+    }
+
+    #[test]
+    fn a_circle_ends() {
+        let set = owner("apps/v1", "ReplicaSet");
+        let mut chain = chain(&set);
+        let mut reads = 0;
+        while chain.wants().is_some() {
+            chain.looked(object(&set, Some(set.clone())));
+            reads += 1;
+        }
+        assert_eq!((reads, chain.end()), (MAX_OWNERS, Some(End::TooLong)));
+    }
+
+    #[test]
+    fn a_pod_of_nobody() {
+        let chain = Chain::of(&Pod::default());
+        assert_eq!((chain.wants(), chain.end(), chain.sharer()), (None, Some(End::Top), None));
+    }
+}

@@ -1,0 +1,394 @@
+//! The configuration file.
+
+mod registries;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use podshaper_core::label;
+use podshaper_core::quantity::Quantity;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use serde_path_to_error::Segment;
+
+pub use registries::Registries;
+
+use crate::duration;
+use crate::platform::Architecture;
+use crate::table::{Nodes, Table, Taint};
+
+/// What the webhook is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The architectures of the cluster's nodes.
+    pub table: Table,
+    /// What becomes of a pod with an image of which nothing is known.
+    pub on_unknown: OnUnknown,
+    /// What such an image is taken to run on, where the policy says so.
+    pub default_architectures: Vec<Architecture>,
+    /// What becomes of a pod for which there are no nodes.
+    pub on_impossible: OnImpossible,
+    /// Architectures that the scheduler is to prefer, best first.
+    pub preferred: Vec<Architecture>,
+    /// How long a pod may wait for its images to become known, where the policy is `gate`.
+    pub gate_max_age: Duration,
+    /// How long one admission may wait for registries.
+    pub lookup_timeout: Duration,
+    /// What is remembered.
+    pub cache: CacheSettings,
+    /// How registries are spoken to.
+    pub registries: Registries,
+}
+
+/// `onUnknown`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnUnknown {
+    /// The images that are known narrow the choice of nodes, and that is all.
+    #[default]
+    Skip,
+    /// The others are taken to run on `defaultArchitectures`.
+    DefaultArchitectures,
+    /// The pod waits, with a scheduling gate.
+    Gate,
+    /// It is refused.
+    Deny,
+}
+
+/// `onImpossible`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnImpossible {
+    /// The pod is refused.
+    #[default]
+    Deny,
+    /// It is left as it is, with a warning.
+    Leave,
+}
+
+/// What is remembered of images, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// What a tag means, for pods that take an image that is on the node already.
+    pub if_not_present: Duration,
+    /// The same for pods that always pull; none: the registry is asked each time whether it still means the same.
+    pub pull_always: Option<Duration>,
+    /// How much memory it may take, in bytes.
+    pub bytes: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase", expecting = "settings")]
+struct File {
+    #[serde(deserialize_with = "duration::field")]
+    if_not_present_cache_time: Duration,
+    #[serde(deserialize_with = "duration::optional")]
+    pull_always_cache_time: Option<Duration>,
+    #[serde(deserialize_with = "bytes")]
+    cache_size: u64,
+    architectures: BTreeMap<String, NodeSettings>,
+    on_unknown: OnUnknown,
+    default_architectures: Vec<String>,
+    on_impossible: OnImpossible,
+    preferred: Vec<String>,
+    #[serde(deserialize_with = "duration::field")]
+    gate_max_age: Duration,
+    #[serde(deserialize_with = "duration::field")]
+    lookup_timeout: Duration,
+    registries: Registries,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        Self {
+            if_not_present_cache_time: Duration::from_hours(7 * 24),
+            pull_always_cache_time: None,
+            cache_size: 16 << 20,
+            architectures: BTreeMap::new(),
+            on_unknown: OnUnknown::default(),
+            default_architectures: Vec::new(),
+            on_impossible: OnImpossible::default(),
+            preferred: Vec::new(),
+            gate_max_age: Duration::from_mins(10),
+            lookup_timeout: Duration::from_secs(2),
+            registries: Registries::default(),
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    rename_all = "camelCase",
+    expecting = "taintsToTolerate and requireNodeLabels"
+)]
+struct NodeSettings {
+    taints_to_tolerate: Vec<TaintSettings>,
+    require_node_labels: Vec<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a taint: key, value and effect")]
+struct TaintSettings {
+    key: String,
+    #[serde(default)]
+    value: Option<String>,
+    effect: Effect,
+}
+
+/// `v1.TaintEffect`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+enum Effect {
+    NoSchedule,
+    PreferNoSchedule,
+    NoExecute,
+}
+
+fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let text = podshaper_core::json::Scalar::deserialize(deserializer)?;
+    let quantity: Quantity =
+        text.parse().map_err(|error| serde::de::Error::custom(format_args!("{:?}: {error}", &*text)))?;
+    let bytes = quantity.value().and_then(|bytes| u64::try_from(bytes).ok());
+    let range = 1 << 20..=4 << 30;
+    bytes
+        .filter(|bytes| range.contains(bytes))
+        .ok_or_else(|| serde::de::Error::custom("takes between 1Mi and 4Gi"))
+}
+
+/// A setting that can't be, and where it stands.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}{problem}", Prefix(path))]
+pub struct ConfigError {
+    /// The keys that lead there; items of lists by their index.
+    pub path: Vec<String>,
+    /// What is wrong there.
+    pub problem: String,
+}
+
+struct Prefix<'p>(&'p [String]);
+
+impl fmt::Display for Prefix<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, "{}: ", self.0.join(".")) }
+    }
+}
+
+fn wrong(path: &[&str], problem: impl fmt::Display) -> ConfigError {
+    ConfigError { path: path.iter().map(|&key| key.to_owned()).collect(), problem: problem.to_string() }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self::new(File::default(), Table::default())
+    }
+}
+
+impl Settings {
+    /// Reads what a file holds; null is nothing.
+    pub fn from_value(value: Value) -> Result<Self, ConfigError> {
+        if value.is_array() {
+            return Err(wrong(&[], "invalid type: sequence, expected settings"));
+        }
+        let file: Result<Option<File>, _> = serde_path_to_error::deserialize(value);
+        let mut file = file.map_err(|error| {
+            let path = error.path().iter().filter_map(|segment| match segment {
+                Segment::Seq { index } => Some(index.to_string()),
+                Segment::Map { key } => Some(key.clone()),
+                Segment::Enum { .. } | Segment::Unknown => None,
+            });
+            ConfigError { path: path.collect(), problem: error.inner().to_string() }
+        })?;
+        let file = file.take().unwrap_or_default();
+        file.validated()
+    }
+
+    fn new(file: File, table: Table) -> Self {
+        Self {
+            table,
+            on_unknown: file.on_unknown,
+            default_architectures: Vec::new(),
+            on_impossible: file.on_impossible,
+            preferred: Vec::new(),
+            gate_max_age: file.gate_max_age,
+            lookup_timeout: file.lookup_timeout,
+            cache: CacheSettings {
+                if_not_present: file.if_not_present_cache_time,
+                pull_always: file.pull_always_cache_time,
+                bytes: file.cache_size,
+            },
+            registries: file.registries,
+        }
+    }
+}
+
+impl File {
+    fn validated(mut self) -> Result<Settings, ConfigError> {
+        let mut nodes: Vec<Nodes> = Vec::new();
+        for (name, settings) in std::mem::take(&mut self.architectures) {
+            let own = settings.nodes(&name)?;
+            if let Some(twin) = nodes.iter().find(|twin| twin.architecture == own.architecture) {
+                return Err(wrong(
+                    &["architectures", &name],
+                    format_args!("is {} once more", twin.architecture),
+                ));
+            }
+            nodes.push(own);
+        }
+        let list = |key: &str, names: Vec<String>| -> Result<Vec<Architecture>, ConfigError> {
+            let one = |(index, name): (usize, String)| {
+                let at = index.to_string();
+                let architecture: Architecture = name.parse().map_err(|error| wrong(&[key, &at], error))?;
+                if nodes.is_empty() || nodes.iter().any(|nodes| nodes.architecture == architecture) {
+                    Ok(architecture)
+                } else {
+                    Err(wrong(&[key, &at], format_args!("{name} isn't among the architectures")))
+                }
+            };
+            names.into_iter().enumerate().map(one).collect()
+        };
+        let default_architectures =
+            list("defaultArchitectures", std::mem::take(&mut self.default_architectures))?;
+        let preferred = list("preferred", std::mem::take(&mut self.preferred))?;
+        if self.on_unknown == OnUnknown::DefaultArchitectures && default_architectures.is_empty() {
+            return Err(wrong(
+                &["onUnknown"],
+                "default-architectures needs defaultArchitectures: [amd64], for instance",
+            ));
+        }
+        if self.lookup_timeout.is_zero() || self.lookup_timeout > Duration::from_secs(25) {
+            return Err(wrong(&["lookupTimeout"], "takes up to 25s: the API server waits for 30s at most"));
+        }
+        self.registries.check()?;
+        Ok(Settings { default_architectures, preferred, ..Settings::new(self, Table::new(nodes)) })
+    }
+}
+
+impl NodeSettings {
+    fn nodes(self, name: &str) -> Result<Nodes, ConfigError> {
+        let at = |rest: &[&str], problem: &dyn fmt::Display| {
+            wrong(&[&["architectures", name], rest].concat(), problem)
+        };
+        let architecture = name.parse().map_err(|error| at(&[], &error))?;
+        let mut nodes = Nodes::labelled(architecture);
+        if !self.require_node_labels.is_empty() {
+            nodes.labels.clear();
+        }
+        for (index, (key, value)) in self
+            .require_node_labels
+            .into_iter()
+            .enumerate()
+            .flat_map(|(index, map)| map.into_iter().map(move |entry| (index, entry)))
+        {
+            let place = index.to_string();
+            let place = ["requireNodeLabels", &place, &key];
+            if label::check(&key, &value).is_err() {
+                return Err(at(&place, &format_args!("{key}: {value:?} is no label that a node could have")));
+            }
+            if nodes.labels.insert(key.clone(), value.clone()).is_some_and(|other| other != value) {
+                return Err(at(&place, &"is required to be two things at once"));
+            }
+        }
+        for (index, taint) in self.taints_to_tolerate.into_iter().enumerate() {
+            let value = taint.value.unwrap_or_default();
+            if label::check(&taint.key, &value).is_err() {
+                return Err(at(
+                    &["taintsToTolerate", &index.to_string()],
+                    &"is no taint that a node could have",
+                ));
+            }
+            nodes.taints.push(Taint { key: taint.key, value, effect: format!("{:?}", taint.effect) });
+        }
+        Ok(nodes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_the_default() {
+        assert_eq!(Settings::from_value(json!(null)).unwrap(), Settings::default());
+        assert_eq!(Settings::from_value(json!({})).unwrap(), Settings::default());
+        let settings = Settings::default();
+        assert_eq!(settings.cache.if_not_present, Duration::from_hours(168));
+        assert_eq!((settings.on_unknown, settings.on_impossible), (OnUnknown::Skip, OnImpossible::Deny));
+    }
+
+    #[test]
+    fn the_sketch() {
+        let settings = Settings::from_value(json!({
+            "ifNotPresentCacheTime": "7d", "pullAlwaysCacheTime": null,
+            "architectures": {
+                "amd64": {},
+                "arm64": {
+                    "taintsToTolerate": [{"key": "arch", "value": "arm64", "effect": "NoSchedule"}],
+                    "requireNodeLabels": [{"pool": "arm"}, {"kubernetes.io/arch": "arm64"}],
+                },
+            },
+        }));
+        let settings = settings.unwrap();
+        let [amd64, arm64] = settings.table.configured() else { panic!("{settings:?}") };
+        assert_eq!(amd64.labels, [("kubernetes.io/arch".to_owned(), "amd64".to_owned())].into());
+        assert_eq!(arm64.labels.len(), 2);
+        assert_eq!(
+            arm64.taints,
+            [Taint { key: "arch".into(), value: "arm64".into(), effect: "NoSchedule".into() }]
+        );
+    }
+
+    #[test]
+    fn errors_name_the_place() {
+        for (settings, expected) in [
+            (json!({"ifNotPresentCacheTme": "7d"}), "ifNotPresentCacheTme: unknown field"),
+            (json!({"ifNotPresentCacheTime": "7"}), "ifNotPresentCacheTime: \"7\" is no duration"),
+            (json!({"pullAlwaysCacheTime": "x"}), "pullAlwaysCacheTime: \"x\" is no duration"),
+            (json!({"cacheSize": "1"}), "cacheSize: takes between"),
+            (json!({"onUnknown": "guess"}), "onUnknown: unknown variant `guess`, expected one of `skip`"),
+            (json!({"onUnknown": "default-architectures"}), "onUnknown: default-architectures needs"),
+            (json!({"architectures": {"ARM": {}}}), "architectures.ARM: \"ARM\" is no architecture"),
+            (
+                json!({"architectures": {"arm/v6": {}, "armel": {}}}),
+                "architectures.armel: is arm/v6 once more",
+            ),
+            (
+                json!({"architectures": {"arm64": {"taintsToTolerate": [{"key": "a", "effect": "Never"}]}}}),
+                "architectures.arm64.taintsToTolerate.0.effect: unknown variant `Never`",
+            ),
+            (
+                json!({"architectures": {"arm64": {"taintsToTolerate": [{"key": "a b", "effect": "NoExecute"}]}}}),
+                "architectures.arm64.taintsToTolerate.0: is no taint",
+            ),
+            (
+                json!({"architectures": {"arm64": {"requireNodeLabels": [{"a": "1"}, {"a": "2"}]}}}),
+                "architectures.arm64.requireNodeLabels.1.a: is required to be two things",
+            ),
+            (
+                json!({"architectures": {"arm64": {"requireNodeLabels": [{"a_/b": "1"}]}}}),
+                "requireNodeLabels.0.a_/b: a_/b: \"1\" is no label",
+            ),
+            (
+                json!({"preferred": ["arm64"], "architectures": {"amd64": {}}}),
+                "preferred.0: arm64 isn't among",
+            ),
+            (json!({"lookupTimeout": "1m"}), "lookupTimeout: takes up to 25s"),
+            (
+                json!({"registries": {"plainHttp": ["http://x"]}}),
+                "registries.plainHttp.0: \"http://x\" is no host",
+            ),
+            (
+                json!({"registries": {"mirrors": {"docker.io": ["mirror"]}}}),
+                "registries.mirrors.docker.io.0: \"mirror\" is no URL",
+            ),
+            (json!({"registries": {"proxy": "proxy:1"}}), "registries.proxy: \"proxy:1\" is no proxy"),
+            (json!([]), "invalid type: sequence, expected settings"),
+        ] {
+            let error = Settings::from_value(settings.clone()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{settings}: {error}");
+        }
+    }
+}

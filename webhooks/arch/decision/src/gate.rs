@@ -1,0 +1,27 @@
+//! The scheduling gate of pods that wait for their images to become known.
+
+use podshaper_core::pod::{Pod, PodPatch};
+
+/// The gate's name.
+pub const GATE: &str = "podshaper.dev/arch";
+/// The label of pods that have it, so that they alone need to be watched.
+pub const LABEL: &str = "podshaper.dev/arch-gated";
+
+/// Where the gate stands among the pod's, if it has it.
+pub fn gate_of(pod: &Pod<'_>) -> Option<usize> {
+    let gates = pod.spec.as_ref()?.scheduling_gates.as_deref()?;
+    gates.iter().position(|gate| &*gate.name == GATE)
+}
+
+/// Whether the pod has the gate.
+pub fn is_gated(pod: &Pod<'_>) -> bool {
+    gate_of(pod).is_some()
+}
+
+/// Puts the gate up where it isn't, and the label that it is found by.
+pub(crate) fn shut(patch: &mut PodPatch<'_, '_>) {
+    if !is_gated(patch.pod()) {
+        patch.gate(GATE);
+    }
+    patch.set_label(LABEL, "true");
+}

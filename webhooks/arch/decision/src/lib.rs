@@ -1,0 +1,24 @@
+//! Pods on nodes whose CPU architecture all their images run on.
+//!
+//! ```text
+//! pod ──▶ its images ──▶ what registries know of each ──▶ nodes that run all ──▶ affinity, tolerations
+//! ```
+//!
+//! The decision is a pure function of the pod and of what is known of its images; without the feature `serve` there is
+//! nothing that asks registries.
+#![forbid(unsafe_code)]
+
+pub mod affinity;
+pub mod config;
+pub mod decide;
+pub mod duration;
+pub mod gate;
+pub mod images;
+pub mod listed;
+pub mod platform;
+pub mod table;
+pub mod tolerations;
+pub mod treated;
+pub mod webhook;
+
+pub use webhook::Arch;

@@ -1,0 +1,120 @@
+//! Taints, and who tolerates them.
+
+use podshaper_core::json::{Text, at_most};
+use podshaper_core::pod::Pod;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::table::{Nodes, Taint};
+
+/// More than any pod has: each takes much more memory than the `{}` that it may be read from.
+const MAX_TOLERATIONS: usize = 1024;
+
+/// `v1.Toleration`.
+#[derive(Debug, Default, Deserialize)]
+struct Toleration<'a> {
+    #[serde(borrow, default)]
+    key: Text<'a>,
+    #[serde(borrow, default)]
+    operator: Text<'a>,
+    #[serde(borrow, default)]
+    value: Text<'a>,
+    #[serde(borrow, default)]
+    effect: Text<'a>,
+}
+
+impl Toleration<'_> {
+    /// `ToleratesTaint` of k8s.io/api, without the operators that compare numbers: those never say the name of an architecture.
+    fn tolerates(&self, taint: &Taint) -> bool {
+        let effect = self.effect.is_empty() || *self.effect == *taint.effect;
+        let key = self.key.is_empty() || *self.key == *taint.key;
+        let value = match &*self.operator {
+            "" | "Equal" => *self.value == *taint.value,
+            operator => operator == "Exists",
+        };
+        effect && key && value
+    }
+}
+
+/// `spec.tolerations`.
+#[derive(Deserialize)]
+struct List<'a>(
+    #[serde(borrow, deserialize_with = "at_most::<_, _, MAX_TOLERATIONS>")] Option<Vec<Toleration<'a>>>,
+);
+
+/// The tolerations of a pod.
+#[derive(Debug, Default)]
+pub(crate) struct Tolerations<'a>(Vec<Toleration<'a>>);
+
+impl<'a> Tolerations<'a> {
+    /// Those of `pod`; what can't be read tolerates nothing: the API server refuses it, or no pod has so many.
+    pub(crate) fn of(pod: &Pod<'a>) -> Self {
+        let raw = pod.spec.as_ref().and_then(|spec| spec.tolerations);
+        let own: Option<List<'_>> = raw.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        Self(own.and_then(|List(own)| own).unwrap_or_default())
+    }
+
+    /// Whether one of them is for one of these taints, by its key.
+    pub(crate) fn name_one_of(&self, nodes: &[Nodes]) -> bool {
+        let mut taints = nodes.iter().flat_map(|nodes| &nodes.taints);
+        taints.any(|taint| self.0.iter().any(|own| !own.key.is_empty() && own.tolerates(taint)))
+    }
+
+    /// Whether the pod may run where this taint is.
+    pub(crate) fn tolerate(&self, taint: &Taint) -> bool {
+        self.0.iter().any(|own| own.tolerates(taint))
+    }
+}
+
+/// The `v1.Toleration` of exactly this taint, as the API server writes it.
+pub(crate) fn toleration(taint: &Taint) -> Value {
+    let mut toleration = Map::new();
+    let mut set = |member: &str, text: &str| {
+        if !text.is_empty() {
+            toleration.insert(member.to_owned(), text.into());
+        }
+    };
+    set("key", &taint.key);
+    set("operator", "Equal");
+    set("value", &taint.value);
+    set("effect", &taint.effect);
+    Value::Object(toleration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_tolerates_what() {
+        let taint = Taint { key: "arch".into(), value: "arm64".into(), effect: "NoSchedule".into() };
+        let nodes = [Nodes { taints: vec![taint.clone()], ..Nodes::labelled("arm64".parse().unwrap()) }];
+        for (tolerations, tolerates, names) in [
+            ("null", false, false),
+            (r#"[{"key":"arch","value":"arm64"}]"#, true, true),
+            (r#"[{"key":"arch","operator":"Exists","effect":"NoSchedule"}]"#, true, true),
+            (r#"[{"operator":"Exists"}]"#, true, false),
+            (r#"[{"key":"arch","operator":"Equal","value":"s390x"}]"#, false, false),
+            (r#"[{"key":"arch","operator":"Exists","effect":"NoExecute"}]"#, false, false),
+            (r#"[{"key":"arch","operator":"Gt","value":"1"}]"#, false, false),
+            (r#"{"key":"arch"}"#, false, false),
+        ] {
+            let pod = format!(r#"{{"spec":{{"tolerations":{tolerations}}}}}"#);
+            let pod: Pod = serde_json::from_str(&pod).unwrap();
+            let own = Tolerations::of(&pod);
+            assert_eq!((own.tolerate(&taint), own.name_one_of(&nodes)), (tolerates, names), "{tolerations}");
+        }
+        let many = |count| {
+            let own = vec![r#"{"operator":"Exists"}"#; count].join(",");
+            let pod = format!(r#"{{"spec":{{"tolerations":[{own}]}}}}"#);
+            Tolerations::of(&serde_json::from_str(&pod).unwrap()).tolerate(&taint)
+        };
+        assert!(many(MAX_TOLERATIONS) && !many(MAX_TOLERATIONS + 1));
+        let mut bare = taint.clone();
+        bare.value.clear();
+        assert_eq!(
+            toleration(&bare).to_string(),
+            r#"{"key":"arch","operator":"Equal","effect":"NoSchedule"}"#
+        );
+    }
+}

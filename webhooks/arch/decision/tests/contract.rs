@@ -1,0 +1,427 @@
+//! The contract, sentence by sentence.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::needless_pass_by_value)]
+
+mod support;
+
+use podshaper_core::admission::{Decision, Verdict};
+use serde_json::{Value, json};
+use support::{decide, decide_gated, denial, pass, patched, pod, terms, terms_of, webhook};
+
+const ARCH: &str = "kubernetes.io/arch";
+const ANNOTATION: &str = "podshaper.dev/arch";
+
+fn requires(values: Value) -> Value {
+    json!({"key": ARCH, "operator": "In", "values": values})
+}
+
+fn taint() -> Value {
+    json!({"key": "arch", "value": "arm64", "effect": "NoSchedule"})
+}
+
+/// amd64 and tainted arm64.
+fn two() -> Value {
+    json!({"amd64": {}, "arm64": {"taintsToTolerate": [taint()]}})
+}
+
+fn pools() -> Value {
+    json!({"amd64": {}, "arm64": {"taintsToTolerate": [taint()], "requireNodeLabels": [{"pool": "arm"}]}, "s390x": {}})
+}
+
+fn annotation(pod: &Value) -> &str {
+    pod["metadata"]["annotations"][ANNOTATION].as_str().unwrap_or("-")
+}
+
+#[test]
+fn what_all_images_have_in_common() {
+    let open = webhook(json!({}));
+    for (images, expected) in [
+        (&["amd64"][..], json!(["amd64"])),
+        (&["amd64_arm64"], json!(["amd64", "arm64"])),
+        (&["amd64_arm64_s390x", "arm64_s390x", "386_s390x_arm64"], json!(["arm64", "s390x"])),
+        (&["arm.v6_amd64"], json!(["amd64", "arm"])),
+        (&["windows-amd64_arm64"], json!(["arm64"])),
+        // The API server refuses what can't be a label's value.
+        (&["amd64_a b_{x}_$"], json!(["amd64"])),
+    ] {
+        let after = pass(&open, &pod(images, json!({})));
+        assert_eq!(
+            terms_of(&after),
+            json!([{"matchExpressions": [requires(expected.clone())]}]),
+            "{images:?}"
+        );
+        let names: Vec<_> = expected.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+        assert_eq!(annotation(&after), names.join(","));
+    }
+}
+
+#[test]
+fn nothing_changes_where_nothing_is_excluded() {
+    let two = webhook(json!({"architectures": {"amd64": {}, "arm64": {}}}));
+    let both = pod(&["amd64_arm64_s390x"], json!({}));
+    assert_eq!(decide(&two, &both), Decision::unchanged());
+    let never =
+        json!({"metadata": {}, "spec": {"containers": [{"image": "amd64", "imagePullPolicy": "Never"}]}});
+    assert_eq!(decide(&two, &never), Decision::unchanged());
+}
+
+#[test]
+fn an_image_of_no_architecture_that_a_node_could_have() {
+    let decision = decide(&webhook(json!({})), &pod(&["a b"], json!({})));
+    assert_eq!(denial(&decision), "arch: no architecture runs all images: a b (a b)");
+}
+
+#[test]
+fn pods_that_are_left_alone() {
+    let webhook = webhook(json!({"architectures": two()}));
+    let owner = |kind: &str, api: &str| {
+        let mut pod = pod(&["amd64"], json!({}));
+        pod["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": api, "kind": kind, "name": "d", "uid": "u", "controller": true}]);
+        pod
+    };
+    let mut mirror = pod(&["amd64"], json!({}));
+    mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+    for alone in [
+        owner("DaemonSet", "apps/v1"),
+        mirror,
+        pod(&["amd64"], json!({"nodeName": "n"})),
+        pod(&["amd64"], json!({"nodeSelector": {ARCH: "arm64"}})),
+        pod(
+            &["amd64"],
+            terms(json!([{"matchExpressions": [{"key": ARCH, "operator": "NotIn", "values": ["amd64"]}]}])),
+        ),
+        pod(&["amd64"], json!({"tolerations": [{"key": "arch", "operator": "Exists"}]})),
+    ] {
+        assert_eq!(decide(&webhook, &alone), Decision::unchanged(), "{alone}");
+    }
+    for treated in [
+        owner("ReplicaSet", "apps/v1"),
+        owner("DaemonSet", "example.com/v1"),
+        pod(&["amd64"], json!({"nodeName": ""})),
+        pod(&["amd64"], json!({"tolerations": [{"key": "other", "operator": "Exists"}]})),
+        pod(&["amd64"], terms(json!([{"matchExpressions": [{"key": ARCH, "operator": "Exists"}]}]))),
+    ] {
+        assert_eq!(annotation(&pass(&webhook, &treated)), "amd64", "{treated}");
+    }
+}
+
+#[test]
+fn tolerations_for_what_every_image_is_known_to_run_on() {
+    let webhook = webhook(json!({"architectures": two()}));
+    let tolerations = |pod: &Value| pass(&webhook, pod)["spec"]["tolerations"].clone();
+    let exactly = json!({"key": "arch", "operator": "Equal", "value": "arm64", "effect": "NoSchedule"});
+    assert_eq!(tolerations(&pod(&["amd64_arm64"], json!({}))), json!([exactly]));
+    assert_eq!(tolerations(&pod(&["amd64_arm64", "amd64"], json!({}))), Value::Null);
+    assert_eq!(tolerations(&pod(&["amd64_arm64", "timeout"], json!({}))), Value::Null);
+    let everything = json!([{"operator": "Exists"}]);
+    let after = pass(&webhook, &pod(&["arm64"], json!({"tolerations": everything})));
+    assert_eq!((&after["spec"]["tolerations"], annotation(&after)), (&everything, "arm64"));
+}
+
+#[test]
+fn terms_are_anded_by_meaning() {
+    let webhook = webhook(json!({"architectures": {"amd64": {}, "arm64": {}, "s390x": {}}}));
+    let zone = json!({"key": "zone", "operator": "In", "values": ["a"]});
+    let before = json!([
+        {"matchExpressions": [zone]},
+        {},
+        {"matchExpressions": [requires(json!(["amd64"]))]},
+        {"matchExpressions": [requires(json!(["arm64", "s390x"]))]},
+        {"matchExpressions": [{"key": ARCH, "operator": "NotIn", "values": ["s390x"]}], "matchFields": null},
+        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]},
+        {"matchExpressions": [{"key": ARCH, "operator": "Exists"}, zone]},
+    ]);
+    let after = pass(&webhook, &pod(&["amd64_arm64"], terms(before)));
+    let both = requires(json!(["amd64", "arm64"]));
+    assert_eq!(
+        terms_of(&after),
+        json!([
+            {"matchExpressions": [zone, both]},
+            {},
+            {"matchExpressions": [requires(json!(["amd64"]))]},
+            {"matchExpressions": [requires(json!(["arm64", "s390x"])), requires(json!(["arm64"]))]},
+            {"matchExpressions": [{"key": ARCH, "operator": "NotIn", "values": ["s390x"]}], "matchFields": null},
+            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}], "matchExpressions": [both]},
+            {"matchExpressions": [{"key": ARCH, "operator": "Exists"}, zone, both]},
+        ])
+    );
+}
+
+#[test]
+fn node_labels_that_differ_make_a_product() {
+    let webhook = webhook(json!({"architectures": pools()}));
+    let zones = ["a", "b"].map(|zone| json!({"key": "zone", "operator": "In", "values": [zone]}));
+    let before = json!([{"matchExpressions": [zones[0]]}, {"matchExpressions": [zones[1]]}]);
+    let after = pass(&webhook, &pod(&["amd64_arm64"], terms(before)));
+    let arm = json!({"key": "pool", "operator": "In", "values": ["arm"]});
+    let amd = requires(json!(["amd64"]));
+    assert_eq!(
+        terms_of(&after),
+        json!([
+            {"matchExpressions": [zones[0], amd]},
+            {"matchExpressions": [zones[1], amd]},
+            {"matchExpressions": [zones[0], arm]},
+            {"matchExpressions": [zones[1], arm]},
+        ])
+    );
+    let none = pass(&webhook, &pod(&["amd64_arm64"], json!({})));
+    assert_eq!(terms_of(&none), json!([{"matchExpressions": [amd]}, {"matchExpressions": [arm]}]));
+}
+
+#[test]
+fn a_pod_that_says_too_much_of_its_nodes() {
+    let names = |count: usize| (0..count).map(|number| format!("v{number}")).collect::<Vec<_>>();
+    let open = webhook(json!({}));
+    let own = |values: Vec<String>| {
+        terms(json!([{"matchExpressions": [{"key": ARCH, "operator": "NotIn", "values": values}]}]))
+    };
+    let many =
+        |requirement: Value, count: usize| terms(json!([{"matchExpressions": vec![requirement; count]}]));
+    let exists = json!({"key": "zone", "operator": "Exists"});
+    let hosts = json!({"key": "kubernetes.io/hostname", "operator": "NotIn", "values": names(1000)});
+    let selector: serde_json::Map<_, _> = names(1025).into_iter().map(|key| (key, json!("x"))).collect();
+    for (said, weighed) in [
+        (own(names(1023)), true),
+        (own(names(1024)), false),
+        (many(exists.clone(), 1024), true),
+        (terms(json!(vec![json!({"matchExpressions": vec![exists; 41]}); 25])), false),
+        // What tells no architecture is only looked past.
+        (many(hosts, 20), true),
+        (json!({"nodeSelector": selector}), false),
+    ] {
+        for more in [json!({}), json!({"schedulingGates": [{"name": ANNOTATION}]})] {
+            let mut pod = pod(&["amd64"], said.clone());
+            pod["spec"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let decision = decide(&open, &pod);
+            let told = Verdict::Undecided("arch: the pod says more of its nodes than is weighed".to_owned());
+            assert_eq!(decision.verdict, if weighed { Verdict::Admit } else { told });
+            assert_eq!(decision.patch.is_empty(), !weighed);
+        }
+    }
+}
+
+#[test]
+fn the_most_that_is_weighed_takes_no_time() {
+    let open = webhook(json!({}));
+    let names =
+        |prefix: &str, count| (0..count).map(|number| format!("{prefix}{number}")).collect::<Vec<_>>();
+    let images: Vec<_> = (0..127).map(|own| format!("{}_own{own}", names("a", 255).join("_"))).collect();
+    let images: Vec<_> = images.iter().map(String::as_str).collect();
+    let mut pod = pod(
+        &images,
+        terms(
+            json!([{"matchExpressions": [{"key": ARCH, "operator": "NotIn", "values": names("v", 1020)}]}]),
+        ),
+    );
+    let begun = std::time::Instant::now();
+    let after = pass(&open, &pod);
+    // An optimised build takes a twentieth of it.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+    let values = terms_of(&after)[0]["matchExpressions"][1]["values"].as_array().unwrap().len();
+    assert_eq!(values, 255, "what all images share");
+    pod["spec"]["containers"][0]["image"] = json!("amd64");
+    let denied = decide(&open, &pod);
+    assert!(denial(&denied).len() < 10_000 && denial(&denied).ends_with("; and 115 more"), "{denied:?}");
+}
+
+#[test]
+fn pods_for_windows() {
+    let open = webhook(json!({}));
+    let affinity = |operator: &str, os: &str| {
+        terms(
+            json!([{"matchExpressions": [{"key": "kubernetes.io/os", "operator": operator, "values": [os]}]}]),
+        )
+    };
+    for (said, expected) in [
+        (affinity("In", "windows"), "amd64"),
+        (affinity("NotIn", "linux"), "amd64"),
+        (affinity("In", "linux"), "arm64"),
+        (affinity("NotIn", "windows"), "arm64"),
+        (json!({"nodeSelector": {"kubernetes.io/os": "windows"}}), "amd64"),
+        (json!({"nodeSelector": {"beta.kubernetes.io/os": "windows"}}), "amd64"),
+        (json!({"os": {"name": "linux"}}), "arm64"),
+        (json!({}), "arm64"),
+    ] {
+        let after = pass(&open, &pod(&["windows-amd64_arm64"], said.clone()));
+        assert_eq!(annotation(&after), expected, "{said}");
+    }
+}
+
+#[test]
+fn what_amd64_runs() {
+    let two = webhook(json!({"architectures": {"amd64": {}, "arm64": {}}}));
+    assert_eq!(annotation(&pass(&two, &pod(&["386", "amd64_arm64"], json!({})))), "amd64");
+    assert!(denial(&decide(&two, &pod(&["arm.v7"], json!({})))).contains("arm.v7 (arm/v7)"));
+    let arm =
+        webhook(json!({"architectures": {"arm64": {}, "arm": {"requireNodeLabels": [{ARCH: "arm64"}]}}}));
+    let after = pass(&arm, &pod(&["arm.v7"], json!({})));
+    assert_eq!(terms_of(&after), json!([{"matchExpressions": [requires(json!(["arm64"]))]}]));
+}
+
+#[test]
+fn a_long_list_is_cut() {
+    let images: Vec<_> = (0..100).map(|number| format!("not-found-{number}_arm64")).collect();
+    let mut images: Vec<_> = images.iter().map(String::as_str).collect();
+    images.push("s390x");
+    let decision = decide(&webhook(json!({})), &pod(&images, json!({})));
+    let denial = denial(&decision);
+    assert!(denial.len() < 1000 && denial.ends_with("; and 89 more"), "{denial}");
+}
+
+#[test]
+fn one_toleration_for_a_taint_of_several() {
+    let nodes = json!({"taintsToTolerate": [taint()]});
+    let webhook = webhook(json!({"architectures": {"amd64": {}, "arm64": nodes, "s390x": nodes}}));
+    let after = pass(&webhook, &pod(&["amd64_arm64_s390x"], json!({})));
+    assert_eq!(after["spec"]["tolerations"].as_array().unwrap().len(), 1, "{after}");
+}
+
+#[test]
+fn a_pod_that_comes_with_the_gate_is_watched() {
+    let open = webhook(json!({}));
+    let gated = json!({"schedulingGates": [{"name": ANNOTATION}]});
+    for images in [&["amd64"][..], &["amd64", "timeout"]] {
+        let after = pass(&open, &pod(images, gated.clone()));
+        assert_eq!(after["metadata"]["labels"]["podshaper.dev/arch-gated"], "true");
+        assert_eq!(after["spec"]["schedulingGates"], gated["schedulingGates"]);
+    }
+    let mut never = pod(&["amd64"], gated.clone());
+    never["spec"]["containers"][0]["imagePullPolicy"] = json!("Never");
+    assert_eq!(pass(&open, &never)["metadata"]["labels"]["podshaper.dev/arch-gated"], "true");
+    let leave = webhook(json!({"onImpossible": "leave"}));
+    let after = pass(&leave, &pod(&["amd64", "arm64"], gated));
+    assert_eq!(after["metadata"]["labels"]["podshaper.dev/arch-gated"], "true");
+}
+
+#[test]
+fn what_is_left_says_so_where_it_said_otherwise() {
+    let leave = webhook(json!({"onImpossible": "leave", "onUnknown": "gate"}));
+    let mut gated = pass(&leave, &pod(&["amd64", "timeout"], json!({})));
+    assert_eq!(annotation(&gated), "waits for: timeout");
+    gated["spec"]["containers"][1]["image"] = json!("arm64");
+    let lifted = patched(&gated, &decide_gated(&leave, &gated));
+    assert_eq!(annotation(&lifted), "arch: no architecture runs all images: amd64 (amd64); arm64 (arm64)");
+}
+
+#[test]
+fn no_node_for_all_images() {
+    let images = ["amd64", "arm64_s390x", "timeout"];
+    let open = webhook(json!({}));
+    let decision = decide(&open, &pod(&images, json!({})));
+    assert_eq!(
+        denial(&decision),
+        "arch: no architecture runs all images: amd64 (amd64); arm64_s390x (arm64, s390x)"
+    );
+    assert_eq!(decision.warnings, ["arch: image timeout couldn't be read in time"]);
+    let configured = webhook(json!({"architectures": {"s390x": {}}, "onImpossible": "leave"}));
+    let decision = decide(&configured, &pod(&["amd64"], json!({})));
+    assert!(decision.patch.is_empty());
+    assert_eq!(decision.warnings, ["arch: no architecture runs all images, of s390x: amd64 (amd64)"]);
+    let windows = decide(&open, &pod(&["windows-amd64"], json!({})));
+    assert!(denial(&windows).ends_with("windows-amd64 (nothing for linux)"), "{windows:?}");
+    let windows = pass(&open, &pod(&["windows-amd64"], json!({"os": {"name": "windows"}})));
+    assert_eq!(annotation(&windows), "amd64");
+    let selected = terms(json!([{"matchExpressions": [requires(json!(["arm64", "s390x"]))]}]));
+    let decision = decide(&open, &pod(&["amd64"], selected));
+    assert!(denial(&decision).contains("of the nodes that the pod selects"), "{decision:?}");
+}
+
+#[test]
+fn an_image_of_which_nothing_is_known() {
+    let images = pod(&["amd64_arm64", "not-found"], json!({}));
+    let with = |policy: Value| {
+        let mut settings = json!({"architectures": pools()});
+        settings.as_object_mut().unwrap().extend(policy.as_object().unwrap().clone());
+        webhook(settings)
+    };
+    let skipped = pass(&with(json!({})), &images);
+    assert_eq!(annotation(&skipped), "amd64,arm64; unknown: not-found");
+    assert_eq!(terms_of(&skipped).as_array().unwrap().len(), 2);
+    assert_eq!(decide(&with(json!({})), &images).warnings, ["arch: image not-found isn't there"]);
+
+    let defaults = json!({"onUnknown": "default-architectures", "defaultArchitectures": ["amd64"]});
+    let defaulted = pass(&with(defaults.clone()), &images);
+    assert_eq!(terms_of(&defaulted), json!([{"matchExpressions": [requires(json!(["amd64"]))]}]));
+    let against = pass(&with(defaults), &pod(&["arm64", "not-found"], json!({})));
+    assert_eq!(annotation(&against), "arm64; unknown: not-found", "what is known has the last word");
+
+    let denied = decide(&with(json!({"onUnknown": "deny"})), &images);
+    assert_eq!(denial(&denied), "arch: nobody knows where this pod can run: image not-found isn't there");
+
+    let gated = pass(&with(json!({"onUnknown": "gate"})), &images);
+    assert_eq!(gated["spec"]["schedulingGates"], json!([{"name": "podshaper.dev/arch"}]));
+    assert_eq!(annotation(&gated), "waits for: not-found");
+    assert_eq!(terms_of(&gated), Value::Null, "as many terms as there will be: any number");
+}
+
+#[test]
+fn nothing_known_at_all_changes_nothing() {
+    let decision = decide(&webhook(json!({})), &pod(&["unavailable"], json!({})));
+    let terms = terms_of(&patched(&pod(&["unavailable"], json!({})), &decision));
+    assert_eq!((terms, decision.warnings.len()), (Value::Null, 1));
+    assert!(decision.patch.is_empty());
+}
+
+#[test]
+fn a_gated_pod_is_tightened_without_another_term() {
+    let zones = ["a", "b"].map(|zone| json!({"key": "zone", "operator": "In", "values": [zone]}));
+    let own = terms(json!([{"matchExpressions": [zones[0]]}, {}, {"matchExpressions": [zones[1]]}]));
+    let gate = webhook(json!({"architectures": pools(), "onUnknown": "gate"}));
+    let gated = pass(&gate, &pod(&["amd64_arm64_s390x", "timeout"], own));
+    let shaped = terms_of(&gated);
+    assert_eq!(shaped.as_array().unwrap().len(), 5, "each of the two for each of the two kinds of nodes");
+    for (answer, expected) in [("amd64_arm64", 5), ("s390x", 5), ("arm64", 5)] {
+        let mut answered = gated.clone();
+        answered["spec"]["containers"][1]["image"] = json!(answer);
+        let decision = decide_gated(&gate, &answered);
+        let lifted = patched(&answered, &decision);
+        let terms = terms_of(&lifted);
+        assert_eq!(terms.as_array().unwrap().len(), expected);
+        for (before, after) in shaped.as_array().unwrap().iter().zip(terms.as_array().unwrap()) {
+            let [before, after] =
+                [before, after].map(|term| term["matchExpressions"].as_array().cloned().unwrap_or_default());
+            assert_eq!(after[..before.len()], before, "requirements are only added");
+        }
+        let expected = answer.replace('_', ",");
+        assert_eq!(annotation(&lifted), expected);
+        let tolerates = lifted["spec"]["tolerations"] != Value::Null;
+        assert_eq!(tolerates, answer.contains("arm64"));
+    }
+}
+
+#[test]
+fn a_second_pass_finds_a_sidecar_and_narrows_again() {
+    let webhook = webhook(json!({"architectures": two(), "preferred": ["arm64"]}));
+    let first = pass(&webhook, &pod(&["amd64_arm64"], json!({})));
+    assert_eq!(annotation(&first), "amd64,arm64");
+    let mut injected = first.clone();
+    injected["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "s", "image": "amd64"}));
+    let second = pass(&webhook, &injected);
+    assert_eq!(annotation(&second), "amd64");
+    assert_eq!(terms_of(&second), json!([{"matchExpressions": [requires(json!(["amd64"]))]}]));
+    assert_eq!(pass(&webhook, &second), second);
+}
+
+#[test]
+fn preferred_architectures_stand_beside_the_required_ones() {
+    let webhook = webhook(json!({"preferred": ["arm64", "s390x"]}));
+    let preferred = |images: &[&str]| {
+        let after = pass(&webhook, &pod(images, json!({})));
+        after["spec"]["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"].clone()
+    };
+    let term = |weight: u32, name| json!({"weight": weight, "preference": {"matchExpressions": [requires(json!([name]))]}});
+    assert_eq!(preferred(&["amd64_arm64_s390x"]), json!([term(100, "arm64"), term(50, "s390x")]));
+    assert_eq!(preferred(&["amd64_s390x"]), json!([term(50, "s390x")]));
+    assert_eq!(preferred(&["arm64"]), Value::Null, "there is nothing to choose");
+    assert_eq!(preferred(&["arm64_amd64", "timeout"]), Value::Null, "nobody knows");
+}
+
+#[test]
+fn volumes_count_where_they_restrict() {
+    let open = webhook(json!({}));
+    let volume = |image: &str| json!({"volumes": [{"name": "v", "image": {"reference": image}}]});
+    assert_eq!(annotation(&pass(&open, &pod(&["amd64_arm64"], volume("any")))), "amd64,arm64");
+    assert_eq!(annotation(&pass(&open, &pod(&["amd64_arm64"], volume("arm64_s390x")))), "arm64");
+    let container = decide(&open, &pod(&["any"], json!({})));
+    assert_eq!(container.warnings, ["arch: image any is no image that can be understood"]);
+}

@@ -1,0 +1,170 @@
+//! Where a strategy stands: in which annotation, and whose.
+
+use podshaper_core::owner::OwnerRef;
+use podshaper_placement::owners::{Chain, End, Owner};
+
+/// The annotation with the strategy.
+pub const STRATEGY: &str = "custom-pod-schedule-strategy";
+/// The annotation of the first generation, which counts where [`ENABLED`] is `true`.
+pub const OLDER: &str = "CustomPodScheduleStrategy";
+/// The switch of the first generation.
+pub const ENABLED: &str = "UseCustomKubeScheduler";
+/// All that are read.
+pub const KEYS: &[&str] = &[STRATEGY, OLDER, ENABLED];
+
+/// A strategy, as somebody wrote it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told<'a> {
+    /// The annotation that it stands in.
+    pub annotation: &'static str,
+    /// The strategy.
+    pub text: &'a str,
+}
+
+/// Whose annotation it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose<'a> {
+    /// That of the pod, which it has from its template.
+    Template,
+    /// That of an owner.
+    Owner(&'a OwnerRef),
+}
+
+/// What these annotations tell. Of the two generations the newer counts; an empty strategy is none, as to the original.
+pub fn told<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> Option<Told<'a>> {
+    match annotation(STRATEGY) {
+        Some(text) if !text.is_empty() => Some(Told { annotation: STRATEGY, text }),
+        // Switched on, it must say something.
+        _ if annotation(ENABLED) == Some("true") => {
+            Some(Told { annotation: OLDER, text: annotation(OLDER).unwrap_or_default() })
+        }
+        _ => None,
+    }
+}
+
+/// What the owners tell, as far as they were read: the nearest that says something.
+///
+/// The `ReplicaSet` of a Deployment or of Argo's Rollout has copies of its owner's annotations, which stay when the owner's go
+/// (`SetNewReplicaSetAnnotations` of k8s.io/kubernetes/pkg/controller/deployment/util): they count only where the owner may not
+/// be read.
+pub fn of_owners(chain: &Chain) -> Option<(Whose<'_>, Told<'_>)> {
+    let copies = |(reference, owner): &(&OwnerRef, &_)| {
+        let owner: &Owner = owner;
+        reference.kind == "ReplicaSet" && owner.controller.is_some()
+    };
+    let last = chain.read().last();
+    chain.read().find_map(|(reference, owner)| {
+        let is_last = last.is_some_and(|(last, _)| last == reference);
+        if copies(&(reference, owner)) && !(is_last && chain.end() == Some(End::Forbidden)) {
+            return None;
+        }
+        let told = told(|key| owner.annotations.get(key).map(String::as_str))?;
+        Some((Whose::Owner(reference), told))
+    })
+}
+
+/// What governs the pods of a chain, without one of them at hand: their template before their owners. None, too, while the
+/// owner whose template it is wasn't read.
+pub fn governing(chain: &Chain) -> Option<(Whose<'_>, Told<'_>)> {
+    let (_, owner) = chain.sharer()?;
+    let owner = owner?;
+    let of_template = told(|key| owner.template.get(key).map(String::as_str));
+    of_template.map(|told| (Whose::Template, told)).or_else(|| of_owners(chain))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use podshaper_placement::owners::Looked;
+
+    use super::*;
+
+    #[test]
+    fn both_generations() {
+        for (annotations, told_by, text) in [
+            (&[(STRATEGY, "a")][..], Some(STRATEGY), "a"),
+            (&[(ENABLED, "true"), (OLDER, "b")], Some(OLDER), "b"),
+            (&[(STRATEGY, "a"), (ENABLED, "true"), (OLDER, "b")], Some(STRATEGY), "a"),
+            (&[(STRATEGY, ""), (ENABLED, "true"), (OLDER, "b")], Some(OLDER), "b"),
+            (&[(ENABLED, "true")], Some(OLDER), ""),
+            (&[(ENABLED, "false"), (OLDER, "b")], None, ""),
+            (&[(OLDER, "b")], None, ""),
+            (&[(STRATEGY, "")], None, ""),
+            (&[], None, ""),
+        ] {
+            let map: BTreeMap<_, _> = annotations.iter().copied().collect();
+            let told = told(|key| map.get(key).copied());
+            assert_eq!(told, told_by.map(|annotation| Told { annotation, text }), "{annotations:?}");
+        }
+    }
+
+    /// An owner that says something, and its pod template.
+    fn owner(kind: &str, strategy: &str, template: &str, controller: Option<&str>) -> Looked {
+        let of = |text: &str| BTreeMap::from([(STRATEGY.to_owned(), text.to_owned())]);
+        Looked::Object(
+            Owner {
+                uid: kind.to_owned(),
+                controller: controller.map(reference),
+                annotations: of(strategy),
+                template: of(template),
+                ..Owner::default()
+            }
+            .into(),
+        )
+    }
+
+    fn reference(kind: &str) -> OwnerRef {
+        let group = if kind.ends_with("Job") { "batch/v1" } else { "apps/v1" };
+        let [api_version, kind] = [group, kind].map(str::to_owned);
+        OwnerRef { api_version, name: "web".to_owned(), uid: kind.clone(), kind }
+    }
+
+    fn chain(first: &str, found: Vec<Looked>) -> Chain {
+        let mut chain = Chain::from(Some(reference(first)));
+        for looked in found {
+            chain.looked(looked);
+        }
+        chain
+    }
+
+    fn told_by(found: Option<(Whose<'_>, Told<'_>)>) -> Option<String> {
+        found.map(|(whose, told)| match whose {
+            Whose::Template => format!("template: {}", told.text),
+            Whose::Owner(owner) => format!("{}: {}", owner.kind, told.text),
+        })
+    }
+
+    #[test]
+    fn the_copies_of_a_replica_set_do_not_count() {
+        let set = || owner("ReplicaSet", "copy", "", Some("Deployment"));
+        for (found, by) in [
+            (vec![set()], None),
+            (vec![set(), owner("Deployment", "own", "", None)], Some("Deployment: own")),
+            (vec![set(), owner("Deployment", "", "", None)], None),
+            (vec![set(), Looked::Forbidden], Some("ReplicaSet: copy")),
+            (vec![set(), Looked::Unknown], None),
+            (vec![set(), Looked::Nothing], None),
+            (vec![owner("ReplicaSet", "own", "", None)], Some("ReplicaSet: own")),
+            (vec![owner("ReplicaSet", "copy", "pods", Some("Deployment"))], None),
+        ] {
+            assert_eq!(told_by(of_owners(&chain("ReplicaSet", found))).as_deref(), by);
+        }
+        let nearest = vec![owner("StatefulSet", "a", "", Some("Database")), owner("Database", "b", "", None)];
+        assert_eq!(told_by(of_owners(&chain("StatefulSet", nearest))).unwrap(), "StatefulSet: a");
+    }
+
+    #[test]
+    fn the_template_wins() {
+        let set = |template| owner("ReplicaSet", "copy", template, Some("Deployment"));
+        let deployment = || owner("Deployment", "own", "later", None);
+        let by = |first, found| told_by(governing(&chain(first, found)));
+        assert_eq!(by("ReplicaSet", vec![set("pods"), deployment()]).unwrap(), "template: pods");
+        assert_eq!(by("ReplicaSet", vec![set(""), deployment()]).unwrap(), "Deployment: own");
+        assert_eq!(by("ReplicaSet", vec![]), None);
+        // The sequence is the CronJob's.
+        let job = || owner("Job", "job", "old", Some("CronJob"));
+        assert_eq!(by("Job", vec![job()]), None, "not read yet");
+        assert_eq!(by("Job", vec![job(), owner("CronJob", "", "new", None)]).unwrap(), "template: new");
+    }
+}

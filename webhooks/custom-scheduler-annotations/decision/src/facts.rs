@@ -1,0 +1,58 @@
+//! What decisions are made by, besides the pod.
+
+use podshaper_core::owner::OwnerRef;
+use podshaper_placement::offline;
+use podshaper_placement::placing::{Outcome, Surroundings};
+
+/// A cluster, or files that stand for one.
+pub trait Facts: Send + Sync + 'static {
+    /// Owners, and places.
+    type Surroundings: Surroundings;
+    /// The same.
+    fn surroundings(&self) -> &Self::Surroundings;
+    /// Hears of each pod that a strategy governs.
+    fn heard(&self, _news: &News<'_>) {}
+    /// Whether who asks wants to know what a strategy comes to.
+    fn explains(&self) -> bool {
+        false
+    }
+    /// Why nothing can be decided yet, if so.
+    fn not_ready(&self) -> Option<String> {
+        None
+    }
+}
+
+/// What became of a pod.
+#[derive(Clone, Copy, Debug)]
+pub struct News<'n> {
+    /// The pod's namespace.
+    pub namespace: &'n str,
+    /// The topmost of its owners that was read.
+    pub workload: Option<&'n OwnerRef>,
+    /// In a word.
+    pub outcome: Outcome,
+    /// Why, where it wasn't placed.
+    pub reason: &'n str,
+    /// Whether it never was to be stored.
+    pub dry_run: bool,
+}
+
+impl Facts for offline::Offline {
+    type Surroundings = Self;
+
+    fn surroundings(&self) -> &Self {
+        self
+    }
+
+    fn explains(&self) -> bool {
+        true
+    }
+}
+
+impl Facts for offline::Supposed {
+    type Surroundings = Self;
+
+    fn surroundings(&self) -> &Self {
+        self
+    }
+}

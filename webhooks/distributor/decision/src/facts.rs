@@ -1,0 +1,32 @@
+//! What decisions are made by, besides the pod.
+
+use std::sync::Arc;
+
+use podshaper_placement::owners::Chain;
+use podshaper_placement::placing::{Outcome, Surroundings};
+use podshaper_placement::policy::GroupSet;
+
+use crate::distributor::{Distributor, Plan};
+
+/// A cluster, or files that stand for one.
+pub trait Facts: Send + Sync + 'static {
+    /// Owners, and places.
+    type Surroundings: Surroundings;
+    /// The same.
+    fn surroundings(&self) -> &Self::Surroundings;
+    /// The distributors of a namespace.
+    fn distributors(&self, namespace: &str) -> Vec<Arc<Distributor>>;
+    /// The groups that have a node which could take a pod with these owners. (Call it without the lock of the rules: ledgers
+    /// take it while they hold their own.)
+    fn available(&self, namespace: &str, chain: &Chain, plan: &Plan) -> GroupSet;
+    /// Hears of each pod that a distributor governs.
+    fn heard(&self, _distributor: &Distributor, _outcome: Outcome) {}
+    /// What to say about a pod that stands for many, being of a template.
+    fn hint(&self) -> Option<&'static str> {
+        None
+    }
+    /// Why nothing can be decided yet, if so.
+    fn not_ready(&self) -> Option<String> {
+        None
+    }
+}

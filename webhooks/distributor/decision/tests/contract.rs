@@ -1,0 +1,288 @@
+//! The decision about single pods, as the contract has it, by facts from files.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::time::{Duration, Instant};
+
+use distributor_decision::PodDistribution;
+use distributor_decision::offline::Offline;
+use podshaper_core::admission::{Decision, Request, Verdict};
+use podshaper_core::pod::Pod;
+use serde_json::{Value, json};
+
+/// The original's sample.
+fn sample() -> Value {
+    json!({
+        "apiVersion": "versprei.versprei.io/v1beta1", "kind": "PodDistributor", "metadata": {"name": "sample"},
+        "spec": {
+            "distribution": [{"nodeLabel": {"type": "default"}, "weight": 80}, {"nodeLabel": {"type": "spot"}, "weight": 20}],
+            "target": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "nginx-deployment"},
+        },
+    })
+}
+
+fn object(api_version: &str, kind: &str, name: &str, controller: Option<(&str, &str)>) -> Value {
+    let owners = controller.map(|(kind, name)| {
+        let group = if kind.contains("Job") { "batch/v1" } else { "apps/v1" };
+        json!([{"apiVersion": group, "kind": kind, "name": name, "uid": format!("{kind} {name}"), "controller": true}])
+    });
+    json!({
+        "apiVersion": api_version, "kind": kind,
+        "metadata": {"name": name, "uid": format!("{kind} {name}"), "ownerReferences": owners},
+    })
+}
+
+fn set() -> Value {
+    object("apps/v1", "ReplicaSet", "nginx-1", Some(("Deployment", "nginx-deployment")))
+}
+
+fn pod() -> Value {
+    let mut pod = object("v1", "Pod", "", Some(("ReplicaSet", "nginx-1")));
+    pod["metadata"]["generateName"] = json!("nginx-1-");
+    pod["spec"] = json!({"containers": [{"name": "nginx", "image": "nginx"}]});
+    pod
+}
+
+fn webhook(facts: &[Value]) -> PodDistribution<Offline> {
+    PodDistribution::new(Offline::new(facts))
+}
+
+async fn decide(webhook: &PodDistribution<Offline>, pod: &Value, name: Option<&str>) -> Decision {
+    let request = json!({
+        "uid": "a-request", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "operation": "CREATE",
+        "namespace": "default", "name": name, "object": pod,
+    });
+    let text = request.to_string();
+    let request: Request<'_, Pod<'_>> = serde_json::from_str(&text).unwrap();
+    webhook.decide(&request, Instant::now() + Duration::from_secs(2)).await
+}
+
+/// What the decision makes of the pod.
+async fn placed(webhook: &PodDistribution<Offline>, pod: &Value) -> Value {
+    let decision = decide(webhook, pod, None).await;
+    assert_eq!((&decision.verdict, &decision.warnings[..]), (&Verdict::Admit, &[][..]));
+    let patch: json_patch::Patch =
+        serde_json::from_str(&String::from_utf8(decision.patch.to_json()).unwrap()).unwrap();
+    let mut pod = pod.clone();
+    json_patch::patch(&mut pod, &patch).unwrap();
+    pod
+}
+
+/// The groups of `count` pods that are created one after the other.
+async fn groups(webhook: &PodDistribution<Offline>, pod: &Value, count: usize) -> Vec<String> {
+    let mut groups = Vec::new();
+    for _ in 0..count {
+        let placed = placed(webhook, pod).await;
+        groups.push(placed["spec"]["nodeSelector"]["type"].as_str().unwrap().to_owned());
+    }
+    groups
+}
+
+async fn undecided(facts: &[Value], pod: &Value) -> String {
+    match decide(&webhook(facts), pod, None).await.verdict {
+        Verdict::Undecided(reason) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_originals_sample() {
+    let webhook = webhook(&[sample(), set()]);
+    let placed = placed(&webhook, &pod()).await;
+    assert_eq!(placed["spec"]["nodeSelector"], json!({"type": "default"}));
+    let annotations = &placed["metadata"]["annotations"];
+    assert_eq!(annotations["mutated-by"], "spread-webhook-service");
+    assert_eq!(annotations["placement.podshaper.dev/slot"], "0");
+    assert_eq!(annotations["placement.podshaper.dev/owner"], "ReplicaSet nginx-1");
+    assert_eq!(annotations["controller.kubernetes.io/pod-deletion-cost"], "0");
+    assert_eq!(placed["metadata"]["labels"], json!({"podshaper.dev/placed": "distributor"}));
+    let others = groups(&webhook, &pod(), 9).await;
+    assert_eq!(others.iter().filter(|group| *group == "spot").count(), 2, "{others:?}");
+    // Another revision begins anew.
+    let next = object("apps/v1", "ReplicaSet", "nginx-2", Some(("Deployment", "nginx-deployment")));
+    let mut of_next = pod();
+    of_next["metadata"]["ownerReferences"] =
+        object("v1", "Pod", "", Some(("ReplicaSet", "nginx-2")))["metadata"]["ownerReferences"].clone();
+    let webhook = self::webhook(&[sample(), set(), next]);
+    groups(&webhook, &pod(), 3).await;
+    assert_eq!(groups(&webhook, &of_next, 3).await, ["default", "default", "spot"]);
+}
+
+#[tokio::test]
+async fn the_pods_that_are_there_count() {
+    let there = |slot: u32, group: &str| {
+        let mut pod = pod();
+        pod["metadata"]["name"] = json!(format!("nginx-1-{slot}"));
+        pod["metadata"]["annotations"] = json!({
+            "placement.podshaper.dev/token": format!("{slot:016x}"), "placement.podshaper.dev/slot": slot.to_string(),
+            "placement.podshaper.dev/group": group, "placement.podshaper.dev/owner": "ReplicaSet nginx-1",
+        });
+        pod["spec"]["nodeSelector"] = json!({"type": group.split_once('=').unwrap().1});
+        pod
+    };
+    let facts = [sample(), set(), there(0, "type=default"), there(1, "type=default")];
+    assert_eq!(groups(&webhook(&facts), &pod(), 1).await, ["spot"]);
+    // But those that don't count for the server either.
+    for (pointer, field, value) in [
+        ("/metadata", "deletionTimestamp", json!("2026-01-01T00:00:00Z")),
+        ("/metadata", "labels", json!({"podshaper.dev/skip": "true"})),
+        ("", "status", json!({"phase": "Failed"})),
+    ] {
+        let mut gone = there(1, "type=default");
+        gone.pointer_mut(pointer).unwrap()[field] = value;
+        let facts = [sample(), set(), there(0, "type=default"), gone];
+        assert_eq!(groups(&webhook(&facts), &pod(), 1).await, ["default"], "{field}");
+    }
+    // What has its place keeps it.
+    assert!(decide(&webhook(&facts), &there(0, "type=default"), None).await.patch.is_empty());
+    // One that was copied into another workload gets a place of that one.
+    let mut copied = there(0, "type=spot");
+    copied["metadata"]["annotations"]["placement.podshaper.dev/owner"] = json!("another");
+    let placed = placed(&webhook(&facts), &copied).await;
+    assert_eq!(placed["metadata"]["annotations"]["placement.podshaper.dev/owner"], "ReplicaSet nginx-1");
+    assert_eq!(placed["metadata"]["annotations"]["placement.podshaper.dev/slot"], "2");
+}
+
+#[tokio::test]
+async fn a_group_that_the_pod_excludes_or_that_has_no_node() {
+    let mut picky = pod();
+    picky["spec"]["nodeSelector"] = json!({"type": "spot", "disk": "ssd"});
+    let placed = placed(&webhook(&[sample(), set()]), &picky).await;
+    assert_eq!(placed["spec"]["nodeSelector"], json!({"type": "spot", "disk": "ssd"}));
+    picky["spec"]["nodeSelector"] = json!({"type": "gpu"});
+    let reason = undecided(&[sample(), set()], &picky).await;
+    assert_eq!(
+        reason,
+        "distributor: PodDistributor sample: the pod's own node selector and affinity leave none of the groups: it isn't placed"
+    );
+    let node = |labels: Value, unschedulable: bool| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": labels}, "spec": {"unschedulable": unschedulable}});
+    let (default, cordoned) = (node(json!({"type": "default"}), false), node(json!({"type": "spot"}), true));
+    let facts = [sample(), set(), default.clone(), cordoned.clone()];
+    assert_eq!(groups(&webhook(&facts), &pod(), 3).await, ["default"; 3]);
+    let mut lost = node(json!({"type": "spot"}), false);
+    lost["status"] = json!({"conditions": [{"type": "Ready", "status": "Unknown"}]});
+    assert_eq!(groups(&webhook(&[sample(), set(), default.clone(), lost]), &pod(), 3).await, ["default"; 3]);
+    let mut patient = sample();
+    patient["spec"]["whenUnavailable"] = json!("Wait");
+    assert_eq!(groups(&webhook(&[patient, set(), default, cordoned]), &pod(), 3).await[2], "spot");
+}
+
+#[tokio::test]
+async fn numbered_pods_need_no_ledger() {
+    let mut distributor = sample();
+    distributor["spec"]["target"] = json!({"kind": "StatefulSet", "name": "db"});
+    let mut set = object("apps/v1", "StatefulSet", "db", None);
+    set["spec"] = json!({"ordinals": {"start": 5}});
+    let mut pod = pod();
+    pod["metadata"]["ownerReferences"] =
+        object("v1", "Pod", "", Some(("StatefulSet", "db")))["metadata"]["ownerReferences"].clone();
+    let webhook = webhook(&[distributor, set]);
+    for (ordinal, group) in [(5, "default"), (7, "spot"), (7, "spot"), (6, "default"), (12, "spot")] {
+        let decision = decide(&webhook, &pod, Some(&format!("db-{ordinal}"))).await;
+        let patch = String::from_utf8(decision.patch.to_json()).unwrap();
+        assert!(
+            patch.contains(&format!(r#""type":"{group}""#))
+                || patch.contains(&format!(r#""value":"{group}""#)),
+            "{ordinal}: {patch}"
+        );
+        assert!(patch.contains(&format!(r#""value":"{}""#, ordinal - 5)), "{patch}");
+    }
+}
+
+#[tokio::test]
+async fn every_group_is_full() {
+    let mut distributor = sample();
+    for group in distributor["spec"]["distribution"].as_array_mut().unwrap() {
+        group["max"] = json!(1);
+    }
+    let webhook = webhook(&[distributor, set()]);
+    groups(&webhook, &pod(), 2).await;
+    let Verdict::Undecided(reason) = decide(&webhook, &pod(), None).await.verdict else { panic!("placed") };
+    assert!(reason.ends_with("every group that the pod fits into is full: it isn't placed"), "{reason}");
+}
+
+#[tokio::test]
+async fn whose_pods_are_not_touched() {
+    let unchanged = async |facts: &[Value], pod: &Value| {
+        let decision = decide(&webhook(facts), pod, Some("a-name")).await;
+        assert_eq!(decision, Decision::unchanged());
+    };
+    // No distributor, one elsewhere, one for another workload.
+    unchanged(&[set()], &pod()).await;
+    let mut elsewhere = sample();
+    elsewhere["metadata"]["namespace"] = json!("elsewhere");
+    unchanged(&[elsewhere, set()], &pod()).await;
+    let of_another = object("apps/v1", "ReplicaSet", "nginx-1", Some(("Deployment", "another")));
+    unchanged(&[sample(), of_another, object("apps/v1", "Deployment", "another", None)], &pod()).await;
+    unchanged(&[sample(), object("apps/v1", "ReplicaSet", "nginx-1", None)], &pod()).await;
+    // A pod of nobody, and one that names somebody else's uid.
+    unchanged(&[sample(), set()], &object("v1", "Pod", "a-name", None)).await;
+    let mut impostor = pod();
+    impostor["metadata"]["ownerReferences"][0]["uid"] = json!("made up");
+    unchanged(&[sample(), set()], &impostor).await;
+}
+
+#[tokio::test]
+async fn what_can_not_be_decided_is_told() {
+    assert_eq!(
+        undecided(&[sample()], &pod()).await,
+        "distributor: ReplicaSet nginx-1 can't be read: the pod isn't placed"
+    );
+    let mut senseless = sample();
+    senseless["spec"]["distribution"][1]["weight"] = json!(-1);
+    assert_eq!(
+        undecided(&[senseless, set()], &pod()).await,
+        "distributor: PodDistributor sample: spec.distribution[1].weight: -1 isn't a whole number from 0 on: the pod isn't placed"
+    );
+}
+
+#[tokio::test]
+async fn of_two_distributors_the_oldest_counts() {
+    let of = |name: &str, created: &str, weight: u32| {
+        let mut distributor = sample();
+        distributor["metadata"] = json!({"name": name, "creationTimestamp": created});
+        distributor["spec"]["distribution"][1]["weight"] = json!(weight);
+        distributor
+    };
+    let facts = [of("young", "2026-01-02T00:00:00Z", 0), of("old", "2026-01-01T00:00:00Z", 1000), set()];
+    assert_eq!(groups(&webhook(&facts), &pod(), 1).await, ["spot"]);
+}
+
+#[tokio::test]
+async fn a_template_stands_for_many_pods() {
+    let mut template = pod();
+    template["metadata"] = json!({"labels": {"app": "nginx"}});
+    for owner in [
+        None,
+        Some(
+            json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": "", "controller": true}]),
+        ),
+    ] {
+        template["metadata"]["ownerReferences"] = owner.unwrap_or_default();
+        let decision = decide(&webhook(&[sample(), set()]), &template, None).await;
+        assert!(decision.patch.is_empty());
+        assert!(decision.warnings[0].contains("`distributor plan` shows them"), "{:?}", decision.warnings);
+        let without = decide(&webhook(&[set()]), &template, None).await;
+        assert_eq!(without, Decision::unchanged(), "where there is no distributor there is nothing to say");
+    }
+}
+
+/// Spot nodes are away, and default takes one pod at most.
+#[tokio::test]
+async fn a_pod_waits_for_a_group_that_is_away_rather_than_go_anywhere() {
+    let mut distributor = sample();
+    distributor["spec"]["distribution"][0]["max"] = json!(1);
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": {"type": "default"}}, "spec": {}});
+    let webhook = webhook(&[distributor, set(), node]);
+    assert_eq!(groups(&webhook, &pod(), 3).await, ["default", "spot", "spot"]);
+}
+
+/// Its kubelet would fail it for a node selector that the node doesn't meet.
+#[tokio::test]
+async fn a_pod_that_names_its_node_is_left_alone() {
+    let mut bound = pod();
+    bound["spec"]["nodeName"] = json!("gpu-node");
+    assert_eq!(
+        undecided(&[sample(), set()], &bound).await,
+        "distributor: PodDistributor sample: the pod says itself which node it runs on: it isn't placed"
+    );
+}

@@ -1,0 +1,354 @@
+//! The figures that users are promised.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use podshaper_core::admission::Verdict;
+use serde_json::{Value, json};
+use support::{
+    NODE, container, daemon_set, decide, decoded_by_the_api_server, limit_ranged, node, pass, pod, template,
+};
+
+fn cluster(spec: Value, allocatable: Value) -> Vec<Value> {
+    vec![node(NODE, allocatable), template(spec), daemon_set()]
+}
+
+fn large() -> Value {
+    json!({"cpu": "4000m", "memory": "16Gi", "ephemeral-storage": "100Gi"})
+}
+
+fn original() -> Value {
+    json!({"cpuPercentage": 10, "memoryPercentage": 15, "storagePercentage": 5, "minCPU": "100m", "minMemory": "128Mi", "minStorage": "1Gi"})
+}
+
+/// Requests of each container after one pass, init containers last.
+fn requests(facts: &[Value], spec: Value) -> Value {
+    let after = pass(facts, &pod(NODE, spec));
+    let lists = ["containers", "initContainers"].map(|list| after["spec"][list].as_array().cloned());
+    lists.into_iter().flatten().flatten().map(|c| c["resources"]["requests"].clone()).collect()
+}
+
+#[test]
+fn the_contracts_example() {
+    let facts = cluster(original(), large());
+    let size = json!({"cpu": "400m", "memory": "2576980377", "ephemeral-storage": "5Gi"});
+    let before = pod(NODE, json!({"containers": [{"name": "a"}], "initContainers": [{"name": "i"}]}));
+    let after = pass(&facts, &before);
+    for container in [&after["spec"]["containers"][0], &after["spec"]["initContainers"][0]] {
+        assert_eq!(container["resources"], json!({"requests": size, "limits": size}));
+    }
+    let memory: Value = serde_json::from_str(
+        after["metadata"]["annotations"]["podshaper.dev/flexdaemonset"].as_str().unwrap(),
+    )
+    .unwrap();
+    assert_eq!((&memory["template"], &memory["node"]), (&json!("agent"), &json!(NODE)));
+    let small = cluster(original(), json!({"cpu": "500m", "memory": "16Gi"}));
+    assert_eq!(
+        requests(&small, json!({"containers": [{"name": "a"}]})),
+        json!([{"cpu": "100m", "memory": "2576980377", "ephemeral-storage": "1Gi"}]),
+        "half a core: the floor; no storage told: the floor alone"
+    );
+}
+
+#[test]
+fn what_is_not_sized_stays() {
+    let facts =
+        cluster(json!({"cpuPercentage": 1, "memoryPercentage": 10}), json!({"cpu": "50m", "memory": "1Gi"}));
+    let own = json!({"cpu": "7m", "memory": "1Mi", "example.com/a": "1", "ephemeral-storage": "1Gi"});
+    let after = pass(&facts, &pod(NODE, json!({"containers": [container("a", own.clone(), own)]})));
+    let size = json!({"cpu": "7m", "memory": "107374182", "example.com/a": "1", "ephemeral-storage": "1Gi"});
+    assert_eq!(
+        after["spec"]["containers"][0]["resources"],
+        json!({"requests": size, "limits": size}),
+        "one percent of 50m is nothing"
+    );
+}
+
+#[test]
+fn floors_above_the_node() {
+    let spec = json!({"containers": [container("a", json!({"cpu": "30m"}), json!({}))]});
+    for (when, expected) in [("KeepMin", "2"), ("Cap", "1"), ("UseTemplate", "30m")] {
+        let template = json!({"cpuPercentage": 10, "minCPU": 2, "whenMinExceedsAllocatable": when});
+        let facts = cluster(template, json!({"cpu": "1"}));
+        assert_eq!(requests(&facts, spec.clone()), json!([{"cpu": expected}]), "{when}");
+        let warned = decide(&facts, &pod(NODE, spec.clone())).warnings;
+        assert_eq!(warned.len(), usize::from(when == "KeepMin"), "{when}: {warned:?}");
+    }
+}
+
+#[test]
+fn the_first_override_that_matches_counts() {
+    let spec = json!({
+        "cpuPercentage": 10, "maxCPU": "1",
+        "overrides": [
+            {"nodeSelector": {"matchExpressions": [{"key": "size", "operator": "NotIn", "values": [NODE, "other"]}]}, "cpuPercentage": 1},
+            {"nodeSelector": {"matchLabels": {"size": NODE}}, "cpuPercentage": 50},
+            {"nodeSelector": {}, "cpuPercentage": 2},
+        ],
+    });
+    let facts = [
+        cluster(spec, json!({"cpu": "1500m"})),
+        vec![node("huge", json!({"cpu": "64"})), node("other", json!({"cpu": "10"}))],
+    ]
+    .concat();
+    for (name, expected) in [(NODE, "750m"), ("huge", "640m"), ("other", "200m")] {
+        let after = pass(&facts, &pod(name, json!({"containers": [{"name": "a"}]})));
+        assert_eq!(after["spec"]["containers"][0]["resources"]["requests"]["cpu"], expected, "{name}");
+    }
+}
+
+#[test]
+fn split_by_percent_weight_request_or_equally() {
+    let split = |containers: Value| {
+        let spec = json!({"distribution": "Split", "cpuPercentage": 25, "containers": containers});
+        cluster(spec, json!({"cpu": "4001m"}))
+    };
+    let three = ["a", "b", "c"].map(|name| container(name, json!({}), json!({})));
+    let three = json!({"containers": three});
+    let cpus = |facts: &[Value], spec: &Value| -> Vec<String> {
+        let requests = requests(facts, spec.clone());
+        requests.as_array().unwrap().iter().map(|r| r["cpu"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(cpus(&split(json!([])), &three), ["334m", "333m", "333m"]);
+    let percent = json!([{"name": "b", "percent": 50}]);
+    assert_eq!(cpus(&split(percent), &three), ["250m", "500m", "250m"]);
+    let weight = json!([{"name": "b", "percent": 10}, {"name": "a", "weight": 2}]);
+    assert_eq!(cpus(&split(weight), &three), ["600m", "100m", "300m"]);
+    let all =
+        json!([{"name": "a", "percent": 10}, {"name": "b", "percent": 10}, {"name": "c", "percent": 20}]);
+    assert_eq!(cpus(&split(all), &three), ["250m", "250m", "500m"], "percentages that leave nobody the rest");
+
+    let asking = json!({
+        "containers": [container("a", json!({"cpu": "100m"}), json!({})), container("b", json!({}), json!({"cpu": "300m"}))],
+        "initContainers": [
+            container("i", json!({"cpu": "3"}), json!({})),
+            {"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": "100m"}}},
+            container("j", json!({}), json!({})),
+        ],
+    });
+    assert_eq!(cpus(&split(json!([])), &asking), ["200m", "600m", "1", "200m", "800m"]);
+    let excluded = json!([{"name": "a", "excluded": true}, {"name": "i", "excluded": true}]);
+    assert_eq!(cpus(&split(excluded), &asking), ["100m", "675m", "3", "225m", "775m"]);
+}
+
+#[test]
+fn excluded_containers_that_take_it_all() {
+    let spec = json!({"distribution": "Split", "cpuPercentage": 10, "containers": [{"name": "a", "excluded": true}]});
+    let facts = cluster(spec, json!({"cpu": "1"}));
+    let own = json!({"containers": [container("a", json!({"cpu": "100m"}), json!({})), container("b", json!({"cpu": "5m"}), json!({}))]});
+    let decision = decide(&facts, &pod(NODE, own));
+    assert!(decision.patch.is_empty());
+    assert!(decision.warnings[0].contains("all keep their own"), "{:?}", decision.warnings);
+}
+
+#[test]
+fn limits_by_policy() {
+    let own = json!({"containers": [container("a", json!({"cpu": "100m", "memory": "64Mi"}), json!({"cpu": "200m", "memory": "1Gi"}))]});
+    for (limits, cpu, memory) in [
+        (json!({}), json!("1"), json!("512Mi")),
+        (json!({"cpu": "None", "memory": "Keep"}), Value::Null, json!("1Gi")),
+        (json!({"cpu": "Ratio", "memory": "None"}), json!("2"), Value::Null),
+        (json!({"cpu": "Keep", "memory": "Ratio"}), json!("1"), json!("8Gi")),
+    ] {
+        let spec = json!({"cpuPercentage": 25, "memoryPercentage": 50, "limits": limits});
+        let after = pass(&cluster(spec, json!({"cpu": "4", "memory": "1Gi"})), &pod(NODE, own.clone()));
+        let set = &after["spec"]["containers"][0]["resources"]["limits"];
+        assert_eq!((&set["cpu"], &set["memory"]), (&cpu, &memory), "{limits}");
+    }
+}
+
+#[test]
+fn a_limit_range_bounds_with_a_warning() {
+    let range = json!({
+        "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "r", "namespace": "ns"},
+        "spec": {"limits": [{"type": "Container", "max": {"cpu": "300m"}, "default": {"cpu": "200m", "memory": "64Mi"}}]},
+    });
+    let spec = json!({"cpuPercentage": 10, "memoryPercentage": 10, "limits": {"memory": "None"}});
+    let facts = [cluster(spec, json!({"cpu": "4", "memory": "1Gi"})), vec![range]].concat();
+    let before = limit_ranged(
+        pod(NODE, json!({"containers": [{"name": "a"}]})),
+        &json!({"cpu": "200m", "memory": "64Mi"}),
+    );
+    let decision = decide(&facts, &before);
+    assert!(decision.warnings[0].contains("LimitRange"), "{:?}", decision.warnings);
+    let after = pass(&facts, &before);
+    assert_eq!(
+        after["spec"]["containers"][0]["resources"],
+        json!({
+            "limits": {"cpu": "300m", "memory": "107374182"},
+            "requests": {"cpu": "300m", "memory": "107374182"},
+        }),
+        "a limit of memory that LimitRanger fills in would be below the request"
+    );
+}
+
+#[test]
+fn what_a_limit_range_keeps_from_a_container_the_others_get() {
+    let range = |item: Value| {
+        json!({
+            "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "r", "namespace": "ns"},
+            "spec": {"limits": [item]},
+        })
+    };
+    let split = json!({
+        "distribution": "Split", "cpuPercentage": 25, "containers": [{"name": "a", "percent": 60}, {"name": "b", "percent": 10}],
+    });
+    let replicate = json!({"cpuPercentage": 25});
+    let three = ["a", "b", "c"].map(|name| container(name, json!({}), json!({})));
+    let three = json!({"containers": three});
+    for (spec, item, expected, warning) in [
+        (&split, json!({"type": "Container", "max": {"cpu": "2"}}), ["600m", "100m", "300m"], None),
+        (
+            &split,
+            json!({"type": "Container", "max": {"cpu": "400m"}}),
+            ["400m", "200m", "400m"],
+            Some("is shared out as the namespace's LimitRange allows"),
+        ),
+        (
+            &split,
+            json!({"type": "Container", "max": {"cpu": "200m"}}),
+            ["200m", "200m", "200m"],
+            Some("cpu 1 becomes 600m"),
+        ),
+        (
+            &split,
+            json!({"type": "Pod", "min": {"cpu": "2"}}),
+            ["1200m", "200m", "600m"],
+            Some("cpu 1 becomes 2"),
+        ),
+        (
+            &replicate,
+            json!({"type": "Pod", "min": {"cpu": "3100m"}}),
+            ["1034m"; 3],
+            Some("cpu 1 becomes 1034m"),
+        ),
+        (&replicate, json!({"type": "Pod", "max": {"cpu": "1"}}), ["333m"; 3], Some("cpu 1 becomes 333m")),
+    ] {
+        let facts = [cluster(spec.clone(), json!({"cpu": "4"})), vec![range(item.clone())]].concat();
+        let expected = expected.map(|cpu| json!({"cpu": cpu}));
+        assert_eq!(requests(&facts, three.clone()), json!(expected), "{item}");
+        let told = decide(&facts, &pod(NODE, three.clone())).warnings;
+        assert_eq!(told.len(), usize::from(warning.is_some()), "{told:?}");
+        assert!(warning.is_none_or(|warning| told[0].contains(warning)), "{told:?}");
+    }
+}
+
+#[test]
+fn a_limit_that_goes_away_is_no_difference() {
+    let spec =
+        json!({"minCPU": "34m", "distribution": "Split", "containers": [{"name": "c0", "weight": 46}]});
+    let facts = cluster(spec, json!({}));
+    let bare = |names: &[&str]| {
+        let containers: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();
+        pod(
+            NODE,
+            json!({
+                "containers": containers, "overhead": {"cpu": "2m"},
+                "initContainers": [{"name": "i0", "restartPolicy": "Always"}],
+            }),
+        )
+    };
+    let mut late = decoded_by_the_api_server(pass(&facts, &bare(&["c0"])));
+    let sidecar = |pod: &Value| pod["spec"]["initContainers"][0]["resources"].clone();
+    assert_eq!(sidecar(&late), json!({"requests": {"cpu": "1m"}, "limits": {"cpu": "1m"}}));
+    late["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "injected"}));
+    let late = decoded_by_the_api_server(pass(&facts, &late));
+    assert_eq!(sidecar(&late), json!({"requests": {"cpu": "0"}}), "a limit of zero would mean none");
+    let early = decoded_by_the_api_server(pass(&facts, &bare(&["c0", "injected"])));
+    assert_eq!(late["spec"], early["spec"]);
+}
+
+#[test]
+fn pod_level_resources_follow() {
+    let spec = json!({"distribution": "Split", "cpuPercentage": 25});
+    let facts = cluster(spec, json!({"cpu": "4"}));
+    let own = json!({
+        "resources": {"requests": {"cpu": "3", "memory": "1Gi"}, "limits": {"cpu": "3"}},
+        "overhead": {"cpu": "100m"},
+        "containers": [{"name": "a"}, {"name": "b"}],
+    });
+    let after = pass(&facts, &pod(NODE, own));
+    assert_eq!(
+        after["spec"]["resources"],
+        json!({"requests": {"cpu": "900m", "memory": "1Gi"}, "limits": {"cpu": "900m"}})
+    );
+    assert_eq!(after["spec"]["containers"][1]["resources"]["requests"]["cpu"], "450m");
+}
+
+#[test]
+fn what_cannot_be_decided_is_admitted_unchanged_with_the_reason() {
+    let good = cluster(original(), large());
+    let plain = json!({"containers": [{"name": "a"}]});
+    let broken = cluster(json!({"cpuPercentage": 101}), large());
+    let mut no_node = pod(NODE, plain.clone());
+    no_node["spec"]["affinity"] = Value::Null;
+    for (facts, pod, reason) in [
+        (&good[..1], pod(NODE, plain.clone()), None),
+        (
+            &[good[0].clone(), good[2].clone()][..],
+            pod(NODE, plain.clone()),
+            Some("there is no FlexDaemonsetTemplate agent"),
+        ),
+        (&good[1..], pod(NODE, plain.clone()), Some("node node-1 isn't known")),
+        (&good, no_node, Some("names no node")),
+        (&broken, pod(NODE, plain.clone()), Some("spec.cpuPercentage: must be from 1 to 100")),
+        (
+            &good,
+            pod(NODE, json!({"containers": [container("a", json!({"cpu": "much"}), json!({}))]})),
+            Some("resources.requests[cpu] of a: "),
+        ),
+    ] {
+        let decision = decide(facts, &pod);
+        assert!(decision.patch.is_empty());
+        match (decision.verdict, reason) {
+            (Verdict::Admit, None) => {}
+            (Verdict::Undecided(told), Some(reason)) => assert!(told.contains(reason), "{told}"),
+            (other, _) => panic!("{other:?} instead of {reason:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_template_is_named_by_the_pod_or_by_its_daemon_set() {
+    let facts = cluster(original(), large());
+    for key in ["flexdaemonsets.xai/resource-template", "flexdaemonsets.xai/apply-template"] {
+        let mut bare = pod(NODE, json!({"containers": [{"name": "a"}]}));
+        bare["metadata"] = json!({"annotations": {key: "agent"}});
+        assert_eq!(
+            pass(&facts, &bare)["spec"]["containers"][0]["resources"]["requests"]["cpu"],
+            "400m",
+            "{key}"
+        );
+    }
+    // What its pod template says counts before what it says itself, for the webhook as for `plan` and refits.
+    let mut torn = daemon_set();
+    torn["spec"]["template"]["metadata"]["annotations"] =
+        json!({"flexdaemonsets.xai/resource-template": "other"});
+    assert_eq!(flexdaemonset_decision::offline::template_of(&torn).as_deref(), Some("other"));
+    let mut deployments = pod(NODE, json!({"containers": [{"name": "a"}]}));
+    deployments["metadata"]["ownerReferences"][0]["kind"] = json!("ReplicaSet");
+    assert!(decide(&facts, &deployments).patch.is_empty());
+}
+
+#[test]
+fn templates_that_cannot_work_name_the_field() {
+    use flexdaemonset_decision::rules::Template;
+    for (spec, message) in [
+        (json!({"cpuPercentage": 0}), "spec.cpuPercentage: must be from 1 to 100"),
+        (json!({"storagePercentage": 101}), "spec.storagePercentage: must be from 1 to 100"),
+        (json!({"minCPU": "1", "maxCPU": "500m"}), "spec.maxCPU: must be at least spec.minCPU"),
+        (json!({"minMemory": "lots"}), "spec.minMemory: a quantity is"),
+        (json!({"minStorage": -1}), "spec.minStorage: must not be negative"),
+        (json!({"overrides": [{"maxMemory": "x"}]}), "spec.overrides[0].maxMemory: "),
+        (json!({"distribution": "Some"}), "spec.distribution: unknown variant"),
+        (json!({"containers": [{"name": "a", "weight": 1}]}), "only distribution Split"),
+        (json!({"distribution": "Split", "containers": [{"name": "a"}]}), "each takes one of"),
+        (
+            json!({"distribution": "Split", "containers": [{"name": "a", "percent": 60}, {"name": "b", "percent": 41}]}),
+            "sum to more than 100",
+        ),
+    ] {
+        let error = Template::from_spec(&spec).unwrap_err().to_string();
+        assert!(error.contains(message), "{spec}: {error}");
+    }
+}

@@ -1,0 +1,470 @@
+//! The contract, sentence by sentence.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use podshaper_core::admission::{Request, Verdict};
+use podshaper_core::pod::Pod;
+use serde_json::{Value, json};
+use support::{
+    REMEMBERED, VM, compatible, container, decide, limit_ranged, pass, patched, pod, sizes, webhook,
+};
+
+/// One pass over a pod with one container.
+fn sized(requests: Value, limits: Value) -> String {
+    sizes(&pass(&compatible(), &pod(json!([container("c", requests, limits)]))).unwrap())
+}
+
+fn denial(webhook: &peerpods_decision::PeerPods, pod: &Value) -> String {
+    match decide(webhook, pod).verdict {
+        Verdict::Deny(reason) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_table() {
+    let table = [
+        (json!({"cpu": "2", "memory": "4Gi"}), json!({"cpu": "3", "memory": "5Gi"}), "3 5120 - -"),
+        (json!({"cpu": "2"}), json!({}), "2 - - -"),
+        (json!({}), json!({}), "- - - -"),
+        (json!({"cpu": "200m", "memory": "4Gi"}), json!({"cpu": "1500m", "memory": "4Gi"}), "2 4096 - -"),
+        // The rest are the original's own test cases, and the corners of its rule.
+        (json!({"memory": "4Gi"}), json!({}), "- 4096 - -"),
+        (json!({"nvidia.com/gpu": "1"}), json!({"nvidia.com/gpu": "1"}), "- - 1 -"),
+        (json!({"cpu": "2", "memory": "4Gi"}), json!({"cpu": "2", "memory": "4Gi"}), "2 4096 - -"),
+        (json!({}), json!({"cpu": "2", "memory": "4Gi"}), "- - - -"),
+        (json!({"cpu": "0", "memory": "0"}), json!({"cpu": "2", "memory": "4Gi"}), "- - - -"),
+        (json!({"cpu": "2"}), json!({"cpu": "1"}), "2 - - -"),
+        (json!({"cpu": "1m", "memory": "1"}), json!({}), "1 1 - -"),
+        (json!({"memory": "1G"}), json!({"memory": "1G"}), "- 954 - -"),
+    ];
+    for (requests, limits, expected) in table {
+        assert_eq!(sized(requests.clone(), limits.clone()), expected, "{requests} / {limits}");
+    }
+}
+
+#[test]
+fn containers_and_init_containers_add_up() {
+    let mut pod = pod(json!([
+        container("a", json!({"cpu": "2", "memory": "4Gi"}), json!({"cpu": "3", "memory": "5Gi"})),
+        container("b", json!({"cpu": "1", "memory": "1Gi"}), json!({"cpu": "1", "memory": "1Gi"})),
+        container(
+            "c",
+            json!({"cpu": "1", "nvidia.com/gpu": "1"}),
+            json!({"cpu": "1", "nvidia.com/gpu": "1"})
+        ),
+    ]));
+    pod["spec"]["initContainers"] =
+        json!([container("i", json!({"cpu": "1", "memory": "2Gi"}), json!({"cpu": "1", "memory": "2Gi"}))]);
+    let after = pass(&compatible(), &pod).unwrap();
+    assert_eq!(sizes(&after), "6 8192 1 -");
+    assert_eq!(
+        after["spec"]["containers"][0]["resources"],
+        json!({"requests": {VM: "1"}, "limits": {VM: "1"}})
+    );
+    for stripped in [
+        &after["spec"]["containers"][1],
+        &after["spec"]["containers"][2],
+        &after["spec"]["initContainers"][0],
+    ] {
+        assert!(stripped.get("resources").is_none());
+    }
+}
+
+#[test]
+fn pods_of_other_classes_are_left_alone() {
+    for class in [json!(null), json!("kata"), json!("")] {
+        let mut pod = pod(json!([container("c", json!({"cpu": "nonsense"}), json!({}))]));
+        pod["spec"]["runtimeClassName"] = class;
+        let decision = decide(&compatible(), &pod);
+        assert_eq!((decision.verdict, decision.patch.is_empty()), (Verdict::Admit, true));
+    }
+}
+
+#[test]
+fn mirror_pods_are_left_alone() {
+    let mut pod = pod(json!([container("c", json!({"cpu": "1"}), json!({}))]));
+    pod["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+    assert!(decide(&compatible(), &pod).patch.is_empty());
+}
+
+#[test]
+fn other_requests_are_left_alone() {
+    let object = pod(json!([container("c", json!({"cpu": "1"}), json!({}))]));
+    for (operation, sub, kind, warned) in [
+        ("UPDATE", "", "Pod", false),
+        ("UPDATE", "resize", "Pod", false),
+        ("CREATE", "binding", "Pod", false),
+        ("CREATE", "", "ReplicationController", true),
+    ] {
+        let request = json!({
+            "uid": "u", "kind": {"group": "", "version": "v1", "kind": kind}, "subResource": sub,
+            "operation": operation, "object": object,
+        })
+        .to_string();
+        let request: Request<'_, Pod<'_>> = serde_json::from_str(&request).unwrap();
+        let decision = compatible().decide(&request);
+        assert!(decision.patch.is_empty() && decision.verdict == Verdict::Admit, "{operation} {sub} {kind}");
+        assert_eq!(!decision.warnings.is_empty(), warned, "{operation} {sub} {kind}");
+    }
+}
+
+#[test]
+fn a_pod_without_containers_is_undecided() {
+    for pod in [pod(json!([])), pod(json!(null)), json!({"spec": {"runtimeClassName": "kata-remote"}})] {
+        assert!(matches!(decide(&compatible(), &pod).verdict, Verdict::Undecided(_)));
+    }
+}
+
+#[test]
+fn empty_resources_are_left_alone() {
+    let containers = json!([{"name": "a"}, {"name": "b", "resources": {}}, {"name": "c", "resources": null}]);
+    let after = pass(&compatible(), &pod(containers.clone())).unwrap();
+    assert_eq!(after["spec"]["containers"][1], containers[1]);
+    assert_eq!(after["spec"]["containers"][2], containers[2]);
+}
+
+#[test]
+fn machine_type_and_other_annotations_stay() {
+    let mut pod = pod(json!([container("c", json!({"cpu": "1"}), json!({}))]));
+    pod["metadata"]["annotations"] =
+        json!({"io.katacontainers.config.hypervisor.machine_type": "t3.large", "a": "b"});
+    let after = pass(&compatible(), &pod).unwrap();
+    assert_eq!(sizes(&after), "1 - - t3.large");
+    assert_eq!(after["metadata"]["annotations"]["a"], "b");
+}
+
+#[test]
+fn the_pods_own_vms_do_not_count() {
+    let pod = pod(json!([
+        container("a", json!({}), json!({})),
+        container("b", json!({VM: "2", "cpu": "1"}), json!({VM: "2"})),
+    ]));
+    let decision = decide(&compatible(), &pod);
+    let after = patched(&pod, &decision);
+    assert_eq!(after["spec"]["containers"][1].get("resources"), None);
+    assert_eq!(after["spec"]["containers"][0]["resources"]["requests"], json!({VM: "1"}));
+    assert!(decision.warnings.is_empty());
+    assert!(!after["metadata"]["annotations"][REMEMBERED].as_str().unwrap().contains(VM));
+}
+
+// What the original gets wrong.
+
+#[test]
+fn limit_range_defaults_after_the_first_pass_change_nothing() {
+    let webhook = compatible();
+    let pod = pod(json!([container("a", json!({"cpu": "2"}), json!({})), {"name": "b"}]));
+    let first = pass(&webhook, &pod).unwrap();
+    let filled = limit_ranged(first.clone(), &json!({"cpu": "4", "memory": "8Gi"}), &json!({"cpu": "16"}));
+    let second = pass(&webhook, &filled).unwrap();
+    assert_eq!(sizes(&second), "2 - - -");
+    assert_eq!(second, first);
+}
+
+#[test]
+fn a_second_pass_changes_nothing() {
+    let first = pass(&compatible(), &pod(json!([container("a", json!({"cpu": "2"}), json!({}))]))).unwrap();
+    assert!(decide(&compatible(), &first).patch.is_empty());
+}
+
+#[test]
+fn a_container_that_came_later_is_added() {
+    let webhook = compatible();
+    let mut pod = pass(&webhook, &pod(json!([container("a", json!({"cpu": "2"}), json!({}))]))).unwrap();
+    let sidecar = container("sidecar", json!({"cpu": "500m", "memory": "64Mi"}), json!({}));
+    pod["spec"]["containers"].as_array_mut().unwrap().insert(0, sidecar);
+    let after = pass(&webhook, &pod).unwrap();
+    assert_eq!(sizes(&after), "3 64 - -");
+    assert_eq!(after["spec"]["containers"][0]["resources"]["limits"], json!({VM: "1"}));
+    assert_eq!(after["spec"]["containers"][1].get("resources"), None, "the VM moved to the first container");
+    assert!(decide(&webhook, &after).patch.is_empty());
+}
+
+#[test]
+fn an_annotation_of_the_author_counts_as_resources() {
+    let mut written = pod(json!([{"name": "a"}, {"name": "b"}]));
+    written["metadata"]["annotations"] = json!({
+        REMEMBERED: r#"{"containers": {"a": {"requests": {"cpu": "2"}}, "gone": {"requests": {"cpu": "9"}}}}"#,
+        "io.katacontainers.config.hypervisor.default_memory": "1000",
+    });
+    let plain = json!([container("a", json!({"cpu": "2"}), json!({})), {"name": "b"}]);
+    let mut plain = pod(plain);
+    plain["metadata"]["annotations"] = json!({"io.katacontainers.config.hypervisor.default_memory": "1000"});
+    for policy in ["overwrite", "keep", "max"] {
+        let webhook = webhook(&json!({"userAnnotations": policy}));
+        let [written, plain] = [&written, &plain].map(|pod| pass(&webhook, pod).unwrap());
+        assert_eq!(sizes(&written), "2 1000 - -");
+        assert_eq!(sizes(&written), sizes(&plain));
+    }
+}
+
+#[test]
+fn a_damaged_memory_is_refused() {
+    let mut pod = pod(json!([{"name": "a"}]));
+    for damaged in ["", "null", "[]", "{\"containers\":{\"a\":1}}", "{"] {
+        pod["metadata"]["annotations"] = json!({REMEMBERED: damaged});
+        let reason = denial(&compatible(), &pod);
+        assert!(reason.contains(REMEMBERED) && reason.contains("remove it"), "{reason}");
+    }
+}
+
+#[test]
+fn memory_that_overflows_is_refused() {
+    for memory in ["9Ei", "9223372036854775807", "10E"] {
+        let reason =
+            denial(&compatible(), &pod(json!([container("a", json!({"memory": memory}), json!({}))])));
+        assert!(reason.contains("memory"), "{reason}");
+    }
+    let half = || container("a", json!({"memory": "4611686018427387904"}), json!({}));
+    let mut other = half();
+    other["name"] = json!("b");
+    denial(&compatible(), &pod(json!([half(), other])));
+}
+
+#[test]
+fn quantities_that_the_api_server_would_refuse_are_refused() {
+    for (text, problem) in
+        [("abc", "a number and a suffix"), ("-1", "must not be negative"), ("1Zi", "suffix")]
+    {
+        let reason = denial(&compatible(), &pod(json!([container("app", json!({"cpu": text}), json!({}))])));
+        assert!(
+            reason.contains("resources.requests[cpu] of container app") && reason.contains(problem),
+            "{reason}"
+        );
+    }
+}
+
+#[test]
+fn what_is_dropped_is_told_once() {
+    let dropped =
+        json!({"ephemeral-storage": "1Gi", "example.com/fpga": "1", "hugepages-2Mi": "2Mi", "memory": "1Gi"});
+    let containers: Vec<Value> =
+        (0..6).map(|i| container(&format!("c{i}"), dropped.clone(), dropped.clone())).collect();
+    let mut pod = pod(containers.into());
+    pod["spec"]["containers"][4]["resources"]["claims"] = json!([{"name": "gpu"}]);
+    let webhook = compatible();
+    let decision = decide(&webhook, &pod);
+    let all = "of c0, c1, c2 and 3 more";
+    assert_eq!(
+        decision.warnings,
+        [
+            format!("peerpods: not given to the VM: ephemeral-storage {all}"),
+            format!("peerpods: not given to the VM: example.com/fpga {all}"),
+            format!("peerpods: not given to the VM: hugepages-2Mi {all}"),
+            "peerpods: not given to the VM: claims of c4".into(),
+        ]
+    );
+    assert_eq!(decide(&webhook, &patched(&pod, &decision)).warnings, [""; 0]);
+}
+
+// Beyond it.
+
+#[test]
+fn keep_resources() {
+    let webhook = webhook(&json!({
+        "keepResources": ["ephemeral-storage", "claims", "hugepages-2Mi"],
+        "placeholders": {"memory": {"request": "1Mi"}},
+    }));
+    let requests =
+        json!({"cpu": "1", "ephemeral-storage": "1Gi", "hugepages-2Mi": "2Mi", "example.com/fpga": "1"});
+    let mut pod = pod(json!([{"name": "a"}, container("b", requests, json!({"hugepages-2Mi": "2Mi"}))]));
+    pod["spec"]["containers"][1]["resources"]["claims"] = json!([{"name": "gpu", "request": "one"}]);
+    let decision = decide(&webhook, &pod);
+    assert_eq!(decision.warnings, ["peerpods: not given to the VM: example.com/fpga of b"]);
+    let after = patched(&pod, &decision);
+    assert_eq!(
+        after["spec"]["containers"][0]["resources"],
+        json!({"requests": {"memory": "1Mi", VM: "1"}, "limits": {VM: "1"}})
+    );
+    assert_eq!(
+        after["spec"]["containers"][1]["resources"],
+        json!({
+            "requests": {"ephemeral-storage": "1Gi", "hugepages-2Mi": "2Mi", "memory": "1Mi"},
+            "limits": {"hugepages-2Mi": "2Mi"},
+            "claims": [{"name": "gpu", "request": "one"}],
+        })
+    );
+    assert!(decide(&webhook, &after).patch.is_empty());
+}
+
+#[test]
+fn placeholders_satisfy_a_quota() {
+    let placeholders = json!({"cpu": {"request": "1m", "limit": "10m"}, "memory": {"request": "1Mi"}});
+    let webhook = webhook(&json!({"placeholders": placeholders}));
+    let mut pod = pod(json!([container("a", json!({"cpu": "2"}), json!({})), {"name": "b"}]));
+    pod["spec"]["initContainers"] = json!([{"name": "i"}]);
+    let after = pass(&webhook, &pod).unwrap();
+    assert_eq!(sizes(&after), "2 - - -");
+    let held = json!({"requests": {"cpu": "1m", "memory": "1Mi"}, "limits": {"cpu": "10m"}});
+    assert_eq!(after["spec"]["containers"][1]["resources"], held);
+    assert_eq!(after["spec"]["initContainers"][0]["resources"], held);
+    assert!(decide(&webhook, &support::decoded_by_the_api_server(after)).patch.is_empty());
+}
+
+fn with_sidecar() -> Value {
+    let mut pod = pod(json!([container("app", json!({"cpu": "1", "memory": "1Gi"}), json!({"cpu": "2"}))]));
+    let mut sidecar = container("sidecar", json!({"cpu": "500m"}), json!({}));
+    sidecar["restartPolicy"] = json!("Always");
+    pod["spec"]["initContainers"] =
+        json!([sidecar, container("init", json!({"cpu": "3", "memory": "100Mi"}), json!({}))]);
+    pod["spec"]["overhead"] = json!({"cpu": "250m", "memory": "120Mi"});
+    pod
+}
+
+#[test]
+fn effective_sizing() {
+    for (basis, overhead, expected) in [
+        ("requests", false, "4 1024 - -"),
+        ("limits", false, "2 - - -"),
+        ("max", false, "4 1024 - -"),
+        ("requests", true, "4 1144 - -"),
+        ("limits", true, "3 - - -"),
+    ] {
+        let webhook = webhook(&json!({"sizing": "effective", "basis": basis, "overhead": overhead}));
+        assert_eq!(sizes(&pass(&webhook, &with_sidecar()).unwrap()), expected, "{basis} {overhead}");
+    }
+    assert_eq!(sizes(&pass(&compatible(), &with_sidecar()).unwrap()), "5 1124 - -");
+}
+
+#[test]
+fn pod_level_resources() {
+    let mut pod = with_sidecar();
+    pod["spec"]["resources"] =
+        json!({"requests": {"cpu": "6"}, "limits": {"cpu": "8", "hugepages-2Mi": "2Mi"}});
+    let effective = webhook(&json!({"sizing": "effective"}));
+    let decision = decide(&effective, &pod);
+    let after = patched(&pod, &decision);
+    assert_eq!(sizes(&after), "8 1024 - -");
+    assert_eq!(after["spec"].get("resources"), None);
+    assert_eq!(decision.warnings, ["peerpods: not given to the VM: hugepages-2Mi of spec.resources"]);
+    assert!(decide(&effective, &after).patch.is_empty());
+
+    let decision = decide(&compatible(), &pod);
+    assert_eq!(patched(&pod, &decision)["spec"]["resources"], pod["spec"]["resources"]);
+    assert!(decision.warnings[0].contains("sizing effective"), "{:?}", decision.warnings);
+}
+
+#[test]
+fn head_room_and_fallback() {
+    let webhook = webhook(&json!({
+        "headroom": {"vcpus": "+10%", "memory": "+256Mi"}, "fallback": {"vcpus": 1, "memory": "2Gi"},
+    }));
+    for (requests, expected) in [
+        (json!({"cpu": "2", "memory": "1Gi"}), "3 1280 - -"),
+        (json!({"cpu": "500m"}), "1 2048 - -"),
+        (json!({}), "1 2048 - -"),
+    ] {
+        let pod = pod(json!([container("a", requests.clone(), json!({}))]));
+        assert_eq!(sizes(&pass(&webhook, &pod).unwrap()), expected, "{requests}");
+    }
+}
+
+#[test]
+fn annotations_of_the_author() {
+    let mut pod = pod(json!([container("a", json!({"cpu": "2", "memory": "1Gi"}), json!({}))]));
+    pod["metadata"]["annotations"] = json!({
+        "io.katacontainers.config.hypervisor.default_vcpus": "8",
+        "io.katacontainers.config.hypervisor.default_memory": "512",
+        "io.katacontainers.config.hypervisor.default_gpus": "1",
+    });
+    for (policy, expected, with_sidecar) in [
+        ("overwrite", "2 1024 1 -", "12 1024 1 -"),
+        ("keep", "8 512 1 -", "8 512 1 -"),
+        ("max", "8 1024 1 -", "12 1024 1 -"),
+    ] {
+        let webhook = webhook(&json!({"userAnnotations": policy}));
+        let mut after = pass(&webhook, &pod).unwrap();
+        assert_eq!(sizes(&after), expected, "{policy}");
+        assert!(decide(&webhook, &after).patch.is_empty(), "{policy}");
+        // The author's own are remembered when a later pass decides anew.
+        after["spec"]["containers"].as_array_mut().unwrap().push(container(
+            "s",
+            json!({"cpu": "10"}),
+            json!({}),
+        ));
+        assert_eq!(sizes(&pass(&webhook, &after).unwrap()), with_sidecar, "{policy}");
+    }
+}
+
+#[test]
+fn a_size_that_went_away_gives_the_authors_own_back() {
+    let webhook = compatible();
+    let mut pod =
+        pod(json!([{"name": "a"}, container("b", json!({"cpu": "2", "memory": "1Gi"}), json!({}))]));
+    pod["metadata"]["annotations"] = json!({"io.katacontainers.config.hypervisor.default_vcpus": "8"});
+    let mut after = pass(&webhook, &pod).unwrap();
+    assert_eq!(sizes(&after), "2 1024 - -");
+    after["spec"]["containers"].as_array_mut().unwrap().pop();
+    assert_eq!(sizes(&pass(&webhook, &after).unwrap()), "8 - - -");
+}
+
+#[test]
+fn gpu_resources_by_a_map() {
+    let webhook = webhook(&json!({"gpus": {"nvidia.com/gpu": 1, "example.com/quad": 4}}));
+    let gpus = json!({"nvidia.com/gpu": "1", "example.com/quad": "2"});
+    let pod = pod(json!([container("a", gpus.clone(), gpus)]));
+    let decision = decide(&webhook, &pod);
+    assert_eq!(sizes(&patched(&pod, &decision)), "- - 9 -");
+    assert!(decision.warnings.is_empty());
+}
+
+#[test]
+fn a_catalogue_names_the_machine() {
+    let webhook = webhook(&json!({"catalogue": [
+        {"name": "large", "vcpus": 8, "memory": "32Gi", "price": 0.4},
+        {"name": "small", "vcpus": 2, "memory": "8Gi", "price": 0.1},
+        {"name": "gpu", "vcpus": 8, "memory": "32Gi", "gpus": 1, "price": 0.9},
+    ]}));
+    for (requests, expected) in [
+        (json!({"cpu": "2", "memory": "4Gi"}), "2 4096 - small"),
+        (json!({"cpu": "2500m"}), "3 - - large"),
+        (json!({"cpu": "1", "nvidia.com/gpu": "1"}), "1 - 1 gpu"),
+        (json!({}), "- - - -"),
+    ] {
+        let pod = pod(json!([container("a", requests.clone(), json!({}))]));
+        let after = pass(&webhook, &pod).unwrap();
+        assert_eq!(sizes(&after), expected, "{requests}");
+        assert!(decide(&webhook, &after).patch.is_empty());
+    }
+    let reason = denial(&webhook, &pod(json!([container("a", json!({"cpu": "9"}), json!({}))])));
+    assert!(reason.contains("no machine on offer has 9 vCPUs"), "{reason}");
+
+    let mut named = pod(json!([container("a", json!({"cpu": "9"}), json!({}))]));
+    named["metadata"]["annotations"] = json!({"io.katacontainers.config.hypervisor.machine_type": "huge"});
+    let after = pass(&webhook, &named).unwrap();
+    assert_eq!(sizes(&after), "9 - - huge", "who names a machine gets it");
+    assert!(decide(&webhook, &after).patch.is_empty());
+}
+
+#[test]
+fn several_runtime_classes() {
+    let webhook = webhook(&json!({"runtimeClasses": {
+        "kata-gpu": {"resource": "kata.peerpods.io/gpu-vm", "sizing": "effective", "basis": "limits"},
+    }}));
+    let mut gpu = pod(json!([container("a", json!({"cpu": "1"}), json!({"cpu": "2"}))]));
+    let remote = pass(&webhook, &gpu).unwrap();
+    assert_eq!(remote["spec"]["containers"][0]["resources"]["requests"], json!({VM: "1"}));
+    gpu["spec"]["runtimeClassName"] = json!("kata-gpu");
+    let after = pass(&webhook, &gpu).unwrap();
+    assert_eq!(
+        after["spec"]["containers"][0]["resources"]["requests"],
+        json!({"kata.peerpods.io/gpu-vm": "1"})
+    );
+    assert_eq!(sizes(&after), "2 - - -");
+}
+
+#[test]
+fn audit_only_tells() {
+    let webhook = webhook(&json!({"mode": "audit"}));
+    let requests = json!({"cpu": "2", "memory": "4Gi", "ephemeral-storage": "1Gi"});
+    let decision = decide(&webhook, &pod(json!([container("a", requests, json!({}))])));
+    assert!(decision.patch.is_empty() && decision.verdict == Verdict::Admit);
+    let warnings = decision.warnings.join("\n");
+    assert!(warnings.contains("one kata.peerpods.io/vm, default_vcpus 2, default_memory 4096"), "{warnings}");
+    assert!(warnings.contains("ephemeral-storage"), "{warnings}");
+
+    let decision = decide(&webhook, &pod(json!([container("a", json!({"memory": "9Ei"}), json!({}))])));
+    assert!(decision.patch.is_empty() && decision.verdict == Verdict::Admit);
+    assert!(decision.warnings[0].contains("refuse"), "{:?}", decision.warnings);
+}

@@ -1,0 +1,148 @@
+//! What the API server does around the webhook, and pods for it.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value
+)]
+
+use peerpods_decision::PeerPods;
+use peerpods_decision::config::Settings;
+use podshaper_core::admission::{Decision, Request, Verdict};
+use podshaper_core::pod::Pod;
+use podshaper_core::quantity::Quantity;
+use serde_json::{Map, Value, json};
+
+pub(crate) const VM: &str = "kata.peerpods.io/vm";
+pub(crate) const PREFIX: &str = "io.katacontainers.config.hypervisor.";
+pub(crate) const REMEMBERED: &str = "podshaper.dev/peerpods-resources";
+
+/// The webhook with these settings, for the class `kata-remote`.
+pub(crate) fn webhook(settings: &Value) -> PeerPods {
+    let settings = Settings::from_value(settings.clone()).unwrap();
+    PeerPods::configured(settings, ["kata-remote"], VM).unwrap()
+}
+
+/// The webhook as the original behaves.
+pub(crate) fn compatible() -> PeerPods {
+    webhook(&json!({}))
+}
+
+/// What the webhook decides about the creation of `pod`.
+pub(crate) fn decide(webhook: &PeerPods, pod: &Value) -> Decision {
+    let request = json!({
+        "uid": "u", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "operation": "CREATE", "object": pod,
+    });
+    let request = request.to_string();
+    let request: Request<'_, Pod<'_>> = serde_json::from_str(&request).unwrap();
+    webhook.decide(&request)
+}
+
+/// `pod` after the decision's patch, which must apply.
+pub(crate) fn patched(pod: &Value, decision: &Decision) -> Value {
+    let patch = String::from_utf8(decision.patch.to_json()).unwrap();
+    let patch: json_patch::Patch = serde_json::from_str(&patch).unwrap();
+    let mut pod = pod.clone();
+    json_patch::patch(&mut pod, &patch).unwrap_or_else(|e| panic!("{e}\npatch {patch}\npod {pod}"));
+    pod
+}
+
+/// `pod` after one pass of the webhook; `None` where it was refused.
+pub(crate) fn pass(webhook: &PeerPods, pod: &Value) -> Option<Value> {
+    let decision = decide(webhook, pod);
+    (decision.verdict == Verdict::Admit).then(|| patched(pod, &decision))
+}
+
+/// A pod of the class `kata-remote`.
+pub(crate) fn pod(containers: Value) -> Value {
+    json!({"metadata": {"name": "p"}, "spec": {"runtimeClassName": "kata-remote", "containers": containers}})
+}
+
+/// A container with these requests and limits.
+pub(crate) fn container(name: &str, requests: Value, limits: Value) -> Value {
+    json!({"name": name, "image": "i", "resources": {"requests": requests, "limits": limits}})
+}
+
+/// The values of `default_vcpus`, `default_memory`, `default_gpus` and `machine_type`; a dash for none.
+pub(crate) fn sizes(pod: &Value) -> String {
+    let annotation = |name| {
+        let key = format!("{PREFIX}{name}");
+        pod["metadata"]["annotations"][key].as_str().unwrap_or("-").to_owned()
+    };
+    ["default_vcpus", "default_memory", "default_gpus", "machine_type"].map(annotation).join(" ")
+}
+
+/// Every container and init container of `pod`.
+pub(crate) fn containers_mut(pod: &mut Value) -> Vec<&mut Map<String, Value>> {
+    let Some(spec) = pod["spec"].as_object_mut() else { return Vec::new() };
+    spec.iter_mut()
+        .filter(|(field, _)| matches!(field.as_str(), "containers" | "initContainers"))
+        .flat_map(|(_, list)| list.as_array_mut().into_iter().flatten())
+        .filter_map(Value::as_object_mut)
+        .collect()
+}
+
+/// What becomes of a pod whenever the API server decodes it: requests default to limits (`SetDefaults_Pod`), quantities
+/// are respelled, and `resources` are always there while what is empty in them isn't.
+pub(crate) fn decoded_by_the_api_server(mut pod: Value) -> Value {
+    for container in containers_mut(&mut pod) {
+        let resources = filled(container, "resources");
+        let limits = resources.get("limits").cloned().unwrap_or_default();
+        for (name, limit) in limits.as_object().into_iter().flatten() {
+            filled(resources, "requests").entry(name).or_insert_with(|| limit.clone());
+        }
+        for field in ["requests", "limits"] {
+            for (_, quantity) in resources.get_mut(field).and_then(Value::as_object_mut).into_iter().flatten()
+            {
+                if let Some(Ok(stored)) = quantity.as_str().map(Quantity::stored) {
+                    *quantity = Value::String(stored.into_owned());
+                }
+            }
+        }
+        resources.retain(|_, value| !value.is_null() && *value != json!({}));
+    }
+    pod
+}
+
+/// The object that is the member `key` of `object`.
+fn filled<'o>(object: &'o mut Map<String, Value>, key: &str) -> &'o mut Map<String, Value> {
+    let member = object.entry(key).or_insert(Value::Null);
+    if member.is_null() {
+        *member = json!({});
+    }
+    member.as_object_mut().unwrap()
+}
+
+/// `mergePodResourceRequirements` of the LimitRanger plugin.
+pub(crate) fn limit_ranged(mut pod: Value, default_requests: &Value, default_limits: &Value) -> Value {
+    for container in containers_mut(&mut pod) {
+        for (field, defaults) in [("limits", default_limits), ("requests", default_requests)] {
+            let list = filled(filled(container, "resources"), field);
+            for (name, quantity) in defaults.as_object().unwrap() {
+                list.entry(name).or_insert_with(|| quantity.clone());
+            }
+        }
+    }
+    decoded_by_the_api_server(pod)
+}
+
+/// Everything but what the webhook is there to change.
+pub(crate) fn untouched(mut pod: Value) -> Value {
+    for container in containers_mut(&mut pod) {
+        container.shift_remove("resources");
+    }
+    pod["spec"].as_object_mut().unwrap().shift_remove("resources");
+    if let Some(annotations) = pod["metadata"]["annotations"].as_object_mut() {
+        annotations.retain(|key, _| !key.starts_with(PREFIX) && key != REMEMBERED);
+    }
+    let no_annotations = pod["metadata"]["annotations"].as_object().is_none_or(Map::is_empty);
+    if let Some(metadata) = pod["metadata"].as_object_mut().filter(|_| no_annotations) {
+        metadata.shift_remove("annotations");
+    }
+    if pod["metadata"].as_object().is_none_or(Map::is_empty) {
+        pod.as_object_mut().unwrap().shift_remove("metadata");
+    }
+    pod
+}

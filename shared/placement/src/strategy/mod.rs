@@ -295,5 +295,5 @@ mod tests {
     }
 
     /// A text, where it is wrong, and a part of what is said.
-    const MALFORMED: &str = include_str!("strategy/malformed.txt");
+    const MALFORMED: &str = include_str!("malformed.txt");
 }

@@ -191,60 +191,50 @@ fn won(written: kube::Result<String>) -> kube::Result<bool> {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use http::{Method, Request, Response};
-    use kube::client::Body;
-    use tower::service_fn;
+    use http::{Method, Request};
 
     use super::*;
+    use podshaper_testing::{MockApiServer, MockResponse};
 
-    /// An API server that has one Lease, or none.
-    fn api_server(lease: &Arc<Mutex<Option<Value>>>) -> Client {
-        let lease = Arc::clone(lease);
-        let answer = service_fn(move |request: Request<Body>| {
-            let lease = Arc::clone(&lease);
-            async move {
-                let method = request.method().clone();
-                let collection = "/apis/coordination.k8s.io/v1/namespaces/ns/leases";
-                let name = if method == Method::POST { "" } else { "/l" };
-                assert_eq!(request.uri().path(), format!("{collection}{name}"));
-                let body = request.into_body().collect_bytes().await.unwrap();
-                let mut lease = lease.lock().unwrap();
-                if method != Method::GET {
-                    *lease = Some(serde_json::from_str(std::str::from_utf8(&body).unwrap()).unwrap());
-                }
-                let (code, text) = match &*lease {
-                    Some(lease) => (200, lease.to_string()),
-                    None => (404, json!({"kind": "Status", "reason": "NotFound", "code": 404}).to_string()),
-                };
-                Ok::<_, Error>(Response::builder().status(code).body(Body::from(text.into_bytes())).unwrap())
+    const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/ns/leases/l";
+
+    /// An API server that stores one Lease.
+    fn api_server(stored: &Arc<Mutex<Option<Value>>>) -> Client {
+        let stored = Arc::clone(stored);
+        podshaper_testing::client(move |request: Request<Value>| {
+            let (head, body) = request.into_parts();
+            let name = if head.method == Method::POST { "/l" } else { "" };
+            assert_eq!(format!("{}{name}", head.uri), LEASE);
+            let mut stored = stored.lock().unwrap();
+            if head.method != Method::GET {
+                *stored = Some(body);
             }
-        });
-        Client::new(answer, "ns")
+            let response = match &*stored {
+                Some(lease) => MockResponse::json(200, lease),
+                None => MockResponse::failure(404, "NotFound"),
+            };
+            std::future::ready(response)
+        })
+    }
+
+    fn lease(identity: &str) -> Lease {
+        Lease { namespace: "ns".into(), name: "l".into(), identity: identity.into() }
     }
 
     /// The API server takes the first Lease, then errs slowly, then doesn't answer at all.
     #[tokio::test(start_paused = true)]
     async fn who_can_not_renew_stops_before_another_may_begin() {
-        let (kept, calls) = (Arc::default(), Arc::new(Mutex::new(0)));
-        let healthy = api_server(&kept);
-        let lame = service_fn(move |request: Request<Body>| {
-            let (healthy, calls) = (healthy.clone(), Arc::clone(&calls));
-            async move {
-                let call = std::mem::replace(&mut *calls.lock().unwrap(), 0) + 1;
-                *calls.lock().unwrap() = call;
-                match call {
-                    1 | 2 => return healthy.send(request).await,
-                    3 => sleep(Duration::from_millis(7_900)).await,
-                    _ => std::future::pending().await,
-                }
-                Ok(Response::builder().status(500).body(Body::empty()).unwrap())
-            }
-        });
-        let lease = Lease { namespace: "ns".into(), name: "l".into(), identity: "a".into() };
+        let (client, mut server) = MockApiServer::start();
         let (_ending, ending) = watch::channel(false);
-        let mut leadership = lease.contend(Client::new(lame, "ns"), ending);
+        let mut leadership = lease("a").contend(client, ending);
+        server.next(LEASE).await.respond(MockResponse::failure(404, "NotFound"));
+        server.next_request().await.answer(201, &json!({}));
         leadership.wait_for(|leads| *leads).await.unwrap();
         let renewed = Instant::now();
+        let slow = server.next(LEASE).await;
+        sleep(Duration::from_millis(7_900)).await;
+        slow.respond(MockResponse::failure(500, "InternalError"));
+        let _silent = server.next(LEASE).await;
         leadership.wait_for(|leads| !*leads).await.unwrap();
         assert!(renewed.elapsed() < DURATION, "{:?}", renewed.elapsed());
     }
@@ -254,9 +244,9 @@ mod tests {
         let kept = Arc::default();
         let client = api_server(&kept);
         let spec = |field: &str| kept.lock().unwrap().as_ref().unwrap()["spec"][field].clone();
-        let [a, b] =
-            ["a", "b"].map(|name| Lease { namespace: "ns".into(), name: "l".into(), identity: name.into() });
-        let [mut by_a, mut by_b] = [(), ()].map(|()| Observed { record: None, since: Instant::now() });
+        let (a, b) = (lease("a"), lease("b"));
+        let mut by_a = Observed { record: None, since: Instant::now() };
+        let mut by_b = Observed { record: None, since: Instant::now() };
         assert!(a.attempt(&client, &mut by_a).await.unwrap(), "there was none");
         let (acquired, renewed) = (spec("acquireTime"), spec("renewTime"));
         assert_eq!(acquired.as_str().unwrap().len(), "2006-01-02T15:04:05.000000Z".len());

@@ -246,10 +246,6 @@ mod tests {
         json!({"metadata": {"name": name, "namespace": "ns", "resourceVersion": version.to_string()}, "spec": spec})
     }
 
-    fn event(kind: &str, object: &Value) -> String {
-        format!("{}\n", json!({"type": kind, "object": object}))
-    }
-
     fn kept(store: &Store<Thing>) -> Vec<(String, u32)> {
         store.all().into_iter().map(|(key, thing)| (key.into(), thing.0)).collect()
     }
@@ -284,17 +280,17 @@ mod tests {
         };
         let stream = server.next(&watch(7)).await.stream();
         until(&store, &[("ns/a", 1), ("ns/b", 2)]).await;
-        stream.send(&event("ADDED", &thing("c", 8, 3)));
-        stream.send(&event("MODIFIED", &thing("a", 9, 0)));
-        stream.send(&event("DELETED", &thing("b", 10, 2)));
+        stream.send_event("ADDED", &thing("c", 8, 3));
+        stream.send_event("MODIFIED", &thing("a", 9, 0));
+        stream.send_event("DELETED", &thing("b", 10, 2));
         until(&store, &[("ns/c", 3)]).await;
-        stream.send(&event("BOOKMARK", &json!({"metadata": {"resourceVersion": "20"}})));
+        stream.send_event("BOOKMARK", &json!({"metadata": {"resourceVersion": "20"}}));
         drop(stream);
 
         // From the bookmark, also after the connection broke, and after the API server had too much to do.
         let stream = server.next(&watch(20)).await.stream();
-        stream.send(&event("MODIFIED", &thing("c", 21, 4)));
-        stream.send(&event("MODIFIED", &thing("c", 22, 5))[..20]);
+        stream.send_event("MODIFIED", &thing("c", 21, 4));
+        stream.send("{\"type\": \"MODIFIED\", \"ob");
         stream.break_off();
         let busy = json!({"kind": "Status", "status": "Failure", "reason": "TooManyRequests", "message": "later", "code": 429});
         server.next(&watch(21)).await.answer(429, &busy);
@@ -303,7 +299,7 @@ mod tests {
         // What has expired is listed anew, and what has gone meanwhile goes.
         let expired = json!({"kind": "Status", "status": "Failure", "reason": "Expired", "message": "too old", "code": 410});
         let stream = server.next(&watch(21)).await.stream();
-        stream.send(&event("ERROR", &expired));
+        stream.send_event("ERROR", &expired);
         server.next(&format!("{things}limit=200&")).await.answer(200, &page("", json!([thing("d", 30, 6)])));
         until(&store, &[("ns/d", 6)]).await;
         // What can't be read is listed anew as well.

@@ -1,9 +1,10 @@
-//! A scripted API server for tests: each request waits until the test answers it.
+//! API servers for tests: [`MockApiServer`] leaves each request to the test, [`client`] to a function.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a panic here is a failed test")]
 
 use std::convert::Infallible;
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
@@ -15,41 +16,60 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use kube::Client;
 use kube::client::Body;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
+/// Returns a client of an API server that responds as `respond` says. A request without a body has the body `null`.
+pub fn client<F>(respond: impl Fn(Request<Value>) -> F + Send + Sync + 'static) -> Client
+where
+    F: Future<Output = MockResponse> + Send + 'static,
+{
+    let respond = Arc::new(respond);
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let respond = Arc::clone(&respond);
+        async move {
+            let (head, body) = request.into_parts();
+            let body = body.collect_bytes().await.unwrap();
+            let body = if body.is_empty() { Value::Null } else { parse(&body) };
+            Ok::<_, Infallible>(respond(Request::from_parts(head, body)).await.0)
+        }
+    });
+    Client::new(service, "default")
+}
+
+fn parse(body: &[u8]) -> Value {
+    serde_json::from_str(std::str::from_utf8(body).unwrap()).unwrap()
+}
 
 /// Receives the requests of the client that [`MockApiServer::start`] returns.
-pub struct MockApiServer(UnboundedReceiver<(String, oneshot::Sender<Answer>)>);
-
-/// A request without a response. A dropped one never gets a response.
-pub struct PendingRequest(oneshot::Sender<Answer>);
-
-/// The body of a response, sent in pieces: a watch.
-pub struct Stream(UnboundedSender<io::Result<Bytes>>);
+pub struct MockApiServer(UnboundedReceiver<PendingRequest>);
 
 impl MockApiServer {
-    /// Starts the server and returns its client, with `default` as the default namespace.
+    /// Starts the server and returns its client.
     pub fn start() -> (Client, Self) {
         let (sender, requests) = unbounded();
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let (answer, answered) = oneshot::channel();
-            let _ = sender.unbounded_send((request.uri().to_string(), answer));
+        let client = client(move |request| {
+            let (responder, response) = oneshot::channel();
+            let _ = sender.unbounded_send(PendingRequest { request, responder });
             async move {
-                match answered.await {
-                    Ok(answer) => Ok::<_, Infallible>(answer),
+                match response.await {
+                    Ok(response) => response,
                     Err(_) => std::future::pending().await,
                 }
             }
         });
-        (Client::new(service, "default"), Self(requests))
+        (client, Self(requests))
     }
 
     /// Waits for the next request and asserts its URI.
     pub async fn next(&mut self, uri: &str) -> PendingRequest {
-        let (asked, answer) = self.0.next().await.unwrap();
-        assert_eq!(asked, uri);
-        PendingRequest(answer)
+        let pending = self.next_request().await;
+        assert_eq!(pending.request.uri().to_string(), uri);
+        pending
+    }
+
+    /// Waits for the next request.
+    pub async fn next_request(&mut self) -> PendingRequest {
+        self.0.next().await.unwrap()
     }
 
     /// Returns true if no request is pending.
@@ -58,26 +78,80 @@ impl MockApiServer {
     }
 }
 
+/// A request without a response. A dropped one never gets a response.
+pub struct PendingRequest {
+    request: Request<Value>,
+    responder: oneshot::Sender<MockResponse>,
+}
+
 impl PendingRequest {
+    /// The request, its body parsed as JSON.
+    pub fn request(&self) -> &Request<Value> {
+        &self.request
+    }
+
+    /// Sends `response`, unless the client has given up.
+    pub fn respond(self, response: MockResponse) {
+        let _ = self.responder.send(response);
+    }
+
     /// Responds with `status` and a JSON body.
     pub fn answer(self, status: u16, body: &Value) {
-        let body = Full::from(body.to_string()).map_err(|never| match never {}).boxed_unsync();
-        let _ = self.0.send(Response::builder().status(status).body(body).unwrap());
+        self.respond(MockResponse::json(status, body));
     }
 
     /// Responds with status 200 and a body that the test sends in pieces.
     pub fn stream(self) -> Stream {
-        let (sender, pieces) = unbounded();
-        let body = StreamBody::new(pieces.map_ok(Frame::data)).boxed_unsync();
-        let _ = self.0.send(Response::new(body));
-        Stream(sender)
+        let (stream, response) = MockResponse::stream();
+        self.respond(response);
+        stream
     }
 }
+
+/// A response of the API server.
+pub struct MockResponse(Response<UnsyncBoxBody<Bytes, io::Error>>);
+
+impl MockResponse {
+    /// A response with `status` and a JSON body.
+    pub fn json(status: u16, body: &Value) -> Self {
+        let body = Full::from(body.to_string()).map_err(|never| match never {}).boxed_unsync();
+        Self(Response::builder().status(status).body(body).unwrap())
+    }
+
+    /// A failure as a `metav1.Status`, with its `reason`, such as `NotFound`.
+    pub fn failure(status: u16, reason: &str) -> Self {
+        let message = format!("the mock API server responds with {reason}");
+        Self::json(
+            status,
+            &json!({"kind": "Status", "status": "Failure", "code": status, "reason": reason, "message": message}),
+        )
+    }
+
+    /// A response with status 200, its body sent through the [`Stream`].
+    pub fn stream() -> (Stream, Self) {
+        let (sender, pieces) = unbounded();
+        let body = StreamBody::new(pieces.map_ok(Frame::data)).boxed_unsync();
+        (Stream(sender), Self(Response::new(body)))
+    }
+}
+
+/// The body of a response, sent in pieces: a watch. The body ends when this is dropped.
+pub struct Stream(UnboundedSender<io::Result<Bytes>>);
 
 impl Stream {
     /// Sends a piece of the body.
     pub fn send(&self, text: &str) {
         self.0.unbounded_send(Ok(Bytes::from(text.to_owned()))).unwrap();
+    }
+
+    /// Sends a watch event: a `metav1.WatchEvent` of this type.
+    pub fn send_event(&self, kind: &str, object: &Value) {
+        self.send(&format!("{}\n", json!({"type": kind, "object": object})));
+    }
+
+    /// Returns true if the client has left.
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
     }
 
     /// Ends the body with a connection reset.

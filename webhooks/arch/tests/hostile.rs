@@ -3,7 +3,6 @@
 
 mod support;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -19,13 +18,11 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use kube::Client;
-use kube::client::Body;
+use podshaper_testing::MockResponse;
 use serde_json::{Value, json};
 use support::asking::{BUDGET, image, images, known, runs_on, settings, token_server, with_tokens};
 use support::registry::{Registry, config, digest, entry, index, index_of, manifest, ok, with};
 use tokio::time::timeout;
-use tower::service_fn;
 
 #[tokio::test]
 async fn a_registry_that_hangs_costs_the_budget_and_no_more() {
@@ -287,22 +284,20 @@ async fn only_registries_that_are_allowed() {
 
 /// Secrets named `pull` of these namespaces, with what is in each.
 fn secrets(all: &'static [(&'static str, &'static str)], host: String) -> PullSecrets {
-    let answer = service_fn(move |request: Request<Body>| {
+    PullSecrets::new(podshaper_testing::client(move |request: Request<Value>| {
         let secret = all.iter().find(|(namespace, _)| {
             request.uri().path() == format!("/api/v1/namespaces/{namespace}/secrets/pull")
         });
         let file = secret.map(|(_, pair)| json!({"auths": {&*host: {"auth": STANDARD.encode(pair)}}}));
-        let (code, body) = match file {
+        let response = match file {
             Some(file) => {
                 let data = json!({".dockerconfigjson": STANDARD.encode(file.to_string())});
-                (200_u16, json!({"type": "kubernetes.io/dockerconfigjson", "data": data}))
+                MockResponse::json(200, &json!({"type": "kubernetes.io/dockerconfigjson", "data": data}))
             }
-            None => (404, json!({"kind": "Status", "code": 404, "reason": "NotFound", "message": "no"})),
+            None => MockResponse::failure(404, "NotFound"),
         };
-        let body = Body::from(body.to_string().into_bytes());
-        async move { Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap()) }
-    });
-    PullSecrets::new(Client::new(answer, "default"))
+        std::future::ready(response)
+    }))
 }
 
 /// An API server that says this of any Secret, and how often it was asked.
@@ -311,13 +306,13 @@ where
     A: Future<Output = Value> + Send + 'static,
 {
     let asked = Arc::new(AtomicUsize::new(0));
-    let (answer, count) = (Arc::new(answer), Arc::clone(&asked));
-    let service = service_fn(move |_: Request<Body>| {
+    let count = Arc::clone(&asked);
+    let client = podshaper_testing::client(move |_| {
         count.fetch_add(1, Ordering::Relaxed);
         let answer = answer();
-        async move { Ok::<_, Infallible>(Response::new(Body::from(answer.await.to_string().into_bytes()))) }
+        async move { MockResponse::json(200, &answer.await) }
     });
-    (PullSecrets::new(Client::new(service, "default")), asked)
+    (PullSecrets::new(client), asked)
 }
 
 /// A Secret with so many credentials for this host.

@@ -154,18 +154,9 @@ fn reason(error: &kube::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-
-    use bytes::Bytes;
     use clap::Parser;
-    use futures::StreamExt;
-    use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
-    use futures::channel::oneshot;
-    use http::{Method, Request, Response};
-    use http_body::Frame;
-    use http_body_util::combinators::UnsyncBoxBody;
-    use http_body_util::{BodyExt, Full, StreamBody};
-    use kube::client::Body;
+    use http::Method;
+    use podshaper_testing::{MockApiServer, PendingRequest, Stream};
     use serde_json::Value;
     use tokio::task::JoinHandle;
 
@@ -177,11 +168,9 @@ mod tests {
         advertise: Advertise,
     }
 
-    type Answer = UnsyncBoxBody<Bytes, Infallible>;
-
-    /// The API server as a test plays it: every request waits for its answer.
+    /// The requests of an `advertise` command that runs.
     struct ApiServer {
-        requests: UnboundedReceiver<(Request<Body>, oneshot::Sender<Response<Answer>>)>,
+        server: MockApiServer,
         _keeping: JoinHandle<anyhow::Result<()>>,
     }
 
@@ -190,62 +179,42 @@ mod tests {
         fn with(arguments: &[&str]) -> Self {
             let arguments = ["peerpods", "--node-name=n"].iter().chain(arguments);
             let advertise = Cli::parse_from(arguments).advertise;
-            let (sender, requests) = unbounded();
-            let service = tower::service_fn(move |request| {
-                let (answer, answered) = oneshot::channel();
-                let sent = sender.unbounded_send((request, answer));
-                async move {
-                    sent.unwrap();
-                    Ok::<_, Infallible>(answered.await.unwrap())
-                }
-            });
-            let client = Client::new(service, "default");
-            Self { requests, _keeping: tokio::spawn(async move { advertise.keep(client).await }) }
+            let (client, server) = MockApiServer::start();
+            Self { server, _keeping: tokio::spawn(async move { advertise.keep(client).await }) }
         }
 
-        async fn next(&mut self, method: &Method) -> (Request<Body>, oneshot::Sender<Response<Answer>>) {
-            let (request, answer) = self.requests.next().await.unwrap();
-            assert_eq!(request.method(), method, "{}", request.uri());
-            (request, answer)
+        async fn next(&mut self, method: &Method) -> PendingRequest {
+            let pending = self.server.next_request().await;
+            assert_eq!(pending.request().method(), method, "{}", pending.request().uri());
+            pending
         }
 
         /// Answers the list that is expected now.
         async fn lists(&mut self, nodes: Value) {
-            let (request, answer) = self.next(&Method::GET).await;
-            assert!(
-                request.uri().to_string().contains("fieldSelector=metadata.name%3Dn"),
-                "{}",
-                request.uri()
-            );
-            answers(answer, 200, &json!({"metadata": {"resourceVersion": "1"}, "items": nodes}));
+            let list = self.next(&Method::GET).await;
+            let uri = list.request().uri().to_string();
+            assert!(uri.contains("fieldSelector=metadata.name%3Dn"), "{uri}");
+            list.answer(200, &json!({"metadata": {"resourceVersion": "1"}, "items": nodes}));
         }
 
         /// Takes the watch that is expected now; its events are sent through what comes back.
-        async fn watched(&mut self) -> UnboundedSender<Value> {
-            let (request, answer) = self.next(&Method::GET).await;
-            assert!(request.uri().query().unwrap().contains("watch=true"), "{}", request.uri());
-            let (sender, events) = unbounded::<Value>();
-            let lines =
-                events.map(|event| Ok::<_, Infallible>(Frame::data(Bytes::from(format!("{event}\n")))));
-            answer.send(Response::new(StreamBody::new(lines).boxed_unsync())).unwrap();
-            sender
+        async fn watched(&mut self) -> Stream {
+            let watch = self.next(&Method::GET).await;
+            let uri = watch.request().uri().to_string();
+            assert!(uri.contains("watch=true"), "{uri}");
+            watch.stream()
         }
 
         /// Answers the patch that is expected now, and tells what it sets the resource to.
         async fn patched(&mut self, status: u16, node: &Value) -> Value {
-            let (request, answer) = self.next(&Method::PATCH).await;
+            let patch = self.next(&Method::PATCH).await;
+            let request = patch.request();
             assert_eq!(request.uri().path(), "/api/v1/nodes/n/status");
             assert_eq!(request.headers()["content-type"], "application/merge-patch+json");
-            let body = request.into_body().collect().await.unwrap().to_bytes();
-            let patch: Value = serde_json::from_str(std::str::from_utf8(&body).unwrap()).unwrap();
-            answers(answer, status, node);
-            patch["status"]["capacity"].clone()
+            let capacity = request.body()["status"]["capacity"].clone();
+            patch.answer(status, node);
+            capacity
         }
-    }
-
-    fn answers(answer: oneshot::Sender<Response<Answer>>, status: u16, body: &Value) {
-        let body = Full::<Bytes>::from(body.to_string()).boxed_unsync();
-        answer.send(Response::builder().status(status).body(body).unwrap()).unwrap();
     }
 
     fn node(capacity: &Value) -> Value {
@@ -263,13 +232,13 @@ mod tests {
         assert_eq!(api.patched(200, &node(&told)).await, told);
 
         let watch = api.watched().await;
-        watch.unbounded_send(json!({"type": "MODIFIED", "object": node(&told)})).unwrap();
+        watch.send_event("MODIFIED", &node(&told));
         let restarted = node(&json!({"kata.peerpods.io/vm": "0"}));
-        watch.unbounded_send(json!({"type": "MODIFIED", "object": restarted})).unwrap();
+        watch.send_event("MODIFIED", &restarted);
         assert_eq!(api.patched(200, &node(&told)).await, told, "the kubelet has started again");
         let recreated = node(&json!(null));
-        watch.unbounded_send(json!({"type": "DELETED", "object": recreated})).unwrap();
-        watch.unbounded_send(json!({"type": "ADDED", "object": recreated})).unwrap();
+        watch.send_event("DELETED", &recreated);
+        watch.send_event("ADDED", &recreated);
         assert_eq!(api.patched(200, &node(&told)).await, told, "the node has come again");
     }
 
@@ -285,7 +254,7 @@ mod tests {
         let mut api = ApiServer::with(&["--count=5"]);
         api.lists(json!([])).await;
         let watch = api.watched().await;
-        watch.unbounded_send(json!({"type": "ADDED", "object": node(&json!({}))})).unwrap();
+        watch.send_event("ADDED", &node(&json!({})));
         let told = json!({"kata.peerpods.io/vm": "5"});
         assert_eq!(api.patched(200, &node(&told)).await, told);
     }

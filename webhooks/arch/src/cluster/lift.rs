@@ -189,13 +189,11 @@ fn parsed(patch: &[u8]) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::convert::Infallible;
     use std::sync::Mutex;
 
-    use http::{Method, Request, Response};
-    use http_body_util::BodyExt;
-    use kube::client::Body;
+    use http::{Method, Request};
     use podshaper_core::patch::Patch;
+    use podshaper_testing::MockResponse;
 
     use super::*;
     use crate::cluster::pause::PACE_OF_UNKNOWN;
@@ -230,40 +228,27 @@ mod tests {
         let asked = Asked::default();
         let seen = Arc::clone(&asked);
         let annotation = Arc::new(Mutex::new(Value::Null));
-        let answer = tower::service_fn(move |request: Request<Body>| {
-            let (seen, annotation) = (Arc::clone(&seen), Arc::clone(&annotation));
-            async move {
-                let method = request.method().clone();
-                seen.lock().unwrap().push(method.clone());
-                let (status, body) = if method == Method::PATCH {
-                    let body = request.into_body().collect().await.unwrap().to_bytes();
-                    let patch: Value = serde_json::from_str(str::from_utf8(&body).unwrap()).unwrap();
-                    let told = patch
-                        .as_array()
-                        .unwrap()
-                        .iter()
-                        .find(|operation| operation["value"].is_string() && operation["op"] == "add");
-                    told.inspect(|told| annotation.lock().unwrap().clone_from(&told["value"]));
-                    (
-                        patched,
-                        json!({"kind": "Status", "code": patched, "status": "Failure", "reason": "Invalid", "message": "no"}),
-                    )
-                } else {
-                    let annotation = annotation.lock().unwrap().clone();
-                    (
-                        200,
-                        json!({
-                            "metadata": {"uid": "u", "resourceVersion": "7", "annotations": {ANNOTATION: annotation}},
-                            "spec": {"schedulingGates": [{"name": GATE}], "containers": [{"image": "a"}]},
-                        }),
-                    )
-                };
-                let body = Body::from(body.to_string().into_bytes());
-                Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap())
-            }
+        let client = podshaper_testing::client(move |request: Request<Value>| {
+            seen.lock().unwrap().push(request.method().clone());
+            let mut annotation = annotation.lock().unwrap();
+            let response = if request.method() == Method::PATCH {
+                let operations = request.body().as_array().unwrap();
+                let told = operations
+                    .iter()
+                    .find(|operation| operation["value"].is_string() && operation["op"] == "add");
+                told.inspect(|told| annotation.clone_from(&told["value"]));
+                MockResponse::failure(patched, "Invalid")
+            } else {
+                let pod = json!({
+                    "metadata": {"uid": "u", "resourceVersion": "7", "annotations": {ANNOTATION: *annotation}},
+                    "spec": {"schedulingGates": [{"name": GATE}], "containers": [{"image": "a"}]},
+                });
+                MockResponse::json(200, &pod)
+            };
+            std::future::ready(response)
         });
         let arch = Arch::new(Settings::default(), Slow(knowledge));
-        (Lifter::new(Client::new(answer, "default"), arch, Duration::from_mins(10)), asked)
+        (Lifter::new(client, arch, Duration::from_mins(10)), asked)
     }
 
     fn pods(count: usize, age: Duration) -> Vec<(Box<str>, Arc<GatedPod>)> {
@@ -306,7 +291,7 @@ mod tests {
         let (lifter, asked) = lifter(nowhere(), 422);
         let (key, pod) = pods(1, Duration::ZERO).remove(0);
         let refused = lifter.look(&key, &pod).await.unwrap_err();
-        assert!(refused.to_string().contains("no"), "{refused}");
+        assert!(refused.to_string().contains("responds with Invalid"), "{refused}");
         assert_eq!(*asked.lock().unwrap(), [Method::GET, Method::PATCH, Method::GET]);
     }
 

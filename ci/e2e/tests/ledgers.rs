@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use e2e::cluster::{PATIENCE, apply, eventually, get, kubectl, output, run};
 use kube::Client;
-use podshaper_core::owner::OwnerRef;
+use podshaper_core::owner_reference::OwnerReference;
 use podshaper_kube::store::Store;
 use podshaper_placement::ledger::{Answer, Stamp, Token};
 use podshaper_placement::marks::{GROUP, OWNER, PLACED, SLOT, TOKEN};
@@ -48,12 +48,8 @@ async fn deployment(replicas: u32) -> Arc<Workload> {
     }))
     .await;
     let object = get(&["deployment", "web", "-n", NAMESPACE]).await;
-    let owner = OwnerRef {
-        api_version: "apps/v1".to_owned(),
-        kind: "Deployment".to_owned(),
-        name: "web".to_owned(),
-        uid: object["metadata"]["uid"].as_str().unwrap().to_owned(),
-    };
+    let owner =
+        OwnerReference::new("apps/v1", "Deployment", "web", object["metadata"]["uid"].as_str().unwrap());
     let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/web");
     let namespace = NAMESPACE.to_owned();
     let (pods, version) =
@@ -81,7 +77,7 @@ async fn place(ledgers: &Arc<Ledgers>, workload: &Arc<Workload>, token: u64, rul
 
 /// Pods that bear these stamps, as the API server would have them after admission.
 async fn create(workload: &Workload, stamps: &[(String, Stamp)]) {
-    let OwnerRef { api_version, kind, name, uid } = &workload.owner;
+    let OwnerReference { api_version, kind, name, uid, .. } = &workload.owner;
     let pod = |(pod, stamp): &(String, Stamp)| {
         json!({
             "apiVersion": "v1", "kind": "Pod",

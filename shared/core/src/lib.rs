@@ -2,11 +2,11 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
-pub mod found;
 pub mod json;
 pub mod label;
+pub mod lookup;
 pub mod object;
-pub mod owner;
+pub mod owner_reference;
 pub mod patch;
 pub mod pod;
 pub mod quantity;

@@ -6,10 +6,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::owner::OwnerRef;
+use crate::owner_reference::{OwnerReference, controller_of};
 
 /// What is kept of one kind of object.
-pub trait Trim: Sized + PartialEq + Send + Sync + 'static {
+pub trait FromObject: Sized + PartialEq + Send + Sync + 'static {
     /// The part of `spec` that is read; `IgnoredAny` for none.
     type Spec: DeserializeOwned + Clone + Send;
     /// The part of `status` that is read; `IgnoredAny` for none.
@@ -20,14 +20,14 @@ pub trait Trim: Sized + PartialEq + Send + Sync + 'static {
     const API: &'static str;
 
     /// What is kept of `object`, or nothing if it is of no interest.
-    fn trim(object: Object<Self::Spec, Self::Status>) -> Option<Self>;
+    fn from_object(object: Object<Self::Spec, Self::Status>) -> Option<Self>;
 }
 
 /// One object.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Object<S, T> {
     /// `metadata`.
-    pub metadata: Metadata,
+    pub metadata: ObjectMeta,
     /// `spec`.
     #[serde(default = "Option::default")]
     pub spec: Option<S>,
@@ -39,7 +39,7 @@ pub struct Object<S, T> {
 /// `metav1.ObjectMeta`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Metadata {
+pub struct ObjectMeta {
     /// `name`.
     pub name: String,
     /// `namespace`; none for what is cluster-scoped.
@@ -62,43 +62,15 @@ pub struct Metadata {
     pub owner_references: Option<Vec<OwnerReference>>,
 }
 
-/// `metav1.OwnerReference`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct OwnerReference {
-    /// `apiVersion`.
-    pub api_version: String,
-    /// `kind`.
-    pub kind: String,
-    /// `name`.
-    pub name: String,
-    /// `uid`.
-    pub uid: String,
-    /// `controller`.
-    pub controller: Option<bool>,
-}
-
-impl From<&OwnerReference> for OwnerRef {
-    fn from(owner: &OwnerReference) -> Self {
-        let OwnerReference { api_version, kind, name, uid, .. } = owner.clone();
-        Self { api_version, kind, name, uid }
-    }
-}
-
-impl Metadata {
+impl ObjectMeta {
     /// `annotations[key]`.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.as_ref()?.get(key).map(String::as_str)
     }
 
-    /// The uid of the owner that manages the object.
-    pub fn controller(&self) -> Option<&str> {
-        self.controller_reference().map(|owner| &*owner.uid)
-    }
-
-    /// The owner that manages the object (`metav1.GetControllerOf`).
-    pub fn controller_reference(&self) -> Option<&OwnerReference> {
-        self.owner_references.as_deref()?.iter().find(|owner| owner.controller == Some(true))
+    /// The owner that manages the object.
+    pub fn controller(&self) -> Option<&OwnerReference> {
+        controller_of(self.owner_references.as_deref())
     }
 
     /// By what a store knows the object.

@@ -8,9 +8,9 @@ use kube::Client;
 
 use super::store::Store;
 use crate::request::get;
-use podshaper_core::found::Found;
+use podshaper_core::lookup::Lookup;
 use podshaper_core::object::is_name;
-use podshaper_core::object::{Object, Trim, key};
+use podshaper_core::object::{FromObject, Object, key};
 
 /// The longest that a decision waits for one read, however patient the API server is.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -22,13 +22,13 @@ const ABSENT: Duration = Duration::from_secs(1);
 const ABSENT_NAMES: usize = 1024;
 
 /// A store, and a read of the API server where the watch may lag behind.
-pub struct Lookup<T> {
+pub struct PointReader<T> {
     store: Arc<Store<T>>,
     client: Client,
     absent: Mutex<HashMap<String, Instant>>,
 }
 
-impl<T: Trim> Lookup<T> {
+impl<T: FromObject> PointReader<T> {
     /// Looks into `store` and then asks the API server through `client`.
     pub fn new(store: Arc<Store<T>>, client: Client) -> Self {
         Self { store, client, absent: Mutex::default() }
@@ -46,28 +46,28 @@ impl<T: Trim> Lookup<T> {
         name: &str,
         deadline: Instant,
         is: impl Fn(&T) -> bool,
-    ) -> Found<T> {
+    ) -> Lookup<T> {
         if !is_name(name) {
-            return Found::Nothing;
+            return Lookup::NotFound;
         }
         let key = key(namespace, name);
         if let Some(object) = self.store.get(&key).filter(|object| is(object)) {
-            return Found::Object(object);
+            return Lookup::Found(object);
         }
         let now = Instant::now();
         let patience = deadline.saturating_duration_since(now).saturating_sub(MARGIN).min(LONGEST);
         if patience.is_zero() {
-            return Found::Unknown;
+            return Lookup::Unavailable;
         }
         if self.absent(|absent| absent.get(&key).is_some_and(|seen| now.duration_since(*seen) < ABSENT)) {
-            return Found::Nothing;
+            return Lookup::NotFound;
         }
         match tokio::time::timeout(patience, read::<T>(&self.client, namespace, name)).await {
             Ok(Ok(Some(object))) => {
                 if is(&object) {
-                    Found::Object(Arc::new(object))
+                    Lookup::Found(Arc::new(object))
                 } else {
-                    Found::Nothing
+                    Lookup::NotFound
                 }
             }
             Ok(Ok(None)) => {
@@ -79,13 +79,13 @@ impl<T: Trim> Lookup<T> {
                         absent.insert(key, now);
                     }
                 });
-                Found::Nothing
+                Lookup::NotFound
             }
             Ok(Err(error)) => {
                 tracing::warn!(kind = T::PLURAL, name, %error, "can't read an object that no watch has shown");
-                Found::Unknown
+                Lookup::Unavailable
             }
-            Err(_) => Found::Unknown,
+            Err(_) => Lookup::Unavailable,
         }
     }
 
@@ -95,11 +95,15 @@ impl<T: Trim> Lookup<T> {
 }
 
 /// Reads one object; none if there is none, or none of interest.
-async fn read<T: Trim>(client: &Client, namespace: Option<&str>, name: &str) -> kube::Result<Option<T>> {
+async fn read<T: FromObject>(
+    client: &Client,
+    namespace: Option<&str>,
+    name: &str,
+) -> kube::Result<Option<T>> {
     let namespace = namespace.map(|namespace| format!("/namespaces/{namespace}")).unwrap_or_default();
     let path = format!("{}{namespace}/{}/{name}", T::API, T::PLURAL);
     let object: Option<Object<T::Spec, T::Status>> = get(client, &path).await?;
-    Ok(object.and_then(T::trim))
+    Ok(object.and_then(T::from_object))
 }
 
 #[cfg(test)]
@@ -114,7 +118,7 @@ mod tests {
         Instant::now() + Duration::from_mins(1)
     }
 
-    async fn find(lookup: &Lookup<Thing>, name: &str) -> Found<Thing> {
+    async fn find(lookup: &PointReader<Thing>, name: &str) -> Lookup<Thing> {
         lookup.find(Some("ns"), name, soon(), |_| true).await
     }
 
@@ -123,27 +127,27 @@ mod tests {
         let (client, mut server) = MockApiServer::start();
         let store = Arc::new(Store::default());
         store.put("ns/known".to_owned(), Thing(1));
-        let lookup = Lookup::new(store, client);
-        assert_eq!(find(&lookup, "known").await, Found::Object(Thing(1).into()));
+        let lookup = PointReader::new(store, client);
+        assert_eq!(find(&lookup, "known").await, Lookup::Found(Thing(1).into()));
         let read = async {
             let answer = json!({"metadata": {"name": "new"}, "spec": 2});
             server.next("/apis/x/v1/namespaces/ns/things/new").await.answer(200, &answer);
         };
-        assert_eq!(tokio::join!(find(&lookup, "new"), read).0, Found::Object(Thing(2).into()));
+        assert_eq!(tokio::join!(find(&lookup, "new"), read).0, Lookup::Found(Thing(2).into()));
         let of_another = lookup.find(Some("ns"), "known", soon(), |thing| thing.0 == 2);
         let read = async {
             let answer = json!({"metadata": {"name": "known"}, "spec": 1});
             server.next("/apis/x/v1/namespaces/ns/things/known").await.answer(200, &answer);
         };
-        assert_eq!(tokio::join!(of_another, read).0, Found::Nothing, "an older one of the same name");
+        assert_eq!(tokio::join!(of_another, read).0, Lookup::NotFound, "an older one of the same name");
 
         let absent = json!({"kind": "Status", "reason": "NotFound", "code": 404});
         let read = async { server.next("/apis/x/v1/namespaces/ns/things/none").await.answer(404, &absent) };
-        assert_eq!(tokio::join!(find(&lookup, "none"), read).0, Found::Nothing);
-        assert_eq!(find(&lookup, "none").await, Found::Nothing);
+        assert_eq!(tokio::join!(find(&lookup, "none"), read).0, Lookup::NotFound);
+        assert_eq!(find(&lookup, "none").await, Lookup::NotFound);
         assert!(server.is_idle(), "what wasn't there isn't asked for again at once");
         for name in ["../../x", "a?watch=true", ""] {
-            assert_eq!(find(&lookup, name).await, Found::Nothing, "{name}");
+            assert_eq!(find(&lookup, name).await, Lookup::NotFound, "{name}");
         }
         assert!(server.is_idle(), "nothing can be called so");
     }
@@ -151,15 +155,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_long() {
         let (client, mut server) = MockApiServer::start();
-        let lookup = Lookup::<Thing>::new(Arc::default(), client);
+        let lookup = PointReader::<Thing>::new(Arc::default(), client);
         let begun = tokio::time::Instant::now();
-        assert_eq!(find(&lookup, "a").await, Found::Unknown, "the API server says nothing");
+        assert_eq!(find(&lookup, "a").await, Lookup::Unavailable, "the API server says nothing");
         assert_eq!(begun.elapsed().as_secs(), LONGEST.as_secs());
         server.next("/apis/x/v1/namespaces/ns/things/a").await;
         let late = lookup.find(Some("ns"), "a", Instant::now() + MARGIN, |_| true).await;
-        assert!(late == Found::Unknown && server.is_idle(), "the request has no time left");
+        assert!(late == Lookup::Unavailable && server.is_idle(), "the request has no time left");
         let failed = json!({"kind": "Status", "reason": "InternalError", "code": 500});
         let read = async { server.next("/apis/x/v1/namespaces/ns/things/a").await.answer(500, &failed) };
-        assert_eq!(tokio::join!(find(&lookup, "a"), read).0, Found::Unknown);
+        assert_eq!(tokio::join!(find(&lookup, "a"), read).0, Lookup::Unavailable);
     }
 }

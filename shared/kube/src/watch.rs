@@ -11,7 +11,7 @@ use tokio::time::Duration;
 use super::pages::{ListMetadata, pages};
 use super::store::Store;
 use crate::request::{EventKind, watch};
-use podshaper_core::object::{Object, Trim};
+use podshaper_core::object::{FromObject, Object};
 
 /// Objects of a list that are read at a time.
 const PAGE: usize = 200;
@@ -50,7 +50,7 @@ struct Filling<T> {
     kept: Vec<(String, T)>,
 }
 
-impl<T: Trim> Sink for Filling<T> {
+impl<T: FromObject> Sink for Filling<T> {
     fn restart(&mut self) {
         self.kept.clear();
     }
@@ -58,7 +58,7 @@ impl<T: Trim> Sink for Filling<T> {
     fn listed(&mut self, object: &RawValue) -> serde_json::Result<()> {
         let object = read::<T>(object)?;
         let key = object.metadata.key();
-        self.kept.extend(T::trim(object).map(|object| (key, object)));
+        self.kept.extend(T::from_object(object).map(|object| (key, object)));
         Ok(())
     }
 
@@ -69,7 +69,7 @@ impl<T: Trim> Sink for Filling<T> {
     fn changed(&mut self, object: &RawValue, gone: bool) -> serde_json::Result<String> {
         let mut object = read::<T>(object)?;
         let (key, version) = (object.metadata.key(), std::mem::take(&mut object.metadata.resource_version));
-        match if gone { None } else { T::trim(object) } {
+        match if gone { None } else { T::from_object(object) } {
             Some(object) => self.store.put(key, object),
             None => self.store.remove(&key),
         }
@@ -77,7 +77,7 @@ impl<T: Trim> Sink for Filling<T> {
     }
 }
 
-fn read<T: Trim>(object: &RawValue) -> serde_json::Result<Object<T::Spec, T::Status>> {
+fn read<T: FromObject>(object: &RawValue) -> serde_json::Result<Object<T::Spec, T::Status>> {
     serde_json::from_str(object.get())
 }
 
@@ -98,12 +98,12 @@ struct Bookmark {
 ///
 /// Between an error and the next try is a pause that grows to half a minute; the store stays as it is meanwhile. A watch goes
 /// on from where it was, as long as the API server knows the changes since then: a list is much work for it.
-pub async fn follow<T: Trim>(client: Client, scope: Scope, store: Arc<Store<T>>) {
+pub async fn follow<T: FromObject>(client: Client, scope: Scope, store: Arc<Store<T>>) {
     follow_into(client, scope, T::API, T::PLURAL, &mut Filling { store, kept: Vec::new() }).await;
 }
 
 /// A store that is kept true from now on. Needs a runtime.
-pub fn watched<T: Trim>(client: &Client, scope: Scope) -> Arc<Store<T>> {
+pub fn watched<T: FromObject>(client: &Client, scope: Scope) -> Arc<Store<T>> {
     let store = Arc::new(Store::default());
     tokio::spawn(follow(client.clone(), scope, Arc::clone(&store)));
     store

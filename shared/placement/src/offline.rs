@@ -8,11 +8,12 @@ use serde_json::Value;
 
 use super::ledger::{Answer, Phase, Stamp};
 use super::marks;
-use super::owners::{Looked, Owner};
+use super::owners::Owner;
 use super::placing::{Asking, Surroundings};
 use super::policy::{GroupName, GroupSet, Policy};
 use super::rules::{Occupied, Rules, locked};
-use podshaper_core::owner::OwnerRef;
+use podshaper_core::lookup::Lookup;
+use podshaper_core::owner_reference::OwnerReference;
 use podshaper_core::pod::SKIP;
 
 /// A cluster made of files.
@@ -110,12 +111,12 @@ fn is_ready(node: &Value) -> bool {
     conditions.filter(|condition| condition["type"] == "Ready").all(|condition| condition["status"] == "True")
 }
 
-fn controller(object: &Value) -> Option<OwnerRef> {
+fn controller(object: &Value) -> Option<OwnerReference> {
     let owners = object.pointer("/metadata/ownerReferences")?.as_array()?;
     let owner = owners.iter().find(|owner| owner["controller"] == true)?;
     let [api_version, kind, name, uid] =
         ["/apiVersion", "/kind", "/name", "/uid"].map(|pointer| text(owner, pointer));
-    Some(OwnerRef { api_version, kind, name, uid })
+    Some(OwnerReference::new(api_version, kind, name, uid))
 }
 
 impl Known {
@@ -139,9 +140,9 @@ fn occupied(pods: &[Known], rules: &Rules) -> Occupied {
 }
 
 impl Surroundings for Offline {
-    async fn owner(&self, namespace: &str, owner: &OwnerRef, _: Instant) -> Looked {
+    async fn owner(&self, namespace: &str, owner: &OwnerReference, _: Instant) -> Lookup<Owner> {
         let key = [namespace, &owner.kind, &owner.name].map(str::to_owned);
-        self.owners.get(&key).map_or(Looked::Unknown, |owner| Looked::Object(Arc::clone(owner)))
+        self.owners.get(&key).map_or(Lookup::Unavailable, |owner| Lookup::Found(Arc::clone(owner)))
     }
 
     async fn place(&self, pod: Asking<'_>, _: Instant) -> Option<Answer> {
@@ -167,8 +168,8 @@ impl Surroundings for Offline {
 pub struct Supposed;
 
 impl Surroundings for Supposed {
-    async fn owner(&self, _: &str, owner: &OwnerRef, _: Instant) -> Looked {
-        Looked::Object(Arc::new(Owner { uid: owner.uid.clone(), ..Owner::default() }))
+    async fn owner(&self, _: &str, owner: &OwnerReference, _: Instant) -> Lookup<Owner> {
+        Lookup::Found(Arc::new(Owner { uid: owner.uid.clone(), ..Owner::default() }))
     }
 
     async fn place(&self, pod: Asking<'_>, _: Instant) -> Option<Answer> {

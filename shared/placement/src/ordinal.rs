@@ -27,22 +27,27 @@ pub(super) fn slot(pod: &Pod<'_>, name: Option<&str>, chain: &Chain) -> Option<u
 
 #[cfg(test)]
 mod tests {
-    use crate::owners::{Looked, Owner};
-    use podshaper_core::owner::OwnerRef;
+    use crate::owners::Owner;
+    use podshaper_core::lookup::Lookup;
+    use podshaper_core::owner_reference::OwnerReference;
     use serde_json::{Value, json};
 
     use super::*;
 
-    fn owner(api_version: &str, kind: &str) -> OwnerRef {
-        let [api_version, name, uid] = [api_version, "web", kind].map(str::to_owned);
-        OwnerRef { api_version, kind: kind.to_owned(), name, uid }
+    fn owner(api_version: &str, kind: &str) -> OwnerReference {
+        OwnerReference::new(api_version, kind, "web", kind)
     }
 
-    fn slot_of(metadata: &Value, name: &str, of: &OwnerRef, controller: Option<OwnerRef>) -> Option<u32> {
+    fn slot_of(
+        metadata: &Value,
+        name: &str,
+        of: &OwnerReference,
+        controller: Option<OwnerReference>,
+    ) -> Option<u32> {
         let text = json!({"metadata": metadata}).to_string();
         let mut chain = Chain::from(Some(of.clone()));
         let read = Owner { uid: of.uid.clone(), controller, first_ordinal: 3, ..Owner::default() };
-        chain.looked(Looked::Object(read.into()));
+        chain.looked(Lookup::Found(read.into()));
         slot(&serde_json::from_str(&text).unwrap(), Some(name), &chain)
     }
 

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::ledger::Version;
-use podshaper_core::owner::{OwnerRef, is_uid};
+use podshaper_core::lookup::Lookup;
+use podshaper_core::owner_reference::{OwnerReference, is_uid};
 use podshaper_core::pod::Pod;
 
 /// No chain of controllers that exists is longer; one that goes in circles ends.
@@ -24,7 +25,7 @@ pub struct Owner {
     /// Its `resourceVersion`.
     pub version: Version,
     /// Its own controller.
-    pub controller: Option<OwnerRef>,
+    pub controller: Option<OwnerReference>,
     /// How many pods it may have at a time, where it says so.
     pub pods: Option<u32>,
     /// How many pods there are, where its status says so.
@@ -37,19 +38,6 @@ pub struct Owner {
     pub annotations: BTreeMap<String, String>,
     /// The same of its pod template's.
     pub template: BTreeMap<String, String>,
-}
-
-/// What was found where an owner should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Looked {
-    /// An object.
-    Object(Arc<Owner>),
-    /// There is none.
-    Nothing,
-    /// It may not be read.
-    Forbidden,
-    /// Nobody could tell in time.
-    Unknown,
 }
 
 /// Why a chain goes no further.
@@ -71,7 +59,7 @@ pub enum End {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
     /// The nearest first.
-    owners: Vec<OwnerRef>,
+    owners: Vec<OwnerReference>,
     /// So many of them were read, and are who they were said to be.
     read: Vec<Arc<Owner>>,
     end: Option<End>,
@@ -80,32 +68,27 @@ pub struct Chain {
 impl Chain {
     /// The chain that begins with the controller of `pod`.
     pub fn of(pod: &Pod<'_>) -> Self {
-        Self::from(pod.controller().map(|owner| OwnerRef {
-            api_version: owner.api_version.to_string(),
-            kind: owner.kind.to_string(),
-            name: owner.name.to_string(),
-            uid: owner.uid.to_string(),
-        }))
+        Self::from(pod.controller().map(OwnerReference::coordinates))
     }
 
     /// The owner that is to be read next; none at the end.
-    pub fn wants(&self) -> Option<&OwnerRef> {
+    pub fn wants(&self) -> Option<&OwnerReference> {
         self.unread().filter(|_| self.end.is_none())
     }
 
     /// The first owner that wasn't read, or isn't who it was said to be.
-    pub fn unread(&self) -> Option<&OwnerRef> {
+    pub fn unread(&self) -> Option<&OwnerReference> {
         self.owners.get(self.read.len())
     }
 
     /// Takes what was found of the owner that was wanted.
-    pub fn looked(&mut self, found: Looked) {
+    pub fn looked(&mut self, found: Lookup<Owner>) {
         let Some(wanted) = self.wants() else { return };
         let owner = match found {
-            Looked::Object(owner) if owner.uid == wanted.uid && !owner.uid.is_empty() => owner,
-            Looked::Object(_) | Looked::Nothing => return self.end = Some(End::Gone),
-            Looked::Forbidden => return self.end = Some(End::Forbidden),
-            Looked::Unknown => return self.end = Some(End::Unknown),
+            Lookup::Found(owner) if owner.uid == wanted.uid && !owner.uid.is_empty() => owner,
+            Lookup::Found(_) | Lookup::NotFound => return self.end = Some(End::Gone),
+            Lookup::Forbidden => return self.end = Some(End::Forbidden),
+            Lookup::Unavailable => return self.end = Some(End::Unknown),
         };
         match &owner.controller {
             None => self.end = Some(End::Top),
@@ -121,26 +104,28 @@ impl Chain {
     }
 
     /// The owners that somebody verified names, the nearest first; none while not even the first was read.
-    pub fn owners(&self) -> &[OwnerRef] {
+    pub fn owners(&self) -> &[OwnerReference] {
         if self.read.is_empty() { &[] } else { &self.owners }
     }
 
     /// The owners that were read, the nearest first.
-    pub fn read(&self) -> impl Iterator<Item = (&OwnerRef, &Arc<Owner>)> {
+    pub fn read(&self) -> impl Iterator<Item = (&OwnerReference, &Arc<Owner>)> {
         self.owners.iter().zip(&self.read)
     }
 
     /// The pod's own controller, once it was read.
-    pub fn controller(&self) -> Option<(&OwnerRef, &Arc<Owner>)> {
+    pub fn controller(&self) -> Option<(&OwnerReference, &Arc<Owner>)> {
         self.read().next()
     }
 
     /// Whose pods share the sequence of slots: the controller's, so that each revision of a rollout is exact by itself; but those of
     /// all Jobs of a `CronJob`. With it what was read of it, if it was.
-    pub fn sharer(&self) -> Option<(&OwnerRef, Option<&Arc<Owner>>)> {
+    pub fn sharer(&self) -> Option<(&OwnerReference, Option<&Arc<Owner>>)> {
         let sharer = match self.owners() {
             [job, cron_job, ..]
-                if job.is_batch("Job") && cron_job.is_batch("CronJob") && is_uid(&cron_job.uid) =>
+                if job.is_kind("batch", "Job")
+                    && cron_job.is_kind("batch", "CronJob")
+                    && is_uid(&cron_job.uid) =>
             {
                 1
             }
@@ -150,9 +135,9 @@ impl Chain {
     }
 }
 
-impl From<Option<OwnerRef>> for Chain {
+impl From<Option<OwnerReference>> for Chain {
     /// The chain that begins with this owner.
-    fn from(owner: Option<OwnerRef>) -> Self {
+    fn from(owner: Option<OwnerReference>) -> Self {
         let end = if owner.is_none() { Some(End::Top) } else { None };
         Self { owners: owner.into_iter().collect(), read: Vec::new(), end }
     }
@@ -162,21 +147,20 @@ impl From<Option<OwnerRef>> for Chain {
 mod tests {
     use super::*;
 
-    fn owner(api_version: &str, kind: &str) -> OwnerRef {
-        let [api_version, kind] = [api_version, kind].map(str::to_owned);
-        OwnerRef { name: kind.to_lowercase(), uid: format!("uid-of-{kind}"), api_version, kind }
+    fn owner(api_version: &str, kind: &str) -> OwnerReference {
+        OwnerReference::new(api_version, kind, kind.to_lowercase(), format!("uid-of-{kind}"))
     }
 
-    fn chain(controller: &OwnerRef) -> Chain {
-        let OwnerRef { api_version, kind, name, uid } = controller;
+    fn chain(controller: &OwnerReference) -> Chain {
+        let OwnerReference { api_version, kind, name, uid, .. } = controller;
         let owner = serde_json::json!({"apiVersion": api_version, "kind": kind, "name": name, "uid": uid, "controller": true});
         let other = serde_json::json!({"kind": "Other", "name": "other", "uid": "other"});
         let pod = serde_json::json!({"metadata": {"ownerReferences": [other, owner]}}).to_string();
         Chain::of(&serde_json::from_str(&pod).unwrap())
     }
 
-    fn object(of: &OwnerRef, controller: Option<OwnerRef>) -> Looked {
-        Looked::Object(Arc::new(Owner { uid: of.uid.clone(), controller, ..Owner::default() }))
+    fn object(of: &OwnerReference, controller: Option<OwnerReference>) -> Lookup<Owner> {
+        Lookup::Found(Arc::new(Owner { uid: of.uid.clone(), controller, ..Owner::default() }))
     }
 
     #[test]
@@ -185,7 +169,7 @@ mod tests {
         let mut chain = chain(&set);
         assert_eq!((chain.wants(), chain.owners()), (Some(&set), &[][..]));
         chain.looked(object(&set, Some(deployment.clone())));
-        assert!(chain.owners()[1].is("apps/v1beta1", "Deployment", "deployment"), "before it is read");
+        assert!(chain.owners()[1].names("apps/v1beta1", "Deployment", "deployment"), "before it is read");
         assert_eq!(chain.wants(), Some(&deployment));
         chain.looked(object(&deployment, None));
         assert_eq!((chain.wants(), chain.end()), (None, Some(End::Top)));
@@ -195,7 +179,7 @@ mod tests {
             ("apps/v1", "Deployment", "other"),
             ("apps/v1", "DaemonSet", "deployment"),
         ] {
-            assert!(!chain.owners()[1].is(api_version, kind, name));
+            assert!(!chain.owners()[1].names(api_version, kind, name));
         }
     }
 
@@ -210,26 +194,26 @@ mod tests {
         assert_eq!(alone.sharer().unwrap().0, &job);
         // It would be part of a path: a Job may name anything.
         let mut made_up = chain(&job);
-        made_up.looked(object(&job, Some(OwnerRef { uid: "uid?dryRun=All".to_owned(), ..cron_job })));
+        made_up.looked(object(&job, Some(OwnerReference { uid: "uid?dryRun=All".to_owned(), ..cron_job })));
         assert_eq!(made_up.sharer().unwrap().0, &job);
     }
 
     #[test]
     fn an_owner_that_is_another_counts_for_nothing() {
         let set = owner("apps/v1", "ReplicaSet");
-        let impostor = OwnerRef { uid: "another".to_owned(), ..set.clone() };
+        let impostor = OwnerReference { uid: "another".to_owned(), ..set.clone() };
         for (found, end) in [
             (object(&impostor, None), End::Gone),
-            (Looked::Nothing, End::Gone),
-            (Looked::Forbidden, End::Forbidden),
-            (Looked::Unknown, End::Unknown),
+            (Lookup::NotFound, End::Gone),
+            (Lookup::Forbidden, End::Forbidden),
+            (Lookup::Unavailable, End::Unknown),
         ] {
             let mut chain = chain(&set);
             chain.looked(found);
             assert_eq!((chain.end(), chain.wants(), chain.sharer()), (Some(end), None, None));
         }
-        let mut nameless = chain(&OwnerRef::default());
-        nameless.looked(Looked::Object(Arc::default()));
+        let mut nameless = chain(&OwnerReference::default());
+        nameless.looked(Lookup::Found(Arc::default()));
         assert_eq!(nameless.end(), Some(End::Gone));
     }
 

@@ -6,11 +6,12 @@ use std::time::Instant;
 use super::ledger::{Answer, Stamp, Token};
 use super::marks::{self, Marks};
 use super::ordinal;
-use super::owners::{Chain, Looked};
+use super::owners::{Chain, Owner};
 use super::policy::GroupSet;
 use super::rules::{SharedRules, locked};
 use podshaper_core::admission::{Decision, Request};
-use podshaper_core::owner::OwnerRef;
+use podshaper_core::lookup::Lookup;
+use podshaper_core::owner_reference::OwnerReference;
 use podshaper_core::pod::{Pod, PodPatch};
 
 /// A cluster, or files that stand for one.
@@ -21,9 +22,9 @@ pub trait Surroundings: Send + Sync + 'static {
     fn owner(
         &self,
         namespace: &str,
-        owner: &OwnerRef,
+        owner: &OwnerReference,
         deadline: Instant,
-    ) -> impl Future<Output = Looked> + Send;
+    ) -> impl Future<Output = Lookup<Owner>> + Send;
     /// A place for a pod; none where nobody can tell.
     fn place(&self, pod: Asking<'_>, deadline: Instant) -> impl Future<Output = Option<Answer>> + Send;
 }
@@ -225,8 +226,8 @@ mod tests {
     struct Remembers;
 
     impl Surroundings for Remembers {
-        async fn owner(&self, _: &str, _: &OwnerRef, _: Instant) -> Looked {
-            Looked::Nothing
+        async fn owner(&self, _: &str, _: &OwnerReference, _: Instant) -> Lookup<Owner> {
+            Lookup::NotFound
         }
 
         async fn place(&self, pod: Asking<'_>, _: Instant) -> Option<Answer> {

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use podshaper_core::owner_reference::{OwnerReference, controller_of};
 use podshaper_core::pod::Pod;
 use podshaper_core::workload::pod_template;
 use podshaper_offline::mutate::read_objects;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::explain::{Format, printable, table};
@@ -216,14 +218,15 @@ fn workloads(objects: &[Value]) -> Vec<Workload> {
     let all: Vec<_> = objects.iter().filter_map(|object| Some((object, workload(object)?))).collect();
     let uids = all.iter().filter_map(|(object, _)| object.pointer("/metadata/uid")?.as_str());
     let here: HashSet<_> = uids.collect();
-    let is_own = |(object, _): &(&Value, Workload)| controller(object).is_none_or(|uid| !here.contains(uid));
+    let is_own =
+        |(object, _): &(&Value, Workload)| controller(object).is_none_or(|uid| !here.contains(&*uid));
     all.into_iter().filter(is_own).map(|(_, workload)| workload).collect()
 }
 
 /// The UID of what manages an object.
-fn controller(object: &Value) -> Option<&str> {
-    let owners = object.pointer("/metadata/ownerReferences")?.as_array()?;
-    owners.iter().find(|owner| owner.get("controller") == Some(&Value::Bool(true)))?.get("uid")?.as_str()
+fn controller(object: &Value) -> Option<String> {
+    let owners = object.pointer("/metadata/ownerReferences").map(Vec::<OwnerReference>::deserialize)?.ok()?;
+    controller_of(Some(&owners)).map(|owner| owner.uid.clone())
 }
 
 /// The pod that an object is, or has a template of.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use podshaper_cli::Start;
-use podshaper_core::found::Found;
+use podshaper_core::lookup::Lookup;
 use podshaper_kube::client;
 use podshaper_kube::replica::Replica;
 use podshaper_offline::mutate::Facts as Files;
@@ -73,17 +73,17 @@ impl Supposed {
 }
 
 impl Facts for Supposed {
-    async fn node(&self, _: &str, _: Instant) -> Found<Node> {
-        Found::Object(Node::default().into())
+    async fn node(&self, _: &str, _: Instant) -> Lookup<Node> {
+        Lookup::Found(Node::default().into())
     }
 
-    async fn template(&self, _: &str, _: Instant) -> Found<TemplateFact> {
+    async fn template(&self, _: &str, _: Instant) -> Lookup<TemplateFact> {
         let rules = Template::from_spec(&self.template);
-        Found::Object(TemplateFact { uid: "".into(), generation: 0, rules, status: Value::Null }.into())
+        Lookup::Found(TemplateFact { uid: "".into(), generation: 0, rules, status: Value::Null }.into())
     }
 
-    async fn owner(&self, _: &str, _: &str, _: &str, _: Instant) -> Found<Owner> {
-        Found::Nothing
+    async fn owner(&self, _: &str, _: &str, _: &str, _: Instant) -> Lookup<Owner> {
+        Lookup::NotFound
     }
 
     fn range(&self, _: &str) -> Range {

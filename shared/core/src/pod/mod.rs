@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 pub use self::patch::{Holder, NoRoom, PodPatch};
 use crate::json::{Entries, Scalar, Text, TextMap, at_most};
+use crate::owner_reference::{OwnerReference, controller_of};
 
 /// More containers in one list than any pod has that a node could run. A pod beyond it can't be read.
 const MAX_CONTAINERS: usize = 1024;
@@ -49,27 +50,7 @@ pub struct Metadata<'a> {
     pub labels: Option<&'a RawValue>,
     /// `ownerReferences`.
     #[serde(borrow, default, deserialize_with = "at_most::<_, _, MAX_OWNERS>")]
-    pub owner_references: Option<Vec<Owner<'a>>>,
-}
-
-/// `metav1.OwnerReference`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Owner<'a> {
-    /// `apiVersion`.
-    #[serde(borrow, default)]
-    pub api_version: Text<'a>,
-    /// `kind`.
-    #[serde(borrow, default)]
-    pub kind: Text<'a>,
-    /// `name`.
-    #[serde(borrow, default)]
-    pub name: Text<'a>,
-    /// `uid`.
-    #[serde(borrow, default)]
-    pub uid: Text<'a>,
-    /// `controller`: of all owners the one that manages the pod.
-    pub controller: Option<bool>,
+    pub owner_references: Option<Vec<OwnerReference<Text<'a>>>>,
 }
 
 /// `v1.PodSpec`.
@@ -265,9 +246,9 @@ impl<'a> Pod<'a> {
         labels.get(key).map(ToString::to_string)
     }
 
-    /// The owner that manages the pod (`metav1.GetControllerOf`).
-    pub fn controller(&self) -> Option<&Owner<'a>> {
-        self.metadata.as_ref()?.owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true))
+    /// The owner that manages the pod.
+    pub fn controller(&self) -> Option<&OwnerReference<Text<'a>>> {
+        controller_of(self.metadata.as_ref()?.owner_references.as_deref())
     }
 
     /// Whether it names its node itself, so that no scheduler is asked.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::LedgerId;
 use super::driver::{Entry, Ledgers, State};
 use super::pods::{Health, Origin};
-use podshaper_core::owner::OwnerRef;
+use podshaper_core::owner_reference::OwnerReference;
 use podshaper_placement::ledger::{Pod, PodName};
 use podshaper_placement::policy::GroupName;
 use podshaper_placement::rules::Rules;
@@ -55,7 +55,7 @@ impl Ledgers {
     }
 
     /// Groups of this owner's pods of which one has been unschedulable since `before` (seconds since 1970).
-    pub fn stuck(&self, namespace: &str, owner: &OwnerRef, before: i64) -> Vec<GroupName> {
+    pub fn stuck(&self, namespace: &str, owner: &OwnerReference, before: i64) -> Vec<GroupName> {
         let Some(entry) = self.known(namespace, owner) else { return Vec::new() };
         let state = entry.lock();
         let long = state

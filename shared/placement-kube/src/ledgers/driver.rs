@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::api::{Api, Listing};
 use super::pods::{self, Health, Origin, Others};
 use super::{LedgerId, Standing, Told, Workload};
-use podshaper_core::owner::OwnerRef;
+use podshaper_core::owner_reference::OwnerReference;
 use podshaper_placement::ledger::{Answer, Effect, Event, Ledger, Now, PodName, Request, Stamp, Token};
 use podshaper_placement::policy::GroupSet;
 use podshaper_placement::rules::{SharedRules, locked};
@@ -234,7 +234,7 @@ impl Ledgers {
     }
 
     /// Whether something has changed since the ledger of this owner was last put in order.
-    pub(super) fn changed(&self, namespace: &str, owner: &OwnerRef) -> bool {
+    pub(super) fn changed(&self, namespace: &str, owner: &OwnerReference) -> bool {
         self.known(namespace, owner).is_none_or(|entry| entry.lock().changed)
     }
 
@@ -252,7 +252,7 @@ impl Ledgers {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn known(&self, namespace: &str, owner: &OwnerRef) -> Option<Arc<Entry>> {
+    pub(super) fn known(&self, namespace: &str, owner: &OwnerReference) -> Option<Arc<Entry>> {
         self.all().get(&LedgerId::new(namespace, &owner.uid)).cloned()
     }
 

@@ -33,7 +33,7 @@ pub use pods::{Health, Origin, Others};
 pub use reconcile::{Policies, reconcile};
 pub use standings::follow as follow_standings;
 
-use podshaper_core::owner::OwnerRef;
+use podshaper_core::owner_reference::OwnerReference;
 use podshaper_placement::ledger::Version;
 
 /// Whose pods share a sequence of slots, and a ledger.
@@ -42,7 +42,7 @@ pub struct Workload {
     /// The namespace.
     pub namespace: String,
     /// The owner, which was read and is who it is said to be.
-    pub owner: OwnerRef,
+    pub owner: OwnerReference,
     /// Where the API server has it, made of names that can't lead elsewhere: `/apis/apps/v1/namespaces/NAMESPACE/replicasets/NAME`.
     pub path: String,
     /// A label selector that all of its pods meet, others perhaps too.

@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 
 use super::{LedgerId, Workload};
 use podshaper_core::object::Object;
-use podshaper_core::object::OwnerReference;
-use podshaper_core::owner::OwnerRef;
+use podshaper_core::owner_reference::OwnerReference;
 use podshaper_placement::ledger::{Content, Reservation, Stamp, Token, Version};
 use podshaper_placement::marks::PLACED;
 
@@ -93,13 +92,13 @@ pub(super) fn collection(namespace: &str) -> String {
 }
 
 /// The name of the ledger that `webhook` keeps for this owner.
-pub(super) fn name(webhook: &str, owner: &OwnerRef) -> String {
+pub(super) fn name(webhook: &str, owner: &OwnerReference) -> String {
     format!("{webhook}-{}", owner.uid)
 }
 
 /// The object that is created: it goes with its owner.
 pub(super) fn created(webhook: &str, workload: &Workload, content: &Content) -> Value {
-    let OwnerRef { api_version, kind, name: owner, uid } = &workload.owner;
+    let OwnerReference { api_version, kind, name: owner, uid, .. } = &workload.owner;
     json!({
         "apiVersion": API_VERSION,
         "kind": KIND,
@@ -124,7 +123,7 @@ pub struct Standing {
     /// The namespace.
     pub namespace: String,
     /// The owner.
-    pub owner: OwnerRef,
+    pub owner: OwnerReference,
     /// The object's name.
     pub name: String,
     /// How many places are reserved.
@@ -156,7 +155,7 @@ pub(super) fn standing(object: Object<Spec, Told>) -> Option<(Standing, Content)
     let content = object.spec.unwrap_or_default().content();
     let standing = Standing {
         namespace: object.metadata.namespace?,
-        owner: (&owner).into(),
+        owner: owner.coordinates(),
         name: object.metadata.name,
         reserved: content.reservations.len(),
         told: object.status.unwrap_or_default(),

@@ -13,8 +13,8 @@ use super::LedgerId;
 use super::driver::Ledgers;
 use super::object::version;
 use podshaper_core::object::perhaps;
-use podshaper_core::object::{Metadata, Object};
-use podshaper_core::owner::OwnerRef;
+use podshaper_core::object::{Object, ObjectMeta};
+use podshaper_core::owner_reference::OwnerReference;
 use podshaper_core::pod::SKIP;
 use podshaper_kube::watch::Scope;
 use podshaper_kube::watch::{Sink, follow_into};
@@ -66,7 +66,7 @@ pub struct Origin {
     /// The namespace.
     pub namespace: String,
     /// The pod's controller.
-    pub controller: OwnerRef,
+    pub controller: OwnerReference,
 }
 
 /// A pod, and the uid of the owner whose ledger it counts in.
@@ -93,7 +93,7 @@ pub(super) fn read(object: &RawValue, policy: Option<&Policy>) -> serde_json::Re
 fn read_any(object: &RawValue, policy: Option<&Policy>) -> serde_json::Result<Option<Owned>> {
     let object: Object<PodSpec, PodStatus> = serde_json::from_str(object.get())?;
     let metadata = &object.metadata;
-    let controller = metadata.controller_reference().map(OwnerRef::from).filter(OwnerRef::makes_sense);
+    let controller = metadata.controller().map(OwnerReference::coordinates).filter(OwnerReference::is_valid);
     let (Some(controller), Some(version)) = (controller, version(&metadata.resource_version)) else {
         return Ok(None);
     };
@@ -193,7 +193,7 @@ impl Sink for Pods {
     fn changed(&mut self, object: &RawValue, gone: bool) -> serde_json::Result<String> {
         let owned = read(object, None)?;
         let object: Object<IgnoredAny, IgnoredAny> = serde_json::from_str(object.get())?;
-        let Metadata { name, namespace, resource_version, .. } = &object.metadata;
+        let ObjectMeta { name, namespace, resource_version, .. } = &object.metadata;
         let placed_for = object.metadata.annotation(OWNER);
         // One that its controller has released, or that another has taken over, isn't its owner's any more.
         let released = placed_for.filter(|owner| owned.as_ref().is_none_or(|owned| &*owned.owner != *owner));
@@ -232,7 +232,7 @@ pub(super) fn of_owner(
 #[derive(Debug, Default)]
 pub struct Others {
     /// How many nobody has marked, by their controller.
-    pub unmarked: BTreeMap<OwnerRef, u32>,
+    pub unmarked: BTreeMap<OwnerReference, u32>,
     /// How many aren't to be placed: another webhook has placed them, or they are to be left alone.
     pub elsewhere: u32,
     /// Another webhook that has placed some.

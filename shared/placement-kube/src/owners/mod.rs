@@ -17,12 +17,13 @@ use tokio::time::{timeout, timeout_at};
 pub(super) use self::object::OwnerSpec;
 use self::object::OwnerStatus;
 use super::ledgers::Workload;
+use podshaper_core::lookup::Lookup;
 use podshaper_core::object::{Object, is_name};
-use podshaper_core::owner::{LONGEST_KIND, OwnerRef};
+use podshaper_core::owner_reference::{MAX_KIND, OwnerReference};
 use podshaper_kube::discovery::{base, plural};
 use podshaper_kube::request::get;
 use podshaper_placement::marks::PLACED;
-use podshaper_placement::owners::{Chain, Looked, Owner};
+use podshaper_placement::owners::{Chain, Owner};
 
 /// The longest that a decision waits for one read, however patient the API server is.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -77,20 +78,20 @@ struct Known {
 }
 
 /// One read, for all who wait for it: it goes on when they leave, so that the next who asks needn't begin anew.
-type Reading = Shared<BoxFuture<'static, Looked>>;
+type Reading = Shared<BoxFuture<'static, Lookup<Owner>>>;
 
 #[derive(Clone)]
 struct Last {
     at: Instant,
     /// Of the owner that was wanted.
     uid: String,
-    looked: Looked,
+    looked: Lookup<Owner>,
 }
 
 impl Owners {
     /// Reads through `client`.
     ///
-    /// Rights: `get` the kinds that are to be read; of another kind [`Looked::Forbidden`] is found.
+    /// Rights: `get` the kinds that are to be read; of another kind [`Lookup::Forbidden`] is found.
     pub fn new(client: Client) -> Self {
         Self { client, annotations: &[], kinds: Mutex::default(), known: Mutex::default() }
     }
@@ -110,26 +111,26 @@ impl Owners {
     }
 
     /// What is where `owner` should be.
-    pub async fn look(&self, namespace: &str, owner: &OwnerRef, deadline: Instant) -> Looked {
-        if !owner.makes_sense() {
-            return Looked::Nothing;
+    pub async fn look(&self, namespace: &str, owner: &OwnerReference, deadline: Instant) -> Lookup<Owner> {
+        if !owner.is_valid() {
+            return Lookup::NotFound;
         }
         let begun = tokio::time::Instant::now();
         let patience = deadline.saturating_duration_since(Instant::now()).saturating_sub(MARGIN).min(LONGEST);
         let path = match timeout(patience, self.path(namespace, owner)).await {
             Ok(Ok(Some(path))) => path,
-            Ok(Ok(None)) => return Looked::Nothing,
+            Ok(Ok(None)) => return Lookup::NotFound,
             Ok(Err(error)) => return unknown(owner, &error),
-            Err(_) => return Looked::Unknown,
+            Err(_) => return Lookup::Unavailable,
         };
         let known = self.known(&path);
         if let Some(last) = known.last(owner, FRESH) {
             return last;
         }
         let reading = self.reading(path, owner, &known);
-        let looked = timeout_at(begun + patience, reading).await.unwrap_or(Looked::Unknown);
+        let looked = timeout_at(begun + patience, reading).await.unwrap_or(Lookup::Unavailable);
         let before = || known.last(owner, STALE);
-        if looked == Looked::Unknown { before().unwrap_or(looked) } else { looked }
+        if looked == Lookup::Unavailable { before().unwrap_or(looked) } else { looked }
     }
 
     /// The workload of `webhook` whose pods share a sequence, by a chain that tells; none where it doesn't, or nobody can.
@@ -156,18 +157,17 @@ impl Owners {
     }
 
     /// What there is of this name, whatever its uid: the target of a policy, which names none.
-    pub async fn find(&self, namespace: &str, api_version: &str, kind: &str, name: &str) -> Looked {
-        let [api_version, kind, name] = [api_version, kind, name].map(str::to_owned);
-        let owner = OwnerRef { api_version, kind, name, uid: String::new() };
+    pub async fn find(&self, namespace: &str, api_version: &str, kind: &str, name: &str) -> Lookup<Owner> {
+        let owner = OwnerReference::new(api_version, kind, name, "");
         match self.path(namespace, &owner).await {
             Ok(Some(path)) => read(&self.client, &path, &owner, self.annotations).await,
-            Ok(None) => Looked::Nothing,
+            Ok(None) => Lookup::NotFound,
             Err(error) => unknown(&owner, &error),
         }
     }
 
     /// The read that is under way for this very owner, or a new one. (One for another uid may have begun before this owner was there.)
-    fn reading(&self, path: String, owner: &OwnerRef, known: &Arc<Known>) -> Reading {
+    fn reading(&self, path: String, owner: &OwnerReference, known: &Arc<Known>) -> Reading {
         let mut reading = lock(&known.reading);
         if let Some((uid, under_way)) = &*reading
             && *uid == owner.uid
@@ -179,23 +179,23 @@ impl Owners {
         let (of, known) = (owner.clone(), Arc::clone(known));
         let read = tokio::spawn(async move {
             let looked =
-                timeout(LEISURE, read(&client, &path, &of, annotations)).await.unwrap_or(Looked::Unknown);
-            if looked != Looked::Unknown {
+                timeout(LEISURE, read(&client, &path, &of, annotations)).await.unwrap_or(Lookup::Unavailable);
+            if looked != Lookup::Unavailable {
                 let last = Last { at: Instant::now(), uid: of.uid.clone(), looked: looked.clone() };
                 *lock(&known.last) = Some(last);
             }
             lock(&known.reading).take_if(|(uid, _)| *uid == of.uid);
             looked
         });
-        let begun = read.map(|looked| looked.unwrap_or(Looked::Unknown)).boxed().shared();
+        let begun = read.map(|looked| looked.unwrap_or(Lookup::Unavailable)).boxed().shared();
         *reading = Some((owner.uid.clone(), begun.clone()));
         begun
     }
 
     /// Where the API server has `owner`; none if there can't be such a thing.
-    async fn path(&self, namespace: &str, owner: &OwnerRef) -> kube::Result<Option<String>> {
-        let OwnerRef { api_version, kind, name, .. } = owner;
-        let named = is_name(name) && is_name(namespace) && kind.len() <= LONGEST_KIND;
+    async fn path(&self, namespace: &str, owner: &OwnerReference) -> kube::Result<Option<String>> {
+        let OwnerReference { api_version, kind, name, .. } = owner;
+        let named = is_name(name) && is_name(namespace) && kind.len() <= MAX_KIND;
         let Some(base) = base(api_version).filter(|_| named) else { return Ok(None) };
         let at = |plural: &str| Some(format!("{base}/namespaces/{namespace}/{plural}/{name}"));
         if let Some((.., plural)) = KINDS.iter().find(|known| (known.0, known.1) == (api_version, kind)) {
@@ -240,17 +240,17 @@ impl Owners {
 
 impl Known {
     /// What was found of this very owner, if that isn't older.
-    fn last(&self, owner: &OwnerRef, than: Duration) -> Option<Looked> {
+    fn last(&self, owner: &OwnerReference, than: Duration) -> Option<Lookup<Owner>> {
         let last = lock(&self.last).clone()?;
         (last.uid == owner.uid && last.at.elapsed() < than).then_some(last.looked)
     }
 }
 
-async fn read(client: &Client, path: &str, owner: &OwnerRef, annotations: &[&str]) -> Looked {
+async fn read(client: &Client, path: &str, owner: &OwnerReference, annotations: &[&str]) -> Lookup<Owner> {
     match get::<Object<OwnerSpec, OwnerStatus>>(client, path).await {
         Ok(Some(object)) => {
             let mut spec = object.spec.unwrap_or_default();
-            let controller = object.metadata.controller_reference().map(OwnerRef::from);
+            let controller = object.metadata.controller().map(OwnerReference::coordinates);
             let kept = |mut all: BTreeMap<String, String>| {
                 all.retain(|key, _| annotations.contains(&&**key));
                 for text in all.values_mut() {
@@ -258,10 +258,10 @@ async fn read(client: &Client, path: &str, owner: &OwnerRef, annotations: &[&str
                 }
                 all
             };
-            Looked::Object(Arc::new(Owner {
+            Lookup::Found(Arc::new(Owner {
                 version: object.metadata.resource_version.parse().unwrap_or(0),
                 uid: object.metadata.uid,
-                controller: controller.filter(OwnerRef::makes_sense),
+                controller: controller.filter(OwnerReference::is_valid),
                 pods: spec.pods(owner),
                 created: object.status.and_then(|status| status.replicas),
                 selector: spec.selector(),
@@ -270,15 +270,15 @@ async fn read(client: &Client, path: &str, owner: &OwnerRef, annotations: &[&str
                 first_ordinal: spec.ordinals.unwrap_or_default().start,
             }))
         }
-        Ok(None) => Looked::Nothing,
-        Err(Error::Api(status)) if status.code == 403 => Looked::Forbidden,
+        Ok(None) => Lookup::NotFound,
+        Err(Error::Api(status)) if status.code == 403 => Lookup::Forbidden,
         Err(error) => unknown(owner, &error),
     }
 }
 
-fn unknown(owner: &OwnerRef, error: &Error) -> Looked {
+fn unknown(owner: &OwnerReference, error: &Error) -> Lookup<Owner> {
     tracing::warn!(kind = owner.kind, name = owner.name, %error, "can't read the owner of a pod");
-    Looked::Unknown
+    Lookup::Unavailable
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -294,9 +294,8 @@ mod tests {
 
     const SET: &str = "/apis/apps/v1/namespaces/ns/replicasets/web-1";
 
-    fn owner(api_version: &str, kind: &str, name: &str) -> OwnerRef {
-        let [api_version, kind, name] = [api_version, kind, name].map(str::to_owned);
-        OwnerRef { api_version, kind, name, uid: "u".to_owned() }
+    fn owner(api_version: &str, kind: &str, name: &str) -> OwnerReference {
+        OwnerReference::new(api_version, kind, name, "u")
     }
 
     fn soon() -> Instant {
@@ -311,8 +310,8 @@ mod tests {
         })
     }
 
-    fn found(looked: &Looked) -> &Owner {
-        let Looked::Object(owner) = looked else { panic!("{looked:?}") };
+    fn found(looked: &Lookup<Owner>) -> &Owner {
+        let Lookup::Found(owner) = looked else { panic!("{looked:?}") };
         owner
     }
 
@@ -330,7 +329,7 @@ mod tests {
             assert_eq!(owner.controller.as_ref().unwrap().name, "web");
         }
         // Another of that name is another: it is read at once.
-        let another = OwnerRef { uid: "v".to_owned(), ..set_ref.clone() };
+        let another = OwnerReference { uid: "v".to_owned(), ..set_ref.clone() };
         let (looked, ()) = tokio::join!(owners.look("ns", &another, soon()), async {
             server.next(SET).await.answer(200, &set(4));
         });
@@ -383,12 +382,12 @@ mod tests {
         let unheard = owner("example.com/v1", "Nothing", "web");
         let none = async { server.next("/apis/example.com/v1").await.answer(200, &json!({"resources": []})) };
         let (looked, ()) = tokio::join!(owners.look("ns", &unheard, soon()), none);
-        assert_eq!(looked, Looked::Nothing);
-        assert_eq!(owners.look("ns", &unheard, soon()).await, Looked::Nothing, "and isn't asked for again");
+        assert_eq!(looked, Lookup::NotFound);
+        assert_eq!(owners.look("ns", &unheard, soon()).await, Lookup::NotFound, "and isn't asked for again");
         for elsewhere in
             [owner("../v1", "Pod", "a"), owner("apps/v1", "ReplicaSet", "../a"), owner("a/b/c", "X", "a")]
         {
-            assert_eq!(owners.look("ns", &elsewhere, soon()).await, Looked::Nothing);
+            assert_eq!(owners.look("ns", &elsewhere, soon()).await, Lookup::NotFound);
         }
     }
 
@@ -398,19 +397,19 @@ mod tests {
         let owners = Owners::new(client);
         let set_ref = owner("apps/v1", "ReplicaSet", "web-1");
         for (code, reason, looked) in [
-            (403, "Forbidden", Looked::Forbidden),
-            (404, "NotFound", Looked::Nothing),
-            (500, "InternalError", Looked::Unknown),
+            (403, "Forbidden", Lookup::Forbidden),
+            (404, "NotFound", Lookup::NotFound),
+            (500, "InternalError", Lookup::Unavailable),
         ] {
             let status =
                 json!({"kind": "Status", "status": "Failure", "message": "", "reason": reason, "code": code});
-            let another = OwnerRef { uid: code.to_string(), ..set_ref.clone() };
+            let another = OwnerReference { uid: code.to_string(), ..set_ref.clone() };
             let serve = async { server.next(SET).await.answer(code, &status) };
             let (found, ()) = tokio::join!(owners.look("ns", &another, soon()), serve);
             assert_eq!(found, looked);
         }
         let late = Instant::now() + MARGIN;
-        assert_eq!(owners.look("ns", &set_ref, late).await, Looked::Unknown, "not past the deadline");
+        assert_eq!(owners.look("ns", &set_ref, late).await, Lookup::Unavailable, "not past the deadline");
     }
 
     /// Each pod waits for less long than the API server takes, and the next asks for the same.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use podshaper_core::object::Metadata;
+use podshaper_core::object::ObjectMeta;
 use podshaper_core::object::perhaps;
-use podshaper_core::owner::OwnerRef;
+use podshaper_core::owner_reference::OwnerReference;
 use podshaper_core::selector::LabelSelector;
 
 /// A label selector that is longer is one that no URL takes.
@@ -43,7 +43,7 @@ pub(super) struct OwnerStatus {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Template {
-    metadata: Option<Metadata>,
+    metadata: Option<ObjectMeta>,
 }
 
 /// `batchv1.JobTemplateSpec`.
@@ -61,8 +61,8 @@ pub(crate) struct Ordinals {
 
 impl OwnerSpec {
     /// How many pods the owner may have at a time, where it says so.
-    pub(crate) fn pods(&self, owner: &OwnerRef) -> Option<u32> {
-        if owner.is_batch("Job") { Some(self.parallelism.unwrap_or(1)) } else { self.replicas }
+    pub(crate) fn pods(&self, owner: &OwnerReference) -> Option<u32> {
+        if owner.is_kind("batch", "Job") { Some(self.parallelism.unwrap_or(1)) } else { self.replicas }
     }
 
     /// The annotations that its pods are created with.

@@ -12,11 +12,12 @@ use tokio::time::timeout_at;
 
 use crate::ledgers::{Ask, Ledgers, Policies, Standing, follow_standings, reconcile};
 use crate::owners::Owners;
-use podshaper_core::owner::OwnerRef;
+use podshaper_core::lookup::Lookup;
+use podshaper_core::owner_reference::OwnerReference;
 use podshaper_kube::lease::Leadership;
 use podshaper_kube::store::Store;
 use podshaper_placement::ledger::Answer;
-use podshaper_placement::owners::Looked;
+use podshaper_placement::owners::Owner;
 use podshaper_placement::placing::{Asking, Surroundings};
 
 /// So much of what is left of a request's time the ledger may take. The rest is the API server's: one that is busy with hundreds of pods
@@ -55,7 +56,7 @@ impl Placing {
 }
 
 impl Surroundings for Placing {
-    async fn owner(&self, namespace: &str, owner: &OwnerRef, deadline: Instant) -> Looked {
+    async fn owner(&self, namespace: &str, owner: &OwnerReference, deadline: Instant) -> Lookup<Owner> {
         self.owners.look(namespace, owner, deadline).await
     }
 
@@ -84,7 +85,7 @@ mod tests {
 
     use super::*;
     use podshaper_placement::ledger::Token;
-    use podshaper_placement::owners::{Chain, Owner};
+    use podshaper_placement::owners::Chain;
     use podshaper_placement::policy::{Group, Policy, Tie};
     use podshaper_placement::rules::{Rules, locked};
     use podshaper_testing::MockApiServer;
@@ -94,9 +95,8 @@ mod tests {
     async fn an_owner_of_a_strange_kind_is_not_waited_for_past_the_deadline() {
         let (client, _server) = MockApiServer::start();
         let placing = Placing::start(&client, "webhook", &[]);
-        let [api_version, kind, name, uid] = ["example.com/v1", "Thing", "web", "u"].map(str::to_owned);
-        let mut chain = Chain::from(Some(OwnerRef { api_version, kind, name, uid }));
-        chain.looked(Looked::Object(Arc::new(Owner { uid: "u".to_owned(), ..Owner::default() })));
+        let mut chain = Chain::from(Some(OwnerReference::new("example.com/v1", "Thing", "web", "u")));
+        chain.looked(Lookup::Found(Arc::new(Owner { uid: "u".to_owned(), ..Owner::default() })));
         let node_labels = [("type".to_owned(), "default".to_owned())].into();
         let group = Group { name: "default".into(), weight: 1, node_labels, ..Group::default() };
         let policy = Policy::new(vec![group], Tie::First).unwrap();

@@ -1,5 +1,7 @@
 //! Which pods are left alone.
 
+use podshaper_core::json::Text;
+use podshaper_core::owner_reference::OwnerReference;
 use podshaper_core::pod::Pod;
 
 use crate::decide::ANNOTATION;
@@ -27,7 +29,7 @@ pub enum LeftAlone {
 /// What the webhook itself did to a pod in an earlier pass is no word of its author's.
 pub fn left_alone(table: &Table, pod: &Pod<'_>) -> Option<LeftAlone> {
     pod.spec.as_ref()?;
-    let of_a_daemon_set = |owner: &podshaper_core::pod::Owner<'_>| {
+    let of_a_daemon_set = |owner: &OwnerReference<Text<'_>>| {
         &*owner.kind == "DaemonSet" && owner.api_version.starts_with("apps/")
     };
     if pod.is_bound() || pod.annotation("kubernetes.io/config.mirror").is_some() {

@@ -1,7 +1,7 @@
 //! Pods that wait.
 
 use k8s_openapi::jiff::Timestamp;
-use podshaper_core::object::{Object, Trim};
+use podshaper_core::object::{FromObject, Object};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -27,13 +27,13 @@ struct Gate {
     name: String,
 }
 
-impl Trim for GatedPod {
+impl FromObject for GatedPod {
     type Spec = Spec;
     type Status = IgnoredAny;
     const PLURAL: &'static str = "pods";
     const API: &'static str = "/api/v1";
 
-    fn trim(object: Object<Spec, IgnoredAny>) -> Option<Self> {
+    fn from_object(object: Object<Spec, IgnoredAny>) -> Option<Self> {
         let gates = object.spec?.scheduling_gates?;
         let waits =
             gates.iter().any(|gate| gate.name == GATE) && object.metadata.deletion_timestamp.is_none();

@@ -1,6 +1,6 @@
 //! Where a strategy stands: in which annotation, and whose.
 
-use podshaper_core::owner::OwnerRef;
+use podshaper_core::owner_reference::OwnerReference;
 use podshaper_placement::owners::{Chain, End, Owner};
 
 /// The annotation with the strategy.
@@ -27,7 +27,7 @@ pub enum Whose<'a> {
     /// That of the pod, which it has from its template.
     Template,
     /// That of an owner.
-    Owner(&'a OwnerRef),
+    Owner(&'a OwnerReference),
 }
 
 /// What these annotations tell. Of the two generations the newer counts; an empty strategy is none, as to the original.
@@ -48,7 +48,7 @@ pub fn told<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> Option<Told<'a>
 /// (`SetNewReplicaSetAnnotations` of k8s.io/kubernetes/pkg/controller/deployment/util): they count only where the owner may not
 /// be read.
 pub fn of_owners(chain: &Chain) -> Option<(Whose<'_>, Told<'_>)> {
-    let copies = |(reference, owner): &(&OwnerRef, &_)| {
+    let copies = |(reference, owner): &(&OwnerReference, &_)| {
         let owner: &Owner = owner;
         reference.kind == "ReplicaSet" && owner.controller.is_some()
     };
@@ -74,9 +74,8 @@ pub fn governing(chain: &Chain) -> Option<(Whose<'_>, Told<'_>)> {
 
 #[cfg(test)]
 mod tests {
+    use podshaper_core::lookup::Lookup;
     use std::collections::BTreeMap;
-
-    use podshaper_placement::owners::Looked;
 
     use super::*;
 
@@ -100,9 +99,9 @@ mod tests {
     }
 
     /// An owner that says something, and its pod template.
-    fn owner(kind: &str, strategy: &str, template: &str, controller: Option<&str>) -> Looked {
+    fn owner(kind: &str, strategy: &str, template: &str, controller: Option<&str>) -> Lookup<Owner> {
         let of = |text: &str| BTreeMap::from([(STRATEGY.to_owned(), text.to_owned())]);
-        Looked::Object(
+        Lookup::Found(
             Owner {
                 uid: kind.to_owned(),
                 controller: controller.map(reference),
@@ -114,13 +113,12 @@ mod tests {
         )
     }
 
-    fn reference(kind: &str) -> OwnerRef {
+    fn reference(kind: &str) -> OwnerReference {
         let group = if kind.ends_with("Job") { "batch/v1" } else { "apps/v1" };
-        let [api_version, kind] = [group, kind].map(str::to_owned);
-        OwnerRef { api_version, name: "web".to_owned(), uid: kind.clone(), kind }
+        OwnerReference::new(group, kind, "web", kind)
     }
 
-    fn chain(first: &str, found: Vec<Looked>) -> Chain {
+    fn chain(first: &str, found: Vec<Lookup<Owner>>) -> Chain {
         let mut chain = Chain::from(Some(reference(first)));
         for looked in found {
             chain.looked(looked);
@@ -142,9 +140,9 @@ mod tests {
             (vec![set()], None),
             (vec![set(), owner("Deployment", "own", "", None)], Some("Deployment: own")),
             (vec![set(), owner("Deployment", "", "", None)], None),
-            (vec![set(), Looked::Forbidden], Some("ReplicaSet: copy")),
-            (vec![set(), Looked::Unknown], None),
-            (vec![set(), Looked::Nothing], None),
+            (vec![set(), Lookup::Forbidden], Some("ReplicaSet: copy")),
+            (vec![set(), Lookup::Unavailable], None),
+            (vec![set(), Lookup::NotFound], None),
             (vec![owner("ReplicaSet", "own", "", None)], Some("ReplicaSet: own")),
             (vec![owner("ReplicaSet", "copy", "pods", Some("Deployment"))], None),
         ] {

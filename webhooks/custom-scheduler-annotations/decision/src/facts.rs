@@ -1,6 +1,6 @@
 //! What decisions are made by, besides the pod.
 
-use podshaper_core::owner::OwnerRef;
+use podshaper_core::owner_reference::OwnerReference;
 use podshaper_placement::offline;
 use podshaper_placement::placing::{Outcome, Surroundings};
 
@@ -28,7 +28,7 @@ pub struct News<'n> {
     /// The pod's namespace.
     pub namespace: &'n str,
     /// The topmost of its owners that was read.
-    pub workload: Option<&'n OwnerRef>,
+    pub workload: Option<&'n OwnerReference>,
     /// In a word.
     pub outcome: Outcome,
     /// Why, where it wasn't placed.

@@ -1,6 +1,7 @@
 //! A workload under admission: where its pods' strategy stands.
 
 use podshaper_core::json::TextMap;
+use podshaper_core::owner_reference::controller_of;
 use podshaper_core::pod::Metadata;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -36,7 +37,7 @@ impl<'a> Workload<'a> {
     /// Whether somebody else made it, who wouldn't see what is said of it.
     pub(crate) fn is_controlled(&self) -> bool {
         let owners = self.metadata.as_ref().and_then(|metadata| metadata.owner_references.as_deref());
-        owners.unwrap_or_default().iter().any(|owner| owner.controller == Some(true))
+        controller_of(owners).is_some()
     }
 
     /// All strategies in it, that which counts first: that of the pods.

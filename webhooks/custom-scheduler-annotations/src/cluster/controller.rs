@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use podshaper_core::owner::OwnerRef;
+use podshaper_core::owner_reference::OwnerReference;
 use podshaper_kube::lease::{Leadership, while_leading};
 use podshaper_kube::store::Store;
 use podshaper_placement::owners::Chain;
@@ -32,7 +32,7 @@ struct Seen {
     at: Instant,
     namespace: String,
     /// The topmost owner that there is.
-    workload: OwnerRef,
+    workload: OwnerReference,
     /// None where no strategy governs them.
     rules: Option<SharedRules>,
     spread: Spread,

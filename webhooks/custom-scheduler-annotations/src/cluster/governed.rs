@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use podshaper_core::owner::OwnerRef;
+use podshaper_core::owner_reference::OwnerReference;
 use podshaper_placement::owners::Chain;
 use podshaper_placement::rules::SharedRules;
 use podshaper_placement_kube::ledgers::{Policies, Standing, Workload};
@@ -23,7 +23,7 @@ pub(super) struct Governed {
 
 impl Governed {
     /// The owners of an owner's pods, and the rules that govern these, if some do.
-    pub(super) async fn of(&self, namespace: &str, owner: &OwnerRef) -> (Chain, Option<SharedRules>) {
+    pub(super) async fn of(&self, namespace: &str, owner: &OwnerReference) -> (Chain, Option<SharedRules>) {
         let mut chain = Chain::from(Some(owner.clone()));
         if self.blocklist.iter().any(|blocked| blocked == namespace) {
             return (chain, None);

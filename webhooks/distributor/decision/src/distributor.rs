@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use podshaper_core::owner::OwnerRef;
+use podshaper_core::owner_reference::OwnerReference;
 use podshaper_placement::distribution::{Distribution, Target};
 use podshaper_placement::owners::Chain;
 use podshaper_placement::rules::{Rules, SharedRules};
@@ -64,15 +64,14 @@ impl Distributor {
     }
 
     /// Whether `owner` is its target.
-    pub fn is_about(&self, owner: &OwnerRef) -> bool {
-        owner.is(&self.target.api_version, &self.target.kind, &self.target.name)
+    pub fn is_about(&self, owner: &OwnerReference) -> bool {
+        owner.names(&self.target.api_version, &self.target.kind, &self.target.name)
     }
 
     /// Whether both are about one workload.
     pub fn rivals(&self, other: &Self) -> bool {
-        let Target { api_version, kind, name } = other.target.clone();
-        self.namespace == other.namespace
-            && self.is_about(&OwnerRef { api_version, kind, name, uid: String::new() })
+        let Target { api_version, kind, name } = &other.target;
+        self.namespace == other.namespace && self.is_about(&OwnerReference::new(api_version, kind, name, ""))
     }
 
     /// Whether of two that are about one workload this one counts: the oldest does.
@@ -132,7 +131,8 @@ pub fn governing<'d>(distributors: &'d [Arc<Distributor>], chain: &Chain) -> Opt
 
 #[cfg(test)]
 mod tests {
-    use podshaper_placement::owners::{Looked, Owner};
+    use podshaper_core::lookup::Lookup;
+    use podshaper_placement::owners::Owner;
     use serde_json::json;
 
     use super::*;
@@ -143,9 +143,8 @@ mod tests {
         Arc::new(Distributor { name: name.to_owned(), created: created.to_owned(), ..distributor })
     }
 
-    fn owner(kind: &str) -> OwnerRef {
-        let [api_version, name, uid] = ["apps/v1", "web", kind].map(str::to_owned);
-        OwnerRef { api_version, kind: kind.to_owned(), name, uid }
+    fn owner(kind: &str) -> OwnerReference {
+        OwnerReference::new("apps/v1", kind, "web", kind)
     }
 
     /// A ReplicaSet that belongs to a Deployment.
@@ -153,7 +152,7 @@ mod tests {
         let mut chain = Chain::from(Some(owner("ReplicaSet")));
         let [uid, controller] = ["ReplicaSet".to_owned(), "Deployment".to_owned()];
         let set = Owner { uid, controller: Some(owner(&controller)), ..Owner::default() };
-        chain.looked(Looked::Object(set.into()));
+        chain.looked(Lookup::Found(set.into()));
         chain
     }
 

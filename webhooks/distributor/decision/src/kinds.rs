@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use podshaper_core::object::{Object, Trim};
+use podshaper_core::object::{FromObject, Object};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::distributor::{Distributor, PLURAL};
 
-impl Trim for Distributor {
+impl FromObject for Distributor {
     type Spec = Value;
     type Status = Value;
     const PLURAL: &'static str = PLURAL;
     const API: &'static str = "/apis/versprei.versprei.io/v1beta1";
 
-    fn trim(object: Object<Value, Value>) -> Option<Self> {
+    fn from_object(object: Object<Value, Value>) -> Option<Self> {
         let metadata = object.metadata;
         if metadata.deletion_timestamp.is_some() {
             return None;
@@ -57,13 +57,13 @@ struct Condition {
     status: String,
 }
 
-impl Trim for Node {
+impl FromObject for Node {
     type Spec = NodeSpec;
     type Status = NodeStatus;
     const PLURAL: &'static str = "nodes";
     const API: &'static str = "/api/v1";
 
-    fn trim(object: Object<NodeSpec, NodeStatus>) -> Option<Self> {
+    fn from_object(object: Object<NodeSpec, NodeStatus>) -> Option<Self> {
         let conditions = object.status.unwrap_or_default().conditions.unwrap_or_default();
         let ready = conditions.iter().any(|one| one.kind == "Ready" && one.status == "True");
         let usable = ready && !object.spec.unwrap_or_default().unschedulable;

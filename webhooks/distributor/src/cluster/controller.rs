@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
+use podshaper_core::lookup::Lookup;
 use podshaper_core::object::key;
-use podshaper_core::owner::OwnerRef;
+use podshaper_core::owner_reference::OwnerReference;
 use podshaper_kube::events::Events;
 use podshaper_kube::lease::{Leadership, while_leading};
 use podshaper_kube::store::Store;
 use podshaper_placement::distribution::{RebalanceMode, Target};
-use podshaper_placement::owners::{Chain, End, Looked, Owner};
+use podshaper_placement::owners::{Chain, End, Owner};
 use podshaper_placement::policy::GroupSet;
 use podshaper_placement::rules::locked;
 use podshaper_placement::spread::Spread;
@@ -66,7 +67,7 @@ struct Run {
 struct Known {
     at: Instant,
     /// The controller that it begins at.
-    from: OwnerRef,
+    from: OwnerReference,
     chain: Chain,
 }
 
@@ -244,7 +245,7 @@ impl Controller {
         }
         if let ([(chain, one)], true, Some(replicas)) = (census, busy, replicas) {
             // What runs to its end isn't begun anew elsewhere.
-            let ends = chain.controller().is_some_and(|(owner, _)| owner.is_job());
+            let ends = chain.controller().is_some_and(|(owner, _)| owner.is_kind("batch", "Job"));
             let settled = one.reserved == 0 && known + strangers.elsewhere == replicas && !ends;
             let rebalance = &plan.distribution.rebalance;
             let behind = behind(distributor, rebalance, &names, &whole, available);
@@ -279,10 +280,10 @@ impl Controller {
         let Target { api_version, kind, name } = &distributor.target;
         let workload = format!("{kind} {name} of {api_version}");
         match self.owners.find(&distributor.namespace, api_version, kind, name).await {
-            Looked::Object(owner) => (Standing::Placing, Some(owner)),
-            Looked::Nothing => (Standing::TargetNotFound(workload), None),
-            Looked::Forbidden => (Standing::TargetForbidden(workload), None),
-            Looked::Unknown => (Standing::TargetUnknown(workload), None),
+            Lookup::Found(owner) => (Standing::Placing, Some(owner)),
+            Lookup::NotFound => (Standing::TargetNotFound(workload), None),
+            Lookup::Forbidden => (Standing::TargetForbidden(workload), None),
+            Lookup::Unavailable => (Standing::TargetUnknown(workload), None),
         }
     }
 
@@ -320,7 +321,7 @@ impl Controller {
         &self,
         distributor: &Distributor,
         plan: &Plan,
-        controller: &OwnerRef,
+        controller: &OwnerReference,
     ) -> kube::Result<bool> {
         let namespace = &distributor.namespace;
         let governing = self.governed.of(namespace, controller).await;

@@ -167,7 +167,7 @@ pub(super) fn behind(
 
 #[cfg(test)]
 mod tests {
-    use podshaper_core::owner::OwnerRef;
+    use podshaper_core::owner_reference::OwnerReference;
     use podshaper_placement::distribution::MaxUnavailable;
     use podshaper_placement_kube::ledgers::{LedgerId, Origin};
     use tokio::time::advance;
@@ -184,7 +184,7 @@ mod tests {
         };
         let census = |pods: &[(Option<&str>, Health)]| Census {
             ledger: LedgerId::new("ns", "uid"),
-            origin: Origin { namespace: "ns".to_owned(), controller: OwnerRef::default() },
+            origin: Origin { namespace: "ns".to_owned(), controller: OwnerReference::default() },
             pods: pods.iter().copied().map(pod).collect(),
             reserved: 0,
         };

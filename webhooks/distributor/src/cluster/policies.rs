@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use podshaper_core::owner::OwnerRef;
+use podshaper_core::owner_reference::OwnerReference;
 use podshaper_kube::store::Store;
 use podshaper_placement::owners::Chain;
 use podshaper_placement::rules::SharedRules;
@@ -21,7 +21,11 @@ pub(super) struct Governed {
 
 impl Governed {
     /// The distributor that governs the pods of an owner, and the owner's owners as far as it took to tell.
-    pub(super) async fn of(&self, namespace: &str, owner: &OwnerRef) -> Option<(Arc<Distributor>, Chain)> {
+    pub(super) async fn of(
+        &self,
+        namespace: &str,
+        owner: &OwnerReference,
+    ) -> Option<(Arc<Distributor>, Chain)> {
         let distributors = self.distributors.in_namespace(namespace);
         if distributors.is_empty() {
             // Ledgers stay as long as their owners do: nobody's owner is read for nothing.

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Instant;
 
-use podshaper_core::found::Found;
+use podshaper_core::lookup::Lookup;
 use serde_json::Value;
 
 use crate::node::Node;
@@ -50,9 +50,9 @@ pub struct Owner {
 /// `deadline`.
 pub trait Facts: Send + Sync + 'static {
     /// A node.
-    fn node(&self, name: &str, deadline: Instant) -> impl Future<Output = Found<Node>> + Send;
+    fn node(&self, name: &str, deadline: Instant) -> impl Future<Output = Lookup<Node>> + Send;
     /// A template.
-    fn template(&self, name: &str, deadline: Instant) -> impl Future<Output = Found<TemplateFact>> + Send;
+    fn template(&self, name: &str, deadline: Instant) -> impl Future<Output = Lookup<TemplateFact>> + Send;
     /// The `DaemonSet` with this uid.
     fn owner(
         &self,
@@ -60,7 +60,7 @@ pub trait Facts: Send + Sync + 'static {
         name: &str,
         uid: &str,
         deadline: Instant,
-    ) -> impl Future<Output = Found<Owner>> + Send;
+    ) -> impl Future<Output = Lookup<Owner>> + Send;
     /// The bounds of a namespace.
     fn range(&self, namespace: &str) -> Range;
     /// Hears of each pod that is of interest.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use podshaper_core::object::{Object, Trim};
+use podshaper_core::object::{FromObject, Object};
 use podshaper_core::selector::LabelSelector;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -19,13 +19,13 @@ pub struct NodeStatus {
     allocatable: Option<BTreeMap<String, String>>,
 }
 
-impl Trim for Node {
+impl FromObject for Node {
     type Spec = IgnoredAny;
     type Status = NodeStatus;
     const PLURAL: &'static str = "nodes";
     const API: &'static str = "/api/v1";
 
-    fn trim(object: Object<IgnoredAny, NodeStatus>) -> Option<Self> {
+    fn from_object(object: Object<IgnoredAny, NodeStatus>) -> Option<Self> {
         let labels = object.metadata.labels.unwrap_or_default();
         let allocatable = object.status.and_then(|status| status.allocatable).unwrap_or_default();
         let labels = labels.iter().map(|(key, value)| (&**key, &**value));
@@ -33,13 +33,13 @@ impl Trim for Node {
     }
 }
 
-impl Trim for TemplateFact {
+impl FromObject for TemplateFact {
     type Spec = Value;
     type Status = Value;
     const PLURAL: &'static str = crate::template::PLURAL;
     const API: &'static str = "/apis/flexdaemonsets.xai/v1alpha1";
 
-    fn trim(object: Object<Value, Value>) -> Option<Self> {
+    fn from_object(object: Object<Value, Value>) -> Option<Self> {
         Some(Self {
             uid: object.metadata.uid.into(),
             generation: object.metadata.generation,
@@ -49,13 +49,13 @@ impl Trim for TemplateFact {
     }
 }
 
-impl Trim for Range {
+impl FromObject for Range {
     type Spec = Value;
     type Status = IgnoredAny;
     const PLURAL: &'static str = "limitranges";
     const API: &'static str = "/api/v1";
 
-    fn trim(object: Object<Value, IgnoredAny>) -> Option<Self> {
+    fn from_object(object: Object<Value, IgnoredAny>) -> Option<Self> {
         Some(Self::from_spec(&object.spec.unwrap_or_default()))
     }
 }
@@ -77,13 +77,13 @@ struct PodTemplateMetadata {
     annotations: Option<BTreeMap<String, String>>,
 }
 
-impl Trim for Owner {
+impl FromObject for Owner {
     type Spec = DaemonSetSpec;
     type Status = IgnoredAny;
     const PLURAL: &'static str = "daemonsets";
     const API: &'static str = "/apis/apps/v1";
 
-    fn trim(object: Object<DaemonSetSpec, IgnoredAny>) -> Option<Self> {
+    fn from_object(object: Object<DaemonSetSpec, IgnoredAny>) -> Option<Self> {
         let spec = object.spec.as_ref();
         let pods = spec.and_then(|spec| spec.template.as_ref()?.metadata.as_ref()?.annotations.as_ref());
         let template = named_template(|key| pods?.get(key).map(String::as_str))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use podshaper_core::found::Found;
+use podshaper_core::lookup::Lookup;
 use serde_json::Value;
 
 use crate::facts::{Facts, Outcome, Owner, RESOURCE_TEMPLATE, Subject, TemplateFact, named_template};
@@ -96,15 +96,15 @@ fn node(object: &Value) -> Node {
 }
 
 impl Facts for Offline {
-    async fn node(&self, name: &str, _: Instant) -> Found<Node> {
+    async fn node(&self, name: &str, _: Instant) -> Lookup<Node> {
         self.nodes.get(name).cloned().into()
     }
 
-    async fn template(&self, name: &str, _: Instant) -> Found<TemplateFact> {
+    async fn template(&self, name: &str, _: Instant) -> Lookup<TemplateFact> {
         self.templates.get(name).cloned().into()
     }
 
-    async fn owner(&self, namespace: &str, name: &str, _: &str, _: Instant) -> Found<Owner> {
+    async fn owner(&self, namespace: &str, name: &str, _: &str, _: Instant) -> Lookup<Owner> {
         self.owners.get(&(namespace.to_owned(), name.to_owned())).cloned().into()
     }
 

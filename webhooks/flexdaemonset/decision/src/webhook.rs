@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use podshaper_core::admission::{Decision, Request, Webhook};
-use podshaper_core::found::Found;
+use podshaper_core::lookup::Lookup;
 use podshaper_core::pod::Pod;
 
 use crate::facts::{Facts, Outcome, Subject, named_template};
@@ -71,9 +71,9 @@ impl<F: Facts> FlexDaemonset<F> {
         }
         let Some((name, uid)) = daemon_set else { return Ok(None) };
         match self.facts.owner(namespace, name, uid, deadline).await {
-            Found::Object(owner) => Ok(owner.template.as_deref().map(str::to_owned)),
-            Found::Nothing => Ok(None),
-            Found::Unknown => {
+            Lookup::Found(owner) => Ok(owner.template.as_deref().map(str::to_owned)),
+            Lookup::NotFound => Ok(None),
+            Lookup::Forbidden | Lookup::Unavailable => {
                 Err(format!("DaemonSet {name} can't be read in time: the pod keeps its resources"))
             }
         }
@@ -88,12 +88,12 @@ impl<F: Facts> FlexDaemonset<F> {
         let name = subject.template;
         let keeps = "the pod keeps the resources of its own template";
         let template = match self.facts.template(name, deadline).await {
-            Found::Object(template) => template,
-            Found::Nothing => {
+            Lookup::Found(template) => template,
+            Lookup::NotFound => {
                 let reason = format!("there is no FlexDaemonsetTemplate {name}: {keeps}");
                 return Err((Outcome::TemplateMissing, reason));
             }
-            Found::Unknown => {
+            Lookup::Forbidden | Lookup::Unavailable => {
                 let reason = format!("FlexDaemonsetTemplate {name} can't be read in time: {keeps}");
                 return Err((Outcome::Undecided, reason));
             }
@@ -104,7 +104,7 @@ impl<F: Facts> FlexDaemonset<F> {
         let node_name = pod.node().or(self.node.as_deref()).ok_or_else(|| {
             (Outcome::NodeUnknown, format!("the pod names no node, so there is no size to take: {keeps}"))
         })?;
-        let Some(node) = self.facts.node(node_name, deadline).await.object() else {
+        let Some(node) = self.facts.node(node_name, deadline).await.found() else {
             return Err((Outcome::NodeUnknown, format!("node {node_name} isn't known: {keeps}")));
         };
         let memory = Memory::of(pod).map_err(|reason| (Outcome::Undecided, reason))?;

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kube::Client;
-use podshaper_core::found::Found;
+use podshaper_core::lookup::Lookup;
 use podshaper_kube::events::{Events, Note, Regarding};
-use podshaper_kube::point_read::Lookup;
+use podshaper_kube::point_read::PointReader;
 use podshaper_kube::replica::Replica;
 use podshaper_kube::store::Store;
 use podshaper_kube::watch::{Scope, watched};
@@ -32,9 +32,9 @@ use metrics::Metrics;
 
 /// What the API server says.
 pub struct Cluster {
-    nodes: Lookup<Node>,
-    templates: Lookup<TemplateFact>,
-    owners: Lookup<Owner>,
+    nodes: PointReader<Node>,
+    templates: PointReader<TemplateFact>,
+    owners: PointReader<Owner>,
     ranges: Arc<Store<Range>>,
     events: Events,
     metrics: Metrics,
@@ -52,9 +52,9 @@ impl Cluster {
         let events = Events::start(client.clone(), "flexdaemonset", replica.name().to_owned());
         let metrics = Metrics::register(registry);
         let cluster = Self {
-            nodes: Lookup::new(watched(client, Scope::default()), client.clone()),
-            templates: Lookup::new(watched(client, Scope::default()), client.clone()),
-            owners: Lookup::new(watched(client, Scope::default()), client.clone()),
+            nodes: PointReader::new(watched(client, Scope::default()), client.clone()),
+            templates: PointReader::new(watched(client, Scope::default()), client.clone()),
+            owners: PointReader::new(watched(client, Scope::default()), client.clone()),
             ranges: watched(client, Scope::default()),
             events: events.clone(),
             metrics: metrics.clone(),
@@ -80,15 +80,15 @@ fn range(ranges: &Store<Range>, namespace: &str) -> Range {
 }
 
 impl Facts for Cluster {
-    async fn node(&self, name: &str, deadline: Instant) -> Found<Node> {
+    async fn node(&self, name: &str, deadline: Instant) -> Lookup<Node> {
         self.nodes.find(None, name, deadline, |_| true).await
     }
 
-    async fn template(&self, name: &str, deadline: Instant) -> Found<TemplateFact> {
+    async fn template(&self, name: &str, deadline: Instant) -> Lookup<TemplateFact> {
         self.templates.find(None, name, deadline, |_| true).await
     }
 
-    async fn owner(&self, namespace: &str, name: &str, uid: &str, deadline: Instant) -> Found<Owner> {
+    async fn owner(&self, namespace: &str, name: &str, uid: &str, deadline: Instant) -> Lookup<Owner> {
         self.owners.find(Some(namespace), name, deadline, |owner| &*owner.uid == uid).await
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use kube::Client;
-use podshaper_core::object::{Object, Trim};
+use podshaper_core::object::{FromObject, Object};
 use podshaper_core::pod::SKIP;
 use podshaper_kube::store::Store;
 use podshaper_kube::watch::{Scope, follow};
@@ -89,13 +89,13 @@ struct Condition {
     message: String,
 }
 
-impl Trim for RunningPod {
+impl FromObject for RunningPod {
     type Spec = PodSpec;
     type Status = PodStatus;
     const PLURAL: &'static str = "pods";
     const API: &'static str = "/api/v1";
 
-    fn trim(object: Object<PodSpec, PodStatus>) -> Option<Self> {
+    fn from_object(object: Object<PodSpec, PodStatus>) -> Option<Self> {
         // Whoever bears this is left alone: the webhook isn't called for it either.
         let labels = object.metadata.labels.as_ref();
         if labels.and_then(|labels| labels.get(SKIP)).is_some_and(|skip| skip == "true") {
@@ -129,7 +129,7 @@ impl Trim for RunningPod {
         };
         let text = json!({"metadata": {"annotations": memory}, "spec": spec}).to_string();
         Some(Self {
-            controller: object.metadata.controller()?.into(),
+            controller: object.metadata.controller()?.uid.as_str().into(),
             template: named_template(|key| object.metadata.annotation(key)).map(Into::into),
             node: node.unwrap_or_default().into(),
             bound,

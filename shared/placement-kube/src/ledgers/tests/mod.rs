@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use self::api_server::{ApiServer, UID};
 use super::reconcile::{Policies, reconcile};
 use super::{Ask, Ledgers, Standing, Told, Workload};
-use podshaper_core::owner::OwnerRef;
+use podshaper_core::owner_reference::OwnerReference;
 use podshaper_kube::store::Store;
 use podshaper_placement::ledger::{Answer, Stamp, Token};
 use podshaper_placement::marks::{DELETION_COST, GROUP, PLACED, SLOT};
@@ -36,12 +36,7 @@ fn rules() -> SharedRules {
 fn workload(pods: u32) -> Arc<Workload> {
     Arc::new(Workload {
         namespace: "ns".to_owned(),
-        owner: OwnerRef {
-            api_version: "apps/v1".to_owned(),
-            kind: "ReplicaSet".to_owned(),
-            name: "web".to_owned(),
-            uid: UID.to_owned(),
-        },
+        owner: OwnerReference::new("apps/v1", "ReplicaSet", "web", UID),
         path: "/apis/apps/v1/namespaces/ns/replicasets/web".to_owned(),
         selector: "app=web".to_owned(),
         pods: Some(pods),

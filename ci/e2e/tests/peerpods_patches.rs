@@ -8,8 +8,8 @@ use e2e::pods::peer_pods;
 use e2e::release::Release;
 use kube::Client;
 use peerpods_decision::PeerPods;
-use peerpods_decision::config::Settings;
-use peerpods_decision::originals::ANNOTATION as ORIGINALS;
+use peerpods_decision::config::Config;
+use peerpods_decision::original_requests::ANNOTATION as ORIGINAL_REQUESTS;
 use podshaper_core::admission::answer;
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ fn count() -> usize {
 #[tokio::test]
 async fn the_api_server_makes_of_generated_pods_what_the_decision_says() {
     let release = Release::install("patches", &json!({})).await;
-    let webhook = PeerPods::configured(Settings::default(), ["kata-remote"], "kata.peerpods.io/vm").unwrap();
+    let webhook = PeerPods::new(Config::default(), ["kata-remote"], "kata.peerpods.io/vm").unwrap();
     let client = Client::try_default().await.unwrap();
     let path = format!("/api/v1/namespaces/{}/pods?dryRun=All", release.pods);
     for pod in peer_pods(&release.pods, count()) {
@@ -32,7 +32,7 @@ async fn the_api_server_makes_of_generated_pods_what_the_decision_says() {
         let decided = decided(&webhook, &pod).await;
         for (name, value) in decided["metadata"]["annotations"].as_object().unwrap() {
             // It remembers quantities as it gets them, and from the API server they come in their canonical form.
-            if name == ORIGINALS {
+            if name == ORIGINAL_REQUESTS {
                 continue;
             }
             assert_eq!(&created["metadata"]["annotations"][name], value, "{name}\n{pod}\n{created}");

@@ -23,7 +23,7 @@ use podshaper_server::telemetry::LogArgs;
 use serde::Deserialize;
 use serde_json::json;
 
-use peerpods_decision::class::VM_RESOURCE;
+use peerpods_decision::runtime_class::DEFAULT_VM_RESOURCE;
 
 /// What a node advertises, and where.
 #[derive(Clone, Debug, clap::Args)]
@@ -33,7 +33,7 @@ pub struct Advertise {
     node_name: String,
 
     /// The extended resource that stands for one VM
-    #[arg(long, env = "POD_VM_EXTENDED_RESOURCE", value_name = "NAME", default_value = VM_RESOURCE)]
+    #[arg(long, env = "POD_VM_EXTENDED_RESOURCE", value_name = "NAME", default_value = DEFAULT_VM_RESOURCE)]
     resource: String,
 
     /// How many VMs the node can start; 0 takes the resource off the node, a negative number leaves it alone

@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use podshaper_offline::yaml;
 
-use peerpods_decision::class::{RUNTIME_CLASS, VM_RESOURCE};
-use peerpods_decision::config::Settings;
+use peerpods_decision::config::Config;
+use peerpods_decision::runtime_class::{DEFAULT_RUNTIME_CLASS, DEFAULT_VM_RESOURCE};
 use peerpods_decision::webhook::PeerPods;
 
 /// How peer pods are recognised and sized.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Runtime classes of peer pods, separated by commas; the configuration may name more, and if it does, none here will do
-    #[arg(long, env = "TARGET_RUNTIMECLASS", value_name = "NAMES", default_value = RUNTIME_CLASS)]
+    #[arg(long, env = "TARGET_RUNTIMECLASS", value_name = "NAMES", default_value = DEFAULT_RUNTIME_CLASS)]
     target_runtimeclass: String,
 
     /// The extended resource that stands for one VM
-    #[arg(long, env = "POD_VM_EXTENDED_RESOURCE", value_name = "NAME", default_value = VM_RESOURCE)]
+    #[arg(long, env = "POD_VM_EXTENDED_RESOURCE", value_name = "NAME", default_value = DEFAULT_VM_RESOURCE)]
     pod_vm_extended_resource: String,
 
     /// A file of settings beyond these, in YAML
@@ -28,23 +28,23 @@ pub struct Options {
 impl Options {
     /// The webhook that these options ask for.
     pub fn webhook(self) -> anyhow::Result<PeerPods> {
-        let settings = match &self.config {
+        let config = match &self.config {
             Some(path) => read(path).with_context(|| format!("configuration {}", path.display()))?,
-            None => Settings::default(),
+            None => Config::default(),
         };
         // The original takes a variable that is set but empty for one that isn't set.
         let names = self.target_runtimeclass.split(',').map(str::trim).filter(|name| !name.is_empty());
         let resource = match self.pod_vm_extended_resource.trim() {
-            "" => VM_RESOURCE,
+            "" => DEFAULT_VM_RESOURCE,
             resource => resource,
         };
-        PeerPods::configured(settings, names, resource).context("configuration")
+        PeerPods::new(config, names, resource).context("configuration")
     }
 }
 
-fn read(path: &Path) -> anyhow::Result<Settings> {
+fn read(path: &Path) -> anyhow::Result<Config> {
     let value = yaml::parse(&std::fs::read_to_string(path)?)?;
-    Ok(Settings::from_value(value)?)
+    Ok(Config::from_value(value)?)
 }
 
 #[cfg(test)]

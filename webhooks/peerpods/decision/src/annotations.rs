@@ -1,86 +1,89 @@
-//! The annotations that carry the size of a guest to cloud-api-adaptor.
+//! The annotations that pass the size of a VM to cloud-api-adaptor.
 
 use std::borrow::Cow;
 
 use podshaper_core::json::{Entries, TextMap};
 use podshaper_core::pod::Pod;
 
-use crate::class::{Class, UserAnnotations};
-use crate::refusal::Refusal;
-use crate::size::Size;
+use crate::deny_reason::DenyReason;
+use crate::runtime_class::{RuntimeClass, UserAnnotations};
+use crate::sizing::VmSize;
 
 /// Whole virtual CPUs.
 pub const VCPUS: &str = "io.katacontainers.config.hypervisor.default_vcpus";
 /// Memory in MiB.
 pub const MEMORY: &str = "io.katacontainers.config.hypervisor.default_memory";
-/// How many GPUs.
+/// The number of GPUs.
 pub const GPUS: &str = "io.katacontainers.config.hypervisor.default_gpus";
-/// The cloud's name of a machine; it goes before the sizes.
+/// The cloud's name of a machine type. cloud-api-adaptor prefers it to the sizes.
 pub const MACHINE_TYPE: &str = "io.katacontainers.config.hypervisor.machine_type";
 
-/// The annotations that a pod ends up with; one that is `None` isn't there.
-pub(crate) type Annotations<'d> = Vec<(&'static str, Option<Cow<'d, str>>)>;
+/// The values that the pod must have; `None` for an annotation that it must not have.
+pub(crate) type SizeAnnotations<'d> = Vec<(&'static str, Option<Cow<'d, str>>)>;
 
-/// The author's own values of the annotations that `class` sets.
+/// The author's values of the annotations that `class` sets.
 ///
-/// An earlier pass has written down which those were, for since then the webhook's stand on the pod.
-pub(crate) fn authors_own<'p>(
-    class: &Class,
+/// `recorded` has them if an earlier pass has replaced the pod's values by the webhook's.
+pub(crate) fn author_values<'p>(
+    class: &RuntimeClass,
     pod: &'p Pod<'_>,
-    remembered: Option<&TextMap<'p>>,
+    recorded: Option<&TextMap<'p>>,
 ) -> TextMap<'p> {
-    let machine = (!class.catalogue.is_empty()).then_some(MACHINE_TYPE);
-    let own = [VCPUS, MEMORY, GPUS].into_iter().chain(machine).filter_map(|key| {
-        let value = match remembered {
-            Some(remembered) => remembered.get(key)?.clone(),
+    let machine_type = class.catalogue.is_some().then_some(MACHINE_TYPE);
+    let values = [VCPUS, MEMORY, GPUS].into_iter().chain(machine_type).filter_map(|key| {
+        let value = match recorded {
+            Some(recorded) => recorded.get(key)?.clone(),
             None => pod.annotation(key)?.into(),
         };
         Some((key.into(), value))
     });
-    Entries(own.collect())
+    Entries(values.collect())
 }
 
-/// The annotations for a guest of the size `computed`.
-pub(crate) fn settle<'d>(
-    class: &'d Class,
-    own: &'d TextMap<'_>,
-    computed: Size,
-) -> Result<Annotations<'d>, Refusal> {
+/// The annotations for a VM of the size `computed`.
+pub(crate) fn size_annotations<'d>(
+    class: &'d RuntimeClass,
+    author_values: &'d TextMap<'_>,
+    computed: VmSize,
+) -> Result<SizeAnnotations<'d>, DenyReason> {
     let mut annotations = Vec::with_capacity(4);
-    let mut size = |key, computed| {
-        let own = own.get(key).map(|own| &**own);
-        let (value, number) = settle_one(class.user_annotations, own, computed);
+    let mut choose = |key, computed| {
+        let author = author_values.get(key).map(|value| &**value);
+        let (value, number) = choose(class.user_annotations, author, computed);
         annotations.push((key, value));
         number
     };
-    let size = Size {
-        vcpus: size(VCPUS, computed.vcpus),
-        memory: size(MEMORY, computed.memory),
-        gpus: size(GPUS, computed.gpus),
+    let size = VmSize {
+        vcpus: choose(VCPUS, computed.vcpus),
+        memory: choose(MEMORY, computed.memory),
+        gpus: choose(GPUS, computed.gpus),
     };
-    if !class.catalogue.is_empty() {
-        let machine = match own.get(MACHINE_TYPE) {
-            // Who names a machine means it, whatever the sizes.
-            Some(own) => Some(&**own),
-            None if size == Size::default() => None,
-            None => Some(&*class.catalogue.best_fit(size).ok_or(Refusal::NoMachine(size))?.name),
+    if let Some(catalogue) = &class.catalogue {
+        let machine_type = match author_values.get(MACHINE_TYPE) {
+            Some(author) => Some(&**author),
+            None if size == VmSize::default() => None,
+            None => {
+                let machine =
+                    catalogue.best_fit(size).ok_or_else(|| DenyReason::NoMachine(size.to_string()))?;
+                Some(&*machine.name)
+            }
         };
-        annotations.push((MACHINE_TYPE, machine.map(Cow::Borrowed)));
+        annotations.push((MACHINE_TYPE, machine_type.map(Cow::Borrowed)));
     }
     Ok(annotations)
 }
 
-/// The value of one annotation, and the number that it says.
-fn settle_one(policy: UserAnnotations, own: Option<&str>, computed: u64) -> (Option<Cow<'_, str>>, u64) {
-    // As cloud-api-adaptor reads it: what is no number says nothing.
-    let said = own.and_then(|own| own.parse().ok()).unwrap_or(0);
-    let own_stays = match policy {
+/// The value of one annotation, and the number in it.
+fn choose(policy: UserAnnotations, author: Option<&str>, computed: u64) -> (Option<Cow<'_, str>>, u64) {
+    // cloud-api-adaptor ignores a value that isn't a number.
+    let number = author.and_then(|author| author.parse().ok()).unwrap_or(0);
+    let author_wins = match policy {
         UserAnnotations::Overwrite => computed == 0,
-        UserAnnotations::Keep => own.is_some() || computed == 0,
-        UserAnnotations::Max => computed <= said,
+        UserAnnotations::Keep => author.is_some() || computed == 0,
+        UserAnnotations::Max => computed <= number,
     };
-    if own_stays {
-        (own.map(Cow::Borrowed), said)
+    if author_wins {
+        (author.map(Cow::Borrowed), number)
     } else {
         (Some(Cow::Owned(computed.to_string())), computed)
     }
@@ -91,9 +94,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn policies() {
+    fn policy_chooses_between_author_and_computed() {
         use UserAnnotations::{Keep, Max, Overwrite};
-        for (policy, own, computed, expected, number) in [
+        for (policy, author, computed, expected, number) in [
             (Overwrite, Some("8"), 3, Some("3"), 3),
             (Overwrite, Some("8"), 0, Some("8"), 8),
             (Overwrite, None, 0, None, 0),
@@ -107,8 +110,8 @@ mod tests {
             (Max, Some("x"), 0, Some("x"), 0),
             (Max, None, 0, None, 0),
         ] {
-            let case = format!("{policy:?} {own:?} {computed}");
-            assert_eq!(settle_one(policy, own, computed), (expected.map(Cow::Borrowed), number), "{case}");
+            let case = format!("{policy:?} {author:?} {computed}");
+            assert_eq!(choose(policy, author, computed), (expected.map(Cow::Borrowed), number), "{case}");
         }
     }
 }

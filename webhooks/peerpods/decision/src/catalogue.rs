@@ -1,45 +1,41 @@
-//! The machines on offer, and the cheapest that a guest fits on.
+//! The machine types on offer, and the cheapest one that fits a VM.
 
-use crate::size::Size;
+use crate::sizing::VmSize;
 
 /// A machine type of the cloud.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Machine {
-    /// The cloud's name for it, such as `m6i.large`.
+    /// The cloud's name, such as `m6i.large`.
     pub name: String,
-    /// What it has.
-    pub size: Size,
-    /// What it costs, in whatever unit; only the order counts.
+    /// The size of its VMs.
+    pub size: VmSize,
+    /// In any unit: only the order counts.
     pub price: f64,
 }
 
-/// Machine types, the best one first.
+/// Machine types, the preferred one first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Catalogue(Vec<Machine>);
 
 impl Catalogue {
-    /// Orders machines by price, then GPUs, memory and vCPUs: the order in which cloud-api-adaptor looks through its
-    /// own list, where prices are equal.
+    /// Sorts by price, then by GPUs, memory and vCPUs. cloud-api-adaptor searches its own list in that order if prices
+    /// are equal.
     pub fn new(mut machines: Vec<Machine>) -> Self {
         machines.sort_by(|a, b| {
-            let by_size = |m: &Machine| (m.size.gpus, m.size.memory, m.size.vcpus);
+            let by_size = |machine: &Machine| (machine.size.gpus, machine.size.memory, machine.size.vcpus);
             a.price.total_cmp(&b.price).then_with(|| by_size(a).cmp(&by_size(b)))
         });
         Self(machines)
     }
 
-    /// Whether nothing is on offer, so that machine types aren't this webhook's business.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The first machine that has at least `wanted`. One with GPUs is only for who wants some, as in cloud-api-adaptor.
-    pub fn best_fit(&self, wanted: Size) -> Option<&Machine> {
+    /// The first machine that is at least as large as `needed`. As in cloud-api-adaptor, a machine with GPUs is only for
+    /// pods that need some.
+    pub fn best_fit(&self, needed: VmSize) -> Option<&Machine> {
         self.0.iter().find(|machine| {
-            let has = machine.size;
-            has.vcpus >= wanted.vcpus
-                && has.memory >= wanted.memory
-                && if wanted.gpus == 0 { has.gpus == 0 } else { has.gpus >= wanted.gpus }
+            let size = machine.size;
+            size.vcpus >= needed.vcpus
+                && size.memory >= needed.memory
+                && if needed.gpus == 0 { size.gpus == 0 } else { size.gpus >= needed.gpus }
         })
     }
 }
@@ -49,15 +45,15 @@ mod tests {
     use super::*;
 
     fn machine(name: &str, vcpus: u64, memory: u64, gpus: u64, price: f64) -> Machine {
-        Machine { name: name.into(), size: Size { vcpus, memory, gpus }, price }
+        Machine { name: name.into(), size: VmSize { vcpus, memory, gpus }, price }
     }
 
     fn fit(catalogue: &Catalogue, vcpus: u64, memory: u64, gpus: u64) -> Option<&str> {
-        catalogue.best_fit(Size { vcpus, memory, gpus }).map(|m| m.name.as_str())
+        catalogue.best_fit(VmSize { vcpus, memory, gpus }).map(|m| m.name.as_str())
     }
 
     #[test]
-    fn the_cheapest_that_fits() {
+    fn best_fit_is_the_cheapest() {
         let catalogue = Catalogue::new(vec![
             machine("large", 2, 8192, 0, 0.09),
             machine("burst", 2, 8192, 0, 0.08),
@@ -66,13 +62,13 @@ mod tests {
         ]);
         assert_eq!(fit(&catalogue, 1, 2048, 0), Some("small"));
         assert_eq!(fit(&catalogue, 1, 2049, 0), Some("burst"));
-        assert_eq!(fit(&catalogue, 3, 0, 0), None, "a machine with GPUs is not for who wants none");
+        assert_eq!(fit(&catalogue, 3, 0, 0), None, "a machine with GPUs is only for pods that need some");
         assert_eq!(fit(&catalogue, 1, 0, 1), Some("gpu"));
         assert_eq!(fit(&catalogue, 1, 0, 2), None);
     }
 
     #[test]
-    fn without_prices_the_smallest() {
+    fn best_fit_without_prices_is_the_smallest() {
         let catalogue = Catalogue::new(vec![machine("b", 2, 8192, 0, 0.0), machine("a", 4, 4096, 0, 0.0)]);
         assert_eq!(fit(&catalogue, 1, 1, 0), Some("a"));
         assert_eq!(fit(&catalogue, 1, 8000, 0), Some("b"));

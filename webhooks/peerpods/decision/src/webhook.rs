@@ -1,35 +1,35 @@
-//! The webhook: which requests are its business.
+//! The admission decision: from a pod to the patch that makes it a peer pod.
 
 use std::time::Instant;
 
 use podshaper_core::admission::{Decision, Request, Webhook};
-use podshaper_core::pod::Pod;
+use podshaper_core::patch::Patch;
+use podshaper_core::pod::{ContainerList, Pod, PodPatch};
 
-use crate::class::Class;
-use crate::config::{ConfigError, Settings};
-use crate::decide::decide;
+use crate::annotations::{SizeAnnotations, author_values, size_annotations};
+use crate::config::{Config, ConfigError};
+use crate::deny_reason::DenyReason;
+use crate::original_requests::{self, OriginalRequests};
+use crate::remaining_resources::equivalent;
+use crate::runtime_class::{Mode, RuntimeClass};
+use crate::warnings::warnings;
 
-/// The peerpods webhook: a pure function of the pod and of the runtime classes that it knows.
+/// The peerpods webhook.
 #[derive(Debug)]
 pub struct PeerPods {
-    classes: Vec<Class>,
+    classes: Vec<RuntimeClass>,
 }
 
 impl PeerPods {
-    /// A webhook for pods of these classes.
-    pub fn new(classes: Vec<Class>) -> Self {
-        Self { classes }
-    }
-
-    /// A webhook with these settings, for their runtime classes and those called `names`.
+    /// The webhook for the runtime classes of `config` and for those of `names`.
     ///
-    /// `resource` stands for one VM where the settings name no other.
-    pub fn configured<'n>(
-        settings: Settings,
+    /// `resource` is the VM's resource of a class for which `config` sets none.
+    pub fn new<'n>(
+        config: Config,
         names: impl IntoIterator<Item = &'n str>,
         resource: &str,
     ) -> Result<Self, ConfigError> {
-        Ok(Self::new(settings.classes(names, resource)?))
+        Ok(Self { classes: config.into_classes(names, resource)? })
     }
 
     /// Decides about one request.
@@ -49,13 +49,25 @@ impl PeerPods {
             return Decision::undecided("peerpods: the request has no object");
         };
         let Some(class) = self.class_of(pod) else { return Decision::unchanged() };
-        if pod.spec.as_ref().and_then(|spec| spec.containers.as_ref()).is_none_or(Vec::is_empty) {
+        if pod.list(ContainerList::Containers).is_empty() {
             return Decision::undecided("peerpods: the pod has no containers");
         }
-        decide(class, pod)
+        match (class.mode, Change::of(pod, class)) {
+            (Mode::Enforce, Ok(change)) => {
+                Decision::patched(change.patch).with_warnings(prefixed("peerpods", change.warnings))
+            }
+            (Mode::Enforce, Err(reason)) => Decision::denied(format!("peerpods: {reason}")),
+            (Mode::Audit, Ok(change)) => {
+                let warnings = [vec![change.summary], change.warnings].concat();
+                Decision::unchanged().with_warnings(prefixed(AUDIT, warnings))
+            }
+            (Mode::Audit, Err(reason)) => {
+                Decision::unchanged().with_warnings([format!("{AUDIT}: would refuse the pod: {reason}")])
+            }
+        }
     }
 
-    fn class_of(&self, pod: &Pod<'_>) -> Option<&Class> {
+    fn class_of(&self, pod: &Pod<'_>) -> Option<&RuntimeClass> {
         // A mirror pod shows what the kubelet runs already.
         if pod.annotation("kubernetes.io/config.mirror").is_some() {
             return None;
@@ -71,4 +83,68 @@ impl Webhook for PeerPods {
     async fn decide<'a>(&self, request: &Request<'a, Pod<'a>>, _deadline: Instant) -> Decision {
         self.decide(request)
     }
+}
+
+const AUDIT: &str = "peerpods (audit)";
+
+fn prefixed(prefix: &str, warnings: Vec<String>) -> impl Iterator<Item = String> {
+    warnings.into_iter().map(move |warning| format!("{prefix}: {warning}"))
+}
+
+/// The change of one peer pod.
+struct Change {
+    patch: Patch,
+    /// The patch in one line, for audits.
+    summary: String,
+    warnings: Vec<String>,
+}
+
+impl Change {
+    /// The change depends on the original requests alone. What an earlier pass or LimitRanger wrote into the pod has no
+    /// influence, so that another pass has the same result.
+    fn of(pod: &Pod<'_>, class: &RuntimeClass) -> Result<Self, DenyReason> {
+        let requests = OriginalRequests::from_pod(pod, &class.resource)?;
+        let vm_size = class.sizing.vm_size(&requests)?;
+        let author_values = author_values(class, pod, requests.annotations());
+        let annotations = size_annotations(class, &author_values, vm_size)?;
+
+        let mut patch = PodPatch::new(pod);
+        for (key, value) in &annotations {
+            match value {
+                Some(value) => patch.set_annotation(key, value),
+                None => patch.remove_annotation(key),
+            }
+        }
+        let moves_pod_resources = class.sizing.moves_pod_resources();
+        let record = requests.record(&author_values, moves_pod_resources);
+        patch.set_annotation_to_json(original_requests::ANNOTATION, &record);
+        for container in requests.containers() {
+            let (list, index) = container.place();
+            let requests_vm = list == ContainerList::Containers && index == 0;
+            let vm_resource = requests_vm.then_some(&*class.resource);
+            let wanted = class.remaining.of_container(container.requested(), vm_resource);
+            match &container.container().resources {
+                Some(current) if equivalent(&wanted, current) => {}
+                None if wanted.is_empty() => {}
+                _ if wanted.is_empty() => patch.remove_resources(list, index),
+                _ => patch.set_resources(list, index, &wanted),
+            }
+        }
+        if moves_pod_resources {
+            patch.remove_pod_resources();
+        }
+        let summary = summary(class, &annotations);
+        Ok(Self { patch: patch.finish()?, summary, warnings: warnings(class, &requests) })
+    }
+}
+
+fn summary(class: &RuntimeClass, annotations: &SizeAnnotations<'_>) -> String {
+    let mut summary = format!("would replace the containers' resources by one {}", class.resource);
+    for (key, value) in annotations {
+        if let Some(value) = value {
+            let name = key.rsplit('.').next().unwrap_or(key);
+            summary.extend([", ", name, " ", value]);
+        }
+    }
+    summary
 }

@@ -428,7 +428,7 @@ fn a_catalogue_names_the_machine() {
         assert!(decide(&webhook, &after).patch.is_empty());
     }
     let reason = denial(&webhook, &pod(json!([container("a", json!({"cpu": "9"}), json!({}))])));
-    assert!(reason.contains("no machine on offer has 9 vCPUs"), "{reason}");
+    assert!(reason.contains("no machine in the catalogue has 9 vCPUs"), "{reason}");
 
     let mut named = pod(json!([container("a", json!({"cpu": "9"}), json!({}))]));
     named["metadata"]["annotations"] = json!({"io.katacontainers.config.hypervisor.machine_type": "huge"});

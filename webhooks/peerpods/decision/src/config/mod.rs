@@ -1,45 +1,38 @@
-//! The configuration file: everything that goes beyond the original webhook, and none of it on by default.
+//! The configuration file. Each key is optional; without any the webhook behaves as cloud-api-adaptor's does.
 
-mod amount;
-mod key;
-mod machines;
-mod placeholders;
-mod resource;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroU64;
 
-use podshaper_core::quantity::Quantity;
 use serde::Deserialize;
 use serde_json::Value;
 
-use self::amount::Amount;
-pub use self::key::ConfigError;
-use self::key::Key;
-use self::machines::MachineSettings;
-use self::placeholders::PlaceholderSettings;
-use self::resource::is_extended;
-use crate::class::{Class, Mode, RUNTIME_CLASS, UserAnnotations};
-use crate::size::Headroom;
-use crate::sizing::{Basis, Sizing};
+use self::values::{Amount, ExtendedResource};
+use crate::catalogue::{Catalogue, Machine};
+use crate::remaining_resources::{CLAIMS, Placeholder, RemainingResources};
+use crate::runtime_class::{DEFAULT_RUNTIME_CLASS, Mode, RuntimeClass, UserAnnotations};
+use crate::sizing::{Basis, Headroom, Sizing, SizingRules, VmSize};
 
-/// Settings of all runtime classes, and of single ones. What a class doesn't set, it takes from all.
+/// The settings of all runtime classes, or of one of `runtimeClasses`, which inherits what it doesn't set.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase", expecting = "settings")]
-pub struct Settings {
+pub struct Config {
     mode: Option<Mode>,
-    resource: Option<String>,
+    resource: Option<ExtendedResource>,
     sizing: Option<SizingName>,
     basis: Option<Basis>,
     overhead: Option<bool>,
-    headroom: Option<PerDimension>,
-    fallback: Option<PerDimension>,
+    headroom: Option<HeadroomConfig>,
+    fallback: Option<FallbackConfig>,
     user_annotations: Option<UserAnnotations>,
-    gpus: Option<BTreeMap<String, u32>>,
+    gpus: Option<BTreeMap<ExtendedResource, u32>>,
     keep_resources: Option<Vec<String>>,
-    placeholders: Option<BTreeMap<String, PlaceholderSettings>>,
-    catalogue: Option<Vec<MachineSettings>>,
+    placeholders: Option<BTreeMap<String, PlaceholderConfig>>,
+    catalogue: Option<Vec<MachineConfig>>,
     runtime_classes: Option<BTreeMap<String, Self>>,
 }
 
@@ -52,73 +45,121 @@ enum SizingName {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "vcpus and memory")]
-struct PerDimension {
-    vcpus: Option<Amount>,
-    memory: Option<Amount>,
+struct HeadroomConfig {
+    #[serde(deserialize_with = "values::vcpu_headroom")]
+    vcpus: Headroom,
+    #[serde(deserialize_with = "values::memory_headroom")]
+    memory: Headroom,
 }
 
-impl Settings {
-    /// Reads what a file holds; null is nothing.
-    pub fn from_value(value: Value) -> Result<Self, ConfigError> {
-        let settings: Result<Option<Self>, _> = serde_path_to_error::deserialize(value);
-        let settings = settings.map_err(|error| Key(error.path().to_string()).error(error.inner()))?;
-        Ok(settings.unwrap_or_default())
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "vcpus and memory")]
+struct FallbackConfig {
+    #[serde(deserialize_with = "values::fallback_vcpus")]
+    vcpus: u64,
+    #[serde(deserialize_with = "values::memory_in_mebibytes")]
+    memory: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a request and a limit")]
+struct PlaceholderConfig {
+    request: Amount,
+    limit: Option<Amount>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a machine")]
+struct MachineConfig {
+    name: String,
+    vcpus: NonZeroU64,
+    #[serde(deserialize_with = "values::memory_in_mebibytes")]
+    memory: u64,
+    #[serde(default)]
+    gpus: u64,
+    price: Option<f64>,
+}
+
+/// An invalid setting.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct ConfigError {
+    key: String,
+    problem: String,
+}
+
+impl ConfigError {
+    fn new(key: impl Into<String>, problem: impl fmt::Display) -> Self {
+        Self { key: key.into(), problem: problem.to_string() }
     }
 
-    /// The runtime classes that these settings name, and those of `names` that they don't; the original's if nobody names one.
+    fn below(self, key: &str) -> Self {
+        let separator = if self.key.is_empty() { "" } else { "." };
+        Self { key: format!("{key}{separator}{}", self.key), ..self }
+    }
+}
+
+impl Config {
+    /// Parses the content of a file; null is an empty one.
+    pub fn from_value(value: Value) -> Result<Self, ConfigError> {
+        let config: Result<Option<Self>, _> = serde_path_to_error::deserialize(value);
+        let config = config.map_err(|error| ConfigError::new(error.path().to_string(), error.inner()))?;
+        Ok(config.unwrap_or_default())
+    }
+
+    /// The runtime classes that the file or `names` name; cloud-api-adaptor's if there are none.
     ///
-    /// `resource` stands for the VM of a class for which the settings name none.
-    pub fn classes<'n>(
-        self,
+    /// `resource` is the VM's resource of a class for which the file sets none.
+    pub(crate) fn into_classes<'n>(
+        mut self,
         names: impl IntoIterator<Item = &'n str>,
         resource: &str,
-    ) -> Result<Vec<Class>, ConfigError> {
-        let mut all = self;
-        let mut own = all.runtime_classes.take().unwrap_or_default();
+    ) -> Result<Vec<RuntimeClass>, ConfigError> {
+        let mut configs = self.runtime_classes.take().unwrap_or_default();
         for name in names {
-            own.entry(name.to_owned()).or_default();
+            configs.entry(name.to_owned()).or_default();
         }
-        if own.is_empty() {
-            own.insert(RUNTIME_CLASS.to_owned(), Self::default());
+        if configs.is_empty() {
+            configs.insert(DEFAULT_RUNTIME_CLASS.to_owned(), Self::default());
         }
-        let resource = all.resource.take().unwrap_or_else(|| resource.to_owned());
-        let top = Key::default();
-        // What is wrong for all classes is told where it stands.
-        all.clone().class("", resource.clone(), &top)?;
-        let classes = own
-            .into_iter()
-            .map(|(name, settings)| {
-                settings.one_of(&all, &name, &resource, &top.then("runtimeClasses").then(&name))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        if classes.iter().all(|class| class.sizing == Sizing::Compat) {
-            all.only_effective(&top)?;
+        if self.resource.is_none() {
+            let resource = ExtendedResource::try_from(resource.to_owned());
+            self.resource = Some(resource.map_err(|problem| ConfigError::new("resource", problem))?);
+        }
+        // An invalid setting of all classes is reported with its own key, not with that of the first class.
+        self.clone().into_class("")?;
+        let mut classes = Vec::new();
+        for (name, config) in configs {
+            let class = config.inheriting_class(&self, &name);
+            classes.push(class.map_err(|error| error.below(&format!("runtimeClasses.{name}")))?);
+        }
+        if classes.iter().all(|class| class.sizing.sizing == Sizing::Compat) {
+            self.check_sizing_compat()?;
         }
         Ok(classes)
     }
 
-    /// The class `name`, of which these are the own settings.
-    fn one_of(mut self, all: &Self, name: &str, resource: &str, key: &Key) -> Result<Class, ConfigError> {
+    fn inheriting_class(self, all: &Self, name: &str) -> Result<RuntimeClass, ConfigError> {
         if name.is_empty() {
-            return Err(key.error("a runtime class has a name"));
+            return Err(ConfigError::new("", "a runtime class has a name"));
         }
         if self.runtime_classes.is_some() {
-            return Err(key.then("runtimeClasses").error("belongs to the top of the file"));
+            return Err(ConfigError::new("runtimeClasses", "belongs to the top of the file"));
         }
-        let resource = self.resource.take().unwrap_or_else(|| resource.to_owned());
-        let merged = self.clone().or(all);
-        let class = merged.class(name, resource, key)?;
-        if class.sizing == Sizing::Compat {
-            self.only_effective(key)?;
+        let class = self.clone().or(all).into_class(name)?;
+        if class.sizing.sizing == Sizing::Compat {
+            self.check_sizing_compat()?;
         }
         Ok(class)
     }
 
-    fn only_effective(&self, key: &Key) -> Result<(), ConfigError> {
-        let settings = [("basis", self.basis.is_some()), ("overhead", self.overhead.is_some())];
-        match settings.into_iter().find(|(_, set)| *set) {
-            Some((setting, _)) => Err(key.then(setting).error("needs sizing: effective")),
-            None => Ok(()),
+    /// Rejects settings that only `sizing: effective` uses.
+    fn check_sizing_compat(&self) -> Result<(), ConfigError> {
+        let needs_effective = |key| Err(ConfigError::new(key, "needs sizing: effective"));
+        match self {
+            Self { basis: Some(_), .. } => needs_effective("basis"),
+            Self { overhead: Some(_), .. } => needs_effective("overhead"),
+            _ => Ok(()),
         }
     }
 
@@ -126,7 +167,7 @@ impl Settings {
         let all = all.clone();
         Self {
             mode: self.mode.or(all.mode),
-            resource: None,
+            resource: self.resource.or(all.resource),
             sizing: self.sizing.or(all.sizing),
             basis: self.basis.or(all.basis),
             overhead: self.overhead.or(all.overhead),
@@ -141,51 +182,105 @@ impl Settings {
         }
     }
 
-    fn class(self, name: &str, resource: String, key: &Key) -> Result<Class, ConfigError> {
-        let mut class = Class::compatible(name);
-        if !is_extended(&resource) {
-            return Err(key.then("resource").error(format_args!(
-                "{resource:?} is no extended resource; one looks like {}",
-                crate::class::VM_RESOURCE
-            )));
+    fn into_class(self, name: &str) -> Result<RuntimeClass, ConfigError> {
+        let mut class = RuntimeClass::compatible(name);
+        if let Some(resource) = self.resource {
+            class.resource = resource.into_name();
         }
-        class.resource = resource;
         class.mode = self.mode.unwrap_or_default();
         class.user_annotations = self.user_annotations.unwrap_or_default();
-        class.sizing = match self.sizing.unwrap_or(SizingName::Compat) {
-            SizingName::Effective => Sizing::Effective {
-                basis: self.basis.unwrap_or_default(),
-                overhead: self.overhead.unwrap_or_default(),
+        let headroom = self.headroom.unwrap_or_default();
+        let fallback = self.fallback.unwrap_or_default();
+        class.sizing = SizingRules {
+            sizing: match self.sizing.unwrap_or(SizingName::Compat) {
+                SizingName::Compat => Sizing::Compat,
+                SizingName::Effective => Sizing::Effective {
+                    basis: self.basis.unwrap_or_default(),
+                    overhead: self.overhead.unwrap_or_default(),
+                },
             },
-            SizingName::Compat => Sizing::Compat,
+            vcpu_headroom: headroom.vcpus,
+            memory_headroom: headroom.memory,
+            fallback: VmSize { vcpus: fallback.vcpus, memory: fallback.memory, gpus: 0 },
+            gpus: match self.gpus {
+                Some(gpus) => gpus.into_iter().map(|(name, each)| (name.into_name(), each)).collect(),
+                None => class.sizing.gpus,
+            },
         };
-        if let Some(headroom) = self.headroom {
-            let key = key.then("headroom");
-            let vcpus = |amount: Amount| amount.headroom(&key.then("vcpus"), Quantity::milli_value);
-            let memory = |amount: Amount| amount.headroom(&key.then("memory"), Quantity::value);
-            class.vcpu_headroom = headroom.vcpus.map_or(Ok(Headroom::None), vcpus)?;
-            class.memory_headroom = headroom.memory.map_or(Ok(Headroom::None), memory)?;
-        }
-        if let Some(fallback) = self.fallback {
-            let key = key.then("fallback");
-            let vcpus = |amount: Amount| amount.vcpus(&key.then("vcpus"));
-            let memory = |amount: Amount| amount.mebibytes(&key.then("memory"));
-            class.fallback.vcpus = fallback.vcpus.map_or(Ok(0), vcpus)?;
-            class.fallback.memory = fallback.memory.map_or(Ok(0), memory)?;
-        }
-        if let Some(gpus) = self.gpus {
-            if let Some(name) = gpus.keys().find(|name| !is_extended(name)) {
-                return Err(key.then("gpus").then(name).error("is no extended resource"));
-            }
-            class.gpus = gpus;
-        }
-        class.standing = placeholders::standing(
-            self.keep_resources.unwrap_or_default(),
-            self.placeholders.unwrap_or_default(),
-            &class.resource,
-            key,
-        )?;
-        class.catalogue = machines::catalogue(self.catalogue.unwrap_or_default(), &key.then("catalogue"))?;
+        class.remaining = RemainingResources {
+            keep: keep_resources(self.keep_resources.unwrap_or_default(), &class.resource)?,
+            placeholders: placeholders(self.placeholders.unwrap_or_default())?,
+        };
+        check_hugepages(&class.remaining)?;
+        class.catalogue = catalogue(self.catalogue.unwrap_or_default())?;
         Ok(class)
     }
+}
+
+fn keep_resources(keep: Vec<String>, vm_resource: &str) -> Result<Vec<String>, ConfigError> {
+    let invalid = |problem: String| Err(ConfigError::new("keepResources", problem));
+    for resource in &keep {
+        let is_native = matches!(&**resource, "cpu" | "memory" | "ephemeral-storage" | CLAIMS)
+            || resource.starts_with("hugepages-");
+        if resource == vm_resource {
+            return invalid(format!("{resource} is set by the webhook itself"));
+        }
+        if !resource.contains('/') && !is_native {
+            return invalid(format!("{resource:?} is not a resource of containers"));
+        }
+    }
+    Ok(keep)
+}
+
+fn placeholders(placeholders: BTreeMap<String, PlaceholderConfig>) -> Result<Vec<Placeholder>, ConfigError> {
+    let mut checked = Vec::new();
+    for (resource, PlaceholderConfig { request, limit }) in placeholders {
+        let key = format!("placeholders.{resource}");
+        if !matches!(&*resource, "cpu" | "memory" | "ephemeral-storage") {
+            return Err(ConfigError::new(key, "must be cpu, memory or ephemeral-storage"));
+        }
+        if limit.as_ref().is_some_and(|limit| limit.quantity() < request.quantity()) {
+            return Err(ConfigError::new(format!("{key}.limit"), "is less than the request"));
+        }
+        let request = request.quantity().to_string();
+        let limit = limit.map(|limit| limit.quantity().to_string());
+        checked.push(Placeholder { resource, request, limit });
+    }
+    Ok(checked)
+}
+
+/// `ValidateContainerResourceRequirements` of k8s.io/kubernetes/pkg/apis/core/validation: a container with hugepages
+/// needs cpu or memory.
+fn check_hugepages(remaining: &RemainingResources) -> Result<(), ConfigError> {
+    let has_compute = (remaining.keeps("cpu") && remaining.keeps("memory"))
+        || remaining.placeholders.iter().any(|one| matches!(&*one.resource, "cpu" | "memory"));
+    match remaining.keep.iter().find(|resource| resource.starts_with("hugepages-")) {
+        Some(pages) if !has_compute => {
+            let problem = format!(
+                "a container with {pages} must have cpu or memory too: add a placeholder for one of them, or keep both"
+            );
+            Err(ConfigError::new("keepResources", problem))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn catalogue(machines: Vec<MachineConfig>) -> Result<Option<Catalogue>, ConfigError> {
+    let priced = machines.iter().filter(|machine| machine.price.is_some()).count();
+    if priced != 0 && priced != machines.len() {
+        return Err(ConfigError::new("catalogue", "either every machine has a price or none has"));
+    }
+    let mut checked = Vec::new();
+    for MachineConfig { name, vcpus, memory, gpus, price } in machines {
+        let key = format!("catalogue.{name}");
+        if name.trim().is_empty() {
+            return Err(ConfigError::new(key, "a machine has a name"));
+        }
+        let price = price.unwrap_or_default();
+        if !price.is_finite() || price < 0.0 {
+            return Err(ConfigError::new(format!("{key}.price"), "must be a number that isn't negative"));
+        }
+        checked.push(Machine { name, size: VmSize { vcpus: vcpus.get(), memory, gpus }, price });
+    }
+    Ok((!checked.is_empty()).then(|| Catalogue::new(checked)))
 }

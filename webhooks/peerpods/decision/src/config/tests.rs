@@ -1,20 +1,21 @@
 use serde_json::json;
 
 use super::*;
+use crate::runtime_class::DEFAULT_VM_RESOURCE;
 
-fn classes(settings: Value) -> Result<Vec<Class>, String> {
+fn classes(settings: Value) -> Result<Vec<RuntimeClass>, String> {
     let classes =
-        Settings::from_value(settings).and_then(|s| s.classes(["kata-remote"], crate::class::VM_RESOURCE));
+        Config::from_value(settings).and_then(|c| c.into_classes(["kata-remote"], DEFAULT_VM_RESOURCE));
     classes.map_err(|e| e.to_string())
 }
 
 #[test]
-fn nothing_set_is_compatible() {
-    assert_eq!(classes(json!({})).unwrap(), [Class::compatible("kata-remote")]);
+fn empty_config_is_compatible() {
+    assert_eq!(classes(json!({})).unwrap(), [RuntimeClass::compatible("kata-remote")]);
 }
 
 #[test]
-fn a_class_takes_from_all_what_it_does_not_set() {
+fn class_inherits_what_it_does_not_set() {
     let classes = classes(json!({
         "sizing": "effective",
         "headroom": {"memory": "+256Mi"},
@@ -22,19 +23,19 @@ fn a_class_takes_from_all_what_it_does_not_set() {
     }))
     .unwrap();
     let [a, b, remote] = &classes[..] else { panic!("{classes:?}") };
-    assert_eq!((&*a.name, &*a.resource, a.sizing), ("a", "example.com/a", Sizing::Compat));
-    assert_eq!(b.sizing, Sizing::Effective { basis: Basis::Limits, overhead: false });
+    assert_eq!((&*a.name, &*a.resource, a.sizing.sizing), ("a", "example.com/a", Sizing::Compat));
+    assert_eq!(b.sizing.sizing, Sizing::Effective { basis: Basis::Limits, overhead: false });
     assert_eq!((&*remote.name, &*remote.resource), ("kata-remote", "kata.peerpods.io/vm"));
-    assert!(classes.iter().all(|class| class.memory_headroom == Headroom::Amount(256 << 20)));
+    assert!(classes.iter().all(|class| class.sizing.memory_headroom == Headroom::Amount(256 << 20)));
 }
 
 #[test]
-fn head_room() {
+fn headroom_is_percent_or_amount() {
     let cases =
         [("+10%", Headroom::Percent(10)), ("1", Headroom::Amount(1000)), ("+500m", Headroom::Amount(500))];
     for (text, expected) in cases {
         let classes = classes(json!({"headroom": {"vcpus": text}})).unwrap();
-        assert_eq!(classes[0].vcpu_headroom, expected, "{text}");
+        assert_eq!(classes[0].sizing.vcpu_headroom, expected, "{text}");
     }
 }
 
@@ -54,23 +55,26 @@ fn errors_name_the_key() {
             "runtimeClasses.a.runtimeClasses: belongs to",
         ),
         (json!({"runtimeClasses": {"": {}}}), "runtimeClasses.: a runtime class has a name"),
-        (json!({"resource": "vm"}), "resource: \"vm\" is no extended resource"),
-        (json!({"resource": "kubernetes.io/vm"}), "is no extended resource"),
-        (json!({"resource": "a_b.io/vm"}), "is no extended resource"),
-        (json!({"runtimeClasses": {"a": {"resource": "x/"}}}), "runtimeClasses.a.resource: \"x/\" is no"),
+        (json!({"resource": "vm"}), "resource: \"vm\" is not the name of an extended resource"),
+        (json!({"resource": "kubernetes.io/vm"}), "is not the name of an extended resource"),
+        (json!({"resource": "a_b.io/vm"}), "is not the name of an extended resource"),
+        (json!({"runtimeClasses": {"a": {"resource": "x/"}}}), "runtimeClasses.a.resource: \"x/\" is not"),
         (json!({"headroom": {"memory": "lots"}}), "headroom.memory: \"lots\": a quantity is"),
         (json!({"headroom": {"vcpus": "-10%"}}), "headroom.vcpus: \"-10%\": invalid digit"),
         (json!({"headroom": {"vcpus": "-1"}}), "headroom.vcpus: must not be negative"),
-        (json!({"fallback": {"memory": "9Ei"}}), "fallback.memory: the memory"),
-        (json!({"gpus": {"gpu": 1}}), "gpus.gpu: is no extended resource"),
+        (json!({"fallback": {"memory": "9Ei"}}), "fallback.memory: is too large"),
+        (json!({"gpus": {"gpu": 1}}), "\"gpu\" is not the name of an extended resource"),
         (json!({"keepResources": ["kata.peerpods.io/vm"]}), "keepResources: kata.peerpods.io/vm is set"),
-        (json!({"keepResources": ["storage"]}), "keepResources: \"storage\" is no resource"),
+        (json!({"keepResources": ["storage"]}), "keepResources: \"storage\" is not a resource"),
         (json!({"keepResources": ["hugepages-2Mi", "cpu"]}), "keepResources: a container with hugepages-2Mi"),
-        (json!({"placeholders": {"a.b/c": {"request": 1}}}), "placeholders.a.b/c: only cpu"),
+        (json!({"placeholders": {"a.b/c": {"request": 1}}}), "placeholders.a.b/c: must be cpu"),
         (json!({"placeholders": {"cpu": {"request": 2, "limit": 1}}}), "placeholders.cpu.limit: is less"),
         (json!({"catalogue": [machine(json!(-1))]}), "catalogue.m.price: must be a number"),
         (json!({"catalogue": [machine(json!(1)), machine(json!(null))]}), "catalogue: either every machine"),
-        (json!({"catalogue": [{"name": "m", "vcpus": 0, "memory": "1Gi"}]}), "catalogue.m: a machine has"),
+        (
+            json!({"catalogue": [{"name": "m", "vcpus": 0, "memory": "1Gi"}]}),
+            "catalogue[0].vcpus: invalid value: integer `0`",
+        ),
     ] {
         let error = classes(settings.clone()).unwrap_err();
         assert!(error.contains(expected), "{settings}: {error}");

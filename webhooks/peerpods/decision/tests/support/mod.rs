@@ -9,7 +9,7 @@
 )]
 
 use peerpods_decision::PeerPods;
-use peerpods_decision::config::Settings;
+use peerpods_decision::config::Config;
 use podshaper_core::admission::{Decision, Request, Verdict};
 use podshaper_core::pod::Pod;
 use podshaper_core::quantity::Quantity;
@@ -21,8 +21,8 @@ pub(crate) const REMEMBERED: &str = "podshaper.dev/peerpods-resources";
 
 /// The webhook with these settings, for the class `kata-remote`.
 pub(crate) fn webhook(settings: &Value) -> PeerPods {
-    let settings = Settings::from_value(settings.clone()).unwrap();
-    PeerPods::configured(settings, ["kata-remote"], VM).unwrap()
+    let config = Config::from_value(settings.clone()).unwrap();
+    PeerPods::new(config, ["kata-remote"], VM).unwrap()
 }
 
 /// The webhook as the original behaves.

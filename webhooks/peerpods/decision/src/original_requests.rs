@@ -1,0 +1,257 @@
+//! What a pod's author requested, whatever the pod contains by now.
+//!
+//! The first pass removes the containers' resources. Before a second pass, LimitRanger may have filled in defaults and
+//! another webhook may have added a container. So the first pass records the resources in an annotation, and every pass
+//! starts from it: a container that the annotation names counts with its recorded resources, any other container with
+//! the resources that it has.
+//!
+//! ```json
+//! {"containers": {"app": {"requests": {"cpu": "2"}}, "logger": {}}, "annotations": {}}
+//! ```
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use podshaper_core::json::{Entries, Scalar, TextMap};
+use podshaper_core::pod::{Container, ContainerList, Pod, ResourceField, ResourceList, Resources};
+use podshaper_core::quantity::Quantity;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::deny_reason::DenyReason;
+
+/// The annotation that records the original requests.
+pub const ANNOTATION: &str = "podshaper.dev/peerpods-resources";
+
+/// The original requests of a pod.
+#[derive(Debug)]
+pub(crate) struct OriginalRequests<'p> {
+    /// `spec.containers`, then `spec.initContainers`.
+    containers: Vec<ContainerRequests<'p>>,
+    /// `spec.resources`.
+    pod: Option<Cow<'p, Resources<'p>>>,
+    overhead: Option<&'p ResourceList<'p>>,
+    annotations: Option<TextMap<'p>>,
+    is_recorded: bool,
+}
+
+/// The original requests of one container or init container.
+#[derive(Debug)]
+pub(crate) struct ContainerRequests<'p> {
+    list: ContainerList,
+    index: usize,
+    container: &'p Container<'p>,
+    requested: Cow<'p, Resources<'p>>,
+    is_recorded: bool,
+}
+
+/// The annotation as an earlier pass, or the author of the pod, wrote it.
+#[derive(Default, Deserialize)]
+struct Record<'p> {
+    #[serde(borrow, default)]
+    containers: Entries<'p, Resources<'p>>,
+    #[serde(borrow)]
+    pod: Option<Resources<'p>>,
+    #[serde(borrow)]
+    annotations: Option<TextMap<'p>>,
+}
+
+/// The annotation as this pass writes it.
+#[derive(Serialize)]
+struct NewRecord<'r, 'p> {
+    #[serde(serialize_with = "by_name")]
+    containers: &'r [ContainerRequests<'p>],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<&'r Resources<'p>>,
+    annotations: &'r TextMap<'p>,
+}
+
+impl<'p> OriginalRequests<'p> {
+    /// Reads them from `pod`. `vm_resource`, the extended resource of the VM, is the webhook's and not the author's.
+    pub(crate) fn from_pod(pod: &'p Pod<'p>, vm_resource: &str) -> Result<Self, DenyReason> {
+        let record = pod.annotation(ANNOTATION).map(serde_json::from_str::<Record<'p>>).transpose();
+        let record = record.map_err(|error| DenyReason::Annotation { key: ANNOTATION, error })?;
+        let is_recorded = record.is_some();
+        let record = record.unwrap_or_default();
+        // Containers may share a name until the API server validates the pod. Popped from the end, each takes its own.
+        let mut by_name = HashMap::<_, Vec<_>>::new();
+        for (name, resources) in record.containers.0.into_iter().rev() {
+            by_name.entry(name).or_default().push(resources);
+        }
+        let containers = pod.containers().map(|(list, index, container)| {
+            let recorded = by_name.get_mut(&container.name).and_then(Vec::pop);
+            let is_recorded = recorded.is_some();
+            let requested = recorded
+                .map(Cow::Owned)
+                .or(container.resources.as_ref().map(Cow::Borrowed))
+                .unwrap_or_default();
+            ContainerRequests {
+                list,
+                index,
+                container,
+                requested: without(requested, vm_resource),
+                is_recorded,
+            }
+        });
+        let spec = pod.spec.as_ref();
+        let pod_level = spec.and_then(|spec| spec.resources.as_ref());
+        Ok(Self {
+            containers: containers.collect(),
+            pod: record.pod.map(Cow::Owned).or(pod_level.map(Cow::Borrowed)),
+            overhead: spec.and_then(|spec| spec.overhead.as_ref()),
+            annotations: record.annotations,
+            is_recorded,
+        })
+    }
+
+    /// All containers, init containers last.
+    pub(crate) fn containers(&self) -> &[ContainerRequests<'p>] {
+        &self.containers
+    }
+
+    /// `spec.resources`.
+    pub(crate) fn pod(&self) -> Option<&Resources<'p>> {
+        self.pod.as_deref()
+    }
+
+    /// The author's values of annotations that an earlier pass has overwritten. `None` if no pass wrote the record.
+    pub(crate) fn annotations(&self) -> Option<&TextMap<'p>> {
+        self.annotations.as_ref()
+    }
+
+    /// Whether the pod carries a record, so that warnings about the pod were given before.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.is_recorded
+    }
+
+    /// The value of the annotation. `annotations` are the author's values, `with_pod` records `spec.resources` too.
+    pub(crate) fn record<'r>(&'r self, annotations: &'r TextMap<'p>, with_pod: bool) -> impl Serialize + 'r {
+        NewRecord { containers: &self.containers, pod: self.pod().filter(|_| with_pod), annotations }
+    }
+
+    /// The sum over all containers, init containers included.
+    pub(crate) fn sum(&self, field: ResourceField, resource: &str) -> Result<Quantity, DenyReason> {
+        let mut sum = Quantity::ZERO;
+        for container in &self.containers {
+            sum = add(sum, container.quantity(field, resource)?, resource)?;
+        }
+        Ok(sum)
+    }
+
+    /// What the pod needs at once: `PodRequests` and `PodLimits` of k8s.io/component-helpers/resource.
+    pub(crate) fn effective(
+        &self,
+        field: ResourceField,
+        resource: &str,
+        with_overhead: bool,
+    ) -> Result<Quantity, DenyReason> {
+        // Of the resources that size a VM, spec.resources may set only these two.
+        let pod_level = match &self.pod {
+            Some(pod) if matches!(resource, "cpu" | "memory") => {
+                quantity(pod, field, resource, || "the pod".into())?
+            }
+            _ => None,
+        };
+        let total = match pod_level {
+            Some(total) => total,
+            None => self.effective_of_containers(field, resource)?,
+        };
+        // PodLimits adds the overhead only to a limit that is set.
+        if !with_overhead || (field == ResourceField::Limits && total == Quantity::ZERO) {
+            return Ok(total);
+        }
+        let Some(text) = self.overhead.and_then(|list| list.get(resource)) else { return Ok(total) };
+        add(total, parse(text, || format!("spec.overhead[{resource}]"))?, resource)
+    }
+
+    /// Containers and sidecars run together. An init container runs beside the sidecars that started before it.
+    fn effective_of_containers(&self, field: ResourceField, resource: &str) -> Result<Quantity, DenyReason> {
+        let mut running = Quantity::ZERO;
+        let mut sidecars = Quantity::ZERO;
+        let mut starting = Quantity::ZERO;
+        for container in &self.containers {
+            let requested = container.quantity(field, resource)?;
+            if container.list == ContainerList::Containers {
+                running = add(running, requested, resource)?;
+            } else if container.container.is_sidecar() {
+                running = add(running, requested, resource)?;
+                sidecars = add(sidecars, requested, resource)?;
+            } else {
+                starting = starting.max(add(sidecars, requested, resource)?);
+            }
+        }
+        Ok(running.max(starting))
+    }
+}
+
+impl<'p> ContainerRequests<'p> {
+    /// Its list in the pod, and its index there.
+    pub(crate) fn place(&self) -> (ContainerList, usize) {
+        (self.list, self.index)
+    }
+
+    /// The container as it is now.
+    pub(crate) fn container(&self) -> &'p Container<'p> {
+        self.container
+    }
+
+    /// The original requests and limits, without the VM's resource.
+    pub(crate) fn requested(&self) -> &Resources<'p> {
+        &self.requested
+    }
+
+    /// Whether an earlier pass recorded it, and so gave the warnings about it.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.is_recorded
+    }
+
+    fn quantity(&self, field: ResourceField, resource: &str) -> Result<Quantity, DenyReason> {
+        let requested =
+            quantity(&self.requested, field, resource, || format!("container {}", &*self.container.name));
+        Ok(requested?.unwrap_or(Quantity::ZERO))
+    }
+}
+
+fn by_name<S: Serializer>(containers: &[ContainerRequests<'_>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(containers.iter().map(|one| (&*one.container.name, &one.requested)))
+}
+
+fn quantity(
+    resources: &Resources<'_>,
+    field: ResourceField,
+    resource: &str,
+    owner: impl FnOnce() -> String,
+) -> Result<Option<Quantity>, DenyReason> {
+    let Some(text) = field.of(resources).and_then(|list| list.get(resource)) else { return Ok(None) };
+    parse(text, || format!("resources.{}[{resource}] of {}", field.field(), owner())).map(Some)
+}
+
+/// Parses the quantity in `field`.
+///
+/// The API server validates the patched pod, which no longer contains this quantity: so it is validated here.
+fn parse(text: &str, field: impl FnOnce() -> String) -> Result<Quantity, DenyReason> {
+    let problem = match text.parse::<Quantity>() {
+        Ok(quantity) if quantity >= Quantity::ZERO => return Ok(quantity),
+        Ok(_) => "must not be negative".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(DenyReason::Quantity { field: field(), text: text.chars().take(64).collect(), problem })
+}
+
+fn add(a: Quantity, b: Quantity, resource: &str) -> Result<Quantity, DenyReason> {
+    a.checked_add(&b).ok_or_else(|| DenyReason::Overflow(resource.to_owned()))
+}
+
+/// `resources` without `name`; copied only if they contain it.
+fn without<'p>(resources: Cow<'p, Resources<'p>>, name: &str) -> Cow<'p, Resources<'p>> {
+    let contains =
+        |list: &Option<ResourceList<'p>>| list.as_ref().is_some_and(|list| list.get(name).is_some());
+    if !contains(&resources.requests) && !contains(&resources.limits) {
+        return resources;
+    }
+    let strip = |list: Option<ResourceList<'p>>| {
+        let kept: Vec<_> = list?.0.into_iter().filter(|(key, _): &(_, Scalar<'_>)| &**key != name).collect();
+        if kept.is_empty() { None } else { Some(Entries(kept)) }
+    };
+    let Resources { requests, limits, claims } = resources.into_owned();
+    Cow::Owned(Resources { requests: strip(requests), limits: strip(limits), claims })
+}

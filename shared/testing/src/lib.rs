@@ -1,6 +1,15 @@
-//! API servers for tests: [`MockApiServer`] leaves each request to the test, [`client`] to a function.
+//! API servers for tests: [`MockApiServer`] leaves each request to the test, [`client`] to a function, and
+//! [`InMemoryApiServer`] stores objects.
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a panic here is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    reason = "a panic here is a failed test"
+)]
+
+mod in_memory;
 
 use std::convert::Infallible;
 use std::io;
@@ -17,6 +26,8 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
+
+pub use in_memory::{Call, InMemoryApiServer};
 
 /// Returns a client of an API server that responds as `respond` says. A request without a body has the body `null`.
 pub fn client<F>(respond: impl Fn(Request<Value>) -> F + Send + Sync + 'static) -> Client

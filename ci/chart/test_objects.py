@@ -1,10 +1,10 @@
-"""What must hold whatever the values are."""
+"""Relations between the objects of each rendering, which helm-unittest and kubeconform cannot express."""
 
 import functools
 import unittest
 
 from matrix import matrix
-from rendering import CHART, NAMESPACE, RELEASE, Refused, helm, is_hook, peerpods, render
+from rendering import CHART, NAMESPACE, RELEASE, helm, is_hook, render
 
 CLUSTER_SCOPED = {
     "ClusterRole",
@@ -46,9 +46,6 @@ class Objects(unittest.TestCase):
     @in_every_rendering
     def test_helm_lint(self, values, _):
         helm(values, "lint", "--strict", "--quiet", str(CHART))
-
-    def test_nothing_is_installed_until_a_webhook_is_turned_on(self):
-        self.assertEqual(render({}), [])
 
     @in_every_rendering
     def test_names_carry_the_release_and_are_unique(self, _, objects):
@@ -179,16 +176,6 @@ class Objects(unittest.TestCase):
                         or rule["resources"][0] in ("tokenreviews", "subjectaccessreviews", "nodes/status"),
                         rule,
                     )
-
-    def test_ports_that_collide_are_refused(self):
-        with self.assertRaisesRegex(Refused, "ports of peerpods: webhook, health and metrics each need a port"):
-            render(peerpods(ports={"metrics": 8081}))
-
-    def test_a_release_name_too_long_for_a_service_is_refused(self):
-        longest = "r" * (63 - len("-peerpods-selftest"))
-        render(peerpods(), release=longest)
-        with self.assertRaisesRegex(Refused, f"too long for the webhook peerpods: at most {len(longest)} characters"):
-            render(peerpods(), release=longest + "r")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,13 @@ unlike Helm's own crds/: so an upgrade takes them along.
 {{- end }}
 {{- end }}
 {{- range $role, $verbs := dict "view" (list "get" "list" "watch") "edit" (list "create" "delete" "deletecollection" "patch" "update") }}
+{{- $rules := list }}
+{{- range $.own.crds }}
+{{- if or (eq $role "view") (not .readOnly) }}
+{{- $rules = append $rules (dict "apiGroups" (list .group) "resources" (list .plural) "verbs" $verbs) }}
+{{- end }}
+{{- end }}
+{{- if $rules }}
 {{- if $others }}
 ---
 {{- end }}
@@ -36,12 +43,7 @@ metadata:
     {{- end }}
     {{- toYaml $labels | nindent 4 }}
 rules:
-{{- range $.own.crds }}
-{{- if or (eq $role "view") (not .readOnly) }}
-- apiGroups: [{{ .group }}]
-  resources: [{{ .plural }}]
-  verbs: {{ toJson $verbs }}
-{{- end }}
+{{- toYaml $rules | nindent 0 }}
 {{- end }}
 {{- end }}
 {{- end -}}

@@ -1,0 +1,3 @@
+module podshaper.dev/schemas
+
+go 1.26.0

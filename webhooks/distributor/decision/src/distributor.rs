@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use podshaper_core::duration;
 use podshaper_core::owner_reference::OwnerReference;
 use podshaper_placement::distribution::{Distribution, Target};
 use podshaper_placement::owners::Chain;
@@ -95,30 +96,12 @@ fn plan(spec: &Value) -> Result<Plan, String> {
             path => format!("spec.{path}: {}", error.inner()),
         })?;
     let policy = distribution.policy().map_err(|error| error.to_string())?;
-    let after = distribution.unschedulable_after.as_deref().map(|text| {
-        duration(text)
-            .ok_or_else(|| format!("spec.unschedulableAfter: {text:?} is no time as in 5m or 1h30m"))
-    });
+    let after = distribution
+        .unschedulable_after
+        .as_deref()
+        .map(|text| duration::parse(text).map_err(|error| format!("spec.unschedulableAfter: {error}")));
     let rules = Arc::new(Mutex::new(Rules::new(policy)));
     Ok(Plan { unschedulable_after: after.transpose()?, distribution, rules })
-}
-
-/// Hours, minutes and seconds, as in `1h30m`.
-fn duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut seconds = 0u64;
-    while !rest.is_empty() {
-        let (number, more) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
-        let unit = match more.chars().next()? {
-            'h' => 3600,
-            'm' => 60,
-            's' => 1,
-            _ => return None,
-        };
-        seconds = number.parse::<u64>().ok()?.checked_mul(unit)?.checked_add(seconds)?;
-        rest = more.get(1..)?;
-    }
-    (!text.is_empty()).then(|| Duration::from_secs(seconds))
 }
 
 /// The one that governs the pods at the end of `chain`: of the nearest owner that has one, and of several the oldest.
@@ -173,16 +156,6 @@ mod tests {
         assert_eq!(governs(&[old, distributor("set", "2026-03-01T00:00:00Z", &set)]), Some("set"));
         for other in [json!({"name": "other"}), json!({"kind": "Rollout", "name": "web"}), json!(null)] {
             assert_eq!(governs(&[distributor("other", "", &other)]), None);
-        }
-    }
-
-    #[test]
-    fn times() {
-        for (text, seconds) in [("5m", 300), ("1h30m", 5400), ("45s", 45), ("0s", 0)] {
-            assert_eq!(duration(text), Some(Duration::from_secs(seconds)));
-        }
-        for text in ["", "5", "m", "5x", "1.5h", "99999999999999999999s", "99999999999999999h"] {
-            assert_eq!(duration(text), None, "{text}");
         }
     }
 

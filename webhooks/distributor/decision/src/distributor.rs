@@ -1,13 +1,13 @@
 //! `PodDistributor`: what one says, and which one governs a pod.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use podshaper_core::duration;
 use podshaper_core::owner_reference::OwnerReference;
+use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::distribution::{Distribution, Target};
-use podshaper_placement::owners::Chain;
-use podshaper_placement::rules::{Rules, SharedRules};
+use podshaper_placement::owners::OwnerChain;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -51,7 +51,7 @@ pub struct Plan {
     /// `unschedulableAfter`.
     pub unschedulable_after: Option<Duration>,
     /// Who goes where.
-    pub rules: SharedRules,
+    pub allocator: Arc<SlotAllocator>,
 }
 
 impl Distributor {
@@ -100,12 +100,15 @@ fn plan(spec: &Value) -> Result<Plan, String> {
         .unschedulable_after
         .as_deref()
         .map(|text| duration::parse(text).map_err(|error| format!("spec.unschedulableAfter: {error}")));
-    let rules = Arc::new(Mutex::new(Rules::new(policy)));
-    Ok(Plan { unschedulable_after: after.transpose()?, distribution, rules })
+    let allocator = Arc::new(SlotAllocator::new(policy));
+    Ok(Plan { unschedulable_after: after.transpose()?, distribution, allocator })
 }
 
 /// The one that governs the pods at the end of `chain`: of the nearest owner that has one, and of several the oldest.
-pub fn governing<'d>(distributors: &'d [Arc<Distributor>], chain: &Chain) -> Option<&'d Arc<Distributor>> {
+pub fn governing<'d>(
+    distributors: &'d [Arc<Distributor>],
+    chain: &OwnerChain,
+) -> Option<&'d Arc<Distributor>> {
     chain.owners().iter().find_map(|owner| {
         let about = distributors.iter().filter(|distributor| distributor.is_about(owner));
         about.reduce(|oldest, other| if other.precedes(oldest) { other } else { oldest })
@@ -115,7 +118,7 @@ pub fn governing<'d>(distributors: &'d [Arc<Distributor>], chain: &Chain) -> Opt
 #[cfg(test)]
 mod tests {
     use podshaper_core::lookup::Lookup;
-    use podshaper_placement::owners::Owner;
+    use podshaper_placement::owners::OwnerObject;
     use serde_json::json;
 
     use super::*;
@@ -131,10 +134,10 @@ mod tests {
     }
 
     /// A ReplicaSet that belongs to a Deployment.
-    fn chain() -> Chain {
-        let mut chain = Chain::from(Some(owner("ReplicaSet")));
+    fn chain() -> OwnerChain {
+        let mut chain = OwnerChain::from(Some(owner("ReplicaSet")));
         let [uid, controller] = ["ReplicaSet".to_owned(), "Deployment".to_owned()];
-        let set = Owner { uid, controller: Some(owner(&controller)), ..Owner::default() };
+        let set = OwnerObject { uid, controller: Some(owner(&controller)), ..OwnerObject::default() };
         chain.looked(Lookup::Found(set.into()));
         chain
     }

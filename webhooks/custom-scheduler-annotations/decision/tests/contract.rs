@@ -4,7 +4,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use base64::Engine;
 use custom_scheduler_annotations_decision::facts::{Facts, News};
 use custom_scheduler_annotations_decision::{Annotated, Settings};
 use podshaper_core::admission::{Outcome as Answered, answer};
@@ -73,20 +72,15 @@ impl Webhook {
             json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request});
         let deadline = Instant::now() + Duration::from_secs(5);
         let answer = answer(&self.webhook, review.to_string().as_bytes(), deadline).await.unwrap();
-        let response: Value = serde_json::from_str(&String::from_utf8(answer.body).unwrap()).unwrap();
-        let response = &response["response"];
+        let response = answer.response().unwrap();
+        let patch: json_patch::Patch = serde_json::from_value(response.patch.into()).unwrap();
         let mut object = request["object"].clone();
-        if let Some(patch) = response["patch"].as_str() {
-            let patch = base64::engine::general_purpose::STANDARD.decode(patch).unwrap();
-            let patch: json_patch::Patch = serde_json::from_str(&String::from_utf8(patch).unwrap()).unwrap();
-            json_patch::patch(&mut object, &patch).unwrap();
-        }
-        let warnings = response["warnings"].as_array().into_iter().flatten();
+        json_patch::patch(&mut object, &patch).unwrap();
         Answer {
             outcome: answer.outcome,
             object,
-            warnings: warnings.map(|warning| warning.as_str().unwrap().to_owned()).collect(),
-            denial: response["status"]["message"].as_str().unwrap_or_default().to_owned(),
+            warnings: response.warnings,
+            denial: response.denial.unwrap_or_default(),
         }
     }
 

@@ -98,7 +98,7 @@ def owned(namespace, name, uid, **metadata):
     """A pod of a Deployment that itself creates none; nothing runs it."""
     owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "uid": uid, "controller": True}
     metadata = {"generateName": f"{name}-", "namespace": namespace, "ownerReferences": [owner], "labels": {"app": "web"}, **metadata}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {**TEMPLATE["spec"], "schedulerName": "nobody", "terminationGracePeriodSeconds": 0}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {**TEMPLATE["spec"], "schedulerName": "none", "terminationGracePeriodSeconds": 0}}
 
 
 def latencies(folder, access):
@@ -179,7 +179,7 @@ def main():
         access = credentials(folder)
         rounds, unplaced = latencies(folder, access)
         fill(access)
-    wait("the distributors tell of all pods", counted)
+    wait("every PodDistributor counts its pods", counted)
     grown = max(now for now, _ in resident_mib("distributor"))
     kubectl("rollout", "restart", "deployment/bench-distributor", "-n", "bench")
     kubectl("rollout", "status", "deployment/bench-distributor", "-n", "bench", "--timeout=120s")

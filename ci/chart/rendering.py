@@ -25,7 +25,7 @@ class Objects(list):
         return [o for o in self if o["kind"] == kind]
 
     def one(self, kind, suffix=""):
-        """The object of that kind whose name ends so; there must be exactly one."""
+        """The object of that kind with a name that ends in `suffix`; there must be exactly one."""
         found = [o for o in self.of(kind) if o["metadata"]["name"].endswith(suffix)]
         if len(found) != 1:
             names = [o["metadata"]["name"] for o in self.of(kind)]

@@ -41,7 +41,7 @@ def outcome(values):
 
 class Schema(unittest.TestCase):
     def test_null_and_empty_are_refused_or_rendered(self):
-        """Never a template's error, which would tell a user about the chart's inside."""
+        """The schema refuses them, or they render. A template error would show internals of the chart."""
         everything = peerpods(
             nodeCapacity={"enabled": True},
             networkPolicy={"enabled": True},

@@ -55,5 +55,5 @@ run_pod on-arm64 arm64-only:1
 run_pod with-sidecar both:1 amd64-only:1
 in_cluster kubectl wait pod --selector demo=arch --for=condition=PodScheduled --timeout=30s >/dev/null
 in_cluster kubectl get pods --selector demo=arch --output 'custom-columns=POD:.metadata.name,RUNS ON:.metadata.annotations.podshaper\.dev/arch,NODE:.spec.nodeName'
-say "One whose images have nothing in common is refused, and told why:"
+say "A pod with images that have no common architecture is refused, with the reason:"
 run_pod nowhere amd64-only:1 arm64-only:1 2>&1 || true

@@ -18,4 +18,4 @@ here pod.yaml | sed '/runtimeClassName/d; s/name: shop/name: plain/' |
   in_cluster kubectl create --dry-run=server --output json --filename - | brief
 say "helm test podshaper --filter name=podshaper-peerpods-selftest"
 # (What a test's pod has printed comes where errors do.)
-in_cluster helm test podshaper --namespace podshaper --filter name=podshaper-peerpods-selftest 2>&1 | awk '/^peerpods/ && !told++'
+in_cluster helm test podshaper --namespace podshaper --filter name=podshaper-peerpods-selftest 2>&1 | awk '/^peerpods/ && !seen++'

@@ -1,4 +1,4 @@
-{{/* The ServiceAccount of a webhook's pods and what it may do */}}
+{{/* The ServiceAccount of a webhook's pods and its permissions */}}
 {{- define "podshaper.access" -}}
 {{- $labels := include "podshaper.labels" (list . "webhook") -}}
 {{- $namespaced := dig "rules" "namespaced" list .own -}}
@@ -69,8 +69,8 @@ rules:
 {{- end -}}
 
 {{/*
-`create` is for a Secret that was deleted. With a name it allows to apply that one and no POST, which bears no name when it
-is authorised.
+`create` is for a deleted Secret. With resourceNames it permits server-side apply of that one Secret but no POST, because the authorizer
+sees no name in a POST.
 */}}
 {{- define "podshaper.access.secret" -}}
 - apiGroups: [""]
@@ -80,9 +80,9 @@ is authorised.
 {{- end -}}
 
 {{/*
-A webhook that writes its own caBundle may write the rest of its configuration too, such as its rules: whoever takes over
-its pod could have any object of the cluster shown to it. RBAC can't say "this field only", and admission policies don't
-see webhook configurations. Where that is too much, choose another tls.mode.
+A webhook that may write its caBundle may also write the rest of its configuration, for example its rules. Someone who controls its pod
+could receive any object of the cluster. RBAC cannot limit a permission to one field, and admission policies do not apply to webhook
+configurations. Other values of tls.mode avoid this permission.
 */}}
 {{- define "podshaper.access.configuration" -}}
 - apiGroups: [admissionregistration.k8s.io]

@@ -1,4 +1,4 @@
-{{/* The serving certificate, by tls.mode; an existing Secret needs nothing here */}}
+{{/* The serving certificate by tls.mode. An existing Secret needs no object. */}}
 {{- define "podshaper.certificate" -}}
 {{- $mode := .values.tls.mode -}}
 {{- if eq $mode "selfManaged" -}}
@@ -9,10 +9,10 @@
 {{- end -}}
 
 {{/*
-Empty: the webhook fills it in. That it exists makes it go with the release. It has no `data` at all here, nor has the webhook's configuration a caBundle, so that whatever merges leaves alone
-what the webhook wrote: helm upgrade and rollback (three-way merge), server-side apply, Argo CD, Flux. What replaces
-instead of merging (`helm upgrade --force`, Argo CD's Replace=true) empties both; the webhook writes them again at once,
-but until then calls fail.
+The webhook fills this Secret. The chart creates it so that uninstalling the release deletes it. It has no `data`, and the webhook
+configuration has no caBundle, so that tools that merge keep what the webhook wrote: helm upgrade and rollback (three-way merge),
+server-side apply, Argo CD, Flux. Tools that replace objects (`helm upgrade --force`, Argo CD's Replace=true) empty both. The webhook
+writes them again at once, but calls fail until then.
 */}}
 {{- define "podshaper.certificate.selfManaged" -}}
 apiVersion: v1
@@ -25,8 +25,8 @@ type: Opaque
 {{- end -}}
 
 {{/*
-Without an issuer of the user's, a CA signs the certificate, so that a renewal doesn't change what the API server must
-trust. The CA is renewed with its key, so that the old and the new one verify the same certificates.
+Without an issuer of the user, a CA signs the certificate, so that a renewal does not change the CA bundle. The CA keeps its key on
+renewal, so that the old and the new CA verify the same certificates.
 */}}
 {{- define "podshaper.certificate.certManager" -}}
 {{- $labels := include "podshaper.labels" (list . "webhook") -}}

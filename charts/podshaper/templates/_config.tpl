@@ -1,4 +1,4 @@
-{{/* The webhook's configuration file, where it has one */}}
+{{/* The configuration file of the webhook, if it has one */}}
 {{- define "podshaper.config" -}}
 {{- with .own.config -}}
 apiVersion: v1
@@ -13,7 +13,7 @@ data:
 {{- end -}}
 {{- end -}}
 
-{{/* The flags that say how the webhook decides: those of its own and its configuration file */}}
+{{/* The flags of the decision: the webhook's own flags and its configuration file */}}
 {{- define "podshaper.config.args" -}}
 {{- range .own.args }}
 - {{ . | quote }}

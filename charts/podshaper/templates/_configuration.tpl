@@ -1,6 +1,5 @@
 {{/*
-The user's selectors and conditions narrow the choice further; none of them can lift the exclusions that keep a cluster
-out of deadlock.
+Selectors and conditions of the user add to the exclusions. They cannot remove an exclusion, because those prevent deadlocks.
 */}}
 {{- define "podshaper.configuration" -}}
 {{- $values := .values -}}

@@ -1,6 +1,6 @@
 {{/*
-The CustomResourceDefinitions of a webhook, and who may use them: the cluster's roles view, edit and admin. In templates,
-unlike Helm's own crds/: so an upgrade takes them along.
+The CustomResourceDefinitions of a webhook, and the permissions of the cluster roles view, edit and admin. They are templates, because
+Helm does not upgrade files in crds/.
 */}}
 {{- define "podshaper.crds" -}}
 {{- if and .own.crds .root.Values.crds.enabled -}}

@@ -1,5 +1,5 @@
 {{/*
-Its pod template holds nothing but this webhook's values, so that another webhook's never roll it.
+The pod template depends on the values of this webhook only, so that a change of another webhook does not restart its pods.
 */}}
 {{- define "podshaper.deployment" -}}
 {{- $values := .values -}}

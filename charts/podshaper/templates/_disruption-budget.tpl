@@ -13,7 +13,7 @@ spec:
   {{- else }}
   maxUnavailable: {{ .maxUnavailable }}
   {{- end }}
-  # a pod that isn't ready serves nobody, and must not keep a node from being drained
+  # a pod that is not ready serves no request and must not block a drain
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels: {{- include "podshaper.selectorLabels" (list $ "webhook") | nindent 6 }}

@@ -1,4 +1,4 @@
-{{/* A ServiceMonitor or a PodMonitor: the same but for the name of one field */}}
+{{/* A ServiceMonitor or a PodMonitor: they differ in the name of one field */}}
 {{- define "podshaper.monitor" -}}
 {{- with .values.metrics.monitor -}}
 {{- if .enabled -}}

@@ -17,11 +17,10 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end -}}
 
 {{/*
-The labels of pods. Nothing here changes with the chart's version, which would roll every pod.
+The labels of pods. They do not depend on the chart's version, because a change would restart every pod.
 
-Podshaper's own pods wear the opt-out label that anyone may use, so that none of them ever waits for a webhook of this
-release or another: two releases that are both down can't keep each other down. Whoever abuses the label gains nothing
-that the documented opt-out didn't offer; where it must not be offered, forbid the label with a ValidatingAdmissionPolicy.
+The pods of Podshaper have the public opt-out label, so no webhook of any release delays them. Two releases that are down at the same time
+could otherwise block each other. To forbid the label for other pods, use a ValidatingAdmissionPolicy.
 Input: (list WEBHOOK COMPONENT)
 */}}
 {{- define "podshaper.podLabels" -}}
@@ -38,8 +37,8 @@ Input: (list WEBHOOK COMPONENT)
 {{- end -}}
 
 {{/*
-The Secret that holds the serving certificate. A release that changes its tls.mode must not find the other mode's Secret
-under the same name: cert-manager leaves its own behind, and Helm won't take over what it didn't create.
+The Secret of the serving certificate. Each tls.mode has another name, because cert-manager leaves its Secret behind and Helm does not
+adopt objects that it did not create.
 */}}
 {{- define "podshaper.tlsSecret" -}}
 {{- with .values.tls -}}
@@ -47,7 +46,7 @@ under the same name: cert-manager leaves its own behind, and Helm won't take ove
 {{- end -}}
 {{- end -}}
 
-{{/* The name that the API server asks for, which the certificate must bear */}}
+{{/* The name that the API server connects to; the certificate must include it */}}
 {{- define "podshaper.serverName" -}}
 {{ .fullname }}.{{ .root.Release.Namespace }}.svc
 {{- end -}}

@@ -1,4 +1,4 @@
-{{/* Probes need no rule: a pod may always be reached from its own node */}}
+{{/* Probes need no rule: the kubelet of the node can always reach the pod */}}
 {{- define "podshaper.networkPolicy" -}}
 {{- with .values.networkPolicy -}}
 {{- if .enabled -}}

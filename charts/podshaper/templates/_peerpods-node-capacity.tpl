@@ -1,9 +1,8 @@
 {{/*
-`peerpods advertise` on each node: writes the number of VMs into its status, as the extended resource that the webhook
-makes pods ask for.
+`peerpods advertise` on each node writes the number of VMs into the status of the node, as the extended resource that pods request.
 
-RBAC can't say "its own node", nor "this one resource": the policy does. It holds a token to the node of the pod that
-it was issued for.
+RBAC cannot limit a permission to the own node or to one resource. A ValidatingAdmissionPolicy does: it compares the node of the pod that
+the token was issued for.
 */}}
 {{- define "peerpods.nodeCapacity" -}}
 {{- $name := print .fullname "-node-capacity" -}}

@@ -1,12 +1,12 @@
-{{/* What webhooks that place pods have in common. Input: a webhook, as its own template has it */}}
+{{/* The common settings of the placement webhooks. Input: a webhook */}}
 {{- define "podshaper.placement.own" -}}
-# a variable, not a flag: the self-test doesn't take it
+# a variable instead of a flag, because the self-test has no such flag
 env:
 - {name: PODSHAPER_LEASE, value: {{ .fullname }}}
-# ledgers, and Events
+# writes ledgers and Events
 sideEffects: NoneOnDryRun
 matchConditions:
-# other pods never reach the webhook
+# pods without a controller never reach the webhook
 - name: podshaper.dev/has-a-controller
   expression: >-
     object.metadata.?ownerReferences.orValue([]).exists(owner, owner.?controller.orValue(false)
@@ -16,12 +16,12 @@ rules:
   - {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [create]}
   - {apiGroups: [coordination.k8s.io], resources: [leases], resourceNames: [{{ .fullname }}], verbs: [get, update]}
   cluster:
-  # those that were placed are watched; the leader gives slots to pods that nobody placed, and moves clashing ones
+  # replicas watch placed pods; the leader adopts unplaced pods and resolves slots that two pods have
   - {apiGroups: [""], resources: [pods], verbs: [list, watch, patch]}
   - {apiGroups: [podshaper.dev], resources: [placements], verbs: [get, list, watch, create, patch, delete]}
   - {apiGroups: [podshaper.dev], resources: [placements/status], verbs: [patch]}
   - {apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch]}
-  # whose a pod is
+  # owners of pods
   - {apiGroups: [apps], resources: [deployments, replicasets, statefulsets], verbs: [get]}
   - {apiGroups: [batch], resources: [cronjobs, jobs], verbs: [get]}
   - {apiGroups: [""], resources: [replicationcontrollers], verbs: [get]}
@@ -32,7 +32,7 @@ selftestOwner: /apis/apps/v1/namespaces/{{ .fullname }}-selftest/replicasets/sel
 selftestRules:
 - {apiGroups: [apps], resources: [replicasets], resourceNames: [selftest], verbs: [get]}
 selftestObjects:
-# without pods: it only lends its name
+# a workload without pods, for its name
 - apiVersion: apps/v1
   kind: ReplicaSet
   metadata: {name: selftest, namespace: {{ .fullname }}-selftest}

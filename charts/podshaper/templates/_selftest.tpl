@@ -1,9 +1,8 @@
 {{/*
-`helm test`: has the API server create a pod in a dry run, and checks that it came back changed as the webhook would
-change it. That takes the whole way that a real pod takes: selectors, conditions, Service, certificate, CA bundle.
-The pod goes to a namespace made for the test, because the release's own is excluded, and another may have quotas or
-policies that would refuse it; there alone may the test create pods. Namespace and pod bear the labels that the
-webhook's selectors ask for.
+`helm test` creates a pod in a dry run and compares the result with the webhook's decision. The request passes selectors, match
+conditions, Service, certificate and CA bundle, as a real pod does. The test has a namespace of its own: the namespace of the release is
+excluded, and quotas or policies of another one could refuse the pod. The test may create pods only there. Namespace and pod have the
+labels that the selectors of the webhook require.
 */}}
 {{- define "podshaper.selftest" -}}
 {{- $labels := include "podshaper.labels" (list . "selftest") | fromYaml -}}

@@ -1,6 +1,6 @@
 {{/*
-Lay a map of values over another one, in place: maps merge, null removes, anything else replaces. Sprig's merge takes false,
-0, "" and [] for absent, and its mergeOverwrite keeps null, which in a node selector would become a label without a value.
+Merges a map of values into another one, in place: maps merge, null removes, any other value replaces. Sprig's merge treats false,
+0, "" and [] as absent. Its mergeOverwrite keeps null, which would become a label without a value in a node selector.
 Input: base, over
 */}}
 {{- define "podshaper.overlay" -}}
@@ -19,15 +19,15 @@ Input: base, over
 {{- end -}}
 
 {{/*
-Complete a webhook, in place. Input: root, name. Added, and what all other templates take:
+Completes a webhook, in place. Input: root, name. All other templates take the fields that it adds:
   fullname  name of its objects
-  values    `defaults` and `tls` with the webhook's block laid over them
-  own       what only this webhook has, from its template NAME.own: path, args, env, serveEnv (the self-test's not), config,
-            volumes, volumeMounts, matchConditions, admissionRules (besides that of pods), hooks (more webhooks of its
+  values    `defaults` and `tls`, overridden by the block of the webhook
+  own       the webhook's own settings, from its template NAME.own: path, args, env, serveEnv (not for the self-test), config,
+            volumes, volumeMounts, matchConditions, admissionRules (in addition to pods), hooks (additional webhooks of its
             configuration: name, rules, matchConditions), egress,
             rules.{namespaced,cluster}, sideEffects, crds (files of files/crds and the resources that they define; readOnly:
-            for nobody but the webhook to write), selftest (a pod that it changes), selftestObjects (what that pod needs),
-            selftestOnNode (whether it needs a node), selftestOwner (the path of its controller), selftestRules (to read that)
+            only the webhook may write them), selftest (a pod that the webhook changes), selftestObjects (objects that the pod needs),
+            selftestOnNode (whether the pod needs a node), selftestOwner (path of its controller), selftestRules (permission to read it)
   callsAPI  whether its pods need a token
 */}}
 {{- define "podshaper.resolve" -}}

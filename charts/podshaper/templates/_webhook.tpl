@@ -1,4 +1,4 @@
-{{/* All that every webhook has. Input: a webhook completed by podshaper.resolve */}}
+{{/* The objects of a webhook. Input: a webhook completed by podshaper.resolve */}}
 {{- define "podshaper.webhook" -}}
 {{- $parts := list "crds" "access" "certificate" "config" "deployment" "service" "configuration" "disruptionBudget" "networkPolicy" "monitor" }}
 {{- range ternary (append $parts "selftest") $parts (hasKey .own "selftest") }}

@@ -1,4 +1,4 @@
-//! An HTTPS client that sends exactly the bytes it is told to.
+//! An HTTPS client that sends exactly the given bytes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

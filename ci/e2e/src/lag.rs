@@ -17,7 +17,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// What is read at a time.
 const CHUNK: usize = 16 * 1024;
-/// How a request for a watch is told from others, in its address.
+/// The query parameter that marks a watch request.
 const WATCH: &[u8] = b"watch=true&";
 
 /// A proxy before the API server. It goes when this is dropped.

@@ -100,7 +100,7 @@ impl Webhook {
         Client::new(self.address, &self.certificates.ca)
     }
 
-    /// Tells it to end, as the kubelet does.
+    /// Sends SIGTERM, as the kubelet does.
     pub async fn terminate(&self) {
         let pid = self.child.id().expect("running").to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());

@@ -13,7 +13,7 @@ const RUNTIME_CLASS: &str = "kata-remote";
 pub struct Release {
     /// Its name, and that of its namespace.
     pub name: String,
-    /// The namespace whose pods it shapes.
+    /// The namespace of the pods under test.
     pub pods: String,
     /// Its webhook.
     pub webhook: &'static str,
@@ -73,7 +73,7 @@ impl Release {
         format!("{}-{}", self.name, self.webhook)
     }
 
-    /// The CA bundle of the webhook configuration, decoded by nobody.
+    /// The CA bundle of the webhook configuration, in base64.
     pub async fn ca_bundle(&self) -> String {
         let configuration = get(&["mutatingwebhookconfiguration", &self.fullname()]).await;
         configuration["webhooks"][0]["clientConfig"]["caBundle"].as_str().unwrap_or_default().to_owned()
@@ -84,7 +84,7 @@ impl Release {
         kubectl(&[&["--namespace", &self.name], arguments].concat()).await
     }
 
-    /// Every value of the metric `name` that the webhook's pods tell, each with its labels apart.
+    /// Every value of the metric `name` on the webhook's pods, with its labels.
     pub async fn metric(&self, name: &str) -> Vec<String> {
         let selector = "--selector=app.kubernetes.io/component=webhook";
         let mut values = Vec::new();

@@ -18,9 +18,9 @@ import (
 )
 
 type answer struct {
-	// Selected tells the nodes that the node selector and affinity allow.
+	// Selected lists the nodes that the node selector and affinity allow.
 	Selected []bool `json:"selected"`
-	// Tolerated tells the nodes whose taints the pod tolerates.
+	// Tolerated lists the nodes with taints that the pod tolerates.
 	Tolerated []bool `json:"tolerated"`
 }
 

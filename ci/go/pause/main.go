@@ -1,4 +1,4 @@
-// PID 1 of every pod, and of the cluster itself: holds the namespaces open and reaps orphans until told to end.
+// PID 1 of every pod, and of the cluster itself: holds the namespaces open and reaps orphans until SIGTERM.
 package main
 
 import (

@@ -121,7 +121,7 @@ func scaled(q resource.Quantity, scale resource.Scale) *int64 {
 	return &value
 }
 
-// tractable tells whether Go can align q with other quantities in reasonable time.
+// tractable returns whether Go can align q with other quantities in reasonable time.
 func tractable(q resource.Quantity) bool {
 	copied := q.DeepCopy()
 	scale := copied.AsDec().Scale()

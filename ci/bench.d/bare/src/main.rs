@@ -47,7 +47,7 @@ async fn main() -> anyhow::Result<()> {
         let (tcp, _) = listener.accept().await?;
         let tls = tls.clone();
         tokio::spawn(async move {
-            // The client went away, or isn't one: nobody to tell.
+            // The client closed the connection or speaks no HTTP, so there is no one to respond to.
             let _ = serve(tcp, tls).await;
         });
     }

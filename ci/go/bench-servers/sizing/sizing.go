@@ -21,7 +21,7 @@ const (
 	mib = 1 << 20
 )
 
-// Applies tells whether the pod runs in a VM of its own.
+// Applies returns whether the pod runs in a VM of its own.
 func Applies(pod *corev1.Pod) bool {
 	return pod.Spec.RuntimeClassName != nil && *pod.Spec.RuntimeClassName == runtimeClass && len(pod.Spec.Containers) > 0
 }

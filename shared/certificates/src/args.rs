@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use k8s_openapi::jiff::{Span, SpanRelativeTo};
 use kube::Client;
 use thiserror::Error;
 
-use super::files::{self, Files};
-use super::self_managed::{Cluster, Controller, Service, Settings};
-use super::{Profile, ProfileError, Serving};
-use podshaper_core::duration;
+use super::files::{self, CertificateFiles};
+use super::self_managed::{CertificateController, CertificateStore, Lifetimes, WebhookService};
+use super::{ServingCertificate, TlsProfile, TlsProfileError};
 use podshaper_kube::client;
 
 /// Where the serving certificate comes from: files, or a Secret that the webhook keeps itself.
@@ -29,7 +29,7 @@ pub struct CertificateArgs {
     cert_dir: PathBuf,
 
     /// How long a new CA is known to the API server before a certificate of its is served
-    #[arg(long, value_name = "DURATION", env = "PODSHAPER_CERT_HOLD", default_value = "60s", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", env = "PODSHAPER_CERT_HOLD", default_value = "60s", value_parser = duration)]
     cert_hold: Duration,
 
     /// Keep a CA and a certificate in this Secret, in place of --cert-dir
@@ -59,11 +59,11 @@ pub struct CertificateArgs {
     namespace: Option<String>,
 
     /// How long a self-managed certificate is valid; it is renewed after two thirds
-    #[arg(long, value_name = "DURATION", env = "PODSHAPER_LEAF_LIFETIME", default_value = "90d", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", env = "PODSHAPER_LEAF_LIFETIME", default_value = "90d", value_parser = duration)]
     leaf_lifetime: Duration,
 
     /// How long a self-managed CA is valid; it is replaced after two thirds
-    #[arg(long, value_name = "DURATION", env = "PODSHAPER_CA_LIFETIME", default_value = "365d", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", env = "PODSHAPER_CA_LIFETIME", default_value = "365d", value_parser = duration)]
     ca_lifetime: Duration,
 
     /// The oldest TLS version to accept, `VersionTLS12` or `VersionTLS13`
@@ -88,41 +88,42 @@ pub enum StartError {
 
 impl CertificateArgs {
     /// The TLS versions and cipher suites that were asked for.
-    pub fn profile(&self) -> Result<Profile, ProfileError> {
-        Profile::parse(&self.tls_min_version, &self.tls_cipher_suites)
+    pub fn tls_profile(&self) -> Result<TlsProfile, TlsProfileError> {
+        TlsProfile::parse(&self.tls_min_version, &self.tls_cipher_suites)
     }
 
     /// Starts the source of certificates, on a task that ends with the runtime.
     ///
-    /// Files are read before this returns; the first self-managed certificate comes later: see
-    /// [`Serving::loaded`]. `client` is called only where the API is needed.
+    /// Files are read before this returns. The first self-managed certificate comes later: see
+    /// [`ServingCertificate::loaded`]. `client` is called only for a self-managed certificate.
     pub fn start(
         self,
         client: impl FnOnce() -> Result<Client, client::Error>,
-    ) -> Result<Arc<Serving>, StartError> {
-        let serving = Serving::new();
-        let kept = (self.self_managed_secret, self.webhook_configuration, self.service_name, self.namespace);
-        if let (Some(secret), Some(configuration), Some(name), Some(namespace)) = kept {
-            let Self { cert_hold: hold, leaf_lifetime, ca_lifetime, .. } = self;
-            if leaf_lifetime > ca_lifetime {
-                return Err(StartError::Lifetimes("--leaf-lifetime is longer than --ca-lifetime"));
-            }
-            if ca_lifetime / 6 < hold || leaf_lifetime < Duration::from_secs(10) {
-                let rule =
-                    "--ca-lifetime must be at least six times --cert-hold, and --leaf-lifetime at least 10s";
-                return Err(StartError::Lifetimes(rule));
-            }
-            let cluster = Cluster::new(client()?, namespace.clone(), secret, configuration);
-            let settings =
-                Settings { service: Service { name, namespace }, hold, leaf_lifetime, ca_lifetime };
-            tokio::spawn(Controller::new(cluster, settings, serving.clone()).run());
+    ) -> Result<Arc<ServingCertificate>, StartError> {
+        let serving = ServingCertificate::new();
+        let names = (self.self_managed_secret, self.webhook_configuration, self.service_name, self.namespace);
+        if let (Some(secret), Some(configuration), Some(service), Some(namespace)) = names {
+            let lifetimes = Lifetimes::new(self.cert_hold, self.leaf_lifetime, self.ca_lifetime)
+                .map_err(StartError::Lifetimes)?;
+            let store = CertificateStore::new(client()?, &namespace, secret, configuration);
+            let service = WebhookService::new(service, namespace);
+            let controller = CertificateController::new(store, service, lifetimes, Arc::clone(&serving));
+            tokio::spawn(controller.run());
         } else {
-            let mut files = Files::new(self.cert_dir, self.cert_hold, serving.clone());
+            let mut files = CertificateFiles::new(self.cert_dir, self.cert_hold, Arc::clone(&serving));
             files.poll();
-            tokio::spawn(files.run(files::INTERVAL));
+            tokio::spawn(files.run(files::POLL_INTERVAL));
         }
         Ok(serving)
     }
+}
+
+/// `90d`, `1h30m`, `60s`: a day is 24 hours.
+fn duration(text: &str) -> Result<Duration, String> {
+    let span: Span = text.parse().map_err(|_| "not a duration such as 90d, 1h30m or 60s")?;
+    let duration =
+        span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| "use days or smaller units")?;
+    duration.try_into().map_err(|_| "a duration can't be negative".to_owned())
 }
 
 #[cfg(test)]
@@ -156,10 +157,9 @@ mod tests {
 
     #[test]
     fn durations_are_read_and_wrong_ones_explained() {
-        let hold = |text: &str| parse(&format!("--cert-hold={text}")).map(|args| args.cert_hold);
-        assert_eq!(hold("1h30m"), Ok(Duration::from_mins(90)));
-        assert_eq!(hold("90d"), Ok(90 * DAY));
-        assert_eq!(hold("1500ms"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_mins(90)));
+        assert_eq!(duration("90d"), Ok(90 * DAY));
+        assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
         for wrong in ["", "soon", "60", "-1s", "1y", "2mo"] {
             let error = parse(&format!("--cert-hold={wrong}")).unwrap_err();
             assert!(error.contains("--cert-hold"), "{error}");

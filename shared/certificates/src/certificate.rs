@@ -1,9 +1,9 @@
-//! One X.509 certificate with what we read in it, as PEM and back, and whether a leaf chains to a CA.
+//! X.509 certificates: parsing, encoding and chain verification.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use k8s_openapi::jiff::Timestamp;
+use pem::{EncodeConfig, LineEnding, Pem};
 use rustls::RootCertStore;
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::ring;
@@ -12,90 +12,92 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-/// A certificate; times are in seconds since 1970.
+/// A certificate with its validity period in Unix seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Certificate {
-    pub(super) der: CertificateDer<'static>,
-    pub(super) not_before: i64,
-    pub(super) not_after: i64,
+pub(crate) struct Certificate {
+    der: CertificateDer<'static>,
+    not_before: i64,
+    not_after: i64,
 }
 
 impl Certificate {
-    pub(super) fn parse(der: CertificateDer<'static>) -> Result<Self, String> {
-        let (_, parsed) = X509Certificate::from_der(&der).map_err(|e| format!("not a certificate: {e}"))?;
+    pub(crate) fn parse(der: CertificateDer<'static>) -> Result<Self, String> {
+        let (_, parsed) =
+            X509Certificate::from_der(&der).map_err(|e| format!("not an X.509 certificate: {e}"))?;
         let validity = parsed.validity();
-        let (not_before, not_after) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+        let not_before = validity.not_before.timestamp();
+        let not_after = validity.not_after.timestamp();
         Ok(Self { der, not_before, not_after })
     }
 
-    /// Every certificate in PEM text, which may hold none.
-    pub(super) fn parse_pem(pem: &[u8]) -> Result<Vec<Self>, String> {
+    /// Parses every certificate in `pem`, which may contain none.
+    pub(crate) fn parse_pem(pem: &[u8]) -> Result<Vec<Self>, String> {
         CertificateDer::pem_slice_iter(pem)
             .map(|der| Self::parse(der.map_err(|e| format!("not PEM: {e}"))?))
             .collect()
     }
 
-    pub(super) fn pem(&self) -> String {
-        pem("CERTIFICATE", &self.der)
+    pub(crate) fn to_pem(&self) -> String {
+        let pem = Pem::new("CERTIFICATE", &*self.der);
+        pem::encode_config(&pem, EncodeConfig::new().set_line_ending(LineEnding::LF))
     }
 
-    pub(super) fn expired(&self, now: i64) -> bool {
+    pub(crate) fn der(&self) -> &CertificateDer<'static> {
+        &self.der
+    }
+
+    pub(crate) fn not_before(&self) -> i64 {
+        self.not_before
+    }
+
+    pub(crate) fn not_after(&self) -> i64 {
+        self.not_after
+    }
+
+    pub(crate) fn is_expired(&self, now: i64) -> bool {
         self.not_after <= now
     }
 
-    /// Whom the certificate is for, as DER.
-    pub(super) fn subject(&self) -> Option<Vec<u8>> {
+    /// The subject's distinguished name, as DER.
+    pub(crate) fn subject(&self) -> Option<Vec<u8>> {
         X509Certificate::from_der(&self.der).ok().map(|(_, parsed)| parsed.subject().as_raw().to_vec())
     }
 
-    /// The public key, as the DER of a `SubjectPublicKeyInfo`.
-    pub(super) fn public_key(&self) -> Option<Vec<u8>> {
+    /// The `SubjectPublicKeyInfo`, as DER.
+    pub(crate) fn public_key(&self) -> Option<Vec<u8>> {
         X509Certificate::from_der(&self.der).ok().map(|(_, parsed)| parsed.public_key().raw.to_vec())
     }
-}
 
-/// Whether a client that trusts `ca` alone accepts `chain` (leaf first) at `now`, for `name` if one is given.
-pub(super) fn verify(
-    chain: &[CertificateDer<'_>],
-    ca: &Certificate,
-    name: Option<&str>,
-    now: i64,
-) -> Result<(), rustls::Error> {
-    let (leaf, intermediates) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
-    let leaf = ParsedCertificate::try_from(leaf)?;
-    let mut roots = RootCertStore::empty();
-    roots.add(ca.der.clone())?;
-    let time = UnixTime::since_unix_epoch(Duration::from_secs(now.try_into().unwrap_or_default()));
-    let algorithms = ring::default_provider().signature_verification_algorithms.all;
-    verify_server_cert_signed_by_trust_anchor(&leaf, &roots, intermediates, time, algorithms)?;
-    match name {
-        None => Ok(()),
-        Some(name) => {
-            let name = ServerName::try_from(name).map_err(|e| rustls::Error::General(e.to_string()))?;
-            verify_server_name(&leaf, &name)
-        }
+    /// Whether a client that trusts only this CA accepts `chain`, leaf first, at `now`. `host` is checked if it is given.
+    pub(crate) fn verifies(&self, chain: &[CertificateDer<'_>], host: Option<&str>, now: i64) -> bool {
+        self.verify(chain, host, now).is_ok()
+    }
+
+    fn verify(
+        &self,
+        chain: &[CertificateDer<'_>],
+        host: Option<&str>,
+        now: i64,
+    ) -> Result<(), rustls::Error> {
+        let (leaf, intermediates) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        let leaf = ParsedCertificate::try_from(leaf)?;
+        let mut roots = RootCertStore::empty();
+        roots.add(self.der.clone())?;
+        let time = UnixTime::since_unix_epoch(Duration::from_secs(now.try_into().unwrap_or_default()));
+        let algorithms = ring::default_provider().signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&leaf, &roots, intermediates, time, algorithms)?;
+        let Some(host) = host else { return Ok(()) };
+        let host = ServerName::try_from(host).map_err(|e| rustls::Error::General(e.to_string()))?;
+        verify_server_name(&leaf, &host)
     }
 }
 
-/// PEM text (RFC 7468) of `der`.
-pub(super) fn pem(label: &str, der: &[u8]) -> String {
-    let base64 = BASE64.encode(der);
-    let mut lines = format!("-----BEGIN {label}-----\n");
-    for (i, c) in base64.chars().enumerate() {
-        if i > 0 && i % 64 == 0 {
-            lines.push('\n');
-        }
-        lines.push(c);
-    }
-    lines + &format!("\n-----END {label}-----\n")
-}
-
-/// `seconds` since 1970 as people read them.
-pub(super) fn time(seconds: i64) -> Timestamp {
+/// Formats Unix seconds for logs and errors.
+pub(crate) fn format_time(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap_or_default()
 }
 
-/// The wall clock, in seconds since 1970.
-pub(super) fn unix_now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs().cast_signed())
+/// The wall clock in Unix seconds.
+pub(crate) fn unix_now() -> i64 {
+    Timestamp::now().as_second()
 }

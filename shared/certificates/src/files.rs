@@ -1,12 +1,12 @@
-//! Certificates from a directory: `tls.crt`, `tls.key` and, where there is one, `ca.crt`.
+//! Certificates from a directory with `tls.crt`, `tls.key` and, optionally, `ca.crt`.
 //!
-//! kubelet and cert-manager replace these files while we run, and a leaf under a new CA may reach us before the API
-//! server has that CA. So:
+//! The kubelet and cert-manager replace these files while the server runs, and a leaf of a new CA may arrive before the API
+//! server trusts that CA. Therefore:
 //!
-//! - the content is polled: kubelet swaps a symlink above the files, which a watch on the files misses;
-//! - a pair that is broken or expired is named in the log and left alone, and the last good one stays;
-//! - a leaf under the CA of the one served now is served at once, any other when its CA (or the leaf itself, where
-//!   `ca.crt` doesn't tell) has been seen for the hold, or when the one served now has expired.
+//! - The content is polled. The kubelet swaps a symlink above the files, which a watch on the files misses.
+//! - A broken or expired pair is logged and ignored. The last good pair stays in service.
+//! - A leaf of the CA that signed the served leaf is served at once. Any other leaf is served when its CA (the leaf itself,
+//!   without `ca.crt`) has been in the files for the hold, or when the served leaf has expired.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -16,116 +16,124 @@ use std::sync::Arc;
 use rustls::crypto::ring;
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
+use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::{Duration, Instant, sleep};
 use tracing::{info, warn};
 
-use super::Serving;
-use super::certificate::{Certificate, time, unix_now, verify};
-use super::standing::Standing;
+use super::ServingCertificate;
+use super::ca_hold::CaHold;
+use super::certificate::{Certificate, format_time, unix_now};
 
-/// How often the files are looked at; kubelet itself takes up to a minute or so to bring a change.
-pub(super) const INTERVAL: Duration = Duration::from_secs(10);
-/// How often while there is nothing to serve.
-const FIRST_INTERVAL: Duration = Duration::from_secs(1);
+/// The kubelet itself takes up to a minute or so to update a mounted Secret.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(10);
+/// The interval until the first certificate is served.
+const FIRST_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-pub(super) struct Files {
+pub(crate) struct CertificateFiles {
     directory: PathBuf,
-    hold: Duration,
-    serving: Arc<Serving>,
-    served: Option<Served>,
-    standing: Standing,
-    /// What the log said last, so that a state is told once.
-    said: String,
+    hold_period: Duration,
+    hold: CaHold,
+    serving: Arc<ServingCertificate>,
+    served: Option<ServedLeaf>,
+    /// The last message that was logged. A message is logged again only after another one.
+    logged: String,
 }
 
-struct Served {
+struct ServedLeaf {
     leaf: Certificate,
-    issuers: Vec<CertificateDer<'static>>,
+    issuers: Vec<Certificate>,
 }
 
-/// A pair that could be served.
-struct Pair {
+/// A certificate that is valid and fits its key.
+struct Candidate {
     key: CertifiedKey,
     leaf: Certificate,
     cas: Vec<Certificate>,
 }
 
-impl Files {
-    pub(super) fn new(directory: PathBuf, hold: Duration, serving: Arc<Serving>) -> Self {
-        Self { directory, hold, serving, served: None, standing: Standing::default(), said: String::new() }
+impl CertificateFiles {
+    pub(crate) fn new(directory: PathBuf, hold_period: Duration, serving: Arc<ServingCertificate>) -> Self {
+        let hold = CaHold::new(hold_period);
+        Self { directory, hold_period, hold, serving, served: None, logged: String::new() }
     }
 
-    /// Polls for ever.
-    pub(super) async fn run(mut self, interval: Duration) {
+    /// Polls forever.
+    pub(crate) async fn run(mut self, interval: Duration) {
         loop {
-            sleep(if self.served.is_some() { interval } else { interval.min(FIRST_INTERVAL) }).await;
+            sleep(if self.served.is_some() { interval } else { interval.min(FIRST_POLL_INTERVAL) }).await;
             self.poll();
         }
     }
 
-    /// Looks at the files once, and serves what may be served.
-    pub(super) fn poll(&mut self) {
+    /// Reads the files once and serves them if that is safe.
+    pub(crate) fn poll(&mut self) {
         let now = unix_now();
         match read(&self.directory, now) {
-            Ok(pair) => {
-                self.serving.synced(now);
-                self.offer(pair, now, Instant::now());
+            Ok(candidate) => {
+                self.serving.record_sync(now);
+                self.offer(candidate, now, Instant::now());
             }
             Err(problem) => {
-                self.serving.failed();
-                let then = match self.served {
+                self.serving.record_error();
+                let consequence = match self.served {
                     Some(_) => "the last good pair stays in service",
                     None => "not ready until --cert-dir has a pair that can be served",
                 };
-                self.say(format!("{problem}: {then}"), |message| warn!("{message}"));
+                self.log_once(format!("{problem}: {consequence}"), |message| warn!("{message}"));
             }
         }
     }
 
-    fn offer(&mut self, pair: Pair, now: i64, clock: Instant) {
-        let Pair { key, leaf, cas } = pair;
-        let issuers = cas.iter().filter(|ca| verify(&key.cert, ca, None, now).is_ok());
-        let issuers: Vec<_> = issuers.map(|ca| ca.der.clone()).collect();
-        self.standing.observe(cas.iter().map(|ca| &ca.der).chain([&leaf.der]), clock);
-
-        if let Some(served) = &self.served {
-            if served.leaf == leaf {
-                self.said.clear();
-                return;
-            }
-            let known = served.leaf.expired(now) || issuers.iter().any(|ca| served.issuers.contains(ca));
-            let seen = issuers.iter().chain([&leaf.der]);
-            let held = seen.filter_map(|der| self.standing.remaining(der, self.hold, clock)).min();
-            if !known && held > Some(Duration::ZERO) {
+    fn offer(&mut self, candidate: Candidate, now: i64, clock: Instant) {
+        let Candidate { key, leaf, cas } = candidate;
+        self.hold.observe(cas.iter().chain([&leaf]), clock);
+        let issuers: Vec<_> = cas.into_iter().filter(|ca| ca.verifies(&key.cert, None, now)).collect();
+        match &self.served {
+            Some(served) if served.leaf == leaf => self.logged.clear(),
+            Some(served) if !self.may_replace(served, &leaf, &issuers, now, clock) => {
                 let message = format!(
                     "a new certificate (expires {}) isn't known to come from the CA of the one in service: served in {:?}",
-                    time(leaf.not_after),
-                    self.hold
+                    format_time(leaf.not_after()),
+                    self.hold_period
                 );
-                self.say(message, |message| info!("{message}"));
-                return;
+                self.log_once(message, |message| info!("{message}"));
+            }
+            _ => {
+                let expiry = leaf.not_after();
+                info!(directory = %self.directory.display(), expires = %format_time(expiry), "serving a certificate");
+                let ca_expiry = issuers.iter().map(Certificate::not_after).max();
+                self.serving.set(Arc::new(key), expiry, ca_expiry.unwrap_or(0));
+                self.served = Some(ServedLeaf { leaf, issuers });
+                self.logged.clear();
             }
         }
-        info!(directory = %self.directory.display(), expires = %time(leaf.not_after), "serving a certificate");
-        let ca_not_after = cas.iter().filter(|ca| issuers.contains(&ca.der)).map(|ca| ca.not_after).max();
-        self.serving.serve(Arc::new(key), leaf.not_after, ca_not_after.unwrap_or(0));
-        self.served = Some(Served { leaf, issuers });
-        self.said.clear();
     }
 
-    fn say(&mut self, message: String, log: impl FnOnce(&str)) {
-        if self.said != message {
+    fn may_replace(
+        &self,
+        served: &ServedLeaf,
+        leaf: &Certificate,
+        issuers: &[Certificate],
+        now: i64,
+        clock: Instant,
+    ) -> bool {
+        served.leaf.is_expired(now)
+            || issuers.iter().any(|ca| served.issuers.contains(ca))
+            || issuers.iter().chain([leaf]).any(|certificate| self.hold.is_over(certificate, clock))
+    }
+
+    fn log_once(&mut self, message: String, log: impl FnOnce(&str)) {
+        if self.logged != message {
             log(&message);
-            self.said = message;
+            self.logged = message;
         }
     }
 }
 
-/// Reads one consistent state of the directory; the error names the file.
-fn read(directory: &Path, now: i64) -> Result<Pair, String> {
-    // In a mounted volume all files of one state are behind this symlink: resolving it once keeps them together.
+/// Reads one consistent version of the files. The error names the file.
+fn read(directory: &Path, now: i64) -> Result<Candidate, String> {
+    // In a mounted volume all files of one version are behind this symlink, which changes between two reads.
     let directory = fs::canonicalize(directory.join("..data")).unwrap_or_else(|_| directory.to_owned());
     let path = |name| directory.join(name);
     let (crt, key, ca) = (path("tls.crt"), path("tls.key"), path("ca.crt"));
@@ -133,12 +141,12 @@ fn read(directory: &Path, now: i64) -> Result<Pair, String> {
 
     let chain = Certificate::parse_pem(&file(&crt)?).map_err(|e| format!("{}: {e}", crt.display()))?;
     let leaf = chain.first().ok_or_else(|| format!("{}: no certificate in it", crt.display()))?.clone();
-    if leaf.expired(now) {
-        return Err(format!("{}: expired at {}", crt.display(), time(leaf.not_after)));
+    if leaf.is_expired(now) {
+        return Err(format!("{}: expired at {}", crt.display(), format_time(leaf.not_after())));
     }
     let private = PrivateKeyDer::from_pem_slice(&file(&key)?)
         .map_err(|_| format!("{}: no private key in it", key.display()))?;
-    let chain = chain.into_iter().map(|certificate| certificate.der).collect();
+    let chain = chain.iter().map(|certificate| certificate.der().clone()).collect();
     let certified =
         CertifiedKey::from_der(chain, private, &ring::default_provider()).map_err(|e| match e {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
@@ -151,7 +159,7 @@ fn read(directory: &Path, now: i64) -> Result<Pair, String> {
         Err(e) => return Err(format!("{}: {e}", ca.display())),
         Ok(pem) => Certificate::parse_pem(&pem).map_err(|e| format!("{}: {e}", ca.display()))?,
     };
-    Ok(Pair { key: certified, leaf, cas })
+    Ok(Candidate { key: certified, leaf, cas })
 }
 
 #[cfg(test)]
@@ -159,6 +167,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+    use rustls_pki_types::CertificateDer;
     use tempfile::TempDir;
 
     use super::*;
@@ -237,16 +246,16 @@ mod tests {
         }
     }
 
-    fn start(volume: &Volume) -> Arc<Serving> {
-        let serving = Serving::new();
-        let mut files = Files::new(volume.directory.path().to_owned(), HOLD, serving.clone());
+    fn start(volume: &Volume) -> Arc<ServingCertificate> {
+        let serving = ServingCertificate::new();
+        let mut files = CertificateFiles::new(volume.directory.path().to_owned(), HOLD, serving.clone());
         files.poll();
-        tokio::spawn(files.run(INTERVAL));
+        tokio::spawn(files.run(POLL_INTERVAL));
         serving
     }
 
     /// Whether `content` is served, after what is due now.
-    async fn serves(serving: &Serving, content: &Content) -> bool {
+    async fn serves(serving: &ServingCertificate, content: &Content) -> bool {
         sleep(Duration::from_millis(1)).await;
         serving.leaf() == Some(content.leaf())
     }
@@ -256,10 +265,10 @@ mod tests {
         let mut volume = Volume::new();
         volume.put(&Ca::new("a").issue());
         let serving = start(&volume);
-        assert!(serving.ready());
-        let facts = serving.facts();
-        assert!(facts.leaf_not_after > unix_now() && facts.ca_not_after > facts.leaf_not_after);
-        assert_eq!((facts.replacements, facts.errors), (0, 0));
+        assert!(serving.is_ready());
+        let (leaf_expiry, ca_expiry) = serving.expiries();
+        assert!(leaf_expiry > unix_now() && ca_expiry > leaf_expiry);
+        assert_eq!((serving.replacements(), serving.errors()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -267,11 +276,11 @@ mod tests {
         let mut volume = Volume::new();
         let serving = start(&volume);
         sleep(HOLD).await;
-        assert!(!serving.ready() && serving.facts().errors > 0);
+        assert!(!serving.is_ready() && serving.errors() > 0);
         let content = Ca::new("a").issue();
         volume.put(&content);
         serving.loaded().await;
-        assert!(serves(&serving, &content).await && serving.ready());
+        assert!(serves(&serving, &content).await && serving.is_ready());
     }
 
     #[tokio::test(start_paused = true)]
@@ -281,9 +290,9 @@ mod tests {
         let serving = start(&volume);
         let renewed = ca.issue();
         volume.put(&renewed);
-        sleep(INTERVAL).await;
+        sleep(POLL_INTERVAL).await;
         assert!(serves(&serving, &renewed).await);
-        assert_eq!(serving.facts().replacements, 1);
+        assert_eq!(serving.replacements(), 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -298,7 +307,7 @@ mod tests {
             volume.put(&new);
             sleep(HOLD).await;
             assert!(serves(&serving, &old).await);
-            sleep(INTERVAL).await;
+            sleep(POLL_INTERVAL).await;
             assert!(serves(&serving, &new).await);
         }
     }
@@ -310,10 +319,10 @@ mod tests {
         volume.put(&a.issue());
         let serving = start(&volume);
         volume.put(&Content { ca: both.clone(), ..a.issue() });
-        sleep(INTERVAL + HOLD).await;
+        sleep(POLL_INTERVAL + HOLD).await;
         let new = Content { ca: both, ..b.issue() };
         volume.put(&new);
-        sleep(INTERVAL).await;
+        sleep(POLL_INTERVAL).await;
         assert!(serves(&serving, &new).await);
     }
 
@@ -337,12 +346,12 @@ mod tests {
             volume.put(&broken);
             let problem = read(volume.directory.path(), unix_now()).err().unwrap();
             assert!(problem.contains(named), "{problem}");
-            let errors = serving.facts().errors;
-            sleep(INTERVAL + Duration::from_secs(1)).await;
-            assert!(serves(&serving, &good).await && serving.ready() && serving.facts().errors > errors);
+            let errors = serving.errors();
+            sleep(POLL_INTERVAL + Duration::from_secs(1)).await;
+            assert!(serves(&serving, &good).await && serving.is_ready() && serving.errors() > errors);
         }
         volume.put(&other);
-        sleep(INTERVAL).await;
+        sleep(POLL_INTERVAL).await;
         assert!(serves(&serving, &other).await);
     }
 
@@ -350,8 +359,8 @@ mod tests {
     async fn an_expired_leaf_is_replaced_without_a_hold() {
         let mut volume = Volume::new();
         volume.put(&Ca::new("a").issue_until(2100));
-        let serving = Serving::new();
-        let mut files = Files::new(volume.directory.path().to_owned(), HOLD, serving.clone());
+        let serving = ServingCertificate::new();
+        let mut files = CertificateFiles::new(volume.directory.path().to_owned(), HOLD, serving.clone());
         files.poll();
         let new = Ca::new("b").issue();
         volume.put(&new);
@@ -368,6 +377,6 @@ mod tests {
         let missing = read(directory.path(), unix_now()).err().unwrap();
         assert!(missing.contains("tls.key: No such file"), "{missing}");
         fs::write(directory.path().join("tls.key"), &content.key).unwrap();
-        assert_eq!(read(directory.path(), unix_now()).ok().unwrap().leaf.der.to_vec(), content.leaf());
+        assert_eq!(read(directory.path(), unix_now()).ok().unwrap().leaf.der().to_vec(), content.leaf());
     }
 }

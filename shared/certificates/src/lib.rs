@@ -1,15 +1,14 @@
-//! The serving certificate: from files (`files`) or kept by the webhook itself (`self_managed`), replaced while it
-//! is served, and the TLS versions and suites that go with it ([`Profile`]).
+//! Serving certificates, read from files or self-managed in a Secret, and the TLS profile that they are served with.
 #![forbid(unsafe_code)]
 
 mod args;
+mod ca_hold;
 mod certificate;
 mod files;
-mod profile;
 mod self_managed;
-mod serving;
-mod standing;
+mod serving_certificate;
+mod tls_profile;
 
 pub use args::{CertificateArgs, StartError};
-pub use profile::{Profile, ProfileError};
-pub use serving::{Facts, Serving};
+pub use serving_certificate::ServingCertificate;
+pub use tls_profile::{TlsProfile, TlsProfileError};

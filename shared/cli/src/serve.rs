@@ -12,8 +12,7 @@ use super::{exit, runtime, shutdown_signal};
 use podshaper_certificates::CertificateArgs;
 use podshaper_core::admission::Webhook;
 use podshaper_kube::client;
-use podshaper_server::telemetry::{LogArgs, Metrics, MetricsPage};
-use podshaper_server::{Limits, Listen, WebhookServer, admin};
+use podshaper_server::{Limits, ListenAddress, LogArgs, MetricsPage, ServerMetrics, WebhookServer, admin};
 
 /// The port on which originals serve metrics to the authorised alone.
 const SECURE_METRICS_PORT: u16 = 8443;
@@ -31,7 +30,7 @@ pub struct Serve<O: Args> {
         default_value = ":9443",
         help_heading = "Addresses"
     )]
-    webhook_bind_address: Listen,
+    webhook_bind_address: ListenAddress,
     /// Where /healthz, /livez and /readyz are answered; 0 for nowhere
     #[arg(
         long,
@@ -40,7 +39,7 @@ pub struct Serve<O: Args> {
         default_value = ":8081",
         help_heading = "Addresses"
     )]
-    health_probe_bind_address: Listen,
+    health_probe_bind_address: ListenAddress,
     /// Where /metrics is answered; 0 for nowhere
     #[arg(
         long,
@@ -49,7 +48,7 @@ pub struct Serve<O: Args> {
         default_value = ":8080",
         help_heading = "Addresses"
     )]
-    metrics_bind_address: Listen,
+    metrics_bind_address: ListenAddress,
     /// Metrics over HTTPS, to those alone whom RBAC allows to get /metrics; auto does so on port 8443
     #[arg(
         long,
@@ -112,9 +111,10 @@ impl<O: Args> Serve<O> {
         webhook: impl FnOnce(O, Start<'_>) -> anyhow::Result<W>,
     ) -> anyhow::Result<()> {
         let shutdown = shutdown_signal().context("can't wait for signals")?;
-        let profile = self.certificates.profile()?;
+        let profile = self.certificates.tls_profile()?;
         let certificate = self.certificates.start(client::in_cluster)?;
-        let mut metrics = Metrics::new(name, certificate.clone());
+        let mut metrics = ServerMetrics::new(name);
+        certificate.register(metrics.registry());
         let (end, ending) = watch::channel(false);
         let webhook = Arc::new(webhook(self.options, Start { metrics: metrics.registry(), ending })?);
         let leaving = end.subscribe();
@@ -130,7 +130,7 @@ impl<O: Args> Serve<O> {
             let not_ready = move || {
                 if *leaving.borrow() {
                     Some("leaving".to_owned())
-                } else if certificate.ready() {
+                } else if certificate.is_ready() {
                     webhook.not_ready()
                 } else {
                     Some("no serving certificate yet".to_owned())

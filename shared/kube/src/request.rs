@@ -27,6 +27,8 @@ pub enum Media {
     MergePatch,
     /// Kubernetes' own: lists are merged by the key of their kind.
     StrategicMergePatch,
+    /// Server-side apply.
+    ApplyPatch,
 }
 
 /// Sends `body`; the answer as text.
@@ -45,6 +47,7 @@ pub async fn send(
         Media::JsonPatch => "application/json-patch+json",
         Media::MergePatch => "application/merge-patch+json",
         Media::StrategicMergePatch => "application/strategic-merge-patch+json",
+        Media::ApplyPatch => "application/apply-patch+yaml",
     };
     let body = serde_json::to_vec(body).map_err(Error::SerdeError)?;
     let request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, media).body(body);

@@ -1,25 +1,24 @@
 //! Placing a workload's pods over groups of nodes, exactly, by weight.
 //!
 //! ```text
-//! Policy ──▶ Sequence: slot ──▶ group ──▶ SlotAllocator ──▶ the next slot and its group
+//! Policy ──▶ Sequence: slot ──▶ group ──▶ Rules: who is where ──▶ the next place
 //!                                           ▲
-//!                                         Ledger: which slots are taken, agreed on by all replicas
+//!                                         Ledger: many replicas agree on who is where
 //! ```
 #![forbid(unsafe_code)]
 
-pub mod admit;
-pub mod allocator;
-pub mod annotations;
 pub mod distribution;
 pub mod ledger;
+pub mod marks;
 #[cfg(test)]
 mod model;
 pub mod offline;
 mod ordinal;
 pub mod owners;
+pub mod placing;
 pub mod policy;
+pub mod rules;
 pub mod sequence;
-mod slot_order;
 pub mod spread;
 pub mod strategy;
 mod valid;

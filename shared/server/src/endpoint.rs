@@ -1,199 +1,341 @@
-//! The HTTP side of admission: from a request to an answer.
+//! From an HTTP request to the response: limits, deadline, body, decision.
 
 use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
-use http_body_util::Full;
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use tokio::time::timeout_at;
+use jiff::SignedDuration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{timeout, timeout_at};
 
-use super::body::{BodyError, Budget, Buffered, discard};
-use super::drain::{Drain, Stage};
-use super::limits::Limits;
-use super::timeout;
-use crate::telemetry::{AdmissionMetrics, Refusal};
-use podshaper_core::admission;
-use podshaper_core::admission::Webhook;
+use crate::limits::Limits;
+use crate::metrics::{AdmissionMetrics, RejectReason};
+use crate::response::{HttpResponse, text};
+use podshaper_core::admission::{self, Webhook};
 
-/// Serves one webhook under its path.
-pub(super) struct Endpoint<W> {
+/// The API server allows a webhook at most this long.
+const MAX_TIMEOUT: Duration = Duration::from_secs(30);
+/// The API server's default, for requests without a `timeout` parameter.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The body of a rejected request is read for so long, because closing a connection with unread data resets it, and the
+/// client loses the response.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+/// The budget of all bodies is counted in KiB.
+const BUDGET_UNIT: usize = 1024;
+
+/// Answers the requests for one webhook.
+pub(crate) struct Endpoint<W> {
     webhook: Arc<W>,
     paths: &'static [&'static str],
+    requests: Arc<RequestCounter>,
     max_in_flight: usize,
-    budget: Budget,
-    drain: Arc<Drain>,
+    max_body_bytes: usize,
+    /// The bytes that all bodies may take together, in units of [`BUDGET_UNIT`].
+    budget: Arc<Semaphore>,
     metrics: AdmissionMetrics,
 }
 
-type Reply = Response<Full<Bytes>>;
-
 impl<W: Webhook> Endpoint<W> {
-    pub(super) fn new(
+    pub(crate) fn new(
         webhook: Arc<W>,
         paths: &'static [&'static str],
         limits: &Limits,
-        drain: Arc<Drain>,
         metrics: AdmissionMetrics,
     ) -> Self {
+        let budget = (limits.max_buffered_bytes / BUDGET_UNIT).min(Semaphore::MAX_PERMITS);
         Self {
             webhook,
             paths,
+            requests: RequestCounter::new(),
             max_in_flight: limits.max_in_flight,
-            budget: Budget::new(limits),
-            drain,
+            max_body_bytes: limits.max_body_bytes,
+            budget: Arc::new(Semaphore::new(budget)),
             metrics,
         }
     }
 
-    /// Answers one HTTP request.
-    pub(super) fn serve(
+    /// The requests of all connections.
+    pub(crate) fn requests(&self) -> &RequestCounter {
+        &self.requests
+    }
+
+    /// Answers one request.
+    pub(crate) fn serve(
         self: &Arc<Self>,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Reply> + use<W> {
-        let in_flight = self.drain.request();
+    ) -> impl Future<Output = HttpResponse> + use<W> {
+        let in_flight = self.requests.begin();
         let started = Instant::now();
-        let deadline = started + timeout::of_query(request.uri().query());
-        let version = request.version();
-        // Where some originals' probes look.
-        let health = request.uri().path() == "/health" && request.method() == Method::GET;
-        // The head has said all that it has to: what waits for the body is small.
+        let deadline = started + request_timeout(request.uri().query());
+        // The readiness probe of some of the webhooks that this project replaces.
+        let is_probe = request.uri().path() == "/health" && request.method() == Method::GET;
+        // Checked before the future is made, which then holds the body alone and stays small while it waits.
         let checked = self.check(&request);
         let body = request.into_body();
         let endpoint = Arc::clone(self);
         async move {
-            // A panic must cost one request, never the connection's other ones.
-            let answered = AssertUnwindSafe(endpoint.admit(checked, body, deadline)).catch_unwind().await;
-            let answered = answered
-                .unwrap_or_else(|_| Err(Refused::new(Refusal::Panic, "internal error; the log says more")));
-            let mut reply = match answered {
+            let _in_flight = in_flight;
+            // A panic ends one request and not the others of its connection.
+            let reviewed = AssertUnwindSafe(endpoint.review(checked, body, deadline)).catch_unwind().await;
+            let reviewed = reviewed.unwrap_or_else(|_| {
+                Err(Rejection::new(RejectReason::Panic, "internal error; the log says more"))
+            });
+            match reviewed {
                 Ok(answer) => {
-                    endpoint.metrics.answered(answer.outcome, started.elapsed());
-                    json(answer.body)
+                    endpoint.metrics.record_review(answer.outcome, started.elapsed());
+                    let mut response = Response::new(Full::from(answer.body));
+                    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                    response
                 }
-                Err(_) if health => Response::new(Full::from("OK")),
-                Err(refused) => endpoint.refuse(&refused),
-            };
-            if endpoint.drain.stage() >= Stage::Draining && version < Version::HTTP_2 {
-                reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                Err(_) if is_probe => Response::new(Full::from("OK")),
+                Err(rejection) => {
+                    endpoint.metrics.record_rejection(rejection.reason);
+                    rejection.into_response()
+                }
             }
-            drop(in_flight);
-            reply
         }
     }
 
-    async fn admit(
-        &self,
-        checked: Result<(), Refused>,
-        body: Incoming,
-        deadline: Instant,
-    ) -> Result<admission::Answer, Refused> {
-        if let Err(refused) = checked {
-            discard(body);
-            return Err(refused);
-        }
-        timeout_at(deadline.into(), self.decide(body, deadline)).await.unwrap_or_else(|_| {
-            Err(Refused::new(Refusal::Timeout, "the request took longer than its timeout"))
-        })
-    }
-
-    #[cold]
-    fn refuse(&self, refused: &Refused) -> Reply {
-        self.metrics.refused(refused.refusal);
-        tracing::debug!(reason = ?refused.refusal, answer = &*refused.message, "refused");
-        refused.reply()
-    }
-
-    /// What the head of a request tells already.
-    fn check(&self, request: &Request<Incoming>) -> Result<(), Refused> {
+    /// Checks everything but the body.
+    fn check(&self, request: &Request<Incoming>) -> Result<(), Rejection> {
         if !self.paths.contains(&request.uri().path()) {
             let known = self.paths.join(", ");
-            return Err(Refused::new(
-                Refusal::Path,
+            return Err(Rejection::new(
+                RejectReason::Path,
                 format!("nothing is served here; admission reviews go to {known}"),
             ));
         }
         if request.method() != Method::POST {
-            return Err(Refused::new(Refusal::Method, "send an AdmissionReview with POST"));
+            return Err(Rejection::new(RejectReason::Method, "send an AdmissionReview with POST"));
         }
         let content_type =
             request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        if content_type
-            .split(';')
-            .next()
-            .is_none_or(|media| !media.trim().eq_ignore_ascii_case("application/json"))
-        {
-            return Err(Refused::new(Refusal::ContentType, "the content type must be application/json"));
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
+        if !media_type.eq_ignore_ascii_case("application/json") {
+            return Err(Rejection::new(
+                RejectReason::ContentType,
+                "the content type must be application/json",
+            ));
         }
-        if self.drain.in_flight() > self.max_in_flight {
-            return Err(Refused::new(Refusal::Busy, "too many requests at a time; try again"));
+        if self.requests.in_flight() > self.max_in_flight {
+            return Err(Rejection::new(RejectReason::Busy, "too many requests at a time; try again"));
         }
         Ok(())
     }
 
-    async fn decide(&self, body: Incoming, deadline: Instant) -> Result<admission::Answer, Refused> {
-        let body: Buffered = self.budget.read(body).await?;
-        if body.bytes.is_empty() {
-            return Err(Refused::new(Refusal::Review, "the body is empty; send an AdmissionReview"));
+    async fn review(
+        &self,
+        checked: Result<(), Rejection>,
+        mut body: Incoming,
+        deadline: Instant,
+    ) -> Result<admission::Answer, Rejection> {
+        let answer = async {
+            let read = match checked {
+                Ok(()) => self.read(&mut body).await,
+                Err(rejection) => Err(rejection),
+            };
+            // The permit keeps the budget until the answer is written.
+            let (bytes, _permit) = read.inspect_err(|_| discard(body))?;
+            if bytes.is_empty() {
+                return Err(Rejection::new(
+                    RejectReason::Review,
+                    "the body is empty; send an AdmissionReview",
+                ));
+            }
+            let answer = admission::answer(&*self.webhook, &bytes, deadline).await;
+            answer.map_err(|error| Rejection::new(RejectReason::Review, error.to_string()))
+        };
+        timeout_at(deadline.into(), answer).await.unwrap_or_else(|_| {
+            Err(Rejection::new(RejectReason::Timeout, "the request took longer than its timeout"))
+        })
+    }
+
+    /// Reads the whole of `body`, and reserves the budget for the bytes that arrive, not for those that are announced.
+    async fn read(&self, body: &mut Incoming) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Rejection> {
+        let too_large =
+            || Rejection::new(RejectReason::TooLarge, "the body is larger than this server accepts");
+        let length = body.size_hint().exact().ok_or_else(|| {
+            Rejection::new(RejectReason::Length, "send the body's length in Content-Length")
+        })?;
+        let length = usize::try_from(length).map_err(|_| too_large())?;
+        if length > self.max_body_bytes {
+            return Err(too_large());
         }
-        let answer = admission::answer(&*self.webhook, &body.bytes, deadline).await;
-        answer.map_err(|e| Refused::new(Refusal::Review, e.to_string()))
+        let mut permit = None;
+        let Some(first) = next_frame(body).await? else { return Ok((Bytes::new(), None)) };
+        self.reserve(&mut permit, first.len())?;
+        // Most reviews arrive in one frame, which needs no copy.
+        let Some(second) = next_frame(body).await? else { return Ok((first, permit)) };
+        // Pages that are never written to take no memory, and a buffer that grows would take the body twice.
+        let mut bytes = BytesMut::with_capacity(length);
+        bytes.extend_from_slice(&first);
+        let mut next = Some(second);
+        while let Some(frame) = next {
+            self.reserve(&mut permit, frame.len())?;
+            bytes.extend_from_slice(&frame);
+            next = next_frame(body).await?;
+        }
+        Ok((bytes.freeze(), permit))
+    }
+
+    fn reserve(&self, permit: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> Result<(), Rejection> {
+        let units = u32::try_from(bytes.div_ceil(BUDGET_UNIT)).unwrap_or(u32::MAX);
+        let more = Arc::clone(&self.budget)
+            .try_acquire_many_owned(units)
+            .map_err(|_| Rejection::new(RejectReason::Busy, "too many bytes at a time; try again"))?;
+        match permit {
+            Some(permit) => permit.merge(more),
+            None => *permit = Some(more),
+        }
+        Ok(())
     }
 }
 
-/// An HTTP request that gets no admission answer, and what its sender is told.
+async fn next_frame(body: &mut Incoming) -> Result<Option<Bytes>, Rejection> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Rejection::new(RejectReason::Review, "the body broke off"))?;
+        // Anything else is trailers.
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
+
+fn discard(mut body: Incoming) {
+    let rest = async move { while let Ok(Some(_)) = next_frame(&mut body).await {} };
+    tokio::spawn(timeout(DISCARD_TIMEOUT, rest));
+}
+
+/// The `timeout` parameter of the API server's URL, a duration as Go prints it, within its bounds.
+fn request_timeout(query: Option<&str>) -> Duration {
+    query
+        .into_iter()
+        .flat_map(|query| query.split('&'))
+        .find_map(|pair| pair.strip_prefix("timeout="))
+        .and_then(|timeout| Duration::try_from(timeout.parse::<SignedDuration>().ok()?).ok())
+        .map_or(DEFAULT_TIMEOUT, |timeout| timeout.min(MAX_TIMEOUT))
+}
+
+/// A request that is answered without a review.
 #[derive(Debug)]
-struct Refused {
-    refusal: Refusal,
+struct Rejection {
+    reason: RejectReason,
     message: Cow<'static, str>,
 }
 
-impl Refused {
-    fn new(refusal: Refusal, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { refusal, message: message.into() }
+impl Rejection {
+    fn new(reason: RejectReason, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason, message: message.into() }
     }
 
-    fn reply(&self) -> Reply {
-        let mut reply = text(self.refusal.status(), &self.message);
-        let header = match self.refusal {
-            // A second is the least that the API server waits.
-            Refusal::Busy => Some((RETRY_AFTER, "1")),
-            Refusal::Method => Some((ALLOW, "POST")),
-            _ => None,
+    #[cold]
+    fn into_response(self) -> HttpResponse {
+        tracing::debug!(reason = ?self.reason, answer = &*self.message, "refused");
+        let (status, header) = match self.reason {
+            RejectReason::Path => (StatusCode::NOT_FOUND, None),
+            RejectReason::Method => (StatusCode::METHOD_NOT_ALLOWED, Some((ALLOW, "POST"))),
+            RejectReason::ContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, None),
+            RejectReason::Length => (StatusCode::LENGTH_REQUIRED, None),
+            RejectReason::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, None),
+            RejectReason::Review => (StatusCode::BAD_REQUEST, None),
+            // The API server retries after whole seconds.
+            RejectReason::Busy => (StatusCode::TOO_MANY_REQUESTS, Some((RETRY_AFTER, "1"))),
+            RejectReason::Timeout => (StatusCode::GATEWAY_TIMEOUT, None),
+            RejectReason::Panic => (StatusCode::INTERNAL_SERVER_ERROR, None),
         };
-        reply.headers_mut().extend(header.map(|(name, value)| (name, HeaderValue::from_static(value))));
-        reply
+        let mut response = text(status, &self.message);
+        if let Some((name, value)) = header {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        response
     }
 }
 
-impl From<BodyError> for Refused {
-    fn from(error: BodyError) -> Self {
-        match error {
-            BodyError::NoLength => Self::new(Refusal::Length, "send the body's length in Content-Length"),
-            BodyError::TooLarge => {
-                Self::new(Refusal::TooLarge, "the body is larger than this server accepts")
-            }
-            BodyError::Busy => Self::new(Refusal::Busy, "too many bytes at a time; try again"),
-            BodyError::Broken => Self::new(Refusal::Review, "the body broke off"),
+/// Counts requests in flight and remembers their last change.
+#[derive(Debug)]
+pub(crate) struct RequestCounter {
+    created: Instant,
+    in_flight: AtomicUsize,
+    /// Milliseconds since `created`.
+    last_change: AtomicU64,
+}
+
+/// A request in flight, until this is dropped.
+pub(crate) struct RequestGuard(Arc<RequestCounter>);
+
+impl RequestCounter {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            created: Instant::now(),
+            in_flight: AtomicUsize::new(0),
+            last_change: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn begin(self: &Arc<Self>) -> RequestGuard {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        RequestGuard(Arc::clone(self))
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// When the last request ended, or the last call of [`Self::touch`].
+    pub(crate) fn last_change(&self) -> Instant {
+        self.created + Duration::from_millis(self.last_change.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn touch(&self) {
+        let milliseconds = u64::try_from(self.created.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_change.fetch_max(milliseconds, Ordering::Relaxed);
+    }
+}
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        self.0.touch();
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_timeout_is_a_go_duration() {
+        for (timeout, milliseconds) in [
+            ("5s", 5000),
+            ("0m30s", 30_000),
+            ("500ms", 500),
+            ("1.5s", 1500),
+            ("9.876543210s", 9876),
+            ("100µs", 0),
+        ] {
+            let timeout = request_timeout(Some(&format!("timeout={timeout}")));
+            assert_eq!(timeout.as_millis(), milliseconds, "{timeout:?}");
+        }
+        for other in ["", "5", "s", "5x", "-5s", "1..5s", "9e9s", "99999999999999999999999h", "soon"] {
+            assert_eq!(request_timeout(Some(&format!("timeout={other}"))), DEFAULT_TIMEOUT, "{other}");
         }
     }
-}
 
-fn json(body: Vec<u8>) -> Reply {
-    let mut reply = Response::new(Full::from(body));
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    reply
-}
-
-/// A line for people.
-pub fn text(status: StatusCode, message: &str) -> Reply {
-    let mut reply = Response::new(Full::from(format!("{message}\n")));
-    *reply.status_mut() = status;
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    reply
+    #[test]
+    fn request_timeout_is_one_parameter_of_the_query() {
+        assert_eq!(request_timeout(Some("timeout=2s")), Duration::from_secs(2));
+        assert_eq!(request_timeout(Some("a=b&timeout=2s")), Duration::from_secs(2));
+        assert_eq!(request_timeout(Some("timeout=1h")), MAX_TIMEOUT);
+        assert_eq!(request_timeout(None), DEFAULT_TIMEOUT);
+    }
 }

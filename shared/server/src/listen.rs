@@ -4,15 +4,18 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
 
 /// Pending connections that the kernel holds for us: a burst of handshakes must not see a refusal.
 const BACKLOG: u32 = 1024;
+/// The pause after a failed accept, usually for want of file descriptors.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where a server listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listen {
+pub enum ListenAddress {
     /// Nowhere: the server is off.
     Off,
     /// Every address of the host, IPv6 and IPv4.
@@ -24,20 +27,20 @@ pub enum Listen {
 /// Why a text is no address to listen on.
 #[derive(Debug, thiserror::Error)]
 #[error("expected :PORT, ADDRESS:PORT or [IPV6]:PORT, or 0 to listen nowhere")]
-pub struct ListenError;
+pub struct ListenAddressError;
 
-impl FromStr for Listen {
-    type Err = ListenError;
-    fn from_str(text: &str) -> Result<Self, ListenError> {
+impl FromStr for ListenAddress {
+    type Err = ListenAddressError;
+    fn from_str(text: &str) -> Result<Self, ListenAddressError> {
         match text.strip_prefix(':') {
-            Some(port) => port.parse().map(Self::AnyAddress).map_err(|_| ListenError),
+            Some(port) => port.parse().map(Self::AnyAddress).map_err(|_| ListenAddressError),
             None if text == "0" => Ok(Self::Off),
-            None => text.parse().map(Self::Address).map_err(|_| ListenError),
+            None => text.parse().map(Self::Address).map_err(|_| ListenAddressError),
         }
     }
 }
 
-impl fmt::Display for Listen {
+impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Off => f.write_str("0"),
@@ -47,7 +50,7 @@ impl fmt::Display for Listen {
     }
 }
 
-impl Listen {
+impl ListenAddress {
     /// The port, 0 where off.
     pub fn port(self) -> u16 {
         match self {
@@ -84,16 +87,16 @@ mod tests {
     #[test]
     fn spellings() {
         for (text, listen) in [
-            (":9443", Listen::AnyAddress(9443)),
-            ("0", Listen::Off),
-            ("127.0.0.1:8080", Listen::Address(([127, 0, 0, 1], 8080).into())),
-            ("[::1]:1", Listen::Address((Ipv6Addr::LOCALHOST, 1).into())),
+            (":9443", ListenAddress::AnyAddress(9443)),
+            ("0", ListenAddress::Off),
+            ("127.0.0.1:8080", ListenAddress::Address(([127, 0, 0, 1], 8080).into())),
+            ("[::1]:1", ListenAddress::Address((Ipv6Addr::LOCALHOST, 1).into())),
         ] {
-            assert_eq!(text.parse::<Listen>().unwrap(), listen);
+            assert_eq!(text.parse::<ListenAddress>().unwrap(), listen);
             assert_eq!(listen.to_string(), text);
         }
         for text in ["", ":", "9443", ":70000", "localhost:1", "1.2.3.4"] {
-            assert!(text.parse::<Listen>().is_err(), "{text}");
+            assert!(text.parse::<ListenAddress>().is_err(), "{text}");
         }
     }
 }

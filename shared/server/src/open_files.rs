@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const OTHERS: u64 = 256;
 
 /// Asks for as many open files as `connections` take, and returns how many connections may be held at a time.
-pub(super) fn room_for(connections: usize) -> usize {
+pub(crate) fn max_connections(connections: usize) -> usize {
     let (asked, room) = plan(getrlimit(Resource::Nofile), connections);
     match asked.map_or(Ok(()), |limit| setrlimit(Resource::Nofile, limit)) {
         Ok(()) => {}

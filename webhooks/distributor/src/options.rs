@@ -8,9 +8,10 @@ use podshaper_kube::client;
 use podshaper_kube::replica::Replica;
 use podshaper_offline::mutate::Facts as Files;
 use podshaper_placement::offline;
-use podshaper_placement::owners::OwnerChain;
+use podshaper_placement::owners::Chain;
 use podshaper_placement::policy::GroupSet;
-use podshaper_server::{Listen, admin};
+use podshaper_placement::rules::locked;
+use podshaper_server::{ListenAddress, admin};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
@@ -32,7 +33,7 @@ pub struct Options {
         default_value = "127.0.0.1:8082",
         help_heading = "Addresses"
     )]
-    page_bind_address: Listen,
+    page_bind_address: ListenAddress,
 }
 
 impl Options {
@@ -92,17 +93,17 @@ impl Supposed {
 }
 
 impl Facts for Supposed {
-    type Surroundings = offline::SelfTestBackend;
+    type Surroundings = offline::Supposed;
 
-    fn surroundings(&self) -> &offline::SelfTestBackend {
-        &offline::SelfTestBackend
+    fn surroundings(&self) -> &offline::Supposed {
+        &offline::Supposed
     }
 
     fn distributors(&self, _: &str) -> Vec<Arc<Distributor>> {
         vec![Arc::new(Distributor::from_spec(self.spec.clone()))]
     }
 
-    fn available(&self, _: &str, _: &OwnerChain, plan: &Plan) -> GroupSet {
-        plan.allocator.policy().all()
+    fn available(&self, _: &str, _: &Chain, plan: &Plan) -> GroupSet {
+        locked(&plan.rules).policy().all()
     }
 }

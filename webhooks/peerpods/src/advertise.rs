@@ -19,7 +19,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use podshaper_cli::shutdown_signal;
 use podshaper_core::quantity::{Format, Quantity};
-use podshaper_server::telemetry::LogArgs;
+use podshaper_server::LogArgs;
 use serde::Deserialize;
 use serde_json::json;
 

@@ -1,277 +1,327 @@
-//! Reads, plans and writes, for as long as the process lives.
+//! Keeps the certificate of one replica, the Secret and the caBundles in step, for as long as the process runs.
 
 use std::sync::Arc;
 
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant, sleep};
 use tracing::{info, warn};
 
-use super::cluster::{Cluster, ClusterError, Kind};
-use super::pace::Pace;
-use super::secret::Stored;
-use super::state::{Change, Configuration, Replica, Settings};
-use crate::Serving;
-use crate::certificate::{time, unix_now};
+use super::authority::{LeafCertificate, WebhookService};
+use super::replica::{Lifetimes, Replica, ReplicaAction, SecretChange, Snapshot};
+use super::store::{ApiObject, CertificateStore, StoreError};
+use super::webhook_configuration::WebhookConfiguration;
+use super::write_backoff::WriteBackoff;
+use crate::ServingCertificate;
+use crate::certificate::{Certificate, format_time, unix_now};
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(30);
-/// A Secret that is gone isn't made again before: when a release goes, so does its Secret, a little before the rest.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A missing Secret is created again after this time: when a release is uninstalled, its Secret goes a little earlier than
+/// the rest.
+const RECREATE_AFTER: Duration = Duration::from_secs(5);
 
-pub(crate) struct Controller {
-    cluster: Cluster,
+pub(crate) struct CertificateController {
+    store: CertificateStore,
     replica: Replica,
-    serving: Arc<Serving>,
-    hold: Duration,
-    bundle_pace: Pace,
-    secret_pace: Pace,
-    /// Since when the Secret has been gone.
-    gone: Option<Instant>,
-    /// What is wrong, as the log has it: told when it changes.
-    said: String,
+    serving: Arc<ServingCertificate>,
+    bundle_backoff: WriteBackoff,
+    secret_backoff: WriteBackoff,
+    secret_missing_since: Option<Instant>,
+    /// The problems that were logged last. They are logged again only when they change.
+    problems: String,
 }
 
-impl Controller {
-    pub(crate) fn new(cluster: Cluster, settings: Settings, serving: Arc<Serving>) -> Self {
+impl CertificateController {
+    pub(crate) fn new(
+        store: CertificateStore,
+        service: WebhookService,
+        lifetimes: Lifetimes,
+        serving: Arc<ServingCertificate>,
+    ) -> Self {
         Self {
-            cluster,
-            hold: settings.hold,
-            replica: Replica::new(settings),
+            store,
+            replica: Replica::new(service, lifetimes),
             serving,
-            bundle_pace: Pace::default(),
-            secret_pace: Pace::default(),
-            gone: None,
-            said: String::new(),
+            bundle_backoff: WriteBackoff::default(),
+            secret_backoff: WriteBackoff::default(),
+            secret_missing_since: None,
+            problems: String::new(),
         }
     }
 
-    /// Never ends: whatever goes wrong, the certificate in service stays and we try again.
+    /// Never returns. After an error the certificate in service stays, and the next attempt follows.
     pub(crate) async fn run(mut self) {
         let changed = Notify::new();
-        let cluster = self.cluster.clone();
-        let watch = |kind| watch(&cluster, kind, &changed);
-        tokio::join!(watch(Kind::Secret), watch(Kind::Configuration), async {
-            let mut retry = FIRST_RETRY;
+        let store = self.store.clone();
+        let reconciles = async {
+            let mut retries = retries();
             loop {
-                let wait = if let Ok(again) = self.sync().await {
-                    retry = FIRST_RETRY;
-                    again
-                } else {
-                    let wait = retry;
-                    retry = (retry * 2).min(LAST_RETRY);
-                    wait
+                let wait = match self.reconcile_and_log().await {
+                    Some(wait) => {
+                        retries = self::retries();
+                        wait
+                    }
+                    None => retries.next().unwrap_or(LAST_RETRY),
                 };
                 tokio::select! {
                     () = changed.notified() => {}
                     () = sleep(wait) => {}
                 }
             }
-        });
+        };
+        tokio::join!(
+            watch(&store, store.secret(), &changed),
+            watch(&store, store.configuration(), &changed),
+            reconciles
+        );
     }
 
-    /// One look at both objects and what follows from it; then when to look again. What fails is told and counted.
-    async fn sync(&mut self) -> Result<Duration, ()> {
+    /// Reconciles once, logs problems that are new, and returns the time until the next read, or `None` after a failure.
+    async fn reconcile_and_log(&mut self) -> Option<Duration> {
         let mut problems = Vec::new();
-        let result = self.step(&mut problems).await;
-        let again = match result {
-            Ok(again) => Ok(again),
-            Err(ClusterError::Conflict) => Ok(Duration::ZERO),
-            Err(ClusterError::Failed(problem)) => {
-                self.serving.failed();
+        let wait = match self.reconcile(&mut problems).await {
+            Ok(wait) => Some(wait),
+            Err(StoreError::Conflict) => Some(Duration::ZERO),
+            Err(StoreError::Failed(problem)) => {
                 problems.push(problem);
-                Err(())
+                None
             }
         };
-        if again.is_ok() {
-            self.serving.synced(unix_now());
+        match wait {
+            Some(_) => self.serving.record_sync(unix_now()),
+            None => self.serving.record_error(),
         }
         let problems = problems.join("; ");
-        if self.said != problems {
+        if self.problems != problems {
             match problems.as_str() {
                 "" => info!("certificates: all in order again"),
                 problems => warn!("certificates: {problems}"),
             }
-            self.said = problems;
+            self.problems = problems;
         }
-        again
+        wait
     }
 
-    async fn step(&mut self, problems: &mut Vec<String>) -> Result<Duration, ClusterError> {
-        let (secret, configuration) = tokio::join!(self.cluster.secret(), self.cluster.configuration());
+    async fn reconcile(&mut self, problems: &mut Vec<String>) -> Result<Duration, StoreError> {
+        let (secret, configuration) = tokio::join!(self.store.read_secret(), self.store.read_configuration());
         let configuration = configuration?;
-        if configuration.is_none() {
-            problems.push(format!("{} doesn't exist (yet)", self.cluster.describe(Kind::Configuration)));
+        if !configuration.exists() {
+            problems.push(format!("{} doesn't exist (yet)", self.store.configuration()));
         }
-        let (configuration_version, configuration) = configuration
-            .map_or_else(Default::default, |version| (version.resource_version, version.content));
-        let (unread, secret) = match secret {
-            Ok(secret) => (None, secret),
-            Err(e) => (Some(e), None),
+        // Even if the Secret can't be read, the CA of the leaf in service has to stay trusted.
+        let (secret, unreadable) = match secret {
+            Ok(secret) => (secret, None),
+            Err(error) => (None, Some(error)),
         };
-        let stored = secret.as_ref().map(|version| {
-            let name = self.cluster.describe(Kind::Secret);
-            problems.extend(version.content.1.iter().map(|problem| format!("{name}: {problem}")));
-            &version.content.0
-        });
-
-        let (now, clock) = (unix_now(), Instant::now());
-        let plan = self.replica.plan(stored, &configuration, now, clock);
-        if let Some((leaf, ca)) = plan.serve {
-            info!(expires = %time(leaf.certificate.not_after), "serving a certificate from the Secret");
-            self.serving.serve(leaf.certified, leaf.certificate.not_after, ca.not_after);
-        }
-        if plan.refused {
-            problems.push("no CA is rotated while so many that were replaced are still trusted".into());
+        if let Some(secret) = &secret {
+            self.secret_missing_since = None;
+            let name = self.store.secret();
+            problems.extend(secret.problems().iter().map(|problem| format!("{name}: {problem}")));
         }
 
-        let mut again = plan.again;
-        let mut wrote = false;
-        if !plan.bundles.is_empty() {
-            let pause = self.bundle_pace.pause(clock);
-            if pause.is_zero() {
-                self.cluster.write_bundles(&configuration_version, &plan.bundles).await?;
-                self.bundle_pace.wrote(clock);
-                wrote = true;
-                let configuration = self.cluster.describe(Kind::Configuration);
-                if plan.lost {
-                    warn!(
-                        "put back a CA that somebody took out of the caBundle of {configuration}: let nothing else manage it"
-                    );
-                } else {
-                    info!("brought the caBundle of {configuration} up to date");
+        let clock = Instant::now();
+        let snapshot = Snapshot::new(secret.as_ref(), &configuration, unix_now(), clock);
+        let (actions, mut wait) = self.replica.plan(&snapshot);
+        for action in actions {
+            match action {
+                ReplicaAction::Serve(leaf, ca) => self.serve(&leaf, &ca),
+                ReplicaAction::WriteBundles { bundles, restores_ca } => {
+                    wait = wait.min(self.write_bundles(&configuration, &bundles, restores_ca, clock).await?);
+                }
+                ReplicaAction::ChangeSecret(change) => {
+                    wait = wait.min(self.write_secret(change, &snapshot, clock).await?);
+                }
+                ReplicaAction::PostponeRotation => {
+                    problems
+                        .push("no CA is rotated while so many that were replaced are still trusted".into());
                 }
             }
-            again = again.min(pause);
         }
-        if let Some(problem) = unread {
-            return Err(problem);
+        match (secret, unreadable) {
+            (_, Some(error)) => Err(error),
+            (Some(_), None) => Ok(wait),
+            (None, None) => self.recreate_secret(&configuration, clock).await,
         }
-        let Some(secret) = secret else {
-            return self.without_secret(&configuration, clock).await;
-        };
-        self.gone = None;
-        if let Some(change) = plan.change {
-            let pause = self.secret_pace.pause(clock);
-            if pause.is_zero() {
-                self.change(change, &secret.resource_version, &secret.content.0, &configuration, now).await?;
-                self.secret_pace.wrote(clock);
-                wrote = true;
-            }
-            again = again.min(pause);
-        }
-        Ok(if wrote { Duration::ZERO } else { again })
     }
 
-    /// Makes the Secret again, unless the whole release is going.
-    async fn without_secret(
+    fn serve(&self, leaf: &LeafCertificate, ca: &Certificate) {
+        let expiry = leaf.certificate().not_after();
+        info!(expires = %format_time(expiry), "serving a certificate from the Secret");
+        self.serving.set(leaf.certified_key(), expiry, ca.not_after());
+    }
+
+    /// Writes now or later. Returns the time after which to read again: zero after a write.
+    async fn write_bundles(
         &mut self,
-        configuration: &Configuration,
+        configuration: &WebhookConfiguration,
+        bundles: &[(usize, String)],
+        restores_ca: bool,
         clock: Instant,
-    ) -> Result<Duration, ClusterError> {
-        let gone = clock.saturating_duration_since(*self.gone.get_or_insert(clock));
-        if configuration.uid.is_empty() {
-            // Its watch tells when there is one.
+    ) -> Result<Duration, StoreError> {
+        let delay = self.bundle_backoff.delay(clock);
+        if !delay.is_zero() {
+            return Ok(delay);
+        }
+        self.store.write_bundles(configuration, bundles).await?;
+        self.bundle_backoff.record_write(clock);
+        let configuration = self.store.configuration();
+        if restores_ca {
+            warn!(
+                "put back a CA that somebody took out of the caBundle of {configuration}: let nothing else manage it"
+            );
+        } else {
+            info!("brought the caBundle of {configuration} up to date");
+        }
+        Ok(Duration::ZERO)
+    }
+
+    /// Writes now or later. Returns the time after which to read again: zero after a write.
+    async fn write_secret(
+        &mut self,
+        change: SecretChange,
+        snapshot: &Snapshot<'_>,
+        clock: Instant,
+    ) -> Result<Duration, StoreError> {
+        let delay = self.secret_backoff.delay(clock);
+        if !delay.is_zero() {
+            return Ok(delay);
+        }
+        let secret = self.replica.apply(change, snapshot);
+        let secret = secret.map_err(|e| StoreError::Failed(format!("can't make a certificate: {e}")))?;
+        self.store.write_secret(&secret).await?;
+        self.secret_backoff.record_write(clock);
+        match change {
+            SecretChange::PrepareCa => {
+                info!("made a CA; it signs once it has stood in the caBundle for the hold");
+            }
+            SecretChange::PromoteCa => info!("the new CA signs from now on"),
+            SecretChange::RenewLeaf => info!("renewed the certificate"),
+            SecretChange::ForgetRetired => info!("forgot a replaced certificate that has expired"),
+        }
+        Ok(Duration::ZERO)
+    }
+
+    /// Creates the Secret again, unless the release is being uninstalled.
+    async fn recreate_secret(
+        &mut self,
+        configuration: &WebhookConfiguration,
+        clock: Instant,
+    ) -> Result<Duration, StoreError> {
+        let missing = clock.saturating_duration_since(*self.secret_missing_since.get_or_insert(clock));
+        if !configuration.exists() {
+            // The watch reports when there is one.
             return Ok(LAST_RETRY);
         }
-        if gone < PATIENCE {
-            return Ok(PATIENCE.saturating_sub(gone));
+        if missing < RECREATE_AFTER {
+            return Ok(RECREATE_AFTER.saturating_sub(missing));
         }
-        let missing = |e| ClusterError::Failed(format!("the Secret is missing and can't be made: {e}"));
-        self.cluster.create_secret(&configuration.uid).await.map(|()| Duration::ZERO).map_err(missing)
+        let created = self.store.create_secret(configuration).await;
+        created.map_err(|e| StoreError::Failed(format!("the Secret is missing and can't be made: {e}")))?;
+        Ok(Duration::ZERO)
     }
 }
 
-impl Controller {
-    async fn change(
-        &self,
-        change: Change,
-        resource_version: &str,
-        stored: &Stored,
-        configuration: &Configuration,
-        now: i64,
-    ) -> Result<(), ClusterError> {
-        let after = self.replica.apply(change, stored, configuration, now);
-        let after = after.map_err(|e| ClusterError::Failed(format!("can't make a certificate: {e}")))?;
-        self.cluster.write_secret(resource_version, &after).await?;
-        match change {
-            Change::Prepare => {
-                info!(hold = ?self.hold, "made a CA; it signs once it has stood in the caBundle for the hold");
-            }
-            Change::Promote => info!("the new CA signs from now on"),
-            Change::RenewLeaf => info!("renewed the certificate"),
-            Change::Forget => info!("forgot a replaced certificate that has expired"),
-        }
-        Ok(())
-    }
-}
-
-async fn watch(cluster: &Cluster, kind: Kind, changed: &Notify) {
-    let mut retry = FIRST_RETRY;
+/// Watches one object forever. What is wrong with it, reconciling reports.
+async fn watch(store: &CertificateStore, object: &ApiObject, changed: &Notify) {
+    let mut retries = retries();
     loop {
-        // The first event comes with the object as it is, so after a gap we look again.
-        if cluster.watch(kind, || changed.notify_one()).await.is_ok() {
-            retry = FIRST_RETRY;
+        // A new watch begins with the object as it is, so no change in between is missed.
+        if store.watch(object, changed).await.is_ok() {
+            retries = self::retries();
         } else {
-            // What is wrong, the reading itself tells.
-            sleep(retry).await;
-            retry = (retry * 2).min(LAST_RETRY);
+            sleep(retries.next().unwrap_or(LAST_RETRY)).await;
         }
     }
+}
+
+fn retries() -> ExponentialBackoff {
+    let retries = ExponentialBuilder::new().with_min_delay(FIRST_RETRY).with_max_delay(LAST_RETRY);
+    retries.with_factor(2.0).without_max_times().build()
 }
 
 #[cfg(test)]
 mod tests {
-    use http::StatusCode;
-    use serde_json::json;
+    use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+    use podshaper_testing::InMemoryApiServer;
+    use serde_json::{Value, json};
 
-    use super::super::fake_api_server::{CONFIGURATION, FakeApiServer, SECRET};
-    use super::super::issue::Service;
     use super::super::secret::ROTATE;
     use super::*;
 
+    const SECRET: &str = "/api/v1/namespaces/podshaper/secrets/tls";
+    const CONFIGURATION: &str =
+        "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/peerpods";
     const HOLD: Duration = Duration::from_mins(1);
     const MOMENT: Duration = Duration::from_secs(1);
 
-    fn start(server: &FakeApiServer) -> Arc<Serving> {
-        let (name, namespace) = ("peerpods".to_owned(), "podshaper".to_owned());
-        let cluster = Cluster::new(server.client(), namespace.clone(), "tls".into(), name.clone());
+    fn start(server: &InMemoryApiServer) -> Arc<ServingCertificate> {
+        let store = CertificateStore::new(server.client(), "podshaper", "tls".into(), "peerpods".into());
+        let service = WebhookService::new("peerpods".into(), "podshaper".into());
         let day = Duration::from_hours(24);
-        let (service, serving) = (Service { name, namespace }, Serving::new());
-        let settings = Settings { service, hold: HOLD, leaf_lifetime: 90 * day, ca_lifetime: 365 * day };
-        tokio::spawn(Controller::new(cluster, settings, serving.clone()).run());
+        let lifetimes = Lifetimes::new(HOLD, 90 * day, 365 * day).unwrap();
+        let serving = ServingCertificate::new();
+        tokio::spawn(CertificateController::new(store, service, lifetimes, serving.clone()).run());
         serving
     }
 
+    /// An empty Secret, and a configuration of two webhooks without caBundles.
+    fn server() -> InMemoryApiServer {
+        let server = InMemoryApiServer::default();
+        server.put(SECRET, json!({"metadata": {"labels": {"a": "b"}}, "data": {"foreign": "eA=="}}));
+        let webhook = |name| json!({"name": name, "clientConfig": {"service": {"name": "peerpods"}}});
+        server.put(CONFIGURATION, json!({"metadata": {}, "webhooks": [webhook("one"), webhook("two")]}));
+        server
+    }
+
+    /// The number of CAs in the caBundle of each webhook.
+    fn trusted(server: &InMemoryApiServer) -> Vec<usize> {
+        let configuration = server.get(CONFIGURATION);
+        let bundle = |webhook: &Value| {
+            let base64 = webhook["clientConfig"]["caBundle"].as_str().unwrap_or_default();
+            String::from_utf8(BASE64.decode(base64).unwrap()).unwrap().matches("BEGIN").count()
+        };
+        configuration["webhooks"].as_array().unwrap().iter().map(bundle).collect()
+    }
+
+    fn patches(server: &InMemoryApiServer) -> usize {
+        server.calls().iter().filter(|call| call.method == "PATCH").count()
+    }
+
+    fn remove_ca(server: &InMemoryApiServer, webhook: usize) {
+        let mut configuration = server.get(CONFIGURATION);
+        configuration["webhooks"][webhook]["clientConfig"]["caBundle"] = "Cg==".into();
+        server.put(CONFIGURATION, configuration);
+    }
+
     /// Two replicas that serve the same leaf.
-    async fn installed() -> (FakeApiServer, [Arc<Serving>; 2]) {
-        let server = FakeApiServer::new();
+    async fn installed() -> (InMemoryApiServer, [Arc<ServingCertificate>; 2]) {
+        let server = server();
         let replicas = [start(&server), start(&server)];
         sleep(MOMENT).await;
-        assert!(replicas.iter().all(|replica| replica.ready()));
+        assert!(replicas.iter().all(|replica| replica.is_ready()));
         assert_eq!(replicas[0].leaf(), replicas[1].leaf());
         (server, replicas)
     }
 
-    fn rotate(server: &FakeApiServer, what: &str) {
-        let mut secret = server.get(SECRET);
-        secret["metadata"]["annotations"][ROTATE] = what.into();
-        server.put(SECRET, secret);
+    fn rotate(server: &InMemoryApiServer, what: &str) {
+        server.patch(SECRET, &json!({"metadata": {"annotations": {ROTATE: what}}}));
     }
 
     #[tokio::test(start_paused = true)]
     async fn two_replicas_agree_within_a_moment_and_then_rest() {
         let (server, replicas) = installed().await;
-        assert_eq!(server.trusted(), [1, 1]);
+        assert_eq!(trusted(&server), [1, 1]);
         let secret = server.get(SECRET);
         assert_eq!(
             (&secret["data"]["foreign"], &secret["metadata"]["labels"]["a"]),
             (&json!("eA=="), &json!("b"))
         );
-        let patches = server.patches();
+        let before = patches(&server);
         sleep(100 * HOLD).await;
-        assert_eq!(server.patches(), patches);
+        assert_eq!(patches(&server), before);
         for replica in &replicas {
-            assert_eq!((replica.facts().errors, replica.facts().replacements), (0, 0));
+            assert_eq!((replica.errors(), replica.replacements()), (0, 0));
         }
     }
 
@@ -283,34 +333,32 @@ mod tests {
         sleep(MOMENT).await;
         let second = replicas[0].leaf();
         assert!(first != second && second == replicas[1].leaf());
-        assert_eq!(server.trusted(), [1, 1]);
+        assert_eq!(trusted(&server), [1, 1]);
 
         rotate(&server, "ca");
         sleep(MOMENT).await;
-        assert_eq!(server.trusted(), [2, 2]);
+        assert_eq!(trusted(&server), [2, 2]);
         assert_eq!(server.get(SECRET)["metadata"]["annotations"][ROTATE], json!(null));
         sleep(HOLD * 9 / 10).await;
         assert!(replicas.iter().all(|replica| replica.leaf() == second));
         sleep(HOLD / 10 + MOMENT).await;
         assert!(replicas.iter().all(|replica| replica.leaf() != second));
         assert_eq!(replicas[0].leaf(), replicas[1].leaf());
-        assert_eq!(server.trusted(), [2, 2], "the old CA stays as long as a leaf under it is valid");
-        assert_eq!(replicas[0].facts().replacements, 2);
+        assert_eq!(trusted(&server), [2, 2], "the old CA stays as long as a leaf under it is valid");
+        assert_eq!(replicas[0].replacements(), 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_others_take_away_is_put_back() {
         let (server, replicas) = installed().await;
         let leaf = replicas[0].leaf();
-        let mut configuration = server.get(CONFIGURATION);
-        configuration["webhooks"][1]["clientConfig"]["caBundle"] = "Cg==".into();
-        server.put(CONFIGURATION, configuration);
+        remove_ca(&server, 1);
         sleep(MOMENT).await;
-        assert_eq!(server.trusted(), [1, 1]);
+        assert_eq!(trusted(&server), [1, 1]);
 
         server.delete(SECRET);
-        sleep(PATIENCE + MOMENT).await;
-        assert_eq!(server.trusted(), [2, 2]);
+        sleep(RECREATE_AFTER + MOMENT).await;
+        assert_eq!(trusted(&server), [2, 2]);
         let owner = &server.get(SECRET)["metadata"]["ownerReferences"][0];
         assert_eq!(
             owner["uid"],
@@ -332,9 +380,9 @@ mod tests {
         let (server, replicas) = installed().await;
         let leaf = replicas[0].leaf();
         server.delete(SECRET);
-        sleep(PATIENCE / 2).await;
+        sleep(RECREATE_AFTER / 2).await;
         server.delete(CONFIGURATION);
-        sleep(10 * PATIENCE).await;
+        sleep(10 * RECREATE_AFTER).await;
         assert!(server.get(SECRET).is_null());
         assert!(replicas.iter().all(|replica| replica.leaf() == leaf), "calls under way are answered");
     }
@@ -342,56 +390,52 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn somebody_who_insists_is_not_fought_without_end() {
         let (server, _replicas) = installed().await;
-        let before = server.patches();
+        let before = patches(&server);
         for _ in 0..600 {
-            let mut configuration = server.get(CONFIGURATION);
-            configuration["webhooks"][0]["clientConfig"]["caBundle"] = "Cg==".into();
-            server.put(CONFIGURATION, configuration);
+            remove_ca(&server, 0);
             sleep(Duration::from_millis(100)).await;
         }
-        let tries = server.patches() - before;
+        let tries = patches(&server) - before;
         assert!((8..40).contains(&tries), "{tries} in a minute");
         sleep(HOLD).await;
-        assert_eq!(server.trusted(), [1, 1]);
+        assert_eq!(trusted(&server), [1, 1]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_the_api_server_the_certificate_stays() {
         let (server, replicas) = installed().await;
         let leaf = replicas[0].leaf();
-        server.refuse(Some(("/", StatusCode::INTERNAL_SERVER_ERROR)));
+        server.fail("/", 500, "InternalError");
         sleep(10 * HOLD).await;
-        assert!(replicas.iter().all(|replica| replica.ready() && replica.leaf() == leaf));
-        let errors = replicas[0].facts().errors;
+        assert!(replicas.iter().all(|replica| replica.is_ready() && replica.leaf() == leaf));
+        let errors = replicas[0].errors();
         assert!((10..60).contains(&errors), "{errors} in ten minutes");
-        server.refuse(None);
+        server.recover();
         rotate(&server, "leaf");
         sleep(HOLD).await;
-        assert!(replicas.iter().all(|replica| replica.leaf() != leaf && replica.facts().errors >= errors));
+        assert!(replicas.iter().all(|replica| replica.leaf() != leaf && replica.errors() >= errors));
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_the_right_to_the_secret_the_bundle_is_still_kept() {
         let (server, replicas) = installed().await;
-        server.refuse(Some((SECRET, StatusCode::FORBIDDEN)));
-        let mut configuration = server.get(CONFIGURATION);
-        configuration["webhooks"][0]["clientConfig"]["caBundle"] = "Cg==".into();
-        server.put(CONFIGURATION, configuration);
+        server.fail(SECRET, 403, "Forbidden");
+        remove_ca(&server, 0);
         sleep(MOMENT).await;
-        assert_eq!(server.trusted(), [1, 1]);
-        assert!(replicas[0].facts().errors > 0 && replicas[0].ready());
+        assert_eq!(trusted(&server), [1, 1]);
+        assert!(replicas[0].errors() > 0 && replicas[0].is_ready());
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_waits_for_a_configuration_that_comes_late() {
-        let server = FakeApiServer::new();
+        let server = server();
         let configuration = server.get(CONFIGURATION);
         server.delete(CONFIGURATION);
         let replica = start(&server);
         sleep(HOLD).await;
-        assert!(!replica.ready());
+        assert!(!replica.is_ready());
         server.put(CONFIGURATION, configuration);
         sleep(MOMENT).await;
-        assert!(replica.ready());
+        assert!(replica.is_ready());
     }
 }

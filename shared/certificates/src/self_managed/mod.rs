@@ -1,19 +1,18 @@
-//! A CA and a serving certificate that the webhook's replicas keep themselves, in one Secret and in the caBundle of one
-//! `MutatingWebhookConfiguration`, without a leader.
+//! A CA and a leaf that the replicas of a webhook keep in a Secret, with the CA in the caBundle of their
+//! `MutatingWebhookConfiguration`. The replicas have no leader.
 
-mod bundle;
-mod cluster;
+mod authority;
+mod ca_bundle;
 mod controller;
 #[cfg(test)]
-mod fake_api_server;
-mod issue;
-#[cfg(test)]
 mod model;
-mod pace;
+mod replica;
 mod secret;
-mod state;
+mod store;
+mod webhook_configuration;
+mod write_backoff;
 
-pub(super) use cluster::Cluster;
-pub(super) use controller::Controller;
-pub(super) use issue::Service;
-pub(super) use state::Settings;
+pub(crate) use authority::WebhookService;
+pub(crate) use controller::CertificateController;
+pub(crate) use replica::Lifetimes;
+pub(crate) use store::CertificateStore;

@@ -1,181 +1,316 @@
-//! What the Secret holds, and how it is written there.
+//! The content of the Secret and its encoding.
 //!
-//! | key | what |
+//! | key | content |
 //! |---|---|
 //! | `tls.crt`, `tls.key` | the leaf in service |
-//! | `ca.crt` | every CA to trust, the leaf's own first |
+//! | `ca.crt` | every CA to trust, the one that signed the leaf first |
 //! | `ca.key` | the key of that first CA |
-//! | `next-ca.crt`, `next-ca.key` | the CA that waits for its turn, while it is made known |
-//! | `retired.crt` | leaves that were replaced but haven't expired, each followed by its CA |
+//! | `next-ca.crt`, `next-ca.key` | the CA that signs after the hold |
+//! | `retired.crt` | replaced leaves that haven't expired, each followed by its CA |
 //!
-//! Other keys are left alone. The annotation [`ROTATE`] asks for a rotation: `leaf` or `ca`.
+//! Other keys are left alone. The annotation [`ROTATE`] requests a rotation: `leaf` or `ca`.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use rustls_pki_types::PrivatePkcs8KeyDer;
-use rustls_pki_types::pem::PemObject as _;
+use rcgen::KeyPair;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::issue::{Authority, Key, Leaf};
-use crate::certificate::{Certificate, pem};
+use super::authority::{CertificateAuthority, LeafCertificate};
+use crate::certificate::Certificate;
 
-/// The annotation by which an operator asks for a rotation; it is removed when that has begun.
+/// The annotation that requests a rotation. It is removed when the rotation begins.
 pub(super) const ROTATE: &str = "podshaper.dev/rotate";
 
-/// The content of the Secret. What can't be read is as good as absent.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Stored {
-    /// The CA that signs. Its key may be lost: then it serves until the next CA has taken over.
-    pub(super) authority: Option<Authority>,
-    pub(super) leaf: Option<Leaf>,
-    /// The CA that signs next, once it has stood in every caBundle for the hold.
-    pub(super) next: Option<Authority>,
-    /// Replaced leaves, at most one a CA: while such a leaf is valid a replica may still serve it, so its CA must stay.
-    pub(super) retired: Vec<Chain>,
-    pub(super) rotate: Option<Rotate>,
+/// The content of the Secret. A value that can't be decoded counts as absent.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "SecretObject")]
+pub(super) struct CertificateSecret {
+    resource_version: String,
+    /// The CA that signs. If its key is lost, it stays until the next CA takes over.
+    authority: Option<CertificateAuthority>,
+    leaf: Option<LeafCertificate>,
+    /// The CA that signs once it has been in every caBundle for the hold.
+    next: Option<CertificateAuthority>,
+    /// Replaced leaves, at most one of each CA. A replica may serve such a leaf until it expires, so its CA stays trusted.
+    retired: Vec<LeafAndCa>,
+    rotation: Option<Rotation>,
+    /// The values that can't be decoded, each with the reason.
+    problems: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct SecretObject {
+    metadata: SecretMetadata,
+    data: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SecretMetadata {
+    resource_version: String,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
 }
 
 /// A leaf and the CA that signed it, without keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Chain {
-    pub(super) leaf: Certificate,
-    pub(super) ca: Certificate,
+pub(super) struct LeafAndCa {
+    leaf: Certificate,
+    ca: Certificate,
 }
 
-/// What an operator can ask for.
+/// A rotation that an operator requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rotate {
+pub(super) enum Rotation {
     Leaf,
     Ca,
 }
 
-impl Stored {
-    /// Reads the `data` (values in base64) and annotations of a Secret; what can't be read is told.
-    pub(super) fn decode(
-        data: &BTreeMap<String, String>,
-        annotations: &BTreeMap<String, String>,
-    ) -> (Self, Vec<String>) {
-        let mut problems = Vec::new();
-        let mut note = |key: &str, problem: &str| problems.push(format!("{key}: {problem}"));
-        let mut bytes = |key: &str| {
-            let value = data.get(key).filter(|value| !value.is_empty())?;
-            BASE64.decode(value).inspect_err(|e| note(key, &e.to_string())).ok()
-        };
-        let [tls_crt, tls_key, ca_crt, ca_key, next_crt, next_key, retired] = KEYS.map(&mut bytes);
+impl LeafAndCa {
+    pub(super) fn new(leaf: Certificate, ca: Certificate) -> Self {
+        Self { leaf, ca }
+    }
 
-        let mut certificates = |key: &str, pem: Option<Vec<u8>>| {
-            Certificate::parse_pem(&pem.unwrap_or_default()).inspect_err(|e| note(key, e)).unwrap_or_default()
-        };
-        let leaf = certificates("tls.crt", tls_crt).into_iter().next();
-        let authority = certificates("ca.crt", ca_crt).into_iter().next();
-        let next = certificates("next-ca.crt", next_crt).into_iter().next();
-        let retired = certificates("retired.crt", retired);
+    pub(super) fn leaf(&self) -> &Certificate {
+        &self.leaf
+    }
 
-        let mut with_key = |key: &str, pem: Option<Vec<u8>>| {
-            let pkcs8 = PrivatePkcs8KeyDer::from_pem_slice(&pem?);
-            let pkcs8 = pkcs8.inspect_err(|_| note(key, "no PKCS#8 private key in it")).ok()?;
-            Some(Key::new(pkcs8.secret_pkcs8_der().to_vec()))
-        };
-        let (tls_key, ca_key, next_key) =
-            (with_key("tls.key", tls_key), with_key("ca.key", ca_key), with_key("next-ca.key", next_key));
-        let leaf = leaf.zip(tls_key).and_then(|(certificate, key)| {
-            Leaf::new(certificate, key).inspect_err(|e| note("tls.key", e)).ok()
-        });
+    pub(super) fn ca(&self) -> &Certificate {
+        &self.ca
+    }
+}
+
+impl From<SecretObject> for CertificateSecret {
+    fn from(SecretObject { metadata, data }: SecretObject) -> Self {
+        let mut values = Values { data: data.unwrap_or_default(), problems: Vec::new() };
+        let leaf = values.certificates("tls.crt").into_iter().next();
+        let leaf_key = values.private_key("tls.key");
+        let leaf = leaf
+            .zip(leaf_key)
+            .and_then(|(certificate, key)| values.valid("tls.key", LeafCertificate::new(certificate, key)));
+        let authority = values.certificates("ca.crt").into_iter().next();
+        let authority_key = values.private_key("ca.key");
         let authority = authority.map(|certificate| {
-            let with_key = ca_key.map(|key| Authority::new(certificate.clone(), key));
-            let with_key = with_key.and_then(|result| result.inspect_err(|e| note("ca.key", e)).ok());
-            with_key.unwrap_or(Authority { certificate, key: None })
+            let with_key = authority_key
+                .and_then(|key| values.valid("ca.key", CertificateAuthority::new(certificate.clone(), key)));
+            with_key.unwrap_or_else(|| CertificateAuthority::without_key(certificate))
         });
+        let next = values.certificates("next-ca.crt").into_iter().next();
+        let next_key = values.private_key("next-ca.key");
         let next = next.zip(next_key).and_then(|(certificate, key)| {
-            Authority::new(certificate, key).inspect_err(|e| note("next-ca.key", e)).ok()
+            values.valid("next-ca.key", CertificateAuthority::new(certificate, key))
         });
+        let retired = values.certificates("retired.crt");
         let retired = retired.chunks_exact(2).filter_map(|pair| match pair {
-            [leaf, ca] => Some(Chain { leaf: leaf.clone(), ca: ca.clone() }),
+            [leaf, ca] => Some(LeafAndCa::new(leaf.clone(), ca.clone())),
             _ => None,
         });
-        let rotate = match annotations.get(ROTATE).map(String::as_str) {
+        let rotation = match metadata.annotations.get(ROTATE).map(String::as_str) {
             None => None,
-            Some("leaf") => Some(Rotate::Leaf),
-            Some("ca") => Some(Rotate::Ca),
+            Some("leaf") => Some(Rotation::Leaf),
+            Some("ca") => Some(Rotation::Ca),
             Some(other) => {
-                note(ROTATE, &format!("{other:?} is neither \"leaf\" nor \"ca\""));
+                values.report(ROTATE, &format!("{other:?} is neither \"leaf\" nor \"ca\""));
                 None
             }
         };
-        (Self { authority, leaf, next, retired: retired.collect(), rotate }, problems)
+        Self {
+            resource_version: metadata.resource_version,
+            authority,
+            leaf,
+            next,
+            retired: retired.collect(),
+            rotation,
+            problems: values.problems,
+        }
+    }
+}
+
+impl CertificateSecret {
+    pub(super) const fn empty() -> Self {
+        Self {
+            resource_version: String::new(),
+            authority: None,
+            leaf: None,
+            next: None,
+            retired: Vec::new(),
+            rotation: None,
+            problems: Vec::new(),
+        }
     }
 
-    /// The merge patch (RFC 7386) that makes a Secret at `resource_version` hold this; it conflicts with any other.
-    pub(super) fn patch(&self, resource_version: &str) -> Value {
-        let mut data = Map::new();
-        for (key, text) in KEYS.into_iter().zip(self.texts()) {
-            data.insert(key.to_owned(), text.map_or(Value::Null, |text| BASE64.encode(text).into()));
-        }
-        let annotations = if self.rotate.is_none() { json!({ ROTATE: null }) } else { json!({}) };
-        let metadata = json!({ "resourceVersion": resource_version, "annotations": annotations });
+    /// The merge patch (RFC 7386) that writes this content. It conflicts with every other write since the Secret was read.
+    pub(super) fn patch(&self) -> Value {
+        let data: Map<_, _> = self
+            .values()
+            .into_iter()
+            .map(|(key, text)| (key.to_owned(), text.map_or(Value::Null, |text| BASE64.encode(text).into())))
+            .collect();
+        let annotations = if self.rotation.is_none() { json!({ ROTATE: null }) } else { json!({}) };
+        let metadata = json!({ "resourceVersion": self.resource_version, "annotations": annotations });
         json!({ "metadata": metadata, "data": data })
     }
 
-    /// Remembers that `chain` may still be served somewhere.
-    pub(super) fn retire(&mut self, chain: Chain) {
-        match self.retired.iter_mut().find(|other| other.ca == chain.ca) {
-            None => self.retired.push(chain),
-            Some(known) if known.leaf.not_after < chain.leaf.not_after => *known = chain,
+    fn values(&self) -> [(&'static str, Option<String>); 7] {
+        let certificate = |ca: &CertificateAuthority| ca.certificate().to_pem();
+        let key = |ca: &CertificateAuthority| ca.key().map(KeyPair::serialize_pem);
+        let trusted = self.authority.iter().flat_map(|authority| {
+            let others = self.next.iter().map(CertificateAuthority::certificate);
+            let others = others.chain(self.retired.iter().map(LeafAndCa::ca));
+            let others = others.filter(|ca| *ca != authority.certificate());
+            [authority.certificate()].into_iter().chain(others)
+        });
+        let retired = self.retired.iter().flat_map(|retired| [retired.leaf.to_pem(), retired.ca.to_pem()]);
+        let unless_empty = |text: String| Some(text).filter(|text| !text.is_empty());
+        [
+            ("tls.crt", self.leaf.as_ref().map(|leaf| leaf.certificate().to_pem())),
+            ("tls.key", self.leaf.as_ref().map(|leaf| leaf.key().serialize_pem())),
+            ("ca.crt", unless_empty(trusted.map(Certificate::to_pem).collect())),
+            ("ca.key", self.authority.as_ref().and_then(key)),
+            ("next-ca.crt", self.next.as_ref().map(certificate)),
+            ("next-ca.key", self.next.as_ref().and_then(key)),
+            ("retired.crt", unless_empty(retired.collect())),
+        ]
+    }
+
+    pub(super) fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
+    pub(super) fn authority(&self) -> Option<&CertificateAuthority> {
+        self.authority.as_ref()
+    }
+
+    pub(super) fn leaf(&self) -> Option<&LeafCertificate> {
+        self.leaf.as_ref()
+    }
+
+    pub(super) fn next(&self) -> Option<&CertificateAuthority> {
+        self.next.as_ref()
+    }
+
+    pub(super) fn retired(&self) -> &[LeafAndCa] {
+        &self.retired
+    }
+
+    pub(super) fn rotation(&self) -> Option<Rotation> {
+        self.rotation
+    }
+
+    /// The CA that signs and the next one.
+    pub(super) fn cas(&self) -> impl Iterator<Item = &Certificate> + Clone {
+        self.authority.iter().chain(&self.next).map(CertificateAuthority::certificate)
+    }
+
+    /// Adds the CA that signs after the hold.
+    pub(super) fn prepare(&mut self, next: CertificateAuthority) {
+        self.next = Some(next);
+        self.rotation = self.rotation.filter(|rotation| *rotation != Rotation::Ca);
+    }
+
+    /// Makes the next CA the one that signs. `leaf` is its first leaf.
+    pub(super) fn promote(&mut self, leaf: LeafCertificate) {
+        self.renew(leaf);
+        self.authority = self.next.take();
+    }
+
+    /// Retires the leaf and replaces it.
+    pub(super) fn renew(&mut self, leaf: LeafCertificate) {
+        if let (Some(authority), Some(old)) = (&self.authority, &self.leaf) {
+            self.retire(LeafAndCa::new(old.certificate().clone(), authority.certificate().clone()));
+        }
+        self.leaf = Some(leaf);
+        self.rotation = self.rotation.filter(|rotation| *rotation != Rotation::Leaf);
+    }
+
+    /// Records that a replica may still serve `retired.leaf`. Of one CA only the leaf that expires last is recorded.
+    pub(super) fn retire(&mut self, retired: LeafAndCa) {
+        match self.retired.iter_mut().find(|other| other.ca == retired.ca) {
+            None => self.retired.push(retired),
+            Some(known) if known.leaf.not_after() < retired.leaf.not_after() => *known = retired,
             Some(_) => {}
         }
     }
 
-    fn texts(&self) -> [Option<String>; 7] {
-        let key = |key: &Key| pem("PRIVATE KEY", key.pkcs8());
-        let authority_key = |authority: &Option<Authority>| authority.as_ref()?.key.as_ref().map(key);
-        let some = |text: String| Some(text).filter(|text| !text.is_empty());
-
-        let trusted = self.authority.iter().flat_map(|authority| {
-            let others = self
-                .next
-                .iter()
-                .map(|next| &next.certificate)
-                .chain(self.retired.iter().map(|chain| &chain.ca));
-            [&authority.certificate].into_iter().chain(others.filter(|ca| **ca != authority.certificate))
-        });
-        [
-            self.leaf.as_ref().map(|leaf| leaf.certificate.pem()),
-            self.leaf.as_ref().map(|leaf| key(&leaf.key)),
-            some(trusted.map(Certificate::pem).collect()),
-            authority_key(&self.authority),
-            self.next.as_ref().map(|next| next.certificate.pem()),
-            authority_key(&self.next),
-            some(self.retired.iter().flat_map(|chain| [chain.leaf.pem(), chain.ca.pem()]).collect()),
-        ]
+    pub(super) fn keep_retired(&mut self, keep: impl FnMut(&LeafAndCa) -> bool) {
+        self.retired.retain(keep);
     }
 }
 
-const KEYS: [&str; 7] =
-    ["tls.crt", "tls.key", "ca.crt", "ca.key", "next-ca.crt", "next-ca.key", "retired.crt"];
+/// Decodes the values of a Secret and collects the problems.
+struct Values {
+    data: BTreeMap<String, String>,
+    problems: Vec<String>,
+}
+
+impl Values {
+    fn report(&mut self, key: &str, problem: &dyn Display) {
+        self.problems.push(format!("{key}: {problem}"));
+    }
+
+    fn valid<T, E: Display>(&mut self, key: &str, result: Result<T, E>) -> Option<T> {
+        result.inspect_err(|error| self.report(key, error)).ok()
+    }
+
+    fn bytes(&mut self, key: &str) -> Option<Vec<u8>> {
+        let value = self.data.remove(key).filter(|value| !value.is_empty())?;
+        self.valid(key, BASE64.decode(value))
+    }
+
+    fn certificates(&mut self, key: &str) -> Vec<Certificate> {
+        let pem = self.bytes(key).unwrap_or_default();
+        self.valid(key, Certificate::parse_pem(&pem)).unwrap_or_default()
+    }
+
+    fn private_key(&mut self, key: &str) -> Option<KeyPair> {
+        let pem = self.bytes(key)?;
+        let parsed = str::from_utf8(&pem).ok().and_then(|pem| KeyPair::from_pem(pem).ok());
+        self.valid(key, parsed.ok_or("no PKCS#8 private key in it"))
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use tokio::time::Duration;
 
     use super::*;
-    use crate::self_managed::issue::Service;
+    use crate::self_managed::authority::WebhookService;
 
     const NOW: i64 = 2_000_000_000;
     const DAY: Duration = Duration::from_hours(24);
 
-    fn stored() -> Stored {
-        let service = Service { name: "n".into(), namespace: "ns".into() };
-        let [old, now, next] = [(); 3].map(|()| service.new_authority(NOW, 30 * DAY).unwrap());
-        let retired =
-            Chain { leaf: service.new_leaf(&old, NOW, DAY).unwrap().certificate, ca: old.certificate };
-        let leaf = service.new_leaf(&now, NOW, DAY).unwrap();
-        let (authority, next, leaf) = (Some(now), Some(next), Some(leaf));
-        Stored { authority, leaf, next, retired: vec![retired], rotate: None }
+    fn stored() -> CertificateSecret {
+        let service = WebhookService::new("n".into(), "ns".into());
+        let ca = || service.issue_ca(NOW, 30 * DAY).unwrap();
+        let leaf = |ca: &CertificateAuthority| service.issue_leaf(ca, NOW, DAY).unwrap();
+        let (old, authority, next) = (ca(), ca(), ca());
+        let retired = LeafAndCa::new(leaf(&old).certificate().clone(), old.certificate().clone());
+        let leaf = Some(leaf(&authority));
+        let (authority, next) = (Some(authority), Some(next));
+        CertificateSecret {
+            resource_version: "7".into(),
+            authority,
+            leaf,
+            next,
+            retired: vec![retired],
+            ..CertificateSecret::empty()
+        }
     }
 
-    fn data(stored: &Stored) -> BTreeMap<String, String> {
-        let patch = stored.patch("7");
+    fn decode(data: &BTreeMap<String, String>, annotations: &Value) -> CertificateSecret {
+        let metadata = json!({"resourceVersion": "7", "annotations": annotations});
+        serde_json::from_value(json!({"metadata": metadata, "data": data})).unwrap()
+    }
+
+    fn keys() -> impl Iterator<Item = &'static str> {
+        CertificateSecret::empty().values().into_iter().map(|(key, _)| key)
+    }
+
+    fn data(stored: &CertificateSecret) -> BTreeMap<String, String> {
+        let patch = stored.patch();
         assert_eq!(patch["metadata"]["resourceVersion"], "7");
         serde_json::from_value(patch["data"].clone()).unwrap()
     }
@@ -183,20 +318,24 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let before = stored();
-        let (after, problems) = Stored::decode(&data(&before), &BTreeMap::new());
-        assert_eq!(problems, [""; 0]);
-        assert_eq!(after.texts(), before.texts());
+        let after = decode(&data(&before), &json!({}));
+        assert_eq!(after.problems, [""; 0]);
+        assert_eq!(after.values(), before.values());
         assert_eq!(after.retired, before.retired);
-        let trusted = before.texts()[2].clone().unwrap();
+        let trusted = before.values()[2].1.clone().unwrap();
         assert_eq!(trusted.matches("BEGIN").count(), 3, "ca.crt is everything to trust");
     }
 
     #[test]
     fn an_empty_secret_is_no_problem() {
-        let empty = KEYS.map(|key| (key.to_owned(), String::new())).into();
+        let empty = keys().map(|key| (key.to_owned(), String::new())).collect();
         for data in [BTreeMap::new(), empty] {
-            let (stored, problems) = Stored::decode(&data, &BTreeMap::new());
-            assert!(stored.texts().iter().all(Option::is_none) && problems.is_empty(), "{problems:?}");
+            let stored = decode(&data, &json!({}));
+            let problems = &stored.problems;
+            assert!(
+                stored.values().iter().all(|(_, value)| value.is_none()) && problems.is_empty(),
+                "{problems:?}"
+            );
         }
     }
 
@@ -205,17 +344,18 @@ mod tests {
         let good = data(&stored());
         let garbage = BASE64.encode("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
         let other = data(&stored());
-        for key in KEYS {
+        for key in keys() {
             let foreign = if key == "retired.crt" { None } else { Some(other[key].clone()) };
             for wrong in ["*".to_owned(), garbage.clone()].into_iter().chain(foreign) {
                 let mut data = good.clone();
                 data.insert(key.to_owned(), wrong);
-                let (stored, problems) = Stored::decode(&data, &BTreeMap::new());
+                let stored = decode(&data, &json!({}));
+                let problems = &stored.problems;
                 assert_eq!(problems.len(), 1, "{key}: {problems:?}");
                 let lost = match key {
                     "tls.crt" | "tls.key" => stored.leaf.is_none(),
                     "ca.crt" if stored.authority.is_none() => true,
-                    "ca.crt" | "ca.key" => stored.authority.unwrap().key.is_none(),
+                    "ca.crt" | "ca.key" => stored.authority.as_ref().unwrap().key().is_none(),
                     "next-ca.crt" | "next-ca.key" => stored.next.is_none(),
                     _ => stored.retired.is_empty(),
                 };
@@ -226,27 +366,28 @@ mod tests {
 
     #[test]
     fn a_rotation_is_asked_for_by_name() {
-        let annotated = |value: &str| BTreeMap::from([(ROTATE.to_owned(), value.to_owned())]);
-        let decode = |value| Stored::decode(&BTreeMap::new(), &annotated(value));
-        assert_eq!(decode("leaf").0.rotate, Some(Rotate::Leaf));
-        assert_eq!(decode("ca").0.rotate, Some(Rotate::Ca));
-        let (stored, problems) = decode("everything");
-        assert!(stored.rotate.is_none() && problems[0].contains("everything"), "{problems:?}");
+        let decode = |value: &str| decode(&BTreeMap::new(), &json!({ROTATE: value}));
+        assert_eq!(decode("leaf").rotation, Some(Rotation::Leaf));
+        assert_eq!(decode("ca").rotation, Some(Rotation::Ca));
+        let stored = decode("everything");
+        assert!(stored.rotation.is_none() && stored.problems[0].contains("everything"), "{stored:?}");
     }
 
     #[test]
     fn the_annotation_goes_with_the_write_that_begins_the_rotation() {
-        let annotations = |stored: &Stored| stored.patch("7")["metadata"]["annotations"].clone();
+        let annotations = |stored: &CertificateSecret| stored.patch()["metadata"]["annotations"].clone();
         assert_eq!(annotations(&stored()), json!({ ROTATE: null }));
-        assert_eq!(annotations(&Stored { rotate: Some(Rotate::Ca), ..stored() }), json!({}));
+        assert_eq!(annotations(&CertificateSecret { rotation: Some(Rotation::Ca), ..stored() }), json!({}));
     }
 
     #[test]
     fn of_one_ca_the_leaf_that_lives_longest_is_remembered() {
         let mut stored = stored();
         let long = stored.retired[0].clone();
-        let mut short = long.clone();
-        short.leaf.not_after -= 1;
+        let service = WebhookService::new("n".into(), "ns".into());
+        let ca = service.issue_ca(NOW, 30 * DAY).unwrap();
+        let earlier = service.issue_leaf(&ca, NOW - 1, DAY).unwrap();
+        let short = LeafAndCa::new(earlier.certificate().clone(), long.ca.clone());
         stored.retire(short.clone());
         assert_eq!(stored.retired, std::slice::from_ref(&long));
         stored.retired = vec![short];

@@ -17,13 +17,11 @@ use podshaper_core::object::Object;
 use podshaper_kube::pages::pages;
 use podshaper_kube::request::{Media, get, send};
 use podshaper_kube::watch::encoded;
-use podshaper_placement::allocator::SlotAllocator;
-use podshaper_placement::annotations::{
-    DELETION_COST, ESTIMATED, GROUP, LOWEST_DELETION_COST, OWNER, PLACED, SLOT, TOKEN, deletion_cost,
+use podshaper_placement::ledger::{Content, Effect, Event, Phase, Place, Pod, PodName, Stamp, Version};
+use podshaper_placement::marks::{
+    DELETION_COST, ESTIMATED, FIRST_TO_GO, GROUP, OWNER, PLACED, SLOT, TOKEN, deletion_cost,
 };
-use podshaper_placement::ledger::{
-    Assignment, Effect, Event, LedgerContent, PodName, PodPlacement, PodRecord, PodState, ResourceVersion,
-};
+use podshaper_placement::rules::{SharedRules, locked};
 
 /// Pods of a list that are read at a time.
 const PAGE: usize = 500;
@@ -38,8 +36,8 @@ const LONGEST: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Listing {
     /// As of this version.
-    pub(super) version: ResourceVersion,
-    pub(super) pods: BTreeMap<PodName, PodRecord>,
+    pub(super) version: Version,
+    pub(super) pods: BTreeMap<PodName, Pod>,
     /// Those that have no place, nor tell a group, and that no webhook has marked; whether each has a deletion cost of its own.
     pub(super) unplaced: Vec<(PodName, bool)>,
 }
@@ -55,7 +53,7 @@ impl Api {
     pub(super) async fn call(
         &self,
         workload: &Workload,
-        allocator: &Arc<SlotAllocator>,
+        rules: &SharedRules,
         failed: u32,
         effect: Effect,
     ) -> Event {
@@ -63,12 +61,12 @@ impl Api {
             Effect::Read => self.read(workload).await.map(Event::Read),
             Effect::Write(at, content) => self.write(workload, at, &content).await,
             Effect::Remove(at) => self.remove(workload, at).await,
-            Effect::List(None) => self.list_now(workload, allocator).await,
+            Effect::List(None) => self.list_now(workload, rules).await,
             Effect::List(at_least) => {
-                let list = self.list(workload, allocator, at_least).await;
+                let list = self.list(workload, rules, at_least).await;
                 list.map(|Listing { version, pods, .. }| Event::Listed { version, pods, owner: None })
             }
-            Effect::Reply(..) | Effect::Reassign(..) => return Event::Tick,
+            Effect::Answer(..) | Effect::Stamp(..) => return Event::Tick,
         };
         match done {
             Ok(event) => event,
@@ -85,7 +83,7 @@ impl Api {
         format!("{}/{}", collection(&workload.namespace), object::name(self.webhook, &workload.owner))
     }
 
-    async fn read(&self, workload: &Workload) -> kube::Result<Option<(ResourceVersion, LedgerContent)>> {
+    async fn read(&self, workload: &Workload) -> kube::Result<Option<(Version, Content)>> {
         let object: Option<Object<Spec, serde::de::IgnoredAny>> =
             get(&self.client, &self.path(workload)).await?;
         let Some(object) = object else { return Ok(None) };
@@ -96,8 +94,8 @@ impl Api {
     async fn write(
         &self,
         workload: &Workload,
-        at: Option<ResourceVersion>,
-        content: &LedgerContent,
+        at: Option<Version>,
+        content: &Content,
     ) -> kube::Result<Event> {
         let written = if let Some(at) = at {
             let body = object::changed(at, content);
@@ -119,7 +117,7 @@ impl Api {
         }
     }
 
-    async fn remove(&self, workload: &Workload, at: ResourceVersion) -> kube::Result<Event> {
+    async fn remove(&self, workload: &Workload, at: Version) -> kube::Result<Event> {
         let body = json!({"preconditions": {"resourceVersion": at.to_string()}});
         match send(&self.client, "DELETE", &self.path(workload), Media::Json, &body).await {
             Ok(_) => Ok(Event::Written(None)),
@@ -135,8 +133,8 @@ impl Api {
     }
 
     /// The pods as they are, and then the owner.
-    async fn list_now(&self, workload: &Workload, allocator: &Arc<SlotAllocator>) -> kube::Result<Event> {
-        let Listing { version, pods, .. } = self.list(workload, allocator, None).await?;
+    async fn list_now(&self, workload: &Workload, rules: &SharedRules) -> kube::Result<Event> {
+        let Listing { version, pods, .. } = self.list(workload, rules, None).await?;
         Ok(Event::Listed { version, pods, owner: self.bound(workload).await? })
     }
 
@@ -154,17 +152,17 @@ impl Api {
     pub(super) async fn list(
         &self,
         workload: &Workload,
-        allocator: &Arc<SlotAllocator>,
-        at_least: Option<ResourceVersion>,
+        rules: &SharedRules,
+        at_least: Option<Version>,
     ) -> kube::Result<Listing> {
         let Workload { namespace, selector, owner, .. } = workload;
-        let policy = allocator.policy().clone();
+        let policy = locked(rules).policy().clone();
         let mut listing = Listing::default();
         listing.version = self
             .pages(namespace, selector, at_least, &mut |items| {
                 for owned in of_owner(items, &owner.uid, &policy, self.webhook)? {
-                    if let (PodPlacement::Unknown, PodState::Active, None) =
-                        (&owned.pod.place, owned.pod.state, &owned.marked)
+                    if let (Place::Unknown, Phase::Live, None) =
+                        (&owned.pod.place, owned.pod.phase, &owned.marked)
                     {
                         listing.unplaced.push((Arc::clone(&owned.name), owned.costed));
                     }
@@ -190,9 +188,9 @@ impl Api {
         &self,
         namespace: &str,
         selector: &str,
-        at_least: Option<ResourceVersion>,
+        at_least: Option<Version>,
         each: &mut (dyn FnMut(&[&RawValue]) -> serde_json::Result<()> + Send),
-    ) -> kube::Result<ResourceVersion> {
+    ) -> kube::Result<Version> {
         let base = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={}", encoded(selector));
         let since =
             at_least.map(|version| format!("&resourceVersion={version}&resourceVersionMatch=NotOlderThan"));
@@ -213,7 +211,7 @@ impl Api {
         costed: bool,
     ) -> kube::Result<()> {
         let path = format!("/api/v1/namespaces/{}/pods/{pod}", workload.namespace);
-        let cost = (!costed).then_some((DELETION_COST, LOWEST_DELETION_COST));
+        let cost = (!costed).then_some((DELETION_COST, FIRST_TO_GO));
         let annotations: BTreeMap<_, _> = [(OWNER, &*workload.owner.uid)].into_iter().chain(cost).collect();
         let body = json!({"metadata": {"labels": {PLACED: self.webhook}, "annotations": annotations}});
         match send(&self.client, "PATCH", &path, Media::MergePatch, &body).await {
@@ -227,8 +225,8 @@ impl Api {
         &self,
         workload: &Workload,
         pod: &str,
-        at: ResourceVersion,
-        stamp: &Assignment,
+        at: Version,
+        stamp: &Stamp,
         costed: bool,
     ) {
         let path = format!("/api/v1/namespaces/{}/pods/{pod}", workload.namespace);
@@ -259,7 +257,7 @@ impl Api {
 }
 
 /// Versions are numbers, or nothing can be said about what is older.
-fn checked(text: &str) -> kube::Result<ResourceVersion> {
+fn checked(text: &str) -> kube::Result<Version> {
     version(text).ok_or_else(|| {
         Error::Service(format!("the API server's resourceVersion {text:?} is no number").into())
     })

@@ -22,8 +22,8 @@ use podshaper_core::object::{Object, is_name};
 use podshaper_core::owner_reference::{MAX_KIND, OwnerReference};
 use podshaper_kube::discovery::{base, plural};
 use podshaper_kube::request::get;
-use podshaper_placement::annotations::PLACED;
-use podshaper_placement::owners::{OwnerChain, OwnerObject};
+use podshaper_placement::marks::PLACED;
+use podshaper_placement::owners::{Chain, Owner};
 
 /// The longest that a decision waits for one read, however patient the API server is.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -78,14 +78,14 @@ struct Known {
 }
 
 /// One read, for all who wait for it: it goes on when they leave, so that the next who asks needn't begin anew.
-type Reading = Shared<BoxFuture<'static, Lookup<OwnerObject>>>;
+type Reading = Shared<BoxFuture<'static, Lookup<Owner>>>;
 
 #[derive(Clone)]
 struct Last {
     at: Instant,
     /// Of the owner that was wanted.
     uid: String,
-    looked: Lookup<OwnerObject>,
+    looked: Lookup<Owner>,
 }
 
 impl Owners {
@@ -103,7 +103,7 @@ impl Owners {
     }
 
     /// Reads a chain to its end, or until it is `enough`. Nobody waits.
-    pub async fn climb(&self, namespace: &str, chain: &mut OwnerChain, enough: impl Fn(&OwnerChain) -> bool) {
+    pub async fn climb(&self, namespace: &str, chain: &mut Chain, enough: impl Fn(&Chain) -> bool) {
         while let Some(wanted) = chain.wants().filter(|_| !enough(chain)) {
             let found = self.look(namespace, wanted, Instant::now() + LEISURE).await;
             chain.looked(found);
@@ -111,12 +111,7 @@ impl Owners {
     }
 
     /// What is where `owner` should be.
-    pub async fn look(
-        &self,
-        namespace: &str,
-        owner: &OwnerReference,
-        deadline: Instant,
-    ) -> Lookup<OwnerObject> {
+    pub async fn look(&self, namespace: &str, owner: &OwnerReference, deadline: Instant) -> Lookup<Owner> {
         if !owner.is_valid() {
             return Lookup::NotFound;
         }
@@ -143,9 +138,9 @@ impl Owners {
         &self,
         webhook: &str,
         namespace: &str,
-        chain: &OwnerChain,
+        chain: &Chain,
     ) -> kube::Result<Option<Workload>> {
-        let Some((owner, read)) = chain.sequence_owner() else { return Ok(None) };
+        let Some((owner, read)) = chain.sharer() else { return Ok(None) };
         let Some(path) = self.path(namespace, owner).await? else { return Ok(None) };
         // Where no selector tells, at least those that were placed are found.
         let selector =
@@ -162,13 +157,7 @@ impl Owners {
     }
 
     /// What there is of this name, whatever its uid: the target of a policy, which names none.
-    pub async fn find(
-        &self,
-        namespace: &str,
-        api_version: &str,
-        kind: &str,
-        name: &str,
-    ) -> Lookup<OwnerObject> {
+    pub async fn find(&self, namespace: &str, api_version: &str, kind: &str, name: &str) -> Lookup<Owner> {
         let owner = OwnerReference::new(api_version, kind, name, "");
         match self.path(namespace, &owner).await {
             Ok(Some(path)) => read(&self.client, &path, &owner, self.annotations).await,
@@ -251,18 +240,13 @@ impl Owners {
 
 impl Known {
     /// What was found of this very owner, if that isn't older.
-    fn last(&self, owner: &OwnerReference, than: Duration) -> Option<Lookup<OwnerObject>> {
+    fn last(&self, owner: &OwnerReference, than: Duration) -> Option<Lookup<Owner>> {
         let last = lock(&self.last).clone()?;
         (last.uid == owner.uid && last.at.elapsed() < than).then_some(last.looked)
     }
 }
 
-async fn read(
-    client: &Client,
-    path: &str,
-    owner: &OwnerReference,
-    annotations: &[&str],
-) -> Lookup<OwnerObject> {
+async fn read(client: &Client, path: &str, owner: &OwnerReference, annotations: &[&str]) -> Lookup<Owner> {
     match get::<Object<OwnerSpec, OwnerStatus>>(client, path).await {
         Ok(Some(object)) => {
             let mut spec = object.spec.unwrap_or_default();
@@ -274,7 +258,7 @@ async fn read(
                 }
                 all
             };
-            Lookup::Found(Arc::new(OwnerObject {
+            Lookup::Found(Arc::new(Owner {
                 version: object.metadata.resource_version.parse().unwrap_or(0),
                 uid: object.metadata.uid,
                 controller: controller.filter(OwnerReference::is_valid),
@@ -292,7 +276,7 @@ async fn read(
     }
 }
 
-fn unknown(owner: &OwnerReference, error: &Error) -> Lookup<OwnerObject> {
+fn unknown(owner: &OwnerReference, error: &Error) -> Lookup<Owner> {
     tracing::warn!(kind = owner.kind, name = owner.name, %error, "can't read the owner of a pod");
     Lookup::Unavailable
 }
@@ -326,7 +310,7 @@ mod tests {
         })
     }
 
-    fn found(looked: &Lookup<OwnerObject>) -> &OwnerObject {
+    fn found(looked: &Lookup<Owner>) -> &Owner {
         let Lookup::Found(owner) = looked else { panic!("{looked:?}") };
         owner
     }
@@ -350,7 +334,7 @@ mod tests {
             server.next(SET).await.answer(200, &set(4));
         });
         assert_eq!(found(&looked).uid, "u");
-        let mut chain = OwnerChain::from(Some(set_ref));
+        let mut chain = Chain::from(Some(set_ref));
         chain.looked(looks[0].clone());
         let workload = owners.workload("webhook", "ns", &chain).await.unwrap().unwrap();
         assert_eq!((&*workload.path, &*workload.selector, workload.pods), (SET, "app=web", Some(3)));

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use super::stored::{Assignment, PodName, ResourceVersion};
+use super::stored::{PodName, Stamp, Version};
 use crate::policy::GroupName;
 
 /// A pod as placement sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PodRecord {
+pub struct Pod {
     /// Of this state of it, or of its deletion.
-    pub version: ResourceVersion,
+    pub version: Version,
     /// Whether it counts.
-    pub state: PodState,
+    pub phase: Phase,
     /// What is known of its place.
-    pub place: PodPlacement,
+    pub place: Place,
     /// Whether its author has given it a deletion cost.
     pub costed: bool,
     /// Whether it is marked as one that its webhook has seen: only those does the watch show.
@@ -22,35 +22,35 @@ pub struct PodRecord {
 
 /// Whether a pod counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PodState {
+pub enum Phase {
     /// It runs or will.
-    Active,
+    Live,
     /// A Job's pod that has succeeded: its place is taken, but its controller may create others beside it.
     Succeeded,
     /// It has failed, is being deleted, or was deleted: its place is free.
     Gone,
 }
 
-impl PodState {
-    /// That of a pod whose controller is of this kind: by `status.state`, and whether it is being deleted.
+impl Phase {
+    /// That of a pod whose controller is of this kind: by `status.phase`, and whether it is being deleted.
     pub fn of(status: &str, deleted: bool, controller: &str) -> Self {
         match status {
             _ if deleted => Self::Gone,
             "Succeeded" if controller == "Job" => Self::Succeeded,
             // For any other controller it is over (`IsPodActive` of k8s.io/kubernetes/pkg/controller).
             "Failed" | "Succeeded" => Self::Gone,
-            _ => Self::Active,
+            _ => Self::Live,
         }
     }
 }
 
 /// What is known of a pod's place.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum PodPlacement {
+pub enum Place {
     /// It was placed.
-    Assigned(Assignment),
+    Stamped(Stamp),
     /// It wasn't, but its node or its selector tells its group.
-    Inferred(GroupName),
+    Told(GroupName),
     /// It wasn't, and may be anywhere.
     Unknown,
 }
@@ -59,15 +59,15 @@ pub enum PodPlacement {
 /// others up to that of the last list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct View {
-    pods: BTreeMap<PodName, PodRecord>,
-    complete: ResourceVersion,
+    pods: BTreeMap<PodName, Pod>,
+    complete: Version,
     /// Up to which version pods are known that aren't marked.
-    unmarked: ResourceVersion,
+    unmarked: Version,
 }
 
 impl View {
     /// Takes in what the watch says about one pod, in the order of versions; what a list has overtaken changes nothing.
-    pub(super) fn watched(&mut self, name: PodName, pod: PodRecord) {
+    pub(super) fn watched(&mut self, name: PodName, pod: Pod) {
         if pod.version > self.complete {
             self.complete = pod.version;
             self.set(name, pod);
@@ -76,12 +76,7 @@ impl View {
 
     /// Takes in a list of all pods as of `version`. Where the watch or another list has overtaken it, it still tells of pods that
     /// aren't marked.
-    pub(super) fn listed(
-        &mut self,
-        version: ResourceVersion,
-        watched: ResourceVersion,
-        pods: BTreeMap<PodName, PodRecord>,
-    ) {
+    pub(super) fn listed(&mut self, version: Version, watched: Version, pods: BTreeMap<PodName, Pod>) {
         if version >= self.reaches(watched) {
             self.complete = version;
             self.unmarked = version;
@@ -101,12 +96,7 @@ impl View {
     }
 
     /// Takes in what the watch began anew with, as of `version`: all pods that are marked.
-    pub(super) fn relisted(
-        &mut self,
-        version: ResourceVersion,
-        watched: ResourceVersion,
-        pods: BTreeMap<PodName, PodRecord>,
-    ) {
+    pub(super) fn relisted(&mut self, version: Version, watched: Version, pods: BTreeMap<PodName, Pod>) {
         if version >= self.reaches(watched) {
             self.complete = version;
             self.pods.retain(|_, pod| !pod.marked);
@@ -121,38 +111,38 @@ impl View {
         self.pods.retain(|_, pod| pod.marked);
     }
 
-    fn set(&mut self, name: PodName, pod: PodRecord) {
-        match pod.state {
-            PodState::Gone => self.pods.remove(&name),
-            PodState::Active | PodState::Succeeded => self.pods.insert(name, pod),
+    fn set(&mut self, name: PodName, pod: Pod) {
+        match pod.phase {
+            Phase::Gone => self.pods.remove(&name),
+            Phase::Live | Phase::Succeeded => self.pods.insert(name, pod),
         };
     }
 
     /// Up to which version nothing is missing.
-    pub(super) fn reaches(&self, watched: ResourceVersion) -> ResourceVersion {
+    pub(super) fn reaches(&self, watched: Version) -> Version {
         self.complete.max(watched)
     }
 
     /// Those that count, by name.
-    pub(super) fn pods(&self) -> &BTreeMap<PodName, PodRecord> {
+    pub(super) fn pods(&self) -> &BTreeMap<PodName, Pod> {
         &self.pods
     }
 }
 
-impl PodRecord {
-    /// Its assignment, if it was placed.
-    pub fn assignment(&self) -> Option<&Assignment> {
+impl Pod {
+    /// Its stamp, if it was placed.
+    pub fn stamp(&self) -> Option<&Stamp> {
         match &self.place {
-            PodPlacement::Assigned(assignment) => Some(assignment),
-            PodPlacement::Inferred(_) | PodPlacement::Unknown => None,
+            Place::Stamped(stamp) => Some(stamp),
+            Place::Told(_) | Place::Unknown => None,
         }
     }
 
     /// Its group, if it is known.
     pub fn group(&self) -> Option<&GroupName> {
         match &self.place {
-            PodPlacement::Assigned(Assignment { group, .. }) | PodPlacement::Inferred(group) => Some(group),
-            PodPlacement::Unknown => None,
+            Place::Stamped(Stamp { group, .. }) | Place::Told(group) => Some(group),
+            Place::Unknown => None,
         }
     }
 }

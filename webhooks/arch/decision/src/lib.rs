@@ -11,6 +11,7 @@
 pub mod affinity;
 pub mod config;
 pub mod decide;
+pub mod duration;
 pub mod gate;
 pub mod images;
 pub mod listed;

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use podshaper_core::admission::{Decision, Operation, Request, Webhook};
 use podshaper_core::pod::Pod;
-use podshaper_placement::admit::{PlaceError, PlaceOutcome, PlacePolicy, PlacementBackend, place};
-use podshaper_placement::allocator::SlotAllocator;
-use podshaper_placement::owners::{ChainEnd, OwnerChain};
+use podshaper_placement::owners::{Chain, End};
+use podshaper_placement::placing::{Outcome, Refusal, Surroundings, Terms, place};
+use podshaper_placement::rules::{SharedRules, locked};
 use podshaper_placement::strategy::StrategyError;
 use serde_json::value::RawValue;
 
@@ -68,9 +68,9 @@ impl<F: Facts> Annotated<F> {
         deadline: Instant,
     ) -> Decision {
         let own = told(|key| pod.annotation(key)).map(|told| (Whose::Template, told));
-        let mut chain = OwnerChain::of_pod(pod);
+        let mut chain = Chain::of(pod);
         // Whatever tells the strategy, the pod shares it with its owner's others.
-        let enough = |chain: &OwnerChain| {
+        let enough = |chain: &Chain| {
             if own.is_some() { chain.controller().is_some() } else { of_owners(chain).is_some() }
         };
         while let Some(owner) = chain.wants().filter(|_| !enough(&chain)) {
@@ -82,19 +82,17 @@ impl<F: Facts> Annotated<F> {
             Whose::Template => told.annotation.to_owned(),
             Whose::Owner(owner) => format!("{} of {} {}", told.annotation, owner.kind, owner.name),
         };
-        let allocator = self.strategies.allocator(told.text);
-        let placed = match &allocator {
-            Ok(allocator) => self.place(request, pod, &chain, allocator, deadline).await,
-            Err(error) => {
-                Err(PlaceError::new(PlaceOutcome::Invalid, format!("{error}: the pod isn't placed")))
-            }
+        let rules = self.strategies.rules(told.text);
+        let placed = match &rules {
+            Ok(rules) => self.place(request, pod, &chain, rules, deadline).await,
+            Err(error) => Err(Refusal::new(Outcome::Invalid, format!("{error}: the pod isn't placed"))),
         };
         let (outcome, reason, decision) = match placed {
             Ok((outcome, decision)) => (outcome, String::new(), decision),
             Err(refusal) => {
                 let reason = format!("{told_by}: {}", refusal.reason);
                 let decision = refusal.decision(format!("{WEBHOOK}: {reason}"));
-                let shown = allocator.err().map(|error| pointing(&error, told)).unwrap_or_default();
+                let shown = rules.err().map(|error| pointing(&error, told)).unwrap_or_default();
                 (refusal.outcome, reason, decision.with_warnings(shown))
             }
         };
@@ -108,18 +106,15 @@ impl<F: Facts> Annotated<F> {
         &self,
         request: &Request<'_, &RawValue>,
         pod: &Pod<'_>,
-        chain: &OwnerChain,
-        allocator: &Arc<SlotAllocator>,
+        chain: &Chain,
+        rules: &SharedRules,
         deadline: Instant,
-    ) -> Result<(PlaceOutcome, Decision), PlaceError> {
+    ) -> Result<(Outcome, Decision), Refusal> {
         if chain.controller().is_none() {
-            return Err(PlaceError::new(
-                PlaceOutcome::Undecided,
-                format!("{}: the pod isn't placed", unread(chain)),
-            ));
+            return Err(Refusal::new(Outcome::Undecided, format!("{}: the pod isn't placed", unread(chain))));
         }
         // Pods wait for nodes that there aren't yet: that is what an autoscaler makes them for.
-        let terms = PlacePolicy { webhook: WEBHOOK, allocator, open: allocator.policy().all() };
+        let terms = Terms { webhook: WEBHOOK, rules, open: locked(rules).policy().all() };
         let placed = place(self.facts.surroundings(), request, pod, chain, terms, deadline).await;
         placed.map(|(outcome, patch)| (outcome, patch.finish().into()))
     }
@@ -131,7 +126,7 @@ impl<F: Facts> Annotated<F> {
             return Decision::unchanged();
         }
         let all = workload.told();
-        let wrong = all.iter().filter_map(|told| Some((*told, self.strategies.allocator(told.text).err()?)));
+        let wrong = all.iter().filter_map(|told| Some((*told, self.strategies.rules(told.text).err()?)));
         let wrong: Vec<(Told<'_>, StrategyError)> = wrong.collect();
         let lines = wrong.iter().flat_map(|(told, error)| {
             let first = format!("{WEBHOOK}: {}: {error}", told.annotation);
@@ -160,9 +155,10 @@ impl<F: Facts> Annotated<F> {
 
     /// What a strategy comes to.
     fn explain(&self, told: &Told<'_>, pods: u32) -> Option<String> {
-        let allocator = self.strategies.allocator(told.text).ok()?;
-        let due = allocator.desired(pods);
-        let groups = allocator.policy().groups().iter().zip(due);
+        let rules = self.strategies.rules(told.text).ok()?;
+        let mut rules = locked(&rules);
+        let due = rules.due(pods);
+        let groups = rules.policy().groups().iter().zip(due);
         let groups: Vec<String> = groups.map(|(group, pods)| format!("{pods} to {}", group.name)).collect();
         let annotation = told.annotation;
         Some(format!(
@@ -173,13 +169,13 @@ impl<F: Facts> Annotated<F> {
 }
 
 /// A pod that nobody's strategy is found for.
-fn untold(chain: &OwnerChain) -> Decision {
+fn untold(chain: &Chain) -> Decision {
     match chain.end() {
-        Some(ChainEnd::Unknown) => {
+        Some(End::Unknown) => {
             Decision::undecided(format!("{WEBHOOK}: {}: the pod isn't placed", unread(chain)))
         }
         // Whether it says something isn't known.
-        Some(ChainEnd::Forbidden) => {
+        Some(End::Forbidden) => {
             Decision::unchanged().with_warnings([format!("{WEBHOOK}: {}", unread(chain))])
         }
         _ => Decision::unchanged(),
@@ -187,14 +183,14 @@ fn untold(chain: &OwnerChain) -> Decision {
 }
 
 /// Why the chain goes no further.
-fn unread(chain: &OwnerChain) -> String {
+fn unread(chain: &Chain) -> String {
     let Some(owner) = chain.unread() else { return "the pod has no controller".to_owned() };
     let owner = format!("{} {}", owner.kind, owner.name);
     match chain.end() {
-        Some(ChainEnd::Forbidden) => {
+        Some(End::Forbidden) => {
             format!("{owner} may not be read; the chart's {WEBHOOK}.owners gives the right")
         }
-        Some(ChainEnd::Gone) => format!("{owner} is no more"),
+        Some(End::Gone) => format!("{owner} is no more"),
         _ => format!("{owner} can't be read"),
     }
 }

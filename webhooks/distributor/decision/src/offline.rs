@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use podshaper_placement::offline;
 use podshaper_placement::offline::{namespace, text};
-use podshaper_placement::owners::OwnerChain;
+use podshaper_placement::owners::Chain;
 use podshaper_placement::policy::GroupSet;
+use podshaper_placement::rules::locked;
 use serde_json::Value;
 
 use crate::distributor::{Distributor, GROUP, KIND, Plan};
@@ -19,7 +20,7 @@ const HINT: &str =
 #[derive(Debug, Default)]
 pub struct Offline {
     distributors: Vec<Arc<Distributor>>,
-    others: offline::FileBackend,
+    others: offline::Offline,
 }
 
 impl Offline {
@@ -51,9 +52,9 @@ impl Offline {
 }
 
 impl Facts for Offline {
-    type Surroundings = offline::FileBackend;
+    type Surroundings = offline::Offline;
 
-    fn surroundings(&self) -> &offline::FileBackend {
+    fn surroundings(&self) -> &offline::Offline {
         &self.others
     }
 
@@ -61,8 +62,8 @@ impl Facts for Offline {
         self.distributors.iter().filter(|distributor| distributor.namespace == namespace).cloned().collect()
     }
 
-    fn available(&self, _: &str, _: &OwnerChain, plan: &Plan) -> GroupSet {
-        self.others.available(plan.allocator.policy())
+    fn available(&self, _: &str, _: &Chain, plan: &Plan) -> GroupSet {
+        self.others.available(locked(&plan.rules).policy())
     }
 
     fn hint(&self) -> Option<&'static str> {

@@ -4,11 +4,10 @@ use std::time::Instant;
 
 use podshaper_core::admission::{Decision, Request, Webhook};
 use podshaper_core::pod::Pod;
-use podshaper_placement::admit::{
-    PlaceError, PlaceOutcome, PlacePolicy, PlacementBackend, is_template, place,
-};
 use podshaper_placement::distribution::WhenUnavailable;
-use podshaper_placement::owners::{ChainEnd, OwnerChain};
+use podshaper_placement::owners::{Chain, End};
+use podshaper_placement::placing::{Outcome, Refusal, Surroundings, Terms, is_template, place};
+use podshaper_placement::rules::locked;
 
 use crate::WEBHOOK;
 use crate::distributor::{Distributor, governing};
@@ -42,7 +41,7 @@ impl<F: Facts> PodDistribution<F> {
         if let Some(hint) = self.facts.hint().filter(|_| is_template(pod, request.name.as_deref())) {
             return Decision::unchanged().with_warnings([format!("distributor: {hint}")]);
         }
-        let mut chain = OwnerChain::of_pod(pod);
+        let mut chain = Chain::of(pod);
         let distributor = loop {
             if let Some(distributor) = governing(&distributors, &chain) {
                 break distributor;
@@ -69,21 +68,22 @@ impl<F: Facts> PodDistribution<F> {
         &self,
         request: &Request<'_, Pod<'_>>,
         pod: &Pod<'_>,
-        chain: &OwnerChain,
+        chain: &Chain,
         distributor: &Distributor,
         deadline: Instant,
-    ) -> Result<(PlaceOutcome, Decision), PlaceError> {
-        let plan = distributor.plan.as_ref().map_err(|error| {
-            PlaceError::new(PlaceOutcome::Invalid, format!("{error}: the pod isn't placed"))
-        })?;
+    ) -> Result<(Outcome, Decision), Refusal> {
+        let plan = distributor
+            .plan
+            .as_ref()
+            .map_err(|error| Refusal::new(Outcome::Invalid, format!("{error}: the pod isn't placed")))?;
         let open = match plan.distribution.when_unavailable {
-            WhenUnavailable::Wait => plan.allocator.policy().all(),
+            WhenUnavailable::Wait => locked(&plan.rules).policy().all(),
             WhenUnavailable::UseOthers => self.facts.available(&distributor.namespace, chain, plan),
         };
-        let terms = PlacePolicy { webhook: WEBHOOK, allocator: &plan.allocator, open };
+        let terms = Terms { webhook: WEBHOOK, rules: &plan.rules, open };
         let (outcome, mut patch) =
             place(self.facts.surroundings(), request, pod, chain, terms, deadline).await?;
-        if outcome != PlaceOutcome::Kept {
+        if outcome != Outcome::Kept {
             patch.set_annotation(MUTATED_BY.0, MUTATED_BY.1);
         }
         Ok((outcome, patch.finish().into()))
@@ -91,14 +91,14 @@ impl<F: Facts> PodDistribution<F> {
 }
 
 /// A pod of no distributor, as far as can be told. `about`: one is about the owner that wasn't read.
-fn ungoverned(chain: &OwnerChain, about: bool) -> Decision {
+fn ungoverned(chain: &Chain, about: bool) -> Decision {
     let Some(owner) = chain.unread() else { return Decision::unchanged() };
     let owner = format!("{} {}", owner.kind, owner.name);
     match chain.end() {
-        Some(ChainEnd::Unknown) => {
+        Some(End::Unknown) => {
             Decision::undecided(format!("distributor: {owner} can't be read: the pod isn't placed"))
         }
-        Some(ChainEnd::Forbidden) if about => Decision::undecided(format!(
+        Some(End::Forbidden) if about => Decision::undecided(format!(
             "distributor: {owner} may not be read: the pod isn't placed; the chart's distributor.owners gives the right"
         )),
         _ => Decision::unchanged(),

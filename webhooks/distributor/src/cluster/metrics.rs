@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use podshaper_placement::admit::PlaceOutcome;
+use podshaper_placement::placing::Outcome;
+use podshaper_placement::rules::locked;
 use podshaper_placement::spread::Spread;
 use podshaper_placement_kube::placing;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -37,7 +38,7 @@ impl Metrics {
         Self { placed, evictions }
     }
 
-    pub(super) fn decided(&self, outcome: PlaceOutcome) {
+    pub(super) fn decided(&self, outcome: Outcome) {
         self.placed.decided(outcome);
     }
 
@@ -57,7 +58,7 @@ impl Metrics {
         for (distributor, spread) in distributors {
             let Ok(plan) = &distributor.plan else { continue };
             let whose = [("namespace", &*distributor.namespace), ("distributor", &*distributor.name)];
-            self.placed.count(&whose, &plan.allocator, spread);
+            self.placed.count(&whose, &locked(&plan.rules), spread);
         }
     }
 }

@@ -62,7 +62,8 @@ impl<F: Facts> FlexDaemonset<F> {
         daemon_set: Option<(&str, &str)>,
         deadline: Instant,
     ) -> Result<Option<String>, String> {
-        if pod.is_mirror() {
+        // A mirror pod shows what the kubelet runs already.
+        if pod.annotation("kubernetes.io/config.mirror").is_some() {
             return Ok(None);
         }
         if let Some(name) = named_template(|key| pod.annotation(key)) {

@@ -68,7 +68,8 @@ impl PeerPods {
     }
 
     fn class_of(&self, pod: &Pod<'_>) -> Option<&RuntimeClass> {
-        if pod.is_mirror() {
+        // A mirror pod shows what the kubelet runs already.
+        if pod.annotation("kubernetes.io/config.mirror").is_some() {
             return None;
         }
         let name = pod.spec.as_ref()?.runtime_class_name.as_deref()?;

@@ -1,23 +1,23 @@
-//! Replicas, the Secret and the caBundles, and what can happen to them one step at a time.
-
-use std::collections::BTreeMap;
+//! Replicas, the Secret and the caBundles, changed one action at a time.
 
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant};
 
-use super::super::bundle::Bundle;
-use super::super::issue::Service;
-use super::super::secret::{Chain, ROTATE, Stored};
-use super::super::state::{Configuration, Replica, Settings};
+use super::super::authority::WebhookService;
+use super::super::ca_bundle::CaBundle;
+use super::super::replica::{Lifetimes, Replica, ReplicaAction, Snapshot};
+use super::super::secret::{CertificateSecret, LeafAndCa, ROTATE};
+use super::super::webhook_configuration::WebhookConfiguration;
 
 pub(super) const WEBHOOKS: usize = 2;
 pub(super) const HOLD: u64 = 60;
-/// A read that takes longer than a call may has failed.
-pub(super) const CALL: u64 = 10;
+/// A read that takes longer has timed out.
+pub(super) const CALL_TIMEOUT: u64 = 10;
 pub(super) const SKEW: i64 = 600;
 pub(super) const HOUR: u64 = 3600;
-/// Less than a third of a leaf's life: who hasn't looked for longer may serve a leaf that nobody knows of any more.
-pub(super) const CUT_OFF: u64 = 3 * HOUR;
+/// Less than a third of a leaf's lifetime. A replica that hasn't planned for longer may serve a leaf that the Secret doesn't
+/// list.
+const CUT_OFF: u64 = 3 * HOUR;
 pub(super) const START: i64 = 2_000_000_000;
 
 #[derive(Clone, Debug)]
@@ -28,14 +28,23 @@ pub(super) enum Action {
     Plan(usize),
     WriteBundles(usize),
     WriteSecret(usize),
-    /// All of the above at once.
+    /// The five actions above, one after the other.
     Sync(usize),
     Crash(usize),
     Rotate(&'static str),
     WipeSecret,
     DeleteSecret,
-    /// Somebody gives a webhook the caBundle that it had some changes ago.
+    /// Another writer gives a webhook the caBundle that it had some changes ago.
     ResetBundle(usize, usize),
+}
+
+/// A replica that switches from one leaf to another, or serves its first.
+pub(super) struct LeafChange {
+    pub(super) before: Option<LeafAndCa>,
+    pub(super) after: LeafAndCa,
+    /// When the replica read the configuration, and the caBundles in it.
+    pub(super) read_at: u64,
+    pub(super) bundles: Vec<CaBundle>,
 }
 
 pub(super) struct World {
@@ -45,57 +54,63 @@ pub(super) struct World {
     pub(super) secret: Option<Secret>,
     /// The version and the generation of the configuration.
     configuration: (u64, i64),
-    /// When the caBundles became what; the last is now.
-    pub(super) history: Vec<(u64, Vec<Bundle>)>,
+    /// The caBundles and since when. The last are the current ones.
+    pub(super) history: Vec<(u64, Vec<CaBundle>)>,
     pub(super) replicas: Vec<Process>,
-    /// Whether a caBundle was ever reset: then a leaf can be without its CA, and only changes are judged.
+    /// Whether another writer has reset a caBundle. Then a leaf can be untrusted, and only changes are checked.
     pub(super) reset: bool,
-    /// How many CAs no one may know any more, because the Secret was wiped.
+    /// The number of CAs that no replica can know, because another writer has emptied the Secret.
     pub(super) orphans: usize,
     pub(super) writes: usize,
-    /// When a leaf was last served where none was: at first, or because all had expired.
+    /// When a leaf was last served while no other was: the first, or the first after all had expired.
     pub(super) began: u64,
 }
 
 pub(super) struct Secret {
     version: u64,
     pub(super) object: Value,
-    pub(super) stored: Stored,
+    pub(super) content: CertificateSecret,
 }
 
 pub(super) struct Process {
     skew: i64,
     replica: Replica,
-    pub(super) served: Option<Chain>,
-    /// When it last looked.
-    looked: u64,
-    secret: Option<(u64, Option<(u64, Stored)>)>,
-    configuration: Option<(u64, u64, Configuration)>,
+    pub(super) served: Option<LeafAndCa>,
+    planned_at: u64,
+    /// When the Secret was read, and its version and content.
+    secret: Option<(u64, Option<(u64, CertificateSecret)>)>,
+    /// When the configuration was read, and its version, generation and caBundles.
+    configuration: Option<(u64, u64, i64, Vec<CaBundle>)>,
     bundles: Option<(u64, Vec<(usize, String)>)>,
     patch: Option<(u64, Value)>,
     create: bool,
 }
 
-pub(super) fn settings() -> Settings {
-    Settings {
-        service: Service { name: "peerpods".into(), namespace: "podshaper".into() },
-        hold: Duration::from_secs(HOLD),
-        leaf_lifetime: Duration::from_secs(10 * HOUR),
-        ca_lifetime: Duration::from_secs(40 * HOUR),
-    }
+pub(super) fn service() -> WebhookService {
+    WebhookService::new("peerpods".into(), "podshaper".into())
 }
 
 impl Process {
     fn new(skew: i64) -> Self {
-        let replica = Replica::new(settings());
-        let (secret, configuration, bundles, patch) = (None, None, None, None);
-        Self { skew, replica, served: None, looked: 0, secret, configuration, bundles, patch, create: false }
+        let hours = |hours| Duration::from_secs(hours * HOUR);
+        let lifetimes = Lifetimes::new(Duration::from_secs(HOLD), hours(10), hours(40)).unwrap();
+        Self {
+            skew,
+            replica: Replica::new(service(), lifetimes),
+            served: None,
+            planned_at: 0,
+            secret: None,
+            configuration: None,
+            bundles: None,
+            patch: None,
+            create: false,
+        }
     }
 }
 
 impl World {
     pub(super) fn new(skews: &[i64], bundle: &str) -> Self {
-        let bundle = Bundle::new(bundle.as_bytes().to_vec());
+        let bundle = CaBundle::new(bundle.as_bytes().to_vec());
         Self {
             elapsed: 0,
             clock: Instant::now(),
@@ -115,7 +130,7 @@ impl World {
         START + self.elapsed.cast_signed()
     }
 
-    pub(super) fn bundles(&self) -> &[Bundle] {
+    pub(super) fn bundles(&self) -> &[CaBundle] {
         &self.history[self.history.len() - 1].1
     }
 
@@ -124,48 +139,44 @@ impl World {
         self.version
     }
 
-    fn set_bundles(&mut self, bundles: Vec<Bundle>) {
+    fn set_bundles(&mut self, bundles: Vec<CaBundle>) {
         self.configuration = (self.next_version(), self.configuration.1 + 1);
         self.history.push((self.elapsed, bundles));
     }
 
-    /// The caBundles as an API server sees them at `time` that is `lag` seconds late.
-    pub(super) fn seen(&self, time: u64, lag: u64) -> &[Bundle] {
+    /// The caBundles that an API server sees at `time` if it is `lag` seconds late.
+    pub(super) fn seen(&self, time: u64, lag: u64) -> &[CaBundle] {
         let then = time.checked_sub(lag);
         let seen = self.history.iter().rev().find(|(time, _)| then.is_some_and(|then| *time <= then));
         seen.map_or(&self.history[0].1, |(_, bundles)| bundles)
     }
 
-    pub(super) fn act(&mut self, action: &Action) {
+    /// Returns the change of a served leaf that follows.
+    pub(super) fn act(&mut self, action: &Action) -> Option<LeafChange> {
         match *action {
             Action::Advance(seconds) => {
                 self.elapsed += seconds;
                 self.clock += Duration::from_secs(seconds);
             }
             Action::ReadSecret(r) => {
-                let read = self.secret.as_ref().map(|secret| (secret.version, secret.stored.clone()));
+                let read = self.secret.as_ref().map(|secret| (secret.version, secret.content.clone()));
                 self.replicas[r].secret = Some((self.elapsed, read));
             }
             Action::ReadConfiguration(r) => {
                 let (version, generation) = self.configuration;
-                let content =
-                    Configuration { uid: "uid".into(), generation, bundles: self.bundles().to_vec() };
-                self.replicas[r].configuration = Some((self.elapsed, version, content));
+                let bundles = self.bundles().to_vec();
+                self.replicas[r].configuration = Some((self.elapsed, version, generation, bundles));
             }
-            Action::Plan(r) => self.plan(r),
+            Action::Plan(r) => return self.plan(r),
             Action::WriteBundles(r) => self.write_bundles(r),
             Action::WriteSecret(r) => self.write_secret(r),
             Action::Sync(r) => {
-                for step in [
-                    Action::ReadSecret,
-                    Action::ReadConfiguration,
-                    Action::Plan,
-                    Action::WriteBundles,
-                    Action::WriteSecret,
-                ] {
-                    self.act(&step(r));
-                }
-                self.judge_sync();
+                self.act(&Action::ReadSecret(r));
+                self.act(&Action::ReadConfiguration(r));
+                let change = self.plan(r);
+                self.write_bundles(r);
+                self.write_secret(r);
+                return change;
             }
             Action::Crash(r) => self.replicas[r] = Process::new(self.replicas[r].skew),
             Action::Rotate(what) => {
@@ -177,7 +188,7 @@ impl World {
             }
             Action::WipeSecret | Action::DeleteSecret => {
                 let known = self.secret.as_ref().map_or(0, |secret| {
-                    secret.stored.retired.len() + usize::from(secret.stored.next.is_some())
+                    secret.content.retired().len() + usize::from(secret.content.next().is_some())
                 });
                 self.orphans += known + 1;
                 let version = self.next_version();
@@ -188,43 +199,51 @@ impl World {
                 let mut bundles = self.bundles().to_vec();
                 bundles[webhook] =
                     self.history[self.history.len().saturating_sub(changes + 1)].1[webhook].clone();
-                self.orphans += bundles[webhook].certificates.len();
+                self.orphans += bundles[webhook].certificates().len();
                 self.set_bundles(bundles);
             }
         }
+        None
     }
 
-    fn plan(&mut self, r: usize) {
+    fn plan(&mut self, r: usize) -> Option<LeafChange> {
         let (now, clock, elapsed) = (self.now(), self.clock, self.elapsed);
         let none_served = self.in_service().is_empty();
         let process = &mut self.replicas[r];
-        let (Some((read, secret)), Some((seen, version, configuration))) =
-            (&process.secret, &process.configuration)
-        else {
-            return;
-        };
-        if elapsed - read > CALL || elapsed - seen > CALL {
-            return;
+        let (secret_read_at, secret) = process.secret.as_ref()?;
+        let (read_at, version, generation, bundles) = process.configuration.clone()?;
+        if elapsed - secret_read_at > CALL_TIMEOUT || elapsed - read_at > CALL_TIMEOUT {
+            return None;
         }
-        let stored = secret.as_ref().map(|(_, stored)| stored);
-        let now = now + process.skew;
-        let plan = process.replica.plan(stored, configuration, now, clock);
-        process.looked = elapsed;
-        process.bundles = (!plan.bundles.is_empty()).then_some((*version, plan.bundles));
-        process.patch = plan.change.zip(secret.as_ref()).map(|(change, (version, stored))| {
-            let after = process.replica.apply(change, stored, configuration, now).unwrap();
-            (*version, after.patch(&version.to_string()))
-        });
+        let configuration =
+            WebhookConfiguration::new("uid".into(), generation, version.to_string(), bundles.clone());
+        let content = secret.as_ref().map(|(_, content)| content);
+        let snapshot = Snapshot::new(content, &configuration, now + process.skew, clock);
+        let (actions, _) = process.replica.plan(&snapshot);
+        process.planned_at = elapsed;
         process.create = secret.is_none();
-        if let Some((leaf, ca)) = plan.serve {
-            let chain = Chain { leaf: leaf.certificate, ca };
-            let (before, read) = (process.served.replace(chain.clone()), *seen);
-            let bundles = configuration.bundles.clone();
-            if none_served {
-                self.began = elapsed;
+        (process.bundles, process.patch) = (None, None);
+        let mut change = None;
+        for action in actions {
+            match action {
+                ReplicaAction::Serve(leaf, ca) => {
+                    let after = LeafAndCa::new(leaf.certificate().clone(), ca);
+                    let before = process.served.replace(after.clone());
+                    change = Some(LeafChange { before, after, read_at, bundles: bundles.clone() });
+                    if none_served {
+                        self.began = elapsed;
+                    }
+                }
+                ReplicaAction::WriteBundles { bundles, .. } => process.bundles = Some((version, bundles)),
+                ReplicaAction::ChangeSecret(change) => {
+                    let (version, _) = secret.as_ref().unwrap();
+                    let after = process.replica.apply(change, &snapshot).unwrap();
+                    process.patch = Some((*version, after.patch()));
+                }
+                ReplicaAction::PostponeRotation => {}
             }
-            self.judge_change(before.as_ref(), &chain, read, &bundles);
         }
+        change
     }
 
     fn write_bundles(&mut self, r: usize) {
@@ -236,14 +255,14 @@ impl World {
         let before = self.bundles().to_vec();
         let mut after = before.clone();
         for (webhook, text) in bundles {
-            after[webhook] = Bundle::new(text.into_bytes());
+            after[webhook] = CaBundle::new(text.into_bytes());
         }
         self.set_bundles(after.clone());
-        for chain in self.in_service() {
+        for served in self.in_service() {
             for (before, after) in before.iter().zip(&after) {
                 assert!(
-                    !before.contains(&chain.ca.der) || after.contains(&chain.ca.der),
-                    "took out a CA in use"
+                    !before.contains(served.ca()) || after.contains(served.ca()),
+                    "removed a CA in use from a caBundle"
                 );
             }
         }
@@ -262,40 +281,39 @@ impl World {
         }
     }
 
-    /// The chains that processes serve and that haven't expired, but those of a process which has been cut off for long from a
-    /// Secret that has forgotten them.
-    pub(super) fn in_service(&self) -> Vec<Chain> {
+    /// The leaves that processes serve and that haven't expired, except for those of a process that has been cut off for long
+    /// from a Secret that doesn't list them.
+    pub(super) fn in_service(&self) -> Vec<LeafAndCa> {
         let served = self.replicas.iter().filter_map(|process| {
-            let chain = process.served.as_ref()?;
-            (self.elapsed - process.looked <= CUT_OFF || self.knows(chain)).then(|| chain.clone())
+            let served = process.served.as_ref()?;
+            (self.elapsed - process.planned_at <= CUT_OFF || self.lists(served)).then(|| served.clone())
         });
-        served.filter(|chain| !chain.leaf.expired(self.now())).collect()
+        served.filter(|served| !served.leaf().is_expired(self.now())).collect()
     }
 
-    /// Whether the Secret does.
-    fn knows(&self, chain: &Chain) -> bool {
-        self.secret.as_ref().is_some_and(|Secret { stored, .. }| {
-            stored.leaf.as_ref().is_some_and(|leaf| leaf.certificate == chain.leaf)
-                || stored.retired.contains(chain)
+    /// Whether the Secret lists this leaf.
+    fn lists(&self, served: &LeafAndCa) -> bool {
+        self.secret.as_ref().is_some_and(|Secret { content, .. }| {
+            content.leaf().is_some_and(|leaf| leaf.certificate() == served.leaf())
+                || content.retired().contains(served)
         })
     }
 
-    pub(super) fn stored(&self) -> Stored {
-        self.secret.as_ref().unwrap().stored.clone()
+    pub(super) fn stored(&self) -> CertificateSecret {
+        self.secret.as_ref().unwrap().content.clone()
     }
 }
 
 impl Secret {
-    fn new(version: u64, object: Value) -> Self {
-        let map = |value: &Value| serde_json::from_value::<BTreeMap<_, _>>(value.clone()).unwrap_or_default();
-        let (stored, problems) =
-            Stored::decode(&map(&object["data"]), &map(&object["metadata"]["annotations"]));
-        assert_eq!(problems, [""; 0]);
-        Self { version, object, stored }
+    fn new(version: u64, mut object: Value) -> Self {
+        object["metadata"]["resourceVersion"] = version.to_string().into();
+        let content: CertificateSecret = serde_json::from_value(object.clone()).unwrap();
+        assert_eq!(content.problems(), [""; 0]);
+        Self { version, object, content }
     }
 }
 
-/// A Secret that holds nothing of ours.
+/// A Secret with a value of another writer only.
 fn empty() -> Value {
     json!({ "metadata": {}, "data": { "foreign": "eA==" } })
 }

@@ -1,0 +1,139 @@
+//! What a placed pod carries, and the patch that places it.
+
+use serde_json::json;
+
+use super::ledger::{Stamp, Token};
+use super::policy::{Group, GroupName, GroupSet, MAX_NAME, Policy};
+use podshaper_core::owner_reference::is_uid;
+use podshaper_core::pod::{Pod, PodPatch};
+
+/// The label that watches select placed pods by; its value names the webhook that placed them.
+pub const PLACED: &str = "podshaper.dev/placed";
+/// The annotation with the placement's token.
+pub const TOKEN: &str = "placement.podshaper.dev/token";
+/// The annotation with the pod's slot.
+pub const SLOT: &str = "placement.podshaper.dev/slot";
+/// The annotation with the name of the pod's group.
+pub const GROUP: &str = "placement.podshaper.dev/group";
+/// The annotation with the uid of the owner whose pods share the sequence of slots.
+pub const OWNER: &str = "placement.podshaper.dev/owner";
+/// The annotation with the uid of the pod's controller, where that isn't the owner: of the Jobs of a `CronJob`.
+pub const CONTROLLER: &str = "placement.podshaper.dev/controller";
+/// The annotation, `true`, of a pod that was placed without its ledger.
+pub const ESTIMATED: &str = "placement.podshaper.dev/estimated";
+/// Of pods that are alike the `ReplicaSet` controller removes the one with the least first (KEP-2255).
+pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+/// The deletion cost of a pod that has no slot: no slot costs less.
+pub const FIRST_TO_GO: &str = "-2147483647";
+
+/// How much a preferred group weighs in the scheduler's eyes: as much as can be.
+const PREFERENCE: u8 = 100;
+
+/// The stamp in a pod's annotations; none where it isn't whole, or longer than any: anybody may write it, and it is kept for each pod.
+pub fn stamp<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> Option<Stamp> {
+    let token = Token::parse(annotation(TOKEN)?)?;
+    let group = annotation(GROUP).filter(|group| group.len() <= MAX_NAME)?;
+    Some(Stamp { token, slot: annotation(SLOT)?.parse().ok()?, group: group.into() })
+}
+
+/// The uid of the owner in whose sequence a pod of this controller counts. (The pods of a `CronJob`'s Jobs count in its; what was copied
+/// from a pod of another controller would have them count elsewhere.)
+pub fn sharer<'a>(annotation: impl Fn(&str) -> Option<&'a str>, controller: &'a str) -> &'a str {
+    let shared =
+        annotation(OWNER).filter(|owner| annotation(CONTROLLER) == Some(controller) && is_uid(owner));
+    shared.unwrap_or(controller)
+}
+
+/// The stamp that a pod bears, if it is placed as that says.
+pub fn borne(pod: &Pod<'_>, policy: &Policy) -> Option<Stamp> {
+    let stamp = stamp(|key| pod.annotation(key))?;
+    let group = policy.groups().get(policy.index(&stamp.group)?)?;
+    let selected = |(key, value): (&String, &String)| pod.selects(key) == Some(value);
+    (group.preferred || group.node_labels.iter().all(selected)).then_some(stamp)
+}
+
+/// The webhook that has placed the pod, as far as that says.
+pub fn placed_by(pod: &Pod<'_>) -> Option<String> {
+    stamp(|key| pod.annotation(key))?;
+    pod.label(PLACED)
+}
+
+/// The one group whose nodes a pod with this node selector must be on; none where that isn't told.
+pub fn told<'a>(selects: impl Fn(&str) -> Option<&'a str>, policy: &Policy) -> Option<GroupName> {
+    let of = |group: &&Group| group.node_labels.iter().all(|(key, value)| selects(key) == Some(value));
+    let mut groups = policy.groups().iter().filter(of);
+    groups.next().filter(|_| groups.next().is_none()).map(|group| group.name.clone())
+}
+
+/// The groups whose nodes the pod's own node selector and required node affinity allow.
+pub fn fitting(pod: &Pod<'_>, policy: &Policy) -> GroupSet {
+    let fits = |group: &Group| pod.may_run_with(&group.node_labels);
+    policy.groups().iter().enumerate().filter(|(_, group)| fits(group)).map(|(index, _)| index).collect()
+}
+
+/// What the deletion cost of a pod in this slot is: whoever came last goes first, so that a prefix stays.
+pub fn deletion_cost(slot: u32) -> String {
+    (-i64::from(slot)).to_string()
+}
+
+/// What a pod is marked with when it is placed.
+#[derive(Clone, Copy, Debug)]
+pub struct Marks<'a> {
+    /// Its place.
+    pub stamp: &'a Stamp,
+    /// The uid of the owner that it shares the sequence of slots with others by.
+    pub owner: &'a str,
+    /// The uid of its controller, where that is another.
+    pub controller: Option<&'a str>,
+    /// Whether the place was given without the ledger, and may clash.
+    pub estimated: bool,
+    /// The value of [`PLACED`].
+    pub webhook: &'a str,
+}
+
+/// Adds to `patch` what puts its pod into `group`, and marks it.
+///
+/// What the author wrote stays. Call it with a group that [`fitting`] allows.
+pub fn place(patch: &mut PodPatch<'_, '_>, group: &Group, marks: &Marks<'_>) {
+    let Marks { stamp, owner, controller, estimated, webhook } = *marks;
+    if group.preferred {
+        let labels = group.node_labels.iter();
+        let expressions: Vec<_> =
+            labels.map(|(key, value)| json!({"key": key, "operator": "In", "values": [value]})).collect();
+        let preference = json!({"matchExpressions": expressions});
+        patch.prefer_nodes(&json!({"weight": PREFERENCE, "preference": preference}));
+    } else {
+        for (key, value) in &group.node_labels {
+            patch.select_node(key, value);
+        }
+    }
+    for toleration in &group.tolerations {
+        patch.tolerate(toleration);
+    }
+    patch.require_nodes(&group.node_affinity);
+    patch.set_label(PLACED, webhook);
+    patch.set_annotation(OWNER, owner);
+    match controller {
+        Some(controller) => patch.set_annotation(CONTROLLER, controller),
+        None => patch.remove_annotation(CONTROLLER),
+    }
+    patch.set_annotation(TOKEN, &stamp.token.to_string());
+    patch.set_annotation(SLOT, &stamp.slot.to_string());
+    patch.set_annotation(GROUP, &stamp.group);
+    if estimated {
+        patch.set_annotation(ESTIMATED, "true");
+    } else {
+        patch.remove_annotation(ESTIMATED);
+    }
+    // One that goes with a slot is ours, from an earlier pass or from the pod that this one was copied from.
+    let pod = patch.pod();
+    let ours = self::stamp(|key| pod.annotation(key)).map(|before| deletion_cost(before.slot));
+    let cost = pod.annotation(DELETION_COST);
+    if cost.is_none() || cost == ours.as_deref() {
+        patch.set_annotation(DELETION_COST, &deletion_cost(stamp.slot));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! The metrics that every webhook has.
+
+use std::time::Duration;
+
+use podshaper_core::admission::Outcome;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Upper bounds in seconds. The API server's own histogram begins at 5 ms, which most reviews stay far below.
+const DURATION_BUCKETS: [f64; 16] = [
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1,
+    0.5, 1.0, 5.0,
+];
+
+/// All metrics of one binary.
+#[derive(Debug)]
+pub struct ServerMetrics {
+    registry: Registry,
+    admission: AdmissionMetrics,
+    connections: Gauge,
+    handshake_errors: Counter,
+}
+
+/// Metrics of the reviews.
+#[derive(Clone, Debug)]
+pub(crate) struct AdmissionMetrics {
+    reviews: [(Outcome, Counter); 4],
+    rejections: Family<Label, Counter>,
+    duration: Histogram,
+}
+
+type Label = [(&'static str, &'static str); 1];
+
+/// Why an HTTP request is answered without a review.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RejectReason {
+    Path,
+    Method,
+    ContentType,
+    /// The request has no `Content-Length`.
+    Length,
+    TooLarge,
+    /// The body is no review.
+    Review,
+    /// The server is at a limit. The API server tries again.
+    Busy,
+    Timeout,
+    Panic,
+}
+
+impl RejectReason {
+    const ALL: [Self; 9] = [
+        Self::Path,
+        Self::Method,
+        Self::ContentType,
+        Self::Length,
+        Self::TooLarge,
+        Self::Review,
+        Self::Busy,
+        Self::Timeout,
+        Self::Panic,
+    ];
+
+    fn label(self) -> Label {
+        let reason = match self {
+            Self::Path => "path",
+            Self::Method => "method",
+            Self::ContentType => "content_type",
+            Self::Length => "length",
+            Self::TooLarge => "too_large",
+            Self::Review => "review",
+            Self::Busy => "busy",
+            Self::Timeout => "timeout",
+            Self::Panic => "panic",
+        };
+        [("reason", reason)]
+    }
+}
+
+impl AdmissionMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let reviews = Family::<Label, Counter>::default();
+        registry.register("admission_reviews", "Admission reviews answered, by outcome", reviews.clone());
+        let rejections = Family::<Label, Counter>::default();
+        registry.register(
+            "admission_refusals",
+            "HTTP requests without an admission answer, by reason",
+            rejections.clone(),
+        );
+        let duration = Histogram::new(DURATION_BUCKETS);
+        registry.register_with_unit(
+            "admission_duration",
+            "From the headers of a review to its answer",
+            Unit::Seconds,
+            duration.clone(),
+        );
+        for reason in RejectReason::ALL {
+            // Every reason is exported from the start, with the value 0.
+            drop(rejections.get_or_create(&reason.label()));
+        }
+        let reviews = [
+            (Outcome::Unchanged, "unchanged"),
+            (Outcome::Patched, "patched"),
+            (Outcome::Undecided, "undecided"),
+            (Outcome::Denied, "denied"),
+        ]
+        .map(|(outcome, label)| (outcome, reviews.get_or_create(&[("outcome", label)]).clone()));
+        Self { reviews, rejections, duration }
+    }
+
+    pub(crate) fn record_review(&self, outcome: Outcome, duration: Duration) {
+        if let Some((_, counter)) = self.reviews.iter().find(|(other, _)| *other == outcome) {
+            counter.inc();
+        }
+        self.duration.observe(duration.as_secs_f64());
+    }
+
+    pub(crate) fn record_rejection(&self, reason: RejectReason) {
+        self.rejections.get_or_create(&reason.label()).inc();
+    }
+}
+
+impl ServerMetrics {
+    /// The metrics of the webhook `name`.
+    pub fn new(name: &'static str) -> Self {
+        let labels = [("webhook".into(), name.into())].into_iter();
+        let mut registry = Registry::with_prefix_and_labels("podshaper", labels);
+        let connections = Gauge::default();
+        registry.register("connections", "Open connections to the webhook server", connections.clone());
+        let handshake_errors = Counter::default();
+        registry.register(
+            "tls_handshake_errors",
+            "Connections that ended in their handshake",
+            handshake_errors.clone(),
+        );
+        let admission = AdmissionMetrics::register(&mut registry);
+        Self { registry, admission, connections, handshake_errors }
+    }
+
+    /// The registry, for further metrics.
+    pub fn registry(&mut self) -> &mut Registry {
+        &mut self.registry
+    }
+
+    /// Encodes all metrics as `OpenMetrics` text.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String can't fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+
+    pub(crate) fn admission(&self) -> AdmissionMetrics {
+        self.admission.clone()
+    }
+
+    pub(crate) fn connection_opened(&self) {
+        self.connections.inc();
+    }
+
+    pub(crate) fn connection_closed(&self) {
+        self.connections.dec();
+    }
+
+    pub(crate) fn handshake_failed(&self) {
+        self.handshake_errors.inc();
+    }
+}

@@ -1,0 +1,120 @@
+//! `/metrics`, and the authorization of its readers.
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderValue, StatusCode};
+use kube::Client;
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use crate::admin::Pages;
+use crate::metrics::ServerMetrics;
+use crate::response::{HttpResponse, of_type, text};
+use podshaper_kube::client;
+use podshaper_kube::request::{Media, send};
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Serves the metrics: to every client, or to those that RBAC allows to `get` the path `/metrics`.
+pub struct MetricsPage {
+    metrics: Arc<ServerMetrics>,
+    authorizer: Option<ScrapeAuthorizer>,
+}
+
+impl MetricsPage {
+    /// With `auth` the API server authorizes each scrape.
+    pub fn new(metrics: Arc<ServerMetrics>, auth: bool) -> Self {
+        Self { metrics, authorizer: auth.then(ScrapeAuthorizer::default) }
+    }
+}
+
+impl Pages for MetricsPage {
+    async fn get(&self, path: &str, authorization: Option<&str>) -> HttpResponse {
+        if path != "/metrics" {
+            return text(StatusCode::NOT_FOUND, "try /metrics");
+        }
+        if let Some(authorizer) = &self.authorizer
+            && let Err(error) = authorizer.authorize(authorization).await
+        {
+            return error.into_response();
+        }
+        of_type(OPENMETRICS, self.metrics.encode())
+    }
+}
+
+/// Authenticates and authorizes scrapers by the API server.
+#[derive(Default)]
+struct ScrapeAuthorizer {
+    client: OnceCell<Client>,
+}
+
+enum AccessError {
+    Unauthenticated,
+    Forbidden,
+    Unavailable,
+}
+
+impl AccessError {
+    fn into_response(self) -> HttpResponse {
+        match self {
+            Self::Unauthenticated => {
+                let mut response =
+                    text(StatusCode::UNAUTHORIZED, "send a bearer token that the API server knows");
+                response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                response
+            }
+            Self::Forbidden => text(StatusCode::FORBIDDEN, "RBAC doesn't allow you to get the path /metrics"),
+            Self::Unavailable => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the API server can't be asked who you are; the log says why",
+            ),
+        }
+    }
+}
+
+fn unavailable(error: impl Display) -> AccessError {
+    tracing::warn!(%error, "can't authorise a scraper of metrics");
+    AccessError::Unavailable
+}
+
+impl ScrapeAuthorizer {
+    async fn authorize(&self, authorization: Option<&str>) -> Result<(), AccessError> {
+        let token =
+            authorization.and_then(|a| a.strip_prefix("Bearer ")).ok_or(AccessError::Unauthenticated)?;
+        let client = self.client.get_or_try_init(async || client::in_cluster()).await.map_err(unavailable)?;
+        let token = json!({"token": token.trim()});
+        let mut user =
+            review(client, "authentication.k8s.io", "TokenReview", token).await.map_err(unavailable)?;
+        if take(&mut user, "authenticated") != true {
+            return Err(AccessError::Unauthenticated);
+        }
+        let mut user = take(&mut user, "user");
+        // `username` of a TokenReview is `user` of a SubjectAccessReview. An absent field becomes null, which is the same.
+        let access = json!({
+            "user": take(&mut user, "username"),
+            "uid": take(&mut user, "uid"),
+            "groups": take(&mut user, "groups"),
+            "extra": take(&mut user, "extra"),
+            "nonResourceAttributes": {"path": "/metrics", "verb": "get"},
+        });
+        let mut access = review(client, "authorization.k8s.io", "SubjectAccessReview", access)
+            .await
+            .map_err(unavailable)?;
+        if take(&mut access, "allowed") == true { Ok(()) } else { Err(AccessError::Forbidden) }
+    }
+}
+
+/// Creates a review, and returns its `status`.
+async fn review(client: &Client, group: &str, kind: &str, spec: Value) -> kube::Result<Value> {
+    let path = format!("/apis/{group}/v1/{}s", kind.to_lowercase());
+    let review = json!({"apiVersion": format!("{group}/v1"), "kind": kind, "spec": spec});
+    let answer = send(client, "POST", &path, Media::Json, &review).await?;
+    let mut review: Value = serde_json::from_str(&answer).map_err(kube::Error::SerdeError)?;
+    Ok(take(&mut review, "status"))
+}
+
+fn take(object: &mut Value, field: &str) -> Value {
+    object.get_mut(field).map(Value::take).unwrap_or_default()
+}

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use podshaper_placement::rules::Rules;
+use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::strategy::Strategy;
 
 fuzz_target!(|text: &str| {
@@ -11,11 +11,11 @@ fuzz_target!(|text: &str| {
             let printed = strategy.to_string();
             let again = Strategy::parse(&printed).expect("what is printed is a strategy");
             assert!(again == strategy && again.to_string() == printed);
-            let mut rules = Rules::new(strategy.policy().clone());
+            let allocator = SlotAllocator::new(strategy.policy().clone());
             let bounded = strategy.policy().groups().iter().all(|group| group.weight == 0);
             let bases: u32 = strategy.policy().groups().iter().map(|group| group.base).sum();
             let pods = if bounded { bases.min(100) } else { 100 };
-            assert_eq!(rules.due(100).iter().sum::<u32>(), pods);
+            assert_eq!(allocator.desired(100).iter().sum::<u32>(), pods);
         }
         Err(error) => {
             assert!(error.at <= text.chars().count());

@@ -4,19 +4,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use e2e::cluster::{PATIENCE, apply, eventually, get, kubectl, output, run};
 use kube::Client;
 use podshaper_core::owner_reference::OwnerReference;
 use podshaper_kube::store::Store;
-use podshaper_placement::ledger::{Answer, Stamp, Token};
-use podshaper_placement::marks::{GROUP, OWNER, PLACED, SLOT, TOKEN};
+use podshaper_placement::allocator::SlotAllocator;
+use podshaper_placement::annotations::{GROUP, OWNER, PLACED, SLOT, TOKEN};
+use podshaper_placement::ledger::{Assignment, SlotReply, SlotRequest, Token};
 use podshaper_placement::policy::{Group, Policy, Tie};
-use podshaper_placement::rules::{Rules, SharedRules};
 use podshaper_placement_kube::ledgers::{
-    Ask, Ledgers, Policies, Standing, Workload, crd, follow_standings, reconcile,
+    Ledgers, Policies, Standing, Workload, crd, follow_standings, reconcile,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 const NAMESPACE: &str = "ledgers";
 const PODS: u32 = 60;
 
-fn rules() -> SharedRules {
+fn allocator() -> Arc<SlotAllocator> {
     let group = |(name, weight): (&str, u32)| Group {
         name: name.into(),
         node_labels: BTreeMap::from([("type".to_owned(), name.to_owned())]),
@@ -33,7 +33,7 @@ fn rules() -> SharedRules {
         ..Group::default()
     };
     let policy = Policy::new([("default", 80), ("spot", 20)].map(group).into(), Tie::First).unwrap();
-    Arc::new(Mutex::new(Rules::new(policy)))
+    Arc::new(SlotAllocator::new(policy))
 }
 
 /// A Deployment of so many pods, none of which anybody creates.
@@ -65,32 +65,37 @@ async fn deployment(replicas: u32) -> Arc<Workload> {
     })
 }
 
-async fn place(ledgers: &Arc<Ledgers>, workload: &Arc<Workload>, token: u64, rules: &SharedRules) -> Stamp {
-    let fitting = rules.lock().unwrap().policy().all();
+async fn place(
+    ledgers: &Arc<Ledgers>,
+    workload: &Arc<Workload>,
+    token: u64,
+    allocator: &Arc<SlotAllocator>,
+) -> Assignment {
+    let fitting = allocator.policy().all();
     let deadline = Instant::now() + Duration::from_secs(20);
-    let ask = Ask { token: Token(token), fitting, bears: None, dry_run: false, deadline };
-    match ledgers.place(workload, rules, ask).await {
-        Some(Answer::Placed(stamp)) => stamp,
+    let request = SlotRequest { token: Token(token), fitting, existing: None, dry_run: false };
+    match ledgers.place(workload, allocator, request, deadline).await {
+        Some(SlotReply::Placed(assignment)) => assignment,
         other => panic!("not placed but {other:?}"),
     }
 }
 
-/// Pods that bear these stamps, as the API server would have them after admission.
-async fn create(workload: &Workload, stamps: &[(String, Stamp)]) {
+/// Pods that bear these assignments, as the API server would have them after admission.
+async fn create(workload: &Workload, assignments: &[(String, Assignment)]) {
     let OwnerReference { api_version, kind, name, uid, .. } = &workload.owner;
-    let pod = |(pod, stamp): &(String, Stamp)| {
+    let pod = |(pod, assignment): &(String, Assignment)| {
         json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
                 "name": pod, "namespace": NAMESPACE, "labels": {"app": "web", PLACED: "ledgers"},
-                "annotations": {OWNER: uid, TOKEN: stamp.token.to_string(), SLOT: stamp.slot.to_string(), GROUP: *stamp.group},
+                "annotations": {OWNER: uid, TOKEN: assignment.token.to_string(), SLOT: assignment.slot.to_string(), GROUP: *assignment.group},
                 "ownerReferences": [{"apiVersion": api_version, "kind": kind, "name": name, "uid": uid, "controller": true}],
             },
             "spec": {"containers": [{"name": "c", "image": "none"}], "nodeSelector": {"no": "such-node"}},
         })
     };
     let list =
-        json!({"apiVersion": "v1", "kind": "List", "items": stamps.iter().map(pod).collect::<Vec<_>>()});
+        json!({"apiVersion": "v1", "kind": "List", "items": assignments.iter().map(pod).collect::<Vec<_>>()});
     output("kubectl", &["create", "-f", "-"], &list.to_string()).await;
 }
 
@@ -104,10 +109,10 @@ async fn places() -> Vec<(u32, String)> {
     places
 }
 
-struct Known(Arc<Workload>, SharedRules);
+struct Known(Arc<Workload>, Arc<SlotAllocator>);
 
 impl Policies for Known {
-    async fn find(&self, standing: &Standing) -> Option<(Arc<Workload>, SharedRules)> {
+    async fn find(&self, standing: &Standing) -> Option<(Arc<Workload>, Arc<SlotAllocator>)> {
         (standing.owner == self.0.owner).then(|| (Arc::clone(&self.0), Arc::clone(&self.1)))
     }
 }
@@ -120,7 +125,7 @@ async fn a_workloads_life() {
     let served =
         async || run("kubectl", &["get", "placements", "-A"], "").await.status.success().then_some(());
     eventually("Placements", PATIENCE, served).await;
-    let (workload, rules) = (deployment(PODS).await, rules());
+    let (workload, allocator) = (deployment(PODS).await, allocator());
     let client = Client::try_default().await.unwrap();
 
     // A burst through three replicas, each with a watch of its own.
@@ -129,34 +134,34 @@ async fn a_workloads_life() {
     let begun = Instant::now();
     let asked: Vec<_> = (0..PODS)
         .map(|number| {
-            let (replica, workload, rules) =
-                (Arc::clone(&replicas[number as usize % 3]), Arc::clone(&workload), Arc::clone(&rules));
+            let (replica, workload, allocator) =
+                (Arc::clone(&replicas[number as usize % 3]), Arc::clone(&workload), Arc::clone(&allocator));
             tokio::spawn(async move {
-                (format!("web-{number:02}"), place(&replica, &workload, number.into(), &rules).await)
+                (format!("web-{number:02}"), place(&replica, &workload, number.into(), &allocator).await)
             })
         })
         .collect();
-    let mut stamps = Vec::new();
+    let mut assignments = Vec::new();
     for asked in asked {
-        stamps.push(asked.await.unwrap());
+        assignments.push(asked.await.unwrap());
     }
     println!("{PODS} pods through three replicas in {:?}", begun.elapsed());
-    let mut slots: Vec<u32> = stamps.iter().map(|(_, stamp)| stamp.slot).collect();
+    let mut slots: Vec<u32> = assignments.iter().map(|(_, assignment)| assignment.slot).collect();
     slots.sort_unstable();
     assert!(slots.into_iter().eq(0..PODS));
     // One of them was rejected by somebody else, and one comes twice, copied by hand.
-    stamps.sort_by_key(|(_, stamp)| stamp.slot);
-    let rejected = stamps.remove(7).1;
-    create(&workload, &stamps).await;
-    let copy = ("copy".to_owned(), stamps[9].1.clone());
+    assignments.sort_by_key(|(_, assignment)| assignment.slot);
+    let rejected = assignments.remove(7).1;
+    create(&workload, &assignments).await;
+    let copy = ("copy".to_owned(), assignments[9].1.clone());
     create(&workload, &[copy]).await;
-    kubectl(&["delete", "pod", "-n", NAMESPACE, &stamps[12].0, "--force", "--grace-period=0"]).await;
+    kubectl(&["delete", "pod", "-n", NAMESPACE, &assignments[12].0, "--force", "--grace-period=0"]).await;
 
     // All replicas have crashed. The new one finds the rejected pod's place, which was reserved, and the deleted one's.
     drop(replicas);
     let replica = Ledgers::start(client.clone(), "ledgers");
     eventually("the watch", PATIENCE, async || replica.filled().then_some(())).await;
-    let again = place(&replica, &workload, 1000, &rules).await;
+    let again = place(&replica, &workload, 1000, &allocator).await;
     assert_eq!(
         (again.slot, &*again.group),
         (rejected.slot, "spot"),
@@ -169,7 +174,7 @@ async fn a_workloads_life() {
     let following = follow_standings(client.clone(), Arc::clone(&replica), Arc::clone(&standings));
     let following = tokio::spawn(following);
     let (leads, leadership) = watch::channel(true);
-    let known = Known(Arc::clone(&workload), Arc::clone(&rules));
+    let known = Known(Arc::clone(&workload), Arc::clone(&allocator));
     let reconciling = tokio::spawn(reconcile(Arc::clone(&replica), standings, known, leadership));
     eventually("sixty slots", PATIENCE, async || {
         places().await.iter().map(|(slot, _)| *slot).eq(0..PODS).then_some(())

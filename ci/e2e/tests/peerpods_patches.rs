@@ -3,14 +3,13 @@
 
 use std::time::Instant;
 
-use base64::Engine;
 use e2e::pods::peer_pods;
 use e2e::release::Release;
 use kube::Client;
 use peerpods_decision::PeerPods;
 use peerpods_decision::config::Config;
 use peerpods_decision::original_requests::ANNOTATION as ORIGINAL_REQUESTS;
-use podshaper_core::admission::answer;
+use podshaper_core::admission::{Request, answer};
 use serde_json::{Value, json};
 
 /// Pods per second that the API server admits here are a few hundred.
@@ -53,16 +52,9 @@ async fn the_api_server_makes_of_generated_pods_what_the_decision_says() {
 
 /// The pod as the decision leaves it, patched by another implementation than the API server's.
 async fn decided(webhook: &PeerPods, pod: &Value) -> Value {
-    let review = json!({
-        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-        "request": {"uid": "u", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "operation": "CREATE", "object": pod},
-    });
-    let answer = answer(webhook, review.to_string().as_bytes(), Instant::now()).await.unwrap();
-    let answer: Value = serde_json::from_str(&String::from_utf8(answer.body).unwrap()).unwrap();
-    let patch = base64::engine::general_purpose::STANDARD
-        .decode(answer["response"]["patch"].as_str().expect("a patch"))
-        .unwrap();
-    let patch: json_patch::Patch = serde_json::from_str(&String::from_utf8(patch).unwrap()).unwrap();
+    let review = Request::create("v1", "Pod", "default", pod).to_review().unwrap();
+    let answer = answer(webhook, review.as_bytes(), Instant::now()).await.unwrap();
+    let patch: json_patch::Patch = serde_json::from_value(answer.response().unwrap().patch.into()).unwrap();
     let mut pod = pod.clone();
     json_patch::patch(&mut pod, &patch).unwrap();
     pod

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use k8s_openapi::jiff::{Span, SpanRelativeTo};
 use kube::Client;
 use thiserror::Error;
 
 use super::files::{self, CertificateFiles};
 use super::self_managed::{CertificateController, CertificateStore, Lifetimes, WebhookService};
 use super::{ServingCertificate, TlsProfile, TlsProfileError};
+use podshaper_core::duration;
 use podshaper_kube::client;
 
 /// Where the serving certificate comes from: files, or a Secret that the webhook keeps itself.
@@ -29,7 +29,7 @@ pub struct CertificateArgs {
     cert_dir: PathBuf,
 
     /// How long a new CA is known to the API server before a certificate of its is served
-    #[arg(long, value_name = "DURATION", env = "PODSHAPER_CERT_HOLD", default_value = "60s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", env = "PODSHAPER_CERT_HOLD", default_value = "60s", value_parser = duration::parse)]
     cert_hold: Duration,
 
     /// Keep a CA and a certificate in this Secret, in place of --cert-dir
@@ -59,11 +59,11 @@ pub struct CertificateArgs {
     namespace: Option<String>,
 
     /// How long a self-managed certificate is valid; it is renewed after two thirds
-    #[arg(long, value_name = "DURATION", env = "PODSHAPER_LEAF_LIFETIME", default_value = "90d", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", env = "PODSHAPER_LEAF_LIFETIME", default_value = "90d", value_parser = duration::parse)]
     leaf_lifetime: Duration,
 
     /// How long a self-managed CA is valid; it is replaced after two thirds
-    #[arg(long, value_name = "DURATION", env = "PODSHAPER_CA_LIFETIME", default_value = "365d", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", env = "PODSHAPER_CA_LIFETIME", default_value = "365d", value_parser = duration::parse)]
     ca_lifetime: Duration,
 
     /// The oldest TLS version to accept, `VersionTLS12` or `VersionTLS13`
@@ -118,14 +118,6 @@ impl CertificateArgs {
     }
 }
 
-/// `90d`, `1h30m`, `60s`: a day is 24 hours.
-fn duration(text: &str) -> Result<Duration, String> {
-    let span: Span = text.parse().map_err(|_| "not a duration such as 90d, 1h30m or 60s")?;
-    let duration =
-        span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| "use days or smaller units")?;
-    duration.try_into().map_err(|_| "a duration can't be negative".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -157,9 +149,10 @@ mod tests {
 
     #[test]
     fn durations_are_read_and_wrong_ones_explained() {
-        assert_eq!(duration("1h30m"), Ok(Duration::from_mins(90)));
-        assert_eq!(duration("90d"), Ok(90 * DAY));
-        assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
+        let hold = |text: &str| parse(&format!("--cert-hold={text}")).map(|args| args.cert_hold);
+        assert_eq!(hold("1h30m"), Ok(Duration::from_mins(90)));
+        assert_eq!(hold("90d"), Ok(90 * DAY));
+        assert_eq!(hold("1500ms"), Ok(Duration::from_millis(1500)));
         for wrong in ["", "soon", "60", "-1s", "1y", "2mo"] {
             let error = parse(&format!("--cert-hold={wrong}")).unwrap_err();
             assert!(error.contains("--cert-hold"), "{error}");

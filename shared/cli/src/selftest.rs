@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use base64::Engine;
 use clap::Args;
 use http_body_util::BodyExt;
 use json_patch::PatchOperation;
@@ -17,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::exit;
 use podshaper_core::admission;
-use podshaper_core::admission::Webhook;
+use podshaper_core::admission::{Request, Webhook};
 use podshaper_kube::client;
 use podshaper_kube::request::get;
 
@@ -129,31 +128,14 @@ async fn decide<W: Webhook>(
     pod: &Value,
     namespace: &str,
 ) -> anyhow::Result<(json_patch::Patch, Vec<String>)> {
-    let review = json!({
-        "apiVersion": "admission.k8s.io/v1",
-        "kind": "AdmissionReview",
-        "request": {
-            "uid": "selftest",
-            "kind": {"group": "", "version": "v1", "kind": "Pod"},
-            "namespace": namespace,
-            "operation": "CREATE",
-            "dryRun": true,
-            "object": pod,
-        },
-    });
-    let answer = admission::answer(webhook, review.to_string().as_bytes(), Instant::now() + PATIENCE).await?;
-    let answer: Value = serde_json::from_str(std::str::from_utf8(&answer.body)?)?;
-    if answer.pointer("/response/allowed") != Some(&Value::Bool(true)) {
-        let reason = answer.pointer("/response/status/message").and_then(Value::as_str).unwrap_or_default();
+    let review = Request::create("v1", "Pod", namespace, pod).to_review()?;
+    let answer = admission::answer(webhook, review.as_bytes(), Instant::now() + PATIENCE).await?;
+    let response = answer.response()?;
+    if let Some(reason) = response.denial {
         bail!("the webhook would deny this pod: {reason}");
     }
-    let warnings = answer.pointer("/response/warnings").cloned().unwrap_or_else(|| json!([]));
-    let warnings = serde_json::from_value(warnings)?;
-    let Some(patch) = answer.pointer("/response/patch").and_then(Value::as_str) else {
-        return Ok((json_patch::Patch::default(), warnings));
-    };
-    let patch = base64::engine::general_purpose::STANDARD.decode(patch)?;
-    Ok((serde_json::from_str(std::str::from_utf8(&patch)?)?, warnings))
+    let patch = response.patch.into_iter().map(serde_json::from_value).collect::<Result<_, _>>()?;
+    Ok((json_patch::Patch(patch), response.warnings))
 }
 
 /// Whether one operation shows in the created pod.

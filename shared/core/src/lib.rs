@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod duration;
 pub mod json;
 pub mod label;
 pub mod lookup;

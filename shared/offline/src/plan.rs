@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
+use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::policy::Group;
-use podshaper_placement::rules::Rules;
 use podshaper_placement::sequence::MAX_SLOTS;
 
 /// So many pods are listed one by one for people.
@@ -32,11 +32,11 @@ enum Output {
 }
 
 impl PlanArgs {
-    /// Prints who goes where by these rules; a table bears the title.
-    pub fn print(self, title: &str, rules: &mut Rules, out: &mut impl Write) -> io::Result<()> {
-        let sequence: Vec<_> = (0..self.replicas).map_while(|slot| rules.group(slot)).collect();
-        let due = rules.due(self.replicas);
-        let groups: Vec<(&Group, u32)> = rules.policy().groups().iter().zip(due).collect();
+    /// Prints the group of each pod; a table has the title.
+    pub fn print(self, title: &str, allocator: &SlotAllocator, out: &mut impl Write) -> io::Result<()> {
+        let sequence: Vec<_> = (0..self.replicas).map_while(|slot| allocator.group_of(slot)).collect();
+        let due = allocator.desired(self.replicas);
+        let groups: Vec<(&Group, u32)> = allocator.policy().groups().iter().zip(due).collect();
         match self.output {
             Output::Table => table(title, self.replicas, &groups, &sequence, out),
             Output::Json => writeln!(out, "{:#}", object(self.replicas, &groups, &sequence)),

@@ -12,7 +12,7 @@ use super::policy::{Group, Policy, PolicyError, Tie};
 #[serde(rename_all = "camelCase", default)]
 pub struct Distribution {
     /// The groups of nodes
-    pub distribution: Vec<Share>,
+    pub distribution: Vec<GroupSpec>,
     /// The workload whose pods are placed
     pub target: Target,
     /// What becomes of the pods of a group without a node that is ready
@@ -26,7 +26,7 @@ pub struct Distribution {
 /// Nodes, and their share.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Share {
+pub struct GroupSpec {
     /// Names the group for people; its labels do, where it has no name
     pub name: Option<String>,
     /// The labels of the group's nodes
@@ -177,7 +177,7 @@ impl Distribution {
     }
 }
 
-impl Share {
+impl GroupSpec {
     /// The group's name: the one it was given, or its labels.
     pub fn name(&self) -> String {
         let labels = || self.node_label.iter().map(|(key, value)| format!("{key}={value}"));
@@ -235,7 +235,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::rules::Rules;
+    use crate::allocator::SlotAllocator;
 
     fn read(spec: Value) -> Result<Distribution, serde_json::Error> {
         serde_json::from_value(spec)
@@ -261,8 +261,8 @@ mod tests {
         let policy = spec.policy().unwrap();
         let names: Vec<&str> = policy.groups().iter().map(|group| &*group.name).collect();
         assert_eq!(names, ["type=default", "type=spot"]);
-        let mut rules = Rules::new(policy);
-        assert_eq!([10, 5, 100].map(|pods| rules.due(pods)), [[8, 2], [4, 1], [80, 20]]);
+        let allocator = SlotAllocator::new(policy);
+        assert_eq!([10, 5, 100].map(|pods| allocator.desired(pods)), [[8, 2], [4, 1], [80, 20]]);
     }
 
     #[test]
@@ -350,7 +350,7 @@ mod tests {
             let told = policy(&distribution).unwrap_err();
             assert!(told.starts_with(error), "{distribution}: {told}");
         }
-        let nobody = Distribution { distribution: vec![Share::default()], ..Distribution::default() };
+        let nobody = Distribution { distribution: vec![GroupSpec::default()], ..Distribution::default() };
         assert_eq!(nobody.policy().unwrap_err().to_string(), "spec.target.name: must name the workload");
         let each_node =
             |target: Value| read(json!({"distribution": [group(json!({}))], "target": target})).unwrap();

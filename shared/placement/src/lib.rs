@@ -1,24 +1,25 @@
 //! Placing a workload's pods over groups of nodes, exactly, by weight.
 //!
 //! ```text
-//! Policy ──▶ Sequence: slot ──▶ group ──▶ Rules: who is where ──▶ the next place
+//! Policy ──▶ Sequence: slot ──▶ group ──▶ SlotAllocator ──▶ the next slot and its group
 //!                                           ▲
-//!                                         Ledger: many replicas agree on who is where
+//!                                         Ledger: which slots are taken, agreed on by all replicas
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod admit;
+pub mod allocator;
+pub mod annotations;
 pub mod distribution;
 pub mod ledger;
-pub mod marks;
 #[cfg(test)]
 mod model;
 pub mod offline;
 mod ordinal;
 pub mod owners;
-pub mod placing;
 pub mod policy;
-pub mod rules;
 pub mod sequence;
+mod slot_order;
 pub mod spread;
 pub mod strategy;
 mod valid;

@@ -6,31 +6,31 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::ledger::{Answer, Phase, Stamp};
-use super::marks;
-use super::owners::Owner;
-use super::placing::{Asking, Surroundings};
+use super::admit::{PlaceRequest, PlacementBackend};
+use super::allocator::Occupancy;
+use super::annotations;
+use super::ledger::{Assignment, PodState, SlotReply};
+use super::owners::OwnerObject;
 use super::policy::{GroupName, GroupSet, Policy};
-use super::rules::{Occupied, Rules, locked};
 use podshaper_core::lookup::Lookup;
 use podshaper_core::owner_reference::OwnerReference;
 use podshaper_core::pod::SKIP;
 
 /// A cluster made of files.
 #[derive(Debug, Default)]
-pub struct Offline {
+pub struct FileBackend {
     /// By namespace, kind and name.
-    owners: HashMap<[String; 3], Arc<Owner>>,
+    owners: HashMap<[String; 3], Arc<OwnerObject>>,
     /// The labels of each.
     nodes: Vec<BTreeMap<String, String>>,
     /// By the uid of the owner that they share a sequence by.
-    pods: Mutex<HashMap<String, Vec<Known>>>,
+    pods: Mutex<HashMap<String, Vec<FilePod>>>,
 }
 
 /// A pod that is there.
 #[derive(Debug)]
-struct Known {
-    stamp: Option<Stamp>,
+struct FilePod {
+    assignment: Option<Assignment>,
     selector: BTreeMap<String, String>,
 }
 
@@ -45,7 +45,7 @@ pub fn namespace(object: &Value) -> String {
     namespace.unwrap_or_else(|| "default".to_owned())
 }
 
-impl Offline {
+impl FileBackend {
     /// Takes in an object; what isn't a Node or a Pod may own pods.
     pub fn add(&mut self, object: &Value) {
         let text = |pointer| text(object, pointer);
@@ -60,25 +60,27 @@ impl Offline {
                 let annotation = |key: &str| annotations.get(key).map(String::as_str);
                 let Some(controller) = controller(object) else { return };
                 let deleted = object.pointer("/metadata/deletionTimestamp").is_some();
-                let phase = Phase::of(&text("/status/phase"), deleted, &controller.kind);
+                let state = PodState::of(&text("/status/phase"), deleted, &controller.kind);
                 let skipped =
                     texts(object.pointer("/metadata/labels")).get(SKIP).is_some_and(|skip| skip == "true");
-                if phase == Phase::Gone || skipped {
+                if state == PodState::Gone || skipped {
                     return;
                 }
-                let owner = marks::sharer(annotation, &controller.uid).to_owned();
+                let owner = annotations::sequence_owner(annotation, &controller.uid).to_owned();
                 let selector = texts(object.pointer("/spec/nodeSelector"));
                 let pods = self.pods.get_mut().unwrap_or_else(PoisonError::into_inner);
-                pods.entry(owner).or_default().push(Known { stamp: marks::stamp(annotation), selector });
+                pods.entry(owner)
+                    .or_default()
+                    .push(FilePod { assignment: annotations::parse(annotation), selector });
             }
             (_, kind) => {
                 let start = object.pointer("/spec/ordinals/start").and_then(Value::as_u64).unwrap_or(0);
-                let owner = Owner {
+                let owner = OwnerObject {
                     uid: text("/metadata/uid"),
                     controller: controller(object),
                     first_ordinal: u32::try_from(start).unwrap_or(0),
                     annotations: texts(object.pointer("/metadata/annotations")),
-                    ..Owner::default()
+                    ..OwnerObject::default()
                 };
                 self.owners
                     .insert([namespace(object), kind.to_owned(), text("/metadata/name")], Arc::new(owner));
@@ -119,61 +121,63 @@ fn controller(object: &Value) -> Option<OwnerReference> {
     Some(OwnerReference::new(api_version, kind, name, uid))
 }
 
-impl Known {
+impl FilePod {
     fn group(&self, policy: &Policy) -> Option<GroupName> {
-        let told = || marks::told(|key| self.selector.get(key).map(String::as_str), policy);
-        self.stamp.as_ref().map(|stamp| stamp.group.clone()).or_else(told)
+        let told = || annotations::infer_group(|key| self.selector.get(key).map(String::as_str), policy);
+        self.assignment.as_ref().map(|assignment| assignment.group.clone()).or_else(told)
     }
 }
 
-fn occupied(pods: &[Known], rules: &Rules) -> Occupied {
-    let mut occupied = Occupied::default();
+fn occupancy(pods: &[FilePod], policy: &Policy) -> Occupancy {
+    let mut occupancy = Occupancy::default();
     for pod in pods {
-        if let Some(stamp) = &pod.stamp {
-            occupied.take(stamp.slot);
+        if let Some(assignment) = &pod.assignment {
+            occupancy.take_slot(assignment.slot);
         }
-        if let Some(group) = pod.group(rules.policy()).and_then(|group| rules.policy().index(&group)) {
-            occupied.count_in(group);
+        if let Some(group) = pod.group(policy).and_then(|group| policy.index(&group)) {
+            occupancy.add_pod(group);
         }
     }
-    occupied
+    occupancy
 }
 
-impl Surroundings for Offline {
-    async fn owner(&self, namespace: &str, owner: &OwnerReference, _: Instant) -> Lookup<Owner> {
+impl PlacementBackend for FileBackend {
+    async fn owner(&self, namespace: &str, owner: &OwnerReference, _: Instant) -> Lookup<OwnerObject> {
         let key = [namespace, &owner.kind, &owner.name].map(str::to_owned);
         self.owners.get(&key).map_or(Lookup::Unavailable, |owner| Lookup::Found(Arc::clone(owner)))
     }
 
-    async fn place(&self, pod: Asking<'_>, _: Instant) -> Option<Answer> {
-        if pod.bears.is_some() {
-            return Some(Answer::Kept);
+    async fn place(&self, request: PlaceRequest<'_>, _: Instant) -> Option<SlotReply> {
+        let PlaceRequest { chain, allocator, slot, .. } = request;
+        if slot.existing.is_some() {
+            return Some(SlotReply::Kept);
         }
-        let (owner, _) = pod.chain.sharer()?;
+        let (owner, _) = chain.sequence_owner()?;
         let mut all = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         let pods = all.entry(owner.uid.clone()).or_default();
-        let mut rules = locked(pod.rules);
-        let occupied = occupied(pods, &rules);
-        let Some((slot, index)) = rules.next(&occupied, pod.fitting) else { return Some(Answer::Unplaced) };
-        let group = rules.policy().groups().get(index)?.name.clone();
-        let stamp = Stamp { token: pod.token, slot, group };
-        // The next one comes after it.
-        pods.push(Known { stamp: Some(stamp.clone()), selector: BTreeMap::new() });
-        Some(Answer::Placed(stamp))
+        let occupancy = occupancy(pods, allocator.policy());
+        let Some((number, group)) = allocator.allocate(&occupancy, slot.fitting) else {
+            return Some(SlotReply::Unplaced);
+        };
+        let group = allocator.policy().groups().get(group)?.name.clone();
+        let assignment = Assignment { token: slot.token, slot: number, group };
+        // The next pod comes after it.
+        pods.push(FilePod { assignment: Some(assignment.clone()), selector: BTreeMap::new() });
+        Some(SlotReply::Placed(assignment))
     }
 }
 
 /// The surroundings of a self-test: each owner is there, and owns nothing.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Supposed;
+pub struct SelfTestBackend;
 
-impl Surroundings for Supposed {
-    async fn owner(&self, _: &str, owner: &OwnerReference, _: Instant) -> Lookup<Owner> {
-        Lookup::Found(Arc::new(Owner { uid: owner.uid.clone(), ..Owner::default() }))
+impl PlacementBackend for SelfTestBackend {
+    async fn owner(&self, _: &str, owner: &OwnerReference, _: Instant) -> Lookup<OwnerObject> {
+        Lookup::Found(Arc::new(OwnerObject { uid: owner.uid.clone(), ..OwnerObject::default() }))
     }
 
-    async fn place(&self, pod: Asking<'_>, _: Instant) -> Option<Answer> {
-        let group = locked(pod.rules).policy().groups().first()?.name.clone();
-        Some(Answer::Placed(Stamp { token: pod.token, slot: 0, group }))
+    async fn place(&self, request: PlaceRequest<'_>, _: Instant) -> Option<SlotReply> {
+        let group = request.allocator.policy().groups().first()?.name.clone();
+        Some(SlotReply::Placed(Assignment { token: request.slot.token, slot: 0, group }))
     }
 }

@@ -1,6 +1,6 @@
 //! Pods that are numbered by their controller: their slot is their number, and no ledger is needed.
 
-use super::owners::Chain;
+use super::owners::OwnerChain;
 use podshaper_core::pod::Pod;
 
 /// Of an Indexed Job's pod (`batchv1.JobCompletionIndexAnnotation`).
@@ -9,10 +9,10 @@ const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
 const POD_INDEX: &str = "apps.kubernetes.io/pod-index";
 
 /// The slot that the pod's number tells, if its controller numbers its pods.
-pub(super) fn slot(pod: &Pod<'_>, name: Option<&str>, chain: &Chain) -> Option<u32> {
+pub(super) fn slot(pod: &Pod<'_>, name: Option<&str>, chain: &OwnerChain) -> Option<u32> {
     let (controller, read) = chain.controller()?;
     // The Jobs of a CronJob share one sequence, and each numbers its own.
-    let shared = chain.sharer().is_some_and(|(sharer, _)| sharer != controller);
+    let shared = chain.sequence_owner().is_some_and(|(owner, _)| owner != controller);
     let batch = controller.api_version.starts_with("batch/");
     if batch && controller.kind == "Job" && !shared {
         return pod.annotation(COMPLETION_INDEX)?.parse().ok();
@@ -27,7 +27,7 @@ pub(super) fn slot(pod: &Pod<'_>, name: Option<&str>, chain: &Chain) -> Option<u
 
 #[cfg(test)]
 mod tests {
-    use crate::owners::Owner;
+    use crate::owners::OwnerObject;
     use podshaper_core::lookup::Lookup;
     use podshaper_core::owner_reference::OwnerReference;
     use serde_json::{Value, json};
@@ -45,8 +45,9 @@ mod tests {
         controller: Option<OwnerReference>,
     ) -> Option<u32> {
         let text = json!({"metadata": metadata}).to_string();
-        let mut chain = Chain::from(Some(of.clone()));
-        let read = Owner { uid: of.uid.clone(), controller, first_ordinal: 3, ..Owner::default() };
+        let mut chain = OwnerChain::from(Some(of.clone()));
+        let read =
+            OwnerObject { uid: of.uid.clone(), controller, first_ordinal: 3, ..OwnerObject::default() };
         chain.looked(Lookup::Found(read.into()));
         slot(&serde_json::from_str(&text).unwrap(), Some(name), &chain)
     }

@@ -4,13 +4,13 @@
 //! pod ──▶ ReplicaSet ──▶ Deployment        pod ──▶ Job ──▶ CronJob        pod ──▶ ReplicaSet ──▶ Rollout
 //! ```
 //!
-//! Each step needs one read of the API server, which somebody else does: [`Chain::wants`] says what, [`Chain::looked`] takes
+//! Each step needs one read of the API server, which somebody else does: [`OwnerChain::wants`] says what, [`OwnerChain::looked`] takes
 //! what was found. Anybody may write any owner into a pod, so an owner counts only once it was read and has that uid.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::ledger::Version;
+use super::ledger::ResourceVersion;
 use podshaper_core::lookup::Lookup;
 use podshaper_core::owner_reference::{OwnerReference, is_uid};
 use podshaper_core::pod::Pod;
@@ -19,11 +19,11 @@ use podshaper_core::pod::Pod;
 const MAX_OWNERS: usize = 8;
 /// An owner, as it was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Owner {
+pub struct OwnerObject {
     /// Its `uid`.
     pub uid: String,
     /// Its `resourceVersion`.
-    pub version: Version,
+    pub version: ResourceVersion,
     /// Its own controller.
     pub controller: Option<OwnerReference>,
     /// How many pods it may have at a time, where it says so.
@@ -42,7 +42,7 @@ pub struct Owner {
 
 /// Why a chain goes no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum ChainEnd {
     /// The last has no controller.
     Top,
     /// An owner isn't there, or is another one of that name by now.
@@ -57,17 +57,17 @@ pub enum End {
 
 /// The owners of a pod, as far as they are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chain {
+pub struct OwnerChain {
     /// The nearest first.
     owners: Vec<OwnerReference>,
     /// So many of them were read, and are who they were said to be.
-    read: Vec<Arc<Owner>>,
-    end: Option<End>,
+    read: Vec<Arc<OwnerObject>>,
+    end: Option<ChainEnd>,
 }
 
-impl Chain {
+impl OwnerChain {
     /// The chain that begins with the controller of `pod`.
-    pub fn of(pod: &Pod<'_>) -> Self {
+    pub fn of_pod(pod: &Pod<'_>) -> Self {
         Self::from(pod.controller().map(OwnerReference::coordinates))
     }
 
@@ -82,24 +82,24 @@ impl Chain {
     }
 
     /// Takes what was found of the owner that was wanted.
-    pub fn looked(&mut self, found: Lookup<Owner>) {
+    pub fn looked(&mut self, found: Lookup<OwnerObject>) {
         let Some(wanted) = self.wants() else { return };
         let owner = match found {
             Lookup::Found(owner) if owner.uid == wanted.uid && !owner.uid.is_empty() => owner,
-            Lookup::Found(_) | Lookup::NotFound => return self.end = Some(End::Gone),
-            Lookup::Forbidden => return self.end = Some(End::Forbidden),
-            Lookup::Unavailable => return self.end = Some(End::Unknown),
+            Lookup::Found(_) | Lookup::NotFound => return self.end = Some(ChainEnd::Gone),
+            Lookup::Forbidden => return self.end = Some(ChainEnd::Forbidden),
+            Lookup::Unavailable => return self.end = Some(ChainEnd::Unknown),
         };
         match &owner.controller {
-            None => self.end = Some(End::Top),
-            Some(_) if self.owners.len() == MAX_OWNERS => self.end = Some(End::TooLong),
+            None => self.end = Some(ChainEnd::Top),
+            Some(_) if self.owners.len() == MAX_OWNERS => self.end = Some(ChainEnd::TooLong),
             Some(controller) => self.owners.push(controller.clone()),
         }
         self.read.push(owner);
     }
 
     /// Why it goes no further; none while something is wanted.
-    pub fn end(&self) -> Option<End> {
+    pub fn end(&self) -> Option<ChainEnd> {
         self.end
     }
 
@@ -109,19 +109,19 @@ impl Chain {
     }
 
     /// The owners that were read, the nearest first.
-    pub fn read(&self) -> impl Iterator<Item = (&OwnerReference, &Arc<Owner>)> {
+    pub fn read(&self) -> impl Iterator<Item = (&OwnerReference, &Arc<OwnerObject>)> {
         self.owners.iter().zip(&self.read)
     }
 
     /// The pod's own controller, once it was read.
-    pub fn controller(&self) -> Option<(&OwnerReference, &Arc<Owner>)> {
+    pub fn controller(&self) -> Option<(&OwnerReference, &Arc<OwnerObject>)> {
         self.read().next()
     }
 
     /// Whose pods share the sequence of slots: the controller's, so that each revision of a rollout is exact by itself; but those of
     /// all Jobs of a `CronJob`. With it what was read of it, if it was.
-    pub fn sharer(&self) -> Option<(&OwnerReference, Option<&Arc<Owner>>)> {
-        let sharer = match self.owners() {
+    pub fn sequence_owner(&self) -> Option<(&OwnerReference, Option<&Arc<OwnerObject>>)> {
+        let sequence_owner = match self.owners() {
             [job, cron_job, ..]
                 if job.is_kind("batch", "Job")
                     && cron_job.is_kind("batch", "CronJob")
@@ -131,14 +131,14 @@ impl Chain {
             }
             _ => 0,
         };
-        Some((self.owners().get(sharer)?, self.read.get(sharer)))
+        Some((self.owners().get(sequence_owner)?, self.read.get(sequence_owner)))
     }
 }
 
-impl From<Option<OwnerReference>> for Chain {
+impl From<Option<OwnerReference>> for OwnerChain {
     /// The chain that begins with this owner.
     fn from(owner: Option<OwnerReference>) -> Self {
-        let end = if owner.is_none() { Some(End::Top) } else { None };
+        let end = if owner.is_none() { Some(ChainEnd::Top) } else { None };
         Self { owners: owner.into_iter().collect(), read: Vec::new(), end }
     }
 }
@@ -151,16 +151,16 @@ mod tests {
         OwnerReference::new(api_version, kind, kind.to_lowercase(), format!("uid-of-{kind}"))
     }
 
-    fn chain(controller: &OwnerReference) -> Chain {
+    fn chain(controller: &OwnerReference) -> OwnerChain {
         let OwnerReference { api_version, kind, name, uid, .. } = controller;
         let owner = serde_json::json!({"apiVersion": api_version, "kind": kind, "name": name, "uid": uid, "controller": true});
         let other = serde_json::json!({"kind": "Other", "name": "other", "uid": "other"});
         let pod = serde_json::json!({"metadata": {"ownerReferences": [other, owner]}}).to_string();
-        Chain::of(&serde_json::from_str(&pod).unwrap())
+        OwnerChain::of_pod(&serde_json::from_str(&pod).unwrap())
     }
 
-    fn object(of: &OwnerReference, controller: Option<OwnerReference>) -> Lookup<Owner> {
-        Lookup::Found(Arc::new(Owner { uid: of.uid.clone(), controller, ..Owner::default() }))
+    fn object(of: &OwnerReference, controller: Option<OwnerReference>) -> Lookup<OwnerObject> {
+        Lookup::Found(Arc::new(OwnerObject { uid: of.uid.clone(), controller, ..OwnerObject::default() }))
     }
 
     #[test]
@@ -172,8 +172,8 @@ mod tests {
         assert!(chain.owners()[1].names("apps/v1beta1", "Deployment", "deployment"), "before it is read");
         assert_eq!(chain.wants(), Some(&deployment));
         chain.looked(object(&deployment, None));
-        assert_eq!((chain.wants(), chain.end()), (None, Some(End::Top)));
-        assert_eq!(chain.sharer().unwrap().0, &set);
+        assert_eq!((chain.wants(), chain.end()), (None, Some(ChainEnd::Top)));
+        assert_eq!(chain.sequence_owner().unwrap().0, &set);
         for (api_version, kind, name) in [
             ("v1", "Deployment", "deployment"),
             ("apps/v1", "Deployment", "other"),
@@ -188,14 +188,14 @@ mod tests {
         let (job, cron_job) = (owner("batch/v1", "Job"), owner("batch/v1", "CronJob"));
         let mut with = chain(&job);
         with.looked(object(&job, Some(cron_job.clone())));
-        assert_eq!(with.sharer(), Some((&cron_job, None)), "named by one that was read");
+        assert_eq!(with.sequence_owner(), Some((&cron_job, None)), "named by one that was read");
         let mut alone = chain(&job);
         alone.looked(object(&job, Some(owner("example.com/v1", "CronJob"))));
-        assert_eq!(alone.sharer().unwrap().0, &job);
+        assert_eq!(alone.sequence_owner().unwrap().0, &job);
         // It would be part of a path: a Job may name anything.
         let mut made_up = chain(&job);
         made_up.looked(object(&job, Some(OwnerReference { uid: "uid?dryRun=All".to_owned(), ..cron_job })));
-        assert_eq!(made_up.sharer().unwrap().0, &job);
+        assert_eq!(made_up.sequence_owner().unwrap().0, &job);
     }
 
     #[test]
@@ -203,18 +203,18 @@ mod tests {
         let set = owner("apps/v1", "ReplicaSet");
         let impostor = OwnerReference { uid: "another".to_owned(), ..set.clone() };
         for (found, end) in [
-            (object(&impostor, None), End::Gone),
-            (Lookup::NotFound, End::Gone),
-            (Lookup::Forbidden, End::Forbidden),
-            (Lookup::Unavailable, End::Unknown),
+            (object(&impostor, None), ChainEnd::Gone),
+            (Lookup::NotFound, ChainEnd::Gone),
+            (Lookup::Forbidden, ChainEnd::Forbidden),
+            (Lookup::Unavailable, ChainEnd::Unknown),
         ] {
             let mut chain = chain(&set);
             chain.looked(found);
-            assert_eq!((chain.end(), chain.wants(), chain.sharer()), (Some(end), None, None));
+            assert_eq!((chain.end(), chain.wants(), chain.sequence_owner()), (Some(end), None, None));
         }
         let mut nameless = chain(&OwnerReference::default());
         nameless.looked(Lookup::Found(Arc::default()));
-        assert_eq!(nameless.end(), Some(End::Gone));
+        assert_eq!(nameless.end(), Some(ChainEnd::Gone));
     }
 
     #[test]
@@ -226,12 +226,12 @@ mod tests {
             chain.looked(object(&set, Some(set.clone())));
             reads += 1;
         }
-        assert_eq!((reads, chain.end()), (MAX_OWNERS, Some(End::TooLong)));
+        assert_eq!((reads, chain.end()), (MAX_OWNERS, Some(ChainEnd::TooLong)));
     }
 
     #[test]
     fn a_pod_of_nobody() {
-        let chain = Chain::of(&Pod::default());
-        assert_eq!((chain.wants(), chain.end(), chain.sharer()), (None, Some(End::Top), None));
+        let chain = OwnerChain::of_pod(&Pod::default());
+        assert_eq!((chain.wants(), chain.end(), chain.sequence_owner()), (None, Some(ChainEnd::Top), None));
     }
 }

@@ -146,6 +146,11 @@ impl Policy {
         (0..self.groups.len()).collect()
     }
 
+    /// The group `name`.
+    pub fn group(&self, name: &str) -> Option<&Group> {
+        self.groups.iter().find(|group| &*group.name == name)
+    }
+
     /// The index of the group `name`.
     pub fn index(&self, name: &str) -> Option<usize> {
         self.groups.iter().position(|group| &*group.name == name)

@@ -1,202 +1,155 @@
-//! Which group each slot belongs to.
-//!
-//! First the base slots, group by group; then Tijdeman's chairman assignment (R. Tijdeman, *The chairman assignment problem*,
-//! Discrete Mathematics 32, 1980): of m groups with positive weight, the k-th place goes, among those that are behind
-//! their share by at least c = 1/(2m − 2), to the one that will first be behind it by 1 − c. No prefix is then off by more
-//! than 1 − c of a pod from any group's exact share. Nothing here depends on how many pods a workload is to have.
-//!
-//! Exact shares are those of water poured into vessels as wide as the groups' weights: at the level θ a group holds
-//! min(weight · θ, max − base). Tijdeman's theorem holds for shares that change on the way, so a group that is full keeps the
-//! others exact as well. In terms of levels "will first be behind by 1 − c" is the least (placed + 1 − c) / weight,
-//! and everything can be counted in integers.
+//! Which group each slot belongs to: [`SlotOrder`], remembered as far as it was asked for.
 
-use super::policy::{GroupSet, Policy, Tie};
+use std::ops::Range;
+use std::sync::OnceLock;
 
-/// The most slots that are told apart: more than any cluster has pods. Each costs five bytes, up to whichever somebody makes up.
-pub const MAX_SLOTS: u32 = 1 << 18;
+use super::policy::{GroupSet, Policy};
+use super::slot_order::SlotOrder;
 
-/// The slots of some groups of a policy, found one after the other and remembered.
-#[derive(Clone, Debug)]
+/// The number of slots: more than any cluster has pods. Each takes five bytes, up to the highest that a pod's annotation claims.
+pub const MAX_SLOTS: u32 = FIRST_CHUNK << (CHUNKS - 1);
+/// Slots of the first chunk. Each further chunk has as many as all before it together.
+const FIRST_CHUNK: u32 = 64;
+/// Chunks of a sequence.
+const CHUNKS: usize = 13;
+
+/// The slots of some groups of a policy.
+///
+/// Slots are only ever appended, a chunk at a time, so that readers share the sequence without a lock.
+#[derive(Debug)]
 pub struct Sequence {
-    /// Groups with a base, and the slot at which it ends.
-    bases: Vec<(u8, u64)>,
-    shares: Vec<Share>,
-    /// Indexes into `shares` in the order in which groups become full.
-    filling: Vec<usize>,
-    /// How many of `filling` are full at the last place.
-    full: usize,
-    tie: Tie,
-    /// 2m − 2, which is 1/c.
-    spread: u64,
-    slots: Vec<u8>,
-    /// Per group of the policy, its slots in ascending order.
-    places: Vec<Vec<u32>>,
+    order: SlotOrder,
+    /// How many groups the policy has.
+    groups: usize,
+    chunks: [OnceLock<Box<Chunk>>; CHUNKS],
 }
 
-/// One group's part of the places after the base.
-#[derive(Clone, Debug)]
-struct Share {
-    group: u8,
-    weight: u64,
-    /// The most places after the base.
-    room: Option<u64>,
-    placed: u64,
+/// Consecutive slots.
+#[derive(Debug)]
+struct Chunk {
+    /// The group of each slot; fewer than the chunk's length where the sequence ends in it.
+    groups: Vec<u8>,
+    /// Per group of the policy, its slots in this chunk in ascending order.
+    slots: Vec<Vec<u32>>,
+    /// Per group of the policy, how many slots it has in earlier chunks.
+    earlier: Vec<u32>,
+    /// The order after this chunk.
+    order: SlotOrder,
 }
 
 impl Sequence {
     /// The sequence of those groups of `policy` that are in `groups`.
     pub fn new(policy: &Policy, groups: GroupSet) -> Self {
-        let members = || (0u8..).zip(policy.groups()).filter(|(index, _)| groups.contains((*index).into()));
-        let mut end = 0;
-        let bases = members().filter(|(_, group)| group.base > 0).map(|(index, group)| {
-            end += u64::from(group.base);
-            (index, end)
-        });
-        let bases = bases.collect();
-        let shares: Vec<Share> = members()
-            .map(|(index, group)| {
-                let room = group.max.map(|max| u64::from(max.saturating_sub(group.base)));
-                Share { group: index, weight: group.weight.into(), room, placed: 0 }
-            })
-            .filter(|share| share.weight > 0 && share.room != Some(0))
-            .collect();
-        let mut filling: Vec<_> =
-            (0..).zip(&shares).filter_map(|(i, share)| Some((share.room?, share.weight, i))).collect();
-        // By room / weight.
-        filling.sort_by(|a, b| (a.0 * b.1).cmp(&(b.0 * a.1)));
-        Self {
-            bases,
-            filling: filling.into_iter().map(|(_, _, index)| index).collect(),
-            full: 0,
-            tie: policy.tie(),
-            spread: (shares.len() as u64 * 2).saturating_sub(2),
-            shares,
-            slots: Vec::new(),
-            places: vec![Vec::new(); policy.groups().len()],
-        }
+        let order = SlotOrder::new(policy, groups);
+        Self { order, groups: policy.groups().len(), chunks: Default::default() }
     }
 
-    /// The group of `slot`; `None` where every group is full before it, or beyond [`MAX_SLOTS`].
-    pub fn group(&mut self, slot: u32) -> Option<usize> {
-        let slot = slot as usize;
-        while self.slots.len() <= slot {
-            if !self.extend() {
-                return None;
-            }
-        }
-        self.slots.get(slot).map(|group| usize::from(*group))
+    /// The group of `slot`; `None` where every group is full before it, or from [`MAX_SLOTS`] on.
+    pub fn group(&self, slot: u32) -> Option<usize> {
+        let number = chunk_of(slot);
+        let offset = slot - first_slot(number);
+        self.chunk(number)?.groups.get(offset as usize).map(|group| usize::from(*group))
     }
 
     /// How many of the first `slots` slots belong to each group of the policy.
-    pub fn counts(&mut self, slots: u32) -> Vec<u32> {
-        let mut counts = vec![0; self.places.len()];
-        for slot in 0..slots {
-            let Some(count) = self.group(slot).and_then(|group| counts.get_mut(group)) else { break };
-            *count += 1;
-        }
-        counts
+    pub fn counts(&self, slots: u32) -> Vec<u32> {
+        let Some(last) = slots.min(MAX_SLOTS).checked_sub(1) else { return vec![0; self.groups] };
+        let Some(chunk) = self.chunk(chunk_of(last)) else { return vec![0; self.groups] };
+        let counts = chunk.earlier.iter().zip(&chunk.slots);
+        counts.map(|(earlier, own)| earlier + count_below(own, slots)).collect()
     }
 
     /// The group that is to get the next pod when each has as many as `counts` says: the one whose next slot comes first.
     ///
     /// From any prefix of the sequence this is the next slot's group. From anything else it is the group that is furthest
-    /// behind, so that shares come right with every pod that is added. No slot is looked at beyond the sum of `counts`.
-    pub fn next(&mut self, counts: &[u32]) -> Option<usize> {
+    /// behind, so that shares come right with every pod that is added. Reads no slot beyond the sum of `counts`.
+    pub fn next(&self, counts: &[u32]) -> Option<usize> {
         // Among one more slot than there are pods some group has more slots than pods, unless all are full.
-        let mut end = counts.iter().fold(0u32, |sum, count| sum.saturating_add(*count));
+        let mut last = counts.iter().fold(0u32, |sum, count| sum.saturating_add(*count));
         let mut first = None;
         for (group, count) in counts.iter().enumerate() {
-            let place = |this: &Self| this.places.get(group)?.get(*count as usize).copied();
-            while place(self).is_none() && self.slots.len() <= end as usize && self.extend() {}
-            if let Some(slot) = place(self).filter(|slot| *slot <= end) {
-                (first, end) = (Some(group), slot);
+            if let Some(slot) = self.nth_slot(group, *count, last) {
+                (first, last) = (Some(group), slot);
             }
         }
         first
     }
 
-    /// The slots of one group that are below `end`, in ascending order.
-    pub fn slots_of(&mut self, group: usize, end: u32) -> impl Iterator<Item = u32> {
-        self.group(end.saturating_sub(1));
-        self.places.get(group).into_iter().flatten().copied().take_while(move |slot| *slot < end)
+    /// The slots of a group that are below `end`, in ascending order.
+    pub fn slots_of(&self, group: usize, end: u32) -> impl Iterator<Item = u32> {
+        let chunks = (0..CHUNKS).take_while(move |number| first_slot(*number) < end);
+        let slots =
+            chunks.map_while(|number| self.chunk(number)).filter_map(move |chunk| chunk.slots.get(group));
+        slots.flatten().copied().take_while(move |slot| *slot < end)
+    }
+
+    /// The slot of a group that comes after `n` others of it, if it isn't beyond `last`.
+    fn nth_slot(&self, group: usize, n: u32, last: u32) -> Option<u32> {
+        let chunks = (0..CHUNKS).take_while(|number| first_slot(*number) <= last);
+        let slot = chunks.map_while(|number| self.chunk(number)).find_map(|chunk| {
+            let offset = n.checked_sub(*chunk.earlier.get(group)?)?;
+            chunk.slots.get(group)?.get(offset as usize).copied()
+        });
+        slot.filter(|slot| *slot <= last)
     }
 
     #[cfg(test)]
-    pub(super) fn remembered(&self) -> usize {
-        self.slots.len()
+    pub(super) fn kept_slots(&self) -> usize {
+        self.chunks.iter().filter_map(OnceLock::get).map(|chunk| chunk.groups.len()).sum()
     }
 
-    /// Finds one more slot; false where there is none.
-    fn extend(&mut self) -> bool {
-        let slot = self.slots.len() as u64;
-        if slot >= MAX_SLOTS.into() {
-            return false;
+    /// The chunk with this number, computed on its first use.
+    fn chunk(&self, number: usize) -> Option<&Chunk> {
+        let chunk = self.chunks.get(number)?;
+        if let Some(known) = chunk.get() {
+            return Some(known);
         }
-        let base = self.bases.iter().find(|(_, end)| slot < *end).map(|(group, _)| *group);
-        let Some(group) = base.or_else(|| self.assign(slot)) else { return false };
-        if let (Some(places), Ok(slot)) = (self.places.get_mut(usize::from(group)), u32::try_from(slot)) {
-            places.push(slot);
-        }
-        self.slots.push(group);
-        true
+        let before = number.checked_sub(1).and_then(|before| self.chunk(before));
+        Some(chunk.get_or_init(|| {
+            let (order, earlier) = match before {
+                Some(before) => (before.order.clone(), before.totals()),
+                None => (self.order.clone(), vec![0; self.groups]),
+            };
+            Box::new(Chunk::new(order, earlier, first_slot(number)..first_slot(number + 1)))
+        }))
     }
+}
 
-    /// Gives `slot`, which lies after the base, to a group.
-    fn assign(&mut self, slot: u64) -> Option<u8> {
-        let level = self.pour(slot + 1 - self.bases.last().map_or(0, |(_, end)| *end))?;
-        let spread = self.spread;
-        let claims = self.shares.iter_mut().enumerate().filter(|(_, share)| share.behind(&level, spread));
-        // (placed + 1 − c) / weight, compared crosswise.
-        let deadline = |share: &Share| ((share.placed + 1) * spread).saturating_sub(1);
-        let (_, share) = claims.min_by(|(i, a), (j, b)| {
-            let tie = if self.tie == Tie::First { i.cmp(j) } else { j.cmp(i) };
-            (deadline(a) * b.weight).cmp(&(deadline(b) * a.weight)).then(tie)
-        })?;
-        share.placed += 1;
-        Some(share.group)
-    }
-
-    /// Pours `total` places, no fewer than the last time; `None` where that is more than there is room for.
-    fn pour(&mut self, total: u64) -> Option<Level> {
-        let mut level = Level { poured: total, width: self.shares.iter().map(|share| share.weight).sum() };
-        for (number, share) in (1..).zip(self.filling.iter().filter_map(|&index| self.shares.get(index))) {
-            let room = share.room.unwrap_or(u64::MAX);
-            if number > self.full && !level.fills(share.weight, room) {
-                break;
+impl Chunk {
+    fn new(mut order: SlotOrder, earlier: Vec<u32>, range: Range<u32>) -> Self {
+        let groups: Vec<u8> = order.by_ref().take(range.len()).collect();
+        let mut slots = vec![Vec::new(); earlier.len()];
+        for (slot, group) in range.zip(&groups) {
+            if let Some(slots) = slots.get_mut(usize::from(*group)) {
+                slots.push(slot);
             }
-            self.full = self.full.max(number);
-            level = Level { poured: level.poured - room, width: level.width - share.weight };
         }
-        (level.width > 0 || level.poured == 0).then_some(level)
+        Self { groups, slots, earlier, order }
+    }
+
+    /// Per group of the policy, how many slots it has up to the end of this chunk.
+    fn totals(&self) -> Vec<u32> {
+        self.earlier
+            .iter()
+            .zip(&self.slots)
+            .map(|(earlier, own)| earlier + count_below(own, u32::MAX))
+            .collect()
     }
 }
 
-/// How high the groups stand that aren't full: poured / width.
-struct Level {
-    /// How many places they share.
-    poured: u64,
-    /// The sum of their weights.
-    width: u64,
+/// The number of the chunk that `slot` is in.
+fn chunk_of(slot: u32) -> usize {
+    (slot / FIRST_CHUNK).checked_ilog2().map_or(0, |log| log as usize + 1)
 }
 
-impl Level {
-    /// Whether a group of this weight has reached `room`.
-    fn fills(&self, weight: u64, room: u64) -> bool {
-        weight * self.poured >= room * self.width
-    }
+/// The first slot of a chunk.
+fn first_slot(chunk: usize) -> u32 {
+    if chunk == 0 { 0 } else { FIRST_CHUNK << (chunk - 1) }
 }
 
-impl Share {
-    /// Whether it is behind its share by at least c.
-    fn behind(&self, level: &Level, spread: u64) -> bool {
-        match self.room {
-            Some(room) if level.fills(self.weight, room) => self.placed < room,
-            // A group alone gets every place.
-            _ if spread == 0 => true,
-            // weight · poured / width − placed ≥ 1 / spread
-            _ => self.weight * level.poured * spread >= level.width * (self.placed * spread + 1),
-        }
-    }
+/// How many of these ascending slots are below `end`.
+fn count_below(slots: &[u32], end: u32) -> u32 {
+    u32::try_from(slots.partition_point(|slot| *slot < end)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -207,7 +160,7 @@ mod tests {
 
     use super::*;
     use crate::model::shares::exact_shares;
-    use crate::policy::Group;
+    use crate::policy::{Group, Tie};
 
     /// (base, weight, max) of each group.
     type Numbers = (u32, u32, Option<u32>);
@@ -234,7 +187,7 @@ mod tests {
     #[test]
     fn eighty_to_twenty() {
         for tie in [Tie::First, Tie::Last] {
-            let mut sequence = sequence(&[(0, 80, None), (0, 20, None)], tie);
+            let sequence = sequence(&[(0, 80, None), (0, 20, None)], tie);
             let prefixes = [[1, 0], [2, 0], [2, 1], [3, 1], [4, 1], [5, 1], [6, 1], [6, 2], [7, 2], [8, 2]];
             for (slots, counts) in (1..).zip(prefixes) {
                 assert_eq!(sequence.counts(slots), counts);
@@ -246,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_base_and_two_weights() {
-        let mut last = sequence(&OD_AND_TWO_SPOT, Tie::Last);
+        let last = sequence(&OD_AND_TWO_SPOT, Tie::Last);
         for (pods, counts) in [(1, [1, 0, 0]), (5, [1, 2, 2]), (10, [1, 4, 5]), (30, [1, 14, 15])] {
             assert_eq!(last.counts(pods), counts);
         }
@@ -256,27 +209,27 @@ mod tests {
 
     #[test]
     fn where_no_group_has_room() {
-        let mut bases = sequence(&[(2, 0, None), (1, 0, None)], Tie::First);
+        let bases = sequence(&[(2, 0, None), (1, 0, None)], Tie::First);
         assert_eq!(
             (0..5).map(|slot| bases.group(slot)).collect::<Vec<_>>(),
             [Some(0), Some(0), Some(1), None, None]
         );
         assert_eq!(bases.next(&[2, 1]), None);
         assert_eq!(bases.next(&[1, 5]), Some(0));
-        let mut full = sequence(&[(0, 3, Some(2)), (0, 1, Some(1))], Tie::First);
+        let full = sequence(&[(0, 3, Some(2)), (0, 1, Some(1))], Tie::First);
         assert_eq!(full.counts(10), [2, 1]);
     }
 
     #[test]
     fn a_full_group_leaves_its_share_to_the_others() {
-        let mut sequence = sequence(&[(0, 50, Some(2)), (0, 30, None), (0, 20, None)], Tie::First);
+        let sequence = sequence(&[(0, 50, Some(2)), (0, 30, None), (0, 20, None)], Tie::First);
         assert_eq!(sequence.counts(12), [2, 6, 4]);
         assert_eq!(sequence.counts(1002), [2, 600, 400]);
     }
 
     #[test]
     fn the_furthest_behind_comes_next() {
-        let mut sequence = sequence(&[(0, 80, None), (0, 20, None)], Tie::First);
+        let sequence = sequence(&[(0, 80, None), (0, 20, None)], Tie::First);
         // Ten pods placed half and half before the weights were changed.
         let mut counts = [5, 5];
         for _ in 0..15 {
@@ -290,12 +243,12 @@ mod tests {
 
     #[test]
     fn slots_end_somewhere() {
-        let mut one = sequence(&[(0, 1, None)], Tie::First);
+        let one = sequence(&[(0, 1, None)], Tie::First);
         assert_eq!(one.group(MAX_SLOTS - 1), Some(0));
         assert_eq!(one.group(MAX_SLOTS), None);
-        let mut bases = sequence(&[(1_000_000, 0, None); 32], Tie::First);
+        let bases = sequence(&[(1_000_000, 0, None); 32], Tie::First);
         assert_eq!(bases.group(0), Some(0));
-        assert_eq!(bases.slots.len(), 1, "nothing is found before it is asked for");
+        assert_eq!(bases.kept_slots(), FIRST_CHUNK as usize);
     }
 
     fn groups() -> impl Strategy<Value = Vec<Numbers>> {
@@ -310,7 +263,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_prefix_is_off_by_a_pod(groups in groups(), tie in prop_oneof![Just(Tie::First), Just(Tie::Last)]) {
-            let mut sequence = sequence(&groups, tie);
+            let sequence = sequence(&groups, tie);
             let based: u32 = groups.iter().map(|(base, ..)| *base).sum();
             let m = groups.iter().map(|(base, weight, max)| f64::from(u8::from(*weight > 0 && *max != Some(*base)))).sum::<f64>();
             let most = if m > 1.0 { 1.0 - 1.0 / (2.0 * m - 2.0) } else { 0.0 };
@@ -334,7 +287,7 @@ mod tests {
 
         #[test]
         fn deviations_heal(groups in groups(), start in prop::collection::vec(0..30u32, 20)) {
-            let mut sequence = sequence(&groups, Tie::First);
+            let sequence = sequence(&groups, Tie::First);
             let start = &start[..groups.len()];
             let mut counts = start.to_vec();
             let mut placed = counts.iter().sum::<u32>();
@@ -358,7 +311,7 @@ mod tests {
         fn groups_left_out_get_nothing(groups in groups(), mask in any::<u32>()) {
             let policy = policy(&groups, Tie::First);
             let set: GroupSet = (0..groups.len()).filter(|i| mask >> i & 1 == 1).collect();
-            let mut sequence = Sequence::new(&policy, set);
+            let sequence = Sequence::new(&policy, set);
             for slot in 0..50 {
                 prop_assert!(sequence.group(slot).is_none_or(|group| set.contains(group)));
             }

@@ -1,41 +1,44 @@
 //! How pods are spread, against how they should be.
 
+use super::allocator::SlotAllocator;
 use super::policy::Policy;
-use super::rules::Rules;
 
 /// The pods of some owner, or of several, by group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spread {
     /// In the order of the policy.
-    pub groups: Vec<Tally>,
+    pub groups: Vec<GroupSpread>,
     /// Pods that have no place, or one of a group that there isn't any more.
     pub unplaced: u32,
 }
 
 /// One group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct GroupSpread {
     /// How many of the placed pods belong to it.
-    pub due: u32,
+    pub desired: u32,
     /// How many it has.
     pub actual: u32,
     /// How many of these aren't ready.
     pub pending: u32,
 }
 
-impl Tally {
+impl GroupSpread {
     /// How many it has too many; negative: too few.
     pub fn deviation(self) -> i64 {
-        i64::from(self.actual) - i64::from(self.due)
+        i64::from(self.actual) - i64::from(self.desired)
     }
 }
 
 impl Spread {
     /// That of the pods of one owner, each by its group, if that is known, and whether it is ready.
-    pub fn of<'p>(pods: impl IntoIterator<Item = (Option<&'p str>, bool)>, rules: &mut Rules) -> Self {
-        let mut spread = Self::none(rules.policy());
+    pub fn of<'p>(
+        pods: impl IntoIterator<Item = (Option<&'p str>, bool)>,
+        allocator: &SlotAllocator,
+    ) -> Self {
+        let mut spread = Self::none(allocator.policy());
         for (group, ready) in pods {
-            let index = group.and_then(|group| rules.policy().index(group));
+            let index = group.and_then(|group| allocator.policy().index(group));
             match index.and_then(|index| spread.groups.get_mut(index)) {
                 Some(tally) => {
                     tally.actual += 1;
@@ -44,22 +47,22 @@ impl Spread {
                 None => spread.unplaced += 1,
             }
         }
-        let due = rules.due(spread.placed());
-        for (tally, due) in spread.groups.iter_mut().zip(due) {
-            tally.due = due;
+        let desired = allocator.desired(spread.placed());
+        for (tally, desired) in spread.groups.iter_mut().zip(desired) {
+            tally.desired = desired;
         }
         spread
     }
 
     /// That of no pods.
     pub fn none(policy: &Policy) -> Self {
-        Self { groups: vec![Tally::default(); policy.groups().len()], unplaced: 0 }
+        Self { groups: vec![GroupSpread::default(); policy.groups().len()], unplaced: 0 }
     }
 
     /// Adds that of another owner.
     pub fn add(&mut self, other: &Self) {
         for (tally, other) in self.groups.iter_mut().zip(&other.groups) {
-            tally.due += other.due;
+            tally.desired += other.desired;
             tally.actual += other.actual;
             tally.pending += other.pending;
         }
@@ -73,7 +76,7 @@ impl Spread {
 
     /// How many pods aren't where they belong.
     pub fn misplaced(&self) -> u32 {
-        let surplus = |tally: &Tally| tally.actual.saturating_sub(tally.due);
+        let surplus = |tally: &GroupSpread| tally.actual.saturating_sub(tally.desired);
         self.groups.iter().map(surplus).sum()
     }
 
@@ -83,11 +86,11 @@ impl Spread {
     }
 
     /// What they should be, as in `8/2`.
-    pub fn due(&self) -> String {
-        self.join(|tally| tally.due)
+    pub fn desired(&self) -> String {
+        self.join(|tally| tally.desired)
     }
 
-    fn join(&self, of: impl Fn(&Tally) -> u32) -> String {
+    fn join(&self, of: impl Fn(&GroupSpread) -> u32) -> String {
         self.groups.iter().map(|tally| of(tally).to_string()).collect::<Vec<_>>().join("/")
     }
 }
@@ -109,22 +112,22 @@ mod tests {
             ..Group::default()
         };
         let policy = Policy::new([("default", 80), ("spot", 20)].map(group).into(), Tie::First).unwrap();
-        let mut rules = Rules::new(policy);
+        let allocator = SlotAllocator::new(policy);
         let pods = [(Some("default"), true); 9].into_iter().chain([
             (Some("spot"), false),
             (None, true),
             (Some("gone"), true),
         ]);
-        let mut spread = Spread::of(pods, &mut rules);
-        assert_eq!((&*spread.pods(), &*spread.due(), spread.unplaced), ("9/1", "8/2", 2));
-        assert_eq!(spread.groups[1], Tally { due: 2, actual: 1, pending: 1 });
+        let mut spread = Spread::of(pods, &allocator);
+        assert_eq!((&*spread.pods(), &*spread.desired(), spread.unplaced), ("9/1", "8/2", 2));
+        assert_eq!(spread.groups[1], GroupSpread { desired: 2, actual: 1, pending: 1 });
         assert_eq!(
             (spread.groups[0].deviation(), spread.groups[1].deviation(), spread.misplaced()),
             (1, -1, 1)
         );
         let other = spread.clone();
         spread.add(&other);
-        assert_eq!((&*spread.pods(), &*spread.due(), spread.placed()), ("18/2", "16/4", 20));
-        assert_eq!(Spread::none(rules.policy()).pods(), "0/0");
+        assert_eq!((&*spread.pods(), &*spread.desired(), spread.placed()), ("18/2", "16/4", 20));
+        assert_eq!(Spread::none(allocator.policy()).pods(), "0/0");
     }
 }

@@ -128,7 +128,7 @@ mod tests {
                 "{}",
                 "line 2: ifNotPresentCacheTime: invalid type",
             ),
-            ("ifNotPresentCacheTime: 7x", "{}", "line 1: ifNotPresentCacheTime: \"7x\" is no duration"),
+            ("ifNotPresentCacheTime: 7x", "{}", "line 1: ifNotPresentCacheTime: \"7x\" is not a duration"),
             (
                 "architectures:\n  arm64:\n    taintsToTolerate:\n    - key: a\n      effect: x",
                 "{}",

@@ -31,7 +31,11 @@ fn bad_configuration_ends_the_process_with_the_line_and_the_reason() {
     };
     for (config, docker, expected) in [
         ("onUnknown: skip\nonImposible: deny\n", "{}", "line 2: onImposible: unknown field"),
-        ("ifNotPresentCacheTime: 7 days", "{}", "line 1: ifNotPresentCacheTime: \"7 days\" is no duration"),
+        (
+            "ifNotPresentCacheTime: 7 days",
+            "{}",
+            "line 1: ifNotPresentCacheTime: \"7 days\" is not a duration",
+        ),
         ("onUnknown: skip", "{\n\"auths\": {\"a\": 7}}", "line 2 column"),
     ] {
         let output = run(config, docker);

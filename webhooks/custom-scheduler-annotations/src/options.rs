@@ -78,8 +78,8 @@ pub struct Offline {
 
 impl Offline {
     /// The webhook that decides by the files.
-    pub fn webhook(self) -> anyhow::Result<Annotated<offline::Offline>> {
-        let mut facts = offline::Offline::default();
+    pub fn webhook(self) -> anyhow::Result<Annotated<offline::FileBackend>> {
+        let mut facts = offline::FileBackend::default();
         for object in self.facts.read()? {
             facts.add(&object);
         }
@@ -93,7 +93,7 @@ pub struct Supposed {}
 
 impl Supposed {
     /// The webhook that supposes a workload without pods.
-    pub fn webhook(self) -> anyhow::Result<Annotated<offline::Supposed>> {
-        Ok(Annotated::new(offline::Supposed, Settings::default(), Arc::default()))
+    pub fn webhook(self) -> anyhow::Result<Annotated<offline::SelfTestBackend>> {
+        Ok(Annotated::new(offline::SelfTestBackend, Settings::default(), Arc::default()))
     }
 }

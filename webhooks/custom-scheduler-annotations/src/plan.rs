@@ -4,7 +4,6 @@ use std::io;
 
 use anyhow::anyhow;
 use podshaper_offline::plan::PlanArgs;
-use podshaper_placement::rules::locked;
 
 use custom_scheduler_annotations_decision::strategies::Strategies;
 
@@ -32,11 +31,11 @@ Exit status: 0 fine; 1 the strategy makes no sense; 2 bad usage.";
 impl Plan {
     /// Prints the plan.
     pub fn run(self) -> anyhow::Result<()> {
-        let rules = Strategies::default().rules(&self.strategy).map_err(|error| {
+        let allocator = Strategies::default().allocator(&self.strategy).map_err(|error| {
             let [line, mark] = error.pointing(&self.strategy);
             anyhow!("{error}\n  {line}\n  {mark}")
         })?;
         let title = format!("{} pods", self.plan.replicas);
-        Ok(self.plan.print(&title, &mut locked(&rules), &mut io::stdout().lock())?)
+        Ok(self.plan.print(&title, &allocator, &mut io::stdout().lock())?)
     }
 }

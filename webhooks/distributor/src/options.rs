@@ -8,9 +8,8 @@ use podshaper_kube::client;
 use podshaper_kube::replica::Replica;
 use podshaper_offline::mutate::Facts as Files;
 use podshaper_placement::offline;
-use podshaper_placement::owners::Chain;
+use podshaper_placement::owners::OwnerChain;
 use podshaper_placement::policy::GroupSet;
-use podshaper_placement::rules::locked;
 use podshaper_server::{ListenAddress, admin};
 use serde_json::Value;
 
@@ -93,17 +92,17 @@ impl Supposed {
 }
 
 impl Facts for Supposed {
-    type Surroundings = offline::Supposed;
+    type Surroundings = offline::SelfTestBackend;
 
-    fn surroundings(&self) -> &offline::Supposed {
-        &offline::Supposed
+    fn surroundings(&self) -> &offline::SelfTestBackend {
+        &offline::SelfTestBackend
     }
 
     fn distributors(&self, _: &str) -> Vec<Arc<Distributor>> {
         vec![Arc::new(Distributor::from_spec(self.spec.clone()))]
     }
 
-    fn available(&self, _: &str, _: &Chain, plan: &Plan) -> GroupSet {
-        locked(&plan.rules).policy().all()
+    fn available(&self, _: &str, _: &OwnerChain, plan: &Plan) -> GroupSet {
+        plan.allocator.policy().all()
     }
 }

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use anyhow::{anyhow, bail};
 use podshaper_offline::mutate::read_objects;
 use podshaper_offline::plan::PlanArgs;
-use podshaper_placement::rules::locked;
 use serde_json::Value;
 
 use distributor_decision::crd::crd;
@@ -58,7 +57,7 @@ impl Plan {
             }
             let replicas = self.plan.replicas;
             let title = format!("PodDistributor {name}: {replicas} pods of {} {}", target.kind, target.name);
-            self.plan.print(&title, &mut locked(&plan.rules), &mut out)?;
+            self.plan.print(&title, &plan.allocator, &mut out)?;
         }
         Ok(())
     }

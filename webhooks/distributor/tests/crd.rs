@@ -30,7 +30,7 @@ fn hundreds_of_pods_of_groups_with_the_longest_names_fit_into_a_ledger() {
     let value = "v".repeat(number(&labels["additionalProperties"]["maxLength"]));
     let label = |index: usize| (format!("{}/{index:063}", "k".repeat(253)), value.clone());
     let node_label = (0..number(&labels["maxProperties"])).map(label).collect();
-    let longest = podshaper_placement::distribution::Share { node_label, ..Default::default() }.name();
+    let longest = podshaper_placement::distribution::GroupSpec { node_label, ..Default::default() }.name();
     let reservations =
         "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/reservations/maxLength";
     let longest_ledger = number(podshaper_placement_kube::ledgers::crd().pointer(reservations).unwrap());

@@ -1,7 +1,8 @@
 //! What a webhook decides.
 
+use std::fmt::Display;
+
 use crate::patch::Patch;
-use crate::pod::NoRoom;
 
 /// What becomes of one object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,9 +56,9 @@ impl Decision {
     }
 }
 
-impl From<Result<Patch, NoRoom>> for Decision {
-    /// What becomes of a pod whose patch is finished.
-    fn from(finished: Result<Patch, NoRoom>) -> Self {
+impl<E: Display> From<Result<Patch, E>> for Decision {
+    /// Admits with a finished patch, or admits unchanged and says why there is none.
+    fn from(finished: Result<Patch, E>) -> Self {
         match finished {
             Ok(patch) => Self::patched(patch),
             Err(error) => Self::undecided(format!("the pod is left as it is: {error}")),

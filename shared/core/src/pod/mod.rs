@@ -3,13 +3,15 @@
 //! The view holds only fields that some decision reads, borrowed from the raw JSON. It is never written back: changes
 //! are [`PodPatch`]es, so that fields nobody here has heard of survive byte for byte.
 
+mod aggregate;
 mod patch;
 mod scheduling;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub use self::patch::{Holder, NoRoom, PodPatch};
+pub use self::aggregate::{ContainerRole, aggregate};
+pub use self::patch::{AnnotationsTooLarge, Holder, PodPatch};
 use crate::json::{Entries, Scalar, Text, TextMap, at_most};
 use crate::owner_reference::{OwnerReference, controller_of};
 
@@ -246,6 +248,11 @@ impl<'a> Pod<'a> {
         labels.get(key).map(ToString::to_string)
     }
 
+    /// Whether it is a mirror pod: the API server's copy of a static pod, which the kubelet runs already.
+    pub fn is_mirror(&self) -> bool {
+        self.annotation("kubernetes.io/config.mirror").is_some()
+    }
+
     /// The owner that manages the pod.
     pub fn controller(&self) -> Option<&OwnerReference<Text<'a>>> {
         controller_of(self.metadata.as_ref()?.owner_references.as_deref())
@@ -303,9 +310,15 @@ impl NodeSelectorTerm<'_> {
 }
 
 impl Container<'_> {
-    /// A restartable init container: it starts in the order of init containers and runs beside the others.
-    pub fn is_sidecar(&self) -> bool {
-        self.restart_policy.as_deref() == Some("Always")
+    /// When the container of this list runs.
+    pub fn role(&self, list: ContainerList) -> ContainerRole {
+        match list {
+            ContainerList::Containers => ContainerRole::App,
+            ContainerList::InitContainers if self.restart_policy.as_deref() == Some("Always") => {
+                ContainerRole::Sidecar
+            }
+            ContainerList::InitContainers => ContainerRole::Init,
+        }
     }
 }
 

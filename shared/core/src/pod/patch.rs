@@ -7,14 +7,14 @@ use super::{ContainerList, Pod, ResourceField, Resources};
 use crate::patch::{Patch, Pointer};
 
 /// Bytes that all annotations of a pod may have, keys and values (`TotalAnnotationSizeLimitB` of Kubernetes).
-const ROOM: usize = 256 << 10;
+const MAX_ANNOTATIONS: usize = 256 << 10;
 
-/// A pod would be refused for what is written into its annotations.
+/// The API server would refuse the pod for the size of its annotations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
-    "its annotations leave no room for what would be written there: a pod has at most {ROOM} bytes of them"
+    "its annotations leave no room for what would be written there: a pod has at most {MAX_ANNOTATIONS} bytes of them"
 )]
-pub struct NoRoom;
+pub struct AnnotationsTooLarge;
 
 /// Whose resources are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,12 +189,12 @@ impl<'p, 'a> PodPatch<'p, 'a> {
     }
 
     /// The operations, unless the API server would refuse the pod for them.
-    pub fn finish(self) -> Result<Patch, NoRoom> {
+    pub fn finish(self) -> Result<Patch, AnnotationsTooLarge> {
         let (added, gone) = self.annotations;
         let standing = self.pod.metadata.as_ref().and_then(|metadata| metadata.annotations.as_ref());
         let standing = standing.map_or(0, |all| all.iter().map(|(key, value)| key.len() + value.len()).sum());
-        if added > 0 && added.saturating_add(standing).saturating_sub(gone) > ROOM {
-            return Err(NoRoom);
+        if added > 0 && added.saturating_add(standing).saturating_sub(gone) > MAX_ANNOTATIONS {
+            return Err(AnnotationsTooLarge);
         }
         Ok(self.patch)
     }
@@ -266,12 +266,15 @@ mod tests {
             patch.finish().map(|patch| patch.is_empty())
         };
         let write: fn(&mut PodPatch<'_, '_>) = |patch| patch.set_annotation("b", "1");
-        assert_eq!(finished(ROOM - 100, write), Ok(false));
-        assert_eq!(finished(ROOM - 2, write), Err(NoRoom));
-        assert_eq!(finished(ROOM - 2, |patch| patch.set_annotation_to_json("b", &1)), Err(NoRoom));
-        assert_eq!(finished(ROOM - 2, |patch| patch.set_annotation("a", "1")), Ok(false));
-        assert_eq!(finished(ROOM - 2, |patch| patch.set_label("b", "1")), Ok(false));
-        assert_eq!(finished(ROOM + 2, |_| {}), Ok(true), "it was too much before");
+        assert_eq!(finished(MAX_ANNOTATIONS - 100, write), Ok(false));
+        assert_eq!(finished(MAX_ANNOTATIONS - 2, write), Err(AnnotationsTooLarge));
+        assert_eq!(
+            finished(MAX_ANNOTATIONS - 2, |patch| patch.set_annotation_to_json("b", &1)),
+            Err(AnnotationsTooLarge)
+        );
+        assert_eq!(finished(MAX_ANNOTATIONS - 2, |patch| patch.set_annotation("a", "1")), Ok(false));
+        assert_eq!(finished(MAX_ANNOTATIONS - 2, |patch| patch.set_label("b", "1")), Ok(false));
+        assert_eq!(finished(MAX_ANNOTATIONS + 2, |_| {}), Ok(true), "it was too much before");
     }
 
     #[test]

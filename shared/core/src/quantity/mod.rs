@@ -62,6 +62,12 @@ pub enum QuantityError {
     OutOfRange,
 }
 
+impl Default for Quantity {
+    fn default() -> Self {
+        Self::ZERO
+    }
+}
+
 impl Quantity {
     /// Nothing, in the notation of a plain `0`.
     pub const ZERO: Self = Self::new(0, Format::DecimalSi);

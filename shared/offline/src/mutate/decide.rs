@@ -3,14 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::defaults::requests_from_limits;
 use super::subjects::Subject;
-use podshaper_core::admission::{Answer, Outcome, Webhook, answer};
+use podshaper_core::admission::{Outcome, Request, Response, Webhook, answer};
+use podshaper_core::json::Text;
 
 /// Nobody waits with a timeout here.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -33,35 +31,9 @@ pub(super) struct Decision {
 ///
 /// An error is a review that can't be answered.
 pub(super) async fn decide<W: Webhook>(webhook: &W, review: &str) -> anyhow::Result<Decision> {
-    let Answer { body, outcome } = answer(webhook, review.as_bytes(), Instant::now() + PATIENCE).await?;
-    let text = String::from_utf8(body).context("the webhook's answer is not UTF-8")?;
-    let Reply { response } =
-        serde_json::from_str(&text).context("the webhook's answer is no AdmissionReview")?;
-    let patch = match response.patch {
-        Some(patch) => serde_json::from_str(&String::from_utf8(STANDARD.decode(patch)?)?)
-            .context("the webhook's patch is no JSON patch")?,
-        None => Vec::new(),
-    };
-    let denial = response.status.map(|status| status.message);
-    Ok(Decision { outcome, patch, warnings: response.warnings, denial, review: text.into_bytes() })
-}
-
-#[derive(Deserialize)]
-struct Reply {
-    response: Response,
-}
-
-#[derive(Deserialize)]
-struct Response {
-    patch: Option<String>,
-    #[serde(default)]
-    warnings: Vec<String>,
-    status: Option<Status>,
-}
-
-#[derive(Deserialize)]
-struct Status {
-    message: String,
+    let answer = answer(webhook, review.as_bytes(), Instant::now() + PATIENCE).await?;
+    let Response { denial, warnings, patch } = answer.response()?;
+    Ok(Decision { outcome: answer.outcome, patch, warnings, denial, review: answer.body })
 }
 
 /// The review that the API server would send about the pod of `subject`, and the operations on the pod by which it fills in
@@ -80,12 +52,15 @@ pub(super) fn review(
         own(object, subject);
     }
     apply(&filled, &mut object).context("the API server's defaults do not apply")?;
-    let kind = json!({"group": "", "version": "v1", "kind": "Pod"});
-    Ok((creation(&kind, &object, subject, namespace).to_string(), filled))
+    Ok((creation("v1", "Pod", &object, subject, namespace)?, filled))
 }
 
 /// The review about the workload that `subject` is.
-pub(super) fn workload_review(document: &Value, subject: &Subject, namespace: &str) -> String {
+pub(super) fn workload_review(
+    document: &Value,
+    subject: &Subject,
+    namespace: &str,
+) -> anyhow::Result<String> {
     let Subject { api_version, kind, .. } = subject;
     // An item of a typed list doesn't say what it is.
     let mut object = document.pointer(subject.at.as_str()).cloned().unwrap_or_default();
@@ -93,25 +68,19 @@ pub(super) fn workload_review(document: &Value, subject: &Subject, namespace: &s
         object.insert("apiVersion".to_owned(), json!(api_version));
         object.insert("kind".to_owned(), json!(kind));
     }
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let kind = json!({"group": group, "version": version, "kind": kind});
-    creation(&kind, &object, subject, namespace).to_string()
+    creation(api_version, kind, &object, subject, namespace)
 }
 
-fn creation(kind: &Value, object: &Value, subject: &Subject, namespace: &str) -> Value {
-    json!({
-        "apiVersion": "admission.k8s.io/v1",
-        "kind": "AdmissionReview",
-        "request": {
-            "uid": "00000000-0000-0000-0000-000000000000",
-            "kind": kind,
-            "name": object.get("metadata").and_then(|metadata| metadata.get("name")),
-            "namespace": subject.namespace.as_deref().unwrap_or(namespace),
-            "operation": "CREATE",
-            "object": object,
-            "dryRun": true,
-        },
-    })
+fn creation(
+    api_version: &str,
+    kind: &str,
+    object: &Value,
+    subject: &Subject,
+    namespace: &str,
+) -> anyhow::Result<String> {
+    let namespace = subject.namespace.as_deref().unwrap_or(namespace);
+    let name = object.pointer("/metadata/name").and_then(Value::as_str).map(Text::from);
+    Ok(Request { name, ..Request::create(api_version, kind, namespace, object) }.to_review()?)
 }
 
 /// Applies RFC 6902 operations.

@@ -227,7 +227,7 @@ impl<W: Webhook> Run<'_, W> {
             }
             // Its pods differ from each other.
             (None, _) if W::WORKLOADS && !subject.pod.as_str().is_empty() => {
-                (decide::workload_review(before, subject, &self.namespace), Vec::new())
+                (decide::workload_review(before, subject, &self.namespace)?, Vec::new())
             }
             (None, _) => decide::review(before, subject, &self.namespace)?,
         };

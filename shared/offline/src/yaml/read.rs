@@ -44,24 +44,16 @@ impl From<ScanError> for SyntaxError {
 /// A key that stands twice is an error. Numbers and booleans as keys become strings. What JSON has no word for (infinities,
 /// maps as keys) is an error. Memory and stack are bounded by a multiple of the text, whatever aliases it holds.
 pub fn parse(text: &str) -> Result<Value, SyntaxError> {
-    let mut options = Options::default();
-    options.set_emit_comments(false);
-    let parser = Parser::new_from_str_with_options(text, options);
-    let mut reader = Reader { text, parser, anchors: HashMap::new(), copies_left: MAX_COPIES };
-    let mut document = None;
-    loop {
-        match reader.next()? {
-            (Event::StreamEnd, _) => return Ok(document.unwrap_or_default()),
-            (Event::DocumentStart(..), at) if document.is_some() => {
-                return Err(SyntaxError::new(
-                    at.start,
-                    "a second document starts here without `---` before it",
-                ));
-            }
-            (Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd, _) => {}
-            event => document = Some(reader.node(event, 0)?),
-        }
-    }
+    Reader::new(text, &[]).document()
+}
+
+/// The line (from 1) of the value that `path` leads to, or of the last value on the way that exists. Items of lists are named
+/// by their index. None if the first key doesn't exist.
+pub fn line_of(text: &str, path: &[String]) -> Option<usize> {
+    let mut reader = Reader::new(text, path);
+    // A text with an error has the lines before it.
+    let _ = reader.document();
+    reader.line
 }
 
 struct Reader<'a> {
@@ -69,9 +61,60 @@ struct Reader<'a> {
     parser: Parser<'a, StrInput<'a>>,
     anchors: HashMap<usize, Value>,
     copies_left: usize,
+    /// The keys and indices that lead to the value whose line is wanted.
+    path: &'a [String],
+    /// How many of them lead to the value that is being read.
+    matched: usize,
+    /// The line of the value at the longest part of `path` so far.
+    line: Option<usize>,
 }
 
 impl<'a> Reader<'a> {
+    fn new(text: &'a str, path: &'a [String]) -> Self {
+        let mut options = Options::default();
+        options.set_emit_comments(false);
+        let parser = Parser::new_from_str_with_options(text, options);
+        Self { text, parser, anchors: HashMap::new(), copies_left: MAX_COPIES, path, matched: 0, line: None }
+    }
+
+    fn document(&mut self) -> Result<Value, SyntaxError> {
+        let mut document = None;
+        loop {
+            match self.next()? {
+                (Event::StreamEnd, _) => return Ok(document.unwrap_or_default()),
+                (Event::DocumentStart(..), at) if document.is_some() => {
+                    return Err(SyntaxError::new(
+                        at.start,
+                        "a second document starts here without `---` before it",
+                    ));
+                }
+                (Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd, _) => {}
+                event => document = Some(self.node(event, 0)?),
+            }
+        }
+    }
+
+    /// Reads the value of `key` in a map or list at `depth`, which begins with `event`.
+    fn child(
+        &mut self,
+        key: &str,
+        line: usize,
+        event: (Event<'a>, Span),
+        depth: usize,
+    ) -> Result<Value, SyntaxError> {
+        let on_path = self.matched == depth && self.path.get(depth).is_some_and(|step| step == key);
+        if on_path {
+            self.matched += 1;
+            self.line = Some(line);
+        }
+        let value = self.node(event, depth + 1)?;
+        if on_path {
+            // Nothing after it is on the path.
+            self.matched = usize::MAX;
+        }
+        Ok(value)
+    }
+
     fn next(&mut self) -> Result<(Event<'a>, Span), SyntaxError> {
         match self.parser.next_event() {
             Some(event) => Ok(event?),
@@ -115,7 +158,10 @@ impl<'a> Reader<'a> {
         loop {
             match self.next()? {
                 (Event::SequenceEnd, _) => return Ok(Value::Array(items)),
-                event => items.push(self.node(event, depth + 1)?),
+                event => {
+                    let line = event.1.start.line();
+                    items.push(self.child(&items.len().to_string(), line, event, depth)?);
+                }
             }
         }
     }
@@ -143,7 +189,7 @@ impl<'a> Reader<'a> {
             }
             let key = key(self.node(event, depth + 1)?).map_err(|reason| SyntaxError::new(at, reason))?;
             let event = self.next()?;
-            let value = self.node(event, depth + 1)?;
+            let value = self.child(&key, at.line(), event, depth)?;
             if entries.contains_key(&key) && !merged.remove(&key) {
                 return Err(SyntaxError::new(at, format!("key {key:?} already set in map")));
             }
@@ -357,5 +403,24 @@ mod tests {
             assert!(parse(&"[".repeat(n)).is_err());
             assert!(parse(&"{a: ".repeat(n)).is_err());
         }
+    }
+
+    #[test]
+    fn line_of_a_path() {
+        let text = "# a comment\na: 1\nb:\n  x.y/z:\n  - one\n  - {k: v,\n     l: w}\nc: [1,\n 2]\n";
+        for (path, line) in [
+            (&["a"][..], Some(2)),
+            (&["b", "x.y/z", "1", "l"], Some(7)),
+            (&["b", "x.y/z", "1", "missing"], Some(6)),
+            (&["b", "x.y/z", "0"], Some(5)),
+            (&["a", "x.y/z", "1", "l"], Some(2)),
+            (&["c", "1"], Some(9)),
+            (&["d"], None),
+            (&[], None),
+        ] {
+            let path: Vec<_> = path.iter().map(|&step| step.to_owned()).collect();
+            assert_eq!(line_of(text, &path), line, "{path:?}");
+        }
+        assert_eq!(line_of("a: [", &["a".to_owned()]), Some(1));
     }
 }

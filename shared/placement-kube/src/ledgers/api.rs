@@ -17,11 +17,13 @@ use podshaper_core::object::Object;
 use podshaper_kube::pages::pages;
 use podshaper_kube::request::{Media, get, send};
 use podshaper_kube::watch::encoded;
-use podshaper_placement::ledger::{Content, Effect, Event, Phase, Place, Pod, PodName, Stamp, Version};
-use podshaper_placement::marks::{
-    DELETION_COST, ESTIMATED, FIRST_TO_GO, GROUP, OWNER, PLACED, SLOT, TOKEN, deletion_cost,
+use podshaper_placement::allocator::SlotAllocator;
+use podshaper_placement::annotations::{
+    DELETION_COST, ESTIMATED, GROUP, LOWEST_DELETION_COST, OWNER, PLACED, SLOT, TOKEN, deletion_cost,
 };
-use podshaper_placement::rules::{SharedRules, locked};
+use podshaper_placement::ledger::{
+    Assignment, Effect, Event, LedgerContent, PodName, PodPlacement, PodRecord, PodState, ResourceVersion,
+};
 
 /// Pods of a list that are read at a time.
 const PAGE: usize = 500;
@@ -36,8 +38,8 @@ const LONGEST: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Listing {
     /// As of this version.
-    pub(super) version: Version,
-    pub(super) pods: BTreeMap<PodName, Pod>,
+    pub(super) version: ResourceVersion,
+    pub(super) pods: BTreeMap<PodName, PodRecord>,
     /// Those that have no place, nor tell a group, and that no webhook has marked; whether each has a deletion cost of its own.
     pub(super) unplaced: Vec<(PodName, bool)>,
 }
@@ -53,7 +55,7 @@ impl Api {
     pub(super) async fn call(
         &self,
         workload: &Workload,
-        rules: &SharedRules,
+        allocator: &Arc<SlotAllocator>,
         failed: u32,
         effect: Effect,
     ) -> Event {
@@ -61,12 +63,12 @@ impl Api {
             Effect::Read => self.read(workload).await.map(Event::Read),
             Effect::Write(at, content) => self.write(workload, at, &content).await,
             Effect::Remove(at) => self.remove(workload, at).await,
-            Effect::List(None) => self.list_now(workload, rules).await,
+            Effect::List(None) => self.list_now(workload, allocator).await,
             Effect::List(at_least) => {
-                let list = self.list(workload, rules, at_least).await;
+                let list = self.list(workload, allocator, at_least).await;
                 list.map(|Listing { version, pods, .. }| Event::Listed { version, pods, owner: None })
             }
-            Effect::Answer(..) | Effect::Stamp(..) => return Event::Tick,
+            Effect::Reply(..) | Effect::Reassign(..) => return Event::Tick,
         };
         match done {
             Ok(event) => event,
@@ -83,7 +85,7 @@ impl Api {
         format!("{}/{}", collection(&workload.namespace), object::name(self.webhook, &workload.owner))
     }
 
-    async fn read(&self, workload: &Workload) -> kube::Result<Option<(Version, Content)>> {
+    async fn read(&self, workload: &Workload) -> kube::Result<Option<(ResourceVersion, LedgerContent)>> {
         let object: Option<Object<Spec, serde::de::IgnoredAny>> =
             get(&self.client, &self.path(workload)).await?;
         let Some(object) = object else { return Ok(None) };
@@ -94,8 +96,8 @@ impl Api {
     async fn write(
         &self,
         workload: &Workload,
-        at: Option<Version>,
-        content: &Content,
+        at: Option<ResourceVersion>,
+        content: &LedgerContent,
     ) -> kube::Result<Event> {
         let written = if let Some(at) = at {
             let body = object::changed(at, content);
@@ -117,7 +119,7 @@ impl Api {
         }
     }
 
-    async fn remove(&self, workload: &Workload, at: Version) -> kube::Result<Event> {
+    async fn remove(&self, workload: &Workload, at: ResourceVersion) -> kube::Result<Event> {
         let body = json!({"preconditions": {"resourceVersion": at.to_string()}});
         match send(&self.client, "DELETE", &self.path(workload), Media::Json, &body).await {
             Ok(_) => Ok(Event::Written(None)),
@@ -133,8 +135,8 @@ impl Api {
     }
 
     /// The pods as they are, and then the owner.
-    async fn list_now(&self, workload: &Workload, rules: &SharedRules) -> kube::Result<Event> {
-        let Listing { version, pods, .. } = self.list(workload, rules, None).await?;
+    async fn list_now(&self, workload: &Workload, allocator: &Arc<SlotAllocator>) -> kube::Result<Event> {
+        let Listing { version, pods, .. } = self.list(workload, allocator, None).await?;
         Ok(Event::Listed { version, pods, owner: self.bound(workload).await? })
     }
 
@@ -152,17 +154,17 @@ impl Api {
     pub(super) async fn list(
         &self,
         workload: &Workload,
-        rules: &SharedRules,
-        at_least: Option<Version>,
+        allocator: &Arc<SlotAllocator>,
+        at_least: Option<ResourceVersion>,
     ) -> kube::Result<Listing> {
         let Workload { namespace, selector, owner, .. } = workload;
-        let policy = locked(rules).policy().clone();
+        let policy = allocator.policy().clone();
         let mut listing = Listing::default();
         listing.version = self
             .pages(namespace, selector, at_least, &mut |items| {
                 for owned in of_owner(items, &owner.uid, &policy, self.webhook)? {
-                    if let (Place::Unknown, Phase::Live, None) =
-                        (&owned.pod.place, owned.pod.phase, &owned.marked)
+                    if let (PodPlacement::Unknown, PodState::Active, None) =
+                        (&owned.pod.place, owned.pod.state, &owned.marked)
                     {
                         listing.unplaced.push((Arc::clone(&owned.name), owned.costed));
                     }
@@ -188,9 +190,9 @@ impl Api {
         &self,
         namespace: &str,
         selector: &str,
-        at_least: Option<Version>,
+        at_least: Option<ResourceVersion>,
         each: &mut (dyn FnMut(&[&RawValue]) -> serde_json::Result<()> + Send),
-    ) -> kube::Result<Version> {
+    ) -> kube::Result<ResourceVersion> {
         let base = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={}", encoded(selector));
         let since =
             at_least.map(|version| format!("&resourceVersion={version}&resourceVersionMatch=NotOlderThan"));
@@ -211,7 +213,7 @@ impl Api {
         costed: bool,
     ) -> kube::Result<()> {
         let path = format!("/api/v1/namespaces/{}/pods/{pod}", workload.namespace);
-        let cost = (!costed).then_some((DELETION_COST, FIRST_TO_GO));
+        let cost = (!costed).then_some((DELETION_COST, LOWEST_DELETION_COST));
         let annotations: BTreeMap<_, _> = [(OWNER, &*workload.owner.uid)].into_iter().chain(cost).collect();
         let body = json!({"metadata": {"labels": {PLACED: self.webhook}, "annotations": annotations}});
         match send(&self.client, "PATCH", &path, Media::MergePatch, &body).await {
@@ -225,8 +227,8 @@ impl Api {
         &self,
         workload: &Workload,
         pod: &str,
-        at: Version,
-        stamp: &Stamp,
+        at: ResourceVersion,
+        stamp: &Assignment,
         costed: bool,
     ) {
         let path = format!("/api/v1/namespaces/{}/pods/{pod}", workload.namespace);
@@ -257,7 +259,7 @@ impl Api {
 }
 
 /// Versions are numbers, or nothing can be said about what is older.
-fn checked(text: &str) -> kube::Result<Version> {
+fn checked(text: &str) -> kube::Result<ResourceVersion> {
     version(text).ok_or_else(|| {
         Error::Service(format!("the API server's resourceVersion {text:?} is no number").into())
     })

@@ -7,9 +7,9 @@ use super::LedgerId;
 use super::driver::{Entry, Ledgers, State};
 use super::pods::{Health, Origin};
 use podshaper_core::owner_reference::OwnerReference;
-use podshaper_placement::ledger::{Pod, PodName};
+use podshaper_placement::allocator::SlotAllocator;
+use podshaper_placement::ledger::{PodName, PodRecord};
 use podshaper_placement::policy::GroupName;
-use podshaper_placement::rules::Rules;
 use podshaper_placement::spread::Spread;
 
 /// What is known of one owner's pods.
@@ -39,10 +39,10 @@ pub struct Counted {
 }
 
 impl Census {
-    /// How the pods are spread, by these rules.
-    pub fn spread(&self, rules: &mut Rules) -> Spread {
+    /// How the pods are spread over the groups.
+    pub fn spread(&self, allocator: &SlotAllocator) -> Spread {
         let pods = self.pods.iter().map(|pod| (pod.group.as_deref(), pod.health == Health::Ready));
-        Spread::of(pods, rules)
+        Spread::of(pods, allocator)
     }
 }
 
@@ -71,7 +71,7 @@ impl Ledgers {
         let clashing = |entry: Arc<Entry>| {
             let state = entry.lock();
             let mut slots = BTreeSet::new();
-            let mut stamps = state.ledger.pods().values().filter_map(Pod::stamp);
+            let mut stamps = state.ledger.pods().values().filter_map(PodRecord::assignment);
             (state.changed && stamps.any(|stamp| !slots.insert(stamp.slot))).then(|| state.origin.clone())?
         };
         entries.into_iter().filter_map(clashing).collect()
@@ -80,9 +80,9 @@ impl Ledgers {
 
 impl State {
     fn census(&self, ledger: LedgerId) -> Option<Census> {
-        let counted = |(name, pod): (&PodName, &Pod)| Counted {
+        let counted = |(name, pod): (&PodName, &PodRecord)| Counted {
             name: Arc::clone(name),
-            slot: pod.stamp().map(|stamp| stamp.slot),
+            slot: pod.assignment().map(|stamp| stamp.slot),
             group: pod.group().cloned(),
             health: self.unready.get(name).copied().unwrap_or(Health::Ready),
         };

@@ -15,13 +15,12 @@ use super::api::{Api, Listing};
 use super::pods::{self, Health, Origin, Others};
 use super::{LedgerId, Standing, Told, Workload};
 use podshaper_core::owner_reference::OwnerReference;
-use podshaper_placement::ledger::{Answer, Effect, Event, Ledger, Now, PodName, Request, Stamp, Token};
-use podshaper_placement::policy::GroupSet;
-use podshaper_placement::rules::{SharedRules, locked};
+use podshaper_placement::allocator::SlotAllocator;
+use podshaper_placement::ledger::{Effect, Event, Ledger, Now, PodName, SlotReply, SlotRequest, Token};
 use podshaper_placement::spread::Spread;
 
-/// Whose a ledger is, and by which rules pods are placed.
-pub(super) type Bound = (Arc<Workload>, SharedRules);
+/// The workload that a ledger is bound to, and the allocator of its policy.
+pub(super) type Bound = (Arc<Workload>, Arc<SlotAllocator>);
 
 /// All ledgers of one webhook in this process.
 pub struct Ledgers {
@@ -34,21 +33,6 @@ pub struct Ledgers {
     entries: Mutex<HashMap<LedgerId, Arc<Entry>>>,
 }
 
-/// A pod that asks for a place.
-#[derive(Clone, Debug)]
-pub struct Ask {
-    /// Of the request's uid: [`Token::of`].
-    pub token: Token,
-    /// The groups that it may go to.
-    pub fitting: GroupSet,
-    /// What it bears already, if that agrees with its node selector.
-    pub bears: Option<Stamp>,
-    /// Whether nothing may be written for it.
-    pub dry_run: bool,
-    /// When it must have its answer.
-    pub deadline: Instant,
-}
-
 /// One ledger, and who deals with it.
 #[derive(Default)]
 pub(super) struct Entry {
@@ -58,13 +42,13 @@ pub(super) struct Entry {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) ledger: Ledger,
-    /// Whose ledger it is, and by which rules; none until somebody has asked for a place.
+    /// `None` until the first request for a slot.
     bound: Option<Bound>,
     /// Whether pods from before the ledger are known, and the list of them that is under way.
     acquainted: bool,
     acquainting: Option<Shared<BoxFuture<'static, ()>>>,
     /// Who waits for an answer.
-    waiting: HashMap<Token, Vec<oneshot::Sender<Answer>>>,
+    waiting: HashMap<Token, Vec<oneshot::Sender<SlotReply>>>,
     /// When it will be told the time.
     armed: Option<Instant>,
     /// So many calls have failed in a row.
@@ -107,44 +91,48 @@ impl Ledgers {
     pub async fn place(
         self: &Arc<Self>,
         workload: &Arc<Workload>,
-        rules: &SharedRules,
-        ask: Ask,
-    ) -> Option<Answer> {
-        let Ask { token, fitting, bears, dry_run, deadline } = ask;
+        allocator: &Arc<SlotAllocator>,
+        request: SlotRequest,
+        deadline: Instant,
+    ) -> Option<SlotReply> {
+        let SlotRequest { token, fitting, .. } = request;
         let (sender, answer) = oneshot::channel();
         let entry = self.of(workload);
         if workload.created.is_some_and(|pods| pods > 0) {
             // The ledger wants time, too.
             let now = Instant::now();
             let half = now + deadline.saturating_duration_since(now) / 2;
-            let _ = timeout_at(half, self.acquaint(&entry, workload, rules)).await;
+            let _ = timeout_at(half, self.acquaint(&entry, workload, allocator)).await;
         }
         {
             let mut state = entry.lock();
-            if state.bind(workload, rules) {
+            if state.bind(workload, allocator) {
                 self.handle(&entry, &mut state, Event::Owner(workload.pods));
             }
             state.waiting.entry(token).or_default().push(sender);
             let deadline = deadline.saturating_duration_since(self.begun);
-            let request = Request { token, fitting, bears, dry_run, deadline };
-            self.handle(&entry, &mut state, Event::Arrived(request));
+            self.handle(&entry, &mut state, Event::Arrived(request, deadline));
         }
         let leave = Leave { ledgers: self, entry: &entry, token };
         let answer = answer.await.ok();
         drop(leave);
         // The policy may have become another meanwhile, and its groups others than those that the pod fits into.
-        let stands =
-            |group: &str| locked(rules).policy().index(group).is_some_and(|own| fitting.contains(own));
+        let stands = |group: &str| allocator.policy().index(group).is_some_and(|own| fitting.contains(own));
         answer.filter(|answer| match answer {
-            Answer::Placed(stamp) | Answer::Estimated(stamp) => stands(&stamp.group),
-            Answer::Kept | Answer::Unplaced => true,
+            SlotReply::Placed(stamp) | SlotReply::Estimated(stamp) => stands(&stamp.group),
+            SlotReply::Kept | SlotReply::Unplaced => true,
         })
     }
 
     /// Where the owner has pods of which the watch shows none, has them known before its first pod is placed: nobody placed them,
     /// but they may tell their groups, as those that another scheduler or webhook has chosen. The list goes on when who waits for it
     /// leaves, so that the next needn't begin anew.
-    async fn acquaint(self: &Arc<Self>, entry: &Arc<Entry>, workload: &Arc<Workload>, rules: &SharedRules) {
+    async fn acquaint(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        workload: &Arc<Workload>,
+        allocator: &Arc<SlotAllocator>,
+    ) {
         let list = {
             let mut state = entry.lock();
             state.acquainted |= !state.ledger.pods().is_empty();
@@ -154,8 +142,8 @@ impl Ledgers {
             let under_way = state.acquainting.take().filter(|list| list.peek().is_none());
             let list = under_way.unwrap_or_else(|| {
                 let (ledgers, entry) = (Arc::clone(self), Arc::clone(entry));
-                let (workload, rules) = (Arc::clone(workload), Arc::clone(rules));
-                let list = tokio::spawn(async move { ledgers.survey(&entry, &workload, &rules).await });
+                let (workload, allocator) = (Arc::clone(workload), Arc::clone(allocator));
+                let list = tokio::spawn(async move { ledgers.survey(&entry, &workload, &allocator).await });
                 list.map(drop).boxed().shared()
             });
             state.acquainting.insert(list).clone()
@@ -164,8 +152,13 @@ impl Ledgers {
     }
 
     /// Lists the pods of an owner.
-    async fn survey(self: &Arc<Self>, entry: &Arc<Entry>, workload: &Workload, rules: &SharedRules) {
-        match self.api.list(workload, rules, None).await {
+    async fn survey(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        workload: &Workload,
+        allocator: &Arc<SlotAllocator>,
+    ) {
+        match self.api.list(workload, allocator, None).await {
             Ok(Listing { version, pods, .. }) => {
                 let mut state = entry.lock();
                 state.acquainted = true;
@@ -185,7 +178,7 @@ impl Ledgers {
 
     /// Writes into a ledger, for people, how the pods are spread that it is about, unless that stands there.
     pub async fn tell(&self, standing: &Standing, spread: &Spread) {
-        let told = Told { pods: spread.pods(), due: spread.due() };
+        let told = Told { pods: spread.pods(), due: spread.desired() };
         if standing.told != told
             && let Err(error) = self.api.tell(standing, &told).await
         {
@@ -197,18 +190,22 @@ impl Ledgers {
     ///
     /// Reads the owner first, and lists its pods where the watch doesn't show all: nobody may have placed them. Those that don't tell
     /// their group are marked as the first to go.
-    pub async fn tend(self: &Arc<Self>, workload: &Arc<Workload>, rules: &SharedRules) -> kube::Result<()> {
+    pub async fn tend(
+        self: &Arc<Self>,
+        workload: &Arc<Workload>,
+        allocator: &Arc<SlotAllocator>,
+    ) -> kube::Result<()> {
         let entry = self.of(workload);
         let known = {
             let mut state = entry.lock();
-            state.bind(workload, rules);
+            state.bind(workload, allocator);
             state.changed = false;
             state.ledger.pods().values().filter(|pod| pod.marked).count()
         };
         let mut unfinished = Unfinished(Some(&entry));
         let owner = self.api.bound(workload).await?;
         let listing = if owner.is_some_and(|pods| pods as usize > known) {
-            Some(self.api.list(workload, rules, None).await?)
+            Some(self.api.list(workload, allocator, None).await?)
         } else {
             None
         };
@@ -274,7 +271,7 @@ impl Ledgers {
 
     /// Tells a ledger what happened, and does what it asks for.
     pub(super) fn handle(self: &Arc<Self>, entry: &Arc<Entry>, state: &mut State, event: Event) {
-        let Some((workload, rules)) = state.bound.clone() else {
+        let Some((workload, allocator)) = state.bound.clone() else {
             // Nobody waits for it: it only takes in what it is told.
             return state.ledger.learn(event, &self.now());
         };
@@ -283,23 +280,23 @@ impl Ledgers {
             Event::Read(_) | Event::Written(_) | Event::Conflict | Event::Listed { .. } => state.failed = 0,
             _ => {}
         }
-        let effects = state.ledger.handle(event, &mut locked(&rules), &self.now());
+        let effects = state.ledger.handle(event, &allocator, &self.now());
         for effect in effects {
             match effect {
-                Effect::Answer(token, answer) => {
+                Effect::Reply(token, answer) => {
                     for sender in state.waiting.remove(&token).into_iter().flatten() {
                         // Who has left needs none.
                         let _ = sender.send(answer.clone());
                     }
                 }
-                Effect::Stamp(pod, version, stamp) => {
+                Effect::Reassign(pod, version, stamp) => {
                     let (ledgers, workload) = (Arc::clone(self), Arc::clone(&workload));
                     let costed = state.ledger.pods().get(&pod).is_some_and(|pod| pod.costed);
                     tokio::spawn(
                         async move { ledgers.api.stamp(&workload, &pod, version, &stamp, costed).await },
                     );
                 }
-                call => self.call(entry, &workload, &rules, state.failed, call),
+                call => self.call(entry, &workload, &allocator, state.failed, call),
             }
         }
         self.arm(entry, state);
@@ -309,14 +306,14 @@ impl Ledgers {
         self: &Arc<Self>,
         entry: &Arc<Entry>,
         workload: &Arc<Workload>,
-        rules: &SharedRules,
+        allocator: &Arc<SlotAllocator>,
         failed: u32,
         call: Effect,
     ) {
         let (ledgers, entry) = (Arc::clone(self), Arc::clone(entry));
-        let (workload, rules) = (Arc::clone(workload), Arc::clone(rules));
+        let (workload, allocator) = (Arc::clone(workload), Arc::clone(allocator));
         tokio::spawn(async move {
-            let event = ledgers.api.call(&workload, &rules, failed, call).await;
+            let event = ledgers.api.call(&workload, &allocator, failed, call).await;
             ledgers.handle(&entry, &mut entry.lock(), event);
         });
     }
@@ -349,14 +346,14 @@ impl Entry {
 }
 
 impl State {
-    /// Takes the rules as they are now, and the workload; whether that is news of the owner.
-    fn bind(&mut self, workload: &Arc<Workload>, rules: &SharedRules) -> bool {
+    /// Takes the current allocator and the workload; returns whether the workload is newer than the one known.
+    fn bind(&mut self, workload: &Arc<Workload>, allocator: &Arc<SlotAllocator>) -> bool {
         let known = self.bound.take().map(|(known, _)| known);
         let (workload, news) = match known.filter(|known| known.version >= workload.version) {
             Some(known) => (known, false),
             None => (Arc::clone(workload), true),
         };
-        self.bound = Some((workload, Arc::clone(rules)));
+        self.bound = Some((workload, Arc::clone(allocator)));
         news
     }
 }

@@ -26,7 +26,7 @@ mod tests;
 
 pub use census::{Census, Counted};
 pub use crd::crd;
-pub use driver::{Ask, Ledgers};
+pub use driver::Ledgers;
 pub use id::LedgerId;
 pub use object::{PLURAL, Standing, Told};
 pub use pods::{Health, Origin, Others};
@@ -34,7 +34,7 @@ pub use reconcile::{Policies, reconcile};
 pub use standings::follow as follow_standings;
 
 use podshaper_core::owner_reference::OwnerReference;
-use podshaper_placement::ledger::Version;
+use podshaper_placement::ledger::ResourceVersion;
 
 /// Whose pods share a sequence of slots, and a ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub struct Workload {
     /// How many pods the owner says that it has; `None`: it doesn't.
     pub created: Option<u32>,
     /// The owner's version that says so.
-    pub version: Version,
+    pub version: ResourceVersion,
 }
 
 impl Workload {

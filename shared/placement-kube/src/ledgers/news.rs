@@ -8,7 +8,7 @@ use super::driver::Ledgers;
 use super::object;
 use super::pods::{Health, Listed, Owned};
 use super::{LedgerId, Standing};
-use podshaper_placement::ledger::{Content, Event, Phase, Place, Pod, Version};
+use podshaper_placement::ledger::{Event, LedgerContent, PodPlacement, PodRecord, PodState, ResourceVersion};
 
 impl Ledgers {
     /// The watch shows a pod.
@@ -17,11 +17,11 @@ impl Ledgers {
         let entry = self.entry(LedgerId::new(&origin.namespace, &owner));
         let mut state = entry.lock();
         state.changed = true;
-        if pod.phase != Phase::Gone || state.origin.is_none() {
+        if pod.state != PodState::Gone || state.origin.is_none() {
             // Of a CronJob's Jobs the first are gone.
             state.origin = Some(origin);
         }
-        if pod.phase == Phase::Gone || health == Health::Ready {
+        if pod.state == PodState::Gone || health == Health::Ready {
             state.unready.remove(&name);
         } else {
             state.unready.insert(Arc::clone(&name), health);
@@ -30,7 +30,7 @@ impl Ledgers {
     }
 
     /// The watch shows a pod that doesn't belong to this owner, if it ever did.
-    pub(super) fn released(self: &Arc<Self>, ledger: &LedgerId, pod: &str, version: Version) {
+    pub(super) fn released(self: &Arc<Self>, ledger: &LedgerId, pod: &str, version: ResourceVersion) {
         let Some(entry) = self.all().get(ledger).cloned() else { return };
         let mut state = entry.lock();
         if !state.ledger.pods().contains_key(pod) {
@@ -38,12 +38,23 @@ impl Ledgers {
         }
         state.changed = true;
         state.unready.remove(pod);
-        let gone = Pod { version, phase: Phase::Gone, place: Place::Unknown, costed: false, marked: true };
+        let gone = PodRecord {
+            version,
+            state: PodState::Gone,
+            place: PodPlacement::Unknown,
+            costed: false,
+            marked: true,
+        };
         self.handle(&entry, &mut state, Event::Watched(pod.into(), gone));
     }
 
     /// The watch of ledgers shows one as of this version; none: it was removed. One that was copied from another isn't its owner's.
-    pub(super) fn noticed(self: &Arc<Self>, standing: &Standing, version: Version, content: Option<Content>) {
+    pub(super) fn noticed(
+        self: &Arc<Self>,
+        standing: &Standing,
+        version: ResourceVersion,
+        content: Option<LedgerContent>,
+    ) {
         let Some(entry) = self.known(&standing.namespace, &standing.owner) else { return };
         if standing.name != object::name(self.webhook(), &standing.owner) {
             return;
@@ -52,7 +63,7 @@ impl Ledgers {
     }
 
     /// The watch began anew, after these pods.
-    pub(super) fn relisted(self: &Arc<Self>, version: Version, mut all: HashMap<LedgerId, Listed>) {
+    pub(super) fn relisted(self: &Arc<Self>, version: ResourceVersion, mut all: HashMap<LedgerId, Listed>) {
         let known: Vec<LedgerId> = self.all().keys().cloned().collect();
         for ledger in known {
             all.entry(ledger).or_default();
@@ -70,7 +81,7 @@ impl Ledgers {
     }
 
     /// Everything up to this version was told to the ledgers.
-    pub(super) fn reached(&self, version: Version) {
+    pub(super) fn reached(&self, version: ResourceVersion) {
         self.watched.fetch_max(version, Ordering::AcqRel);
     }
 }

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::{LedgerId, Workload};
 use podshaper_core::object::Object;
 use podshaper_core::owner_reference::OwnerReference;
-use podshaper_placement::ledger::{Content, Reservation, Stamp, Token, Version};
-use podshaper_placement::marks::PLACED;
+use podshaper_placement::annotations::PLACED;
+use podshaper_placement::ledger::{Assignment, LedgerContent, Reservation, ResourceVersion, Token};
 
 pub(super) const API_VERSION: &str = "podshaper.dev/v1alpha1";
 pub(super) const API: &str = "/apis/podshaper.dev/v1alpha1";
@@ -44,8 +44,8 @@ fn text<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Error> {
     })
 }
 
-impl From<&Content> for Spec {
-    fn from(content: &Content) -> Self {
+impl From<&LedgerContent> for Spec {
+    fn from(content: &LedgerContent) -> Self {
         let mut reservations = String::with_capacity(content.reservations.len() * 64);
         for reservation in &content.reservations {
             reservations.push_str(&line(reservation));
@@ -56,8 +56,8 @@ impl From<&Content> for Spec {
 }
 
 /// `TOKEN SLOT TIME POD GROUP`; the pod is `-` unless it was there already and is moved, and a group's name may have spaces.
-fn line(Reservation { stamp, pod, at }: &Reservation) -> String {
-    let Stamp { token, slot, group } = stamp;
+fn line(Reservation { assignment, pod, at }: &Reservation) -> String {
+    let Assignment { token, slot, group } = assignment;
     let at = Timestamp::from_second(*at).unwrap_or_default();
     format!("{token} {slot} {at} {} {group}", pod.as_deref().unwrap_or("-"))
 }
@@ -66,15 +66,16 @@ fn parsed(line: &str) -> Option<Reservation> {
     let mut parts = line.splitn(5, ' ');
     let mut next = || parts.next();
     let (token, slot, at, pod, group) = (next()?, next()?, next()?, next()?, next()?);
-    let stamp = Stamp { token: Token::parse(token)?, slot: slot.parse().ok()?, group: group.into() };
+    let assignment =
+        Assignment { token: Token::parse(token)?, slot: slot.parse().ok()?, group: group.into() };
     let pod = (pod != "-").then(|| pod.into());
-    Some(Reservation { stamp, pod, at: at.parse().map_or(0, Timestamp::as_second) })
+    Some(Reservation { assignment, pod, at: at.parse().map_or(0, Timestamp::as_second) })
 }
 
 impl Spec {
     /// The ledger. A line that can't be read was written by somebody else, and isn't kept.
-    pub(super) fn content(&self) -> Content {
-        Content {
+    pub(super) fn content(&self) -> LedgerContent {
+        LedgerContent {
             reservations: self.reservations.lines().filter_map(parsed).collect(),
             fence: self.fence.parse().unwrap_or(0),
         }
@@ -82,7 +83,7 @@ impl Spec {
 }
 
 /// A version as the API server writes it (KEP-5504: resource versions are comparable integers).
-pub(super) fn version(text: &str) -> Option<Version> {
+pub(super) fn version(text: &str) -> Option<ResourceVersion> {
     text.parse().ok()
 }
 
@@ -97,7 +98,7 @@ pub(super) fn name(webhook: &str, owner: &OwnerReference) -> String {
 }
 
 /// The object that is created: it goes with its owner.
-pub(super) fn created(webhook: &str, workload: &Workload, content: &Content) -> Value {
+pub(super) fn created(webhook: &str, workload: &Workload, content: &LedgerContent) -> Value {
     let OwnerReference { api_version, kind, name: owner, uid, .. } = &workload.owner;
     json!({
         "apiVersion": API_VERSION,
@@ -113,7 +114,7 @@ pub(super) fn created(webhook: &str, workload: &Workload, content: &Content) -> 
 }
 
 /// What is written over the object, if it stands at this version (RFC 7386).
-pub(super) fn changed(version: Version, content: &Content) -> Value {
+pub(super) fn changed(version: ResourceVersion, content: &LedgerContent) -> Value {
     json!({"metadata": {"resourceVersion": version.to_string()}, "spec": Spec::from(content)})
 }
 
@@ -150,7 +151,7 @@ pub struct Told {
 }
 
 /// A ledger, and what is in it.
-pub(super) fn standing(object: Object<Spec, Told>) -> Option<(Standing, Content)> {
+pub(super) fn standing(object: Object<Spec, Told>) -> Option<(Standing, LedgerContent)> {
     let [owner]: [OwnerReference; 1] = object.metadata.owner_references?.try_into().ok()?;
     let content = object.spec.unwrap_or_default().content();
     let standing = Standing {
@@ -169,11 +170,12 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        let stamp = |token, slot| Stamp { token: Token(token), slot, group: "spot, the large ones".into() };
-        let content = Content {
+        let stamp =
+            |token, slot| Assignment { token: Token(token), slot, group: "spot, the large ones".into() };
+        let content = LedgerContent {
             reservations: vec![
-                Reservation { stamp: stamp(u64::MAX, 7), pod: None, at: 1_700_000_000 },
-                Reservation { stamp: stamp(0, 0), pod: Some("web-1".into()), at: 0 },
+                Reservation { assignment: stamp(u64::MAX, 7), pod: None, at: 1_700_000_000 },
+                Reservation { assignment: stamp(0, 0), pod: Some("web-1".into()), at: 0 },
             ],
             fence: u64::MAX,
         };

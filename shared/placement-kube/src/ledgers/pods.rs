@@ -18,10 +18,10 @@ use podshaper_core::owner_reference::OwnerReference;
 use podshaper_core::pod::SKIP;
 use podshaper_kube::watch::Scope;
 use podshaper_kube::watch::{Sink, follow_into};
-use podshaper_placement::ledger::{Phase, Place, Pod, PodName, Version};
-use podshaper_placement::marks::{
-    DELETION_COST, FIRST_TO_GO, OWNER, PLACED, deletion_cost, sharer, stamp, told,
+use podshaper_placement::annotations::{
+    DELETION_COST, LOWEST_DELETION_COST, OWNER, PLACED, deletion_cost, infer_group, parse, sequence_owner,
 };
+use podshaper_placement::ledger::{PodName, PodPlacement, PodRecord, PodState, ResourceVersion};
 use podshaper_placement::policy::Policy;
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -73,7 +73,7 @@ pub struct Origin {
 pub(super) struct Owned {
     pub(super) owner: Box<str>,
     pub(super) name: PodName,
-    pub(super) pod: Pod,
+    pub(super) pod: PodRecord,
     pub(super) health: Health,
     pub(super) origin: Origin,
     /// The webhook that has marked it.
@@ -98,28 +98,32 @@ fn read_any(object: &RawValue, policy: Option<&Policy>) -> serde_json::Result<Op
         return Ok(None);
     };
     let label = |key| metadata.labels.as_ref()?.get(key);
-    let stamped = stamp(|key| metadata.annotation(key));
-    let owner = sharer(|key| metadata.annotation(key), &controller.uid).into();
+    let stamped = parse(|key| metadata.annotation(key));
+    let owner = sequence_owner(|key| metadata.annotation(key), &controller.uid).into();
     let status = object.status.as_ref();
     let deleted = metadata.deletion_timestamp.is_some();
-    let phase = Phase::of(status.map_or("", |status| &*status.phase), deleted, &controller.kind);
+    let phase = PodState::of(status.map_or("", |status| &*status.phase), deleted, &controller.kind);
     let selector = object.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
-    let group = || told(|key| selector?.get(key).map(String::as_str), policy?);
-    let ours = stamped.as_ref().map_or_else(|| FIRST_TO_GO.to_owned(), |stamp| deletion_cost(stamp.slot));
-    let costed = metadata.annotation(DELETION_COST).is_some_and(|cost| cost != ours && cost != FIRST_TO_GO);
+    let group = || infer_group(|key| selector?.get(key).map(String::as_str), policy?);
+    let ours =
+        stamped.as_ref().map_or_else(|| LOWEST_DELETION_COST.to_owned(), |stamp| deletion_cost(stamp.slot));
+    let costed =
+        metadata.annotation(DELETION_COST).is_some_and(|cost| cost != ours && cost != LOWEST_DELETION_COST);
     let marked = label(PLACED).cloned();
     let place = match stamped {
-        Some(stamp) => Place::Stamped(stamp),
-        None => group().map_or(Place::Unknown, Place::Told),
+        Some(stamp) => PodPlacement::Assigned(stamp),
+        None => group().map_or(PodPlacement::Unknown, PodPlacement::Inferred),
     };
     Ok(Some(Owned {
         owner,
         name: metadata.name.as_str().into(),
         health: match phase {
-            Phase::Succeeded => Health::Ready,
-            Phase::Live | Phase::Gone => health(status.and_then(|status| status.conditions.as_deref())),
+            PodState::Succeeded => Health::Ready,
+            PodState::Active | PodState::Gone => {
+                health(status.and_then(|status| status.conditions.as_deref()))
+            }
         },
-        pod: Pod { version, phase, place, costed, marked: marked.is_some() },
+        pod: PodRecord { version, state: phase, place, costed, marked: marked.is_some() },
         origin: Origin { namespace: metadata.namespace.clone().unwrap_or_default(), controller },
         marked,
         costed: metadata.annotation(DELETION_COST).is_some(),
@@ -154,11 +158,11 @@ pub(super) struct Pods {
 /// The pods of one owner, as a list shows them.
 #[derive(Default)]
 pub(super) struct Listed {
-    pub(super) pods: BTreeMap<PodName, Pod>,
+    pub(super) pods: BTreeMap<PodName, PodRecord>,
     pub(super) unready: BTreeMap<PodName, Health>,
     /// That of the newest pod: of a `CronJob`'s Jobs the first are gone.
     pub(super) origin: Option<Origin>,
-    newest: Version,
+    newest: ResourceVersion,
 }
 
 impl Pods {
@@ -202,7 +206,7 @@ impl Sink for Pods {
         }
         if let Some(mut owned) = owned {
             if gone {
-                owned.pod.phase = Phase::Gone;
+                owned.pod.state = PodState::Gone;
             }
             self.ledgers.watched(owned);
         }
@@ -243,7 +247,7 @@ impl Others {
     /// Takes in those of a list.
     pub(super) fn add(&mut self, items: &[&RawValue]) -> serde_json::Result<()> {
         for item in items {
-            match read_any(item, None)?.filter(|pod| pod.pod.phase != Phase::Gone) {
+            match read_any(item, None)?.filter(|pod| pod.pod.state != PodState::Gone) {
                 Some(Owned { skipped: true, .. }) => self.elsewhere += 1,
                 Some(Owned { marked: Some(webhook), .. }) => {
                     self.elsewhere += 1;

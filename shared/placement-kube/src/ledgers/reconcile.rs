@@ -10,7 +10,7 @@ use super::driver::Ledgers;
 use super::{LedgerId, Origin, Standing, Told, Workload};
 use podshaper_kube::lease::Leadership;
 use podshaper_kube::store::Store;
-use podshaper_placement::rules::SharedRules;
+use podshaper_placement::allocator::SlotAllocator;
 
 /// Between two looks at what has changed.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -19,10 +19,13 @@ const LATER: Duration = Duration::from_secs(10);
 /// Ledgers of which nothing is left are forgotten as often.
 const SWEEP: Duration = Duration::from_mins(1);
 
-/// Which pods are placed by which rules.
+/// Which allocator places which pods.
 pub trait Policies: Send + Sync + 'static {
-    /// The workload whose ledger this is, and its rules; none if no policy is about it any more, or nobody can tell now.
-    fn find(&self, standing: &Standing) -> impl Future<Output = Option<(Arc<Workload>, SharedRules)>> + Send;
+    /// The workload whose ledger this is, and its allocator; none if no policy is about it any more, or nobody can tell now.
+    fn find(
+        &self,
+        standing: &Standing,
+    ) -> impl Future<Output = Option<(Arc<Workload>, Arc<SlotAllocator>)>> + Send;
 }
 
 /// Puts in order, while this replica leads, the ledgers that `standings` shows; comes back when there is nobody to lead.
@@ -76,8 +79,8 @@ async fn look(
 
 /// Puts one in order, if there is a policy for it.
 async fn tend(ledgers: &Arc<Ledgers>, standing: &Standing, policies: &impl Policies) -> bool {
-    let Some((workload, rules)) = policies.find(standing).await else { return false };
-    if let Err(error) = ledgers.tend(&workload, &rules).await {
+    let Some((workload, allocator)) = policies.find(standing).await else { return false };
+    if let Err(error) = ledgers.tend(&workload, &allocator).await {
         let (namespace, owner) = (&workload.namespace, &workload.owner.name);
         tracing::warn!(namespace, owner, %error, "a ledger can't be put in order");
     }

@@ -11,7 +11,7 @@ use podshaper_core::object::Object;
 use podshaper_kube::store::Store;
 use podshaper_kube::watch::Scope;
 use podshaper_kube::watch::{Sink, follow_into};
-use podshaper_placement::marks::PLACED;
+use podshaper_placement::annotations::PLACED;
 
 /// Follows the ledgers of a webhook: tells `ledgers` what stands in them, and keeps `store` as they are; comes back never.
 ///

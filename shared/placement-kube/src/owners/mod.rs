@@ -22,8 +22,8 @@ use podshaper_core::object::{Object, is_name};
 use podshaper_core::owner_reference::{MAX_KIND, OwnerReference};
 use podshaper_kube::discovery::{base, plural};
 use podshaper_kube::request::get;
-use podshaper_placement::marks::PLACED;
-use podshaper_placement::owners::{Chain, Owner};
+use podshaper_placement::annotations::PLACED;
+use podshaper_placement::owners::{OwnerChain, OwnerObject};
 
 /// The longest that a decision waits for one read, however patient the API server is.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -78,14 +78,14 @@ struct Known {
 }
 
 /// One read, for all who wait for it: it goes on when they leave, so that the next who asks needn't begin anew.
-type Reading = Shared<BoxFuture<'static, Lookup<Owner>>>;
+type Reading = Shared<BoxFuture<'static, Lookup<OwnerObject>>>;
 
 #[derive(Clone)]
 struct Last {
     at: Instant,
     /// Of the owner that was wanted.
     uid: String,
-    looked: Lookup<Owner>,
+    looked: Lookup<OwnerObject>,
 }
 
 impl Owners {
@@ -103,7 +103,7 @@ impl Owners {
     }
 
     /// Reads a chain to its end, or until it is `enough`. Nobody waits.
-    pub async fn climb(&self, namespace: &str, chain: &mut Chain, enough: impl Fn(&Chain) -> bool) {
+    pub async fn climb(&self, namespace: &str, chain: &mut OwnerChain, enough: impl Fn(&OwnerChain) -> bool) {
         while let Some(wanted) = chain.wants().filter(|_| !enough(chain)) {
             let found = self.look(namespace, wanted, Instant::now() + LEISURE).await;
             chain.looked(found);
@@ -111,7 +111,12 @@ impl Owners {
     }
 
     /// What is where `owner` should be.
-    pub async fn look(&self, namespace: &str, owner: &OwnerReference, deadline: Instant) -> Lookup<Owner> {
+    pub async fn look(
+        &self,
+        namespace: &str,
+        owner: &OwnerReference,
+        deadline: Instant,
+    ) -> Lookup<OwnerObject> {
         if !owner.is_valid() {
             return Lookup::NotFound;
         }
@@ -138,9 +143,9 @@ impl Owners {
         &self,
         webhook: &str,
         namespace: &str,
-        chain: &Chain,
+        chain: &OwnerChain,
     ) -> kube::Result<Option<Workload>> {
-        let Some((owner, read)) = chain.sharer() else { return Ok(None) };
+        let Some((owner, read)) = chain.sequence_owner() else { return Ok(None) };
         let Some(path) = self.path(namespace, owner).await? else { return Ok(None) };
         // Where no selector tells, at least those that were placed are found.
         let selector =
@@ -157,7 +162,13 @@ impl Owners {
     }
 
     /// What there is of this name, whatever its uid: the target of a policy, which names none.
-    pub async fn find(&self, namespace: &str, api_version: &str, kind: &str, name: &str) -> Lookup<Owner> {
+    pub async fn find(
+        &self,
+        namespace: &str,
+        api_version: &str,
+        kind: &str,
+        name: &str,
+    ) -> Lookup<OwnerObject> {
         let owner = OwnerReference::new(api_version, kind, name, "");
         match self.path(namespace, &owner).await {
             Ok(Some(path)) => read(&self.client, &path, &owner, self.annotations).await,
@@ -240,13 +251,18 @@ impl Owners {
 
 impl Known {
     /// What was found of this very owner, if that isn't older.
-    fn last(&self, owner: &OwnerReference, than: Duration) -> Option<Lookup<Owner>> {
+    fn last(&self, owner: &OwnerReference, than: Duration) -> Option<Lookup<OwnerObject>> {
         let last = lock(&self.last).clone()?;
         (last.uid == owner.uid && last.at.elapsed() < than).then_some(last.looked)
     }
 }
 
-async fn read(client: &Client, path: &str, owner: &OwnerReference, annotations: &[&str]) -> Lookup<Owner> {
+async fn read(
+    client: &Client,
+    path: &str,
+    owner: &OwnerReference,
+    annotations: &[&str],
+) -> Lookup<OwnerObject> {
     match get::<Object<OwnerSpec, OwnerStatus>>(client, path).await {
         Ok(Some(object)) => {
             let mut spec = object.spec.unwrap_or_default();
@@ -258,7 +274,7 @@ async fn read(client: &Client, path: &str, owner: &OwnerReference, annotations: 
                 }
                 all
             };
-            Lookup::Found(Arc::new(Owner {
+            Lookup::Found(Arc::new(OwnerObject {
                 version: object.metadata.resource_version.parse().unwrap_or(0),
                 uid: object.metadata.uid,
                 controller: controller.filter(OwnerReference::is_valid),
@@ -276,7 +292,7 @@ async fn read(client: &Client, path: &str, owner: &OwnerReference, annotations: 
     }
 }
 
-fn unknown(owner: &OwnerReference, error: &Error) -> Lookup<Owner> {
+fn unknown(owner: &OwnerReference, error: &Error) -> Lookup<OwnerObject> {
     tracing::warn!(kind = owner.kind, name = owner.name, %error, "can't read the owner of a pod");
     Lookup::Unavailable
 }
@@ -310,7 +326,7 @@ mod tests {
         })
     }
 
-    fn found(looked: &Lookup<Owner>) -> &Owner {
+    fn found(looked: &Lookup<OwnerObject>) -> &OwnerObject {
         let Lookup::Found(owner) = looked else { panic!("{looked:?}") };
         owner
     }
@@ -334,7 +350,7 @@ mod tests {
             server.next(SET).await.answer(200, &set(4));
         });
         assert_eq!(found(&looked).uid, "u");
-        let mut chain = Chain::from(Some(set_ref));
+        let mut chain = OwnerChain::from(Some(set_ref));
         chain.looked(looks[0].clone());
         let workload = owners.workload("webhook", "ns", &chain).await.unwrap().unwrap();
         assert_eq!((&*workload.path, &*workload.selector, workload.pods), (SET, "app=web", Some(3)));

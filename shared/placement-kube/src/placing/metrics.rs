@@ -5,8 +5,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use podshaper_placement::placing::Outcome;
-use podshaper_placement::rules::Rules;
+use podshaper_placement::admit::PlaceOutcome;
+use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::spread::Spread;
 
 /// Names and values.
@@ -39,7 +39,7 @@ impl Metrics {
         );
         registry.register(
             name("unplaced_pods"),
-            "Pods that have no place: created before there were rules, or while no webhook answered, or no group was left for them",
+            "Pods that have no place: created before there were allocator, or while no webhook answered, or no group was left for them",
             metrics.unplaced.clone(),
         );
         registry.register(
@@ -51,7 +51,7 @@ impl Metrics {
     }
 
     /// What became of a pod.
-    pub fn decided(&self, outcome: Outcome) {
+    pub fn decided(&self, outcome: PlaceOutcome) {
         self.decisions.get_or_create(&vec![("outcome", outcome.name().to_owned())]).inc();
     }
 
@@ -62,11 +62,11 @@ impl Metrics {
     }
 
     /// Adds pods: `whose` they are, and how they are spread.
-    pub fn count(&self, whose: &[(&'static str, &str)], rules: &Rules, spread: &Spread) {
+    pub fn count(&self, whose: &[(&'static str, &str)], allocator: &SlotAllocator, spread: &Spread) {
         let whose: Labels = whose.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        for (group, tally) in rules.policy().groups().iter().zip(&spread.groups) {
+        for (group, tally) in allocator.policy().groups().iter().zip(&spread.groups) {
             for (state, count) in
-                [("desired", tally.due), ("actual", tally.actual), ("pending", tally.pending)]
+                [("desired", tally.desired), ("actual", tally.actual), ("pending", tally.pending)]
             {
                 let more = [("group", group.name.to_string()), ("state", state.to_owned())];
                 let labels = whose.iter().cloned().chain(more).collect();

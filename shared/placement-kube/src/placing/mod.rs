@@ -10,15 +10,15 @@ use std::time::Instant;
 use kube::Client;
 use tokio::time::timeout_at;
 
-use crate::ledgers::{Ask, Ledgers, Policies, Standing, follow_standings, reconcile};
+use crate::ledgers::{Ledgers, Policies, Standing, follow_standings, reconcile};
 use crate::owners::Owners;
 use podshaper_core::lookup::Lookup;
 use podshaper_core::owner_reference::OwnerReference;
 use podshaper_kube::lease::Leadership;
 use podshaper_kube::store::Store;
-use podshaper_placement::ledger::Answer;
-use podshaper_placement::owners::Owner;
-use podshaper_placement::placing::{Asking, Surroundings};
+use podshaper_placement::admit::{PlaceRequest, PlacementBackend};
+use podshaper_placement::ledger::SlotReply;
+use podshaper_placement::owners::OwnerObject;
 
 /// So much of what is left of a request's time the ledger may take. The rest is the API server's: one that is busy with hundreds of pods
 /// needs it to send the request, and to read the answer. A pod that is placed without its ledger is better than one that isn't placed.
@@ -55,12 +55,12 @@ impl Placing {
     }
 }
 
-impl Surroundings for Placing {
-    async fn owner(&self, namespace: &str, owner: &OwnerReference, deadline: Instant) -> Lookup<Owner> {
+impl PlacementBackend for Placing {
+    async fn owner(&self, namespace: &str, owner: &OwnerReference, deadline: Instant) -> Lookup<OwnerObject> {
         self.owners.look(namespace, owner, deadline).await
     }
 
-    async fn place(&self, pod: Asking<'_>, deadline: Instant) -> Option<Answer> {
+    async fn place(&self, pod: PlaceRequest<'_>, deadline: Instant) -> Option<SlotReply> {
         let workload = self.owners.workload(self.webhook, pod.namespace, pod.chain);
         let workload = match timeout_at(deadline.into(), workload).await {
             Ok(Ok(workload)) => Arc::new(workload?),
@@ -70,24 +70,21 @@ impl Surroundings for Placing {
             }
             Err(_) => return None,
         };
-        let Asking { token, fitting, bears, dry_run, rules, .. } = pod;
         let now = Instant::now();
         let deadline = (now + deadline.saturating_duration_since(now).mul_f64(SHARE)).into();
-        let ask = Ask { token, fitting, bears, dry_run, deadline };
-        self.ledgers.place(&workload, rules, ask).await
+        self.ledgers.place(&workload, pod.allocator, pod.slot, deadline).await
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
     use std::time::Duration;
 
     use super::*;
-    use podshaper_placement::ledger::Token;
-    use podshaper_placement::owners::Chain;
+    use podshaper_placement::allocator::SlotAllocator;
+    use podshaper_placement::ledger::{SlotRequest, Token};
+    use podshaper_placement::owners::OwnerChain;
     use podshaper_placement::policy::{Group, Policy, Tie};
-    use podshaper_placement::rules::{Rules, locked};
     use podshaper_testing::MockApiServer;
 
     /// Its kind is one of so many that its plural isn't remembered, and the API server doesn't tell it any more.
@@ -95,20 +92,22 @@ mod tests {
     async fn an_owner_of_a_strange_kind_is_not_waited_for_past_the_deadline() {
         let (client, _server) = MockApiServer::start();
         let placing = Placing::start(&client, "webhook", &[]);
-        let mut chain = Chain::from(Some(OwnerReference::new("example.com/v1", "Thing", "web", "u")));
-        chain.looked(Lookup::Found(Arc::new(Owner { uid: "u".to_owned(), ..Owner::default() })));
+        let mut chain = OwnerChain::from(Some(OwnerReference::new("example.com/v1", "Thing", "web", "u")));
+        chain.looked(Lookup::Found(Arc::new(OwnerObject { uid: "u".to_owned(), ..OwnerObject::default() })));
         let node_labels = [("type".to_owned(), "default".to_owned())].into();
         let group = Group { name: "default".into(), weight: 1, node_labels, ..Group::default() };
         let policy = Policy::new(vec![group], Tie::First).unwrap();
-        let rules = Arc::new(Mutex::new(Rules::new(policy)));
-        let pod = Asking {
+        let allocator = Arc::new(SlotAllocator::new(policy));
+        let pod = PlaceRequest {
             namespace: "ns",
             chain: &chain,
-            rules: &rules,
-            token: Token(1),
-            fitting: locked(&rules).policy().all(),
-            bears: None,
-            dry_run: false,
+            allocator: &allocator,
+            slot: SlotRequest {
+                token: Token(1),
+                fitting: allocator.policy().all(),
+                existing: None,
+                dry_run: false,
+            },
         };
         let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
         let placed = placing.place(pod, deadline.into_std());

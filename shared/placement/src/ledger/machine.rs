@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::stored::{Content, PodName, Reservation, Stamp, Token, Version};
-use super::view::{Place, Pod, View};
-use super::{Answer, Effect, Event, Now, Request};
+use super::LedgerConfig;
+use super::stored::{Assignment, LedgerContent, PodName, Reservation, ResourceVersion, Token};
+use super::view::{PodPlacement, PodRecord, View};
+use super::{Effect, Event, Now, SlotReply, SlotRequest};
+use crate::allocator::{Occupancy, SlotAllocator};
 use crate::policy::GroupName;
-use crate::rules::{Occupied, Rules};
 
 /// A write is begun so long after the one before at the latest, however slow the API server is.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
@@ -15,23 +16,24 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const REMEMBERED: Duration = Duration::from_mins(10);
 
 /// One replica's knowledge of one controller's pods, and what it has under way.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ledger {
+    pub(super) config: LedgerConfig,
     pub(super) view: View,
     /// How many pods the owner may have at a time.
     pub(super) owner: Option<u32>,
     pub(super) stored: Stored,
     /// The last version of the object that is known of, whether or not it still stands.
-    last: Version,
+    last: ResourceVersion,
     /// What the watch has shown of the object while a call was under way.
-    noticed: Option<(Version, Option<Content>)>,
+    noticed: Option<(ResourceVersion, Option<LedgerContent>)>,
     under_way: UnderWay,
     /// In the order of arrival.
     pub(super) waiting: Vec<Waiting>,
     /// Places given without the ledger, and when.
     pub(super) estimates: Vec<(Reservation, Duration)>,
     /// Reservations whose pods were seen: at which version, and when.
-    pub(super) confirmed: BTreeMap<Token, (Version, Duration)>,
+    pub(super) confirmed: BTreeMap<Token, (ResourceVersion, Duration)>,
     /// Reservations whose pods will not come.
     pub(super) lost: BTreeSet<Token>,
     /// When each reservation was first read here.
@@ -41,6 +43,12 @@ pub struct Ledger {
     pub(super) paused: Duration,
 }
 
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new(LedgerConfig::default())
+    }
+}
+
 /// The object, as last read or written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) enum Stored {
@@ -48,7 +56,7 @@ pub(super) enum Stored {
     #[default]
     Unread,
     Absent,
-    At(Version, Content),
+    At(ResourceVersion, LedgerContent),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -56,7 +64,7 @@ enum UnderWay {
     #[default]
     Nothing,
     Read,
-    Write(Content),
+    Write(LedgerContent),
     Remove,
     /// Since when, if it is to be as of now.
     List(Option<Duration>),
@@ -65,7 +73,9 @@ enum UnderWay {
 /// Someone who waits for a place.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Waiting {
-    pub(super) request: Request,
+    pub(super) request: SlotRequest,
+    /// When it must have its answer.
+    pub(super) deadline: Duration,
     /// The pod, if it is there already and is to be moved.
     pub(super) moved: Option<Moved>,
     /// A read of the ledger since it arrived.
@@ -78,7 +88,7 @@ pub(super) struct Waiting {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Moved {
     pub(super) name: PodName,
-    pub(super) version: Version,
+    pub(super) version: ResourceVersion,
     pub(super) group: GroupName,
     /// To this slot; `None`: to one of its group, or any.
     pub(super) to: Option<u32>,
@@ -103,13 +113,33 @@ pub(super) enum Tending {
 }
 
 impl Ledger {
+    /// A ledger that knows nothing yet.
+    pub fn new(config: LedgerConfig) -> Self {
+        Self {
+            config,
+            view: View::default(),
+            owner: None,
+            stored: Stored::default(),
+            last: 0,
+            noticed: None,
+            under_way: UnderWay::default(),
+            waiting: Vec::new(),
+            estimates: Vec::new(),
+            confirmed: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            first_read: BTreeMap::new(),
+            tending: Tending::default(),
+            paused: Duration::ZERO,
+        }
+    }
+
     /// Takes in what happened, and returns what is to be done.
-    pub fn handle(&mut self, event: Event, rules: &mut Rules, now: &Now) -> Vec<Effect> {
+    pub fn handle(&mut self, event: Event, allocator: &SlotAllocator, now: &Now) -> Vec<Effect> {
         let mut effects = Vec::new();
-        let expiry = rules.settings().expiry;
+        let expiry = self.config.expiry;
         self.estimates.retain(|(_, since)| now.clock < *since + expiry);
         match event {
-            Event::Arrived(request) => self.arrived(request, &mut effects),
+            Event::Arrived(request, deadline) => self.arrived(request, deadline, &mut effects),
             Event::Read(object) => {
                 self.ended(&UnderWay::Read, true);
                 self.found(object, now, &mut effects);
@@ -119,7 +149,7 @@ impl Ledger {
                 self.noticed = Some((version, content));
             }
             Event::Written(version) => {
-                self.make_room(rules, now);
+                self.make_room(now);
                 let under_way = std::mem::take(&mut self.under_way);
                 self.last = self.last.max(version.unwrap_or(0));
                 self.stored = match (version, under_way) {
@@ -136,7 +166,7 @@ impl Ledger {
                 self.under_way = UnderWay::Nothing;
                 self.stored = Stored::Unread;
                 // The watch is about to show what it has lost to, which spares it a read.
-                self.paused = now.clock + rules.settings().pause;
+                self.paused = now.clock + self.config.pause;
             }
             Event::Failed => {
                 let under_way = std::mem::take(&mut self.under_way);
@@ -151,7 +181,7 @@ impl Ledger {
                 if let UnderWay::List(Some(since)) = under_way {
                     self.ended(&under_way, true);
                     self.owner = owner;
-                    self.find_lost(since, rules);
+                    self.find_lost(since);
                 } else {
                     self.ended(&under_way, true);
                 }
@@ -171,10 +201,10 @@ impl Ledger {
                 self.view.watched(name, pod);
             }
             Event::Owner(owner) => self.owner = owner,
-            Event::Tick => self.tick(rules, now, &mut effects),
+            Event::Tick => self.tick(allocator, now, &mut effects),
             Event::Tend => self.tending = Tending::Asked,
         }
-        self.advance(rules, now, &mut effects);
+        self.advance(allocator, now, &mut effects);
         effects
     }
 
@@ -192,7 +222,12 @@ impl Ledger {
     }
 
     /// Takes in the object as it was read.
-    fn found(&mut self, object: Option<(Version, Content)>, now: &Now, effects: &mut Vec<Effect>) {
+    fn found(
+        &mut self,
+        object: Option<(ResourceVersion, LedgerContent)>,
+        now: &Now,
+        effects: &mut Vec<Effect>,
+    ) {
         self.last = self.last.max(object.as_ref().map_or(0, |(version, _)| *version));
         self.stored = object.map_or(Stored::Absent, |(version, content)| Stored::At(version, content));
         self.reread(now);
@@ -227,7 +262,7 @@ impl Ledger {
     }
 
     /// The owner's pods that are known and count, by name.
-    pub fn pods(&self) -> &BTreeMap<PodName, Pod> {
+    pub fn pods(&self) -> &BTreeMap<PodName, PodRecord> {
         self.view.pods()
     }
 
@@ -243,7 +278,7 @@ impl Ledger {
 
     /// When it wants an [`Event::Tick`], if nothing happens before.
     pub fn wakes(&self) -> Option<Duration> {
-        let deadlines = self.waiting.iter().map(|waiting| waiting.request.deadline);
+        let deadlines = self.waiting.iter().map(|waiting| waiting.deadline);
         let idle = self.waiting.is_empty() && self.tending == Tending::No;
         let pause = (!self.busy() && !idle).then_some(self.paused);
         deadlines.filter(|deadline| *deadline < Duration::MAX).chain(pause).min()
@@ -256,7 +291,7 @@ impl Ledger {
 
     /// The last version of the object that it has heard of.
     #[cfg(test)]
-    pub(crate) fn heard(&self) -> Version {
+    pub(crate) fn heard(&self) -> ResourceVersion {
         self.noticed.as_ref().map_or(self.last, |(version, _)| self.last.max(*version))
     }
 
@@ -272,18 +307,18 @@ impl Ledger {
         Self { under_way: UnderWay::Nothing, waiting: Vec::new(), tending: Tending::No, ..self.clone() }
     }
 
-    fn arrived(&mut self, request: Request, effects: &mut Vec<Effect>) {
-        if request.dry_run && request.bears.is_some() {
-            effects.push(Effect::Answer(request.token, Answer::Kept));
+    fn arrived(&mut self, request: SlotRequest, deadline: Duration, effects: &mut Vec<Effect>) {
+        if request.dry_run && request.existing.is_some() {
+            effects.push(Effect::Reply(request.token, SlotReply::Kept));
         } else if self.waiting.iter().all(|waiting| waiting.request.token != request.token) {
-            self.waiting.push(Waiting { request, moved: None, read: Call::Due, listed: Call::Due });
+            self.waiting.push(Waiting { request, deadline, moved: None, read: Call::Due, listed: Call::Due });
         }
     }
 
     fn listed(
         &mut self,
-        version: Version,
-        pods: BTreeMap<PodName, Pod>,
+        version: ResourceVersion,
+        pods: BTreeMap<PodName, PodRecord>,
         now: &Now,
         effects: &mut Vec<Effect>,
     ) {
@@ -294,16 +329,16 @@ impl Ledger {
     }
 
     /// Notes a pod's proof that its place has become its own.
-    fn confirm(&mut self, pod: &Pod, now: &Now, effects: &mut Vec<Effect>) {
-        let Place::Stamped(stamp) = &pod.place else { return };
-        if self.content().is_some_and(|content| content.reservation(stamp.token).is_some()) {
-            self.confirmed.entry(stamp.token).or_insert((pod.version, now.clock));
+    fn confirm(&mut self, pod: &PodRecord, now: &Now, effects: &mut Vec<Effect>) {
+        let PodPlacement::Assigned(assignment) = &pod.place else { return };
+        if self.content().is_some_and(|content| content.reservation(assignment.token).is_some()) {
+            self.confirmed.entry(assignment.token).or_insert((pod.version, now.clock));
         }
-        self.estimates.retain(|(estimate, _)| estimate.stamp.token != stamp.token);
+        self.estimates.retain(|(estimate, _)| estimate.assignment.token != assignment.token);
         // A call that was sent twice and answered once.
-        let twice = |waiting: &mut Waiting| waiting.request.token == stamp.token;
+        let twice = |waiting: &mut Waiting| waiting.request.token == assignment.token;
         for waiting in self.waiting.extract_if(.., twice).filter(|waiting| waiting.moved.is_none()) {
-            effects.push(Effect::Answer(waiting.request.token, Answer::Placed(stamp.clone())));
+            effects.push(Effect::Reply(waiting.request.token, SlotReply::Placed(assignment.clone())));
         }
     }
 
@@ -318,9 +353,12 @@ impl Ledger {
             return;
         };
         let tokens: BTreeSet<Token> =
-            content.reservations.iter().map(|reservation| reservation.stamp.token).collect();
-        let seen =
-            self.view.pods().values().filter_map(|pod| Some((pod.stamp()?.token, (pod.version, now.clock))));
+            content.reservations.iter().map(|reservation| reservation.assignment.token).collect();
+        let seen = self
+            .view
+            .pods()
+            .values()
+            .filter_map(|pod| Some((pod.assignment()?.token, (pod.version, now.clock))));
         for (token, when) in seen.filter(|(token, _)| tokens.contains(token)) {
             self.confirmed.entry(token).or_insert(when);
         }
@@ -333,8 +371,8 @@ impl Ledger {
     }
 
     /// Requests whose deadline has come are placed by what is known here.
-    fn tick(&mut self, rules: &mut Rules, now: &Now, effects: &mut Vec<Effect>) {
-        let late = |waiting: &mut Waiting| waiting.request.deadline <= now.clock;
+    fn tick(&mut self, allocator: &SlotAllocator, now: &Now, effects: &mut Vec<Effect>) {
+        let late = |waiting: &mut Waiting| waiting.deadline <= now.clock;
         let late: Vec<_> = self.waiting.extract_if(.., late).collect();
         let news =
             self.noticed.as_ref().filter(|(version, _)| !late.is_empty() && *version > self.last).cloned();
@@ -346,15 +384,19 @@ impl Ledger {
                 content.map_or(Stored::Absent, |content| Stored::At(version, content)),
             )
         });
-        let mut occupied = if late.is_empty() { Occupied::default() } else { self.occupied(rules) };
+        let mut occupied = if late.is_empty() { Occupancy::default() } else { self.occupied(allocator) };
         for Waiting { request, .. } in late {
-            let copied = |bears: &Stamp| {
-                self.view.pods().values().filter_map(Pod::stamp).any(|own| own.token == bears.token)
+            let copied = |existing: &Assignment| {
+                self.view
+                    .pods()
+                    .values()
+                    .filter_map(PodRecord::assignment)
+                    .any(|own| own.token == existing.token)
             };
-            let effect = if request.bears.as_ref().is_some_and(|bears| !copied(bears)) {
-                Effect::Answer(request.token, Answer::Kept)
+            let effect = if request.existing.as_ref().is_some_and(|existing| !copied(existing)) {
+                Effect::Reply(request.token, SlotReply::Kept)
             } else {
-                self.estimate(&request, decided, &mut occupied, rules, now)
+                self.estimate(&request, decided, &mut occupied, allocator, now)
             };
             effects.push(effect);
         }
@@ -367,10 +409,10 @@ impl Ledger {
     /// under way.
     fn estimate(
         &mut self,
-        request: &Request,
+        request: &SlotRequest,
         decided: bool,
-        occupied: &mut Occupied,
-        rules: &mut Rules,
+        occupied: &mut Occupancy,
+        allocator: &SlotAllocator,
         now: &Now,
     ) -> Effect {
         let written = match &self.under_way {
@@ -379,34 +421,34 @@ impl Ledger {
             _ => None,
         };
         let reservation = written.or(self.content()).and_then(|content| content.reservation(request.token));
-        let stamp = reservation.map(|reservation| reservation.stamp.clone()).or_else(|| {
-            let (slot, group) = rules.next(occupied, request.fitting)?;
-            let group = rules.policy().groups().get(group)?.name.clone();
-            Some(Stamp { token: request.token, slot, group })
+        let assignment = reservation.map(|reservation| reservation.assignment.clone()).or_else(|| {
+            let (slot, group) = allocator.allocate(occupied, request.fitting)?;
+            let group = allocator.policy().groups().get(group)?.name.clone();
+            Some(Assignment { token: request.token, slot, group })
         });
-        let Some(stamp) = stamp else { return Effect::Answer(request.token, Answer::Unplaced) };
+        let Some(assignment) = assignment else { return Effect::Reply(request.token, SlotReply::Unplaced) };
         if request.dry_run {
-            return Effect::Answer(request.token, Answer::Estimated(stamp));
+            return Effect::Reply(request.token, SlotReply::Estimated(assignment));
         }
         if self.content().is_none_or(|content| content.reservation(request.token).is_none()) {
-            occupied.take(stamp.slot);
-            if let Some(group) = rules.policy().index(&stamp.group) {
-                occupied.count_in(group);
+            occupied.take_slot(assignment.slot);
+            if let Some(group) = allocator.policy().index(&assignment.group) {
+                occupied.add_pod(group);
             }
         }
-        self.estimated(Reservation { stamp, pod: None, at: now.wall }, rules, now)
+        self.estimated(Reservation { assignment, pod: None, at: now.wall }, now)
     }
 
     /// Answers with a place that the ledger doesn't hold, and remembers it here.
-    pub(super) fn estimated(&mut self, place: Reservation, rules: &Rules, now: &Now) -> Effect {
-        let stamp = place.stamp.clone();
-        if self.estimates.len() < rules.settings().max_reservations {
+    pub(super) fn estimated(&mut self, place: Reservation, now: &Now) -> Effect {
+        let assignment = place.assignment.clone();
+        if self.estimates.len() < self.config.max_reservations {
             self.estimates.push((place, now.clock));
         }
-        Effect::Answer(stamp.token, Answer::Estimated(stamp))
+        Effect::Reply(assignment.token, SlotReply::Estimated(assignment))
     }
 
-    pub(super) fn content(&self) -> Option<&Content> {
+    pub(super) fn content(&self) -> Option<&LedgerContent> {
         match &self.stored {
             Stored::At(_, content) => Some(content),
             Stored::Unread | Stored::Absent => None,
@@ -417,8 +459,8 @@ impl Ledger {
         self.begin(UnderWay::Read, Effect::Read, effects);
     }
 
-    pub(super) fn write(&mut self, content: Content, rules: &Rules, now: &Now, effects: &mut Vec<Effect>) {
-        let pause = rules.settings().pause;
+    pub(super) fn write(&mut self, content: LedgerContent, now: &Now, effects: &mut Vec<Effect>) {
+        let pause = self.config.pause;
         if pause > Duration::ZERO {
             self.paused = now.clock + pause;
         }
@@ -428,8 +470,8 @@ impl Ledger {
 
     /// After a write, leaves so much time before the next that another replica, which has just lost to it, can read and write: else
     /// one replica alone would go on where the API server takes longer than the pause.
-    fn make_room(&mut self, rules: &Rules, now: &Now) {
-        let pause = rules.settings().pause;
+    fn make_room(&mut self, now: &Now) {
+        let pause = self.config.pause;
         if pause > Duration::ZERO {
             let begun = self.paused.saturating_sub(pause);
             let room = (now.clock.saturating_sub(begun) * 3).min(LONGEST_PAUSE).max(pause);
@@ -437,12 +479,12 @@ impl Ledger {
         }
     }
 
-    pub(super) fn remove(&mut self, version: Version, effects: &mut Vec<Effect>) {
+    pub(super) fn remove(&mut self, version: ResourceVersion, effects: &mut Vec<Effect>) {
         self.begin(UnderWay::Remove, Effect::Remove(version), effects);
     }
 
     /// Lists pods no older than `version`.
-    pub(super) fn list_since(&mut self, version: Version, effects: &mut Vec<Effect>) {
+    pub(super) fn list_since(&mut self, version: ResourceVersion, effects: &mut Vec<Effect>) {
         self.begin(UnderWay::List(None), Effect::List(Some(version)), effects);
     }
 

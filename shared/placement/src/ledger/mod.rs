@@ -1,7 +1,7 @@
 //! Who holds which slot of one controller's pods: a state machine without I/O.
 //!
 //! Every replica of a webhook has a [`Ledger`] of each controller whose pods it places. They agree through one stored object
-//! ([`Content`]), written by compare-and-swap, that holds the places given to pods which nobody has seen yet.
+//! ([`LedgerContent`]), written by compare-and-swap, that holds the places given to pods which nobody has seen yet.
 //!
 //! ```text
 //! requests, watch, answers of the API, clock ──▶ Ledger::handle ──▶ reads, writes, answers to requests, stamps on pods
@@ -35,22 +35,22 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use machine::Ledger;
-pub use stored::{Content, PodName, Reservation, Stamp, Token, Version};
-pub use view::{Phase, Place, Pod};
+pub use stored::{Assignment, LedgerContent, PodName, Reservation, ResourceVersion, Token};
+pub use view::{PodPlacement, PodRecord, PodState};
 
 use super::policy::GroupSet;
 
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A pod asks for a place.
-    Arrived(Request),
+    /// A pod needs a slot, and its admission request an answer by this time.
+    Arrived(SlotRequest, Duration),
     /// A [`Effect::Read`] found this; `None`: there is no such object.
-    Read(Option<(Version, Content)>),
+    Read(Option<(ResourceVersion, LedgerContent)>),
     /// The watch of ledgers shows the object as of this version; `None`: it was removed then.
-    Noticed(Version, Option<Content>),
+    Noticed(ResourceVersion, Option<LedgerContent>),
     /// A [`Effect::Write`] or [`Effect::Remove`] succeeded, and this is the version now; `None`: it was removed.
-    Written(Option<Version>),
+    Written(Option<ResourceVersion>),
     /// A write was refused: the object is another by now, or was created or removed meanwhile.
     Conflict,
     /// A call ended without telling whether it did anything.
@@ -58,9 +58,9 @@ pub enum Event {
     /// A [`Effect::List`] found these pods, as of this version.
     Listed {
         /// The list's version.
-        version: Version,
+        version: ResourceVersion,
         /// All pods of the controller.
-        pods: BTreeMap<PodName, Pod>,
+        pods: BTreeMap<PodName, PodRecord>,
         /// How many pods the owner may have at a time, read after the list was asked for; `None`: nobody knows.
         owner: Option<u32>,
     },
@@ -69,19 +69,19 @@ pub enum Event {
     /// A list that no [`Effect::List`] asked for found these pods, as of this version.
     Surveyed {
         /// The list's version.
-        version: Version,
+        version: ResourceVersion,
         /// All pods of the controller.
-        pods: BTreeMap<PodName, Pod>,
+        pods: BTreeMap<PodName, PodRecord>,
     },
     /// The watch began anew, after these pods. (What is gone can't be told without what lists have shown meanwhile.)
     Relisted {
         /// The version that it began at.
-        version: Version,
+        version: ResourceVersion,
         /// All pods of the controller that are marked.
-        pods: BTreeMap<PodName, Pod>,
+        pods: BTreeMap<PodName, PodRecord>,
     },
     /// The watch says this of a pod.
-    Watched(PodName, Pod),
+    Watched(PodName, PodRecord),
     /// The owner may have so many pods at a time; `None`: nobody knows.
     Owner(Option<u32>),
     /// Time has passed: some request's deadline may have come.
@@ -93,17 +93,15 @@ pub enum Event {
 
 /// A pod that asks for a place.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Request {
+pub struct SlotRequest {
     /// Of the request's uid.
     pub token: Token,
     /// The groups that it may go to.
     pub fitting: GroupSet,
-    /// What it bears already, if that agrees with its node selector: from an earlier call, or copied.
-    pub bears: Option<Stamp>,
+    /// The assignment that it has already, if that agrees with its node selector: from an earlier call, or copied.
+    pub existing: Option<Assignment>,
     /// Whether nothing may be written for it.
     pub dry_run: bool,
-    /// When it must have its answer.
-    pub deadline: Duration,
 }
 
 /// What is to be done. At any time one call at most is under way for a ledger.
@@ -112,25 +110,25 @@ pub enum Effect {
     /// Read the object.
     Read,
     /// Write the object where it stands at this version; `None`: create it.
-    Write(Option<Version>, Content),
+    Write(Option<ResourceVersion>, LedgerContent),
     /// Remove the object if it stands at this version.
-    Remove(Version),
+    Remove(ResourceVersion),
     /// List the controller's pods, no older than this; `None`: as they are now, and read the owner too.
-    List(Option<Version>),
+    List(Option<ResourceVersion>),
     /// Answer the request with this token; where several share it, all of them.
-    Answer(Token, Answer),
+    Reply(Token, SlotReply),
     /// Give the pod, if it is still at this version, this place.
-    Stamp(PodName, Version, Stamp),
+    Reassign(PodName, ResourceVersion, Assignment),
 }
 
 /// Where a pod goes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Answer {
+pub enum SlotReply {
     /// To this place.
-    Placed(Stamp),
+    Placed(Assignment),
     /// To this place, which may clash: the ledger couldn't be had in time.
-    Estimated(Stamp),
-    /// To the place that it bears.
+    Estimated(Assignment),
+    /// The pod keeps the assignment that it has.
     Kept,
     /// Nowhere: every group that it fits into is full.
     Unplaced,
@@ -144,30 +142,33 @@ pub struct Now {
     /// Seconds since 1970, for people.
     pub wall: i64,
     /// The version of the last event or bookmark of the watch of pods.
-    pub watched: Version,
+    pub watched: ResourceVersion,
 }
 
-/// What can be tuned.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// After this time a reservation is dropped, if a list doesn't show its pod.
+/// Times and limits of a ledger; the same for all replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LedgerConfig {
+    /// Age at which a reservation is dropped, if a list doesn't have its pod.
     pub expiry: Duration,
-    /// A reservation that was confirmed is dropped only after this time, so that the other replicas have seen its pod by then
-    /// and needn't list.
+    /// How long a confirmed reservation is kept, so that the other replicas' watches have its pod by then
+    /// and they needn't list.
     pub settle: Duration,
-    /// Between the beginnings of two writes, so that requests which come in a burst share them.
+    /// Least time between the beginnings of two writes, so that a burst of requests shares them.
     pub pause: Duration,
-    /// The most reservations of one ledger.
+    /// Most reservations of one ledger.
     pub max_reservations: usize,
+    /// Most pods that are given another slot in one write.
+    pub max_moves: usize,
 }
 
-impl Default for Settings {
+impl Default for LedgerConfig {
     fn default() -> Self {
         Self {
             expiry: Duration::from_mins(1),
             settle: Duration::from_secs(2),
             pause: Duration::from_millis(20),
             max_reservations: 1000,
+            max_moves: 64,
         }
     }
 }

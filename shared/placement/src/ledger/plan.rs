@@ -5,17 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::machine::{Call, Ledger, Moved, Stored, Tending, Waiting};
-use super::stored::{Content, PodName, Reservation, Stamp, Token, Version};
-use super::view::{Phase, Pod};
-use super::{Answer, Effect, Now, Request};
-use crate::rules::{Mechanism, Occupied, Rules};
-
-/// The most pods that are moved at a time.
-const MAX_MOVES: usize = 64;
+use super::stored::{Assignment, LedgerContent, PodName, Reservation, ResourceVersion, Token};
+use super::view::{PodRecord, PodState};
+use super::{Effect, Now, SlotReply, SlotRequest};
+use crate::allocator::{Occupancy, SlotAllocator};
 
 impl Ledger {
     /// Answers who can be answered, and begins the call that the others need.
-    pub(super) fn advance(&mut self, rules: &mut Rules, now: &Now, effects: &mut Vec<Effect>) {
+    pub(super) fn advance(&mut self, allocator: &SlotAllocator, now: &Now, effects: &mut Vec<Effect>) {
         if self.busy() {
             return;
         }
@@ -35,26 +32,25 @@ impl Ledger {
             return self.read(effects);
         }
         let fence = self.content().map_or(0, |content| content.fence);
-        if self.view.reaches(now.watched) < fence && rules.has(Mechanism::Fence) {
+        if self.view.reaches(now.watched) < fence {
             return self.list_since(fence, effects);
         }
-        // Perhaps another replica has only just given it what it bears.
-        if self.waiting.iter().any(|waiting| waiting.request.bears.is_some() && waiting.read != Call::Done) {
+        // Perhaps another replica has only just given it the assignment that it has.
+        if self.waiting.iter().any(|waiting| waiting.request.existing.is_some() && waiting.read != Call::Done)
+        {
             return self.read(effects);
         }
-        if self.too_many() && rules.has(Mechanism::Bound) {
+        if self.too_many() {
             return self.list_now(now, effects);
         }
         if self.tending == Tending::Begun {
-            if self.overdue(now.clock, rules).next().is_some() {
+            if self.overdue(now.clock).next().is_some() {
                 return self.list_now(now, effects);
             }
-            if rules.has(Mechanism::Restamping) {
-                self.find_misplaced(rules);
-                self.answer_known(effects);
-            }
+            self.find_misplaced(allocator);
+            self.answer_known(effects);
         }
-        self.place(rules, now, effects);
+        self.place(allocator, now, effects);
         self.tending = Tending::No;
     }
 
@@ -65,16 +61,16 @@ impl Ledger {
         let stands = |token: Token| content.reservation(token).filter(|_| !lost.contains(&token));
         self.waiting.retain_mut(|waiting| {
             let token = waiting.request.token;
-            if let Some(bears) = &waiting.request.bears {
+            if let Some(existing) = &waiting.request.existing {
                 // One whose pod was seen is a copy.
-                if stands(bears.token)
-                    .is_some_and(|known| known.stamp == *bears && !confirmed.contains_key(&bears.token))
-                {
-                    effects.push(Effect::Answer(token, Answer::Kept));
+                if stands(existing.token).is_some_and(|known| {
+                    known.assignment == *existing && !confirmed.contains_key(&existing.token)
+                }) {
+                    effects.push(Effect::Reply(token, SlotReply::Kept));
                     return false;
                 }
                 if waiting.read == Call::Done {
-                    waiting.request.bears = None;
+                    waiting.request.existing = None;
                 }
             }
             let Some(known) = stands(token) else { return true };
@@ -82,8 +78,8 @@ impl Ledger {
                 return true;
             }
             effects.push(match &waiting.moved {
-                Some(moved) => Effect::Stamp(moved.name.clone(), moved.version, known.stamp.clone()),
-                None => Effect::Answer(token, Answer::Placed(known.stamp.clone())),
+                Some(moved) => Effect::Reassign(moved.name.clone(), moved.version, known.assignment.clone()),
+                None => Effect::Reply(token, SlotReply::Placed(known.assignment.clone())),
             });
             false
         });
@@ -93,41 +89,41 @@ impl Ledger {
     pub(super) fn pending(&self) -> impl Iterator<Item = &Reservation> {
         let stored = self.content().map_or(&[][..], |content| &content.reservations);
         let pending = stored.iter().filter(|reservation| {
-            let token = &reservation.stamp.token;
+            let token = &reservation.assignment.token;
             !self.confirmed.contains_key(token) && !self.lost.contains(token)
         });
         // Looked up by each estimate: of many there may be as many.
         let tokens: BTreeSet<Token> = match self.estimates[..] {
             [] => BTreeSet::new(),
-            _ => stored.iter().map(|reservation| reservation.stamp.token).collect(),
+            _ => stored.iter().map(|reservation| reservation.assignment.token).collect(),
         };
         let estimates = self.estimates.iter().map(|(estimate, _)| estimate);
-        pending.chain(estimates.filter(move |estimate| !tokens.contains(&estimate.stamp.token)))
+        pending.chain(estimates.filter(move |estimate| !tokens.contains(&estimate.assignment.token)))
     }
 
     /// Slots that are taken, and pods by group.
-    pub(super) fn occupied(&self, rules: &Rules) -> Occupied {
-        let mut occupied = Occupied::default();
-        let count_in = |occupied: &mut Occupied, group: &str| {
-            if let Some(group) = rules.policy().index(group) {
-                occupied.count_in(group);
+    pub(super) fn occupied(&self, allocator: &SlotAllocator) -> Occupancy {
+        let mut occupied = Occupancy::default();
+        let count_in = |occupied: &mut Occupancy, group: &str| {
+            if let Some(group) = allocator.policy().index(group) {
+                occupied.add_pod(group);
             }
         };
         let mut reserved = BTreeSet::new();
-        for Reservation { stamp, pod, .. } in self.pending() {
-            occupied.take(stamp.slot);
+        for Reservation { assignment, pod, .. } in self.pending() {
+            occupied.take_slot(assignment.slot);
             if pod.is_none() {
-                reserved.insert(stamp.slot);
-                count_in(&mut occupied, &stamp.group);
+                reserved.insert(assignment.slot);
+                count_in(&mut occupied, &assignment.group);
             }
         }
         for pod in self.view.pods().values() {
             // Whoever reserved its slot for another saw it go.
-            if pod.stamp().is_some_and(|stamp| reserved.contains(&stamp.slot)) {
+            if pod.assignment().is_some_and(|assignment| reserved.contains(&assignment.slot)) {
                 continue;
             }
-            if let Some(stamp) = pod.stamp() {
-                occupied.take(stamp.slot);
+            if let Some(assignment) = pod.assignment() {
+                occupied.take_slot(assignment.slot);
             }
             if let Some(group) = pod.group() {
                 count_in(&mut occupied, group);
@@ -139,7 +135,7 @@ impl Ledger {
     /// How many pods the owner would have beyond its number, if all came that were promised a place or wait for one.
     fn surplus(&self, waiting: impl Fn(&&Waiting) -> bool) -> usize {
         let Some(owner) = self.owner else { return 0 };
-        let live = self.view.pods().values().filter(|pod| pod.phase == Phase::Live).count();
+        let live = self.view.pods().values().filter(|pod| pod.state == PodState::Active).count();
         let pending = self.pending().filter(|reservation| reservation.pod.is_none()).count();
         let waiting = self.waiting.iter().filter(|waiting| waiting.counts()).filter(waiting).count();
         (live + pending + waiting).saturating_sub(owner as usize)
@@ -152,64 +148,63 @@ impl Ledger {
     }
 
     /// Reservations that were first read so long before `clock` that their pods should have come.
-    fn overdue(&self, clock: Duration, rules: &Rules) -> impl Iterator<Item = Token> {
-        let expiry = rules.settings().expiry;
+    fn overdue(&self, clock: Duration) -> impl Iterator<Item = Token> {
+        let expiry = self.config.expiry;
         let old =
             move |token: &Token| self.first_read.get(token).is_some_and(|since| *since + expiry <= clock);
-        self.pending().map(|reservation| reservation.stamp.token).filter(old)
+        self.pending().map(|reservation| reservation.assignment.token).filter(old)
     }
 
     /// After a list that began at `since`: reservations whose pods it should show and doesn't.
     ///
     /// None was read while it was under way, so that each is older than the list. Requests that came since don't count: what
     /// makes room for them may have happened after it.
-    pub(super) fn find_lost(&mut self, since: Duration, rules: &Rules) {
-        let overdue: Vec<_> = self.overdue(since, rules).collect();
+    pub(super) fn find_lost(&mut self, since: Duration) {
+        let overdue: Vec<_> = self.overdue(since).collect();
         self.lost.extend(overdue);
-        let surplus = if rules.has(Mechanism::Bound) {
-            self.surplus(|waiting| waiting.listed == Call::Done)
-        } else {
-            0
-        };
+        let surplus = self.surplus(|waiting| waiting.listed == Call::Done);
         let pending = self.pending().filter(|reservation| reservation.pod.is_none());
-        let oldest: Vec<_> = pending.take(surplus).map(|reservation| reservation.stamp.token).collect();
-        self.estimates.retain(|(estimate, _)| !oldest.contains(&estimate.stamp.token));
+        let oldest: Vec<_> = pending.take(surplus).map(|reservation| reservation.assignment.token).collect();
+        self.estimates.retain(|(estimate, _)| !oldest.contains(&estimate.assignment.token));
         self.lost.extend(oldest);
     }
 
     /// Pods that aren't where they should be wait to be moved from now on.
-    fn find_misplaced(&mut self, rules: &mut Rules) {
+    fn find_misplaced(&mut self, allocator: &SlotAllocator) {
         let mut holders = BTreeSet::new();
         let mut misplaced = Vec::new();
-        let mut settled: BTreeMap<usize, Vec<(u32, &PodName, &Pod)>> = BTreeMap::new();
+        let mut settled: BTreeMap<usize, Vec<(u32, &PodName, &PodRecord)>> = BTreeMap::new();
         for (name, pod) in self.view.pods() {
-            let Some(group) = pod.group().and_then(|group| rules.policy().index(group)) else { continue };
-            match pod.stamp() {
-                Some(stamp) if holders.insert(stamp.slot) => {
-                    settled.entry(group).or_default().push((stamp.slot, name, pod));
+            let Some(group) = pod.group().and_then(|group| allocator.policy().index(group)) else { continue };
+            match pod.assignment() {
+                Some(assignment) if holders.insert(assignment.slot) => {
+                    settled.entry(group).or_default().push((assignment.slot, name, pod));
                 }
                 // Another has its slot, or it has none.
-                stamp => misplaced.extend(Waiting::to_move(name, pod, stamp.map(|stamp| stamp.slot), None)),
+                assignment => misplaced.extend(Waiting::to_move(
+                    name,
+                    pod,
+                    assignment.map(|assignment| assignment.slot),
+                    None,
+                )),
             }
         }
         if self.complete() {
-            let occupied = self.occupied(rules);
+            let occupied = self.occupied(allocator);
             for (group, mut pods) in settled {
                 // Those that stand in for others, then the highest.
-                let foreign = |slot, rules: &mut Rules| rules.group(slot) != Some(group);
-                pods.sort_by_key(|(slot, ..)| Reverse((foreign(*slot, rules), *slot)));
-                let free = rules.free_slots(&occupied, group);
-                let down = free
-                    .into_iter()
-                    .zip(pods)
-                    .take_while(|(to, (slot, ..))| foreign(*slot, rules) || to < slot);
+                let foreign = |slot| allocator.group_of(slot) != Some(group);
+                pods.sort_by_key(|(slot, ..)| Reverse((foreign(*slot), *slot)));
+                let free = allocator.free_slots(&occupied, group);
+                let down =
+                    free.into_iter().zip(pods).take_while(|(to, (slot, ..))| foreign(*slot) || to < slot);
                 let moves: Vec<_> = down
                     .filter_map(|(to, (slot, name, pod))| Waiting::to_move(name, pod, Some(slot), Some(to)))
                     .collect();
                 misplaced.extend(moves);
             }
         }
-        misplaced.truncate(MAX_MOVES);
+        misplaced.truncate(self.config.max_moves);
         misplaced
             .retain(|moved| self.waiting.iter().all(|waiting| waiting.request.token != moved.request.token));
         self.waiting.extend(misplaced);
@@ -217,54 +212,54 @@ impl Ledger {
 
     /// Whether all pods are there that the owner wants, and no more are on their way.
     fn complete(&self) -> bool {
-        let live = self.view.pods().values().filter(|pod| pod.phase == Phase::Live).count();
+        let live = self.view.pods().values().filter(|pod| pod.state == PodState::Active).count();
         self.pending().next().is_none()
             && self.waiting.is_empty()
             && self.owner.is_none_or(|owner| owner as usize == live)
     }
 
     /// Gives everyone who waits a place, and writes it down; drops what needn't be reserved any more.
-    fn place(&mut self, rules: &mut Rules, now: &Now, effects: &mut Vec<Effect>) {
-        let mut content = self.kept(rules, now);
-        let mut occupied = self.occupied(rules);
+    fn place(&mut self, allocator: &SlotAllocator, now: &Now, effects: &mut Vec<Effect>) {
+        let mut content = self.kept(now);
+        let mut occupied = self.occupied(allocator);
         let before = occupied.clone();
         let mut stay = Vec::new();
         for waiting in std::mem::take(&mut self.waiting) {
-            let Request { token, fitting, dry_run, .. } = waiting.request;
+            let SlotRequest { token, fitting, dry_run, .. } = waiting.request;
             let place = match &waiting.moved {
-                _ if dry_run => rules.next(&before, fitting),
-                None => rules.next(&occupied, fitting),
-                Some(moved) => moved.place(&occupied, rules),
+                _ if dry_run => allocator.allocate(&before, fitting),
+                None => allocator.allocate(&occupied, fitting),
+                Some(moved) => moved.place(&occupied, allocator),
             };
             let place = place.and_then(|(slot, group)| {
-                Some((slot, group, rules.policy().groups().get(group)?.name.clone()))
+                Some((slot, group, allocator.policy().groups().get(group)?.name.clone()))
             });
             let Some((slot, index, group)) = place else {
                 if waiting.moved.is_none() {
-                    effects.push(Effect::Answer(token, Answer::Unplaced));
+                    effects.push(Effect::Reply(token, SlotReply::Unplaced));
                 }
                 continue;
             };
-            let stamp = Stamp { token, slot, group };
+            let assignment = Assignment { token, slot, group };
             if dry_run {
-                effects.push(Effect::Answer(token, Answer::Placed(stamp)));
+                effects.push(Effect::Reply(token, SlotReply::Placed(assignment)));
                 continue;
             }
             let pod = waiting.moved.as_ref().map(|moved| moved.name.clone());
-            let fits = content.reservations.len() < rules.settings().max_reservations;
+            let fits = content.reservations.len() < self.config.max_reservations;
             if !fits && pod.is_some() {
                 continue;
             }
-            occupied.take(slot);
+            occupied.take_slot(slot);
             if pod.is_none() {
-                occupied.count_in(index);
+                occupied.add_pod(index);
             }
-            let reservation = Reservation { stamp, pod, at: now.wall };
+            let reservation = Reservation { assignment, pod, at: now.wall };
             if fits {
                 content.reservations.push(reservation);
                 stay.push(waiting);
             } else {
-                effects.push(self.estimated(reservation, rules, now));
+                effects.push(self.estimated(reservation, now));
             }
         }
         self.waiting = stay;
@@ -277,27 +272,27 @@ impl Ledger {
                 }
                 *stored == content
             }
-            _ => content == Content::default(),
+            _ => content == LedgerContent::default(),
         };
         let due = !self.waiting.is_empty() || self.tending == Tending::Begun;
         if due && !unchanged {
-            self.write(content, rules, now, effects);
+            self.write(content, now, effects);
         }
     }
 
     /// The object without the reservations that are settled.
-    fn kept(&self, rules: &Rules, now: &Now) -> Content {
+    fn kept(&self, now: &Now) -> LedgerContent {
         let mut content = self.content().cloned().unwrap_or_default();
-        let full = content.reservations.len() * 2 >= rules.settings().max_reservations;
-        let settled = |since: Duration| full || since + rules.settings().settle <= now.clock;
-        let mut fence: Version = content.fence;
-        content.reservations.retain(|reservation| match self.confirmed.get(&reservation.stamp.token) {
+        let full = content.reservations.len() * 2 >= self.config.max_reservations;
+        let settled = |since: Duration| full || since + self.config.settle <= now.clock;
+        let mut fence: ResourceVersion = content.fence;
+        content.reservations.retain(|reservation| match self.confirmed.get(&reservation.assignment.token) {
             Some((version, since)) if settled(*since) => {
                 fence = fence.max(*version);
                 false
             }
             Some(_) => true,
-            None => !self.lost.contains(&reservation.stamp.token),
+            None => !self.lost.contains(&reservation.assignment.token),
         });
         content.fence = fence;
         content
@@ -311,22 +306,28 @@ impl Waiting {
     }
 
     /// A pod that is to be moved away from `slot`.
-    fn to_move(name: &PodName, pod: &Pod, slot: Option<u32>, to: Option<u32>) -> Option<Self> {
+    fn to_move(name: &PodName, pod: &PodRecord, slot: Option<u32>, to: Option<u32>) -> Option<Self> {
         // The same for every replica that finds it there.
         let token = Token::of(&format!("{name}/{slot:?}"));
         let fitting = std::iter::empty().collect();
-        let request = Request { token, fitting, bears: None, dry_run: false, deadline: Duration::MAX };
+        let request = SlotRequest { token, fitting, existing: None, dry_run: false };
         let moved = Moved { name: name.clone(), version: pod.version, group: pod.group()?.clone(), to };
-        Some(Self { request, moved: Some(moved), read: Call::Done, listed: Call::Done })
+        Some(Self {
+            request,
+            deadline: Duration::MAX,
+            moved: Some(moved),
+            read: Call::Done,
+            listed: Call::Done,
+        })
     }
 }
 
 impl Moved {
-    fn place(&self, occupied: &Occupied, rules: &mut Rules) -> Option<(u32, usize)> {
-        let group = rules.policy().index(&self.group)?;
+    fn place(&self, occupied: &Occupancy, allocator: &SlotAllocator) -> Option<(u32, usize)> {
+        let group = allocator.policy().index(&self.group)?;
         let slot = match self.to {
-            Some(to) => Some(to).filter(|to| occupied.free(*to))?,
-            None => rules.slot(occupied, group),
+            Some(to) => Some(to).filter(|to| occupied.is_free(*to))?,
+            None => allocator.slot_in(occupied, group),
         };
         Some((slot, group))
     }

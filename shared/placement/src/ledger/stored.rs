@@ -6,7 +6,7 @@ use crate::policy::GroupName;
 
 /// A number that the API server gave a state of the world: `resourceVersion`, which grows with every write
 /// (KEP-5504: resource versions are comparable integers).
-pub type Version = u64;
+pub type ResourceVersion = u64;
 
 /// Names one placement for ever: the pod that was placed carries it, and the ledger until that pod was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,7 +39,7 @@ impl fmt::Display for Token {
 
 /// A pod's place, as the pod carries it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Stamp {
+pub struct Assignment {
     /// Names this placement.
     pub token: Token,
     /// Its slot.
@@ -52,7 +52,7 @@ pub struct Stamp {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reservation {
     /// The place.
-    pub stamp: Stamp,
+    pub assignment: Assignment,
     /// The pod's name, where the pod was there already and is moved to this slot.
     pub pod: Option<PodName>,
     /// When it was given, in seconds since 1970 by the clock of who gave it: for people, nothing is decided by it.
@@ -64,17 +64,17 @@ pub type PodName = std::sync::Arc<str>;
 
 /// The ledger as it is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Content {
+pub struct LedgerContent {
     /// What was reserved and not confirmed, the oldest first.
     pub reservations: Vec<Reservation>,
     /// Whoever decides by the ledger must have seen pods at least up to here: reservations were dropped because their
     /// pods had been seen.
-    pub fence: Version,
+    pub fence: ResourceVersion,
 }
 
-impl Content {
+impl LedgerContent {
     /// The reservation with this token.
     pub fn reservation(&self, token: Token) -> Option<&Reservation> {
-        self.reservations.iter().find(|reservation| reservation.stamp.token == token)
+        self.reservations.iter().find(|reservation| reservation.assignment.token == token)
     }
 }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::*;
+use crate::allocator::SlotAllocator;
 use crate::policy::{Group, Policy, Tie};
-use crate::rules::Rules;
 
 /// Groups named `a`, `b`, ... of these bases and weights.
-fn rules(groups: &[(u32, u32)]) -> Rules {
+fn allocator(groups: &[(u32, u32)]) -> SlotAllocator {
     let group = |(name, (base, weight)): (char, &(u32, u32))| Group {
         name: name.to_string().into(),
         node_labels: BTreeMap::from([("group".to_owned(), name.to_string())]),
@@ -15,35 +15,36 @@ fn rules(groups: &[(u32, u32)]) -> Rules {
         weight: *weight,
         ..Group::default()
     };
-    Rules::new(Policy::new(('a'..).zip(groups).map(group).collect(), Tie::First).unwrap())
+    SlotAllocator::new(Policy::new(('a'..).zip(groups).map(group).collect(), Tie::First).unwrap())
 }
+
+const DEADLINE: Duration = Duration::from_secs(2);
 
 fn at(milliseconds: u64) -> Now {
     Now { clock: Duration::from_millis(milliseconds), ..Now::default() }
 }
 
-fn request(token: u64, rules: &Rules) -> Request {
-    let deadline = Duration::from_secs(2);
-    Request { token: Token(token), fitting: rules.policy().all(), bears: None, dry_run: false, deadline }
+fn request(token: u64, allocator: &SlotAllocator) -> SlotRequest {
+    SlotRequest { token: Token(token), fitting: allocator.policy().all(), existing: None, dry_run: false }
 }
 
-fn stamp(token: u64, slot: u32, group: &str) -> Stamp {
-    Stamp { token: Token(token), slot, group: group.into() }
+fn assignment(token: u64, slot: u32, group: &str) -> Assignment {
+    Assignment { token: Token(token), slot, group: group.into() }
 }
 
-fn pod(version: Version, place: Place) -> Event {
+fn pod(version: ResourceVersion, place: PodPlacement) -> Event {
     Event::Watched(
         format!("pod-{version}").into(),
-        Pod { version, phase: Phase::Live, place, costed: false, marked: true },
+        PodRecord { version, state: PodState::Active, place, costed: false, marked: true },
     )
 }
 
-fn reserved(content: &Content) -> Vec<(u64, u32)> {
-    content.reservations.iter().map(|own| (own.stamp.token.0, own.stamp.slot)).collect()
+fn reserved(content: &LedgerContent) -> Vec<(u64, u32)> {
+    content.reservations.iter().map(|own| (own.assignment.token.0, own.assignment.slot)).collect()
 }
 
 /// The one write that is to be made.
-fn write(effects: &[Effect]) -> (Option<Version>, &Content) {
+fn write(effects: &[Effect]) -> (Option<ResourceVersion>, &LedgerContent) {
     match effects {
         [Effect::Write(version, content)] => (*version, content),
         other => panic!("no write: {other:?}"),
@@ -52,12 +53,12 @@ fn write(effects: &[Effect]) -> (Option<Version>, &Content) {
 
 #[test]
 fn a_burst_shares_writes() {
-    let mut rules = rules(&[(0, 1), (0, 1)]);
-    let mut ledger = Ledger::default();
-    let requests: Vec<_> = (0..100).map(|token| request(token, &rules)).collect();
-    let arrival = |token: usize| Event::Arrived(requests[token].clone());
+    let allocator = allocator(&[(0, 1), (0, 1)]);
+    let mut ledger = Ledger::new(LedgerConfig::default());
+    let requests: Vec<_> = (0..100).map(|token| request(token, &allocator)).collect();
+    let arrival = |token: usize| Event::Arrived(requests[token].clone(), DEADLINE);
     let mut handle = |event, now: u64| {
-        let effects = ledger.handle(event, &mut rules, &at(now));
+        let effects = ledger.handle(event, &allocator, &at(now));
         (effects, ledger.wakes())
     };
     assert_eq!(handle(arrival(1), 0).0, [Effect::Read]);
@@ -67,7 +68,7 @@ fn a_burst_shares_writes() {
         assert_eq!(handle(arrival(token), 6).0, []);
     }
     let (effects, wakes) = handle(Event::Written(Some(7)), 10);
-    assert_eq!(effects, [Effect::Answer(Token(1), Answer::Placed(stamp(1, 0, "a")))]);
+    assert_eq!(effects, [Effect::Reply(Token(1), SlotReply::Placed(assignment(1, 0, "a")))]);
     assert_eq!(wakes, Some(Duration::from_millis(25)), "twenty after the write before");
     assert_eq!(handle(Event::Tick, 24).0, []);
     let (effects, _) = handle(Event::Tick, 25);
@@ -79,18 +80,18 @@ fn a_burst_shares_writes() {
 /// What its write has lost to the watch shows, before or after it hears of that.
 #[test]
 fn who_loses_needs_no_read() {
-    let mut rules = rules(&[(0, 1), (0, 1)]);
+    let allocator = allocator(&[(0, 1), (0, 1)]);
     let others = |reserved| {
         let reservation =
-            |slot| Reservation { stamp: stamp(100 + u64::from(slot), slot, "a"), pod: None, at: 0 };
-        Content { reservations: (0..reserved).map(reservation).collect(), fence: 0 }
+            |slot| Reservation { assignment: assignment(100 + u64::from(slot), slot, "a"), pod: None, at: 0 };
+        LedgerContent { reservations: (0..reserved).map(reservation).collect(), fence: 0 }
     };
-    let mut ledger = Ledger::default();
-    let mut handle = |event, now| (ledger.handle(event, &mut rules, &at(now)), ledger.wakes());
+    let mut ledger = Ledger::new(LedgerConfig::default());
+    let mut handle = |event, now| (ledger.handle(event, &allocator, &at(now)), ledger.wakes());
     let ask = |token| {
         let fitting = [0, 1].into_iter().collect();
-        let deadline = Duration::from_secs(2);
-        Event::Arrived(Request { token: Token(token), fitting, bears: None, dry_run: false, deadline })
+        let request = SlotRequest { token: Token(token), fitting, existing: None, dry_run: false };
+        Event::Arrived(request, DEADLINE)
     };
     assert_eq!(handle(ask(1), 0).0, [Effect::Read]);
     assert_eq!(write(&handle(Event::Read(Some((5, others(1)))), 5).0).0, Some(5));
@@ -110,48 +111,53 @@ fn who_loses_needs_no_read() {
 
 #[test]
 fn who_waits_too_long_is_placed_by_what_is_known() {
-    let mut rules = rules(&[(0, 1), (0, 1)]);
-    let mut ledger = Ledger::default();
-    ledger.handle(pod(5, Place::Stamped(stamp(9, 0, "a"))), &mut rules, &at(0));
-    assert_eq!(ledger.handle(Event::Arrived(request(1, &rules)), &mut rules, &at(0)), [Effect::Read]);
-    assert_eq!(ledger.handle(Event::Tick, &mut rules, &at(1999)), []);
+    let allocator = allocator(&[(0, 1), (0, 1)]);
+    let mut ledger = Ledger::new(LedgerConfig::default());
+    ledger.handle(pod(5, PodPlacement::Assigned(assignment(9, 0, "a"))), &allocator, &at(0));
+    assert_eq!(
+        ledger.handle(Event::Arrived(request(1, &allocator), DEADLINE), &allocator, &at(0)),
+        [Effect::Read]
+    );
+    assert_eq!(ledger.handle(Event::Tick, &allocator, &at(1999)), []);
     assert_eq!(ledger.wakes(), Some(Duration::from_secs(2)));
-    let estimated = Effect::Answer(Token(1), Answer::Estimated(stamp(1, 1, "b")));
-    assert_eq!(ledger.handle(Event::Tick, &mut rules, &at(2000)), [estimated]);
+    let estimated = Effect::Reply(Token(1), SlotReply::Estimated(assignment(1, 1, "b")));
+    assert_eq!(ledger.handle(Event::Tick, &allocator, &at(2000)), [estimated]);
     // The next one knows of it.
-    let next = Request { deadline: Duration::from_secs(3), ..request(2, &rules) };
-    ledger.handle(Event::Arrived(next), &mut rules, &at(2000));
-    let estimated = Effect::Answer(Token(2), Answer::Estimated(stamp(2, 2, "a")));
-    assert_eq!(ledger.handle(Event::Tick, &mut rules, &at(3000)), [estimated]);
+    let next = request(2, &allocator);
+    ledger.handle(Event::Arrived(next, Duration::from_secs(3)), &allocator, &at(2000));
+    let estimated = Effect::Reply(Token(2), SlotReply::Estimated(assignment(2, 2, "a")));
+    assert_eq!(ledger.handle(Event::Tick, &allocator, &at(3000)), [estimated]);
 }
 
 /// Else it would be given a place that another has been given meanwhile.
 #[test]
 fn who_waits_too_long_for_a_write_that_loses_is_placed_by_what_it_loses_to() {
-    let mut rules = rules(&[(0, 4), (0, 1)]);
-    let mut ledger = Ledger::default();
-    let hasty = Request { deadline: Duration::from_secs(1), ..request(1, &rules) };
-    ledger.handle(Event::Arrived(hasty), &mut rules, &at(0));
-    let effects = ledger.handle(Event::Read(None), &mut rules, &at(5));
+    let allocator = allocator(&[(0, 4), (0, 1)]);
+    let mut ledger = Ledger::new(LedgerConfig::default());
+    let hasty = request(1, &allocator);
+    ledger.handle(Event::Arrived(hasty, Duration::from_secs(1)), &allocator, &at(0));
+    let effects = ledger.handle(Event::Read(None), &allocator, &at(5));
     assert_eq!(reserved(write(&effects).1), [(1, 0)]);
-    let reservation = |slot| Reservation { stamp: stamp(100 + u64::from(slot), slot, "a"), pod: None, at: 0 };
-    let others = Content { reservations: (0..2).map(reservation).collect(), fence: 0 };
-    assert_eq!(ledger.handle(Event::Noticed(7, Some(others)), &mut rules, &at(900)), []);
-    let estimated = Effect::Answer(Token(1), Answer::Estimated(stamp(1, 2, "b")));
-    assert_eq!(ledger.handle(Event::Tick, &mut rules, &at(1000)), [estimated]);
+    let reservation =
+        |slot| Reservation { assignment: assignment(100 + u64::from(slot), slot, "a"), pod: None, at: 0 };
+    let others = LedgerContent { reservations: (0..2).map(reservation).collect(), fence: 0 };
+    assert_eq!(ledger.handle(Event::Noticed(7, Some(others)), &allocator, &at(900)), []);
+    let estimated = Effect::Reply(Token(1), SlotReply::Estimated(assignment(1, 2, "b")));
+    assert_eq!(ledger.handle(Event::Tick, &allocator, &at(1000)), [estimated]);
 }
 
 #[test]
 fn a_ledger_that_is_full_is_no_reason_to_wait() {
-    let full = Settings { max_reservations: 2, ..Settings::default() };
-    let mut rules = rules(&[(0, 1)]).with_settings(full);
-    let mut ledger = Ledger::default();
+    let full = LedgerConfig { max_reservations: 2, ..LedgerConfig::default() };
+    let allocator = allocator(&[(0, 1)]);
+    let mut ledger = Ledger::new(full);
     for token in 1..=3 {
-        let request = request(token, &rules);
-        ledger.handle(Event::Arrived(request), &mut rules, &at(0));
+        let request = request(token, &allocator);
+        ledger.handle(Event::Arrived(request, DEADLINE), &allocator, &at(0));
     }
-    let effects = ledger.handle(Event::Read(None), &mut rules, &at(5));
-    let [Effect::Answer(Token(3), Answer::Estimated(estimated)), Effect::Write(None, content)] = &effects[..]
+    let effects = ledger.handle(Event::Read(None), &allocator, &at(5));
+    let [Effect::Reply(Token(3), SlotReply::Estimated(estimated)), Effect::Write(None, content)] =
+        &effects[..]
     else {
         panic!("{effects:?}")
     };
@@ -160,32 +166,36 @@ fn a_ledger_that_is_full_is_no_reason_to_wait() {
 
 #[test]
 fn more_pods_than_there_is_room_for_go_nowhere() {
-    let mut rules = rules(&[(1, 0)]);
-    let mut ledger = Ledger::default();
+    let allocator = allocator(&[(1, 0)]);
+    let mut ledger = Ledger::new(LedgerConfig::default());
     for token in 1..=2 {
-        let request = request(token, &rules);
-        ledger.handle(Event::Arrived(request), &mut rules, &at(0));
+        let request = request(token, &allocator);
+        ledger.handle(Event::Arrived(request, DEADLINE), &allocator, &at(0));
     }
-    let effects = ledger.handle(Event::Read(None), &mut rules, &at(5));
-    assert_eq!(effects[0], Effect::Answer(Token(2), Answer::Unplaced));
+    let effects = ledger.handle(Event::Read(None), &allocator, &at(5));
+    assert_eq!(effects[0], Effect::Reply(Token(2), SlotReply::Unplaced));
     assert_eq!(reserved(write(&effects[1..]).1), [(1, 0)]);
 }
 
 #[test]
 fn pods_from_before_are_given_slots() {
-    let mut rules = rules(&[(0, 1), (0, 1)]);
-    let mut ledger = Ledger::default();
-    for (version, place) in [(5, Place::Told("b".into())), (6, Place::Unknown), (7, Place::Told("a".into()))]
-    {
-        ledger.handle(pod(version, place), &mut rules, &at(0));
+    let allocator = allocator(&[(0, 1), (0, 1)]);
+    let mut ledger = Ledger::new(LedgerConfig::default());
+    for (version, place) in [
+        (5, PodPlacement::Inferred("b".into())),
+        (6, PodPlacement::Unknown),
+        (7, PodPlacement::Inferred("a".into())),
+    ] {
+        ledger.handle(pod(version, place), &allocator, &at(0));
     }
-    assert_eq!(ledger.handle(Event::Tend, &mut rules, &at(0)), [Effect::Read]);
-    let effects = ledger.handle(Event::Read(None), &mut rules, &at(5));
+    assert_eq!(ledger.handle(Event::Tend, &allocator, &at(0)), [Effect::Read]);
+    let effects = ledger.handle(Event::Read(None), &allocator, &at(5));
     let (_, content) = write(&effects);
-    let moves: Vec<_> = content.reservations.iter().map(|own| (own.pod.as_deref(), own.stamp.slot)).collect();
+    let moves: Vec<_> =
+        content.reservations.iter().map(|own| (own.pod.as_deref(), own.assignment.slot)).collect();
     assert_eq!(moves, [(Some("pod-5"), 1), (Some("pod-7"), 0)]);
-    let stamps = ledger.handle(Event::Written(Some(8)), &mut rules, &at(10));
-    assert!(matches!(&stamps[..], [Effect::Stamp(first, 5, _), Effect::Stamp(second, 7, _)]
+    let stamps = ledger.handle(Event::Written(Some(8)), &allocator, &at(10));
+    assert!(matches!(&stamps[..], [Effect::Reassign(first, 5, _), Effect::Reassign(second, 7, _)]
         if &**first == "pod-5" && &**second == "pod-7"));
 }
 
@@ -193,27 +203,33 @@ fn pods_from_before_are_given_slots() {
 #[test]
 fn an_owner_whose_pods_are_gone_is_forgotten() {
     let minutes = |minutes| Duration::from_mins(minutes);
-    let mut rules = rules(&[(0, 1)]);
-    let mut ledger = Ledger::default();
-    let placed = |ledger: &mut Ledger, rules: &mut Rules| {
-        ledger.handle(Event::Arrived(request(1, rules)), rules, &at(0));
-        ledger.handle(Event::Read(None), rules, &at(0));
-        ledger.handle(Event::Written(Some(7)), rules, &at(0));
+    let allocator = allocator(&[(0, 1)]);
+    let mut ledger = Ledger::new(LedgerConfig::default());
+    let placed = |ledger: &mut Ledger, allocator: &SlotAllocator| {
+        ledger.handle(Event::Arrived(request(1, allocator), DEADLINE), allocator, &at(0));
+        ledger.handle(Event::Read(None), allocator, &at(0));
+        ledger.handle(Event::Written(Some(7)), allocator, &at(0));
     };
-    placed(&mut ledger, &mut rules);
+    placed(&mut ledger, &allocator);
     assert!(!ledger.is_blank(minutes(1)), "its pod may still come");
     assert!(ledger.is_blank(minutes(10)), "it never came");
     let name = "pod-8".into();
-    ledger.handle(pod(8, Place::Stamped(stamp(1, 0, "a"))), &mut rules, &at(1));
+    ledger.handle(pod(8, PodPlacement::Assigned(assignment(1, 0, "a"))), &allocator, &at(1));
     assert!(!ledger.is_blank(minutes(10)), "it is there");
-    let gone = Pod { version: 9, phase: Phase::Gone, place: Place::Unknown, costed: false, marked: true };
-    ledger.handle(Event::Watched(name, gone), &mut rules, &at(2));
+    let gone = PodRecord {
+        version: 9,
+        state: PodState::Gone,
+        place: PodPlacement::Unknown,
+        costed: false,
+        marked: true,
+    };
+    ledger.handle(Event::Watched(name, gone), &allocator, &at(2));
     assert!(ledger.is_blank(minutes(10)));
 
-    let mut late = Ledger::default();
-    late.handle(Event::Arrived(request(1, &rules)), &mut rules, &at(0));
-    late.handle(Event::Tick, &mut rules, &at(2000));
-    late.handle(Event::Failed, &mut rules, &at(2000));
+    let mut late = Ledger::new(LedgerConfig::default());
+    late.handle(Event::Arrived(request(1, &allocator), DEADLINE), &allocator, &at(0));
+    late.handle(Event::Tick, &allocator, &at(2000));
+    late.handle(Event::Failed, &allocator, &at(2000));
     assert!(
         !late.is_blank(minutes(1)) && late.is_blank(minutes(11)),
         "a pod that was placed without the ledger"
@@ -222,44 +238,47 @@ fn an_owner_whose_pods_are_gone_is_forgotten() {
 
 #[test]
 fn nothing_is_kept_of_a_workload_without_pods() {
-    let mut rules = rules(&[(0, 1)]);
-    let mut ledger = Ledger::default();
-    ledger.handle(Event::Owner(Some(0)), &mut rules, &at(0));
-    ledger.handle(Event::Tend, &mut rules, &at(0));
+    let allocator = allocator(&[(0, 1)]);
+    let mut ledger = Ledger::new(LedgerConfig::default());
+    ledger.handle(Event::Owner(Some(0)), &allocator, &at(0));
+    ledger.handle(Event::Tend, &allocator, &at(0));
     assert_eq!(
-        ledger.handle(Event::Read(Some((3, Content::default()))), &mut rules, &at(5)),
+        ledger.handle(Event::Read(Some((3, LedgerContent::default()))), &allocator, &at(5)),
         [Effect::Remove(3)]
     );
-    assert_eq!(ledger.handle(Event::Written(None), &mut rules, &at(9)), []);
+    assert_eq!(ledger.handle(Event::Written(None), &allocator, &at(9)), []);
 }
 
 /// The version that the watch has reached is raised after the ledgers were told: meanwhile a list may come in.
 #[test]
 fn a_list_from_before_the_last_event_changes_nothing() {
-    let mut rules = rules(&[(0, 1)]);
-    let mut ledger = Ledger::default();
-    ledger.handle(pod(105, Place::Stamped(stamp(1, 0, "a"))), &mut rules, &at(0));
+    let allocator = allocator(&[(0, 1)]);
+    let mut ledger = Ledger::new(LedgerConfig::default());
+    ledger.handle(pod(105, PodPlacement::Assigned(assignment(1, 0, "a"))), &allocator, &at(0));
     let watched = Now { watched: 102, ..at(1) };
-    ledger.handle(Event::Surveyed { version: 103, pods: BTreeMap::new() }, &mut rules, &watched);
+    ledger.handle(Event::Surveyed { version: 103, pods: BTreeMap::new() }, &allocator, &watched);
     assert_eq!(ledger.pods().len(), 1);
-    ledger.handle(Event::Surveyed { version: 106, pods: BTreeMap::new() }, &mut rules, &watched);
+    ledger.handle(Event::Surveyed { version: 106, pods: BTreeMap::new() }, &allocator, &watched);
     assert_eq!(ledger.pods().len(), 0, "a later one does");
 }
 
 /// Nobody has told it the time since.
 #[test]
 fn an_estimate_that_has_grown_old_takes_no_slot() {
-    let mut rules = rules(&[(0, 1)]);
-    let mut ledger = Ledger::default();
-    ledger.handle(Event::Arrived(request(1, &rules)), &mut rules, &at(0));
+    let allocator = allocator(&[(0, 1)]);
+    let mut ledger = Ledger::new(LedgerConfig::default());
+    ledger.handle(Event::Arrived(request(1, &allocator), DEADLINE), &allocator, &at(0));
     assert!(matches!(
-        ledger.handle(Event::Tick, &mut rules, &at(2000))[..],
-        [Effect::Answer(_, Answer::Estimated(Stamp { slot: 0, .. }))]
+        ledger.handle(Event::Tick, &allocator, &at(2000))[..],
+        [Effect::Reply(_, SlotReply::Estimated(Assignment { slot: 0, .. }))]
     ));
-    ledger.handle(Event::Failed, &mut rules, &at(2000));
+    ledger.handle(Event::Failed, &allocator, &at(2000));
     let hour = 3_600_000;
-    let late = Request { deadline: Duration::from_hours(2), ..request(2, &rules) };
-    assert_eq!(ledger.handle(Event::Arrived(late), &mut rules, &at(hour)), [Effect::Read]);
-    let effects = ledger.handle(Event::Read(None), &mut rules, &at(hour));
+    let late = request(2, &allocator);
+    assert_eq!(
+        ledger.handle(Event::Arrived(late, Duration::from_hours(2)), &allocator, &at(hour)),
+        [Effect::Read]
+    );
+    let effects = ledger.handle(Event::Read(None), &allocator, &at(hour));
     assert_eq!(reserved(write(&effects).1), [(2, 0)]);
 }

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use super::stored::{PodName, Stamp, Version};
+use super::stored::{Assignment, PodName, ResourceVersion};
 use crate::policy::GroupName;
 
 /// A pod as placement sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Pod {
+pub struct PodRecord {
     /// Of this state of it, or of its deletion.
-    pub version: Version,
+    pub version: ResourceVersion,
     /// Whether it counts.
-    pub phase: Phase,
+    pub state: PodState,
     /// What is known of its place.
-    pub place: Place,
+    pub place: PodPlacement,
     /// Whether its author has given it a deletion cost.
     pub costed: bool,
     /// Whether it is marked as one that its webhook has seen: only those does the watch show.
@@ -22,35 +22,35 @@ pub struct Pod {
 
 /// Whether a pod counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Phase {
+pub enum PodState {
     /// It runs or will.
-    Live,
+    Active,
     /// A Job's pod that has succeeded: its place is taken, but its controller may create others beside it.
     Succeeded,
     /// It has failed, is being deleted, or was deleted: its place is free.
     Gone,
 }
 
-impl Phase {
-    /// That of a pod whose controller is of this kind: by `status.phase`, and whether it is being deleted.
+impl PodState {
+    /// That of a pod whose controller is of this kind: by `status.state`, and whether it is being deleted.
     pub fn of(status: &str, deleted: bool, controller: &str) -> Self {
         match status {
             _ if deleted => Self::Gone,
             "Succeeded" if controller == "Job" => Self::Succeeded,
             // For any other controller it is over (`IsPodActive` of k8s.io/kubernetes/pkg/controller).
             "Failed" | "Succeeded" => Self::Gone,
-            _ => Self::Live,
+            _ => Self::Active,
         }
     }
 }
 
 /// What is known of a pod's place.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum PodPlacement {
     /// It was placed.
-    Stamped(Stamp),
+    Assigned(Assignment),
     /// It wasn't, but its node or its selector tells its group.
-    Told(GroupName),
+    Inferred(GroupName),
     /// It wasn't, and may be anywhere.
     Unknown,
 }
@@ -59,15 +59,15 @@ pub enum Place {
 /// others up to that of the last list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct View {
-    pods: BTreeMap<PodName, Pod>,
-    complete: Version,
+    pods: BTreeMap<PodName, PodRecord>,
+    complete: ResourceVersion,
     /// Up to which version pods are known that aren't marked.
-    unmarked: Version,
+    unmarked: ResourceVersion,
 }
 
 impl View {
     /// Takes in what the watch says about one pod, in the order of versions; what a list has overtaken changes nothing.
-    pub(super) fn watched(&mut self, name: PodName, pod: Pod) {
+    pub(super) fn watched(&mut self, name: PodName, pod: PodRecord) {
         if pod.version > self.complete {
             self.complete = pod.version;
             self.set(name, pod);
@@ -76,7 +76,12 @@ impl View {
 
     /// Takes in a list of all pods as of `version`. Where the watch or another list has overtaken it, it still tells of pods that
     /// aren't marked.
-    pub(super) fn listed(&mut self, version: Version, watched: Version, pods: BTreeMap<PodName, Pod>) {
+    pub(super) fn listed(
+        &mut self,
+        version: ResourceVersion,
+        watched: ResourceVersion,
+        pods: BTreeMap<PodName, PodRecord>,
+    ) {
         if version >= self.reaches(watched) {
             self.complete = version;
             self.unmarked = version;
@@ -96,7 +101,12 @@ impl View {
     }
 
     /// Takes in what the watch began anew with, as of `version`: all pods that are marked.
-    pub(super) fn relisted(&mut self, version: Version, watched: Version, pods: BTreeMap<PodName, Pod>) {
+    pub(super) fn relisted(
+        &mut self,
+        version: ResourceVersion,
+        watched: ResourceVersion,
+        pods: BTreeMap<PodName, PodRecord>,
+    ) {
         if version >= self.reaches(watched) {
             self.complete = version;
             self.pods.retain(|_, pod| !pod.marked);
@@ -111,38 +121,38 @@ impl View {
         self.pods.retain(|_, pod| pod.marked);
     }
 
-    fn set(&mut self, name: PodName, pod: Pod) {
-        match pod.phase {
-            Phase::Gone => self.pods.remove(&name),
-            Phase::Live | Phase::Succeeded => self.pods.insert(name, pod),
+    fn set(&mut self, name: PodName, pod: PodRecord) {
+        match pod.state {
+            PodState::Gone => self.pods.remove(&name),
+            PodState::Active | PodState::Succeeded => self.pods.insert(name, pod),
         };
     }
 
     /// Up to which version nothing is missing.
-    pub(super) fn reaches(&self, watched: Version) -> Version {
+    pub(super) fn reaches(&self, watched: ResourceVersion) -> ResourceVersion {
         self.complete.max(watched)
     }
 
     /// Those that count, by name.
-    pub(super) fn pods(&self) -> &BTreeMap<PodName, Pod> {
+    pub(super) fn pods(&self) -> &BTreeMap<PodName, PodRecord> {
         &self.pods
     }
 }
 
-impl Pod {
-    /// Its stamp, if it was placed.
-    pub fn stamp(&self) -> Option<&Stamp> {
+impl PodRecord {
+    /// Its assignment, if it was placed.
+    pub fn assignment(&self) -> Option<&Assignment> {
         match &self.place {
-            Place::Stamped(stamp) => Some(stamp),
-            Place::Told(_) | Place::Unknown => None,
+            PodPlacement::Assigned(assignment) => Some(assignment),
+            PodPlacement::Inferred(_) | PodPlacement::Unknown => None,
         }
     }
 
     /// Its group, if it is known.
     pub fn group(&self) -> Option<&GroupName> {
         match &self.place {
-            Place::Stamped(Stamp { group, .. }) | Place::Told(group) => Some(group),
-            Place::Unknown => None,
+            PodPlacement::Assigned(Assignment { group, .. }) | PodPlacement::Inferred(group) => Some(group),
+            PodPlacement::Unknown => None,
         }
     }
 }

@@ -8,9 +8,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{available_parallelism, scope};
 use std::time::Instant;
 
+use super::setup::{Mechanism, Setup};
 use super::turn::Action;
-use super::world::{World, rules};
-use crate::rules::{Mechanism, Rules};
+use super::world::World;
 
 /// What was seen is kept in so many parts, so that explorers rarely wait for each other.
 const PARTS: u64 = 64;
@@ -50,12 +50,12 @@ impl State {
     }
 
     /// Every turn that it can take.
-    fn turns(&self, bounds: Bounds, rules: &mut Rules) -> Result<Vec<Self>, String> {
+    fn turns(&self, bounds: Bounds, setup: &Setup) -> Result<Vec<Self>, String> {
         let Self { world, faults, tends, trail } = self;
         let wrong = |wrong: String| story(&wrong, trail.as_deref());
         let loose_ends = world.loose_ends();
         if world.settled() && loose_ends.is_empty() {
-            world.judge_rest(rules).map_err(wrong)?;
+            world.judge_rest(setup).map_err(wrong)?;
         }
         let tend = (0..2).filter(|_| *tends > 0).map(Action::Tend);
         let turns = world.regular().into_iter().map(|action| (action, *faults, *tends));
@@ -66,10 +66,10 @@ impl State {
         let after = turns.chain(mishaps).map(|(action, faults, tends)| {
             let mut world = world.clone();
             let trail = Some(Arc::new(Trail(action, trail.clone())));
-            let acted = world.act(action, rules);
+            let acted = world.act(action, setup);
             // Here, as the same may come about in another way, too.
             let judged = acted.and_then(|()| match action {
-                Action::Serve(_) => world.judge_repetition(rules),
+                Action::Serve(_) => world.judge_repetition(setup),
                 _ => Ok(()),
             });
             judged.map_err(|wrong| story(&wrong, trail.as_deref()))?;
@@ -111,10 +111,10 @@ impl Exploration {
     }
 
     /// Explores with the others, until nothing is left.
-    fn explore(&self, bounds: Bounds, mut rules: Rules) {
+    fn explore(&self, bounds: Bounds, setup: &Setup) {
         while let Some(mut open) = self.take() {
             while let Some(state) = open.pop().filter(|_| !self.ended.load(Ordering::Relaxed)) {
-                let turns = catch_unwind(AssertUnwindSafe(|| state.turns(bounds, &mut rules)));
+                let turns = catch_unwind(AssertUnwindSafe(|| state.turns(bounds, setup)));
                 match turns.unwrap_or_else(|_| Err(story("a panic", state.trail.as_deref()))) {
                     Ok(after) => open.extend(after.into_iter().filter(|state| self.is_new(state))),
                     Err(wrong) => {
@@ -156,9 +156,9 @@ impl Exploration {
 }
 
 /// Explores all histories on all processors; the number of states, or a history that ends badly.
-fn explore(bounds: Bounds, rules: &Rules) -> Result<usize, String> {
+fn explore(bounds: Bounds, setup: &Setup) -> Result<usize, String> {
     let Bounds { pods, faults, tends, .. } = bounds;
-    let start = State { world: World::new(2, pods), faults, tends, trail: None };
+    let start = State { world: World::new(2, pods, setup), faults, tends, trail: None };
     let exploration = Exploration {
         explorers: available_parallelism().map_or(1, usize::from),
         seen: (0..PARTS).map(|_| Mutex::default()).collect(),
@@ -172,7 +172,7 @@ fn explore(bounds: Bounds, rules: &Rules) -> Result<usize, String> {
     exploration.work.lock().unwrap().open.push(start);
     scope(|scope| {
         for _ in 0..exploration.explorers {
-            scope.spawn(|| exploration.explore(bounds, rules.clone()));
+            scope.spawn(|| exploration.explore(bounds, setup));
         }
     });
     let wrong = exploration.work.into_inner().unwrap().wrong;
@@ -196,7 +196,7 @@ fn nothing_goes_wrong() {
     let worlds = small.into_iter().chain(large.into_iter().filter(|_| super::long()));
     for (pods, faults, tends) in worlds {
         let begun = Instant::now();
-        let explored = explore(Bounds { pods, faults, late: 1, tends }, &rules(&[(0, 1), (0, 1)]));
+        let explored = explore(Bounds { pods, faults, late: 1, tends }, &Setup::new(&[(0, 1), (0, 1)]));
         let states = explored.unwrap_or_else(|wrong| panic!("{wrong}"));
         println!("{pods} pods, {faults} faults, {tends} tends: {states} states in {:?}", begun.elapsed());
     }
@@ -205,10 +205,12 @@ fn nothing_goes_wrong() {
 #[test]
 fn each_mechanism_is_needed() {
     for (mechanism, pods, faults, tends) in
-        [(Mechanism::Fence, 2, 0, 1), (Mechanism::Bound, 2, 1, 0), (Mechanism::Restamping, 2, 1, 0)]
+        [(Mechanism::Fence, 2, 0, 1), (Mechanism::SurplusCheck, 2, 1, 0), (Mechanism::Reassignment, 2, 1, 0)]
     {
-        let explored =
-            explore(Bounds { pods, faults, late: 1, tends }, &rules(&[(0, 1), (0, 1)]).without(mechanism));
+        let explored = explore(
+            Bounds { pods, faults, late: 1, tends },
+            &Setup::new(&[(0, 1), (0, 1)]).without(mechanism),
+        );
         let wrong = explored.expect_err(&format!("nobody misses the mechanism {mechanism:?}"));
         println!("without {mechanism:?}: {wrong}");
     }

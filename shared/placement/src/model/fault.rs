@@ -2,28 +2,28 @@
 
 use std::time::Duration;
 
+use super::setup::Setup;
 use super::turn::Fault;
 use super::world::{Creation, Reply, World};
-use crate::ledger::{Effect, Event, Ledger, Now};
-use crate::rules::Rules;
+use crate::ledger::{Effect, Event, Now};
 
 impl World {
-    pub(super) fn fail(&mut self, fault: Fault, rules: &mut Rules) -> Result<(), String> {
+    pub(super) fn fail(&mut self, fault: Fault, setup: &Setup) -> Result<(), String> {
         match fault {
-            Fault::Crash(r) => self.crash(r, rules),
+            Fault::Crash(r) => self.crash(r, setup),
             Fault::CrashAfterWrite(r) => {
                 self.execute(r);
-                self.crash(r, rules);
+                self.crash(r, setup);
             }
             Fault::LoseAnswer(r) => {
                 self.execute(r);
-                self.answered(r, Event::Failed, rules)?;
+                self.answered(r, Event::Failed, setup)?;
             }
             Fault::Delay(r) => {
                 if let Some(Effect::Write(version, content)) = self.replicas[r].call.clone() {
                     self.late_writes.push((version, content));
                 }
-                self.answered(r, Event::Failed, rules)?;
+                self.answered(r, Event::Failed, setup)?;
             }
             Fault::SlowList(r) => {
                 if let Event::Listed { version, pods, .. } = self.execute(r) {
@@ -37,18 +37,18 @@ impl World {
             Fault::Relist(r) => {
                 self.replicas[r].seen = self.log.len();
                 let (version, pods) = (self.version, self.pods.clone());
-                self.handle(r, Event::Relisted { version, pods }, rules)?;
+                self.handle(r, Event::Relisted { version, pods }, setup)?;
             }
             Fault::Reject(i) => {
                 self.creations.remove(i);
                 self.control();
             }
             Fault::Retry(i, r) => {
-                let Creation { token, bears, .. } = self.creations[i].clone();
+                let Creation { token, existing, .. } = self.creations[i].clone();
                 for other in 0..self.replicas.len() {
-                    self.handle(other, Event::Left(token), rules)?;
+                    self.handle(other, Event::Left(token), setup)?;
                 }
-                self.arrive(r, token, bears, rules)?;
+                self.arrive(r, token, existing, setup)?;
             }
             Fault::Delete(i) => {
                 let name = self.pods.keys().nth(i).unwrap().clone();
@@ -61,7 +61,7 @@ impl World {
                 self.clock += Duration::from_secs(61);
                 self.excused += self.creations.len() + self.batch;
                 for r in 0..self.replicas.len() {
-                    self.handle(r, Event::Tick, rules)?;
+                    self.handle(r, Event::Tick, setup)?;
                 }
                 for creation in &mut self.creations {
                     creation.given_up = true;
@@ -87,18 +87,18 @@ impl World {
         self.replicas.iter().map(|replica| self.log.len() - replica.seen).max().unwrap_or(0)
     }
 
-    pub(super) fn crash(&mut self, r: usize, rules: &mut Rules) {
+    pub(super) fn crash(&mut self, r: usize, setup: &Setup) {
         let replica = &mut self.replicas[r];
         // Pods whose calls break off are admitted unplaced, but what was reserved for them stands for a while.
         replica.call = None;
         replica.found = None;
-        replica.ledger = Ledger::default();
+        replica.ledger = setup.ledger();
         let now = Now { clock: self.clock, wall: 0, watched: self.watched(r) };
         let known = self.snapshot(self.replicas[r].seen);
         let ledger = &mut self.replicas[r].ledger;
         let wanted = u32::try_from(self.wanted).unwrap();
-        ledger.handle(Event::Owner(Some(wanted)), rules, &now);
-        ledger.handle(Event::Relisted { version: now.watched, pods: known }, rules, &now);
+        setup.handle(ledger, Event::Owner(Some(wanted)), &now);
+        setup.handle(ledger, Event::Relisted { version: now.watched, pods: known }, &now);
         let mut lost = 0;
         let replicas = &self.replicas;
         for creation in self.creations.iter_mut().filter(|creation| creation.reply == Reply::Due) {

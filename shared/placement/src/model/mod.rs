@@ -6,6 +6,7 @@ mod fault;
 mod judge;
 mod random;
 mod server;
+mod setup;
 pub(super) mod shares;
 mod turn;
 mod world;

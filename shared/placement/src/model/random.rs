@@ -1,8 +1,8 @@
 //! Worlds too large to explore, at random.
 
+use super::setup::{Mechanism, Setup};
 use super::turn::{Action, Fault};
-use super::world::{World, rules};
-use crate::rules::{Mechanism, Rules};
+use super::world::World;
 
 /// `SplitMix64`: the same history for the same seed.
 struct Dice(u64);
@@ -23,12 +23,12 @@ impl Dice {
 
 /// Has a controller create at least `pods` pods through three replicas, wanting now more and now fewer at a time, and judges
 /// what stands whenever it has come to rest.
-fn run(pods: u64, seed: u64, rules: &mut Rules) -> Result<(), String> {
+fn run(pods: u64, seed: u64, setup: &Setup) -> Result<(), String> {
     let mut dice = Dice(seed);
-    let mut world = World::new(3, 0);
+    let mut world = World::new(3, 0, setup);
     world.copying = dice.roll(2) == 0;
     while world.created < pods {
-        world.scale(1 + dice.roll(80), rules)?;
+        world.scale(1 + dice.roll(80), setup)?;
         let wild = dice.roll(3) == 0;
         while !world.settled() || world.live() != world.wanted || !world.loose_ends().is_empty() {
             let regular = world.regular();
@@ -38,18 +38,18 @@ fn run(pods: u64, seed: u64, rules: &mut Rules) -> Result<(), String> {
                 2..5 => Some(Fault::Delete(dice.roll(world.pods.len().max(1))))
                     .filter(|_| !world.pods.is_empty() && wild),
                 5 => {
-                    world.act(Action::Tend(dice.roll(3)), rules)?;
+                    world.act(Action::Tend(dice.roll(3)), setup)?;
                     None
                 }
                 _ => None,
             };
             match action.map(Action::Fault).or_else(|| dice.pick(&regular)) {
-                Some(action) => world.act(action, rules)?,
-                None => world.finish(rules)?,
+                Some(action) => world.act(action, setup)?,
+                None => world.finish(setup)?,
             }
         }
         world = world
-            .judge_rest(rules)
+            .judge_rest(setup)
             .map_err(|wrong| format!("{wrong}, at pod {}, seed {seed}", world.created))?;
     }
     Ok(())
@@ -83,16 +83,16 @@ fn nothing_goes_wrong() {
         &[(3, 0), (0, 7), (0, 1), (2, 1)],
     ] {
         for seed in 0..seeds {
-            run(pods(), seed, &mut rules(groups)).unwrap_or_else(|wrong| panic!("{groups:?}: {wrong}"));
+            run(pods(), seed, &Setup::new(groups)).unwrap_or_else(|wrong| panic!("{groups:?}: {wrong}"));
         }
     }
 }
 
 #[test]
 fn each_mechanism_is_needed() {
-    for mechanism in [Mechanism::Fence, Mechanism::Bound, Mechanism::Restamping] {
+    for mechanism in [Mechanism::Fence, Mechanism::SurplusCheck, Mechanism::Reassignment] {
         let found = (0..2).any(|seed| {
-            run(1000, seed, &mut rules(&[(0, 50), (0, 30), (0, 20)]).without(mechanism)).is_err()
+            run(1000, seed, &Setup::new(&[(0, 50), (0, 30), (0, 20)]).without(mechanism)).is_err()
         });
         assert!(found, "nobody misses the mechanism {mechanism:?}");
     }
@@ -101,18 +101,18 @@ fn each_mechanism_is_needed() {
 /// A Job keeps the share over all that it completes, two at a time.
 #[test]
 fn a_job_completes() {
-    let mut rules = rules(&[(0, 80), (0, 20)]);
+    let setup = &Setup::new(&[(0, 80), (0, 20)]);
     for seed in 0..20 {
         let mut dice = Dice(seed);
-        let mut world = World::new(2, 2);
+        let mut world = World::new(2, 2, setup);
         for completed in 0..10 {
             world.wanted = 2.min(10 - completed);
-            world.run(&mut rules).unwrap();
+            world.run(setup).unwrap();
             let live: Vec<_> = world.live_indexes().collect();
             assert_eq!(live.len(), world.wanted, "seed {seed}");
             world.wanted = world.wanted.min(9 - completed);
-            world.act(Action::Succeed(dice.pick(&live).unwrap()), &mut rules).unwrap();
+            world.act(Action::Succeed(dice.pick(&live).unwrap()), setup).unwrap();
         }
-        assert_eq!(world.counts(&rules), [8, 2], "seed {seed}");
+        assert_eq!(world.counts(setup), [8, 2], "seed {seed}");
     }
 }

@@ -2,22 +2,22 @@
 
 use std::collections::BTreeMap;
 
+use super::setup::Setup;
 use super::turn::Age;
 use super::world::World;
-use crate::ledger::{Content, Effect, Event, Phase, Pod, PodName, Version};
-use crate::rules::Rules;
+use crate::ledger::{Effect, Event, LedgerContent, PodName, PodRecord, PodState, ResourceVersion};
 
 impl World {
     /// Executes the call under way and answers it.
-    pub(super) fn serve(&mut self, r: usize, rules: &mut Rules) -> Result<(), String> {
+    pub(super) fn serve(&mut self, r: usize, setup: &Setup) -> Result<(), String> {
         let event = self.execute(r);
-        self.answered(r, event, rules)
+        self.answered(r, event, setup)
     }
 
-    pub(super) fn answered(&mut self, r: usize, event: Event, rules: &mut Rules) -> Result<(), String> {
+    pub(super) fn answered(&mut self, r: usize, event: Event, setup: &Setup) -> Result<(), String> {
         self.replicas[r].call = None;
         self.replicas[r].found = None;
-        self.handle(r, event, rules)
+        self.handle(r, event, setup)
     }
 
     pub(super) fn execute(&mut self, r: usize) -> Event {
@@ -50,11 +50,11 @@ impl World {
                 let (version, pods) = self.replicas[r].found.clone().unwrap_or_else(now);
                 Event::Listed { version, pods, owner: Some(u32::try_from(self.wanted).unwrap()) }
             }
-            Effect::Answer(..) | Effect::Stamp(..) => unreachable!("no call"),
+            Effect::Reply(..) | Effect::Reassign(..) => unreachable!("no call"),
         }
     }
 
-    pub(super) fn write(&mut self, version: Option<Version>, content: Content) -> bool {
+    pub(super) fn write(&mut self, version: Option<ResourceVersion>, content: LedgerContent) -> bool {
         let stands = self.ledger.as_ref().map(|(version, _)| *version);
         let fits = stands == version;
         if fits {
@@ -63,7 +63,7 @@ impl World {
         fits
     }
 
-    pub(super) fn change(&mut self, content: Option<Content>) {
+    pub(super) fn change(&mut self, content: Option<LedgerContent>) {
         let before = self.ledger.take().map(|(_, content)| content);
         self.before = Some((self.edition, before));
         self.edition += 1;
@@ -71,7 +71,7 @@ impl World {
     }
 
     /// What the replica's watch of ledgers may show it: news.
-    pub(super) fn notice(&self, r: usize, age: Age) -> Option<(Version, Option<Content>)> {
+    pub(super) fn notice(&self, r: usize, age: Age) -> Option<(ResourceVersion, Option<LedgerContent>)> {
         let before = self.before.as_ref()?;
         let news = match age {
             Age::Past => before.clone(),
@@ -81,17 +81,17 @@ impl World {
     }
 
     /// The version of what the replica's watch has shown it last.
-    pub(super) fn watched(&self, r: usize) -> Version {
+    pub(super) fn watched(&self, r: usize) -> ResourceVersion {
         let seen = self.replicas[r].seen;
         seen.checked_sub(1).map_or(0, |last| self.log[last].1.version).max(self.forgotten)
     }
 
     /// The pods after so many entries of the log.
-    pub(super) fn snapshot(&self, seen: usize) -> BTreeMap<PodName, Pod> {
+    pub(super) fn snapshot(&self, seen: usize) -> BTreeMap<PodName, PodRecord> {
         let mut pods = BTreeMap::new();
         for (name, pod) in &self.log[..seen] {
-            match pod.phase {
-                Phase::Gone => pods.remove(name),
+            match pod.state {
+                PodState::Gone => pods.remove(name),
                 _ => pods.insert(name.clone(), pod.clone()),
             };
         }

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use super::setup::Setup;
 use super::turn::Action;
 use crate::ledger::{
-    Answer, Content, Effect, Event, Ledger, Now, Phase, Place, Pod, PodName, Request, Settings, Stamp, Token,
-    Version,
+    Assignment, Effect, Event, Ledger, LedgerContent, Now, PodName, PodPlacement, PodRecord, PodState,
+    ResourceVersion, SlotReply, SlotRequest, Token,
 };
-use crate::policy::{Group, Policy, Tie};
-use crate::rules::Rules;
 
 /// Everything there is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -18,22 +17,22 @@ pub(super) struct World {
     pub(super) wanted: usize,
     pub(super) clock: Duration,
     /// Of the ledger, which has a count of its own.
-    pub(super) edition: Version,
-    pub(super) ledger: Option<(Version, Content)>,
+    pub(super) edition: ResourceVersion,
+    pub(super) ledger: Option<(ResourceVersion, LedgerContent)>,
     /// The ledger before its last change.
-    pub(super) before: Option<(Version, Option<Content>)>,
+    pub(super) before: Option<(ResourceVersion, Option<LedgerContent>)>,
     /// Of the pods.
-    pub(super) version: Version,
-    pub(super) pods: BTreeMap<PodName, Pod>,
+    pub(super) version: ResourceVersion,
+    pub(super) pods: BTreeMap<PodName, PodRecord>,
     /// What watches see, in order.
-    pub(super) log: Vec<(PodName, Pod)>,
+    pub(super) log: Vec<(PodName, PodRecord)>,
     /// Everybody has seen everything up to here.
-    pub(super) forgotten: Version,
+    pub(super) forgotten: ResourceVersion,
     pub(super) replicas: Vec<Replica>,
     pub(super) creations: Vec<Creation>,
-    pub(super) moves: Vec<(PodName, Version, Stamp)>,
+    pub(super) moves: Vec<(PodName, ResourceVersion, Assignment)>,
     /// Writes that seemed to fail.
-    pub(super) late_writes: Vec<(Option<Version>, Content)>,
+    pub(super) late_writes: Vec<(Option<ResourceVersion>, LedgerContent)>,
     /// How many pods the controller has still to create in this batch.
     pub(super) batch: usize,
     pub(super) created: u64,
@@ -43,13 +42,18 @@ pub(super) struct World {
     pub(super) excused: usize,
 }
 
+/// A pod that may go to all groups.
+pub(super) fn request(token: Token, setup: &Setup) -> SlotRequest {
+    SlotRequest { token, fitting: setup.allocator.policy().all(), existing: None, dry_run: false }
+}
+
 /// One process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Replica {
     pub(super) ledger: Ledger,
     pub(super) call: Option<Effect>,
     /// What the list found that is under way, where it was executed and its answer takes its time.
-    pub(super) found: Option<(Version, BTreeMap<PodName, Pod>)>,
+    pub(super) found: Option<(ResourceVersion, BTreeMap<PodName, PodRecord>)>,
     /// How many entries of the log its API server has shown it.
     pub(super) seen: usize,
 }
@@ -58,7 +62,7 @@ pub(super) struct Replica {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Creation {
     pub(super) token: Token,
-    pub(super) bears: Option<Stamp>,
+    pub(super) existing: Option<Assignment>,
     pub(super) reply: Reply,
     /// Whether the controller waits for it no more.
     pub(super) given_up: bool,
@@ -68,29 +72,15 @@ pub(super) struct Creation {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Reply {
     Due,
-    Placed(Stamp),
+    Placed(Assignment),
     Unplaced,
 }
 
-/// The rules of groups with these bases and weights, named by their index.
-pub(super) fn rules(groups: &[(u32, u32)]) -> Rules {
-    let group = |(index, (base, weight)): (usize, &(u32, u32))| Group {
-        name: index.to_string().into(),
-        node_labels: BTreeMap::from([("group".to_owned(), index.to_string())]),
-        base: *base,
-        weight: *weight,
-        ..Group::default()
-    };
-    let policy = Policy::new(groups.iter().enumerate().map(group).collect(), Tie::First).unwrap();
-    let at_once = Settings { settle: Duration::ZERO, pause: Duration::ZERO, ..Settings::default() };
-    Rules::new(policy).with_settings(at_once)
-}
-
 impl World {
-    pub(super) fn new(replicas: usize, wanted: usize) -> Self {
+    pub(super) fn new(replicas: usize, wanted: usize, setup: &Setup) -> Self {
         let owner = u32::try_from(wanted).unwrap();
-        let mut ledger = Ledger::default();
-        ledger.handle(Event::Owner(Some(owner)), &mut rules(&[(0, 1)]), &Now::default());
+        let mut ledger = setup.ledger();
+        setup.handle(&mut ledger, Event::Owner(Some(owner)), &Now::default());
         Self {
             wanted,
             clock: Duration::ZERO,
@@ -152,59 +142,62 @@ impl World {
     }
 
     /// Takes a turn.
-    pub(super) fn act(&mut self, action: Action, rules: &mut Rules) -> Result<(), String> {
+    pub(super) fn act(&mut self, action: Action, setup: &Setup) -> Result<(), String> {
         match action {
             Action::Arrive(r) => {
                 self.created += 1;
                 self.batch -= 1;
                 let token = Token(self.created);
-                let original = self.pods.values().find_map(Pod::stamp);
-                let bears = original.filter(|_| self.copying && self.created.is_multiple_of(7)).cloned();
+                let original = self.pods.values().find_map(PodRecord::assignment);
+                let existing = original.filter(|_| self.copying && self.created.is_multiple_of(7)).cloned();
                 self.creations.push(Creation {
                     token,
-                    bears: bears.clone(),
+                    existing: existing.clone(),
                     reply: Reply::Due,
                     given_up: false,
                 });
-                self.arrive(r, token, bears, rules)?;
+                self.arrive(r, token, existing, setup)?;
             }
-            Action::Serve(r) => self.serve(r, rules)?,
+            Action::Serve(r) => self.serve(r, setup)?,
             Action::Watch(r) => {
                 let (name, pod) = self.log[self.replicas[r].seen].clone();
                 self.replicas[r].seen += 1;
-                self.handle(r, Event::Watched(name, pod), rules)?;
+                self.handle(r, Event::Watched(name, pod), setup)?;
             }
             Action::Notice(r, age) => {
                 let (version, content) = self.notice(r, age).ok_or("nothing is new")?;
-                self.handle(r, Event::Noticed(version, content), rules)?;
+                self.handle(r, Event::Noticed(version, content), setup)?;
             }
             Action::Persist(i) => {
                 let Creation { token, reply, .. } = self.creations.remove(i);
-                let place =
-                    if let Reply::Placed(stamp) = reply { Place::Stamped(stamp) } else { Place::Unknown };
-                self.store(format!("p{:05}", token.0).into(), place, Phase::Live);
+                let place = if let Reply::Placed(assignment) = reply {
+                    PodPlacement::Assigned(assignment)
+                } else {
+                    PodPlacement::Unknown
+                };
+                self.store(format!("p{:05}", token.0).into(), place, PodState::Active);
                 self.control();
             }
             Action::Move(i) => {
-                let (name, version, stamp) = self.moves.remove(i);
+                let (name, version, assignment) = self.moves.remove(i);
                 if self.pods.get(&name).is_some_and(|pod| pod.version == version) {
-                    self.store(name, Place::Stamped(stamp), Phase::Live);
+                    self.store(name, PodPlacement::Assigned(assignment), PodState::Active);
                 }
             }
-            Action::Tend(r) => self.handle(r, Event::Tend, rules)?,
+            Action::Tend(r) => self.handle(r, Event::Tend, setup)?,
             Action::ScaleDown => {
                 // Whoever has no slot has the lowest cost.
-                let cost = |pod: &Pod| pod.stamp().map_or(u32::MAX, |stamp| stamp.slot);
+                let cost = |pod: &PodRecord| pod.assignment().map_or(u32::MAX, |assignment| assignment.slot);
                 let (_, name) = self.pods.iter().map(|(name, pod)| (cost(pod), name.clone())).max().unwrap();
                 self.delete(&name);
             }
             Action::Succeed(i) => {
                 let (name, pod) =
                     self.pods.iter().nth(i).map(|(name, pod)| (name.clone(), pod.clone())).unwrap();
-                self.store(name, pod.place, Phase::Succeeded);
+                self.store(name, pod.place, PodState::Succeeded);
                 self.control();
             }
-            Action::Fault(fault) => self.fail(fault, rules)?,
+            Action::Fault(fault) => self.fail(fault, setup)?,
         }
         self.judge_turn()
     }
@@ -213,24 +206,24 @@ impl World {
         &mut self,
         r: usize,
         token: Token,
-        bears: Option<Stamp>,
-        rules: &mut Rules,
+        existing: Option<Assignment>,
+        setup: &Setup,
     ) -> Result<(), String> {
-        let request = Request { bears, ..self.request(token, rules) };
-        self.handle(r, Event::Arrived(request), rules)
+        let request = SlotRequest { existing, ..request(token, setup) };
+        self.handle(r, Event::Arrived(request, self.deadline()), setup)
     }
 
-    pub(super) fn request(&self, token: Token, rules: &Rules) -> Request {
-        let deadline = self.clock + Duration::from_secs(2);
-        Request { token, fitting: rules.policy().all(), bears: None, dry_run: false, deadline }
+    /// When a request that arrives now must have its answer.
+    pub(super) fn deadline(&self) -> Duration {
+        self.clock + Duration::from_secs(2)
     }
 
-    pub(super) fn handle(&mut self, r: usize, event: Event, rules: &mut Rules) -> Result<(), String> {
+    pub(super) fn handle(&mut self, r: usize, event: Event, setup: &Setup) -> Result<(), String> {
         let now = Now { clock: self.clock, wall: 0, watched: self.watched(r) };
-        for effect in self.replicas[r].ledger.handle(event, rules, &now) {
+        for effect in setup.handle(&mut self.replicas[r].ledger, event, &now) {
             match effect {
-                Effect::Answer(token, answer) => self.answer(r, token, answer)?,
-                Effect::Stamp(name, version, stamp) => self.moves.push((name, version, stamp)),
+                Effect::Reply(token, answer) => self.answer(r, token, answer)?,
+                Effect::Reassign(name, version, assignment) => self.moves.push((name, version, assignment)),
                 call => {
                     let before = self.replicas[r].call.replace(call);
                     if let Some(before) = before {
@@ -242,18 +235,18 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn answer(&mut self, r: usize, token: Token, answer: Answer) -> Result<(), String> {
+    pub(super) fn answer(&mut self, r: usize, token: Token, answer: SlotReply) -> Result<(), String> {
         let watched = self.watched(r);
         let Some(creation) = self.creations.iter_mut().find(|creation| creation.token == token) else {
             return Ok(());
         };
         let reply = match answer {
-            Answer::Placed(stamp) | Answer::Estimated(stamp) => Reply::Placed(stamp),
-            Answer::Unplaced => Reply::Unplaced,
-            Answer::Kept => {
+            SlotReply::Placed(assignment) | SlotReply::Estimated(assignment) => Reply::Placed(assignment),
+            SlotReply::Unplaced => Reply::Unplaced,
+            SlotReply::Kept => {
                 // A copy looks like a second call for its original until that was seen.
-                let copied = creation.bears.clone().ok_or("a new pod bears nothing to be kept")?;
-                let original = |pod: &Pod| pod.stamp() == Some(&copied) && pod.version <= watched;
+                let copied = creation.existing.clone().ok_or("a new pod existing nothing to be kept")?;
+                let original = |pod: &PodRecord| pod.assignment() == Some(&copied) && pod.version <= watched;
                 if self.pods.values().any(original) {
                     return Err(format!("a copy was kept at {copied:?}"));
                 }
@@ -270,13 +263,13 @@ impl World {
 
     /// How many pods the controller has.
     pub(super) fn live(&self) -> usize {
-        self.pods.values().filter(|pod| pod.phase == Phase::Live).count()
+        self.pods.values().filter(|pod| pod.state == PodState::Active).count()
     }
 
     /// Those among all pods.
     pub(super) fn live_indexes(&self) -> impl Iterator<Item = usize> {
         let pods = self.pods.values().enumerate();
-        pods.filter(|(_, pod)| pod.phase == Phase::Live).map(|(index, _)| index)
+        pods.filter(|(_, pod)| pod.state == PodState::Active).map(|(index, _)| index)
     }
 
     /// The controller creates what is missing, when everything that it has begun has ended.
@@ -286,9 +279,9 @@ impl World {
         }
     }
 
-    pub(super) fn store(&mut self, name: PodName, place: Place, phase: Phase) {
+    pub(super) fn store(&mut self, name: PodName, place: PodPlacement, state: PodState) {
         self.version += 1;
-        let pod = Pod { version: self.version, phase, place, costed: false, marked: true };
+        let pod = PodRecord { version: self.version, state, place, costed: false, marked: true };
         self.pods.insert(name.clone(), pod.clone());
         self.log.push((name, pod));
     }
@@ -296,33 +289,33 @@ impl World {
     pub(super) fn delete(&mut self, name: &PodName) {
         self.version += 1;
         let pod = self.pods.remove(name).unwrap();
-        self.log.push((name.clone(), Pod { version: self.version, phase: Phase::Gone, ..pod }));
+        self.log.push((name.clone(), PodRecord { version: self.version, state: PodState::Gone, ..pod }));
     }
 
     /// The controller is to keep so many pods.
-    pub(super) fn scale(&mut self, wanted: usize, rules: &mut Rules) -> Result<(), String> {
+    pub(super) fn scale(&mut self, wanted: usize, setup: &Setup) -> Result<(), String> {
         self.wanted = wanted;
         for r in 0..self.replicas.len() {
-            self.handle(r, Event::Owner(Some(u32::try_from(wanted).unwrap())), rules)?;
+            self.handle(r, Event::Owner(Some(u32::try_from(wanted).unwrap())), setup)?;
         }
         self.control();
         Ok(())
     }
 
     /// What nobody will end any more ends.
-    pub(super) fn finish(&mut self, rules: &mut Rules) -> Result<(), String> {
+    pub(super) fn finish(&mut self, setup: &Setup) -> Result<(), String> {
         if let Some(end) = self.loose_ends().first() {
-            return self.act(Action::Fault(*end), rules);
+            return self.act(Action::Fault(*end), setup);
         }
         self.control();
         Ok(())
     }
 
     /// Does what there is to do, until nothing is.
-    pub(super) fn run(&mut self, rules: &mut Rules) -> Result<(), String> {
+    pub(super) fn run(&mut self, setup: &Setup) -> Result<(), String> {
         for _ in 0..100_000 {
             let Some(action) = self.regular().pop() else { return Ok(()) };
-            self.act(action, rules)?;
+            self.act(action, setup)?;
         }
         Err("it never comes to rest".into())
     }

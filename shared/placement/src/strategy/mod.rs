@@ -191,19 +191,19 @@ mod tests {
     use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 
     use super::*;
-    use crate::rules::Rules;
+    use crate::allocator::SlotAllocator;
 
-    fn due(strategy: &str, pods: u32) -> Vec<u32> {
-        Rules::new(Strategy::parse(strategy).unwrap().policy().clone()).due(pods)
+    fn desired(strategy: &str, pods: u32) -> Vec<u32> {
+        SlotAllocator::new(Strategy::parse(strategy).unwrap().policy().clone()).desired(pods)
     }
 
     #[test]
     fn numbers_of_the_original() {
         let three = "nodesize=od4vcpu16gb,base=1,weight=0:nodesize=spot4vcpu16gb,weight=1:nodesize=spot8vcpu32gb,weight=1";
-        assert_eq!(due(three, 10), [1, 4, 5]);
-        assert_eq!(due(three, 5), [1, 2, 2]);
-        assert_eq!(due(three, 30), [1, 14, 15]);
-        assert_eq!(due("type=on-demand,base=2,weight=1:type=spot,weight=3", 10), [4, 6]);
+        assert_eq!(desired(three, 10), [1, 4, 5]);
+        assert_eq!(desired(three, 5), [1, 2, 2]);
+        assert_eq!(desired(three, 30), [1, 14, 15]);
+        assert_eq!(desired("type=on-demand,base=2,weight=1:type=spot,weight=3", 10), [4, 6]);
     }
 
     #[test]

@@ -11,7 +11,6 @@
 pub mod affinity;
 pub mod config;
 pub mod decide;
-pub mod duration;
 pub mod gate;
 pub mod images;
 pub mod listed;

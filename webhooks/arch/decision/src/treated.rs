@@ -32,7 +32,7 @@ pub fn left_alone(table: &Table, pod: &Pod<'_>) -> Option<LeftAlone> {
     let of_a_daemon_set = |owner: &OwnerReference<Text<'_>>| {
         &*owner.kind == "DaemonSet" && owner.api_version.starts_with("apps/")
     };
-    if pod.is_bound() || pod.annotation("kubernetes.io/config.mirror").is_some() {
+    if pod.is_bound() || pod.is_mirror() {
         Some(LeftAlone::Bound)
     } else if pod.controller().is_some_and(of_a_daemon_set) {
         Some(LeftAlone::OfADaemonSet)

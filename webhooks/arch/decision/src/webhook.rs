@@ -181,12 +181,9 @@ mod tests {
         let foreseen = Arc::new(Foreseen::default());
         let webhook = Arch::new(Settings::default(), Arc::clone(&foreseen));
         let review = async |group: &str, object: Value| {
-            let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
-                "uid": "u", "kind": {"group": group, "version": "v1", "kind": "X"}, "operation": "CREATE", "namespace": "ns",
-                "object": object,
-            }});
+            let review = Request::create(&format!("{group}/v1"), "X", "ns", object).to_review().unwrap();
             let later = Instant::now() + Duration::from_secs(1);
-            let answer = answer(&webhook, review.to_string().as_bytes(), later).await.unwrap();
+            let answer = answer(&webhook, review.as_bytes(), later).await.unwrap();
             assert!(!String::from_utf8(answer.body).unwrap().contains("patch"));
         };
         let template = |image: &str| json!({"spec": {"containers": [{"image": image}], "imagePullSecrets": [{"name": "s"}]}});

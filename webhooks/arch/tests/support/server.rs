@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use e2e::process::Webhook;
+use podshaper_core::admission::Request;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
@@ -35,10 +36,6 @@ pub(crate) fn review(images: &[String]) -> Vec<u8> {
         .enumerate()
         .map(|(n, image)| json!({"name": format!("c{n}"), "image": image, "imagePullPolicy": "IfNotPresent"}))
         .collect();
-    json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": {
-        "uid": "u1", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "namespace": "default", "operation": "CREATE",
-        "object": {"metadata": {"name": "p"}, "spec": {"containers": containers}},
-    }})
-    .to_string()
-    .into_bytes()
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": containers}});
+    Request::create("v1", "Pod", "default", pod).to_review().unwrap().into_bytes()
 }

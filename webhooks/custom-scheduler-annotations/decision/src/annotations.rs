@@ -1,7 +1,7 @@
 //! Where a strategy stands: in which annotation, and whose.
 
 use podshaper_core::owner_reference::OwnerReference;
-use podshaper_placement::owners::{Chain, End, Owner};
+use podshaper_placement::owners::{ChainEnd, OwnerChain, OwnerObject};
 
 /// The annotation with the strategy.
 pub const STRATEGY: &str = "custom-pod-schedule-strategy";
@@ -47,15 +47,15 @@ pub fn told<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> Option<Told<'a>
 /// The `ReplicaSet` of a Deployment or of Argo's Rollout has copies of its owner's annotations, which stay when the owner's go
 /// (`SetNewReplicaSetAnnotations` of k8s.io/kubernetes/pkg/controller/deployment/util): they count only where the owner may not
 /// be read.
-pub fn of_owners(chain: &Chain) -> Option<(Whose<'_>, Told<'_>)> {
+pub fn of_owners(chain: &OwnerChain) -> Option<(Whose<'_>, Told<'_>)> {
     let copies = |(reference, owner): &(&OwnerReference, &_)| {
-        let owner: &Owner = owner;
+        let owner: &OwnerObject = owner;
         reference.kind == "ReplicaSet" && owner.controller.is_some()
     };
     let last = chain.read().last();
     chain.read().find_map(|(reference, owner)| {
         let is_last = last.is_some_and(|(last, _)| last == reference);
-        if copies(&(reference, owner)) && !(is_last && chain.end() == Some(End::Forbidden)) {
+        if copies(&(reference, owner)) && !(is_last && chain.end() == Some(ChainEnd::Forbidden)) {
             return None;
         }
         let told = told(|key| owner.annotations.get(key).map(String::as_str))?;
@@ -65,8 +65,8 @@ pub fn of_owners(chain: &Chain) -> Option<(Whose<'_>, Told<'_>)> {
 
 /// What governs the pods of a chain, without one of them at hand: their template before their owners. None, too, while the
 /// owner whose template it is wasn't read.
-pub fn governing(chain: &Chain) -> Option<(Whose<'_>, Told<'_>)> {
-    let (_, owner) = chain.sharer()?;
+pub fn governing(chain: &OwnerChain) -> Option<(Whose<'_>, Told<'_>)> {
+    let (_, owner) = chain.sequence_owner()?;
     let owner = owner?;
     let of_template = told(|key| owner.template.get(key).map(String::as_str));
     of_template.map(|told| (Whose::Template, told)).or_else(|| of_owners(chain))
@@ -99,15 +99,15 @@ mod tests {
     }
 
     /// An owner that says something, and its pod template.
-    fn owner(kind: &str, strategy: &str, template: &str, controller: Option<&str>) -> Lookup<Owner> {
+    fn owner(kind: &str, strategy: &str, template: &str, controller: Option<&str>) -> Lookup<OwnerObject> {
         let of = |text: &str| BTreeMap::from([(STRATEGY.to_owned(), text.to_owned())]);
         Lookup::Found(
-            Owner {
+            OwnerObject {
                 uid: kind.to_owned(),
                 controller: controller.map(reference),
                 annotations: of(strategy),
                 template: of(template),
-                ..Owner::default()
+                ..OwnerObject::default()
             }
             .into(),
         )
@@ -118,8 +118,8 @@ mod tests {
         OwnerReference::new(group, kind, "web", kind)
     }
 
-    fn chain(first: &str, found: Vec<Lookup<Owner>>) -> Chain {
-        let mut chain = Chain::from(Some(reference(first)));
+    fn chain(first: &str, found: Vec<Lookup<OwnerObject>>) -> OwnerChain {
+        let mut chain = OwnerChain::from(Some(reference(first)));
         for looked in found {
             chain.looked(looked);
         }

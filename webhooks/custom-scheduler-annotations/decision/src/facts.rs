@@ -1,13 +1,13 @@
 //! What decisions are made by, besides the pod.
 
 use podshaper_core::owner_reference::OwnerReference;
+use podshaper_placement::admit::{PlaceOutcome, PlacementBackend};
 use podshaper_placement::offline;
-use podshaper_placement::placing::{Outcome, Surroundings};
 
 /// A cluster, or files that stand for one.
 pub trait Facts: Send + Sync + 'static {
     /// Owners, and places.
-    type Surroundings: Surroundings;
+    type Surroundings: PlacementBackend;
     /// The same.
     fn surroundings(&self) -> &Self::Surroundings;
     /// Hears of each pod that a strategy governs.
@@ -30,14 +30,14 @@ pub struct News<'n> {
     /// The topmost of its owners that was read.
     pub workload: Option<&'n OwnerReference>,
     /// In a word.
-    pub outcome: Outcome,
+    pub outcome: PlaceOutcome,
     /// Why, where it wasn't placed.
     pub reason: &'n str,
     /// Whether it never was to be stored.
     pub dry_run: bool,
 }
 
-impl Facts for offline::Offline {
+impl Facts for offline::FileBackend {
     type Surroundings = Self;
 
     fn surroundings(&self) -> &Self {
@@ -49,7 +49,7 @@ impl Facts for offline::Offline {
     }
 }
 
-impl Facts for offline::Supposed {
+impl Facts for offline::SelfTestBackend {
     type Surroundings = Self;
 
     fn surroundings(&self) -> &Self {

@@ -3,32 +3,32 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use podshaper_placement::rules::{Rules, SharedRules};
+use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::strategy::{Strategy, StrategyError};
 
 /// So many are remembered: what was worked out of one is for all workloads that say the same.
 const MAX_REMEMBERED: usize = 256;
 
-/// The rules of strategies.
+/// The allocators of strategies.
 #[derive(Debug, Default)]
-pub struct Strategies(Mutex<HashMap<String, SharedRules>>);
+pub struct Strategies(Mutex<HashMap<String, Arc<SlotAllocator>>>);
 
 impl Strategies {
-    /// The rules that a strategy comes to.
-    pub fn rules(&self, text: &str) -> Result<SharedRules, StrategyError> {
+    /// The allocator of a strategy.
+    pub fn allocator(&self, text: &str) -> Result<Arc<SlotAllocator>, StrategyError> {
         let strategy = Strategy::parse(text)?;
         // As it is printed it is short, whatever it was written like.
         let printed = strategy.to_string();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(rules) = known.get(&printed) {
-            return Ok(Arc::clone(rules));
+        if let Some(allocator) = known.get(&printed) {
+            return Ok(Arc::clone(allocator));
         }
         if known.len() >= MAX_REMEMBERED {
             known.clear();
         }
-        let rules = Arc::new(Mutex::new(Rules::new(strategy.policy().clone())));
-        known.insert(printed, Arc::clone(&rules));
-        Ok(rules)
+        let allocator = Arc::new(SlotAllocator::new(strategy.policy().clone()));
+        known.insert(printed, Arc::clone(&allocator));
+        Ok(allocator)
     }
 }
 
@@ -39,14 +39,14 @@ mod tests {
     #[test]
     fn what_means_the_same_shares_its_rules() {
         let strategies = Strategies::default();
-        let rules = |text: &str| strategies.rules(text).unwrap();
-        let one = rules("a=b,weight=1");
-        assert!(Arc::ptr_eq(&one, &rules(" a=b , base=0, weight=01")));
-        assert!(!Arc::ptr_eq(&one, &rules("a=c,weight=1")));
+        let allocator = |text: &str| strategies.allocator(text).unwrap();
+        let one = allocator("a=b,weight=1");
+        assert!(Arc::ptr_eq(&one, &allocator(" a=b , base=0, weight=01")));
+        assert!(!Arc::ptr_eq(&one, &allocator("a=c,weight=1")));
         for number in 0..3 * MAX_REMEMBERED {
-            rules(&format!("a=b{number},weight=1"));
+            allocator(&format!("a=b{number},weight=1"));
         }
         assert!(strategies.0.lock().unwrap().len() <= MAX_REMEMBERED);
-        assert!(strategies.rules("a=b").is_err());
+        assert!(strategies.allocator("a=b").is_err());
     }
 }

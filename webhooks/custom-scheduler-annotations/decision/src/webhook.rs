@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use podshaper_core::admission::{Decision, Operation, Request, Webhook};
 use podshaper_core::pod::Pod;
-use podshaper_placement::owners::{Chain, End};
-use podshaper_placement::placing::{Outcome, Refusal, Surroundings, Terms, place};
-use podshaper_placement::rules::{SharedRules, locked};
+use podshaper_placement::admit::{PlaceError, PlaceOutcome, PlacePolicy, PlacementBackend, place};
+use podshaper_placement::allocator::SlotAllocator;
+use podshaper_placement::owners::{ChainEnd, OwnerChain};
 use podshaper_placement::strategy::StrategyError;
 use serde_json::value::RawValue;
 
@@ -68,9 +68,9 @@ impl<F: Facts> Annotated<F> {
         deadline: Instant,
     ) -> Decision {
         let own = told(|key| pod.annotation(key)).map(|told| (Whose::Template, told));
-        let mut chain = Chain::of(pod);
+        let mut chain = OwnerChain::of_pod(pod);
         // Whatever tells the strategy, the pod shares it with its owner's others.
-        let enough = |chain: &Chain| {
+        let enough = |chain: &OwnerChain| {
             if own.is_some() { chain.controller().is_some() } else { of_owners(chain).is_some() }
         };
         while let Some(owner) = chain.wants().filter(|_| !enough(&chain)) {
@@ -82,17 +82,19 @@ impl<F: Facts> Annotated<F> {
             Whose::Template => told.annotation.to_owned(),
             Whose::Owner(owner) => format!("{} of {} {}", told.annotation, owner.kind, owner.name),
         };
-        let rules = self.strategies.rules(told.text);
-        let placed = match &rules {
-            Ok(rules) => self.place(request, pod, &chain, rules, deadline).await,
-            Err(error) => Err(Refusal::new(Outcome::Invalid, format!("{error}: the pod isn't placed"))),
+        let allocator = self.strategies.allocator(told.text);
+        let placed = match &allocator {
+            Ok(allocator) => self.place(request, pod, &chain, allocator, deadline).await,
+            Err(error) => {
+                Err(PlaceError::new(PlaceOutcome::Invalid, format!("{error}: the pod isn't placed")))
+            }
         };
         let (outcome, reason, decision) = match placed {
             Ok((outcome, decision)) => (outcome, String::new(), decision),
             Err(refusal) => {
                 let reason = format!("{told_by}: {}", refusal.reason);
                 let decision = refusal.decision(format!("{WEBHOOK}: {reason}"));
-                let shown = rules.err().map(|error| pointing(&error, told)).unwrap_or_default();
+                let shown = allocator.err().map(|error| pointing(&error, told)).unwrap_or_default();
                 (refusal.outcome, reason, decision.with_warnings(shown))
             }
         };
@@ -106,15 +108,18 @@ impl<F: Facts> Annotated<F> {
         &self,
         request: &Request<'_, &RawValue>,
         pod: &Pod<'_>,
-        chain: &Chain,
-        rules: &SharedRules,
+        chain: &OwnerChain,
+        allocator: &Arc<SlotAllocator>,
         deadline: Instant,
-    ) -> Result<(Outcome, Decision), Refusal> {
+    ) -> Result<(PlaceOutcome, Decision), PlaceError> {
         if chain.controller().is_none() {
-            return Err(Refusal::new(Outcome::Undecided, format!("{}: the pod isn't placed", unread(chain))));
+            return Err(PlaceError::new(
+                PlaceOutcome::Undecided,
+                format!("{}: the pod isn't placed", unread(chain)),
+            ));
         }
         // Pods wait for nodes that there aren't yet: that is what an autoscaler makes them for.
-        let terms = Terms { webhook: WEBHOOK, rules, open: locked(rules).policy().all() };
+        let terms = PlacePolicy { webhook: WEBHOOK, allocator, open: allocator.policy().all() };
         let placed = place(self.facts.surroundings(), request, pod, chain, terms, deadline).await;
         placed.map(|(outcome, patch)| (outcome, patch.finish().into()))
     }
@@ -126,7 +131,7 @@ impl<F: Facts> Annotated<F> {
             return Decision::unchanged();
         }
         let all = workload.told();
-        let wrong = all.iter().filter_map(|told| Some((*told, self.strategies.rules(told.text).err()?)));
+        let wrong = all.iter().filter_map(|told| Some((*told, self.strategies.allocator(told.text).err()?)));
         let wrong: Vec<(Told<'_>, StrategyError)> = wrong.collect();
         let lines = wrong.iter().flat_map(|(told, error)| {
             let first = format!("{WEBHOOK}: {}: {error}", told.annotation);
@@ -155,10 +160,9 @@ impl<F: Facts> Annotated<F> {
 
     /// What a strategy comes to.
     fn explain(&self, told: &Told<'_>, pods: u32) -> Option<String> {
-        let rules = self.strategies.rules(told.text).ok()?;
-        let mut rules = locked(&rules);
-        let due = rules.due(pods);
-        let groups = rules.policy().groups().iter().zip(due);
+        let allocator = self.strategies.allocator(told.text).ok()?;
+        let due = allocator.desired(pods);
+        let groups = allocator.policy().groups().iter().zip(due);
         let groups: Vec<String> = groups.map(|(group, pods)| format!("{pods} to {}", group.name)).collect();
         let annotation = told.annotation;
         Some(format!(
@@ -169,13 +173,13 @@ impl<F: Facts> Annotated<F> {
 }
 
 /// A pod that nobody's strategy is found for.
-fn untold(chain: &Chain) -> Decision {
+fn untold(chain: &OwnerChain) -> Decision {
     match chain.end() {
-        Some(End::Unknown) => {
+        Some(ChainEnd::Unknown) => {
             Decision::undecided(format!("{WEBHOOK}: {}: the pod isn't placed", unread(chain)))
         }
         // Whether it says something isn't known.
-        Some(End::Forbidden) => {
+        Some(ChainEnd::Forbidden) => {
             Decision::unchanged().with_warnings([format!("{WEBHOOK}: {}", unread(chain))])
         }
         _ => Decision::unchanged(),
@@ -183,14 +187,14 @@ fn untold(chain: &Chain) -> Decision {
 }
 
 /// Why the chain goes no further.
-fn unread(chain: &Chain) -> String {
+fn unread(chain: &OwnerChain) -> String {
     let Some(owner) = chain.unread() else { return "the pod has no controller".to_owned() };
     let owner = format!("{} {}", owner.kind, owner.name);
     match chain.end() {
-        Some(End::Forbidden) => {
+        Some(ChainEnd::Forbidden) => {
             format!("{owner} may not be read; the chart's {WEBHOOK}.owners gives the right")
         }
-        Some(End::Gone) => format!("{owner} is no more"),
+        Some(ChainEnd::Gone) => format!("{owner} is no more"),
         _ => format!("{owner} can't be read"),
     }
 }

@@ -4,12 +4,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use base64::Engine;
 use custom_scheduler_annotations_decision::facts::{Facts, News};
 use custom_scheduler_annotations_decision::{Annotated, Settings};
 use podshaper_core::admission::{Outcome as Answered, answer};
-use podshaper_placement::offline::Offline;
-use podshaper_placement::placing::Outcome;
+use podshaper_placement::admit::PlaceOutcome;
+use podshaper_placement::offline::FileBackend;
 use serde_json::{Value, json};
 
 const STRATEGY: &str = "custom-pod-schedule-strategy";
@@ -17,19 +16,19 @@ const SAMPLE: &str =
     "nodesize=od4vcpu16gb,base=1,weight=0:nodesize=spot4vcpu16gb,weight=1:nodesize=spot8vcpu32gb,weight=1";
 
 /// What was heard of pods: outcome, reason, workload.
-type Heard = Arc<Mutex<Vec<(Outcome, String, Option<String>)>>>;
+type Heard = Arc<Mutex<Vec<(PlaceOutcome, String, Option<String>)>>>;
 
 /// Files, and what was heard of their pods.
 struct World {
-    files: Offline,
+    files: FileBackend,
     heard: Heard,
     explains: bool,
 }
 
 impl Facts for World {
-    type Surroundings = Offline;
+    type Surroundings = FileBackend;
 
-    fn surroundings(&self) -> &Offline {
+    fn surroundings(&self) -> &FileBackend {
         &self.files
     }
 
@@ -58,7 +57,7 @@ struct Answer {
 
 impl Webhook {
     fn of(facts: &[Value], validate: bool, explains: bool) -> Self {
-        let mut files = Offline::default();
+        let mut files = FileBackend::default();
         for fact in facts {
             files.add(fact);
         }
@@ -73,20 +72,15 @@ impl Webhook {
             json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request});
         let deadline = Instant::now() + Duration::from_secs(5);
         let answer = answer(&self.webhook, review.to_string().as_bytes(), deadline).await.unwrap();
-        let response: Value = serde_json::from_str(&String::from_utf8(answer.body).unwrap()).unwrap();
-        let response = &response["response"];
+        let response = answer.response().unwrap();
+        let patch: json_patch::Patch = serde_json::from_value(response.patch.into()).unwrap();
         let mut object = request["object"].clone();
-        if let Some(patch) = response["patch"].as_str() {
-            let patch = base64::engine::general_purpose::STANDARD.decode(patch).unwrap();
-            let patch: json_patch::Patch = serde_json::from_str(&String::from_utf8(patch).unwrap()).unwrap();
-            json_patch::patch(&mut object, &patch).unwrap();
-        }
-        let warnings = response["warnings"].as_array().into_iter().flatten();
+        json_patch::patch(&mut object, &patch).unwrap();
         Answer {
             outcome: answer.outcome,
             object,
-            warnings: warnings.map(|warning| warning.as_str().unwrap().to_owned()).collect(),
-            denial: response["status"]["message"].as_str().unwrap_or_default().to_owned(),
+            warnings: response.warnings,
+            denial: response.denial.unwrap_or_default(),
         }
     }
 
@@ -125,7 +119,7 @@ impl Webhook {
         self.review(&request).await
     }
 
-    fn heard(&self) -> (Outcome, String, Option<String>) {
+    fn heard(&self) -> (PlaceOutcome, String, Option<String>) {
         self.heard.lock().unwrap().last().unwrap().clone()
     }
 }
@@ -183,10 +177,10 @@ async fn a_placed_pod() {
     let annotations = &placed["metadata"]["annotations"];
     assert_eq!(annotations["placement.podshaper.dev/group"], "nodesize=od4vcpu16gb");
     assert_eq!(annotations["controller.kubernetes.io/pod-deletion-cost"], "0");
-    assert_eq!(webhook.heard(), (Outcome::Placed, String::new(), Some("Deployment web".to_owned())));
+    assert_eq!(webhook.heard(), (PlaceOutcome::Placed, String::new(), Some("Deployment web".to_owned())));
     // Called again.
     assert_eq!(webhook.pod(&placed).await.outcome, Answered::Unchanged);
-    assert_eq!(webhook.heard().0, Outcome::Kept);
+    assert_eq!(webhook.heard().0, PlaceOutcome::Kept);
 }
 
 #[tokio::test]
@@ -237,7 +231,10 @@ async fn a_bad_strategy_changes_nothing_and_is_pointed_at() {
         answer.warnings,
         [&*format!("custom-scheduler-annotations: {reason}"), "  a=b,weight=-1", "             ^"]
     );
-    assert_eq!(webhook.heard(), (Outcome::Invalid, reason.to_owned(), Some("Deployment web".to_owned())));
+    assert_eq!(
+        webhook.heard(),
+        (PlaceOutcome::Invalid, reason.to_owned(), Some("Deployment web".to_owned()))
+    );
     let halves = json!({"UseCustomKubeScheduler": "true"});
     let answer = Webhook::of(&[set(), with(deployment(), halves)], false, false).pod(&pod()).await;
     let [warning] = &answer.warnings[..] else { panic!("{:?}", answer.warnings) };
@@ -289,7 +286,7 @@ async fn what_another_webhook_has_placed_stays() {
         "{:?}",
         answer.warnings
     );
-    assert_eq!(webhook.heard().0, Outcome::Superseded);
+    assert_eq!(webhook.heard().0, PlaceOutcome::Superseded);
     // A copy of it in another workload is a new pod.
     placed["metadata"]["annotations"]["placement.podshaper.dev/owner"] = json!("another");
     assert_eq!(webhook.pod(&placed).await.object["spec"]["nodeSelector"]["nodesize"], "od4vcpu16gb");
@@ -326,7 +323,7 @@ async fn what_can_not_be_decided_is_told() {
         assert_eq!(full.pod(&pod()).await.outcome, Answered::Patched);
     }
     assert_eq!(full.pod(&pod()).await.outcome, Answered::Undecided);
-    assert_eq!(full.heard().0, Outcome::Full);
+    assert_eq!(full.heard().0, PlaceOutcome::Full);
 }
 
 #[tokio::test]

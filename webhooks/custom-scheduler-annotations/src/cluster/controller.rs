@@ -7,8 +7,8 @@ use std::time::Duration;
 use podshaper_core::owner_reference::OwnerReference;
 use podshaper_kube::lease::{Leadership, while_leading};
 use podshaper_kube::store::Store;
-use podshaper_placement::owners::Chain;
-use podshaper_placement::rules::{SharedRules, locked};
+use podshaper_placement::allocator::SlotAllocator;
+use podshaper_placement::owners::OwnerChain;
 use podshaper_placement::spread::Spread;
 use podshaper_placement_kube::ledgers::{Census, LedgerId, Ledgers, Origin, Standing};
 use podshaper_placement_kube::placing::Metrics;
@@ -34,7 +34,7 @@ struct Seen {
     /// The topmost owner that there is.
     workload: OwnerReference,
     /// None where no strategy governs them.
-    rules: Option<SharedRules>,
+    allocator: Option<Arc<SlotAllocator>>,
     spread: Spread,
 }
 
@@ -71,7 +71,7 @@ impl Controller {
             let steady = known.as_ref().is_some_and(|seen| seen.spread == seen.of(&census));
             // A status that is written while pods are placed would cross their ledger's writes.
             if let (Some(seen), Some(standing), true) = (&known, standings.get(&census.ledger), steady)
-                && seen.rules.is_some()
+                && seen.allocator.is_some()
             {
                 self.ledgers.tell(standing, &seen.spread).await;
             }
@@ -82,45 +82,45 @@ impl Controller {
             all.insert(census.ledger, seen);
         }
         self.metrics.clear();
-        for Seen { namespace, workload, rules, spread, .. } in all.values() {
-            let Some(rules) = rules else { continue };
+        for Seen { namespace, workload, allocator, spread, .. } in all.values() {
+            let Some(allocator) = allocator else { continue };
             let whose =
                 [("namespace", &**namespace), ("kind", &*workload.kind), ("workload", &*workload.name)];
             // The revisions of a workload count together.
-            self.metrics.count(&whose, &locked(rules), spread);
+            self.metrics.count(&whose, allocator, spread);
         }
         all
     }
 
-    /// Reads whose the pods are, and by which rules they are placed.
+    /// Reads the owners of the pods, and the allocator that places them.
     async fn see(&self, census: &Census, steady: bool) -> Seen {
         let Origin { namespace, controller } = &census.origin;
-        let (chain, rules) = self.governed.of(namespace, controller).await;
+        let (chain, allocator) = self.governed.of(namespace, controller).await;
         let workload = chain.read().last().map_or(controller, |(owner, _)| owner).clone();
         let mut seen = Seen {
             at: Instant::now(),
             namespace: namespace.clone(),
             workload,
-            rules,
+            allocator,
             spread: Spread::default(),
         };
         seen.spread = seen.of(census);
-        if let Some(rules) = seen.rules.as_ref().filter(|_| steady) {
-            self.take_in(census, &chain, rules).await;
+        if let Some(allocator) = seen.allocator.as_ref().filter(|_| steady) {
+            self.take_in(census, &chain, allocator).await;
         }
         seen
     }
 
     /// Looks for pods that nobody placed, where the owner has more than are known.
-    async fn take_in(&self, census: &Census, chain: &Chain, rules: &SharedRules) {
+    async fn take_in(&self, census: &Census, chain: &OwnerChain, allocator: &Arc<SlotAllocator>) {
         // Those that are numbered have no ledger, and their controller looks at no cost.
-        let shared = chain.sharer().filter(|(owner, _)| owner.kind != "StatefulSet");
+        let shared = chain.sequence_owner().filter(|(owner, _)| owner.kind != "StatefulSet");
         let owner = shared.and_then(|(_, owner)| owner);
         let pods = owner.and_then(|owner| owner.created.or(owner.pods)).unwrap_or(0);
         let namespace = &census.origin.namespace;
         if pods as usize > census.pods.len()
             && let Some(workload) = self.governed.workload(namespace, chain).await
-            && let Err(error) = self.ledgers.tend(&workload, rules).await
+            && let Err(error) = self.ledgers.tend(&workload, allocator).await
         {
             tracing::warn!(namespace, %error, "can't take in pods that nobody placed");
         }
@@ -128,8 +128,8 @@ impl Controller {
 }
 
 impl Seen {
-    /// How these pods are spread by the rules that were seen.
+    /// How these pods are spread over the groups.
     fn of(&self, census: &Census) -> Spread {
-        self.rules.as_ref().map(|rules| census.spread(&mut locked(rules))).unwrap_or_default()
+        self.allocator.as_ref().map(|allocator| census.spread(allocator)).unwrap_or_default()
     }
 }

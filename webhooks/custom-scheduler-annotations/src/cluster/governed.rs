@@ -1,10 +1,10 @@
-//! Which rules a ledger is kept by.
+//! The allocator of a ledger's policy.
 
 use std::sync::Arc;
 
 use podshaper_core::owner_reference::OwnerReference;
-use podshaper_placement::owners::Chain;
-use podshaper_placement::rules::SharedRules;
+use podshaper_placement::allocator::SlotAllocator;
+use podshaper_placement::owners::OwnerChain;
 use podshaper_placement_kube::ledgers::{Policies, Standing, Workload};
 use podshaper_placement_kube::owners::Owners;
 
@@ -22,26 +22,30 @@ pub(super) struct Governed {
 }
 
 impl Governed {
-    /// The owners of an owner's pods, and the rules that govern these, if some do.
-    pub(super) async fn of(&self, namespace: &str, owner: &OwnerReference) -> (Chain, Option<SharedRules>) {
-        let mut chain = Chain::from(Some(owner.clone()));
+    /// The owners of an owner's pods, and the allocator that places these, if a strategy governs them.
+    pub(super) async fn of(
+        &self,
+        namespace: &str,
+        owner: &OwnerReference,
+    ) -> (OwnerChain, Option<Arc<SlotAllocator>>) {
+        let mut chain = OwnerChain::from(Some(owner.clone()));
         if self.blocklist.iter().any(|blocked| blocked == namespace) {
             return (chain, None);
         }
         self.owners.climb(namespace, &mut chain, |_| false).await;
-        let rules = governing(&chain).and_then(|(_, told)| self.strategies.rules(told.text).ok());
-        (chain, rules)
+        let allocator = governing(&chain).and_then(|(_, told)| self.strategies.allocator(told.text).ok());
+        (chain, allocator)
     }
 
     /// What the ledger of a chain is about; none where nobody can tell now.
-    pub(super) async fn workload(&self, namespace: &str, chain: &Chain) -> Option<Arc<Workload>> {
+    pub(super) async fn workload(&self, namespace: &str, chain: &OwnerChain) -> Option<Arc<Workload>> {
         self.owners.workload(WEBHOOK, namespace, chain).await.ok()?.map(Arc::new)
     }
 }
 
 impl Policies for Governed {
-    async fn find(&self, standing: &Standing) -> Option<(Arc<Workload>, SharedRules)> {
-        let (chain, rules) = self.of(&standing.namespace, &standing.owner).await;
-        Some((self.workload(&standing.namespace, &chain).await?, rules?))
+    async fn find(&self, standing: &Standing) -> Option<(Arc<Workload>, Arc<SlotAllocator>)> {
+        let (chain, allocator) = self.of(&standing.namespace, &standing.owner).await;
+        Some((self.workload(&standing.namespace, &chain).await?, allocator?))
     }
 }

@@ -10,7 +10,7 @@ use kube::Client;
 use podshaper_cli::Start;
 use podshaper_kube::events::{Events, Note, Regarding};
 use podshaper_kube::replica::Replica;
-use podshaper_placement::placing::Outcome;
+use podshaper_placement::admit::PlaceOutcome;
 use podshaper_placement_kube::placing::{Metrics, Placing};
 
 use controller::Controller;
@@ -60,11 +60,13 @@ impl Facts for Cluster {
         self.metrics.decided(news.outcome);
         let (Some(workload), false) = (news.workload, news.dry_run) else { return };
         let reason = match news.outcome {
-            Outcome::Invalid => "InvalidStrategy",
-            Outcome::Superseded => "Superseded",
-            Outcome::Full => "GroupsFull",
-            Outcome::Unfitting => "NoGroupFits",
-            Outcome::Placed | Outcome::Estimated | Outcome::Kept | Outcome::Undecided => return,
+            PlaceOutcome::Invalid => "InvalidStrategy",
+            PlaceOutcome::Superseded => "Superseded",
+            PlaceOutcome::Full => "GroupsFull",
+            PlaceOutcome::Unfitting => "NoGroupFits",
+            PlaceOutcome::Placed | PlaceOutcome::Estimated | PlaceOutcome::Kept | PlaceOutcome::Undecided => {
+                return;
+            }
         };
         let regarding = Regarding {
             api_version: workload.api_version.clone().into(),

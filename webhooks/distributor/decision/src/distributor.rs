@@ -1,12 +1,13 @@
 //! `PodDistributor`: what one says, and which one governs a pod.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use podshaper_core::duration;
 use podshaper_core::owner_reference::OwnerReference;
+use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::distribution::{Distribution, Target};
-use podshaper_placement::owners::Chain;
-use podshaper_placement::rules::{Rules, SharedRules};
+use podshaper_placement::owners::OwnerChain;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -50,7 +51,7 @@ pub struct Plan {
     /// `unschedulableAfter`.
     pub unschedulable_after: Option<Duration>,
     /// Who goes where.
-    pub rules: SharedRules,
+    pub allocator: Arc<SlotAllocator>,
 }
 
 impl Distributor {
@@ -95,34 +96,19 @@ fn plan(spec: &Value) -> Result<Plan, String> {
             path => format!("spec.{path}: {}", error.inner()),
         })?;
     let policy = distribution.policy().map_err(|error| error.to_string())?;
-    let after = distribution.unschedulable_after.as_deref().map(|text| {
-        duration(text)
-            .ok_or_else(|| format!("spec.unschedulableAfter: {text:?} is no time as in 5m or 1h30m"))
-    });
-    let rules = Arc::new(Mutex::new(Rules::new(policy)));
-    Ok(Plan { unschedulable_after: after.transpose()?, distribution, rules })
-}
-
-/// Hours, minutes and seconds, as in `1h30m`.
-fn duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut seconds = 0u64;
-    while !rest.is_empty() {
-        let (number, more) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
-        let unit = match more.chars().next()? {
-            'h' => 3600,
-            'm' => 60,
-            's' => 1,
-            _ => return None,
-        };
-        seconds = number.parse::<u64>().ok()?.checked_mul(unit)?.checked_add(seconds)?;
-        rest = more.get(1..)?;
-    }
-    (!text.is_empty()).then(|| Duration::from_secs(seconds))
+    let after = distribution
+        .unschedulable_after
+        .as_deref()
+        .map(|text| duration::parse(text).map_err(|error| format!("spec.unschedulableAfter: {error}")));
+    let allocator = Arc::new(SlotAllocator::new(policy));
+    Ok(Plan { unschedulable_after: after.transpose()?, distribution, allocator })
 }
 
 /// The one that governs the pods at the end of `chain`: of the nearest owner that has one, and of several the oldest.
-pub fn governing<'d>(distributors: &'d [Arc<Distributor>], chain: &Chain) -> Option<&'d Arc<Distributor>> {
+pub fn governing<'d>(
+    distributors: &'d [Arc<Distributor>],
+    chain: &OwnerChain,
+) -> Option<&'d Arc<Distributor>> {
     chain.owners().iter().find_map(|owner| {
         let about = distributors.iter().filter(|distributor| distributor.is_about(owner));
         about.reduce(|oldest, other| if other.precedes(oldest) { other } else { oldest })
@@ -132,7 +118,7 @@ pub fn governing<'d>(distributors: &'d [Arc<Distributor>], chain: &Chain) -> Opt
 #[cfg(test)]
 mod tests {
     use podshaper_core::lookup::Lookup;
-    use podshaper_placement::owners::Owner;
+    use podshaper_placement::owners::OwnerObject;
     use serde_json::json;
 
     use super::*;
@@ -148,10 +134,10 @@ mod tests {
     }
 
     /// A ReplicaSet that belongs to a Deployment.
-    fn chain() -> Chain {
-        let mut chain = Chain::from(Some(owner("ReplicaSet")));
+    fn chain() -> OwnerChain {
+        let mut chain = OwnerChain::from(Some(owner("ReplicaSet")));
         let [uid, controller] = ["ReplicaSet".to_owned(), "Deployment".to_owned()];
-        let set = Owner { uid, controller: Some(owner(&controller)), ..Owner::default() };
+        let set = OwnerObject { uid, controller: Some(owner(&controller)), ..OwnerObject::default() };
         chain.looked(Lookup::Found(set.into()));
         chain
     }
@@ -173,16 +159,6 @@ mod tests {
         assert_eq!(governs(&[old, distributor("set", "2026-03-01T00:00:00Z", &set)]), Some("set"));
         for other in [json!({"name": "other"}), json!({"kind": "Rollout", "name": "web"}), json!(null)] {
             assert_eq!(governs(&[distributor("other", "", &other)]), None);
-        }
-    }
-
-    #[test]
-    fn times() {
-        for (text, seconds) in [("5m", 300), ("1h30m", 5400), ("45s", 45), ("0s", 0)] {
-            assert_eq!(duration(text), Some(Duration::from_secs(seconds)));
-        }
-        for text in ["", "5", "m", "5x", "1.5h", "99999999999999999999s", "99999999999999999h"] {
-            assert_eq!(duration(text), None, "{text}");
         }
     }
 

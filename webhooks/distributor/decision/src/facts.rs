@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use podshaper_placement::owners::Chain;
-use podshaper_placement::placing::{Outcome, Surroundings};
+use podshaper_placement::admit::{PlaceOutcome, PlacementBackend};
+use podshaper_placement::owners::OwnerChain;
 use podshaper_placement::policy::GroupSet;
 
 use crate::distributor::{Distributor, Plan};
@@ -11,16 +11,15 @@ use crate::distributor::{Distributor, Plan};
 /// A cluster, or files that stand for one.
 pub trait Facts: Send + Sync + 'static {
     /// Owners, and places.
-    type Surroundings: Surroundings;
+    type Surroundings: PlacementBackend;
     /// The same.
     fn surroundings(&self) -> &Self::Surroundings;
     /// The distributors of a namespace.
     fn distributors(&self, namespace: &str) -> Vec<Arc<Distributor>>;
-    /// The groups that have a node which could take a pod with these owners. (Call it without the lock of the rules: ledgers
-    /// take it while they hold their own.)
-    fn available(&self, namespace: &str, chain: &Chain, plan: &Plan) -> GroupSet;
+    /// The groups that have a node which could take a pod with these owners.
+    fn available(&self, namespace: &str, chain: &OwnerChain, plan: &Plan) -> GroupSet;
     /// Hears of each pod that a distributor governs.
-    fn heard(&self, _distributor: &Distributor, _outcome: Outcome) {}
+    fn heard(&self, _distributor: &Distributor, _outcome: PlaceOutcome) {}
     /// What to say about a pod that stands for many, being of a template.
     fn hint(&self) -> Option<&'static str> {
         None

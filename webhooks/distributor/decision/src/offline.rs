@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use podshaper_placement::offline;
 use podshaper_placement::offline::{namespace, text};
-use podshaper_placement::owners::Chain;
+use podshaper_placement::owners::OwnerChain;
 use podshaper_placement::policy::GroupSet;
-use podshaper_placement::rules::locked;
 use serde_json::Value;
 
 use crate::distributor::{Distributor, GROUP, KIND, Plan};
@@ -20,7 +19,7 @@ const HINT: &str =
 #[derive(Debug, Default)]
 pub struct Offline {
     distributors: Vec<Arc<Distributor>>,
-    others: offline::Offline,
+    others: offline::FileBackend,
 }
 
 impl Offline {
@@ -52,9 +51,9 @@ impl Offline {
 }
 
 impl Facts for Offline {
-    type Surroundings = offline::Offline;
+    type Surroundings = offline::FileBackend;
 
-    fn surroundings(&self) -> &offline::Offline {
+    fn surroundings(&self) -> &offline::FileBackend {
         &self.others
     }
 
@@ -62,8 +61,8 @@ impl Facts for Offline {
         self.distributors.iter().filter(|distributor| distributor.namespace == namespace).cloned().collect()
     }
 
-    fn available(&self, _: &str, _: &Chain, plan: &Plan) -> GroupSet {
-        self.others.available(locked(&plan.rules).policy())
+    fn available(&self, _: &str, _: &OwnerChain, plan: &Plan) -> GroupSet {
+        self.others.available(plan.allocator.policy())
     }
 
     fn hint(&self) -> Option<&'static str> {

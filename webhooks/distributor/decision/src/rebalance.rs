@@ -1,7 +1,7 @@
 //! Which pods are evicted so that new ones take the places that they keep from others.
 
+use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::policy::GroupSet;
-use podshaper_placement::rules::Rules;
 
 use podshaper_placement::spread::Spread;
 
@@ -21,16 +21,16 @@ pub struct Placed<'p> {
 pub fn surplus<'p>(
     mut pods: Vec<Placed<'p>>,
     spread: &Spread,
-    rules: &mut Rules,
+    allocator: &SlotAllocator,
     behind: GroupSet,
 ) -> Vec<&'p str> {
-    let missing = |(index, tally): (usize, &podshaper_placement::spread::Tally)| {
-        if behind.contains(index) { tally.due.saturating_sub(tally.actual) } else { 0 }
+    let missing = |(index, tally): (usize, &podshaper_placement::spread::GroupSpread)| {
+        if behind.contains(index) { tally.desired.saturating_sub(tally.actual) } else { 0 }
     };
     let wanted: u32 = spread.groups.iter().enumerate().map(missing).sum();
     let mut left: Vec<u32> =
-        spread.groups.iter().map(|tally| tally.actual.saturating_sub(tally.due)).collect();
-    pods.sort_by_key(|pod| (rules.group(pod.slot) == Some(pod.group), std::cmp::Reverse(pod.slot)));
+        spread.groups.iter().map(|tally| tally.actual.saturating_sub(tally.desired)).collect();
+    pods.sort_by_key(|pod| (allocator.group_of(pod.slot) == Some(pod.group), std::cmp::Reverse(pod.slot)));
     pods.retain(|pod| match left.get_mut(pod.group) {
         Some(left) if *left > 0 => {
             *left -= 1;
@@ -58,16 +58,16 @@ mod tests {
             ..Group::default()
         };
         let policy = Policy::new([("default", 80), ("spot", 20)].map(group).into(), Tie::First).unwrap();
-        let mut rules = Rules::new(policy);
+        let allocator = SlotAllocator::new(policy);
         // Ten pods, all of them on default nodes: slots 2 and 7 are spot's.
         let names: Vec<String> = (0..10).map(|slot| format!("pod-{slot}")).collect();
         let pods: Vec<_> = (0..10).zip(&names).map(|(slot, name)| Placed { name, slot, group: 0 }).collect();
         let of =
             |groups: &[&'static str]| groups.iter().map(|group| (Some(*group), true)).collect::<Vec<_>>();
-        let spread = Spread::of(of(&["default"; 10]), &mut rules);
-        let all = rules.policy().all();
-        assert_eq!(surplus(pods.clone(), &spread, &mut rules, all), ["pod-7", "pod-2"]);
-        assert_eq!(surplus(pods.clone(), &spread, &mut rules, [0].into_iter().collect()), [""; 0]);
+        let spread = Spread::of(of(&["default"; 10]), &allocator);
+        let all = allocator.policy().all();
+        assert_eq!(surplus(pods.clone(), &spread, &allocator, all), ["pod-7", "pod-2"]);
+        assert_eq!(surplus(pods.clone(), &spread, &allocator, [0].into_iter().collect()), [""; 0]);
         // One too many, which has a place of its own group.
         let mut nine = pods[..9].to_vec();
         nine[2].group = 1;
@@ -75,7 +75,7 @@ mod tests {
         nine.push(Placed { name: "new", slot: 10, group: 1 });
         let mut groups = ["default"; 10];
         (groups[2], groups[7], groups[9]) = ("spot", "spot", "spot");
-        let spread = Spread::of(of(&groups), &mut rules);
-        assert_eq!(surplus(nine, &spread, &mut rules, all), ["new"]);
+        let spread = Spread::of(of(&groups), &allocator);
+        assert_eq!(surplus(nine, &spread, &allocator, all), ["new"]);
     }
 }

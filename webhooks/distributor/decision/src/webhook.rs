@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use podshaper_core::admission::{Decision, Request, Webhook};
 use podshaper_core::pod::Pod;
+use podshaper_placement::admit::{
+    PlaceError, PlaceOutcome, PlacePolicy, PlacementBackend, is_template, place,
+};
 use podshaper_placement::distribution::WhenUnavailable;
-use podshaper_placement::owners::{Chain, End};
-use podshaper_placement::placing::{Outcome, Refusal, Surroundings, Terms, is_template, place};
-use podshaper_placement::rules::locked;
+use podshaper_placement::owners::{ChainEnd, OwnerChain};
 
 use crate::WEBHOOK;
 use crate::distributor::{Distributor, governing};
@@ -41,7 +42,7 @@ impl<F: Facts> PodDistribution<F> {
         if let Some(hint) = self.facts.hint().filter(|_| is_template(pod, request.name.as_deref())) {
             return Decision::unchanged().with_warnings([format!("distributor: {hint}")]);
         }
-        let mut chain = Chain::of(pod);
+        let mut chain = OwnerChain::of_pod(pod);
         let distributor = loop {
             if let Some(distributor) = governing(&distributors, &chain) {
                 break distributor;
@@ -68,22 +69,21 @@ impl<F: Facts> PodDistribution<F> {
         &self,
         request: &Request<'_, Pod<'_>>,
         pod: &Pod<'_>,
-        chain: &Chain,
+        chain: &OwnerChain,
         distributor: &Distributor,
         deadline: Instant,
-    ) -> Result<(Outcome, Decision), Refusal> {
-        let plan = distributor
-            .plan
-            .as_ref()
-            .map_err(|error| Refusal::new(Outcome::Invalid, format!("{error}: the pod isn't placed")))?;
+    ) -> Result<(PlaceOutcome, Decision), PlaceError> {
+        let plan = distributor.plan.as_ref().map_err(|error| {
+            PlaceError::new(PlaceOutcome::Invalid, format!("{error}: the pod isn't placed"))
+        })?;
         let open = match plan.distribution.when_unavailable {
-            WhenUnavailable::Wait => locked(&plan.rules).policy().all(),
+            WhenUnavailable::Wait => plan.allocator.policy().all(),
             WhenUnavailable::UseOthers => self.facts.available(&distributor.namespace, chain, plan),
         };
-        let terms = Terms { webhook: WEBHOOK, rules: &plan.rules, open };
+        let terms = PlacePolicy { webhook: WEBHOOK, allocator: &plan.allocator, open };
         let (outcome, mut patch) =
             place(self.facts.surroundings(), request, pod, chain, terms, deadline).await?;
-        if outcome != Outcome::Kept {
+        if outcome != PlaceOutcome::Kept {
             patch.set_annotation(MUTATED_BY.0, MUTATED_BY.1);
         }
         Ok((outcome, patch.finish().into()))
@@ -91,14 +91,14 @@ impl<F: Facts> PodDistribution<F> {
 }
 
 /// A pod of no distributor, as far as can be told. `about`: one is about the owner that wasn't read.
-fn ungoverned(chain: &Chain, about: bool) -> Decision {
+fn ungoverned(chain: &OwnerChain, about: bool) -> Decision {
     let Some(owner) = chain.unread() else { return Decision::unchanged() };
     let owner = format!("{} {}", owner.kind, owner.name);
     match chain.end() {
-        Some(End::Unknown) => {
+        Some(ChainEnd::Unknown) => {
             Decision::undecided(format!("distributor: {owner} can't be read: the pod isn't placed"))
         }
-        Some(End::Forbidden) if about => Decision::undecided(format!(
+        Some(ChainEnd::Forbidden) if about => Decision::undecided(format!(
             "distributor: {owner} may not be read: the pod isn't placed; the chart's distributor.owners gives the right"
         )),
         _ => Decision::unchanged(),

@@ -13,9 +13,8 @@ use podshaper_kube::events::Events;
 use podshaper_kube::lease::{Leadership, while_leading};
 use podshaper_kube::store::Store;
 use podshaper_placement::distribution::{RebalanceMode, Target};
-use podshaper_placement::owners::{Chain, End, Owner};
+use podshaper_placement::owners::{ChainEnd, OwnerChain, OwnerObject};
 use podshaper_placement::policy::GroupSet;
-use podshaper_placement::rules::locked;
 use podshaper_placement::spread::Spread;
 use podshaper_placement_kube::ledgers::{
     Census, Counted, Health, LedgerId, Ledgers, Others, Standing as LedgerStanding,
@@ -68,7 +67,7 @@ struct Known {
     at: Instant,
     /// The controller that it begins at.
     from: OwnerReference,
-    chain: Chain,
+    chain: OwnerChain,
 }
 
 /// The last look at one distributor.
@@ -128,7 +127,7 @@ impl Controller {
     }
 
     /// What is known of pods, by the key of the distributor that governs them.
-    async fn sorted(&self, run: &mut Run) -> BTreeMap<String, Vec<(Chain, Census)>> {
+    async fn sorted(&self, run: &mut Run) -> BTreeMap<String, Vec<(OwnerChain, Census)>> {
         let mut sorted: BTreeMap<String, Vec<_>> = BTreeMap::new();
         let mut again = CHAINS_AGAIN;
         for census in self.ledgers.census() {
@@ -139,7 +138,7 @@ impl Controller {
             }
             // Of one that is gone another of its pods tells more.
             let stands = |known: &&Known| {
-                known.chain.end() != Some(End::Gone) || known.from == census.origin.controller
+                known.chain.end() != Some(ChainEnd::Gone) || known.from == census.origin.controller
             };
             let known = run.chains.get(&census.ledger).filter(stands);
             let enough = |known: &&Known| again == 0 || known.at.elapsed() < CHAIN_LASTS;
@@ -157,10 +156,10 @@ impl Controller {
         sorted
     }
 
-    async fn chain(&self, run: &mut Run, namespace: &str, census: &Census) -> Chain {
-        let mut chain = Chain::from(Some(census.origin.controller.clone()));
+    async fn chain(&self, run: &mut Run, namespace: &str, census: &Census) -> OwnerChain {
+        let mut chain = OwnerChain::from(Some(census.origin.controller.clone()));
         self.owners.climb(namespace, &mut chain, |_| false).await;
-        if chain.end() != Some(End::Unknown) {
+        if chain.end() != Some(ChainEnd::Unknown) {
             if run.chains.len() >= MAX_CHAINS {
                 run.chains.clear();
             }
@@ -176,7 +175,7 @@ impl Controller {
         &self,
         run: &mut Run,
         distributor: &Arc<Distributor>,
-        census: &[(Chain, Census)],
+        census: &[(OwnerChain, Census)],
     ) -> Option<Spread> {
         let plan = match &distributor.plan {
             Ok(plan) => plan,
@@ -190,10 +189,10 @@ impl Controller {
         });
         let rival = rivals.reduce(|oldest, other| if other.precedes(&oldest) { other } else { oldest });
         let (policy, spreads, with_nodes, stuck) = {
-            let mut rules = locked(&plan.rules);
+            let allocator = &plan.allocator;
             let spreads: Vec<(LedgerId, Spread)> =
-                census.iter().map(|(_, census)| (census.ledger.clone(), census.spread(&mut rules))).collect();
-            let policy = rules.policy();
+                census.iter().map(|(_, census)| (census.ledger.clone(), census.spread(allocator))).collect();
+            let policy = allocator.policy();
             let pods = census.iter().flat_map(|(_, census)| &census.pods);
             let stuck = pods.filter(|pod| is_stuck(pod, plan));
             let stuck = stuck.filter_map(|pod| policy.index(pod.group.as_deref()?)).collect();
@@ -255,7 +254,7 @@ impl Controller {
         }
         let revisions = census.iter().zip(&spreads);
         let revisions = revisions.filter_map(|((chain, _), (_, spread))| {
-            let (owner, _) = chain.sharer()?;
+            let (owner, _) = chain.sequence_owner()?;
             Some((owner.kind.clone(), owner.name.clone(), spread.clone()))
         });
         let revisions = revisions.collect();
@@ -276,7 +275,7 @@ impl Controller {
     }
 
     /// The workload, and whether its pods are placed.
-    async fn target(&self, distributor: &Distributor) -> (Standing, Option<Arc<Owner>>) {
+    async fn target(&self, distributor: &Distributor) -> (Standing, Option<Arc<OwnerObject>>) {
         let Target { api_version, kind, name } = &distributor.target;
         let workload = format!("{kind} {name} of {api_version}");
         match self.owners.find(&distributor.namespace, api_version, kind, name).await {
@@ -330,7 +329,7 @@ impl Controller {
         };
         if let Some(workload) = self.owners.workload(distributor_decision::WEBHOOK, namespace, &chain).await?
         {
-            self.ledgers.tend(&Arc::new(workload), &plan.rules).await?;
+            self.ledgers.tend(&Arc::new(workload), &plan.allocator).await?;
         }
         Ok(true)
     }

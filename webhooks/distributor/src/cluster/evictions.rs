@@ -5,7 +5,6 @@ use std::time::Duration;
 use podshaper_kube::request::{Media, send};
 use podshaper_placement::distribution::{Rebalance, RebalanceMode};
 use podshaper_placement::policy::GroupSet;
-use podshaper_placement::rules::locked;
 use podshaper_placement::spread::Spread;
 use podshaper_placement_kube::ledgers::{Census, Counted, Health};
 use serde_json::json;
@@ -85,9 +84,9 @@ impl Controller {
             return;
         }
         let names: Vec<String> = {
-            let mut rules = locked(&plan.rules);
+            let allocator = &plan.allocator;
             let placed = |pod: &'_ Counted| -> Option<(usize, u32)> {
-                Some((rules.policy().index(pod.group.as_deref()?)?, pod.slot?))
+                Some((allocator.policy().index(pod.group.as_deref()?)?, pod.slot?))
             };
             let ready = census.pods.iter().filter(|pod| pod.health == Health::Ready);
             let placed = ready.filter_map(|pod| {
@@ -95,7 +94,7 @@ impl Controller {
                 Some(Placed { name: &pod.name, slot, group })
             });
             let placed = placed.collect();
-            surplus(placed, spread, &mut rules, behind).into_iter().take(budget).map(str::to_owned).collect()
+            surplus(placed, spread, allocator, behind).into_iter().take(budget).map(str::to_owned).collect()
         };
         for pod in names {
             let refused = match self.evict(&distributor.namespace, &pod).await {

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use podshaper_placement::placing::Outcome;
-use podshaper_placement::rules::locked;
+use podshaper_placement::admit::PlaceOutcome;
 use podshaper_placement::spread::Spread;
 use podshaper_placement_kube::placing;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -38,7 +37,7 @@ impl Metrics {
         Self { placed, evictions }
     }
 
-    pub(super) fn decided(&self, outcome: Outcome) {
+    pub(super) fn decided(&self, outcome: PlaceOutcome) {
         self.placed.decided(outcome);
     }
 
@@ -58,7 +57,7 @@ impl Metrics {
         for (distributor, spread) in distributors {
             let Ok(plan) = &distributor.plan else { continue };
             let whose = [("namespace", &*distributor.namespace), ("distributor", &*distributor.name)];
-            self.placed.count(&whose, &locked(&plan.rules), spread);
+            self.placed.count(&whose, &plan.allocator, spread);
         }
     }
 }

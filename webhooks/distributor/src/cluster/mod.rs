@@ -16,10 +16,9 @@ use podshaper_kube::events::Events;
 use podshaper_kube::replica::Replica;
 use podshaper_kube::store::Store;
 use podshaper_kube::watch::{Scope, watched};
-use podshaper_placement::owners::Chain;
-use podshaper_placement::placing::Outcome;
+use podshaper_placement::admit::PlaceOutcome;
+use podshaper_placement::owners::OwnerChain;
 use podshaper_placement::policy::GroupSet;
-use podshaper_placement::rules::locked;
 use podshaper_placement_kube::placing::Placing;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
@@ -91,18 +90,18 @@ impl Facts for Cluster {
         self.distributors.in_namespace(namespace)
     }
 
-    fn available(&self, namespace: &str, chain: &Chain, plan: &Plan) -> GroupSet {
-        let stuck = plan.unschedulable_after.zip(chain.sharer()).map(|(after, (owner, _))| {
+    fn available(&self, namespace: &str, chain: &OwnerChain, plan: &Plan) -> GroupSet {
+        let stuck = plan.unschedulable_after.zip(chain.sequence_owner()).map(|(after, (owner, _))| {
             let after = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
             self.placing.ledgers.stuck(namespace, owner, Timestamp::now().as_second().saturating_sub(after))
         });
-        let rules = locked(&plan.rules);
-        let policy = rules.policy();
+        let allocator = &plan.allocator;
+        let policy = allocator.policy();
         let stuck = stuck.iter().flatten().filter_map(|group| policy.index(group)).collect();
         self.nodes.available(policy).without(stuck)
     }
 
-    fn heard(&self, _: &Distributor, outcome: Outcome) {
+    fn heard(&self, _: &Distributor, outcome: PlaceOutcome) {
         self.metrics.decided(outcome);
     }
 

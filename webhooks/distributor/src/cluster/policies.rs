@@ -1,11 +1,11 @@
-//! Which rules a ledger is kept by.
+//! The allocator of a ledger's policy.
 
 use std::sync::Arc;
 
 use podshaper_core::owner_reference::OwnerReference;
 use podshaper_kube::store::Store;
-use podshaper_placement::owners::Chain;
-use podshaper_placement::rules::SharedRules;
+use podshaper_placement::allocator::SlotAllocator;
+use podshaper_placement::owners::OwnerChain;
 use podshaper_placement_kube::ledgers::{Policies, Standing, Workload};
 use podshaper_placement_kube::owners::Owners;
 
@@ -25,13 +25,13 @@ impl Governed {
         &self,
         namespace: &str,
         owner: &OwnerReference,
-    ) -> Option<(Arc<Distributor>, Chain)> {
+    ) -> Option<(Arc<Distributor>, OwnerChain)> {
         let distributors = self.distributors.in_namespace(namespace);
         if distributors.is_empty() {
             // Ledgers stay as long as their owners do: nobody's owner is read for nothing.
             return None;
         }
-        let mut chain = Chain::from(Some(owner.clone()));
+        let mut chain = OwnerChain::from(Some(owner.clone()));
         self.owners.climb(namespace, &mut chain, |chain| governing(&distributors, chain).is_some()).await;
         let distributor = Arc::clone(governing(&distributors, &chain)?);
         Some((distributor, chain))
@@ -39,10 +39,10 @@ impl Governed {
 }
 
 impl Policies for Governed {
-    async fn find(&self, standing: &Standing) -> Option<(Arc<Workload>, SharedRules)> {
+    async fn find(&self, standing: &Standing) -> Option<(Arc<Workload>, Arc<SlotAllocator>)> {
         let (distributor, chain) = self.of(&standing.namespace, &standing.owner).await?;
-        let rules = Arc::clone(&distributor.plan.as_ref().ok()?.rules);
+        let allocator = Arc::clone(&distributor.plan.as_ref().ok()?.allocator);
         let workload = self.owners.workload(WEBHOOK, &standing.namespace, &chain).await.ok()??;
-        Some((Arc::new(workload), rules))
+        Some((Arc::new(workload), allocator))
     }
 }

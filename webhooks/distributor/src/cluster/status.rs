@@ -85,7 +85,7 @@ pub(super) fn status(distributor: &Distributor, policy: &Policy, state: &State) 
     json!({
         "observedGeneration": distributor.generation,
         "pods": state.whole.pods(),
-        "due": state.whole.due(),
+        "due": state.whole.desired(),
         "replicas": state.replicas,
         "placed": state.whole.placed(),
         "unplaced": state.whole.unplaced,
@@ -110,7 +110,7 @@ fn groups(policy: &Policy, spread: &Spread) -> Vec<Value> {
     tallies
         .map(|(group, tally)| {
             json!({
-                "name": *group.name, "desired": tally.due, "actual": tally.actual, "pending": tally.pending,
+                "name": *group.name, "desired": tally.desired, "actual": tally.actual, "pending": tally.pending,
                 "deviation": tally.deviation(),
             })
         })
@@ -194,7 +194,6 @@ pub(super) fn stands<'s>(status: &'s Value, kind: &str) -> Option<&'s Value> {
 
 #[cfg(test)]
 mod tests {
-    use podshaper_placement::rules::locked;
 
     use super::*;
 
@@ -206,10 +205,10 @@ mod tests {
         });
         let mut distributor = Distributor { generation: 2, ..Distributor::from_spec(spec) };
         let plan = distributor.plan.clone().unwrap();
-        let mut rules = locked(&plan.rules);
-        let policy = rules.policy().clone();
+        let allocator = &plan.allocator;
+        let policy = allocator.policy().clone();
         let pods = [(Some("type=default"), true); 10];
-        let spread = Spread::of(pods, &mut rules);
+        let spread = Spread::of(pods, allocator);
         let mut state = State {
             standing: Standing::Placing,
             replicas: Some(10),
@@ -264,7 +263,7 @@ mod tests {
             "it stays as it was"
         );
         // They are.
-        state.whole = Spread::of(pods[..8].iter().copied().chain([(Some("type=spot"), true); 2]), &mut rules);
+        state.whole = Spread::of(pods[..8].iter().copied().chain([(Some("type=spot"), true); 2]), allocator);
         distributor.status = second;
         let third = status(&distributor, &policy, &state);
         assert_eq!(told(&third, "Balanced"), ["True", "Exact", "10 pods: 8/2"]);

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use podshaper_kube::store::Store;
+use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::policy::{Group, Policy, Tie};
-use podshaper_placement::rules::{Rules, locked};
 use podshaper_server::admin::{HttpResponse, Pages, StatusCode, document, text};
 use serde_json::{Value, json};
 
@@ -43,8 +43,8 @@ impl Page {
 fn told(distributor: &Distributor) -> Value {
     let groups: Vec<Value> = match &distributor.plan {
         Ok(plan) => {
-            let rules = locked(&plan.rules);
-            let groups = rules.policy().groups().iter();
+            let allocator = &plan.allocator;
+            let groups = allocator.policy().groups().iter();
             groups
                 .map(|group| {
                     json!({
@@ -89,9 +89,9 @@ fn plan(query: &str) -> Result<Value, String> {
         })
     });
     let groups = groups.collect::<Result<Vec<_>, String>>()?;
-    let mut rules = Rules::new(Policy::new(groups, Tie::First).map_err(|error| error.to_string())?);
-    let sequence: Vec<_> = (0..pods).map_while(|slot| rules.group(slot)).collect();
-    Ok(json!({"pods": rules.due(pods), "sequence": sequence}))
+    let allocator = SlotAllocator::new(Policy::new(groups, Tie::First).map_err(|error| error.to_string())?);
+    let sequence: Vec<_> = (0..pods).map_while(|slot| allocator.group_of(slot)).collect();
+    Ok(json!({"pods": allocator.desired(pods), "sequence": sequence}))
 }
 
 impl Pages for Page {

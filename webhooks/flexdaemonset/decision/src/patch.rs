@@ -2,7 +2,7 @@
 
 use podshaper_core::json::Entries;
 use podshaper_core::patch::Patch;
-use podshaper_core::pod::{ContainerList, Holder, NoRoom, Pod, PodPatch, ResourceField};
+use podshaper_core::pod::{AnnotationsTooLarge, ContainerList, Holder, Pod, PodPatch, ResourceField};
 
 use crate::memory::{ANNOTATION, Memory, sized};
 use crate::resource::{Each, Resource};
@@ -15,7 +15,7 @@ pub fn patch(
     template: &str,
     node: &str,
     before: Option<&Memory<'_>>,
-) -> Result<Patch, NoRoom> {
+) -> Result<Patch, AnnotationsTooLarge> {
     let mut patch = PodPatch::new(pod);
     patch.set_annotation(ANNOTATION, &memory(pod, template, node, before));
     for (member, size) in &sizing.members {

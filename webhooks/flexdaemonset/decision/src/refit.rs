@@ -4,11 +4,11 @@
 //! limit away, nor change the pod's QoS class, nor ephemeral-storage (`ValidatePodResize` of
 //! k8s.io/kubernetes/pkg/apis/core/validation): that needs a new pod. Init containers have run: they don't count.
 
-use podshaper_core::pod::{ContainerList, Holder};
+use podshaper_core::pod::{ContainerList, ContainerRole, Holder};
 use serde_json::{Map, Value, json};
 
 use crate::resource::Resource;
-use crate::sizing::{Ask, Member, Role, Sizing};
+use crate::sizing::{Ask, Member, Sizing};
 
 /// What differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub fn compare(sizing: &Sizing<'_>, restored: bool, qos: &str, hysteresis: u8) -
     let mut recreate = None;
     let mut patches = [Vec::new(), Vec::new()];
     let mut after = Vec::new();
-    for (member, size) in sizing.members.iter().filter(|(member, _)| member.role != Role::Init) {
+    for (member, size) in sizing.members.iter().filter(|(member, _)| member.role != ContainerRole::Init) {
         let (mut requests, mut limits) = (Map::new(), Map::new());
         let mut asks = [Ask::default(); 2];
         for resource in Resource::ALL {
@@ -85,7 +85,7 @@ pub fn compare(sizing: &Sizing<'_>, restored: bool, qos: &str, hysteresis: u8) -
         recreate = Some("a pod with resources of its own as a whole isn't resized in place");
     }
     // Init containers count for the class, and don't change.
-    let inits = sizing.members.iter().filter(|(member, _)| member.role == Role::Init);
+    let inits = sizing.members.iter().filter(|(member, _)| member.role == ContainerRole::Init);
     after
         .extend(inits.map(|(member, _)| [*member.has.get(Resource::Cpu), *member.has.get(Resource::Memory)]));
     if !qos.is_empty() && class(&after) != qos {

@@ -62,8 +62,7 @@ impl<F: Facts> FlexDaemonset<F> {
         daemon_set: Option<(&str, &str)>,
         deadline: Instant,
     ) -> Result<Option<String>, String> {
-        // A mirror pod shows what the kubelet runs already.
-        if pod.annotation("kubernetes.io/config.mirror").is_some() {
+        if pod.is_mirror() {
             return Ok(None);
         }
         if let Some(name) = named_template(|key| pod.annotation(key)) {

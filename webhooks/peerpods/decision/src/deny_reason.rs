@@ -1,6 +1,6 @@
 //! Why a peer pod is denied.
 
-use podshaper_core::pod::NoRoom;
+use podshaper_core::pod::AnnotationsTooLarge;
 
 /// Why a peer pod is denied. Each message tells the pod's author what to change.
 #[derive(Debug, thiserror::Error)]
@@ -33,5 +33,5 @@ pub enum DenyReason {
     },
     /// The webhook's annotations would exceed the API server's limit.
     #[error(transparent)]
-    NoRoom(#[from] NoRoom),
+    AnnotationsTooLarge(#[from] AnnotationsTooLarge),
 }

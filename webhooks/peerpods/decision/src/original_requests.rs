@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use podshaper_core::json::{Entries, Scalar, TextMap};
-use podshaper_core::pod::{Container, ContainerList, Pod, ResourceField, ResourceList, Resources};
+use podshaper_core::pod::{Container, ContainerList, Pod, ResourceField, ResourceList, Resources, aggregate};
 use podshaper_core::quantity::Quantity;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -151,9 +151,13 @@ impl<'p> OriginalRequests<'p> {
             }
             _ => None,
         };
+        let containers = self.containers.iter().map(|container| {
+            let role = container.container.role(container.list);
+            Ok((role, container.quantity(field, resource)?))
+        });
         let total = match pod_level {
             Some(total) => total,
-            None => self.effective_of_containers(field, resource)?,
+            None => aggregate(containers, |a, b| add(a, b, resource))?,
         };
         // PodLimits adds the overhead only to a limit that is set.
         if !with_overhead || (field == ResourceField::Limits && total == Quantity::ZERO) {
@@ -161,25 +165,6 @@ impl<'p> OriginalRequests<'p> {
         }
         let Some(text) = self.overhead.and_then(|list| list.get(resource)) else { return Ok(total) };
         add(total, parse(text, || format!("spec.overhead[{resource}]"))?, resource)
-    }
-
-    /// Containers and sidecars run together. An init container runs beside the sidecars that started before it.
-    fn effective_of_containers(&self, field: ResourceField, resource: &str) -> Result<Quantity, DenyReason> {
-        let mut running = Quantity::ZERO;
-        let mut sidecars = Quantity::ZERO;
-        let mut starting = Quantity::ZERO;
-        for container in &self.containers {
-            let requested = container.quantity(field, resource)?;
-            if container.list == ContainerList::Containers {
-                running = add(running, requested, resource)?;
-            } else if container.container.is_sidecar() {
-                running = add(running, requested, resource)?;
-                sidecars = add(sidecars, requested, resource)?;
-            } else {
-                starting = starting.max(add(sidecars, requested, resource)?);
-            }
-        }
-        Ok(running.max(starting))
     }
 }
 

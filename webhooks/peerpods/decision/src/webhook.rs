@@ -68,8 +68,7 @@ impl PeerPods {
     }
 
     fn class_of(&self, pod: &Pod<'_>) -> Option<&RuntimeClass> {
-        // A mirror pod shows what the kubelet runs already.
-        if pod.annotation("kubernetes.io/config.mirror").is_some() {
+        if pod.is_mirror() {
             return None;
         }
         let name = pod.spec.as_ref()?.runtime_class_name.as_deref()?;

@@ -17,8 +17,8 @@ use crate::ledgers::driver::Ledgers;
 use crate::ledgers::pods::Pods;
 use crate::ledgers::standings::Standings;
 use podshaper_kube::watch::Sink;
-use podshaper_placement::ledger::Stamp;
-use podshaper_placement::marks::{GROUP, OWNER, PLACED, SLOT, TOKEN};
+use podshaper_placement::annotations::{GROUP, OWNER, PLACED, SLOT, TOKEN};
+use podshaper_placement::ledger::Assignment;
 
 /// Half of a round trip.
 const WAY: Duration = Duration::from_micros(2500);
@@ -101,7 +101,7 @@ fn raw(value: &Value) -> Box<RawValue> {
 
 impl Stored {
     /// Stores a pod of the ReplicaSet, with its stamp; watches show it.
-    pub(super) fn create(&mut self, name: &str, stamp: Option<&Stamp>) {
+    pub(super) fn create(&mut self, name: &str, stamp: Option<&Assignment>) {
         let mut metadata = json!({
             "name": name,
             "namespace": "ns",

@@ -4,7 +4,7 @@ mod api_server;
 mod whose;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -14,15 +14,15 @@ use tokio::time::{Instant, sleep, timeout};
 
 use self::api_server::{ApiServer, UID};
 use super::reconcile::{Policies, reconcile};
-use super::{Ask, Ledgers, Standing, Told, Workload};
+use super::{Ledgers, Standing, Told, Workload};
 use podshaper_core::owner_reference::OwnerReference;
 use podshaper_kube::store::Store;
-use podshaper_placement::ledger::{Answer, Stamp, Token};
-use podshaper_placement::marks::{DELETION_COST, GROUP, PLACED, SLOT};
+use podshaper_placement::allocator::SlotAllocator;
+use podshaper_placement::annotations::{DELETION_COST, GROUP, PLACED, SLOT};
+use podshaper_placement::ledger::{Assignment, SlotReply, SlotRequest, Token};
 use podshaper_placement::policy::{Group, Policy, Tie};
-use podshaper_placement::rules::{Rules, SharedRules};
 
-fn rules() -> SharedRules {
+fn allocator() -> Arc<SlotAllocator> {
     let group = |(name, weight): (&str, u32)| Group {
         name: name.into(),
         node_labels: BTreeMap::from([("type".to_owned(), name.to_owned())]),
@@ -30,7 +30,7 @@ fn rules() -> SharedRules {
         ..Group::default()
     };
     let policy = Policy::new([("default", 80), ("spot", 20)].map(group).into(), Tie::First).unwrap();
-    Arc::new(Mutex::new(Rules::new(policy)))
+    Arc::new(SlotAllocator::new(policy))
 }
 
 fn workload(pods: u32) -> Arc<Workload> {
@@ -52,16 +52,26 @@ fn reserved(server: &ApiServer) -> Option<usize> {
 }
 
 /// Asks a replica for a place.
-async fn ask(ledgers: &Arc<Ledgers>, token: u64, replicas: u32, rules: &SharedRules) -> Option<Answer> {
-    let fitting = rules.lock().unwrap().policy().all();
+async fn ask(
+    ledgers: &Arc<Ledgers>,
+    token: u64,
+    replicas: u32,
+    allocator: &Arc<SlotAllocator>,
+) -> Option<SlotReply> {
+    let fitting = allocator.policy().all();
     let deadline = Instant::now() + Duration::from_secs(2);
-    let ask = Ask { token: Token(token), fitting, bears: None, dry_run: false, deadline };
-    ledgers.place(&workload(replicas), rules, ask).await
+    let ask = SlotRequest { token: Token(token), fitting, existing: None, dry_run: false };
+    ledgers.place(&workload(replicas), allocator, ask, deadline).await
 }
 
-async fn placed(ledgers: &Arc<Ledgers>, token: u64, replicas: u32, rules: &SharedRules) -> Stamp {
-    match ask(ledgers, token, replicas, rules).await {
-        Some(Answer::Placed(stamp)) => stamp,
+async fn placed(
+    ledgers: &Arc<Ledgers>,
+    token: u64,
+    replicas: u32,
+    allocator: &Arc<SlotAllocator>,
+) -> Assignment {
+    match ask(ledgers, token, replicas, allocator).await {
+        Some(SlotReply::Placed(stamp)) => stamp,
         other => panic!("not placed but {other:?}"),
     }
 }
@@ -71,12 +81,12 @@ async fn burst(replicas: usize, step: Duration) -> (Duration, usize) {
     let server = ApiServer::default();
     server.lock().replicas = 500;
     let replicas: Vec<_> = (0..replicas).map(|_| server.replica()).collect();
-    let rules = rules();
+    let allocator = allocator();
     let begun = Instant::now();
     let asked = (0..500).map(async |token| {
         sleep(step * token).await;
         let replica = &replicas[token as usize % replicas.len()];
-        placed(replica, token.into(), 500, &rules).await
+        placed(replica, token.into(), 500, &allocator).await
     });
     let stamps = join_all(asked).await;
     let took = begun.elapsed();
@@ -121,11 +131,11 @@ async fn a_slow_api_server_starves_no_replica() {
     let server = ApiServer::default();
     (server.lock().replicas, server.lock().way) = (500, Some(Duration::from_millis(50)));
     let replicas: Vec<_> = (0..3).map(|_| server.replica()).collect();
-    let rules = rules();
+    let allocator = allocator();
     let waits = join_all((0..500u32).map(async |token| {
         sleep(Duration::from_millis(4) * token).await;
         let asked = Instant::now();
-        placed(&replicas[token as usize % 3], token.into(), 500, &rules).await;
+        placed(&replicas[token as usize % 3], token.into(), 500, &allocator).await;
         asked.elapsed()
     }))
     .await;
@@ -145,14 +155,15 @@ async fn pods_from_before_the_first_count_for_it() {
         told["spec"]["nodeSelector"] = serde_json::json!({"type": "default"});
         server.lock().pods.insert(name.to_owned(), told);
     }
-    let (rules, replica) = (rules(), server.replica());
+    let (allocator, replica) = (allocator(), server.replica());
     let before = Arc::new(Workload { created: Some(4), ..Arc::unwrap_or_clone(workload(6)) });
-    let fitting = rules.lock().unwrap().policy().all();
+    let fitting = allocator.policy().all();
     let deadline = Instant::now() + Duration::from_secs(2);
-    let ask = |token| Ask { token: Token(token), fitting, bears: None, dry_run: false, deadline };
-    let answers = join_all((0..2).map(|token| replica.place(&before, &rules, ask(token)))).await;
+    let ask = |token| SlotRequest { token: Token(token), fitting, existing: None, dry_run: false };
+    let answers =
+        join_all((0..2).map(|token| replica.place(&before, &allocator, ask(token), deadline))).await;
     let group = |answer| match answer {
-        Some(Answer::Placed(Stamp { group, .. })) => group.to_string(),
+        Some(SlotReply::Placed(Assignment { group, .. })) => group.to_string(),
         other => panic!("{other:?}"),
     };
     let groups: BTreeSet<String> = answers.into_iter().map(group).collect();
@@ -164,15 +175,15 @@ async fn pods_from_before_the_first_count_for_it() {
 async fn a_replica_that_is_new_goes_on_where_the_others_are() {
     let server = ApiServer::default();
     server.lock().replicas = 4;
-    let (rules, first) = (rules(), server.replica());
+    let (allocator, first) = (allocator(), server.replica());
     for token in 0..2 {
-        let stamp = placed(&first, token, 4, &rules).await;
+        let stamp = placed(&first, token, 4, &allocator).await;
         server.lock().create(&format!("web-{token}"), Some(&stamp));
     }
-    let unseen = placed(&first, 2, 4, &rules).await;
+    let unseen = placed(&first, 2, 4, &allocator).await;
     drop(first);
     let second = server.replica();
-    assert_eq!([unseen.slot, placed(&second, 3, 4, &rules).await.slot], [2, 3]);
+    assert_eq!([unseen.slot, placed(&second, 3, 4, &allocator).await.slot], [2, 3]);
     assert_eq!(server.lock().lists(), 0);
 }
 
@@ -181,10 +192,10 @@ async fn a_replica_that_is_new_goes_on_where_the_others_are() {
 async fn what_others_write_is_known_and_copies_are_not() {
     let server = ApiServer::default();
     server.lock().replicas = 9;
-    let (rules, one, other) = (rules(), server.replica(), server.replica());
+    let (allocator, one, other) = (allocator(), server.replica(), server.replica());
     for token in 0..4 {
         let replica = if token % 2 == 0 { &one } else { &other };
-        assert_eq!(placed(replica, token, 9, &rules).await.slot, u32::try_from(token).unwrap());
+        assert_eq!(placed(replica, token, 9, &allocator).await.slot, u32::try_from(token).unwrap());
         sleep(Duration::from_millis(50)).await;
     }
     // Each replica has read once, and none has lost.
@@ -201,7 +212,7 @@ async fn what_others_write_is_known_and_copies_are_not() {
     copy["metadata"]["resourceVersion"] = "1000".into();
     copy["spec"]["reservations"] = "".into();
     server.lock().show_ledger(&copy, false);
-    assert_eq!(placed(&one, 4, 9, &rules).await.slot, 4);
+    assert_eq!(placed(&one, 4, 9, &allocator).await.slot, 4);
     assert_eq!(calls(), (5, 2));
 }
 
@@ -209,14 +220,14 @@ async fn what_others_write_is_known_and_copies_are_not() {
 async fn the_place_of_a_pod_that_was_rejected_is_given_again() {
     let server = ApiServer::default();
     server.lock().replicas = 3;
-    let (rules, replica) = (rules(), server.replica());
+    let (allocator, replica) = (allocator(), server.replica());
     for token in 0..3 {
-        let stamp = placed(&replica, token, 3, &rules).await;
+        let stamp = placed(&replica, token, 3, &allocator).await;
         if token != 1 {
             server.lock().create(&format!("web-{token}"), Some(&stamp));
         }
     }
-    assert_eq!(placed(&replica, 9, 3, &rules).await.slot, 1);
+    assert_eq!(placed(&replica, 9, 3, &allocator).await.slot, 1);
     assert_eq!(server.lock().lists(), 1, "the owner's bound was exceeded");
 }
 
@@ -224,27 +235,27 @@ async fn the_place_of_a_pod_that_was_rejected_is_given_again() {
 async fn an_api_server_that_is_down_keeps_nobody_waiting() {
     let server = ApiServer::default();
     server.lock().down = true;
-    let (rules, replica) = (rules(), server.replica());
+    let (allocator, replica) = (allocator(), server.replica());
     let begun = Instant::now();
-    let answers = join_all((0..3).map(|token| ask(&replica, token, 3, &rules))).await;
+    let answers = join_all((0..3).map(|token| ask(&replica, token, 3, &allocator))).await;
     assert_eq!(begun.elapsed(), Duration::from_secs(2));
     let slots = answers.into_iter().map(|answer| match answer {
-        Some(Answer::Estimated(stamp)) => stamp.slot,
+        Some(SlotReply::Estimated(stamp)) => stamp.slot,
         other => panic!("{other:?}"),
     });
     assert_eq!(slots.collect::<Vec<_>>(), [0, 1, 2]);
     sleep(Duration::from_mins(1)).await;
     server.lock().down = false;
-    placed(&replica, 7, 3, &rules).await;
+    placed(&replica, 7, 3, &allocator).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_has_left_is_forgotten() {
     let server = ApiServer::default();
     server.lock().replicas = 9;
-    let (rules, replica) = (rules(), server.replica());
-    let patient = placed(&replica, 1, 9, &rules);
-    let hasty = timeout(Duration::from_millis(1), ask(&replica, 2, 9, &rules));
+    let (allocator, replica) = (allocator(), server.replica());
+    let patient = placed(&replica, 1, 9, &allocator);
+    let hasty = timeout(Duration::from_millis(1), ask(&replica, 2, 9, &allocator));
     let (patient, hasty) = tokio::join!(patient, hasty);
     assert!(hasty.is_err());
     assert_eq!(patient.slot, 0);
@@ -257,16 +268,16 @@ async fn who_has_left_is_forgotten() {
 async fn calls_that_are_sent_twice_are_answered_alike() {
     let server = ApiServer::default();
     server.lock().replicas = 9;
-    let (rules, one, other) = (rules(), server.replica(), server.replica());
-    let (a, b) = tokio::join!(placed(&one, 1, 9, &rules), placed(&one, 1, 9, &rules));
-    let c = placed(&other, 1, 9, &rules).await;
+    let (allocator, one, other) = (allocator(), server.replica(), server.replica());
+    let (a, b) = tokio::join!(placed(&one, 1, 9, &allocator), placed(&one, 1, 9, &allocator));
+    let c = placed(&other, 1, 9, &allocator).await;
     assert_eq!((&a, &a), (&b, &c));
 }
 
-struct One(SharedRules);
+struct One(Arc<SlotAllocator>);
 
 impl Policies for One {
-    async fn find(&self, standing: &Standing) -> Option<(Arc<Workload>, SharedRules)> {
+    async fn find(&self, standing: &Standing) -> Option<(Arc<Workload>, Arc<SlotAllocator>)> {
         assert_eq!(standing.owner.uid, UID);
         Some((workload(0), Arc::clone(&self.0)))
     }
@@ -281,7 +292,7 @@ async fn reconciled(server: &ApiServer, leads: bool, time: Duration) {
 
 async fn reconciled_with(server: &ApiServer, standings: Arc<Store<Standing>>, leads: bool, time: Duration) {
     let (_leadership, leadership) = watch::channel(leads);
-    let reconciling = reconcile(server.replica(), standings, One(rules()), leadership);
+    let reconciling = reconcile(server.replica(), standings, One(allocator()), leadership);
     assert!(timeout(time, reconciling).await.is_err());
 }
 
@@ -318,7 +329,7 @@ fn place(name: &str, slot: &str, group: &str) -> (String, String, String) {
 async fn the_leader_undoes_clashes_and_adopts() {
     let server = ApiServer::default();
     server.lock().replicas = 4;
-    let stamp = |token, slot, group: &str| Stamp { token: Token(token), slot, group: group.into() };
+    let stamp = |token, slot, group: &str| Assignment { token: Token(token), slot, group: group.into() };
     server.lock().create("web-a", Some(&stamp(1, 0, "default")));
     server.lock().create("web-b", Some(&stamp(2, 0, "default")));
     server.lock().create("web-c", None);
@@ -361,7 +372,7 @@ async fn clashes_of_pods_that_were_all_placed_without_a_ledger_are_undone() {
     let server = ApiServer::default();
     server.lock().replicas = 2;
     for token in 1..=2 {
-        let stamp = Stamp { token: Token(token), slot: 0, group: "default".into() };
+        let stamp = Assignment { token: Token(token), slot: 0, group: "default".into() };
         server.lock().create(&format!("web-{token}"), Some(&stamp));
     }
     reconciled_with(&server, Arc::default(), true, Duration::from_secs(10)).await;
@@ -372,7 +383,7 @@ async fn clashes_of_pods_that_were_all_placed_without_a_ledger_are_undone() {
 async fn nothing_is_held_for_ever_and_nothing_is_left_behind() {
     let server = ApiServer::default();
     server.lock().replicas = 9;
-    let stamp = placed(&server.replica(), 1, 9, &rules()).await;
+    let stamp = placed(&server.replica(), 1, 9, &allocator()).await;
     reconciled(&server, true, Duration::from_secs(50)).await;
     assert_eq!(reserved(&server), Some(1), "its pod may still come");
     reconciled(&server, true, Duration::from_secs(80)).await;
@@ -389,15 +400,15 @@ async fn nothing_is_held_for_ever_and_nothing_is_left_behind() {
 async fn a_policy_that_changes_meanwhile_moves_nobody_where_it_may_not_go() {
     let server = ApiServer::default();
     server.lock().replicas = 9;
-    let (before, replica) = (rules(), server.replica());
-    let mut groups = before.lock().unwrap().policy().groups().to_vec();
+    let (before, replica) = (allocator(), server.replica());
+    let mut groups = before.policy().groups().to_vec();
     groups.reverse();
-    let after = Arc::new(Mutex::new(Rules::new(Policy::new(groups, Tie::First).unwrap())));
+    let after = Arc::new(SlotAllocator::new(Policy::new(groups, Tie::First).unwrap()));
     let deadline = Instant::now() + Duration::from_secs(2);
     let spot = std::iter::once(1).collect();
-    let ask = Ask { token: Token(1), fitting: spot, bears: None, dry_run: false, deadline };
+    let ask = SlotRequest { token: Token(1), fitting: spot, existing: None, dry_run: false };
     let workload = workload(9);
     let (only_spot, any) =
-        tokio::join!(replica.place(&workload, &before, ask), placed(&replica, 2, 9, &after));
+        tokio::join!(replica.place(&workload, &before, ask, deadline), placed(&replica, 2, 9, &after));
     assert_eq!((only_spot, &*any.group), (None, "default"));
 }

@@ -9,20 +9,20 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::api_server::{ApiServer, UID};
-use super::{place, placed, places, reconciled, reconciled_with, rules, workload};
+use super::{allocator, place, placed, places, reconciled, reconciled_with, workload};
 use crate::ledgers::pods::{Others, Pods};
-use crate::ledgers::{Ask, LedgerId, Ledgers, Workload};
+use crate::ledgers::{LedgerId, Ledgers, Workload};
 use podshaper_kube::watch::Sink;
-use podshaper_placement::ledger::{Answer, Stamp, Token};
-use podshaper_placement::marks::{CONTROLLER, DELETION_COST, GROUP, OWNER, PLACED, SLOT, TOKEN};
-use podshaper_placement::rules::SharedRules;
+use podshaper_placement::allocator::SlotAllocator;
+use podshaper_placement::annotations::{CONTROLLER, DELETION_COST, GROUP, OWNER, PLACED, SLOT, TOKEN};
+use podshaper_placement::ledger::{Assignment, SlotReply, SlotRequest, Token};
 
 /// As when somebody takes its labels away to look into it, and its controller replaces it.
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_its_controller_releases_is_forgotten() {
     let server = ApiServer::default();
     let replica = server.replica();
-    let stamp = |token| Stamp { token: Token(token), slot: 0, group: "default".into() };
+    let stamp = |token| Assignment { token: Token(token), slot: 0, group: "default".into() };
     server.lock().create("web-0", Some(&stamp(1)));
     server.lock().create("web-1", Some(&stamp(2)));
     let ledger = LedgerId::new("ns", "uid-of-web");
@@ -39,8 +39,8 @@ async fn a_pod_that_its_controller_releases_is_forgotten() {
 async fn nobody_counts_among_the_pods_of_strangers() {
     let server = ApiServer::default();
     server.lock().replicas = 3;
-    let (rules, replica) = (rules(), server.replica());
-    let stamp = Stamp { token: Token(1), slot: 0, group: "default".into() };
+    let (allocator, replica) = (allocator(), server.replica());
+    let stamp = Assignment { token: Token(1), slot: 0, group: "default".into() };
     server.lock().create("web-0", Some(&stamp));
     let pod = server.lock().pods["web-0"].clone();
     for (pointer, to) in
@@ -56,7 +56,7 @@ async fn nobody_counts_among_the_pods_of_strangers() {
     let each = [("elsewhere", "uid-of-web"), ("ns", "another"), ("ns", "uid-of-web")];
     let each = each.map(|(namespace, uid)| (LedgerId::new(namespace, uid), 1));
     assert_eq!(census, HashMap::from(each));
-    assert_eq!(placed(&replica, 2, 3, &rules).await.slot, 1);
+    assert_eq!(placed(&replica, 2, 3, &allocator).await.slot, 1);
 }
 
 /// What this process has of the machine's memory, in MiB.
@@ -117,28 +117,28 @@ async fn bustle(server: &ApiServer) {
 /// Asks for a place in a workload of `replicas` that says it has `created` pods.
 async fn answered(
     ledgers: &Arc<Ledgers>,
-    rules: &SharedRules,
+    allocator: &Arc<SlotAllocator>,
     replicas: u32,
     created: u32,
     token: u64,
-) -> Option<Answer> {
+) -> Option<SlotReply> {
     let workload = Arc::new(Workload { created: Some(created), ..Arc::unwrap_or_clone(workload(replicas)) });
-    let fitting = rules.lock().unwrap().policy().all();
+    let fitting = allocator.policy().all();
     let deadline = Instant::now() + Duration::from_secs(2);
-    let ask = Ask { token: Token(token), fitting, bears: None, dry_run: false, deadline };
-    ledgers.place(&workload, rules, ask).await
+    let ask = SlotRequest { token: Token(token), fitting, existing: None, dry_run: false };
+    ledgers.place(&workload, allocator, ask, deadline).await
 }
 
 /// The same, where it gets one.
 async fn among(
     ledgers: &Arc<Ledgers>,
-    rules: &SharedRules,
+    allocator: &Arc<SlotAllocator>,
     replicas: u32,
     created: u32,
     token: u64,
-) -> Stamp {
-    match answered(ledgers, rules, replicas, created, token).await {
-        Some(Answer::Placed(stamp)) => stamp,
+) -> Assignment {
+    match answered(ledgers, allocator, replicas, created, token).await {
+        Some(SlotReply::Placed(stamp)) => stamp,
         other => panic!("not placed but {other:?}"),
     }
 }
@@ -162,8 +162,8 @@ async fn pods_from_before_count_in_a_cluster_that_is_busy() {
     for name in ["web-a", "web-b", "web-c", "web-d"] {
         create(&server, name, Value::Null, json!({"type": "default"}));
     }
-    let (rules, replica) = (rules(), server.replica());
-    let asked = join_all((0..2).map(|token| among(&replica, &rules, 6, 4, token)));
+    let (allocator, replica) = (allocator(), server.replica());
+    let asked = join_all((0..2).map(|token| among(&replica, &allocator, 6, 4, token)));
     let stamps = tokio::select! { stamps = asked => stamps, () = bustle(&server) => unreachable!() };
     let mut groups: Vec<String> = stamps.into_iter().map(|stamp| stamp.group.to_string()).collect();
     groups.sort_unstable();
@@ -179,11 +179,11 @@ async fn pods_from_before_are_listed_once_where_that_takes_long() {
     for name in ["web-a", "web-b", "web-c", "web-d"] {
         create(&server, name, Value::Null, json!({"type": "default"}));
     }
-    let (rules, replica) = (rules(), server.replica());
+    let (allocator, replica) = (allocator(), server.replica());
     let mut groups = Vec::new();
     for token in 0..2 {
-        match answered(&replica, &rules, 6, 4, token).await {
-            Some(Answer::Estimated(stamp)) => groups.push(stamp.group.to_string()),
+        match answered(&replica, &allocator, 6, 4, token).await {
+            Some(SlotReply::Estimated(stamp)) => groups.push(stamp.group.to_string()),
             other => panic!("{other:?}"),
         }
     }
@@ -198,7 +198,7 @@ async fn one_look_takes_in_all_pods_from_before() {
     create(&server, "web-b", Value::Null, json!({"type": "spot"}));
     let replica = server.replica();
     let look = async {
-        replica.tend(&workload(2), &rules()).await.unwrap();
+        replica.tend(&workload(2), &allocator()).await.unwrap();
         sleep(Duration::from_secs(1)).await;
     };
     tokio::select! { () = bustle(&server) => {}, () = look => {} }
@@ -215,10 +215,10 @@ async fn pods_from_before_outlive_a_new_watch() {
     for name in ["web-a", "web-b", "web-c", "web-d"] {
         create(&server, name, Value::Null, json!({"type": "default"}));
     }
-    let (rules, replica) = (rules(), server.replica());
+    let (allocator, replica) = (allocator(), server.replica());
     let mut groups = Vec::new();
     for token in 0..2 {
-        let stamp = among(&replica, &rules, 6, 4, token).await;
+        let stamp = among(&replica, &allocator, 6, 4, token).await;
         let name = format!("web-{token}");
         server.lock().create(&name, Some(&stamp));
         groups.push(stamp.group.to_string());
@@ -239,8 +239,8 @@ async fn pods_that_only_a_list_has_shown_do_not_stay() {
     server.lock().replicas = 3;
     create(&server, "web-a", Value::Null, Value::Null);
     create(&server, "web-b", Value::Null, json!({"type": "spot"}));
-    let (rules, replica) = (rules(), server.replica());
-    let stamp = among(&replica, &rules, 3, 2, 1).await;
+    let (allocator, replica) = (allocator(), server.replica());
+    let stamp = among(&replica, &allocator, 3, 2, 1).await;
     server.lock().create("web-c", Some(&stamp));
     let known = || replica.census().iter().map(|one| one.pods.len()).sum::<usize>();
     assert_eq!(known(), 3);
@@ -252,8 +252,8 @@ async fn pods_that_only_a_list_has_shown_do_not_stay() {
     let replica = server.replica();
     server.lock().delete("web-c");
     server.lock().replicas = 2;
-    among(&replica, &rules, 3, 2, 2).await;
-    replica.tend(&workload(2), &rules).await.unwrap();
+    among(&replica, &allocator, 3, 2, 2).await;
+    replica.tend(&workload(2), &allocator).await.unwrap();
     assert_eq!(server.lock().pods["web-a"]["metadata"]["labels"][PLACED], "distributor");
 }
 
@@ -263,7 +263,7 @@ async fn a_clash_is_undone_though_the_api_server_fails_once() {
     let server = ApiServer::default();
     server.lock().replicas = 2;
     for token in 1..=2 {
-        let stamp = Stamp { token: Token(token), slot: 0, group: "default".into() };
+        let stamp = Assignment { token: Token(token), slot: 0, group: "default".into() };
         server.lock().create(&format!("web-{token}"), Some(&stamp));
     }
     server.lock().down = true;
@@ -317,7 +317,7 @@ async fn a_cron_jobs_pods_come_from_a_job_that_is_there() {
 #[tokio::test(start_paused = true)]
 async fn a_jobs_pods_that_were_copied_count_among_its_own() {
     let server = ApiServer::default();
-    server.lock().create("web-0", Some(&Stamp { token: Token(1), slot: 0, group: "default".into() }));
+    server.lock().create("web-0", Some(&Assignment { token: Token(1), slot: 0, group: "default".into() }));
     let mut copied = server.lock().pods["web-0"].clone();
     copied["metadata"]["name"] = "backup".into();
     copied["metadata"]["ownerReferences"] = of_job(1, "job-1")["metadata"]["ownerReferences"].clone();

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use podshaper_core::duration;
 use podshaper_core::label;
 use podshaper_core::quantity::Quantity;
 use serde::{Deserialize, Deserializer};
@@ -14,7 +15,6 @@ use serde_path_to_error::Segment;
 
 pub use registries::Registries;
 
-use crate::duration;
 use crate::platform::Architecture;
 use crate::table::{Nodes, Table, Taint};
 
@@ -81,9 +81,9 @@ pub struct CacheSettings {
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase", expecting = "settings")]
 struct File {
-    #[serde(deserialize_with = "duration::field")]
+    #[serde(deserialize_with = "duration::deserialize")]
     if_not_present_cache_time: Duration,
-    #[serde(deserialize_with = "duration::optional")]
+    #[serde(deserialize_with = "duration::deserialize_option")]
     pull_always_cache_time: Option<Duration>,
     #[serde(deserialize_with = "bytes")]
     cache_size: u64,
@@ -92,9 +92,9 @@ struct File {
     default_architectures: Vec<String>,
     on_impossible: OnImpossible,
     preferred: Vec<String>,
-    #[serde(deserialize_with = "duration::field")]
+    #[serde(deserialize_with = "duration::deserialize")]
     gate_max_age: Duration,
-    #[serde(deserialize_with = "duration::field")]
+    #[serde(deserialize_with = "duration::deserialize")]
     lookup_timeout: Duration,
     registries: Registries,
 }
@@ -345,8 +345,8 @@ mod tests {
     fn errors_name_the_place() {
         for (settings, expected) in [
             (json!({"ifNotPresentCacheTme": "7d"}), "ifNotPresentCacheTme: unknown field"),
-            (json!({"ifNotPresentCacheTime": "7"}), "ifNotPresentCacheTime: \"7\" is no duration"),
-            (json!({"pullAlwaysCacheTime": "x"}), "pullAlwaysCacheTime: \"x\" is no duration"),
+            (json!({"ifNotPresentCacheTime": "7"}), "ifNotPresentCacheTime: \"7\" is not a duration"),
+            (json!({"pullAlwaysCacheTime": "x"}), "pullAlwaysCacheTime: \"x\" is not a duration"),
             (json!({"cacheSize": "1"}), "cacheSize: takes between"),
             (json!({"onUnknown": "guess"}), "onUnknown: unknown variant `guess`, expected one of `skip`"),
             (json!({"onUnknown": "default-architectures"}), "onUnknown: default-architectures needs"),

@@ -1,6 +1,6 @@
 //! A pod's containers with what each has and what its author asked for.
 
-use podshaper_core::pod::{ContainerList, Holder, Pod, ResourceField, Resources};
+use podshaper_core::pod::{ContainerRole, Holder, Pod, ResourceField, Resources};
 
 use crate::memory::Memory;
 use crate::resource::{Each, Resource};
@@ -13,22 +13,11 @@ pub struct Member<'p> {
     /// Its name.
     pub name: &'p str,
     /// When it runs.
-    pub role: Role,
+    pub role: ContainerRole,
     /// What its author asked for.
     pub own: Each<Ask>,
     /// What it has now.
     pub has: Each<Ask>,
-}
-
-/// When a container runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Beside all others, for as long as the pod does.
-    Container,
-    /// A restartable init container: from its turn on beside all that follow.
-    Sidecar,
-    /// An init container: in its turn, beside the sidecars before it.
-    Init,
 }
 
 /// A request and a limit, in millicores or bytes.
@@ -47,11 +36,7 @@ pub struct Ask {
 pub(super) fn members<'p>(pod: &'p Pod<'p>, memory: Option<&Memory<'_>>) -> Result<Vec<Member<'p>>, String> {
     pod.containers()
         .map(|(list, index, container)| {
-            let role = match list {
-                ContainerList::Containers => Role::Container,
-                ContainerList::InitContainers if container.is_sidecar() => Role::Sidecar,
-                ContainerList::InitContainers => Role::Init,
-            };
+            let role = container.role(list);
             let has = asks(container.resources.as_ref(), &container.name)?;
             let own = match memory.and_then(|memory| memory.containers.get(&container.name)) {
                 Some(remembered) => asks(Some(remembered), &container.name)?,

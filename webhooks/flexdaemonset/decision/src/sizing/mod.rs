@@ -8,15 +8,15 @@
 //! All in integers: millicores and bytes.
 
 mod apportion;
-mod effective;
 mod limits;
 mod member;
 mod shares;
 
-pub use effective::effective;
-pub use member::{Ask, Member, Role, asks};
+pub use member::{Ask, Member, asks};
 
-use podshaper_core::pod::Pod;
+use std::convert::Infallible;
+
+use podshaper_core::pod::{ContainerRole, Pod, aggregate};
 
 use crate::memory::Memory;
 use crate::node::Node;
@@ -80,8 +80,9 @@ pub fn size<'p>(
         let ask = |(member, size): (&Member<'_>, &Each<Option<Ask>>)| {
             (member.role, size.get(resource).unwrap_or(*member.has.get(resource)))
         };
-        let asked: Vec<(Role, Ask)> = members.iter().zip(&sizes).map(ask).collect();
-        let together = effective(asked.iter().map(|(role, ask)| (*role, ask.request.unwrap_or(0))));
+        let asked: Vec<(ContainerRole, Ask)> = members.iter().zip(&sizes).map(ask).collect();
+        let requests = asked.iter().map(|(role, ask)| Ok((*role, ask.request.unwrap_or(0))));
+        let Ok(together) = aggregate(requests, |a, b| Ok::<_, Infallible>(a.saturating_add(b)));
         let any = sizes.iter().any(|size| size.get(resource).is_some());
         let own = *pod_asks.get(resource);
         if any && resource != Resource::Storage && (own.request.is_some() || own.limit.is_some()) {

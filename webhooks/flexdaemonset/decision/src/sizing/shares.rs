@@ -1,12 +1,14 @@
 //! From the pod's budget of one resource to the requests of its containers.
 
+use podshaper_core::pod::ContainerRole;
+
 use crate::range::Bounds;
 use crate::resource::{Each, Resource};
 use crate::rules::Template;
 use crate::template::{ContainerShare, Distribution};
 
 use super::apportion::{apportion, settle};
-use super::member::{Member, Role};
+use super::member::Member;
 
 /// What is to be shared out, and within which bounds.
 pub(super) struct Lot {
@@ -35,7 +37,7 @@ pub(super) fn requests(
 }
 
 fn replicate(lot: &Lot, members: &[Member<'_>], warnings: &mut Vec<String>) -> Vec<Option<i64>> {
-    let together = members.iter().filter(|member| member.role != Role::Init).count();
+    let together = members.iter().filter(|member| member.role != ContainerRole::Init).count();
     let together = i64::try_from(together).unwrap_or(i64::MAX).max(1);
     let for_each = Bounds {
         min: lot.pod.min.map(|min| min / together + i64::from(min % together != 0)),
@@ -75,7 +77,7 @@ fn split(
     }
 
     let together: Vec<_> =
-        members.iter().enumerate().filter(|(_, member)| member.role != Role::Init).collect();
+        members.iter().enumerate().filter(|(_, member)| member.role != ContainerRole::Init).collect();
     let excluded = together.iter().filter(|(_, member)| matches!(part(member), Part::Excluded));
     let taken = excluded.fold(lot.overhead, |sum, (_, member)| sum.saturating_add(own(member)));
     let left = budget.saturating_sub(taken);
@@ -122,10 +124,14 @@ fn split(
     let mut sidecars = lot.overhead;
     for (member, request) in members.iter().zip(&mut requests) {
         match member.role {
-            Role::Container => {}
-            Role::Sidecar => sidecars = sidecars.saturating_add(request.unwrap_or_else(|| own(member))),
-            Role::Init if matches!(part(member), Part::Excluded) => {}
-            Role::Init => *request = Some(lot.container.clamp(budget.saturating_sub(sidecars).max(0))),
+            ContainerRole::App => {}
+            ContainerRole::Sidecar => {
+                sidecars = sidecars.saturating_add(request.unwrap_or_else(|| own(member)));
+            }
+            ContainerRole::Init if matches!(part(member), Part::Excluded) => {}
+            ContainerRole::Init => {
+                *request = Some(lot.container.clamp(budget.saturating_sub(sidecars).max(0)));
+            }
         }
     }
     requests

@@ -17,31 +17,37 @@ fn with<R>(pod: &Value, read: impl FnOnce(&Pod<'_>) -> R) -> R {
     read(&serde_json::from_str(&pod.to_string()).unwrap())
 }
 
-fn patched(pod: &Pod<'_>, group: &Group, stamp: &Stamp) -> Patch {
+fn patched(pod: &Pod<'_>, group: &Group, assignment: &Assignment) -> Patch {
     let mut patch = PodPatch::new(pod);
-    place(
+    apply(
         &mut patch,
         group,
-        &Marks { stamp, owner: "an-owner", controller: None, estimated: false, webhook: "distributor" },
+        &PlacementMetadata {
+            assignment,
+            owner: "an-owner",
+            controller: None,
+            estimated: false,
+            webhook: "distributor",
+        },
     );
     patch.finish().unwrap()
 }
 
-fn placed(pod: &Value, group: &Group, stamp: &Stamp) -> Value {
-    let patch = with(pod, |pod| patched(pod, group, stamp).to_json());
+fn placed(pod: &Value, group: &Group, assignment: &Assignment) -> Value {
+    let patch = with(pod, |pod| patched(pod, group, assignment).to_json());
     let patch: json_patch::Patch = serde_json::from_str(&String::from_utf8(patch).unwrap()).unwrap();
     let mut pod = pod.clone();
     json_patch::patch(&mut pod, &patch).unwrap();
     pod
 }
 
-fn stamp_of(group: &Group, slot: u32) -> Stamp {
-    Stamp { token: Token::of("a request"), slot, group: group.name.clone() }
+fn assignment_of(group: &Group, slot: u32) -> Assignment {
+    Assignment { token: Token::of("a request"), slot, group: group.name.clone() }
 }
 
 fn fits(pod: &Value, labels: &[(&str, &str)]) -> bool {
     let policy = Policy::new(vec![group("a", labels)], Tie::First).unwrap();
-    with(pod, |pod| fitting(pod, &policy).contains(0))
+    with(pod, |pod| fitting_groups(pod, &policy).contains(0))
 }
 
 #[test]
@@ -50,7 +56,7 @@ fn a_pod_is_placed() {
     let pod =
         json!({"metadata": {"generateName": "web-"}, "spec": {"nodeSelector": {"disk": "ssd"}, "x": 1}});
     assert_eq!(
-        placed(&pod, &spot, &stamp_of(&spot, 7)),
+        placed(&pod, &spot, &assignment_of(&spot, 7)),
         json!({
             "metadata": {"generateName": "web-", "labels": {"podshaper.dev/placed": "distributor"}, "annotations": {
                 "placement.podshaper.dev/owner": "an-owner",
@@ -68,9 +74,12 @@ fn a_pod_is_placed() {
 fn the_authors_deletion_cost_stays() {
     let spot = group("spot", &[("type", "spot")]);
     let pod = json!({"metadata": {"annotations": {DELETION_COST: "50"}}, "spec": {}});
-    assert_eq!(placed(&pod, &spot, &stamp_of(&spot, 7))["metadata"]["annotations"][DELETION_COST], "50");
-    let copy = placed(&json!({"spec": {}}), &spot, &stamp_of(&spot, 7));
-    assert_eq!(placed(&copy, &spot, &stamp_of(&spot, 9))["metadata"]["annotations"][DELETION_COST], "-9");
+    assert_eq!(placed(&pod, &spot, &assignment_of(&spot, 7))["metadata"]["annotations"][DELETION_COST], "50");
+    let copy = placed(&json!({"spec": {}}), &spot, &assignment_of(&spot, 7));
+    assert_eq!(
+        placed(&copy, &spot, &assignment_of(&spot, 9))["metadata"]["annotations"][DELETION_COST],
+        "-9"
+    );
 }
 
 #[test]
@@ -87,10 +96,10 @@ fn every_pair_of_terms_is_required() {
         pair["later"] = json!(1);
         pair
     };
-    let after = placed(&pod, &zone, &stamp_of(&zone, 0));
+    let after = placed(&pod, &zone, &assignment_of(&zone, 0));
     let expected = json!([pair("a", "x"), later("x"), pair("a", "y"), later("y")]);
     assert_eq!(after["spec"]["affinity"], affinity(expected));
-    let none = placed(&json!({"spec": {"affinity": null}}), &zone, &stamp_of(&zone, 0));
+    let none = placed(&json!({"spec": {"affinity": null}}), &zone, &assignment_of(&zone, 0));
     assert_eq!(none["spec"]["affinity"], affinity(json!([term("x"), term("y")])));
 }
 
@@ -139,7 +148,7 @@ fn selectors_that_tell_a_group() {
     let policy = Policy::new(groups.map(|(name, labels)| group(name, labels)).into(), Tie::First).unwrap();
     let told = |selector: &[(&str, &str)]| {
         let selector: BTreeMap<_, _> = selector.iter().copied().collect();
-        told(|key| selector.get(key).copied(), &policy)
+        infer_group(|key| selector.get(key).copied(), &policy)
     };
     assert_eq!(told(&[("type", "a"), ("disk", "ssd")]).as_deref(), Some("a"));
     assert_eq!(told(&[("type", "b"), ("size", "2")]), None, "two of them");
@@ -158,7 +167,7 @@ fn what_is_no_stamp() {
         (&*token, "3", None, false),
     ] {
         let annotations = BTreeMap::from([(TOKEN, Some(token)), (SLOT, Some(slot)), (GROUP, group)]);
-        assert_eq!(stamp(|key| *annotations.get(key)?).is_some(), whole, "{annotations:?}");
+        assert_eq!(parse(|key| *annotations.get(key)?).is_some(), whole, "{annotations:?}");
     }
 }
 
@@ -327,7 +336,7 @@ proptest! {
     fn nodes_are_those_of_the_author_and_of_the_group(
         pod in pods(), group in groups(), nodes in prop::collection::vec(nodes(), 1..20),
     ) {
-        let after = placed(&pod, &group, &stamp_of(&group, 0));
+        let after = placed(&pod, &group, &assignment_of(&group, 0));
         for node in nodes {
             let labels = group.node_labels.iter().all(|(key, value)| node.get(&**key) == Some(&&**value));
             let terms = &group.node_affinity;
@@ -336,7 +345,7 @@ proptest! {
                 let selected = pod.pointer("/spec/nodeSelector").and_then(|own| own.get(key));
                 selected.is_none_or(|own| own == value)
             });
-            // A group that `fitting` leaves out would replace what the author selects.
+            // A group that `fitting_groups` leaves out would replace what the author selects.
             if own || group.preferred {
                 prop_assert_eq!(allows(&after, &node), allows(&pod, &node) && of_group, "{:?}", node);
             }
@@ -349,8 +358,8 @@ proptest! {
         if !fits(&pod, &labels) {
             return Ok(());
         }
-        let stamp = stamp_of(&group, slot);
-        let after = placed(&pod, &group, &stamp);
+        let assignment = assignment_of(&group, slot);
+        let after = placed(&pod, &group, &assignment);
         let mut before = pod.clone();
         for ours in [TOKEN, ESTIMATED] {
             if let Some(annotations) = before.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
@@ -361,9 +370,9 @@ proptest! {
         prop_assert_eq!(after.pointer("/metadata/annotations").unwrap().get(ESTIMATED), None);
 
         let policy = Policy::new(vec![group.clone()], Tie::First).unwrap();
-        prop_assert_eq!(with(&after, |pod| borne(pod, &policy)), Some(stamp.clone()));
-        prop_assert_eq!(&placed(&after, &group, &stamp), &after, "a second time changes nothing");
-        prop_assert_eq!(with(&after, |pod| patched(pod, &group, &stamp).is_empty()), true);
+        prop_assert_eq!(with(&after, |pod| from_pod(pod, &policy)), Some(assignment.clone()));
+        prop_assert_eq!(&placed(&after, &group, &assignment), &after, "a second time changes nothing");
+        prop_assert_eq!(with(&after, |pod| patched(pod, &group, &assignment).is_empty()), true);
         for toleration in &group.tolerations {
             prop_assert!(after["spec"]["tolerations"].as_array().unwrap().contains(toleration));
         }

@@ -2,34 +2,99 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::{Answer, Decision, Verdict};
+use super::{Decision, Verdict};
 
-/// More than this and the API server's client cuts them short (net/http's header limits; 4 KiB over all warnings).
+/// The API server returns warnings as HTTP headers, and truncates what is longer than 4 KiB over all warnings.
 const MAX_WARNINGS: usize = 16;
 const MAX_WARNING_CHARS: usize = 240;
 
 /// Bytes that most answers fit in, without their patch.
-const USUAL: usize = 512;
+const CAPACITY: usize = 512;
 
-const BEGIN: &[u8] = br#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":"#;
+const PREFIX: &[u8] = br#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":"#;
 
-/// What was decided, in a word: the label of metrics.
+/// The answer to a review.
+#[derive(Debug)]
+pub struct Answer {
+    /// The `AdmissionReview` to send back, as JSON.
+    pub body: Vec<u8>,
+    /// The kind of decision in it.
+    pub outcome: Outcome,
+}
+
+/// The kind of a decision: a label of the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Admitted as it is.
+    /// Admitted unchanged.
     Unchanged,
     /// Admitted with a patch.
     Patched,
-    /// Admitted as it is, for want of a decision.
+    /// Admitted unchanged because nothing could be decided.
     Undecided,
-    /// Refused.
+    /// Denied.
     Denied,
 }
 
+/// `admissionv1.AdmissionResponse`, decoded.
+#[derive(Debug)]
+pub struct Response {
+    /// `status.message` of a denial.
+    pub denial: Option<String>,
+    /// `warnings`.
+    pub warnings: Vec<String>,
+    /// `patch`: RFC 6902 operations on the object under admission.
+    pub patch: Vec<Value>,
+}
+
+/// An answer that no API server could read.
+#[derive(Debug, thiserror::Error)]
+pub enum ResponseError {
+    /// The body or the patch in it is not JSON, or has another shape.
+    #[error("the response can't be parsed: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The body or the patch is not UTF-8.
+    #[error("the response can't be decoded: {0}")]
+    Utf8(#[from] std::str::Utf8Error),
+    /// The patch is not base64.
+    #[error("the patch in the response can't be decoded: {0}")]
+    Base64(#[from] base64::DecodeError),
+}
+
+impl Answer {
+    /// The response as the API server reads it.
+    pub fn response(&self) -> Result<Response, ResponseError> {
+        #[derive(Deserialize)]
+        struct Body {
+            response: Encoded,
+        }
+        #[derive(Deserialize)]
+        struct Encoded {
+            status: Option<Message>,
+            #[serde(default)]
+            warnings: Vec<String>,
+            patch: Option<String>,
+        }
+        #[derive(Deserialize)]
+        struct Message {
+            message: String,
+        }
+        let Body { response } = serde_json::from_str(str::from_utf8(&self.body)?)?;
+        Ok(Response {
+            denial: response.status.map(|status| status.message),
+            warnings: response.warnings,
+            patch: match response.patch {
+                Some(patch) => serde_json::from_str(str::from_utf8(&STANDARD.decode(patch)?)?)?,
+                None => Vec::new(),
+            },
+        })
+    }
+}
+
 #[derive(Serialize)]
-struct Response<'a> {
+struct Head<'a> {
     uid: &'a str,
     allowed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,7 +110,7 @@ struct Status<'a> {
     message: &'a str,
 }
 
-/// The answer that carries `decision` for the request `uid`.
+/// Writes the answer to the request with this uid.
 pub(super) fn write(uid: &str, decision: &Decision) -> Answer {
     let (outcome, undecided, denied) = match &decision.verdict {
         Verdict::Admit if decision.patch.is_empty() => (Outcome::Unchanged, None, None),
@@ -53,7 +118,7 @@ pub(super) fn write(uid: &str, decision: &Decision) -> Answer {
         Verdict::Undecided(reason) => (Outcome::Undecided, Some(reason), None),
         Verdict::Deny(reason) => (Outcome::Denied, None, Some(reason)),
     };
-    let response = Response {
+    let head = Head {
         uid,
         allowed: denied.is_none(),
         status: denied.map(|message| Status { code: 403, reason: "Forbidden", message }),
@@ -65,14 +130,14 @@ pub(super) fn write(uid: &str, decision: &Decision) -> Answer {
             .collect(),
     };
     let patch = (outcome == Outcome::Patched).then(|| STANDARD.encode(decision.patch.to_json()));
-    let mut body = Vec::with_capacity(USUAL + patch.as_ref().map_or(0, String::len));
-    body.extend_from_slice(BEGIN);
-    // Strings, numbers and booleans only: this can't fail, and an empty body would be refused like any bad answer.
-    if serde_json::to_writer(&mut body, &response).is_err() {
+    let mut body = Vec::with_capacity(CAPACITY + patch.as_ref().map_or(0, String::len));
+    body.extend_from_slice(PREFIX);
+    // Strings, numbers and booleans always serialize. An empty body would be an error to the API server, as it should be.
+    if serde_json::to_writer(&mut body, &head).is_err() {
         return Answer { body: Vec::new(), outcome };
     }
     if let Some(patch) = patch {
-        // Written beside the others: most of the answer, and nothing in it needs an escape.
+        // The patch is most of the answer, and base64 needs no escapes: it is appended without a second copy.
         body.pop();
         body.extend_from_slice(br#","patchType":"JSONPatch","patch":""#);
         body.extend_from_slice(patch.as_bytes());
@@ -82,7 +147,7 @@ pub(super) fn write(uid: &str, decision: &Decision) -> Answer {
     Answer { body, outcome }
 }
 
-/// A warning travels in an HTTP header: one line, no control characters, not too long.
+/// The warning as an HTTP header can carry it: one line, no control characters, truncated.
 fn line(warning: &str) -> String {
     let mut chars = warning.chars().map(|c| if c.is_control() { ' ' } else { c });
     let mut line: String = chars.by_ref().take(MAX_WARNING_CHARS).collect();

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::ledger::{Stamp, Token};
+use super::ledger::{Assignment, Token};
 use super::policy::{Group, GroupName, GroupSet, MAX_NAME, Policy};
 use podshaper_core::owner_reference::is_uid;
 use podshaper_core::pod::{Pod, PodPatch};
@@ -25,49 +25,49 @@ pub const ESTIMATED: &str = "placement.podshaper.dev/estimated";
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// The deletion cost of a pod that has no slot: no slot costs less.
-pub const FIRST_TO_GO: &str = "-2147483647";
+pub const LOWEST_DELETION_COST: &str = "-2147483647";
 
 /// How much a preferred group weighs in the scheduler's eyes: as much as can be.
 const PREFERENCE: u8 = 100;
 
-/// The stamp in a pod's annotations; none where it isn't whole, or longer than any: anybody may write it, and it is kept for each pod.
-pub fn stamp<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> Option<Stamp> {
+/// The assignment in a pod's annotations; none where it isn't whole, or longer than any: anybody may write it, and it is kept for each pod.
+pub fn parse<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> Option<Assignment> {
     let token = Token::parse(annotation(TOKEN)?)?;
     let group = annotation(GROUP).filter(|group| group.len() <= MAX_NAME)?;
-    Some(Stamp { token, slot: annotation(SLOT)?.parse().ok()?, group: group.into() })
+    Some(Assignment { token, slot: annotation(SLOT)?.parse().ok()?, group: group.into() })
 }
 
 /// The uid of the owner in whose sequence a pod of this controller counts. (The pods of a `CronJob`'s Jobs count in its; what was copied
 /// from a pod of another controller would have them count elsewhere.)
-pub fn sharer<'a>(annotation: impl Fn(&str) -> Option<&'a str>, controller: &'a str) -> &'a str {
+pub fn sequence_owner<'a>(annotation: impl Fn(&str) -> Option<&'a str>, controller: &'a str) -> &'a str {
     let shared =
         annotation(OWNER).filter(|owner| annotation(CONTROLLER) == Some(controller) && is_uid(owner));
     shared.unwrap_or(controller)
 }
 
-/// The stamp that a pod bears, if it is placed as that says.
-pub fn borne(pod: &Pod<'_>, policy: &Policy) -> Option<Stamp> {
-    let stamp = stamp(|key| pod.annotation(key))?;
-    let group = policy.groups().get(policy.index(&stamp.group)?)?;
+/// The assignment that a pod bears, if it is placed as that says.
+pub fn from_pod(pod: &Pod<'_>, policy: &Policy) -> Option<Assignment> {
+    let assignment = parse(|key| pod.annotation(key))?;
+    let group = policy.group(&assignment.group)?;
     let selected = |(key, value): (&String, &String)| pod.selects(key) == Some(value);
-    (group.preferred || group.node_labels.iter().all(selected)).then_some(stamp)
+    (group.preferred || group.node_labels.iter().all(selected)).then_some(assignment)
 }
 
 /// The webhook that has placed the pod, as far as that says.
 pub fn placed_by(pod: &Pod<'_>) -> Option<String> {
-    stamp(|key| pod.annotation(key))?;
+    parse(|key| pod.annotation(key))?;
     pod.label(PLACED)
 }
 
 /// The one group whose nodes a pod with this node selector must be on; none where that isn't told.
-pub fn told<'a>(selects: impl Fn(&str) -> Option<&'a str>, policy: &Policy) -> Option<GroupName> {
+pub fn infer_group<'a>(selects: impl Fn(&str) -> Option<&'a str>, policy: &Policy) -> Option<GroupName> {
     let of = |group: &&Group| group.node_labels.iter().all(|(key, value)| selects(key) == Some(value));
     let mut groups = policy.groups().iter().filter(of);
     groups.next().filter(|_| groups.next().is_none()).map(|group| group.name.clone())
 }
 
 /// The groups whose nodes the pod's own node selector and required node affinity allow.
-pub fn fitting(pod: &Pod<'_>, policy: &Policy) -> GroupSet {
+pub fn fitting_groups(pod: &Pod<'_>, policy: &Policy) -> GroupSet {
     let fits = |group: &Group| pod.may_run_with(&group.node_labels);
     policy.groups().iter().enumerate().filter(|(_, group)| fits(group)).map(|(index, _)| index).collect()
 }
@@ -79,9 +79,9 @@ pub fn deletion_cost(slot: u32) -> String {
 
 /// What a pod is marked with when it is placed.
 #[derive(Clone, Copy, Debug)]
-pub struct Marks<'a> {
+pub struct PlacementMetadata<'a> {
     /// Its place.
-    pub stamp: &'a Stamp,
+    pub assignment: &'a Assignment,
     /// The uid of the owner that it shares the sequence of slots with others by.
     pub owner: &'a str,
     /// The uid of its controller, where that is another.
@@ -94,9 +94,9 @@ pub struct Marks<'a> {
 
 /// Adds to `patch` what puts its pod into `group`, and marks it.
 ///
-/// What the author wrote stays. Call it with a group that [`fitting`] allows.
-pub fn place(patch: &mut PodPatch<'_, '_>, group: &Group, marks: &Marks<'_>) {
-    let Marks { stamp, owner, controller, estimated, webhook } = *marks;
+/// What the author wrote stays. Call it with a group that [`fitting_groups`] allows.
+pub fn apply(patch: &mut PodPatch<'_, '_>, group: &Group, metadata: &PlacementMetadata<'_>) {
+    let PlacementMetadata { assignment, owner, controller, estimated, webhook } = *metadata;
     if group.preferred {
         let labels = group.node_labels.iter();
         let expressions: Vec<_> =
@@ -118,9 +118,9 @@ pub fn place(patch: &mut PodPatch<'_, '_>, group: &Group, marks: &Marks<'_>) {
         Some(controller) => patch.set_annotation(CONTROLLER, controller),
         None => patch.remove_annotation(CONTROLLER),
     }
-    patch.set_annotation(TOKEN, &stamp.token.to_string());
-    patch.set_annotation(SLOT, &stamp.slot.to_string());
-    patch.set_annotation(GROUP, &stamp.group);
+    patch.set_annotation(TOKEN, &assignment.token.to_string());
+    patch.set_annotation(SLOT, &assignment.slot.to_string());
+    patch.set_annotation(GROUP, &assignment.group);
     if estimated {
         patch.set_annotation(ESTIMATED, "true");
     } else {
@@ -128,10 +128,10 @@ pub fn place(patch: &mut PodPatch<'_, '_>, group: &Group, marks: &Marks<'_>) {
     }
     // One that goes with a slot is ours, from an earlier pass or from the pod that this one was copied from.
     let pod = patch.pod();
-    let ours = self::stamp(|key| pod.annotation(key)).map(|before| deletion_cost(before.slot));
+    let ours = parse(|key| pod.annotation(key)).map(|before| deletion_cost(before.slot));
     let cost = pod.annotation(DELETION_COST);
     if cost.is_none() || cost == ours.as_deref() {
-        patch.set_annotation(DELETION_COST, &deletion_cost(stamp.slot));
+        patch.set_annotation(DELETION_COST, &deletion_cost(assignment.slot));
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is cut out of a review before it is read.
+//! Empties `managedFields` before a review is parsed.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -6,22 +6,21 @@ use std::sync::LazyLock;
 use memchr::memchr;
 use memchr::memmem::Finder;
 
-/// In the compact form that Go writes.
+/// The key in the compact form that Go writes.
 const KEY: &str = r#""managedFields":["#;
 static KEYS: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(KEY));
-/// Above this the copy would cost more memory than it saves time.
-const LARGEST: usize = 256 * 1024;
+/// Bytes of a body above which the copy would cost more memory than it saves time.
+const MAX_BODY: usize = 256 * 1024;
 
-/// `body` with every array under the key `managedFields` empty: half of a pod as the API server sends it, and nobody here
-/// reads it.
+/// Empties every array under the key `managedFields`. They are half of a pod as the API server sends it, and no decision reads them.
 pub(super) fn without_managed_fields(body: &[u8]) -> Cow<'_, [u8]> {
-    if body.len() > LARGEST {
+    if body.len() > MAX_BODY {
         return Cow::Borrowed(body);
     }
-    let Some((before, mut rest)) = cut(body) else { return Cow::Borrowed(body) };
+    let Some((before, mut rest)) = split(body) else { return Cow::Borrowed(body) };
     let mut kept = Vec::with_capacity(before.len() + rest.len());
     kept.extend_from_slice(before);
-    while let Some((before, after)) = cut(rest) {
+    while let Some((before, after)) = split(rest) {
         kept.extend_from_slice(before);
         rest = after;
     }
@@ -29,14 +28,13 @@ pub(super) fn without_managed_fields(body: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(kept)
 }
 
-/// What comes before the items of the next `managedFields`, and what comes after them.
-fn cut(text: &[u8]) -> Option<(&[u8], &[u8])> {
+/// The text before the items of the next `managedFields`, and the text after them.
+fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut from = 0;
     loop {
         let key = from + KEYS.find(text.get(from..)?)?;
         from = key + KEY.len();
-        // Within a string the quotes would be escaped, and what follows a comma or a brace doesn't close one: so it is
-        // a key.
+        // Within a string the quotes would be escaped, and a quote after a comma or a brace opens a string: so this is a key.
         if text.get(key.wrapping_sub(1)).is_some_and(|before| b",{".contains(before)) {
             let (before, items) = text.split_at_checked(from)?;
             return Some((before, items.get(end(items)?..)?));
@@ -44,12 +42,12 @@ fn cut(text: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
-/// Where the array ends whose items `text` begins with.
+/// The index of the bracket that closes the array whose items `text` begins with.
 fn end(text: &[u8]) -> Option<usize> {
     simple_end(text).or_else(|| any_end(text))
 }
 
-/// Where it ends if the first bracket closes it, as is usual: told by counting, which has no branches to mispredict.
+/// The same if the first bracket closes the array, as is usual. It counts instead of parsing, so no branch is mispredicted.
 fn simple_end(text: &[u8]) -> Option<usize> {
     let end = memchr(b']', text)?;
     let items = text.get(..=end)?;
@@ -60,24 +58,26 @@ fn simple_end(text: &[u8]) -> Option<usize> {
     closes.then_some(end)
 }
 
-/// How many bytes of `text` but the last, each with the next one, are as they are looked for: added up in chunks that a
-/// byte can count, sixteen at a time.
-fn count(text: &[u8], is: impl Fn(u8, u8) -> bool) -> usize {
+/// The number of pairs of neighbouring bytes that match. Chunks are short enough for a sum in one byte, which the compiler turns into
+/// SIMD.
+fn count(text: &[u8], matches: impl Fn(u8, u8) -> bool) -> usize {
     let next = text.get(1..).unwrap_or_default();
     let chunks = text.chunks(usize::from(u8::MAX)).zip(next.chunks(usize::from(u8::MAX)));
     chunks
         .map(|(chunk, next)| {
-            usize::from(chunk.iter().zip(next).map(|(byte, next)| u8::from(is(*byte, *next))).sum::<u8>())
+            usize::from(
+                chunk.iter().zip(next).map(|(byte, next)| u8::from(matches(*byte, *next))).sum::<u8>(),
+            )
         })
         .sum()
 }
 
-/// Where it ends, whatever it holds.
+/// The same for any content.
 fn any_end(text: &[u8]) -> Option<usize> {
     let mut depth = 0_usize;
     let mut bytes = text.iter();
     loop {
-        // A byte at a time: strings and what is between them are a few bytes long.
+        // Byte by byte: strings and the text between them are a few bytes long.
         match bytes.find(|byte| matches!(byte, b'"' | b'[' | b']'))? {
             b'[' => depth += 1,
             b']' if depth == 0 => return text.len().checked_sub(bytes.len() + 1),
@@ -98,18 +98,18 @@ mod tests {
 
     use super::*;
 
-    /// The same, done to the value.
-    fn emptied(value: &mut Value) {
+    /// The reference: the same on a parsed value.
+    fn empty(value: &mut Value) {
         match value {
             Value::Object(members) => {
                 for (key, value) in members {
                     match value {
                         Value::Array(items) if key == "managedFields" => items.clear(),
-                        value => emptied(value),
+                        value => empty(value),
                     }
                 }
             }
-            Value::Array(items) => items.iter_mut().for_each(emptied),
+            Value::Array(items) => items.iter_mut().for_each(empty),
             _ => {}
         }
     }
@@ -139,23 +139,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn only_managed_fields_go(value in values()) {
+        fn only_managed_fields_are_emptied(value in values()) {
             let text = value.to_string();
             let mut expected = value;
-            emptied(&mut expected);
+            empty(&mut expected);
             let read: Value = serde_json::from_str(str::from_utf8(&without_managed_fields(text.as_bytes())).unwrap()).unwrap();
             prop_assert_eq!(read, expected);
         }
 
         #[test]
-        fn any_text_comes_through(text in r#"(,"managedFields":\[|[\[\]{}"\\a:,é]){0,20}"#) {
+        fn any_text_is_handled(text in r#"(,"managedFields":\[|[\[\]{}"\\a:,é]){0,20}"#) {
             let _ = without_managed_fields(text.as_bytes());
         }
     }
 
     #[test]
-    fn what_has_none_is_not_copied() {
-        let large = json!({"a": "x".repeat(LARGEST), "managedFields": [1]}).to_string();
+    fn body_without_managed_fields_is_not_copied() {
+        let large = json!({"a": "x".repeat(MAX_BODY), "managedFields": [1]}).to_string();
         for body in
             [r#"{"managedFields":"label"}"#, r#"{"managedFields": [1]}"#, r#"{"managedFields":["#, &large]
         {

@@ -1,0 +1,274 @@
+//! Admission of one pod by a webhook that places pods: from the pod, its owners and a policy to the patch that places it.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::allocator::SlotAllocator;
+use super::annotations::{self, PlacementMetadata};
+use super::ledger::{Assignment, SlotReply, SlotRequest, Token};
+use super::ordinal;
+use super::owners::{OwnerChain, OwnerObject};
+use super::policy::GroupSet;
+use podshaper_core::admission::{Decision, Request};
+use podshaper_core::lookup::Lookup;
+use podshaper_core::owner_reference::OwnerReference;
+use podshaper_core::pod::{Pod, PodPatch};
+
+/// Where owners are read and slots are allocated: a cluster, or files that describe one.
+///
+/// No call takes longer than until its `deadline`.
+pub trait PlacementBackend: Send + Sync + 'static {
+    /// Reads an owner.
+    fn owner(
+        &self,
+        namespace: &str,
+        owner: &OwnerReference,
+        deadline: Instant,
+    ) -> impl Future<Output = Lookup<OwnerObject>> + Send;
+    /// Allocates a slot for a pod; `None` if that can't be decided in time.
+    fn place(
+        &self,
+        request: PlaceRequest<'_>,
+        deadline: Instant,
+    ) -> impl Future<Output = Option<SlotReply>> + Send;
+}
+
+/// A pod that needs a slot.
+#[derive(Debug)]
+pub struct PlaceRequest<'r> {
+    /// Its namespace.
+    pub namespace: &'r str,
+    /// Its owners.
+    pub chain: &'r OwnerChain,
+    /// The allocator of its policy.
+    pub allocator: &'r Arc<SlotAllocator>,
+    /// What is requested.
+    pub slot: SlotRequest,
+}
+
+/// What became of a pod that a policy governs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PlaceOutcome {
+    /// It was placed.
+    Placed,
+    /// It was placed without the ledger.
+    Estimated,
+    /// It had its place already.
+    Kept,
+    /// Another webhook has placed it.
+    Superseded,
+    /// Every group that it fits into is full.
+    Full,
+    /// Its own selectors allow none of the groups.
+    Unfitting,
+    /// The policy is invalid.
+    Invalid,
+    /// Something could not be read in time.
+    Undecided,
+}
+
+impl PlaceOutcome {
+    /// The label of metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Placed => "placed",
+            Self::Estimated => "estimated",
+            Self::Kept => "kept",
+            Self::Superseded => "superseded",
+            Self::Full => "full",
+            Self::Unfitting => "unfitting",
+            Self::Invalid => "invalid",
+            Self::Undecided => "undecided",
+        }
+    }
+}
+
+/// Why a pod is admitted without a place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlaceError {
+    /// Its label in metrics.
+    pub outcome: PlaceOutcome,
+    /// The reason in a warning.
+    pub reason: String,
+}
+
+impl PlaceError {
+    /// An error.
+    pub fn new(outcome: PlaceOutcome, reason: impl Into<String>) -> Self {
+        Self { outcome, reason: reason.into() }
+    }
+
+    /// The pod is admitted as it is, with this warning.
+    pub fn decision(&self, warning: String) -> Decision {
+        match self.outcome {
+            // Another webhook has decided about it.
+            PlaceOutcome::Superseded => Decision::unchanged().with_warnings([warning]),
+            _ => Decision::undecided(warning),
+        }
+    }
+}
+
+/// How a webhook places the pods of one workload.
+#[derive(Clone, Copy, Debug)]
+pub struct PlacePolicy<'r> {
+    /// The webhook: the value of the label [`annotations::PLACED`].
+    pub webhook: &'static str,
+    /// The allocator of the policy.
+    pub allocator: &'r Arc<SlotAllocator>,
+    /// The groups that take pods now. If the pod fits into none of them, or they are full, all groups count.
+    pub open: GroupSet,
+}
+
+/// Finds a slot for the pod of `request`, whose owners are `chain`. The patch is empty if the pod keeps the slot that it has.
+pub async fn place<'p, 'a>(
+    backend: &impl PlacementBackend,
+    request: &Request<'_, impl Sync>,
+    pod: &'p Pod<'a>,
+    chain: &OwnerChain,
+    policy: PlacePolicy<'_>,
+    deadline: Instant,
+) -> Result<(PlaceOutcome, PodPatch<'p, 'a>), PlaceError> {
+    let PlacePolicy { webhook, allocator, open } = policy;
+    let owner = chain.sequence_owner().map(|(owner, _)| &*owner.uid).unwrap_or_default();
+    let fitting = fitting_groups(pod, owner, policy)?;
+    let dry_run = request.dry_run == Some(true);
+    let token = Token::of(&request.uid);
+    // A dry run's token names nothing: nothing is stored under it, and two dry runs get the same answer.
+    let stored_token = if dry_run { Token(0) } else { token };
+    let existing = annotations::from_pod(pod, allocator.policy()).filter(|_| has_owner(pod, owner));
+    let find = async |fitting| {
+        if let Some(ordinal) = ordinal::slot(pod, request.name.as_deref(), chain) {
+            return Some(place_ordinal(ordinal, stored_token, allocator, fitting, existing.as_ref()));
+        }
+        let namespace = request.namespace.as_deref().unwrap_or_default();
+        let slot = SlotRequest { token, fitting, existing: existing.clone(), dry_run };
+        backend.place(PlaceRequest { namespace, chain, allocator, slot }, deadline).await
+    };
+    let open = fitting.and(open);
+    let mut reply = if open.is_empty() { Some(SlotReply::Unplaced) } else { find(open).await };
+    // It waits for a group that takes no pods now, rather than go anywhere. If the API server sends this request again, the ledger
+    // may already hold a slot for it there.
+    if matches!(reply, None | Some(SlotReply::Unplaced)) && open != fitting {
+        reply = find(fitting).await;
+    }
+    let (assignment, outcome) = match reply {
+        Some(SlotReply::Kept) => return Ok((PlaceOutcome::Kept, PodPatch::new(pod))),
+        Some(SlotReply::Placed(assignment)) => (assignment, PlaceOutcome::Placed),
+        Some(SlotReply::Estimated(assignment)) => (assignment, PlaceOutcome::Estimated),
+        Some(SlotReply::Unplaced) => {
+            let reason = "every group that the pod fits into is full: it isn't placed";
+            return Err(PlaceError::new(PlaceOutcome::Full, reason));
+        }
+        None => {
+            let reason = "its ledger can't be had: the pod isn't placed";
+            return Err(PlaceError::new(PlaceOutcome::Undecided, reason));
+        }
+    };
+    let group = allocator.policy().group(&assignment.group).ok_or_else(|| {
+        let reason = format!("group {} is no more: the pod isn't placed", assignment.group);
+        PlaceError::new(PlaceOutcome::Undecided, reason)
+    })?;
+    let controller = chain.controller().map(|(controller, _)| &*controller.uid).filter(|uid| *uid != owner);
+    let assignment = Assignment { token: stored_token, ..assignment };
+    let estimated = outcome == PlaceOutcome::Estimated;
+    let mut patch = PodPatch::new(pod);
+    let metadata = PlacementMetadata { assignment: &assignment, owner, controller, estimated, webhook };
+    annotations::apply(&mut patch, group, &metadata);
+    Ok((outcome, patch))
+}
+
+/// The groups that the pod fits into, if this webhook is to place it.
+fn fitting_groups(pod: &Pod<'_>, owner: &str, policy: PlacePolicy<'_>) -> Result<GroupSet, PlaceError> {
+    if pod.is_bound() {
+        let reason = "the pod says itself which node it runs on: it isn't placed";
+        return Err(PlaceError::new(PlaceOutcome::Unfitting, reason));
+    }
+    let other = annotations::placed_by(pod).filter(|other| has_owner(pod, owner) && other != policy.webhook);
+    if let Some(other) = other {
+        let reason = format!("{other} has placed the pod: that counts");
+        return Err(PlaceError::new(PlaceOutcome::Superseded, reason));
+    }
+    let fitting = annotations::fitting_groups(pod, policy.allocator.policy());
+    if fitting.is_empty() {
+        let reason = "the pod's own node selector and affinity leave none of the groups: it isn't placed";
+        return Err(PlaceError::new(PlaceOutcome::Unfitting, reason));
+    }
+    Ok(fitting)
+}
+
+/// Whether the placement in the pod's annotations is of this owner. If not, the pod was copied from one of another owner.
+fn has_owner(pod: &Pod<'_>, owner: &str) -> bool {
+    pod.annotation(annotations::OWNER) == Some(owner)
+}
+
+/// The slot of a pod that its controller numbers.
+fn place_ordinal(
+    ordinal: u32,
+    token: Token,
+    allocator: &SlotAllocator,
+    fitting: GroupSet,
+    existing: Option<&Assignment>,
+) -> SlotReply {
+    if existing.is_some_and(|existing| existing.slot == ordinal) {
+        return SlotReply::Kept;
+    }
+    let group = allocator.group_of_ordinal(ordinal, fitting);
+    match group.and_then(|group| allocator.policy().groups().get(group)) {
+        Some(group) => SlotReply::Placed(Assignment { token, slot: ordinal, group: group.name.clone() }),
+        None => SlotReply::Unplaced,
+    }
+}
+
+/// Whether the pod is that of a template, whose owner nobody has read or has a name for yet.
+pub fn is_template(pod: &Pod<'_>, name: Option<&str>) -> bool {
+    name.is_none() && pod.controller().is_none_or(|owner| owner.uid.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::policy::{Group, Policy, Tie};
+
+    /// A ledger that has given this request a place in the second group.
+    struct Remembers;
+
+    impl PlacementBackend for Remembers {
+        async fn owner(&self, _: &str, _: &OwnerReference, _: Instant) -> Lookup<OwnerObject> {
+            Lookup::NotFound
+        }
+
+        async fn place(&self, request: PlaceRequest<'_>, _: Instant) -> Option<SlotReply> {
+            let SlotRequest { token, fitting, .. } = request.slot;
+            let assignment = Assignment { token, slot: 7, group: "spot".into() };
+            fitting.contains(1).then_some(SlotReply::Placed(assignment))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_sent_twice_is_answered_alike_though_its_group_has_no_node_meanwhile() {
+        let group = |name: &str| Group {
+            name: name.into(),
+            node_labels: BTreeMap::from([("type".to_owned(), name.to_owned())]),
+            weight: 1,
+            ..Group::default()
+        };
+        let policy = Policy::new(["default", "spot"].map(group).into(), Tie::First).unwrap();
+        let allocator = Arc::new(SlotAllocator::new(policy));
+        let request = serde_json::json!({
+            "uid": "a", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "operation": "CREATE",
+            "object": {"metadata": {}, "spec": {"containers": []}},
+        });
+        let request = request.to_string();
+        let request: Request<'_, Pod<'_>> = serde_json::from_str(&request).unwrap();
+        let pod = request.object.as_ref().unwrap();
+        let policy =
+            PlacePolicy { webhook: "webhook", allocator: &allocator, open: [0].into_iter().collect() };
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let placed = place(&Remembers, &request, pod, &OwnerChain::from(None), policy, deadline).await;
+        assert_eq!(placed.unwrap().0, PlaceOutcome::Placed);
+    }
+}

@@ -10,7 +10,6 @@
 pub mod admit;
 pub mod allocator;
 pub mod annotations;
-pub mod distribution;
 pub mod ledger;
 #[cfg(test)]
 mod model;
@@ -22,4 +21,3 @@ pub mod sequence;
 mod slot_order;
 pub mod spread;
 pub mod strategy;
-mod valid;

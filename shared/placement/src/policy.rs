@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::valid;
 use podshaper_core::label;
 
 /// The most groups of one policy.
@@ -36,9 +35,9 @@ pub struct Group {
     pub weight: u32,
     /// The most pods that it gets, its base among them.
     pub max: Option<u32>,
-    /// `v1.Toleration`s that its pods are given.
+    /// `v1.Toleration`s that its pods are given, which must be valid.
     pub tolerations: Vec<Value>,
-    /// `v1.NodeSelectorTerm`s of which a node must meet one, besides the labels.
+    /// `v1.NodeSelectorTerm`s of which a node must meet one, besides the labels. They must be valid.
     pub node_affinity: Vec<Value>,
     /// Whether its nodes are preferred only: by affinity, in place of a node selector.
     pub preferred: bool,
@@ -95,12 +94,12 @@ pub enum PolicyError {
     /// Nodes can't be told apart from all others.
     #[error("group {0} has no node label")]
     NoLabels(GroupName),
-    /// A label, toleration or term that the API server would refuse a pod for, or a name that is too long or of more than one line.
+    /// A label that the API server would refuse a pod for, or a name that is too long or of more than one line.
     #[error("group {name}: {field}: {problem}")]
     Invalid {
         /// The group.
         name: GroupName,
-        /// `name`, `nodeLabel`, `tolerations` or `nodeAffinity`.
+        /// `name` or `nodeLabel`.
         field: &'static str,
         /// What is wrong.
         problem: String,
@@ -186,9 +185,7 @@ impl Group {
             Ok(())
         };
         let labels = self.node_labels.iter().map(|(key, value)| ("nodeLabel", label::check(key, value)));
-        let tolerations = self.tolerations.iter().map(|own| ("tolerations", valid::toleration(own)));
-        let terms = self.node_affinity.iter().map(|own| ("nodeAffinity", valid::node_selector_term(own)));
-        for (field, checked) in once(("name", one_line)).chain(labels).chain(tolerations).chain(terms) {
+        for (field, checked) in once(("name", one_line)).chain(labels) {
             checked.map_err(|problem| PolicyError::Invalid { name: self.name.clone(), field, problem })?;
         }
         Ok(())
@@ -244,8 +241,6 @@ mod tests {
             node_labels: BTreeMap::from([("a b".to_owned(), String::new())]),
             ..group("a", 0, 1, None)
         };
-        let intolerant = Group { tolerations: vec![serde_json::json!({})], ..group("a", 0, 1, None) };
-        let averse = Group { node_affinity: vec![serde_json::json!({})], ..group("a", 0, 1, None) };
         let unlabelled = Group { node_labels: BTreeMap::new(), ..group("a", 0, 1, None) };
         for (groups, error) in [
             (vec![], "there is no group"),
@@ -257,9 +252,7 @@ mod tests {
             (vec![group("a", 0, 1, Some(2_000_000))], "group a: max is 2000000, the highest is 1000000"),
             (vec![unlabelled], "group a has no node label"),
             (vec![mislabelled], "group a: nodeLabel: \"a b\" is no label key"),
-            (vec![intolerant], "group a: tolerations: without key the operator must be Exists"),
             (vec![group("a\nb", 0, 1, None)], "group a\nb: name: it has a control character"),
-            (vec![averse], "group a: nodeAffinity: it requires nothing, and no node meets it"),
         ] {
             let told = Policy::new(groups, Tie::First).unwrap_err().to_string();
             assert!(told.starts_with(error), "{told}");

@@ -14,7 +14,7 @@ use podshaper_server::{ListenAddress, admin};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
-use distributor_decision::distributor::{Distributor, Plan};
+use distributor_decision::distributor::{Distributor, ValidSpec};
 use distributor_decision::facts::Facts;
 use distributor_decision::webhook::PodDistribution;
 
@@ -102,7 +102,7 @@ impl Facts for Supposed {
         vec![Arc::new(Distributor::from_spec(self.spec.clone()))]
     }
 
-    fn available(&self, _: &str, _: &OwnerChain, plan: &Plan) -> GroupSet {
-        plan.allocator.policy().all()
+    fn available(&self, _: &str, _: &OwnerChain, spec: &ValidSpec) -> GroupSet {
+        spec.allocator.policy().all()
     }
 }

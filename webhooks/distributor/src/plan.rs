@@ -42,14 +42,14 @@ impl Plan {
             bail!("there is no PodDistributor in what was given by -f");
         }
         let definition = crd();
-        let spec = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec");
-        let spec = spec.cloned().unwrap_or_default();
+        let schema = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec");
+        let schema = schema.cloned().unwrap_or_default();
         let mut out = io::stdout().lock();
         for (index, distributor) in facts.all().iter().enumerate() {
             let (name, target) = (&distributor.name, &distributor.target);
-            let plan =
-                distributor.plan.as_ref().map_err(|error| anyhow!("PodDistributor {name}: {error}"))?;
-            if let Some(field) = stray(&distributor.spec, &spec, "spec") {
+            let valid =
+                distributor.spec.as_ref().map_err(|error| anyhow!("PodDistributor {name}: {error}"))?;
+            if let Some(field) = stray(&distributor.raw_spec, &schema, "spec") {
                 bail!("PodDistributor {name}: {field}: there is no such field");
             }
             if index > 0 {
@@ -57,7 +57,7 @@ impl Plan {
             }
             let replicas = self.plan.replicas;
             let title = format!("PodDistributor {name}: {replicas} pods of {} {}", target.kind, target.name);
-            self.plan.print(&title, &plan.allocator, &mut out)?;
+            self.plan.print(&title, &valid.allocator, &mut out)?;
         }
         Ok(())
     }

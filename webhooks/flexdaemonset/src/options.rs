@@ -16,6 +16,7 @@ use flexdaemonset_decision::node::Node;
 use flexdaemonset_decision::offline;
 use flexdaemonset_decision::range::Range;
 use flexdaemonset_decision::rules::Template;
+use flexdaemonset_decision::template::TemplateStatus;
 use flexdaemonset_decision::webhook::FlexDaemonset;
 
 /// How the server works.
@@ -79,7 +80,9 @@ impl Facts for Supposed {
 
     async fn template(&self, _: &str, _: Instant) -> Lookup<TemplateFact> {
         let rules = Template::from_spec(&self.template);
-        Lookup::Found(TemplateFact { uid: "".into(), generation: 0, rules, status: Value::Null }.into())
+        Lookup::Found(
+            TemplateFact { uid: "".into(), generation: 0, rules, status: TemplateStatus::default() }.into(),
+        )
     }
 
     async fn owner(&self, _: &str, _: &str, _: &str, _: Instant) -> Lookup<Owner> {

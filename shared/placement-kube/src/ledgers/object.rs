@@ -1,6 +1,7 @@
 //! The `Placement` object: a ledger as the API server stores it.
 
 use k8s_openapi::jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
@@ -16,17 +17,22 @@ pub(super) const API: &str = "/apis/podshaper.dev/v1alpha1";
 pub(super) const KIND: &str = "Placement";
 /// The kind's plural, as paths have it.
 pub const PLURAL: &str = "placements";
+/// The longest text of reservations, in characters: about 1 MiB of the 1.5 MiB that etcd takes.
+const MAX_RESERVATIONS: u32 = 1 << 20;
 
-/// `spec` of a `Placement`.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+/// Slots that are reserved for pods.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Spec {
-    /// A `resourceVersion` of pods. Whoever decides has seen them at least up to here.
+    /// A resourceVersion of pods. A replica decides only after its watch has reached it.
     #[serde(deserialize_with = "text")]
+    #[schemars(length(max = 32))]
     fence: String,
-    /// Places given to pods that nobody has seen yet, the oldest first, a line each. Of 500 objects with a field for each part a write
-    /// takes the API server five times as long.
+    /// Reservations for pods that no watch has delivered yet, the oldest first, one per line: token, slot, time, name of the pod (- if it
+    /// has none yet), and group.
+    // One text: with 500 objects of a field each, a write takes the API server five times as long.
     #[serde(deserialize_with = "text")]
+    #[schemars(length(max = MAX_RESERVATIONS))]
     reservations: String,
 }
 
@@ -140,13 +146,15 @@ impl Standing {
     }
 }
 
-/// `status` of a `Placement`, for people.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+/// How the workload's pods are distributed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Told {
-    /// Placed pods by group, in the order of the policy, as in `8/2`.
+    /// Placed pods of each group, in the order of the groups, as in 8/2.
+    #[schemars(length(max = 1024))]
     pub pods: String,
-    /// What they should be.
+    /// Desired pods of each group, as in 8/2.
+    #[schemars(length(max = 1024))]
     pub due: String,
 }
 

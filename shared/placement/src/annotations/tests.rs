@@ -260,7 +260,10 @@ fn pods() -> impl Strategy<Value = Value> {
 }
 
 fn groups() -> impl Strategy<Value = Group> {
-    let valid = |term: &&Value| crate::valid::node_selector_term(term).is_ok();
+    let valid = |term: &&Value| {
+        let requirements = ["matchExpressions", "matchFields"].map(|list| list_of(term, list).len());
+        term.get("new").is_none() && requirements != [0, 0]
+    };
     let affinity =
         terms().prop_map(move |terms| terms.as_array().unwrap().iter().filter(valid).cloned().collect());
     let tolerations = subsequence(

@@ -1,4 +1,4 @@
-//! `PodDistributor`: what one says, and which one governs a pod.
+//! `PodDistributor` objects, and which one governs a pod.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,19 +6,12 @@ use std::time::Duration;
 use podshaper_core::duration;
 use podshaper_core::owner_reference::OwnerReference;
 use podshaper_placement::allocator::SlotAllocator;
-use podshaper_placement::distribution::{Distribution, Target};
 use podshaper_placement::owners::OwnerChain;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The API group.
-pub const GROUP: &str = "versprei.versprei.io";
-/// The version of the API.
-pub const VERSION: &str = "v1beta1";
-/// The kind.
-pub const KIND: &str = "PodDistributor";
-/// The plural, as paths have it.
-pub const PLURAL: &str = "poddistributors";
+use crate::spec::{PodDistributorSpec, Target};
+use crate::status::PodDistributorStatus;
 
 /// A `PodDistributor` object.
 #[derive(Clone, Debug)]
@@ -29,89 +22,102 @@ pub struct Distributor {
     pub namespace: String,
     /// `metadata.uid`.
     pub uid: String,
-    /// `metadata.creationTimestamp`, RFC 3339: texts that sort by time.
+    /// `metadata.creationTimestamp`, RFC 3339: the texts sort by time.
     pub created: String,
     /// `metadata.generation`.
     pub generation: i64,
-    /// The workload that it is about, also where the rest makes no sense.
+    /// The workload that it selects, even if the rest of the spec is invalid.
     pub target: Target,
-    /// `spec`.
-    pub spec: Value,
+    /// `spec`, as it was written.
+    pub raw_spec: Value,
+    /// `spec`, or why it is invalid.
+    pub spec: Result<ValidSpec, String>,
     /// `status`.
-    pub status: Value,
-    /// What it comes to, or what is wrong with it.
-    pub plan: Result<Plan, String>,
+    pub status: PodDistributorStatus,
 }
 
-/// What a spec that makes sense comes to.
+/// A valid spec, and what follows from it.
 #[derive(Clone, Debug)]
-pub struct Plan {
-    /// As it was read.
-    pub distribution: Distribution,
+pub struct ValidSpec {
+    /// The fields.
+    pub fields: PodDistributorSpec,
     /// `unschedulableAfter`.
     pub unschedulable_after: Option<Duration>,
-    /// Who goes where.
+    /// Which slots belong to which group.
     pub allocator: Arc<SlotAllocator>,
 }
 
 impl Distributor {
-    /// Takes `spec` for what it is; the other fields are up to the caller.
-    pub fn from_spec(spec: Value) -> Self {
-        let target = spec.get("target").cloned().map(Target::deserialize);
-        let [name, namespace, uid, created] = [(); 4].map(|()| String::new());
-        let target = target.and_then(Result::ok).unwrap_or_default();
-        let plan = plan(&spec);
-        Self { name, namespace, uid, created, generation: 0, target, spec, status: Value::Null, plan }
+    /// A distributor with this spec; the other fields are up to the caller.
+    pub fn from_spec(raw_spec: Value) -> Self {
+        let target = raw_spec.get("target").map(Target::deserialize);
+        Self {
+            name: String::new(),
+            namespace: String::new(),
+            uid: String::new(),
+            created: String::new(),
+            generation: 0,
+            target: target.and_then(Result::ok).unwrap_or_default(),
+            spec: ValidSpec::parse(&raw_spec),
+            raw_spec,
+            status: PodDistributorStatus::default(),
+        }
     }
 
-    /// Whether `owner` is its target.
-    pub fn is_about(&self, owner: &OwnerReference) -> bool {
-        owner.names(&self.target.api_version, &self.target.kind, &self.target.name)
+    /// Whether it selects this workload.
+    pub fn targets(&self, owner: &OwnerReference) -> bool {
+        owner.names(self.target.api_version(), &self.target.kind, &self.target.name)
     }
 
-    /// Whether both are about one workload.
-    pub fn rivals(&self, other: &Self) -> bool {
-        let Target { api_version, kind, name } = &other.target;
-        self.namespace == other.namespace && self.is_about(&OwnerReference::new(api_version, kind, name, ""))
+    /// Whether both select the same workload.
+    pub fn has_target_of(&self, other: &Self) -> bool {
+        let target = &other.target;
+        let target = OwnerReference::new(target.api_version(), &target.kind, &target.name, "");
+        self.namespace == other.namespace && self.targets(&target)
     }
 
-    /// Whether of two that are about one workload this one counts: the oldest does.
+    /// Whether it applies instead of another one that selects the same workload.
     pub fn precedes(&self, other: &Self) -> bool {
         (&self.created, &self.name) < (&other.created, &other.name)
     }
 }
 
-/// A status that is written changes no plan.
+/// What follows from the spec is left out.
 impl PartialEq for Distributor {
     fn eq(&self, other: &Self) -> bool {
-        let of = |this: &Self| (this.uid.clone(), this.generation);
-        of(self) == of(other) && self.spec == other.spec && self.status == other.status
+        (&self.uid, self.generation) == (&other.uid, other.generation)
+            && self.raw_spec == other.raw_spec
+            && self.status == other.status
     }
 }
 
-fn plan(spec: &Value) -> Result<Plan, String> {
-    let distribution: Distribution =
-        serde_path_to_error::deserialize(spec).map_err(|error| match error.path().to_string().as_str() {
-            "." => format!("spec: {}", error.inner()),
-            path => format!("spec.{path}: {}", error.inner()),
-        })?;
-    let policy = distribution.policy().map_err(|error| error.to_string())?;
-    let after = distribution
-        .unschedulable_after
-        .as_deref()
-        .map(|text| duration::parse(text).map_err(|error| format!("spec.unschedulableAfter: {error}")));
-    let allocator = Arc::new(SlotAllocator::new(policy));
-    Ok(Plan { unschedulable_after: after.transpose()?, distribution, allocator })
+impl ValidSpec {
+    fn parse(raw: &Value) -> Result<Self, String> {
+        let fields: PodDistributorSpec =
+            serde_path_to_error::deserialize(raw).map_err(|error| {
+                match error.path().to_string().as_str() {
+                    "." => format!("spec: {}", error.inner()),
+                    path => format!("spec.{path}: {}", error.inner()),
+                }
+            })?;
+        let policy = fields.policy().map_err(|error| error.to_string())?;
+        let unschedulable_after = fields
+            .unschedulable_after
+            .as_deref()
+            .map(|text| duration::parse(text).map_err(|error| format!("spec.unschedulableAfter: {error}")));
+        let allocator = Arc::new(SlotAllocator::new(policy));
+        Ok(Self { unschedulable_after: unschedulable_after.transpose()?, fields, allocator })
+    }
 }
 
-/// The one that governs the pods at the end of `chain`: of the nearest owner that has one, and of several the oldest.
+/// The distributor that governs the pods of `chain`: the oldest of those that select the owner nearest to the pods.
 pub fn governing<'d>(
     distributors: &'d [Arc<Distributor>],
     chain: &OwnerChain,
 ) -> Option<&'d Arc<Distributor>> {
     chain.owners().iter().find_map(|owner| {
-        let about = distributors.iter().filter(|distributor| distributor.is_about(owner));
-        about.reduce(|oldest, other| if other.precedes(oldest) { other } else { oldest })
+        let selecting = distributors.iter().filter(|distributor| distributor.targets(owner));
+        selecting.reduce(|oldest, other| if other.precedes(oldest) { other } else { oldest })
     })
 }
 
@@ -136,8 +142,11 @@ mod tests {
     /// A ReplicaSet that belongs to a Deployment.
     fn chain() -> OwnerChain {
         let mut chain = OwnerChain::from(Some(owner("ReplicaSet")));
-        let [uid, controller] = ["ReplicaSet".to_owned(), "Deployment".to_owned()];
-        let set = OwnerObject { uid, controller: Some(owner(&controller)), ..OwnerObject::default() };
+        let set = OwnerObject {
+            uid: "ReplicaSet".to_owned(),
+            controller: Some(owner("Deployment")),
+            ..OwnerObject::default()
+        };
         chain.looked(Lookup::Found(set.into()));
         chain
     }
@@ -147,14 +156,14 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_of_the_nearest() {
+    fn oldest_distributor_of_nearest_owner_governs() {
         let deployment = json!({"name": "web"});
         let of = |name, created| distributor(name, created, &deployment);
         let (young, old) = (of("young", "2026-02-01T00:00:00Z"), of("old", "2026-01-01T00:00:00Z"));
         let twin = of("a-twin", "2026-01-01T00:00:00Z");
         assert_eq!(governs(&[young.clone(), old.clone()]), Some("old"));
         assert_eq!(governs(&[young.clone(), old.clone(), twin]), Some("a-twin"));
-        assert!(young.rivals(&old) && !old.precedes(&old));
+        assert!(young.has_target_of(&old) && !old.precedes(&old));
         let set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web"});
         assert_eq!(governs(&[old, distributor("set", "2026-03-01T00:00:00Z", &set)]), Some("set"));
         for other in [json!({"name": "other"}), json!({"kind": "Rollout", "name": "web"}), json!(null)] {
@@ -163,11 +172,11 @@ mod tests {
     }
 
     #[test]
-    fn one_that_makes_no_sense_still_has_a_target() {
-        let senseless = Distributor::from_spec(json!({"distribution": 3, "target": {"name": "web"}}));
-        assert_eq!(senseless.target.name, "web");
-        assert!(senseless.plan.unwrap_err().starts_with("spec.distribution: invalid type"));
+    fn invalid_spec_keeps_its_target() {
+        let invalid = Distributor::from_spec(json!({"distribution": 3, "target": {"name": "web"}}));
+        assert_eq!(invalid.target.name, "web");
+        assert!(invalid.spec.unwrap_err().starts_with("spec.distribution: invalid type"));
         let empty = Distributor::from_spec(json!({"distribution": [], "target": {"name": "web"}}));
-        assert_eq!(empty.plan.unwrap_err(), "spec.distribution: there is no group");
+        assert_eq!(empty.spec.unwrap_err(), "spec.distribution: there is no group");
     }
 }

@@ -6,7 +6,7 @@ use podshaper_placement::admit::{PlaceOutcome, PlacementBackend};
 use podshaper_placement::owners::OwnerChain;
 use podshaper_placement::policy::GroupSet;
 
-use crate::distributor::{Distributor, Plan};
+use crate::distributor::{Distributor, ValidSpec};
 
 /// A cluster, or files that stand for one.
 pub trait Facts: Send + Sync + 'static {
@@ -17,7 +17,7 @@ pub trait Facts: Send + Sync + 'static {
     /// The distributors of a namespace.
     fn distributors(&self, namespace: &str) -> Vec<Arc<Distributor>>;
     /// The groups that have a node which could take a pod with these owners.
-    fn available(&self, namespace: &str, chain: &OwnerChain, plan: &Plan) -> GroupSet;
+    fn available(&self, namespace: &str, chain: &OwnerChain, spec: &ValidSpec) -> GroupSet;
     /// Hears of each pod that a distributor governs.
     fn heard(&self, _distributor: &Distributor, _outcome: PlaceOutcome) {}
     /// What to say about a pod that stands for many, being of a template.

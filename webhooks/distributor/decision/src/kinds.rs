@@ -6,7 +6,9 @@ use podshaper_core::object::{FromObject, Object};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::distributor::{Distributor, PLURAL};
+use crate::crd::PLURAL;
+use crate::distributor::Distributor;
+use crate::status::PodDistributorStatus;
 
 impl FromObject for Distributor {
     type Spec = Value;
@@ -25,7 +27,8 @@ impl FromObject for Distributor {
             uid: metadata.uid,
             created: metadata.creation_timestamp.unwrap_or_default(),
             generation: metadata.generation,
-            status: object.status.unwrap_or_default(),
+            // A status of another version counts as none, and is written anew.
+            status: PodDistributorStatus::deserialize(object.status.unwrap_or_default()).unwrap_or_default(),
             ..Self::from_spec(object.spec.unwrap_or_default())
         })
     }

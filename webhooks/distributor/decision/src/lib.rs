@@ -16,6 +16,9 @@ pub mod facts;
 pub mod kinds;
 pub mod offline;
 pub mod rebalance;
+mod scheduling;
+pub mod spec;
+pub mod status;
 pub mod webhook;
 
 pub use webhook::PodDistribution;

@@ -8,7 +8,8 @@ use podshaper_placement::owners::OwnerChain;
 use podshaper_placement::policy::GroupSet;
 use serde_json::Value;
 
-use crate::distributor::{Distributor, GROUP, KIND, Plan};
+use crate::crd::{GROUP, KIND};
+use crate::distributor::{Distributor, ValidSpec};
 use crate::facts::Facts;
 
 /// Where a workload stands for many pods there is nothing to decide.
@@ -61,8 +62,8 @@ impl Facts for Offline {
         self.distributors.iter().filter(|distributor| distributor.namespace == namespace).cloned().collect()
     }
 
-    fn available(&self, _: &str, _: &OwnerChain, plan: &Plan) -> GroupSet {
-        self.others.available(plan.allocator.policy())
+    fn available(&self, _: &str, _: &OwnerChain, spec: &ValidSpec) -> GroupSet {
+        self.others.available(spec.allocator.policy())
     }
 
     fn hint(&self) -> Option<&'static str> {

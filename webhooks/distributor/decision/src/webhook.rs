@@ -7,12 +7,12 @@ use podshaper_core::pod::Pod;
 use podshaper_placement::admit::{
     PlaceError, PlaceOutcome, PlacePolicy, PlacementBackend, is_template, place,
 };
-use podshaper_placement::distribution::WhenUnavailable;
 use podshaper_placement::owners::{ChainEnd, OwnerChain};
 
 use crate::WEBHOOK;
 use crate::distributor::{Distributor, governing};
 use crate::facts::Facts;
+use crate::spec::WhenUnavailable;
 
 /// How the original marks pods.
 const MUTATED_BY: (&str, &str) = ("mutated-by", "spread-webhook-service");
@@ -49,7 +49,7 @@ impl<F: Facts> PodDistribution<F> {
             }
             let Some(owner) = chain.wants() else {
                 let about = |distributor: &Distributor| {
-                    chain.unread().is_some_and(|unread| distributor.is_about(unread))
+                    chain.unread().is_some_and(|unread| distributor.targets(unread))
                 };
                 return ungoverned(&chain, distributors.iter().any(|distributor| about(distributor)));
             };
@@ -73,14 +73,14 @@ impl<F: Facts> PodDistribution<F> {
         distributor: &Distributor,
         deadline: Instant,
     ) -> Result<(PlaceOutcome, Decision), PlaceError> {
-        let plan = distributor.plan.as_ref().map_err(|error| {
+        let spec = distributor.spec.as_ref().map_err(|error| {
             PlaceError::new(PlaceOutcome::Invalid, format!("{error}: the pod isn't placed"))
         })?;
-        let open = match plan.distribution.when_unavailable {
-            WhenUnavailable::Wait => plan.allocator.policy().all(),
-            WhenUnavailable::UseOthers => self.facts.available(&distributor.namespace, chain, plan),
+        let open = match spec.fields.when_unavailable {
+            WhenUnavailable::Wait => spec.allocator.policy().all(),
+            WhenUnavailable::UseOthers => self.facts.available(&distributor.namespace, chain, spec),
         };
-        let terms = PlacePolicy { webhook: WEBHOOK, allocator: &plan.allocator, open };
+        let terms = PlacePolicy { webhook: WEBHOOK, allocator: &spec.allocator, open };
         let (outcome, mut patch) =
             place(self.facts.surroundings(), request, pod, chain, terms, deadline).await?;
         if outcome != PlaceOutcome::Kept {

@@ -12,7 +12,6 @@ use podshaper_core::owner_reference::OwnerReference;
 use podshaper_kube::events::Events;
 use podshaper_kube::lease::{Leadership, while_leading};
 use podshaper_kube::store::Store;
-use podshaper_placement::distribution::{RebalanceMode, Target};
 use podshaper_placement::owners::{ChainEnd, OwnerChain, OwnerObject};
 use podshaper_placement::policy::GroupSet;
 use podshaper_placement::spread::Spread;
@@ -26,8 +25,9 @@ use super::evictions::{Evicted, behind};
 use super::metrics::Metrics;
 use super::nodes::Nodes;
 use super::policies::Governed;
-use super::status::{Standing, State, status};
-use distributor_decision::distributor::{Distributor, Plan, governing};
+use distributor_decision::distributor::{Distributor, ValidSpec, governing};
+use distributor_decision::spec::RebalanceMode;
+use distributor_decision::status::{Observation, Readiness};
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -177,24 +177,24 @@ impl Controller {
         distributor: &Arc<Distributor>,
         census: &[(OwnerChain, Census)],
     ) -> Option<Spread> {
-        let plan = match &distributor.plan {
-            Ok(plan) => plan,
+        let spec = match &distributor.spec {
+            Ok(spec) => spec,
             Err(problem) => {
                 self.senseless(distributor, problem).await;
                 return None;
             }
         };
         let rivals = self.distributors.in_namespace(&distributor.namespace).into_iter().filter(|other| {
-            other.uid != distributor.uid && other.rivals(distributor) && other.precedes(distributor)
+            other.uid != distributor.uid && other.has_target_of(distributor) && other.precedes(distributor)
         });
         let rival = rivals.reduce(|oldest, other| if other.precedes(&oldest) { other } else { oldest });
         let (policy, spreads, with_nodes, stuck) = {
-            let allocator = &plan.allocator;
+            let allocator = &spec.allocator;
             let spreads: Vec<(LedgerId, Spread)> =
                 census.iter().map(|(_, census)| (census.ledger.clone(), census.spread(allocator))).collect();
             let policy = allocator.policy();
             let pods = census.iter().flat_map(|(_, census)| &census.pods);
-            let stuck = pods.filter(|pod| is_stuck(pod, plan));
+            let stuck = pods.filter(|pod| is_stuck(pod, spec));
             let stuck = stuck.filter_map(|pod| policy.index(pod.group.as_deref()?)).collect();
             (policy.clone(), spreads, self.nodes.available(policy), stuck)
         };
@@ -211,7 +211,7 @@ impl Controller {
             rival.as_ref().map(|other| other.uid.clone()),
         );
         let before = run.looks.get(&distributor.uid);
-        let busy = whole.misplaced() > 0 && plan.distribution.rebalance.mode != RebalanceMode::Never;
+        let busy = whole.misplaced() > 0 && spec.fields.rebalance.mode != RebalanceMode::Never;
         let same = before.is_some_and(|look| look.seen == seen);
         if same {
             self.tell_ledgers(run, &spreads).await;
@@ -222,12 +222,9 @@ impl Controller {
         }
         let evicted = before.and_then(|look| look.evicted.clone());
         let mut evicted = evicted.filter(|evicted| evicted.counts(whole.misplaced()));
-        let (mut standing, target) = match rival {
+        let (mut readiness, target) = match rival {
             None => self.target(distributor).await,
-            Some(rival) => {
-                let rival = format!("PodDistributor {}, which is older, is about", rival.name);
-                (Standing::Superseded(rival), None)
-            }
+            Some(rival) => (Readiness::SupersededByOlder(rival.name.clone()), None),
         };
         let known = whole.placed() + whole.unplaced;
         let (replicas, created) =
@@ -235,21 +232,21 @@ impl Controller {
         let unknown = created.map_or(0, |created| created.saturating_sub(known));
         let mut strangers = Strangers { unplaced: unknown, ..Strangers::default() };
         if let Some(selector) = target.and_then(|target| target.selector.clone()).filter(|_| unknown > 0) {
-            strangers = self.adopt(distributor, plan, &selector).await.unwrap_or(strangers);
+            strangers = self.adopt(distributor, spec, &selector).await.unwrap_or(strangers);
         }
         let unseen = strangers.unplaced.min(unknown.saturating_sub(strangers.elsewhere));
         whole.unplaced += unseen;
         if let Some(webhook) = strangers.placed_by {
-            standing = Standing::Superseded(format!("{webhook} places pods of"));
+            readiness = Readiness::SupersededByWebhook(webhook);
         }
         if let ([(chain, one)], true, Some(replicas)) = (census, busy, replicas) {
             // What runs to its end isn't begun anew elsewhere.
             let ends = chain.controller().is_some_and(|(owner, _)| owner.is_kind("batch", "Job"));
             let settled = one.reserved == 0 && known + strangers.elsewhere == replicas && !ends;
-            let rebalance = &plan.distribution.rebalance;
+            let rebalance = &spec.fields.rebalance;
             let behind = behind(distributor, rebalance, &names, &whole, available);
             if settled && !behind.is_empty() {
-                self.rebalance(distributor, plan, one, &whole, behind, &mut evicted).await;
+                self.rebalance(distributor, spec, one, &whole, behind, &mut evicted).await;
             }
         }
         let revisions = census.iter().zip(&spreads);
@@ -259,30 +256,33 @@ impl Controller {
         });
         let revisions = revisions.collect();
         let held = evicted.as_ref().and_then(Evicted::held);
-        let state = State {
-            standing,
+        let observation = Observation {
+            readiness,
             replicas,
-            whole: whole.clone(),
+            total: whole.clone(),
             revisions,
             available,
-            stuck: with_nodes.without(available),
-            held,
+            unschedulable: with_nodes.without(available),
+            rebalance_held: held,
         };
-        self.write(distributor, status(distributor, &policy, &state), plan).await;
+        let now = format!("{:.0}", Timestamp::now());
+        let status = distributor.status.observed(distributor.generation, &policy, &observation, &now);
+        self.write(distributor, status, spec).await;
         let look = Look { at: Instant::now(), unseen, seen, evicted };
         run.looks.insert(distributor.uid.clone(), look);
         Some(whole)
     }
 
     /// The workload, and whether its pods are placed.
-    async fn target(&self, distributor: &Distributor) -> (Standing, Option<Arc<OwnerObject>>) {
-        let Target { api_version, kind, name } = &distributor.target;
+    async fn target(&self, distributor: &Distributor) -> (Readiness, Option<Arc<OwnerObject>>) {
+        let (api_version, kind) = (distributor.target.api_version(), &distributor.target.kind);
+        let name = &distributor.target.name;
         let workload = format!("{kind} {name} of {api_version}");
         match self.owners.find(&distributor.namespace, api_version, kind, name).await {
-            Lookup::Found(owner) => (Standing::Placing, Some(owner)),
-            Lookup::NotFound => (Standing::TargetNotFound(workload), None),
-            Lookup::Forbidden => (Standing::TargetForbidden(workload), None),
-            Lookup::Unavailable => (Standing::TargetUnknown(workload), None),
+            Lookup::Found(owner) => (Readiness::Placing, Some(owner)),
+            Lookup::NotFound => (Readiness::TargetNotFound(workload), None),
+            Lookup::Forbidden => (Readiness::TargetForbidden(workload), None),
+            Lookup::Unavailable => (Readiness::TargetUnknown(workload), None),
         }
     }
 
@@ -296,7 +296,7 @@ impl Controller {
     }
 
     /// Takes in pods of the target that no webhook has seen, and returns what was found; none where they can't be listed now.
-    async fn adopt(&self, distributor: &Distributor, plan: &Plan, selector: &str) -> Option<Strangers> {
+    async fn adopt(&self, distributor: &Distributor, spec: &ValidSpec, selector: &str) -> Option<Strangers> {
         let namespace = &distributor.namespace;
         let others = self.ledgers.others(namespace, selector).await;
         let others = others.inspect_err(|error| {
@@ -305,7 +305,7 @@ impl Controller {
         let Others { unmarked, elsewhere, placed_by } = others.ok()?;
         let mut unplaced = 0;
         for (owner, pods) in unmarked {
-            match self.take_in(distributor, plan, &owner).await {
+            match self.take_in(distributor, spec, &owner).await {
                 Ok(false) => continue,
                 Ok(true) => {}
                 Err(error) => tracing::warn!(namespace, %error, "can't take in pods that nobody placed"),
@@ -319,7 +319,7 @@ impl Controller {
     async fn take_in(
         &self,
         distributor: &Distributor,
-        plan: &Plan,
+        spec: &ValidSpec,
         controller: &OwnerReference,
     ) -> kube::Result<bool> {
         let namespace = &distributor.namespace;
@@ -329,15 +329,15 @@ impl Controller {
         };
         if let Some(workload) = self.owners.workload(distributor_decision::WEBHOOK, namespace, &chain).await?
         {
-            self.ledgers.tend(&Arc::new(workload), &plan.allocator).await?;
+            self.ledgers.tend(&Arc::new(workload), &spec.allocator).await?;
         }
         Ok(true)
     }
 }
 
 /// Whether no node has taken the pod for longer than its distributor has patience.
-fn is_stuck(pod: &Counted, plan: &Plan) -> bool {
-    let (Some(after), Health::Unschedulable(since)) = (plan.unschedulable_after, pod.health) else {
+fn is_stuck(pod: &Counted, spec: &ValidSpec) -> bool {
+    let (Some(after), Health::Unschedulable(since)) = (spec.unschedulable_after, pod.health) else {
         return false;
     };
     let now = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);

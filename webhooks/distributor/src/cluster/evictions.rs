@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use podshaper_kube::request::{Media, send};
-use podshaper_placement::distribution::{Rebalance, RebalanceMode};
 use podshaper_placement::policy::GroupSet;
 use podshaper_placement::spread::Spread;
 use podshaper_placement_kube::ledgers::{Census, Counted, Health};
@@ -11,9 +10,9 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::controller::Controller;
-use super::status::was_recovering;
-use distributor_decision::distributor::{Distributor, Plan};
+use distributor_decision::distributor::{Distributor, ValidSpec};
 use distributor_decision::rebalance::{Placed, surplus};
+use distributor_decision::spec::{Rebalance, RebalanceMode};
 
 /// Between two evictions for a distributor.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -72,19 +71,19 @@ impl Controller {
     pub(super) async fn rebalance(
         &self,
         distributor: &Distributor,
-        plan: &Plan,
+        spec: &ValidSpec,
         census: &Census,
         spread: &Spread,
         behind: GroupSet,
         evicted: &mut Option<Evicted>,
     ) {
         let unready = unready(census);
-        let budget = budget(&plan.distribution.rebalance, census);
+        let budget = budget(&spec.fields.rebalance, census);
         if evicted.as_mut().is_some_and(|before| !before.may_go_on(unready, spread.misplaced())) {
             return;
         }
         let names: Vec<String> = {
-            let allocator = &plan.allocator;
+            let allocator = &spec.allocator;
             let placed = |pod: &'_ Counted| -> Option<(usize, u32)> {
                 Some((allocator.policy().index(pod.group.as_deref()?)?, pod.slot?))
             };
@@ -152,7 +151,7 @@ pub(super) fn behind(
 ) -> GroupSet {
     let due = |index: usize, name: &str| match rebalance.mode {
         RebalanceMode::Never => false,
-        RebalanceMode::OnRecovery => was_recovering(distributor, name) && available.contains(index),
+        RebalanceMode::OnRecovery => distributor.status.is_recovering(name) && available.contains(index),
         RebalanceMode::Always => available.contains(index),
     };
     let few = |index: usize| spread.groups.get(index).is_some_and(|tally| tally.deviation() < 0);
@@ -166,8 +165,8 @@ pub(super) fn behind(
 
 #[cfg(test)]
 mod tests {
+    use distributor_decision::spec::MaxUnavailable;
     use podshaper_core::owner_reference::OwnerReference;
-    use podshaper_placement::distribution::MaxUnavailable;
     use podshaper_placement_kube::ledgers::{LedgerId, Origin};
     use tokio::time::advance;
 

@@ -55,9 +55,9 @@ impl Metrics {
     pub(super) fn counted(&self, distributors: &[(Arc<Distributor>, Spread)]) {
         self.placed.clear();
         for (distributor, spread) in distributors {
-            let Ok(plan) = &distributor.plan else { continue };
+            let Ok(spec) = &distributor.spec else { continue };
             let whose = [("namespace", &*distributor.namespace), ("distributor", &*distributor.name)];
-            self.placed.count(&whose, &plan.allocator, spread);
+            self.placed.count(&whose, &spec.allocator, spread);
         }
     }
 }

@@ -5,7 +5,6 @@ mod evictions;
 mod metrics;
 mod nodes;
 mod policies;
-mod status;
 mod tell;
 
 use std::sync::Arc;
@@ -26,7 +25,7 @@ use tokio::sync::watch;
 use crate::page::Page;
 use controller::Controller;
 use distributor_decision::WEBHOOK;
-use distributor_decision::distributor::{Distributor, Plan};
+use distributor_decision::distributor::{Distributor, ValidSpec};
 use distributor_decision::facts::Facts;
 use metrics::Metrics;
 use nodes::Nodes;
@@ -90,13 +89,12 @@ impl Facts for Cluster {
         self.distributors.in_namespace(namespace)
     }
 
-    fn available(&self, namespace: &str, chain: &OwnerChain, plan: &Plan) -> GroupSet {
-        let stuck = plan.unschedulable_after.zip(chain.sequence_owner()).map(|(after, (owner, _))| {
+    fn available(&self, namespace: &str, chain: &OwnerChain, spec: &ValidSpec) -> GroupSet {
+        let stuck = spec.unschedulable_after.zip(chain.sequence_owner()).map(|(after, (owner, _))| {
             let after = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
             self.placing.ledgers.stuck(namespace, owner, Timestamp::now().as_second().saturating_sub(after))
         });
-        let allocator = &plan.allocator;
-        let policy = allocator.policy();
+        let policy = spec.allocator.policy();
         let stuck = stuck.iter().flatten().filter_map(|group| policy.index(group)).collect();
         self.nodes.available(policy).without(stuck)
     }

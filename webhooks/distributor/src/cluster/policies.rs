@@ -41,7 +41,7 @@ impl Governed {
 impl Policies for Governed {
     async fn find(&self, standing: &Standing) -> Option<(Arc<Workload>, Arc<SlotAllocator>)> {
         let (distributor, chain) = self.of(&standing.namespace, &standing.owner).await?;
-        let allocator = Arc::clone(&distributor.plan.as_ref().ok()?.allocator);
+        let allocator = Arc::clone(&distributor.spec.as_ref().ok()?.allocator);
         let workload = self.owners.workload(WEBHOOK, &standing.namespace, &chain).await.ok()??;
         Some((Arc::new(workload), allocator))
     }

@@ -41,10 +41,9 @@ impl Page {
 }
 
 fn told(distributor: &Distributor) -> Value {
-    let groups: Vec<Value> = match &distributor.plan {
-        Ok(plan) => {
-            let allocator = &plan.allocator;
-            let groups = allocator.policy().groups().iter();
+    let groups: Vec<Value> = match &distributor.spec {
+        Ok(spec) => {
+            let groups = spec.allocator.policy().groups().iter();
             groups
                 .map(|group| {
                     json!({
@@ -60,8 +59,8 @@ fn told(distributor: &Distributor) -> Value {
     json!({
         "namespace": distributor.namespace,
         "name": distributor.name,
-        "target": {"apiVersion": target.api_version, "kind": target.kind, "name": target.name},
-        "error": distributor.plan.as_ref().err(),
+        "target": {"apiVersion": target.api_version(), "kind": target.kind, "name": target.name},
+        "error": distributor.spec.as_ref().err(),
         "groups": groups,
         "status": distributor.status,
     })

@@ -4,11 +4,11 @@ use std::future::Future;
 use std::time::Instant;
 
 use podshaper_core::lookup::Lookup;
-use serde_json::Value;
 
 use crate::node::Node;
 use crate::range::Range;
 use crate::rules::{Template, TemplateError};
+use crate::template::TemplateStatus;
 
 /// Names the template, on a `DaemonSet`, on its pod template, or on a pod.
 pub const RESOURCE_TEMPLATE: &str = "flexdaemonsets.xai/resource-template";
@@ -30,7 +30,7 @@ pub struct TemplateFact {
     /// What it says, or what is wrong with it.
     pub rules: Result<Template, TemplateError>,
     /// Its `status`.
-    pub status: Value,
+    pub status: TemplateStatus,
 }
 
 /// A `DaemonSet`.

@@ -12,6 +12,7 @@ use crate::facts::{Owner, RESOURCE_TEMPLATE, TemplateFact, named_template};
 use crate::node::Node;
 use crate::range::Range;
 use crate::rules::Template;
+use crate::template::TemplateStatus;
 
 /// `v1.NodeStatus`.
 #[derive(Clone, Debug, Deserialize)]
@@ -44,7 +45,8 @@ impl FromObject for TemplateFact {
             uid: object.metadata.uid.into(),
             generation: object.metadata.generation,
             rules: Template::from_spec(&object.spec.unwrap_or_default()),
-            status: object.status.unwrap_or_default(),
+            // A status of another version counts as none, and is written anew.
+            status: TemplateStatus::deserialize(object.status.unwrap_or_default()).unwrap_or_default(),
         })
     }
 }

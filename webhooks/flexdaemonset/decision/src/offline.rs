@@ -11,7 +11,7 @@ use crate::facts::{Facts, Outcome, Owner, RESOURCE_TEMPLATE, Subject, TemplateFa
 use crate::node::Node;
 use crate::range::Range;
 use crate::rules::Template;
-use crate::template::{GROUP, KIND};
+use crate::template::{GROUP, KIND, TemplateStatus};
 
 /// A cluster made of files.
 #[derive(Debug, Default)]
@@ -54,7 +54,8 @@ impl Offline {
             }
             (api, KIND) if api.split('/').next() == Some(GROUP) => {
                 let rules = Template::from_spec(spec);
-                let fact = TemplateFact { uid: "".into(), generation: 0, rules, status: Value::Null };
+                let fact =
+                    TemplateFact { uid: "".into(), generation: 0, rules, status: TemplateStatus::default() };
                 self.templates.insert(name, Arc::new(fact));
             }
             _ => {}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::select_all;
+use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use podshaper_kube::discovery::serves;
 use podshaper_kube::events::{Events, Note, Regarding};
@@ -157,8 +158,9 @@ impl Controller {
             }
         }
         self.metrics.counted(counted.iter().map(|(name, _, counts)| (&**name, counts)));
+        let now = format!("{:.0}", Timestamp::now());
         for (name, template, counts) in counted {
-            let status = status(&template, &counts);
+            let status = status(&template, &counts, &now);
             if status != template.status
                 && let Err(error) = refit::write_status(&self.client, &name, &status).await
             {

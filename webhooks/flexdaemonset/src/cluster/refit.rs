@@ -5,6 +5,7 @@ use podshaper_kube::request::{Media, send};
 use serde_json::{Value, json};
 
 use flexdaemonset_decision::memory::ANNOTATION;
+use flexdaemonset_decision::template::{API_VERSION, PLURAL, TemplateStatus};
 
 /// Resizes a pod in place.
 pub(super) async fn resize(client: &Client, key: &str, patch: &Value) -> kube::Result<()> {
@@ -28,11 +29,8 @@ pub(super) async fn evict(client: &Client, key: &str, uid: &str) -> kube::Result
 }
 
 /// Writes the status of a template.
-pub(super) async fn write_status(client: &Client, name: &str, status: &Value) -> kube::Result<()> {
-    let uri = format!(
-        "/apis/flexdaemonsets.xai/v1alpha1/{}/{name}/status",
-        flexdaemonset_decision::template::PLURAL
-    );
+pub(super) async fn write_status(client: &Client, name: &str, status: &TemplateStatus) -> kube::Result<()> {
+    let uri = format!("/apis/{API_VERSION}/{PLURAL}/{name}/status");
     send(client, "PATCH", &uri, Media::MergePatch, &json!({"status": status})).await.map(drop)
 }
 

@@ -1,0 +1,442 @@
+//! `PodDistributor.spec`: how a workload's pods are distributed over groups of nodes.
+//!
+//! The schema of the `CustomResourceDefinition` is derived from these types, and their comments are its descriptions.
+
+use std::collections::BTreeMap;
+
+use podshaper_crd::{rule, rule_at};
+use podshaper_placement::policy::{Group, MAX_GROUPS, MAX_NUMBER, Policy, PolicyError, Tie};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::scheduling::{
+    LABEL_KEY, LABEL_VALUE, MAX_LABEL_KEY, MAX_LABEL_VALUE, NodeSelectorTerm, Toleration,
+};
+
+/// The longest name of a group: it is the value of an annotation and of a column.
+const MAX_GROUP_NAME: u32 = 63;
+
+/// How a workload's pods are distributed over groups of nodes.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["distribution", "target"]))]
+pub struct PodDistributorSpec {
+    /// Groups of nodes and the share of each. If a pod belongs to two groups equally, the first one gets it.
+    #[schemars(length(min = 1, max = MAX_GROUPS))]
+    #[schemars(extend("x-kubernetes-validations" = [
+        rule(
+            "self.exists(g, (has(g.weight) && g.weight > 0) || (has(g.base) && g.base > 0))",
+            "one group at least needs a weight or a base",
+        ),
+        rule(
+            "self.all(g, !has(g.name) || self.exists_one(other, has(other.name) && other.name == g.name))",
+            "no two groups may have one name",
+        ),
+        rule(
+            "self.all(g, has(g.name) || self.exists_one(other, !has(other.name) && other.nodeLabel == g.nodeLabel))",
+            "groups with the same labels need names",
+        ),
+    ]))]
+    pub distribution: Vec<GroupSpec>,
+    /// The workload, in the namespace of the PodDistributor. If two PodDistributors select one workload, the older one applies. If one
+    /// selects the workload and another one its owner, the one nearer to the pods applies.
+    pub target: Target,
+    /// What happens to new pods of a group that has no node that is ready and not cordoned.
+    pub when_unavailable: WhenUnavailable,
+    /// How long pods of a group may be unschedulable before the group counts as unavailable, as in 5m. If not set, only its nodes count.
+    #[schemars(length(max = 32), regex(pattern = "^([0-9]+(h|m|s))+$"))]
+    pub unschedulable_after: Option<String>,
+    /// Whether pods in the place of another group are evicted, so that new pods take the place. PodDisruptionBudgets are respected.
+    pub rebalance: Rebalance,
+}
+
+/// Nodes that belong together, and their share of the pods.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend(
+    "required" = ["nodeLabel"],
+    "x-kubernetes-validations" =
+        [rule_at(".max", "!has(self.max) || !has(self.base) || self.max >= self.base", "must be at least base")],
+))]
+pub struct GroupSpec {
+    /// Name of the group. Defaults to its labels, as in type=spot.
+    #[schemars(length(min = 1, max = MAX_GROUP_NAME), regex(pattern = r"^[^\x00-\x1f\x7f]+$"))]
+    pub name: Option<String>,
+    /// Labels of the group's nodes. They are added to the node selector of its pods.
+    #[schemars(extend(
+        "minProperties" = 1,
+        "maxProperties" = 8,
+        "additionalProperties" = json!({"type": "string", "maxLength": MAX_LABEL_VALUE, "pattern": LABEL_VALUE}),
+        "x-kubernetes-validations" = [rule(
+            &format!("self.all(key, size(key) <= {MAX_LABEL_KEY} && key.matches('{LABEL_KEY}'))"),
+            "a label's key is [PREFIX/]NAME",
+        )],
+    ))]
+    pub node_label: BTreeMap<String, String>,
+    /// Share of the pods that remain after all bases, in proportion to the sum of all weights. The sum may be any number.
+    #[schemars(range(min = 0, max = MAX_NUMBER))]
+    pub weight: i64,
+    /// How many of the first pods of each revision the group gets before weights apply.
+    #[schemars(range(min = 0, max = MAX_NUMBER))]
+    pub base: i64,
+    /// The most pods of each revision that the group gets, including its base. The other groups get the rest.
+    #[schemars(range(min = 0, max = MAX_NUMBER))]
+    pub max: Option<i64>,
+    /// Tolerations that are added to the group's pods, for taints of its nodes.
+    #[schemars(with = "Vec<Toleration>", length(max = 16))]
+    pub tolerations: Vec<Value>,
+    /// Node selector terms in addition to the labels. A node must match one of them, and whatever the pod itself requires.
+    #[schemars(with = "Vec<NodeSelectorTerm>", length(max = 8))]
+    pub node_affinity: Vec<Value>,
+    /// Prefer the labels (node affinity with weight 100) instead of requiring them. If the group's nodes are full, its pods run elsewhere.
+    pub preferred: bool,
+}
+
+/// A workload in the namespace of the PodDistributor.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, expecting = "a target")]
+#[schemars(extend(
+    "required" = ["name"],
+    "x-kubernetes-validations" = [
+        rule_at(".kind", "self.kind != 'DaemonSet'", "a DaemonSet has a pod on each of its nodes: there is nothing to spread"),
+        rule_at(
+            ".apiVersion",
+            "!(self.kind in ['Job', 'CronJob']) || !has(self.apiVersion) || !self.apiVersion.startsWith('apps/')",
+            "Jobs and CronJobs are batch/v1: say that, or leave it out",
+        ),
+    ],
+))]
+pub struct Target {
+    /// API group and version of the workload, as in argoproj.io/v1alpha1. Defaults to batch/v1 for a Job or CronJob, else to apps/v1.
+    #[schemars(length(max = 317), regex(pattern = "^[a-z0-9.-]+(/[a-z0-9]+)?$"))]
+    pub api_version: Option<String>,
+    /// Kind of the workload: Deployment, StatefulSet, ReplicaSet, Job, CronJob, or any other kind that is the controller of pods,
+    /// directly or through other owners.
+    #[schemars(length(max = 63), regex(pattern = "^[A-Z][A-Za-z0-9]*$"))]
+    pub kind: String,
+    /// Name of the workload.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Self { api_version: None, kind: "Deployment".to_owned(), name: String::new() }
+    }
+}
+
+/// Kinds of the group `batch`.
+const BATCH: [&str; 2] = ["Job", "CronJob"];
+
+/// What happens to new pods of a group without a ready node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum WhenUnavailable {
+    /// They go to the other groups until the group has such a node again.
+    #[default]
+    UseOthers,
+    /// They wait for its nodes.
+    Wait,
+}
+
+/// Whether pods in the place of another group are evicted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rebalance {
+    /// When pods are evicted.
+    pub mode: RebalanceMode,
+    /// How many of the workload's pods may be unavailable at the same time: a number, or a percentage as in 10%. Defaults to 1.
+    pub max_unavailable: Option<MaxUnavailable>,
+}
+
+/// When pods are evicted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum RebalanceMode {
+    /// Never. Only new pods are placed.
+    #[default]
+    Never,
+    /// When a group that was unavailable has nodes again.
+    OnRecovery,
+    /// Whenever a group has too many or too few pods.
+    Always,
+}
+
+/// A number of pods, or a percentage of them.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(extend(
+    "x-kubernetes-int-or-string" = true,
+    "x-kubernetes-validations" = [rule(
+        "type(self) == int ? self >= 1 && self <= 1000000 : self.matches('^([1-9][0-9]?|100)%$')",
+        "must be a number from 1 on, or percents from 1% to 100%",
+    )],
+))]
+pub enum MaxUnavailable {
+    /// A number.
+    Pods(u32),
+    /// As in `10%`.
+    Percent(String),
+}
+
+/// Why a spec is invalid.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("spec.{field}: {problem}")]
+pub struct SpecError {
+    /// Path below `spec`, as in `distribution[0].weight`.
+    pub field: String,
+    /// What is wrong with the field's value.
+    pub problem: String,
+}
+
+impl SpecError {
+    fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { field: field.into(), problem: problem.into() }
+    }
+}
+
+impl PodDistributorSpec {
+    /// The policy that the spec describes. The schema rejects most of what is invalid before.
+    pub fn policy(&self) -> Result<Policy, SpecError> {
+        self.target.validate()?;
+        if self.rebalance.max_unavailable.as_ref().is_some_and(|max| !max.is_valid()) {
+            let problem = "must be a number from 1 on, or percents from 1% to 100%";
+            return Err(SpecError::new("rebalance.maxUnavailable", problem));
+        }
+        let groups = self.distribution.iter().enumerate();
+        let groups = groups.map(|(index, group)| group.policy_group(&format!("distribution[{index}]")));
+        let policy = Policy::new(groups.collect::<Result<_, _>>()?, Tie::First);
+        policy.map_err(|error: PolicyError| SpecError::new("distribution", error.to_string()))
+    }
+}
+
+impl GroupSpec {
+    /// The name of the group: its own, or its labels.
+    pub fn name(&self) -> String {
+        let labels = || self.node_label.iter().map(|(key, value)| format!("{key}={value}"));
+        let own = self.name.clone().filter(|name| !name.is_empty());
+        own.unwrap_or_else(|| labels().collect::<Vec<_>>().join(","))
+    }
+
+    /// The group in a policy. `path` leads here from `spec`.
+    fn policy_group(&self, path: &str) -> Result<Group, SpecError> {
+        let number = |field: &str, number: i64| {
+            let problem = || format!("{number} isn't a whole number from 0 on");
+            u32::try_from(number).map_err(|_| SpecError::new(format!("{path}.{field}"), problem()))
+        };
+        for (index, toleration) in self.tolerations.iter().enumerate() {
+            let error = |problem| SpecError::new(format!("{path}.tolerations[{index}]"), problem);
+            Toleration::validate(toleration).map_err(error)?;
+        }
+        for (index, term) in self.node_affinity.iter().enumerate() {
+            let error = |problem| SpecError::new(format!("{path}.nodeAffinity[{index}]"), problem);
+            NodeSelectorTerm::validate(term).map_err(error)?;
+        }
+        Ok(Group {
+            name: self.name().into(),
+            node_labels: self.node_label.clone(),
+            base: number("base", self.base)?,
+            weight: number("weight", self.weight)?,
+            max: self.max.map(|max| number("max", max)).transpose()?,
+            tolerations: self.tolerations.clone(),
+            node_affinity: self.node_affinity.clone(),
+            preferred: self.preferred,
+        })
+    }
+}
+
+impl Target {
+    /// `apiVersion`, or its default for the kind.
+    pub fn api_version(&self) -> &str {
+        let default = if BATCH.contains(&&*self.kind) { "batch/v1" } else { "apps/v1" };
+        self.api_version.as_deref().unwrap_or(default)
+    }
+
+    fn validate(&self) -> Result<(), SpecError> {
+        let kind = self.kind.as_str();
+        let (field, problem) = if self.name.is_empty() {
+            ("target.name", "must name the workload".to_owned())
+        } else if kind == "DaemonSet" {
+            (
+                "target.kind",
+                "a DaemonSet has a pod on each of its nodes: there is nothing to spread".to_owned(),
+            )
+        } else if BATCH.contains(&kind) && self.api_version().starts_with("apps/") {
+            ("target.apiVersion", "Jobs and CronJobs are batch/v1".to_owned())
+        } else if !kind.starts_with(|c: char| c.is_ascii_uppercase()) {
+            ("target.kind", format!("{kind:?} is no kind: one looks like Deployment"))
+        } else {
+            return Ok(());
+        };
+        Err(SpecError::new(field, problem))
+    }
+}
+
+impl MaxUnavailable {
+    fn is_valid(&self) -> bool {
+        self.exact(100).is_some_and(|most| most > 0)
+    }
+
+    /// How many of `pods` pods that is, at least one (a percentage is rounded down); none if it is invalid.
+    pub fn of(&self, pods: u32) -> Option<u32> {
+        self.exact(pods).map(|number| number.max(1))
+    }
+
+    fn exact(&self, pods: u32) -> Option<u32> {
+        match self {
+            Self::Pods(number) => Some(*number),
+            Self::Percent(text) => {
+                let percent: u32 = text.strip_suffix('%')?.parse().ok().filter(|percent| *percent <= 100)?;
+                u32::try_from(u64::from(pods) * u64::from(percent) / 100).ok()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use podshaper_placement::allocator::SlotAllocator;
+
+    use super::*;
+
+    fn read(spec: Value) -> Result<PodDistributorSpec, serde_json::Error> {
+        serde_json::from_value(spec)
+    }
+
+    fn policy(distribution: &Value) -> Result<Policy, String> {
+        let spec = read(json!({"distribution": distribution, "target": {"name": "web"}}));
+        spec.map_err(|error| error.to_string())?.policy().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_originals_sample() {
+        let spec = read(json!({
+            "distribution": [{"nodeLabel": {"type": "default"}, "weight": 80}, {"nodeLabel": {"type": "spot"}, "weight": 20}],
+            "target": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "nginx-deployment"},
+        }))
+        .unwrap();
+        assert_eq!(
+            (&*spec.target.kind, spec.target.api_version(), &*spec.target.name),
+            ("Deployment", "apps/v1", "nginx-deployment")
+        );
+        assert_eq!(
+            (spec.when_unavailable, spec.rebalance.mode),
+            (WhenUnavailable::UseOthers, RebalanceMode::Never)
+        );
+        let policy = spec.policy().unwrap();
+        let names: Vec<&str> = policy.groups().iter().map(|group| &*group.name).collect();
+        assert_eq!(names, ["type=default", "type=spot"]);
+        let allocator = SlotAllocator::new(policy);
+        assert_eq!([10, 5, 100].map(|pods| allocator.desired(pods)), [[8, 2], [4, 1], [80, 20]]);
+    }
+
+    #[test]
+    fn targets() {
+        let target = |target: Value| read(json!({"target": target})).unwrap().target;
+        for (kind, version) in [("StatefulSet", "apps/v1"), ("Job", "batch/v1"), ("CronJob", "batch/v1")] {
+            assert_eq!(target(json!({"kind": kind, "name": "a"})).api_version(), version);
+        }
+        assert_eq!(target(json!({"kind": "Job", "apiVersion": "volcano/v1"})).api_version(), "volcano/v1");
+        for (mut spec, error) in [
+            (json!({"target": {"kind": "Job", "apiVersion": "apps/v1"}}), "spec.target.apiVersion: Jobs and"),
+            (json!({"target": {"kind": "deployment"}}), "spec.target.kind: \"deployment\" is no kind"),
+            (json!({"target": {"kind": "DaemonSet"}}), "spec.target.kind: a DaemonSet has"),
+            (
+                json!({"target": {}, "rebalance": {"maxUnavailable": 0}}),
+                "spec.rebalance.maxUnavailable: must",
+            ),
+            (
+                json!({"target": {}, "rebalance": {"maxUnavailable": "x"}}),
+                "spec.rebalance.maxUnavailable: must",
+            ),
+        ] {
+            spec["target"]["name"] = json!("web");
+            let refused = read(spec).unwrap().policy().unwrap_err().to_string();
+            assert!(refused.starts_with(error), "{refused}");
+        }
+    }
+
+    #[test]
+    fn everything_of_a_group() {
+        let zone = json!({"matchExpressions": [{"key": "zone", "operator": "Exists"}]});
+        let policy = policy(&json!([
+            {"name": "od", "nodeLabel": {"b": "1", "a": "2"}, "base": 2, "max": 5, "preferred": true},
+            {"nodeLabel": {"b": "1", "a": "3"}, "weight": 1, "tolerations": [{"operator": "Exists"}], "nodeAffinity": [zone]},
+        ]));
+        let policy = policy.unwrap();
+        let [od, other] = policy.groups() else { panic!("two groups") };
+        assert_eq!((&*od.name, od.base, od.weight, od.max, od.preferred), ("od", 2, 0, Some(5), true));
+        assert_eq!(
+            (&*other.name, other.tolerations.len(), &other.node_affinity[..]),
+            ("a=3,b=1", 1, &[zone][..])
+        );
+    }
+
+    #[test]
+    fn what_makes_no_policy() {
+        let group = |more: Value| {
+            let mut group = json!({"nodeLabel": {"type": "a"}, "weight": 1});
+            group.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            group
+        };
+        for (distribution, error) in [
+            (json!([]), "spec.distribution: there is no group"),
+            (
+                json!([group(json!({"weight": -1}))]),
+                "spec.distribution[0].weight: -1 isn't a whole number from 0 on",
+            ),
+            (json!([group(json!({"weight": 1.5}))]), "invalid type: floating point"),
+            (
+                json!([group(json!({})), group(json!({"base": 4_294_967_296_i64}))]),
+                "spec.distribution[1].base: 4294967296 isn't",
+            ),
+            (
+                json!([group(json!({"weight": 2_000_000}))]),
+                "spec.distribution: group type=a: weight is 2000000, the highest",
+            ),
+            (json!([group(json!({"max": -3}))]), "spec.distribution[0].max: -3"),
+            (json!([group(json!({"base": 3, "max": 2}))]), "spec.distribution: group type=a: max is 2"),
+            (json!([group(json!({"weight": 0}))]), "spec.distribution: no group has a weight or a base"),
+            (json!([group(json!({})), group(json!({}))]), "spec.distribution: two groups are named type=a"),
+            (json!([group(json!({"nodeLabel": {}}))]), "spec.distribution: group  has no node label"),
+            (
+                json!([group(json!({"nodeLabel": {"a b": ""}}))]),
+                "spec.distribution: group a b=: nodeLabel: \"a b\" is no",
+            ),
+            (
+                json!([group(json!({"tolerations": [{}]}))]),
+                "spec.distribution[0].tolerations[0]: without key",
+            ),
+            (
+                json!([group(json!({"nodeAffinity": [{}]}))]),
+                "spec.distribution[0].nodeAffinity[0]: it requires",
+            ),
+        ] {
+            let told = policy(&distribution).unwrap_err();
+            assert!(told.starts_with(error), "{distribution}: {told}");
+        }
+        let nobody =
+            PodDistributorSpec { distribution: vec![GroupSpec::default()], ..PodDistributorSpec::default() };
+        assert_eq!(nobody.policy().unwrap_err().to_string(), "spec.target.name: must name the workload");
+        let each_node =
+            |target: Value| read(json!({"distribution": [group(json!({}))], "target": target})).unwrap();
+        let problem =
+            "spec.target.kind: a DaemonSet has a pod on each of its nodes: there is nothing to spread";
+        for foreign in ["apps/v1", "apps.kruise.io/v1alpha1"] {
+            let target = json!({"apiVersion": foreign, "kind": "DaemonSet", "name": "web"});
+            assert_eq!(each_node(target).policy().unwrap_err().to_string(), problem);
+        }
+        for unknown in [json!({"whenUnavailable": "Never"}), json!({"rebalance": {"mode": "Sometimes"}})] {
+            assert!(read(unknown.clone()).is_err(), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn parts_of_pods() {
+        let of = |value: Value, pods| serde_json::from_value::<MaxUnavailable>(value).unwrap().of(pods);
+        assert_eq!(of(json!(3), 100), Some(3));
+        assert_eq!(of(json!(0), 100), Some(1));
+        assert_eq!(of(json!("25%"), 10), Some(2));
+        assert_eq!(of(json!("1%"), 10), Some(1));
+        assert_eq!([of(json!("101%"), 10), of(json!("-1%"), 10), of(json!("5"), 10)], [None; 3]);
+    }
+}

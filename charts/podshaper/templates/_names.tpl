@@ -30,9 +30,18 @@ Input: (list WEBHOOK COMPONENT)
 {{- merge $labels ((first .).values.podLabels | default dict) | toYaml -}}
 {{- end -}}
 
+{{/* The image. A registry replaces the host of the repository, if it has one: a first part with a dot or a port. */}}
 {{- define "podshaper.image" -}}
 {{- with .values.image -}}
-{{ .repository }}{{ with .digest }}@{{ . }}{{ else }}:{{ .tag | default $.root.Chart.AppVersion }}{{ end }}
+{{- $repository := .repository -}}
+{{- with .registry | default (dig "imageRegistry" "" ($.root.Values.global | default dict)) -}}
+{{- $host := splitList "/" $repository | first -}}
+{{- if and (contains "/" $repository) (or (contains "." $host) (contains ":" $host) (eq $host "localhost")) -}}
+{{- $repository = trimPrefix (print $host "/") $repository -}}
+{{- end -}}
+{{- $repository = print . "/" $repository -}}
+{{- end -}}
+{{ $repository }}{{ with .digest }}@{{ . }}{{ else }}:{{ .tag | default $.root.Chart.AppVersion }}{{ end }}
 {{- end -}}
 {{- end -}}
 

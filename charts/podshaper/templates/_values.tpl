@@ -38,23 +38,10 @@ Completes a webhook, in place. Input: root, name. All other templates take the f
 {{- $_ := set . "values" $values }}
 
 {{- $_ := set . "fullname" (printf "%s-%s" .root.Release.Name .name) }}
-{{- /* a Service and a Namespace are DNS labels; the longest is the self-test's */}}
-{{- $room := sub 63 (printf "-%s-selftest" .name | len) | int }}
-{{- if gt (len .root.Release.Name) $room }}
-  {{- fail (printf "release name %q is too long for the webhook %s: at most %d characters" .root.Release.Name .name $room) }}
+{{- with dig "imagePullSecrets" list (.root.Values.global | default dict) }}
+  {{- $_ := set $values "imagePullSecrets" (concat ($values.imagePullSecrets | default list) .) }}
 {{- end }}
-
-{{- with $values.ports }}
-  {{- if lt (values . | uniq | len) (len .) }}
-    {{- fail (printf "ports of %s: webhook, health and metrics each need a port of their own" $.name) }}
-  {{- end }}
-{{- end }}
-
-{{- with $values.tls }}
-  {{- if and (eq .mode "existingSecret") (not (and .existingSecret.name .existingSecret.caBundle)) }}
-    {{- fail (printf "tls.mode existingSecret needs tls.existingSecret.name and .caBundle, here or under %s" $.name) }}
-  {{- end }}
-{{- end }}
+{{- include "podshaper.validate" . }}
 
 {{- $own := include (printf "%s.own" .name) . | fromYaml }}
 {{- with $own.Error }}

@@ -22,7 +22,7 @@ use podshaper_placement::annotations::{
     DELETION_COST, ESTIMATED, GROUP, LOWEST_DELETION_COST, OWNER, PLACED, SLOT, TOKEN, deletion_cost,
 };
 use podshaper_placement::ledger::{
-    Assignment, Effect, Event, LedgerContent, PodName, PodPlacement, PodRecord, PodState, ResourceVersion,
+    Assignment, Call, Event, LedgerContent, PodName, PodPlacement, PodRecord, PodState, ResourceVersion,
 };
 
 /// Pods of a list that are read at a time.
@@ -51,24 +51,23 @@ pub(super) struct Api {
 }
 
 impl Api {
-    /// Makes the call that `effect` asks for, and returns what it came to. So many calls before it have `failed`.
+    /// Makes the call, and returns its response. So many calls before it have `failed`.
     pub(super) async fn call(
         &self,
         workload: &Workload,
         allocator: &Arc<SlotAllocator>,
         failed: u32,
-        effect: Effect,
+        call: Call,
     ) -> Event {
-        let done = match effect {
-            Effect::Read => self.read(workload).await.map(Event::Read),
-            Effect::Write(at, content) => self.write(workload, at, &content).await,
-            Effect::Remove(at) => self.remove(workload, at).await,
-            Effect::List(None) => self.list_now(workload, allocator).await,
-            Effect::List(at_least) => {
+        let done = match call {
+            Call::Read => self.read(workload).await.map(Event::Read),
+            Call::Write(at, content) => self.write(workload, at, &content).await,
+            Call::Delete(at) => self.remove(workload, at).await,
+            Call::List(None) => self.list_now(workload, allocator).await,
+            Call::List(at_least) => {
                 let list = self.list(workload, allocator, at_least).await;
-                list.map(|Listing { version, pods, .. }| Event::Listed { version, pods, owner: None })
+                list.map(|Listing { version, pods, .. }| Event::Listed { version, pods, max_pods: None })
             }
-            Effect::Reply(..) | Effect::Reassign(..) => return Event::Tick,
         };
         match done {
             Ok(event) => event,
@@ -137,7 +136,7 @@ impl Api {
     /// The pods as they are, and then the owner.
     async fn list_now(&self, workload: &Workload, allocator: &Arc<SlotAllocator>) -> kube::Result<Event> {
         let Listing { version, pods, .. } = self.list(workload, allocator, None).await?;
-        Ok(Event::Listed { version, pods, owner: self.bound(workload).await? })
+        Ok(Event::Listed { version, pods, max_pods: self.bound(workload).await? })
     }
 
     /// How many pods the owner may have at a time; none if that can't be told.
@@ -164,7 +163,7 @@ impl Api {
             .pages(namespace, selector, at_least, &mut |items| {
                 for owned in of_owner(items, &owner.uid, &policy, self.webhook)? {
                     if let (PodPlacement::Unknown, PodState::Active, None) =
-                        (&owned.pod.place, owned.pod.state, &owned.marked)
+                        (&owned.pod.placement, owned.pod.state, &owned.marked)
                     {
                         listing.unplaced.push((Arc::clone(&owned.name), owned.costed));
                     }

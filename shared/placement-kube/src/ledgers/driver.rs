@@ -16,7 +16,7 @@ use super::pods::{self, Health, Origin, Others};
 use super::{LedgerId, Standing, Told, Workload};
 use podshaper_core::owner_reference::OwnerReference;
 use podshaper_placement::allocator::SlotAllocator;
-use podshaper_placement::ledger::{Effect, Event, Ledger, Now, PodName, SlotReply, SlotRequest, Token};
+use podshaper_placement::ledger::{Call, Effect, Event, Ledger, Now, PodName, SlotReply, SlotRequest, Token};
 use podshaper_placement::spread::Spread;
 
 /// The workload that a ledger is bound to, and the allocator of its policy.
@@ -107,11 +107,11 @@ impl Ledgers {
         {
             let mut state = entry.lock();
             if state.bind(workload, allocator) {
-                self.handle(&entry, &mut state, Event::Owner(workload.pods));
+                self.handle(&entry, &mut state, Event::MaxPods(workload.pods));
             }
             state.waiting.entry(token).or_default().push(sender);
             let deadline = deadline.saturating_duration_since(self.begun);
-            self.handle(&entry, &mut state, Event::Arrived(request, deadline));
+            self.handle(&entry, &mut state, Event::Requested(request, deadline));
         }
         let leave = Leave { ledgers: self, entry: &entry, token };
         let answer = answer.await.ok();
@@ -162,7 +162,7 @@ impl Ledgers {
             Ok(Listing { version, pods, .. }) => {
                 let mut state = entry.lock();
                 state.acquainted = true;
-                self.handle(entry, &mut state, Event::Surveyed { version, pods });
+                self.handle(entry, &mut state, Event::PodsListed { version, pods });
             }
             Err(error) => {
                 let (namespace, owner) = (&workload.namespace, &workload.owner.name);
@@ -212,14 +212,14 @@ impl Ledgers {
         unfinished.0 = None;
         let unplaced = {
             let mut state = entry.lock();
-            self.handle(&entry, &mut state, Event::Owner(owner));
+            self.handle(&entry, &mut state, Event::MaxPods(owner));
             // Before they are marked: the watch shows what is marked, and overtakes the list by that.
             let unplaced = listing.map(|Listing { version, pods, unplaced }| {
-                self.handle(&entry, &mut state, Event::Surveyed { version, pods });
+                self.handle(&entry, &mut state, Event::PodsListed { version, pods });
                 unplaced
             });
             self.handle(&entry, &mut state, Event::Tick);
-            self.handle(&entry, &mut state, Event::Tend);
+            self.handle(&entry, &mut state, Event::Reconcile);
             unplaced.unwrap_or_default()
         };
         for (pod, costed) in unplaced {
@@ -238,7 +238,8 @@ impl Ledgers {
     /// Forgets ledgers of which nothing is left.
     pub(super) fn sweep(&self) {
         let clock = self.begun.elapsed();
-        self.all().retain(|_, entry| Arc::strong_count(entry) > 1 || !entry.lock().ledger.is_blank(clock));
+        self.all()
+            .retain(|_, entry| Arc::strong_count(entry) > 1 || !entry.lock().ledger.can_be_dropped(clock));
     }
 
     pub(super) fn webhook(&self) -> &'static str {
@@ -273,7 +274,7 @@ impl Ledgers {
     pub(super) fn handle(self: &Arc<Self>, entry: &Arc<Entry>, state: &mut State, event: Event) {
         let Some((workload, allocator)) = state.bound.clone() else {
             // Nobody waits for it: it only takes in what it is told.
-            return state.ledger.learn(event, &self.now());
+            return state.ledger.observe(event, &self.now());
         };
         match event {
             Event::Failed => state.failed = state.failed.saturating_add(1),
@@ -296,7 +297,7 @@ impl Ledgers {
                         async move { ledgers.api.stamp(&workload, &pod, version, &stamp, costed).await },
                     );
                 }
-                call => self.call(entry, &workload, &allocator, state.failed, call),
+                Effect::Call(call) => self.call(entry, &workload, &allocator, state.failed, call),
             }
         }
         self.arm(entry, state);
@@ -308,7 +309,7 @@ impl Ledgers {
         workload: &Arc<Workload>,
         allocator: &Arc<SlotAllocator>,
         failed: u32,
-        call: Effect,
+        call: Call,
     ) {
         let (ledgers, entry) = (Arc::clone(self), Arc::clone(entry));
         let (workload, allocator) = (Arc::clone(workload), Arc::clone(allocator));
@@ -320,7 +321,7 @@ impl Ledgers {
 
     /// Has the ledger told the time when it wants to be.
     fn arm(self: &Arc<Self>, entry: &Arc<Entry>, state: &mut State) {
-        let Some(wakes) = state.ledger.wakes().and_then(|clock| self.begun.checked_add(clock)) else {
+        let Some(wakes) = state.ledger.next_tick().and_then(|clock| self.begun.checked_add(clock)) else {
             return;
         };
         if state.armed.is_some_and(|armed| armed <= wakes) {
@@ -383,7 +384,7 @@ impl Drop for Leave<'_> {
         senders.retain(|sender| !sender.is_closed());
         if senders.is_empty() {
             state.waiting.remove(&self.token);
-            self.ledgers.handle(self.entry, &mut state, Event::Left(self.token));
+            self.ledgers.handle(self.entry, &mut state, Event::Cancelled(self.token));
         }
     }
 }

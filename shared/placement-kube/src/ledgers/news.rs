@@ -26,7 +26,7 @@ impl Ledgers {
         } else {
             state.unready.insert(Arc::clone(&name), health);
         }
-        self.handle(&entry, &mut state, Event::Watched(name, pod));
+        self.handle(&entry, &mut state, Event::PodChanged(name, pod));
     }
 
     /// The watch shows a pod that doesn't belong to this owner, if it ever did.
@@ -41,11 +41,11 @@ impl Ledgers {
         let gone = PodRecord {
             version,
             state: PodState::Gone,
-            place: PodPlacement::Unknown,
+            placement: PodPlacement::Unknown,
             costed: false,
             marked: true,
         };
-        self.handle(&entry, &mut state, Event::Watched(pod.into(), gone));
+        self.handle(&entry, &mut state, Event::PodChanged(pod.into(), gone));
     }
 
     /// The watch of ledgers shows one as of this version; none: it was removed. One that was copied from another isn't its owner's.
@@ -59,7 +59,7 @@ impl Ledgers {
         if standing.name != object::name(self.webhook(), &standing.owner) {
             return;
         }
-        self.handle(&entry, &mut entry.lock(), Event::Noticed(version, content));
+        self.handle(&entry, &mut entry.lock(), Event::ObjectChanged(version, content));
     }
 
     /// The watch began anew, after these pods.
@@ -74,7 +74,7 @@ impl Ledgers {
             state.changed = true;
             state.unready = unready;
             state.origin = origin.or_else(|| state.origin.take());
-            self.handle(&entry, &mut state, Event::Relisted { version, pods });
+            self.handle(&entry, &mut state, Event::WatchRestarted { version, pods });
         }
         self.reached(version);
         self.filled.store(true, Ordering::Release);

@@ -123,7 +123,7 @@ fn read_any(object: &RawValue, policy: Option<&Policy>) -> serde_json::Result<Op
                 health(status.and_then(|status| status.conditions.as_deref()))
             }
         },
-        pod: PodRecord { version, state: phase, place, costed, marked: marked.is_some() },
+        pod: PodRecord { version, state: phase, placement: place, costed, marked: marked.is_some() },
         origin: Origin { namespace: metadata.namespace.clone().unwrap_or_default(), controller },
         marked,
         costed: metadata.annotation(DELETION_COST).is_some(),

@@ -1,5 +1,6 @@
 //! What the model can't tell from outside: which calls are made, and when.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
@@ -33,9 +34,9 @@ fn assignment(token: u64, slot: u32, group: &str) -> Assignment {
 }
 
 fn pod(version: ResourceVersion, place: PodPlacement) -> Event {
-    Event::Watched(
+    Event::PodChanged(
         format!("pod-{version}").into(),
-        PodRecord { version, state: PodState::Active, place, costed: false, marked: true },
+        PodRecord { version, state: PodState::Active, placement: place, costed: false, marked: true },
     )
 }
 
@@ -46,7 +47,7 @@ fn reserved(content: &LedgerContent) -> Vec<(u64, u32)> {
 /// The one write that is to be made.
 fn write(effects: &[Effect]) -> (Option<ResourceVersion>, &LedgerContent) {
     match effects {
-        [Effect::Write(version, content)] => (*version, content),
+        [Effect::Call(Call::Write(version, content))] => (*version, content),
         other => panic!("no write: {other:?}"),
     }
 }
@@ -56,12 +57,12 @@ fn a_burst_shares_writes() {
     let allocator = allocator(&[(0, 1), (0, 1)]);
     let mut ledger = Ledger::new(LedgerConfig::default());
     let requests: Vec<_> = (0..100).map(|token| request(token, &allocator)).collect();
-    let arrival = |token: usize| Event::Arrived(requests[token].clone(), DEADLINE);
+    let arrival = |token: usize| Event::Requested(requests[token].clone(), DEADLINE);
     let mut handle = |event, now: u64| {
         let effects = ledger.handle(event, &allocator, &at(now));
-        (effects, ledger.wakes())
+        (effects, ledger.next_tick())
     };
-    assert_eq!(handle(arrival(1), 0).0, [Effect::Read]);
+    assert_eq!(handle(arrival(1), 0).0, [Effect::Call(Call::Read)]);
     let (effects, _) = handle(Event::Read(None), 5);
     assert_eq!((write(&effects).0, reserved(write(&effects).1)), (None, vec![(1, 0)]));
     for token in 2..100 {
@@ -87,26 +88,26 @@ fn who_loses_needs_no_read() {
         LedgerContent { reservations: (0..reserved).map(reservation).collect(), fence: 0 }
     };
     let mut ledger = Ledger::new(LedgerConfig::default());
-    let mut handle = |event, now| (ledger.handle(event, &allocator, &at(now)), ledger.wakes());
+    let mut handle = |event, now| (ledger.handle(event, &allocator, &at(now)), ledger.next_tick());
     let ask = |token| {
         let fitting = [0, 1].into_iter().collect();
         let request = SlotRequest { token: Token(token), fitting, existing: None, dry_run: false };
-        Event::Arrived(request, DEADLINE)
+        Event::Requested(request, DEADLINE)
     };
-    assert_eq!(handle(ask(1), 0).0, [Effect::Read]);
+    assert_eq!(handle(ask(1), 0).0, [Effect::Call(Call::Read)]);
     assert_eq!(write(&handle(Event::Read(Some((5, others(1)))), 5).0).0, Some(5));
-    assert_eq!(handle(Event::Noticed(7, Some(others(2))), 8).0, []);
+    assert_eq!(handle(Event::ObjectChanged(7, Some(others(2))), 8).0, []);
     let (effects, _) = handle(Event::Conflict, 9);
     assert_eq!((write(&effects).0, reserved(write(&effects).1)), (Some(7), vec![(100, 0), (101, 1), (1, 2)]));
 
     let (effects, wakes) = handle(Event::Conflict, 15);
     assert_eq!((effects, wakes), (vec![], Some(Duration::from_millis(35))));
-    assert_eq!(handle(Event::Noticed(6, Some(others(1))), 16).0, [], "that is old");
-    let (effects, _) = handle(Event::Noticed(9, Some(others(3))), 17);
+    assert_eq!(handle(Event::ObjectChanged(6, Some(others(1))), 16).0, [], "that is old");
+    let (effects, _) = handle(Event::ObjectChanged(9, Some(others(3))), 17);
     assert_eq!((write(&effects).0, reserved(write(&effects).1).len()), (Some(9), 4));
     // A watch that shows nothing isn't waited for.
     handle(Event::Conflict, 20);
-    assert_eq!(handle(Event::Tick, 40).0, [Effect::Read]);
+    assert_eq!(handle(Event::Tick, 40).0, [Effect::Call(Call::Read)]);
 }
 
 #[test]
@@ -115,16 +116,16 @@ fn who_waits_too_long_is_placed_by_what_is_known() {
     let mut ledger = Ledger::new(LedgerConfig::default());
     ledger.handle(pod(5, PodPlacement::Assigned(assignment(9, 0, "a"))), &allocator, &at(0));
     assert_eq!(
-        ledger.handle(Event::Arrived(request(1, &allocator), DEADLINE), &allocator, &at(0)),
-        [Effect::Read]
+        ledger.handle(Event::Requested(request(1, &allocator), DEADLINE), &allocator, &at(0)),
+        [Effect::Call(Call::Read)]
     );
     assert_eq!(ledger.handle(Event::Tick, &allocator, &at(1999)), []);
-    assert_eq!(ledger.wakes(), Some(Duration::from_secs(2)));
+    assert_eq!(ledger.next_tick(), Some(Duration::from_secs(2)));
     let estimated = Effect::Reply(Token(1), SlotReply::Estimated(assignment(1, 1, "b")));
     assert_eq!(ledger.handle(Event::Tick, &allocator, &at(2000)), [estimated]);
     // The next one knows of it.
     let next = request(2, &allocator);
-    ledger.handle(Event::Arrived(next, Duration::from_secs(3)), &allocator, &at(2000));
+    ledger.handle(Event::Requested(next, Duration::from_secs(3)), &allocator, &at(2000));
     let estimated = Effect::Reply(Token(2), SlotReply::Estimated(assignment(2, 2, "a")));
     assert_eq!(ledger.handle(Event::Tick, &allocator, &at(3000)), [estimated]);
 }
@@ -135,13 +136,13 @@ fn who_waits_too_long_for_a_write_that_loses_is_placed_by_what_it_loses_to() {
     let allocator = allocator(&[(0, 4), (0, 1)]);
     let mut ledger = Ledger::new(LedgerConfig::default());
     let hasty = request(1, &allocator);
-    ledger.handle(Event::Arrived(hasty, Duration::from_secs(1)), &allocator, &at(0));
+    ledger.handle(Event::Requested(hasty, Duration::from_secs(1)), &allocator, &at(0));
     let effects = ledger.handle(Event::Read(None), &allocator, &at(5));
     assert_eq!(reserved(write(&effects).1), [(1, 0)]);
     let reservation =
         |slot| Reservation { assignment: assignment(100 + u64::from(slot), slot, "a"), pod: None, at: 0 };
     let others = LedgerContent { reservations: (0..2).map(reservation).collect(), fence: 0 };
-    assert_eq!(ledger.handle(Event::Noticed(7, Some(others)), &allocator, &at(900)), []);
+    assert_eq!(ledger.handle(Event::ObjectChanged(7, Some(others)), &allocator, &at(900)), []);
     let estimated = Effect::Reply(Token(1), SlotReply::Estimated(assignment(1, 2, "b")));
     assert_eq!(ledger.handle(Event::Tick, &allocator, &at(1000)), [estimated]);
 }
@@ -153,10 +154,10 @@ fn a_ledger_that_is_full_is_no_reason_to_wait() {
     let mut ledger = Ledger::new(full);
     for token in 1..=3 {
         let request = request(token, &allocator);
-        ledger.handle(Event::Arrived(request, DEADLINE), &allocator, &at(0));
+        ledger.handle(Event::Requested(request, DEADLINE), &allocator, &at(0));
     }
     let effects = ledger.handle(Event::Read(None), &allocator, &at(5));
-    let [Effect::Reply(Token(3), SlotReply::Estimated(estimated)), Effect::Write(None, content)] =
+    let [Effect::Reply(Token(3), SlotReply::Estimated(estimated)), Effect::Call(Call::Write(None, content))] =
         &effects[..]
     else {
         panic!("{effects:?}")
@@ -170,7 +171,7 @@ fn more_pods_than_there_is_room_for_go_nowhere() {
     let mut ledger = Ledger::new(LedgerConfig::default());
     for token in 1..=2 {
         let request = request(token, &allocator);
-        ledger.handle(Event::Arrived(request, DEADLINE), &allocator, &at(0));
+        ledger.handle(Event::Requested(request, DEADLINE), &allocator, &at(0));
     }
     let effects = ledger.handle(Event::Read(None), &allocator, &at(5));
     assert_eq!(effects[0], Effect::Reply(Token(2), SlotReply::Unplaced));
@@ -188,7 +189,7 @@ fn pods_from_before_are_given_slots() {
     ] {
         ledger.handle(pod(version, place), &allocator, &at(0));
     }
-    assert_eq!(ledger.handle(Event::Tend, &allocator, &at(0)), [Effect::Read]);
+    assert_eq!(ledger.handle(Event::Reconcile, &allocator, &at(0)), [Effect::Call(Call::Read)]);
     let effects = ledger.handle(Event::Read(None), &allocator, &at(5));
     let (_, content) = write(&effects);
     let moves: Vec<_> =
@@ -206,32 +207,32 @@ fn an_owner_whose_pods_are_gone_is_forgotten() {
     let allocator = allocator(&[(0, 1)]);
     let mut ledger = Ledger::new(LedgerConfig::default());
     let placed = |ledger: &mut Ledger, allocator: &SlotAllocator| {
-        ledger.handle(Event::Arrived(request(1, allocator), DEADLINE), allocator, &at(0));
+        ledger.handle(Event::Requested(request(1, allocator), DEADLINE), allocator, &at(0));
         ledger.handle(Event::Read(None), allocator, &at(0));
         ledger.handle(Event::Written(Some(7)), allocator, &at(0));
     };
     placed(&mut ledger, &allocator);
-    assert!(!ledger.is_blank(minutes(1)), "its pod may still come");
-    assert!(ledger.is_blank(minutes(10)), "it never came");
+    assert!(!ledger.can_be_dropped(minutes(1)), "its pod may still come");
+    assert!(ledger.can_be_dropped(minutes(10)), "it never came");
     let name = "pod-8".into();
     ledger.handle(pod(8, PodPlacement::Assigned(assignment(1, 0, "a"))), &allocator, &at(1));
-    assert!(!ledger.is_blank(minutes(10)), "it is there");
+    assert!(!ledger.can_be_dropped(minutes(10)), "it is there");
     let gone = PodRecord {
         version: 9,
         state: PodState::Gone,
-        place: PodPlacement::Unknown,
+        placement: PodPlacement::Unknown,
         costed: false,
         marked: true,
     };
-    ledger.handle(Event::Watched(name, gone), &allocator, &at(2));
-    assert!(ledger.is_blank(minutes(10)));
+    ledger.handle(Event::PodChanged(name, gone), &allocator, &at(2));
+    assert!(ledger.can_be_dropped(minutes(10)));
 
     let mut late = Ledger::new(LedgerConfig::default());
-    late.handle(Event::Arrived(request(1, &allocator), DEADLINE), &allocator, &at(0));
+    late.handle(Event::Requested(request(1, &allocator), DEADLINE), &allocator, &at(0));
     late.handle(Event::Tick, &allocator, &at(2000));
     late.handle(Event::Failed, &allocator, &at(2000));
     assert!(
-        !late.is_blank(minutes(1)) && late.is_blank(minutes(11)),
+        !late.can_be_dropped(minutes(1)) && late.can_be_dropped(minutes(11)),
         "a pod that was placed without the ledger"
     );
 }
@@ -240,11 +241,11 @@ fn an_owner_whose_pods_are_gone_is_forgotten() {
 fn nothing_is_kept_of_a_workload_without_pods() {
     let allocator = allocator(&[(0, 1)]);
     let mut ledger = Ledger::new(LedgerConfig::default());
-    ledger.handle(Event::Owner(Some(0)), &allocator, &at(0));
-    ledger.handle(Event::Tend, &allocator, &at(0));
+    ledger.handle(Event::MaxPods(Some(0)), &allocator, &at(0));
+    ledger.handle(Event::Reconcile, &allocator, &at(0));
     assert_eq!(
         ledger.handle(Event::Read(Some((3, LedgerContent::default()))), &allocator, &at(5)),
-        [Effect::Remove(3)]
+        [Effect::Call(Call::Delete(3))]
     );
     assert_eq!(ledger.handle(Event::Written(None), &allocator, &at(9)), []);
 }
@@ -256,9 +257,9 @@ fn a_list_from_before_the_last_event_changes_nothing() {
     let mut ledger = Ledger::new(LedgerConfig::default());
     ledger.handle(pod(105, PodPlacement::Assigned(assignment(1, 0, "a"))), &allocator, &at(0));
     let watched = Now { watched: 102, ..at(1) };
-    ledger.handle(Event::Surveyed { version: 103, pods: BTreeMap::new() }, &allocator, &watched);
+    ledger.handle(Event::PodsListed { version: 103, pods: BTreeMap::new() }, &allocator, &watched);
     assert_eq!(ledger.pods().len(), 1);
-    ledger.handle(Event::Surveyed { version: 106, pods: BTreeMap::new() }, &allocator, &watched);
+    ledger.handle(Event::PodsListed { version: 106, pods: BTreeMap::new() }, &allocator, &watched);
     assert_eq!(ledger.pods().len(), 0, "a later one does");
 }
 
@@ -267,7 +268,7 @@ fn a_list_from_before_the_last_event_changes_nothing() {
 fn an_estimate_that_has_grown_old_takes_no_slot() {
     let allocator = allocator(&[(0, 1)]);
     let mut ledger = Ledger::new(LedgerConfig::default());
-    ledger.handle(Event::Arrived(request(1, &allocator), DEADLINE), &allocator, &at(0));
+    ledger.handle(Event::Requested(request(1, &allocator), DEADLINE), &allocator, &at(0));
     assert!(matches!(
         ledger.handle(Event::Tick, &allocator, &at(2000))[..],
         [Effect::Reply(_, SlotReply::Estimated(Assignment { slot: 0, .. }))]
@@ -276,8 +277,8 @@ fn an_estimate_that_has_grown_old_takes_no_slot() {
     let hour = 3_600_000;
     let late = request(2, &allocator);
     assert_eq!(
-        ledger.handle(Event::Arrived(late, Duration::from_hours(2)), &allocator, &at(hour)),
-        [Effect::Read]
+        ledger.handle(Event::Requested(late, Duration::from_hours(2)), &allocator, &at(hour)),
+        [Effect::Call(Call::Read)]
     );
     let effects = ledger.handle(Event::Read(None), &allocator, &at(hour));
     assert_eq!(reserved(write(&effects).1), [(2, 0)]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::setup::Setup;
 use super::turn::Fault;
 use super::world::{Creation, Reply, World};
-use crate::ledger::{Effect, Event, Now};
+use crate::ledger::{Call, Event, Now};
 
 impl World {
     pub(super) fn fail(&mut self, fault: Fault, setup: &Setup) -> Result<(), String> {
@@ -20,7 +20,7 @@ impl World {
                 self.answered(r, Event::Failed, setup)?;
             }
             Fault::Delay(r) => {
-                if let Some(Effect::Write(version, content)) = self.replicas[r].call.clone() {
+                if let Some(Call::Write(version, content)) = self.replicas[r].call.clone() {
                     self.late_writes.push((version, content));
                 }
                 self.answered(r, Event::Failed, setup)?;
@@ -37,7 +37,7 @@ impl World {
             Fault::Relist(r) => {
                 self.replicas[r].seen = self.log.len();
                 let (version, pods) = (self.version, self.pods.clone());
-                self.handle(r, Event::Relisted { version, pods }, setup)?;
+                self.handle(r, Event::WatchRestarted { version, pods }, setup)?;
             }
             Fault::Reject(i) => {
                 self.creations.remove(i);
@@ -46,7 +46,7 @@ impl World {
             Fault::Retry(i, r) => {
                 let Creation { token, existing, .. } = self.creations[i].clone();
                 for other in 0..self.replicas.len() {
-                    self.handle(other, Event::Left(token), setup)?;
+                    self.handle(other, Event::Cancelled(token), setup)?;
                 }
                 self.arrive(r, token, existing, setup)?;
             }
@@ -97,8 +97,8 @@ impl World {
         let known = self.snapshot(self.replicas[r].seen);
         let ledger = &mut self.replicas[r].ledger;
         let wanted = u32::try_from(self.wanted).unwrap();
-        setup.handle(ledger, Event::Owner(Some(wanted)), &now);
-        setup.handle(ledger, Event::Relisted { version: now.watched, pods: known }, &now);
+        setup.handle(ledger, Event::MaxPods(Some(wanted)), &now);
+        setup.handle(ledger, Event::WatchRestarted { version: now.watched, pods: known }, &now);
         let mut lost = 0;
         let replicas = &self.replicas;
         for creation in self.creations.iter_mut().filter(|creation| creation.reply == Reply::Due) {

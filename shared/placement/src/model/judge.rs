@@ -3,21 +3,13 @@
 use super::setup::Setup;
 use super::shares::exact_shares;
 use super::turn::{Action, Fault};
-use super::world::{Replica, Reply, World, request};
+use super::world::{Reply, World, request};
 use crate::ledger::{
-    Assignment, Effect, Event, LedgerContent, Now, PodRecord, ResourceVersion, SlotReply, SlotRequest, Token,
+    Assignment, Call, Effect, Event, LedgerContent, Now, PodRecord, ResourceVersion, SlotReply, SlotRequest,
+    Token,
 };
 
 impl World {
-    /// What holds after every turn.
-    pub(super) fn judge_turn(&self) -> Result<(), String> {
-        let stuck = |replica: &&Replica| replica.ledger.waits() > 0 && replica.call.is_none();
-        match self.replicas.iter().find(stuck) {
-            Some(replica) => Err(format!("requests wait for nothing: {replica:?}")),
-            None => Ok(()),
-        }
-    }
-
     /// Lets everything come to rest, and judges what has come of it.
     pub(super) fn judge_rest(&self, setup: &Setup) -> Result<Self, String> {
         let mut world = self.clone();
@@ -139,11 +131,12 @@ impl World {
     fn alone(&mut self, r: usize, request: SlotRequest, setup: &Setup) -> Result<SlotReply, String> {
         let (token, deadline) = (request.token, self.deadline());
         let now = Now { clock: self.clock, wall: 0, watched: self.watched(r) };
-        let mut effects = setup.handle(&mut self.replicas[r].ledger, Event::Arrived(request, deadline), &now);
+        let mut effects =
+            setup.handle(&mut self.replicas[r].ledger, Event::Requested(request, deadline), &now);
         for _ in 0..10 {
             match effects.pop() {
                 Some(Effect::Reply(answered, answer)) if answered == token => return Ok(answer),
-                Some(call @ (Effect::Read | Effect::List(_))) => {
+                Some(Effect::Call(call @ (Call::Read | Call::List(_)))) => {
                     self.replicas[r].call = Some(call);
                     let event = self.execute(r);
                     effects = setup.handle(&mut self.replicas[r].ledger, event, &now);

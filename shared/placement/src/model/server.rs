@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::setup::Setup;
 use super::turn::Age;
 use super::world::World;
-use crate::ledger::{Effect, Event, LedgerContent, PodName, PodRecord, PodState, ResourceVersion};
+use crate::ledger::{Call, Event, LedgerContent, PodName, PodRecord, PodState, ResourceVersion};
 
 impl World {
     /// Executes the call under way and answers it.
@@ -22,22 +22,22 @@ impl World {
 
     pub(super) fn execute(&mut self, r: usize) -> Event {
         match self.replicas[r].call.clone().unwrap() {
-            Effect::Read => Event::Read(self.ledger.clone()),
-            Effect::Write(version, content) => {
+            Call::Read => Event::Read(self.ledger.clone()),
+            Call::Write(version, content) => {
                 if self.write(version, content) {
                     Event::Written(Some(self.edition))
                 } else {
                     Event::Conflict
                 }
             }
-            Effect::Remove(version) => {
+            Call::Delete(version) => {
                 if self.ledger.as_ref().is_none_or(|(at, _)| *at != version) {
                     return Event::Conflict;
                 }
                 self.change(None);
                 Event::Written(None)
             }
-            Effect::List(at_least) => {
+            Call::List(at_least) => {
                 // As old as it may be.
                 let seen = match at_least {
                     Some(version) => {
@@ -48,9 +48,8 @@ impl World {
                 };
                 let now = || (at_least.unwrap_or(self.version), self.snapshot(seen));
                 let (version, pods) = self.replicas[r].found.clone().unwrap_or_else(now);
-                Event::Listed { version, pods, owner: Some(u32::try_from(self.wanted).unwrap()) }
+                Event::Listed { version, pods, max_pods: Some(u32::try_from(self.wanted).unwrap()) }
             }
-            Effect::Reply(..) | Effect::Reassign(..) => unreachable!("no call"),
         }
     }
 
@@ -77,7 +76,7 @@ impl World {
             Age::Past => before.clone(),
             Age::Present => (self.edition, self.ledger.as_ref().map(|(_, content)| content.clone())),
         };
-        Some(news).filter(|(version, _)| *version > self.replicas[r].ledger.heard())
+        Some(news).filter(|(version, _)| *version > self.replicas[r].ledger.latest_version())
     }
 
     /// The version of what the replica's watch has shown it last.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::allocator::SlotAllocator;
-use crate::ledger::{Effect, Event, Ledger, LedgerConfig, Now};
+use crate::ledger::{Call, Effect, Event, Ledger, LedgerConfig, Now};
 use crate::policy::{Group, Policy, Tie};
 
 /// A mechanism that exact placement rests on. The model must find a history that fails without it.
@@ -59,14 +59,14 @@ impl Setup {
     /// What the ledger does on `event`, without the mechanism that is switched off.
     pub(super) fn handle(&self, ledger: &mut Ledger, mut event: Event, now: &Now) -> Vec<Effect> {
         if self.without == Some(Mechanism::SurplusCheck)
-            && let Event::Owner(pods) | Event::Listed { owner: pods, .. } = &mut event
+            && let Event::MaxPods(pods) | Event::Listed { max_pods: pods, .. } = &mut event
         {
             *pods = None;
         }
         let mut effects = ledger.handle(event, &self.allocator, now);
         if self.without == Some(Mechanism::Fence) {
             for effect in &mut effects {
-                if let Effect::Write(_, content) = effect {
+                if let Effect::Call(Call::Write(_, content)) = effect {
                     content.fence = 0;
                 }
             }

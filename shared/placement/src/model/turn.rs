@@ -1,7 +1,7 @@
 //! What may happen next.
 
 use super::world::{Reply, World};
-use crate::ledger::Effect;
+use crate::ledger::Call;
 
 /// One turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,14 +90,14 @@ impl World {
     /// What may go wrong next, with at most so many pods that are late at once.
     pub(super) fn faults(&self, most_late: usize) -> Vec<Fault> {
         let replicas = || 0..self.replicas.len();
-        let writing = |r: &usize| matches!(self.replicas[*r].call, Some(Effect::Write(..)));
+        let writing = |r: &usize| matches!(self.replicas[*r].call, Some(Call::Write(..)));
         let creations = || 0..self.creations.len();
         let mut faults = Vec::new();
         faults.extend(replicas().map(Fault::Crash));
         faults.extend(replicas().filter(writing).flat_map(|r| [Fault::CrashAfterWrite(r), Fault::Delay(r)]));
         faults.extend(replicas().filter(|r| self.replicas[*r].call.is_some()).map(Fault::LoseAnswer));
         let listing = |r: &usize| {
-            matches!(self.replicas[*r].call, Some(Effect::List(_))) && self.replicas[*r].found.is_none()
+            matches!(self.replicas[*r].call, Some(Call::List(_))) && self.replicas[*r].found.is_none()
         };
         faults.extend(replicas().filter(listing).map(Fault::SlowList));
         faults.extend(replicas().filter(|r| self.replicas[*r].seen + 1 < self.log.len()).map(Fault::Relist));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::setup::Setup;
 use super::turn::Action;
 use crate::ledger::{
-    Assignment, Effect, Event, Ledger, LedgerContent, Now, PodName, PodPlacement, PodRecord, PodState,
+    Assignment, Call, Effect, Event, Ledger, LedgerContent, Now, PodName, PodPlacement, PodRecord, PodState,
     ResourceVersion, SlotReply, SlotRequest, Token,
 };
 
@@ -51,7 +51,7 @@ pub(super) fn request(token: Token, setup: &Setup) -> SlotRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Replica {
     pub(super) ledger: Ledger,
-    pub(super) call: Option<Effect>,
+    pub(super) call: Option<Call>,
     /// What the list found that is under way, where it was executed and its answer takes its time.
     pub(super) found: Option<(ResourceVersion, BTreeMap<PodName, PodRecord>)>,
     /// How many entries of the log its API server has shown it.
@@ -80,7 +80,7 @@ impl World {
     pub(super) fn new(replicas: usize, wanted: usize, setup: &Setup) -> Self {
         let owner = u32::try_from(wanted).unwrap();
         let mut ledger = setup.ledger();
-        setup.handle(&mut ledger, Event::Owner(Some(owner)), &Now::default());
+        setup.handle(&mut ledger, Event::MaxPods(Some(owner)), &Now::default());
         Self {
             wanted,
             clock: Duration::ZERO,
@@ -128,7 +128,7 @@ impl World {
         let shown = self
             .before
             .as_ref()
-            .filter(|(version, _)| self.replicas.iter().any(|one| one.ledger.heard() < *version));
+            .filter(|(version, _)| self.replicas.iter().any(|one| one.ledger.latest_version() < *version));
         let world = (wanted, clock, edition, version, ledger, shown, pods, log);
         hash((world, creations, moves, late_writes, batch, self.excused, replicas))
     }
@@ -162,11 +162,11 @@ impl World {
             Action::Watch(r) => {
                 let (name, pod) = self.log[self.replicas[r].seen].clone();
                 self.replicas[r].seen += 1;
-                self.handle(r, Event::Watched(name, pod), setup)?;
+                self.handle(r, Event::PodChanged(name, pod), setup)?;
             }
             Action::Notice(r, age) => {
                 let (version, content) = self.notice(r, age).ok_or("nothing is new")?;
-                self.handle(r, Event::Noticed(version, content), setup)?;
+                self.handle(r, Event::ObjectChanged(version, content), setup)?;
             }
             Action::Persist(i) => {
                 let Creation { token, reply, .. } = self.creations.remove(i);
@@ -184,7 +184,7 @@ impl World {
                     self.store(name, PodPlacement::Assigned(assignment), PodState::Active);
                 }
             }
-            Action::Tend(r) => self.handle(r, Event::Tend, setup)?,
+            Action::Tend(r) => self.handle(r, Event::Reconcile, setup)?,
             Action::ScaleDown => {
                 // Whoever has no slot has the lowest cost.
                 let cost = |pod: &PodRecord| pod.assignment().map_or(u32::MAX, |assignment| assignment.slot);
@@ -194,12 +194,12 @@ impl World {
             Action::Succeed(i) => {
                 let (name, pod) =
                     self.pods.iter().nth(i).map(|(name, pod)| (name.clone(), pod.clone())).unwrap();
-                self.store(name, pod.place, PodState::Succeeded);
+                self.store(name, pod.placement, PodState::Succeeded);
                 self.control();
             }
             Action::Fault(fault) => self.fail(fault, setup)?,
         }
-        self.judge_turn()
+        Ok(())
     }
 
     pub(super) fn arrive(
@@ -210,7 +210,7 @@ impl World {
         setup: &Setup,
     ) -> Result<(), String> {
         let request = SlotRequest { existing, ..request(token, setup) };
-        self.handle(r, Event::Arrived(request, self.deadline()), setup)
+        self.handle(r, Event::Requested(request, self.deadline()), setup)
     }
 
     /// When a request that arrives now must have its answer.
@@ -224,7 +224,7 @@ impl World {
             match effect {
                 Effect::Reply(token, answer) => self.answer(r, token, answer)?,
                 Effect::Reassign(name, version, assignment) => self.moves.push((name, version, assignment)),
-                call => {
+                Effect::Call(call) => {
                     let before = self.replicas[r].call.replace(call);
                     if let Some(before) = before {
                         return Err(format!("a second call beside {before:?}"));
@@ -279,9 +279,9 @@ impl World {
         }
     }
 
-    pub(super) fn store(&mut self, name: PodName, place: PodPlacement, state: PodState) {
+    pub(super) fn store(&mut self, name: PodName, placement: PodPlacement, state: PodState) {
         self.version += 1;
-        let pod = PodRecord { version: self.version, state, place, costed: false, marked: true };
+        let pod = PodRecord { version: self.version, state, placement, costed: false, marked: true };
         self.pods.insert(name.clone(), pod.clone());
         self.log.push((name, pod));
     }
@@ -296,7 +296,7 @@ impl World {
     pub(super) fn scale(&mut self, wanted: usize, setup: &Setup) -> Result<(), String> {
         self.wanted = wanted;
         for r in 0..self.replicas.len() {
-            self.handle(r, Event::Owner(Some(u32::try_from(wanted).unwrap())), setup)?;
+            self.handle(r, Event::MaxPods(Some(u32::try_from(wanted).unwrap())), setup)?;
         }
         self.control();
         Ok(())

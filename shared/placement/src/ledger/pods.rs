@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::stored::{Assignment, PodName, ResourceVersion};
+use super::content::{Assignment, PodName, ResourceVersion, Token};
 use crate::policy::GroupName;
 
 /// A pod as placement sees it.
@@ -12,8 +12,8 @@ pub struct PodRecord {
     pub version: ResourceVersion,
     /// Whether it counts.
     pub state: PodState,
-    /// What is known of its place.
-    pub place: PodPlacement,
+    /// What is known of its slot and group.
+    pub placement: PodPlacement,
     /// Whether its author has given it a deletion cost.
     pub costed: bool,
     /// Whether it is marked as one that its webhook has seen: only those does the watch show.
@@ -58,16 +58,16 @@ pub enum PodPlacement {
 /// The pods. Those that are marked are complete up to the version of the watch, or of the last list or event, whichever is later; the
 /// others up to that of the last list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct View {
+pub(super) struct PodView {
     pods: BTreeMap<PodName, PodRecord>,
     complete: ResourceVersion,
     /// Up to which version pods are known that aren't marked.
     unmarked: ResourceVersion,
 }
 
-impl View {
+impl PodView {
     /// Takes in what the watch says about one pod, in the order of versions; what a list has overtaken changes nothing.
-    pub(super) fn watched(&mut self, name: PodName, pod: PodRecord) {
+    pub(super) fn apply_event(&mut self, name: PodName, pod: PodRecord) {
         if pod.version > self.complete {
             self.complete = pod.version;
             self.set(name, pod);
@@ -76,13 +76,13 @@ impl View {
 
     /// Takes in a list of all pods as of `version`. Where the watch or another list has overtaken it, it still tells of pods that
     /// aren't marked.
-    pub(super) fn listed(
+    pub(super) fn apply_list(
         &mut self,
         version: ResourceVersion,
         watched: ResourceVersion,
         pods: BTreeMap<PodName, PodRecord>,
     ) {
-        if version >= self.reaches(watched) {
+        if version >= self.complete_up_to(watched) {
             self.complete = version;
             self.unmarked = version;
             self.pods.clear();
@@ -101,13 +101,13 @@ impl View {
     }
 
     /// Takes in what the watch began anew with, as of `version`: all pods that are marked.
-    pub(super) fn relisted(
+    pub(super) fn apply_restart(
         &mut self,
         version: ResourceVersion,
         watched: ResourceVersion,
         pods: BTreeMap<PodName, PodRecord>,
     ) {
-        if version >= self.reaches(watched) {
+        if version >= self.complete_up_to(watched) {
             self.complete = version;
             self.pods.retain(|_, pod| !pod.marked);
             for (name, pod) in pods {
@@ -129,8 +129,18 @@ impl View {
     }
 
     /// Up to which version nothing is missing.
-    pub(super) fn reaches(&self, watched: ResourceVersion) -> ResourceVersion {
+    pub(super) fn complete_up_to(&self, watched: ResourceVersion) -> ResourceVersion {
         self.complete.max(watched)
+    }
+
+    /// How many pods are active.
+    pub(super) fn active(&self) -> usize {
+        self.pods.values().filter(|pod| pod.state == PodState::Active).count()
+    }
+
+    /// The tokens of pods that have a slot.
+    pub(super) fn tokens(&self) -> impl Iterator<Item = Token> {
+        self.pods.values().filter_map(PodRecord::assignment).map(|assignment| assignment.token)
     }
 
     /// Those that count, by name.
@@ -142,7 +152,7 @@ impl View {
 impl PodRecord {
     /// Its assignment, if it was placed.
     pub fn assignment(&self) -> Option<&Assignment> {
-        match &self.place {
+        match &self.placement {
             PodPlacement::Assigned(assignment) => Some(assignment),
             PodPlacement::Inferred(_) | PodPlacement::Unknown => None,
         }
@@ -150,7 +160,7 @@ impl PodRecord {
 
     /// Its group, if it is known.
     pub fn group(&self) -> Option<&GroupName> {
-        match &self.place {
+        match &self.placement {
             PodPlacement::Assigned(Assignment { group, .. }) | PodPlacement::Inferred(group) => Some(group),
             PodPlacement::Unknown => None,
         }

@@ -73,6 +73,11 @@ pub struct LedgerContent {
 }
 
 impl LedgerContent {
+    /// The tokens of all reservations.
+    pub fn tokens(&self) -> impl Iterator<Item = Token> {
+        self.reservations.iter().map(|reservation| reservation.assignment.token)
+    }
+
     /// The reservation with this token.
     pub fn reservation(&self, token: Token) -> Option<&Reservation> {
         self.reservations.iter().find(|reservation| reservation.assignment.token == token)

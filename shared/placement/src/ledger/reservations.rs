@@ -1,0 +1,233 @@
+//! The stored object as one replica knows it, and what became of the reservations in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::content::{Assignment, LedgerContent, Reservation, ResourceVersion, Token};
+use super::messages::LedgerConfig;
+use super::pods::PodView;
+
+/// Age of a reservation after which the replica that reconciles has dropped it, unless the API server is unavailable.
+const FORGOTTEN: Duration = Duration::from_mins(10);
+
+/// The reservations of a ledger.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Reservations {
+    object: Object,
+    /// The highest version of the object that is known of, whether or not the object still exists.
+    latest: ResourceVersion,
+    /// Slots given without the ledger, and when.
+    estimates: Vec<(Reservation, Duration)>,
+    /// Reservations whose pods were seen: at which version, and when.
+    confirmed: BTreeMap<Token, (ResourceVersion, Duration)>,
+    /// Reservations whose pods will not come.
+    lost: BTreeSet<Token>,
+    /// When each reservation was first read here.
+    first_read: BTreeMap<Token, Duration>,
+}
+
+/// The object, as last read or written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+enum Object {
+    /// Not read, or changed since.
+    #[default]
+    Unknown,
+    Absent,
+    At(ResourceVersion, LedgerContent),
+}
+
+impl Object {
+    fn new(object: Option<(ResourceVersion, LedgerContent)>) -> Self {
+        object.map_or(Self::Absent, |(version, content)| Self::At(version, content))
+    }
+}
+
+impl Reservations {
+    /// The object was read, at this version or a later one.
+    pub(super) fn set(
+        &mut self,
+        version: ResourceVersion,
+        object: Option<(ResourceVersion, LedgerContent)>,
+        pods: &PodView,
+        clock: Duration,
+    ) {
+        self.latest = self.latest.max(version);
+        self.object = Object::new(object);
+        self.align(pods, clock);
+    }
+
+    /// The object was written or deleted here.
+    pub(super) fn set_written(
+        &mut self,
+        object: Option<(ResourceVersion, LedgerContent)>,
+        pods: &PodView,
+        clock: Duration,
+    ) {
+        // What was lost is not written, and the token may have a new slot.
+        self.lost.clear();
+        self.set(object.as_ref().map_or(0, |(version, _)| *version), object, pods, clock);
+    }
+
+    /// The object has changed, and must be read.
+    pub(super) fn invalidate(&mut self) {
+        self.object = Object::Unknown;
+    }
+
+    /// Makes what is known of reservations agree with the object.
+    fn align(&mut self, pods: &PodView, clock: Duration) {
+        let Object::At(_, content) = &self.object else {
+            self.confirmed.clear();
+            self.lost.clear();
+            self.first_read.clear();
+            return;
+        };
+        let tokens: BTreeSet<Token> = content.tokens().collect();
+        let seen = pods.pods().values().filter_map(|pod| Some((pod.assignment()?.token, pod.version)));
+        for (token, version) in seen.filter(|(token, _)| tokens.contains(token)) {
+            self.confirmed.entry(token).or_insert((version, clock));
+        }
+        self.confirmed.retain(|token, _| tokens.contains(token));
+        self.lost.retain(|token| tokens.contains(token));
+        self.first_read.retain(|token, _| tokens.contains(token));
+        for token in tokens {
+            self.first_read.entry(token).or_insert(clock);
+        }
+    }
+
+    /// A pod was seen with this token.
+    pub(super) fn confirm(&mut self, token: Token, version: ResourceVersion, clock: Duration) {
+        if self.content().is_some_and(|content| content.reservation(token).is_some()) {
+            self.confirmed.entry(token).or_insert((version, clock));
+        }
+        self.estimates.retain(|(estimate, _)| estimate.assignment.token != token);
+    }
+
+    /// After a list that began at `since`: old reservations whose pods it doesn't have are lost.
+    ///
+    /// No reservation was read while the list was under way, so that each is older than the list.
+    pub(super) fn lose_overdue(&mut self, since: Duration, expiry: Duration) {
+        let overdue: Vec<_> = self.overdue(since, expiry).collect();
+        self.lost.extend(overdue);
+    }
+
+    /// The oldest reservations of new pods are lost.
+    pub(super) fn lose_oldest(&mut self, count: usize) {
+        let oldest: Vec<_> =
+            self.pending_new_pods().take(count).map(|oldest| oldest.assignment.token).collect();
+        self.estimates.retain(|(estimate, _)| !oldest.contains(&estimate.assignment.token));
+        self.lost.extend(oldest);
+    }
+
+    /// Remembers a slot that the object doesn't have.
+    pub(super) fn push_estimate(&mut self, estimate: Reservation, clock: Duration, config: &LedgerConfig) {
+        if self.estimates.len() < config.max_reservations {
+            self.estimates.push((estimate, clock));
+        }
+    }
+
+    pub(super) fn expire_estimates(&mut self, clock: Duration, expiry: Duration) {
+        self.estimates.retain(|(_, since)| clock < *since + expiry);
+    }
+
+    /// The object; `None` if there is none, or it is unknown.
+    pub(super) fn content(&self) -> Option<&LedgerContent> {
+        match &self.object {
+            Object::At(_, content) => Some(content),
+            Object::Unknown | Object::Absent => None,
+        }
+    }
+
+    /// The object's version; `None` if there is none, or it is unknown.
+    pub(super) fn version(&self) -> Option<ResourceVersion> {
+        match &self.object {
+            Object::At(version, _) => Some(*version),
+            Object::Unknown | Object::Absent => None,
+        }
+    }
+
+    pub(super) fn is_unknown(&self) -> bool {
+        self.object == Object::Unknown
+    }
+
+    pub(super) fn latest(&self) -> ResourceVersion {
+        self.latest
+    }
+
+    /// The stored assignment of this token, if its pod may still come.
+    pub(super) fn assignment(&self, token: Token) -> Option<&Assignment> {
+        let reservation = self.content()?.reservation(token)?;
+        (!self.lost.contains(&token)).then_some(&reservation.assignment)
+    }
+
+    pub(super) fn is_confirmed(&self, token: Token) -> bool {
+        self.confirmed.contains_key(&token)
+    }
+
+    /// Reservations that count: their pods may come, and weren't seen yet.
+    pub(super) fn pending(&self) -> impl Iterator<Item = &Reservation> {
+        self.pending_in(self.content())
+    }
+
+    /// Those of pods that are to be created, not moved.
+    pub(super) fn pending_new_pods(&self) -> impl Iterator<Item = &Reservation> {
+        self.pending().filter(|reservation| reservation.pod.is_none())
+    }
+
+    /// Reservations that count if this is the object.
+    pub(super) fn pending_in<'a>(
+        &'a self,
+        content: Option<&'a LedgerContent>,
+    ) -> impl Iterator<Item = &'a Reservation> {
+        let stored = content.map_or(&[][..], |content| &content.reservations);
+        let pending = stored.iter().filter(|reservation| {
+            let token = &reservation.assignment.token;
+            !self.confirmed.contains_key(token) && !self.lost.contains(token)
+        });
+        // A set, because there may be as many estimates as reservations.
+        let tokens: BTreeSet<Token> = match self.estimates[..] {
+            [] => BTreeSet::new(),
+            _ => stored.iter().map(|reservation| reservation.assignment.token).collect(),
+        };
+        let estimates = self.estimates.iter().map(|(estimate, _)| estimate);
+        pending.chain(estimates.filter(move |estimate| !tokens.contains(&estimate.assignment.token)))
+    }
+
+    /// Pending reservations that were first read so long before `clock` that their pods should have come.
+    pub(super) fn overdue(&self, clock: Duration, expiry: Duration) -> impl Iterator<Item = Token> {
+        let is_old =
+            move |token: &Token| self.first_read.get(token).is_some_and(|since| *since + expiry <= clock);
+        self.pending().map(|reservation| reservation.assignment.token).filter(is_old)
+    }
+
+    /// The object without the reservations that needn't be kept: lost ones, and those that were confirmed long enough ago.
+    pub(super) fn unsettled(&self, clock: Duration, config: &LedgerConfig) -> LedgerContent {
+        let mut content = self.content().cloned().unwrap_or_default();
+        let is_half_full = content.reservations.len() * 2 >= config.max_reservations;
+        let is_settled = |since: Duration| is_half_full || since + config.settle <= clock;
+        let mut fence = content.fence;
+        content.reservations.retain(|reservation| match self.confirmed.get(&reservation.assignment.token) {
+            Some((version, since)) if is_settled(*since) => {
+                fence = fence.max(*version);
+                false
+            }
+            Some(_) => true,
+            None => !self.lost.contains(&reservation.assignment.token),
+        });
+        content.fence = fence;
+        content
+    }
+
+    /// Whether other replicas know all of it: reservations that were read long ago have been dropped meanwhile, which this replica
+    /// needn't have read.
+    pub(super) fn can_be_dropped(&self, clock: Duration) -> bool {
+        let estimates = self.estimates.iter().map(|(_, since)| since);
+        self.first_read.values().chain(estimates).all(|since| *since + FORGOTTEN <= clock)
+    }
+
+    /// Whether what is known of reservations agrees with the object.
+    pub(super) fn is_consistent(&self) -> bool {
+        let Some(content) = self.content() else { return true };
+        let tokens: BTreeSet<Token> = content.tokens().collect();
+        self.confirmed.keys().all(|token| tokens.contains(token)) && self.first_read.keys().eq(&tokens)
+    }
+}

@@ -1,6 +1,6 @@
-//! JSON as decisions read it: strings and maps borrowed from the document that came in.
+//! JSON as decisions read it: strings and maps borrowed from the document.
 //!
-//! Absent and `null` mean the same to Kubernetes, so views hold `Option`s and a map that isn't there is empty.
+//! Absent and `null` mean the same to Kubernetes, so the fields of views are `Option`s.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,10 +10,10 @@ use std::ops::Deref;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-/// The most entries that a map is read with. Kubernetes allows 256 KiB of annotations in all, which is less.
+/// The most entries of a map. The 256 KiB of annotations that Kubernetes allows hold fewer.
 const MAX_ENTRIES: usize = 65_536;
 
-/// A JSON string, borrowed from the document unless it holds an escape. As in Go, null is the empty string.
+/// A JSON string, borrowed from the document unless it has an escape. As in Go, null is the empty string.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(transparent)]
 pub struct Text<'a>(pub Cow<'a, str>);
@@ -65,9 +65,7 @@ impl fmt::Display for Text<'_> {
     }
 }
 
-/// A string, or a number written without quotes: how manifests spell a quantity (`cpu: 2`, `cpu: "500m"`).
-///
-/// The API server always sends strings; people's files don't.
+/// A string or a number, as manifests spell a quantity: `cpu: 2`, `cpu: "500m"`. The API server always sends strings.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(transparent)]
 pub struct Scalar<'a>(pub Cow<'a, str>);
@@ -111,7 +109,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
     }
 }
 
-/// A JSON object as its entries in the order of the document. Of a key that stands twice the last counts, as in Go.
+/// The entries of a JSON object, in the order of the document. Of two entries with one key the last counts, as in Go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entries<'a, V>(pub Vec<(Text<'a>, V)>);
 
@@ -135,7 +133,7 @@ impl<V> Entries<'_, V> {
         self.0.iter().map(|(k, v)| (&**k, v))
     }
 
-    /// Whether there is no entry.
+    /// Whether the object is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -172,10 +170,10 @@ impl<'de: 'a, 'a, V: Deserialize<'de>> Deserialize<'de> for Entries<'a, V> {
     }
 }
 
-/// Reads an array of at most `MAX` items, for `#[serde(deserialize_with)]`.
+/// Deserializes an array of at most `MAX` items, for `#[serde(deserialize_with)]`.
 ///
-/// An item of a view takes much more memory than the `{}` it may be read from, so what the sender can repeat is bounded.
-pub fn at_most<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+/// An item takes much more memory than the `{}` that it can be parsed from, so the sender must not repeat it without bound.
+pub fn bounded_list<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
@@ -217,13 +215,13 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_duplicate_keys_counts() {
+    fn last_duplicate_key_counts() {
         let map: TextMap = serde_json::from_str(r#"{"a":"1","a":"2"}"#).unwrap();
         assert_eq!(&**map.get("a").unwrap(), "2");
     }
 
     #[test]
-    fn scalars_take_numbers_as_written_by_people() {
+    fn scalar_accepts_numbers() {
         for (json, text) in [("2", "2"), ("0.5", "0.5"), ("-1", "-1"), ("\"1Gi\"", "1Gi"), ("null", "0")] {
             assert_eq!(&*serde_json::from_str::<Scalar>(json).unwrap(), text);
         }

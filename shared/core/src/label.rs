@@ -1,45 +1,45 @@
-//! What may be a label: the rules of k8s.io/apimachinery/pkg/util/validation.
+//! The syntax of labels (k8s.io/apimachinery/pkg/util/validation).
 
-/// Of what is wrong so many characters are repeated.
-const EXCERPT: usize = 80;
-/// The longest name and label value, in bytes.
+/// Characters of an invalid text that an error message repeats.
+const MAX_EXCERPT: usize = 80;
+/// Bytes of the longest name and label value.
 const MAX_NAME: usize = 63;
-/// The longest prefix of a label key, in bytes.
+/// Bytes of the longest prefix of a label key.
 const MAX_PREFIX: usize = 253;
 
-/// Why a label can't be one, if it can't.
+/// Checks a label.
 pub fn check(key: &str, value: &str) -> Result<(), String> {
     check_key(key)?;
     if is_value(value) {
         return Ok(());
     }
     Err(format!(
-        "{:?} is no label value: at most {MAX_NAME} of A-Z a-z 0-9 - _ . between letters or digits",
+        "{:?} is not a label value, which has at most {MAX_NAME} of A-Z a-z 0-9 - _ . and begins and ends with a letter or digit",
         excerpt(value)
     ))
 }
 
-/// Why a label key can't be one (`IsQualifiedName`).
+/// Checks the key of a label (`IsQualifiedName`).
 pub fn check_key(key: &str) -> Result<(), String> {
     let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
     if is_name(name) && prefix.is_none_or(is_subdomain) {
         return Ok(());
     }
     Err(format!(
-        "{:?} is no label key: [PREFIX/]NAME with at most {MAX_NAME} of A-Z a-z 0-9 - _ . between letters or digits, and a \
-         DNS name as prefix",
+        "{:?} is not a label key, which is [PREFIX/]NAME: the prefix is a DNS name; the name has at most {MAX_NAME} of A-Z a-z 0-9 - _ . \
+         and begins and ends with a letter or digit",
         excerpt(key)
     ))
 }
 
-/// Whether it may be a label's value, which may be empty (`IsValidLabelValue`).
+/// Whether `value` is the value of a label, which may be empty (`IsValidLabelValue`).
 pub fn is_value(value: &str) -> bool {
     value.is_empty() || is_name(value)
 }
 
-/// As much of what is wrong as is repeated.
+/// The text as error messages repeat it: truncated.
 pub fn excerpt(text: &str) -> String {
-    let mut excerpt: String = text.chars().take(EXCERPT).collect();
+    let mut excerpt: String = text.chars().take(MAX_EXCERPT).collect();
     if excerpt.len() < text.len() {
         excerpt.push('…');
     }
@@ -53,7 +53,7 @@ fn is_name(name: &str) -> bool {
     name.len() <= MAX_NAME && ends(name.bytes().next()) && ends(name.bytes().next_back()) && bytes.all(inner)
 }
 
-/// RFC 1123, in lower case.
+/// Whether `name` is an RFC 1123 subdomain.
 fn is_subdomain(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let part = |part: &str| {
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels() {
+    fn check_accepts_what_kubernetes_accepts() {
         for (key, value, good) in [
             ("type", "spot", true),
             ("node.kubernetes.io/instance-type", "m5.large", true),

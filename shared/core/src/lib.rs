@@ -1,4 +1,4 @@
-//! What every decision stands on: admission reviews, the pod, patches that always apply, quantities. Nothing here does I/O.
+//! The types that decisions use: admission reviews, the pod, patches that always apply, objects, quantities. Nothing here does I/O.
 #![forbid(unsafe_code)]
 
 pub mod admission;

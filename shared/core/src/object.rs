@@ -1,4 +1,4 @@
-//! Objects as the API server sends them, read for a few fields.
+//! Objects of the API server, and the part of them that is kept.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::owner_reference::{OwnerReference, controller_of};
 
-/// What is kept of one kind of object.
+/// A projection of an object: the part of one kind that is kept.
 pub trait FromObject: Sized + PartialEq + Send + Sync + 'static {
     /// The part of `spec` that is read; `IgnoredAny` for none.
     type Spec: DeserializeOwned + Clone + Send;
@@ -16,10 +16,10 @@ pub trait FromObject: Sized + PartialEq + Send + Sync + 'static {
     type Status: DeserializeOwned + Clone + Send;
     /// The kind's plural, as paths, metrics and messages name it.
     const PLURAL: &'static str;
-    /// Where the API group and version stand: `/api/v1`, `/apis/apps/v1`.
+    /// The path of the API group and version: `/api/v1`, `/apis/apps/v1`.
     const API: &'static str;
 
-    /// What is kept of `object`, or nothing if it is of no interest.
+    /// Projects an object; `None` if it is of no interest.
     fn from_object(object: Object<Self::Spec, Self::Status>) -> Option<Self>;
 }
 
@@ -42,7 +42,7 @@ pub struct Object<S, T> {
 pub struct ObjectMeta {
     /// `name`.
     pub name: String,
-    /// `namespace`; none for what is cluster-scoped.
+    /// `namespace`; `None` if the kind is cluster-scoped.
     pub namespace: Option<String>,
     /// `uid`.
     pub uid: String,
@@ -50,13 +50,13 @@ pub struct ObjectMeta {
     pub resource_version: String,
     /// `creationTimestamp`, RFC 3339.
     pub creation_timestamp: Option<String>,
-    /// `generation`, of kinds that count changes of their `spec`.
+    /// `generation`: the number of changes of `spec`; 0 if the kind does not count them.
     pub generation: i64,
     /// `labels`.
     pub labels: Option<BTreeMap<String, String>>,
     /// `annotations`.
     pub annotations: Option<BTreeMap<String, String>>,
-    /// `deletionTimestamp`: set while the object goes.
+    /// `deletionTimestamp`, once the object is being deleted.
     pub deletion_timestamp: Option<String>,
     /// `ownerReferences`.
     pub owner_references: Option<Vec<OwnerReference>>,
@@ -73,25 +73,25 @@ impl ObjectMeta {
         controller_of(self.owner_references.as_deref())
     }
 
-    /// By what a store knows the object.
+    /// The key of the object in a store.
     pub fn key(&self) -> String {
         key(self.namespace.as_deref(), &self.name)
     }
 }
 
-/// A field that says nothing where it isn't of the expected shape.
-pub fn perhaps<'de, D: Deserializer<'de>, T: DeserializeOwned>(field: D) -> Result<Option<T>, D::Error> {
+/// Deserializes a field of a foreign kind, which may mean something else by it: `None` if it has another shape.
+pub fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(field: D) -> Result<Option<T>, D::Error> {
     Ok(serde_json::from_value(Value::deserialize(field)?).ok())
 }
 
-/// Whether anything can be called so (RFC 1123 §2.1). What a pod says of other objects is anybody's word, of any length,
-/// and must not become part of a path as it is.
+/// Whether `text` can be the name of an object (RFC 1123 §2.1). A pod can name other objects by any text, which must not become part of a
+/// path unchecked.
 pub fn is_name(text: &str) -> bool {
     let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
     text.len() <= 253 && text.bytes().all(allowed) && text.bytes().next().is_some_and(|first| first != b'.')
 }
 
-/// `NAMESPACE/NAME`, or the name alone of what is cluster-scoped.
+/// `NAMESPACE/NAME`, or the name alone if the kind is cluster-scoped.
 pub fn key(namespace: Option<&str>, name: &str) -> String {
     match namespace {
         Some(namespace) => format!("{namespace}/{name}"),
@@ -104,7 +104,7 @@ mod tests {
     use super::is_name;
 
     #[test]
-    fn no_name_leads_elsewhere() {
+    fn is_name_refuses_other_paths() {
         for name in ["a", "node-1.example.com", &"a".repeat(253)] {
             assert!(is_name(name), "{name}");
         }

@@ -1,8 +1,8 @@
 //! RFC 6902 operations, written straight into the JSON text that goes to the API server.
 //!
 //! A patch that doesn't apply makes the API server reject the pod even under `failurePolicy: Ignore`. So there is no
-//! `replace` (it fails where the member is absent; `add` replaces as well, RFC 6902 §4.1) and `remove` is for what a
-//! view has seen. [`crate::pod::PodPatch`] builds on this and knows which parents stand.
+//! `replace`: it fails if the member is absent, and `add` replaces too (RFC 6902 §4.1). [`crate::pod::PodPatch`] builds on this; it
+//! knows which parents exist, and removes only what exists.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -19,7 +19,7 @@ pub struct Pointer(String);
 impl Pointer {
     /// The whole document.
     pub fn root() -> Self {
-        Self(String::with_capacity(PATH))
+        Self(String::with_capacity(POINTER_CAPACITY))
     }
 
     /// The member `key` of the object pointed at; `~` and `/` in it are escaped.
@@ -46,7 +46,7 @@ impl Pointer {
         self
     }
 
-    /// As RFC 6901 spells it.
+    /// The text of RFC 6901.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -59,11 +59,11 @@ impl fmt::Display for Pointer {
 }
 
 /// Bytes that most patches fit in.
-const USUAL: usize = 2048;
+const PATCH_CAPACITY: usize = 2048;
 /// Bytes that most pointers fit in.
-const PATH: usize = 96;
+const POINTER_CAPACITY: usize = 96;
 
-/// A JSON patch, kept as the text of its operations.
+/// A JSON patch, as the text of its operations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Patch {
     /// The operations, comma separated, without the brackets around them.
@@ -71,7 +71,7 @@ pub struct Patch {
 }
 
 impl Patch {
-    /// Whether there is nothing to do.
+    /// Whether there are no operations.
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty()
     }
@@ -81,7 +81,7 @@ impl Patch {
         self.operations.len()
     }
 
-    /// Sets the member at `path`, whose parent must stand.
+    /// Sets the member at `path`, whose parent must exist.
     pub fn add<V: Serialize + ?Sized>(&mut self, path: &Pointer, value: &V) {
         self.push(r#"{"op":"add","path":"#, path, |text| {
             text.extend_from_slice(br#","value":"#);
@@ -89,7 +89,7 @@ impl Patch {
         });
     }
 
-    /// Sets the member at `path`, whose parent must stand, to what stands at `from`.
+    /// Sets the member at `path`, whose parent must exist, to the value at `from`, which must exist.
     pub fn copy(&mut self, from: &Pointer, path: &Pointer) {
         self.push(r#"{"op":"copy","path":"#, path, |text| {
             text.extend_from_slice(br#","from":"#);
@@ -97,8 +97,8 @@ impl Patch {
         });
     }
 
-    /// Sets the member at `path`, whose parent must stand, to a string: the JSON of `value`.
-    pub fn add_as_text<V: Serialize>(&mut self, path: &Pointer, value: &V) {
+    /// Sets the member at `path`, whose parent must exist, to a string that is the JSON of `value`.
+    pub fn add_json_text<V: Serialize>(&mut self, path: &Pointer, value: &V) {
         self.push(r#"{"op":"add","path":"#, path, |text| {
             text.extend_from_slice(br#","value":""#);
             value.serialize(&mut Serializer::with_formatter(&mut *text, Quoted))?;
@@ -107,7 +107,7 @@ impl Patch {
         });
     }
 
-    /// Removes the member at `path`, which must stand.
+    /// Removes the member at `path`, which must exist.
     pub fn remove(&mut self, path: &Pointer) {
         self.push(r#"{"op":"remove","path":"#, path, |_| Ok(()));
     }
@@ -122,15 +122,15 @@ impl Patch {
         if before > 0 {
             self.operations.push(b',');
         } else {
-            self.operations.reserve(USUAL);
+            self.operations.reserve(PATCH_CAPACITY);
         }
         self.operations.extend_from_slice(begin.as_bytes());
         let written = serde_json::to_writer(&mut self.operations, path.as_str())
             .and_then(|()| value(&mut self.operations));
         self.operations.push(b'}');
-        // Only a map with keys that aren't strings can fail here, and then nothing half-written may stay.
+        // Only a map with other keys than strings fails. Half an operation must not remain.
         if written.is_err() {
-            debug_assert!(false, "an operation that isn't JSON");
+            debug_assert!(false, "a value does not serialize as JSON");
             self.operations.truncate(before);
         }
     }
@@ -145,7 +145,7 @@ impl Patch {
     }
 }
 
-/// JSON that stands in a JSON string: its quotes and backslashes escaped as it is written.
+/// Writes JSON inside a JSON string, with its quotes and backslashes escaped.
 struct Quoted;
 
 impl Formatter for Quoted {
@@ -176,13 +176,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pointers_escape() {
+    fn pointer_escapes_keys() {
         let pointer = Pointer::root().key("metadata").key("a/b~c").index(3);
         assert_eq!(pointer.as_str(), "/metadata/a~1b~0c/3");
     }
 
     #[test]
-    fn operations_are_joined() {
+    fn operations_become_an_array() {
         let mut patch = Patch::default();
         assert_eq!(patch.to_json(), b"[]");
         patch.add(&Pointer::root().key("a"), &1);
@@ -194,11 +194,11 @@ mod tests {
     }
 
     #[test]
-    fn json_within_a_string() {
+    fn json_text_is_escaped_once() {
         for text in ["", "plain", "\"", "\\", "\n\t\u{1}", "/é\u{7f}"] {
             let value = serde_json::json!({text: [text, 1, null, {}]});
             let mut patch = Patch::default();
-            patch.add_as_text(&Pointer::root().key("a"), &value);
+            patch.add_json_text(&Pointer::root().key("a"), &value);
             let patch: serde_json::Value =
                 serde_json::from_str(&String::from_utf8(patch.to_json()).unwrap()).unwrap();
             assert_eq!(patch[0]["value"], value.to_string());

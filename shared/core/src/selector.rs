@@ -20,7 +20,7 @@ struct Requirement {
 }
 
 impl LabelSelector {
-    /// As `labelSelector` in a URL, but not encoded.
+    /// The text of the query parameter `labelSelector`, not yet percent-encoded.
     pub fn query(&self) -> String {
         let labels = self.match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}"));
         let expressions = self.match_expressions.iter().flatten().map(|requirement| {
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_a_query() {
+    fn query_has_all_requirements() {
         let expression = |key: &str, operator: &str, values: &[&str]| json!({"key": key, "operator": operator, "values": values});
         let selector = json!({"matchLabels": {"app": "web"}, "matchExpressions": [
             expression("a", "In", &["x", "y"]), expression("b", "NotIn", &["z"]), expression("c", "DoesNotExist", &[]),

@@ -1,24 +1,23 @@
-//! Where a workload keeps the template of its pods.
+//! The pod template of a workload.
 
 use serde_json::Value;
 
 use crate::patch::Pointer;
 
-/// The place of the pod template in `object`, told by shape, so that kinds nobody here has heard of are found as well.
+/// Finds the pod template of an object by its shape, so that kinds that are not built in have one too.
 ///
-/// `/spec/template` in a Deployment, a StatefulSet, a DaemonSet, a ReplicaSet, a Job and most foreign kinds, as Argo's
-/// Rollout or Knative's Service; `/spec/jobTemplate/spec/template` in a CronJob; `/template` in a `PodTemplate`. `None` where
-/// no such place holds a pod spec, and in a Pod itself.
+/// It is `/spec/template` in a Deployment, a StatefulSet, a DaemonSet, a ReplicaSet, a Job and most other kinds, such as Argo's Rollout or
+/// Knative's Service; `/spec/jobTemplate/spec/template` in a CronJob; `/template` in a `PodTemplate`. A Pod has none.
 pub fn pod_template(object: &Value) -> Option<Pointer> {
-    let mut here = object;
+    let mut current = object;
     let mut pointer = Pointer::root();
     loop {
         let (step, next) = ["template", "jobTemplate", "spec"]
             .into_iter()
-            .find_map(|step| here.get(step).filter(|next| next.is_object()).map(|next| (step, next)))?;
-        here = next;
+            .find_map(|step| current.get(step).filter(|next| next.is_object()).map(|next| (step, next)))?;
+        current = next;
         pointer = pointer.key(step);
-        if step == "template" && here.pointer("/spec/containers").is_some_and(Value::is_array) {
+        if step == "template" && current.pointer("/spec/containers").is_some_and(Value::is_array) {
             return Some(pointer);
         }
     }
@@ -31,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_of_workload() {
+    fn workload_has_pod_template() {
         let template = json!({"spec": {"containers": []}});
         for (workload, pointer) in [
             (json!({"kind": "Deployment", "spec": {"replicas": 2, "template": template}}), "/spec/template"),
@@ -57,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_pod_template() {
+    fn other_object_has_none() {
         for object in [
             json!(null),
             json!([]),

@@ -251,7 +251,7 @@ mod tests {
             (vec![group("a", 0, 1_000_001, None)], "group a: weight is 1000001, the highest is 1000000"),
             (vec![group("a", 0, 1, Some(2_000_000))], "group a: max is 2000000, the highest is 1000000"),
             (vec![unlabelled], "group a has no node label"),
-            (vec![mislabelled], "group a: nodeLabel: \"a b\" is no label key"),
+            (vec![mislabelled], "group a: nodeLabel: \"a b\" is not a label key"),
             (vec![group("a\nb", 0, 1, None)], "group a\nb: name: it has a control character"),
         ] {
             let told = Policy::new(groups, Tie::First).unwrap_err().to_string();

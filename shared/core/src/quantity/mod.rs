@@ -1,12 +1,12 @@
 //! Kubernetes quantities, exact: `100m`, `1.5Gi`, `12e6`.
 //!
-//! What Go's `k8s.io/apimachinery/pkg/api/resource` accepts is accepted here, with the same value, and printed the
-//! same; the tests compare both over generated strings. Three differences, each on the safe side:
+//! They parse, compute and print as those of Go's `k8s.io/apimachinery/pkg/api/resource`; the tests compare both over generated strings.
+//! There is no other exact implementation in Rust. Three differences, each on the safe side:
 //!
 //! - A number of 10^29 or more with more than 38 significant digits, or one whose power of ten leaves 32 bits, is
 //!   [`OutOfRange`](QuantityError::OutOfRange). Go computes with it for as long as it takes (`1e-2000000000` keeps it
 //!   busy for hours) or wraps around.
-//! - What doesn't fit a result is `None`. Go's `Value()` returns 0 or the low 64 bits.
+//! - A result that doesn't fit is `None`. Go's `Value()` returns 0 or the low 64 bits.
 //! - 1000E and above print as `1000E`. Go drops the suffix that it has no letter for, and prints `1`.
 //!
 //! No operation allocates, and each takes time linear in the length of its text.
@@ -20,9 +20,9 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::str::FromStr;
 
-/// An exact amount of a resource and the notation that it was written in.
+/// An exact amount of a resource, and its notation.
 ///
-/// Compares by value alone: `1Ki` equals `1024`.
+/// Only the amounts compare: `1Ki` equals `1024`.
 #[derive(Clone, Copy, Debug)]
 pub struct Quantity {
     /// The value is `mantissa` × 10^`exponent`; both are 0 for zero. The mantissa is never `i128::MIN`, the exponent of
@@ -43,7 +43,7 @@ pub enum Format {
     DecimalSi,
 }
 
-/// Why a text isn't a quantity.
+/// Why a text is not a quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
     /// The text isn't a number followed by a suffix (`resource.ErrFormatWrong`).
@@ -55,10 +55,8 @@ pub enum QuantityError {
     /// There are no digits (`resource.ErrNumeric`).
     #[error("a quantity needs at least one digit")]
     Numeric,
-    /// The number has too many digits or too large a power of ten to be computed with. Go has no such error.
-    #[error(
-        "the quantity is beyond what can be computed with: more than 38 digits, or an exponent beyond 32 bits"
-    )]
+    /// The number has too many digits, or too large a power of ten. Go has no such error.
+    #[error("the quantity is out of range: it has more than 38 digits, or an exponent beyond 32 bits")]
     OutOfRange,
 }
 
@@ -69,7 +67,7 @@ impl Default for Quantity {
 }
 
 impl Quantity {
-    /// Nothing, in the notation of a plain `0`.
+    /// Zero, in the notation of a plain `0`.
     pub const ZERO: Self = Self::new(0, Format::DecimalSi);
 
     /// `value` whole units, printed as `format` (`resource.NewQuantity`).
@@ -88,16 +86,16 @@ impl Quantity {
         Self { mantissa: millicores as i128, exponent, format: Format::DecimalSi }
     }
 
-    /// Reads a quantity as the API server does (`resource.ParseQuantity`).
+    /// Parses a quantity as the API server does (`resource.ParseQuantity`).
     ///
     /// Amounts finer than 10^-9 are rounded up (away from zero) to it; amounts in binary notation are capped at 2^63-1.
-    /// A text without digits, such as `-`, `.` or `Ki`, is zero wherever Go takes it for zero.
+    /// A text without digits, such as `-`, `.` or `Ki`, is zero if it is zero to Go.
     pub fn parse(text: &str) -> Result<Self, QuantityError> {
         parse::Literal::scan(text)?.quantity()
     }
 
-    /// Reads a JSON value as the API server does (`Quantity.UnmarshalJSON`): a number, a string whose content is taken
-    /// as it stands, escapes included, or `null` for zero; white space around the amount is allowed.
+    /// Parses a JSON value as the API server does (`Quantity.UnmarshalJSON`): a number, a string, in which escapes are not decoded, or
+    /// `null` for zero. White space around the amount is allowed.
     pub fn from_json(raw: &str) -> Result<Self, QuantityError> {
         if raw == "null" {
             return Ok(Self::ZERO);
@@ -106,17 +104,17 @@ impl Quantity {
         Self::parse(quoted.unwrap_or(raw).trim())
     }
 
-    /// What the API server stores where it is sent `text` (`Quantity.String` after `resource.ParseQuantity`).
+    /// The text that the API server stores for `text` (`Quantity.String` after `resource.ParseQuantity`).
     ///
-    /// Mostly the canonical form, which [`Display`](std::fmt::Display) prints. But Go keeps a text that looks canonical
-    /// to a quick check, and the check takes `+1`, `01Ki` and `1.500` for canonical too.
+    /// It is the canonical form, which [`Display`](std::fmt::Display) prints, or `text` itself if that passes Go's quick check for
+    /// canonical texts. The check also accepts `+1`, `01Ki` and `1.500`.
     pub fn stored(text: &str) -> Result<Cow<'_, str>, QuantityError> {
         let literal = parse::Literal::scan(text)?;
         let quantity = literal.quantity()?;
         Ok(if literal.looks_canonical() { text.into() } else { quantity.to_string().into() })
     }
 
-    /// The notation that it prints in.
+    /// The notation in which the quantity prints.
     pub const fn format(&self) -> Format {
         self.format
     }
@@ -156,8 +154,8 @@ impl Quantity {
         .ok()
     }
 
-    /// How many times `unit` it takes to hold the amount, rounded away from zero: `round_up_to(1 << 20)` of memory is
-    /// its MiB. `None` beyond 64 bits, or for a `unit` of 0.
+    /// The number of `unit`s that hold the amount, rounded away from zero: `round_up_to(1 << 20)` of memory is in MiB. `None` beyond 64
+    /// bits, or for a `unit` of 0.
     pub fn round_up_to(&self, unit: u64) -> Option<i64> {
         let unit = i128::from(unit);
         let (amount, unit) = if self.exponent < 0 {
@@ -208,7 +206,7 @@ impl Ord for Quantity {
         if shift < 0 {
             return other.cmp(self).reverse();
         }
-        // A mantissa that no longer fits once aligned is beyond any other.
+        // A mantissa that doesn't fit once aligned is beyond any other.
         shift_left(self.mantissa, shift).map_or(self.sign().cmp(&0), |aligned| aligned.cmp(&other.mantissa))
     }
 }
@@ -228,7 +226,7 @@ impl PartialEq for Quantity {
 impl Eq for Quantity {}
 
 /// The powers of ten that fit.
-#[expect(clippy::indexing_slicing, reason = "a constant: one that panics is not built")]
+#[expect(clippy::indexing_slicing, reason = "evaluated at compile time, where a panic is an error")]
 const POWERS_OF_TEN: [i128; 39] = {
     let mut powers = [1; 39];
     let mut exponent = 1;

@@ -2,10 +2,10 @@
 
 use super::{Format, Quantity, QuantityError, shift_left};
 
-/// The most digits that Go reads straight into 64 bits (`maxInt64Factors`). Whether it does so shows only in what it
-/// takes for zero and in what it prints; the amount is the same.
+/// The most digits that Go parses straight into 64 bits (`maxInt64Factors`). Only which texts are zero, and the printed text, depend on it;
+/// the amount is the same.
 const FAST_DIGITS: usize = 18;
-/// With a last digit below this power of ten, so many digits are certainly within range.
+/// If the last digit counts less than this power of ten, that many digits are within range.
 const MAX_FAST_POWER: i32 = i32::MAX - 18;
 
 /// The finest amount is 10^this.
@@ -15,22 +15,22 @@ const NANOS_PER_UNIT: i128 = 1_000_000_000;
 
 /// The largest amount in binary notation (`maxAllowed`).
 const MAX_BINARY: i128 = i64::MAX as i128;
-/// As many digits as certainly fit in 64 bits, and more than `MAX_BINARY` has.
+/// Digits that fit in 64 bits, which is no fewer than `MAX_BINARY` has.
 const MAX_BINARY_DIGITS: usize = 19;
 
-/// A quantity's text, taken apart.
+/// The parts of a quantity's text.
 pub(super) struct Literal<'a> {
     negative: bool,
     /// The digits before the point, without leading zeros.
     integer: &'a [u8],
     /// The digits after the point.
     fraction: &'a [u8],
-    /// Whether there is any digit, be it a leading zero.
+    /// Whether there is any digit, leading zeros included.
     has_digits: bool,
     suffix: Suffix,
 }
 
-/// What the number is multiplied by.
+/// The factor of the number.
 #[derive(Clone, Copy)]
 enum Suffix {
     /// A letter, or nothing: 10^this.
@@ -42,7 +42,7 @@ enum Suffix {
 }
 
 impl<'a> Literal<'a> {
-    /// Takes `text` apart (`parseQuantityString`).
+    /// Splits `text` into its parts (`parseQuantityString`).
     #[inline]
     pub(super) fn scan(text: &'a str) -> Result<Self, QuantityError> {
         let (negative, unsigned) = match text.as_bytes() {
@@ -76,7 +76,7 @@ impl<'a> Literal<'a> {
         Ok(Quantity { mantissa, ..magnitude })
     }
 
-    /// Whether Go would keep the text to print it again.
+    /// Whether Go keeps the text, and prints it again.
     pub(super) fn looks_canonical(&self) -> bool {
         self.is_fast()
             && match self.suffix {
@@ -89,7 +89,7 @@ impl<'a> Literal<'a> {
             }
     }
 
-    /// Whether Go reads the number straight into 64 bits.
+    /// Whether Go parses the number straight into 64 bits.
     fn is_fast(&self) -> bool {
         let integer = self.integer.len().max(1);
         match self.suffix {
@@ -106,7 +106,7 @@ impl<'a> Literal<'a> {
         self.integer.iter().chain(self.fraction)
     }
 
-    /// The power of ten that the last digit counts.
+    /// The power of ten of the last digit.
     fn lowest_power(&self, exponent: i32) -> i64 {
         i64::from(exponent) - places(self.fraction)
     }
@@ -124,7 +124,7 @@ impl<'a> Literal<'a> {
         }
     }
 
-    /// [`decimal`](Self::decimal) for any number of digits, and for amounts that are finer than the finest.
+    /// [`decimal`](Self::decimal) for any number of digits, and for amounts finer than 10^-9.
     #[cold]
     fn long_decimal(&self, exponent: i32, format: Format) -> Result<Quantity, QuantityError> {
         if self.digits().all(|&digit| digit == b'0') {
@@ -138,7 +138,7 @@ impl<'a> Literal<'a> {
         let length = self.integer.len() + self.fraction.len();
         let too_fine = usize::try_from(i64::from(NANO) - lowest).unwrap_or(0).min(length);
         let rounded_up = self.digits().rev().take(too_fine).any(|&digit| digit != b'0');
-        // Rounded up, nines at the end become zeros, and the digit before them grows.
+        // Rounding up turns nines at the end into zeros, and adds one to the digit before them.
         let nines =
             self.digits().rev().skip(too_fine).take_while(|&&digit| rounded_up && digit == b'9').count();
 
@@ -196,7 +196,7 @@ impl<'a> Literal<'a> {
 }
 
 impl Suffix {
-    /// Reads what follows the number (`quantitySuffixer.interpret`).
+    /// Parses the text after the number (`quantitySuffixer.interpret`).
     #[inline]
     fn parse(text: &[u8]) -> Result<Self, QuantityError> {
         let decimal = |power| Ok(Self::Decimal(power));
@@ -223,7 +223,7 @@ impl Suffix {
     }
 }
 
-/// Reads `e` or `E` and a number, or tells whether it is the shape or the suffix that is wrong.
+/// Parses `e` or `E` and a number. The error is the one that Go reports.
 #[cold]
 fn exponent(text: &[u8]) -> Result<i32, QuantityError> {
     let (_, rest) = split_while(text, |byte| b"eEinumkKMGTP".contains(&byte));
@@ -260,8 +260,8 @@ fn places(digits: &[u8]) -> i64 {
     i64::try_from(digits.len()).unwrap_or(i64::MAX)
 }
 
-/// The leading bytes that are `wanted`, and the rest.
+/// The leading bytes that match, and the rest.
 #[inline]
-fn split_while(bytes: &[u8], wanted: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
-    bytes.split_at(bytes.iter().position(|&byte| !wanted(byte)).unwrap_or(bytes.len()))
+fn split_while(bytes: &[u8], matches: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
+    bytes.split_at(bytes.iter().position(|&byte| !matches(byte)).unwrap_or(bytes.len()))
 }

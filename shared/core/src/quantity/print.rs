@@ -10,12 +10,12 @@ const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 /// The suffixes of 1000^-3 and up.
 const DECIMAL: [&str; 10] = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
 
-/// The power of ten that the largest decimal suffix stands for.
+/// The power of ten of the largest decimal suffix.
 const EXA: i64 = 18;
 
 /// The canonical form: no fraction, and the largest suffix or exponent that allows for it.
 ///
-/// Binary notation gives way to decimal below 1024, and where it would need a fraction.
+/// An amount in binary notation prints in decimal if it is below 1024, or would need a fraction.
 impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_zero() {

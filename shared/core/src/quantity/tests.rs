@@ -1,4 +1,4 @@
-//! What must hold whatever Go says; `tests/quantity_oracle` compares with Go itself.
+//! Properties and fixed cases; `tests/quantity_oracle` compares with Go itself.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ fn quantity(text: &str) -> Quantity {
 }
 
 #[test]
-fn prints_the_canonical_form() {
+fn quantity_prints_canonical_form() {
     for (text, canonical) in [
         ("100m", "100m"),
         ("0.1", "100m"),
@@ -34,7 +34,7 @@ fn prints_the_canonical_form() {
 }
 
 #[test]
-fn stored_echoes_what_looks_canonical() {
+fn stored_keeps_text_that_looks_canonical() {
     for (text, stored) in [
         ("+1", "+1"),
         ("01Ki", "01Ki"),
@@ -49,7 +49,7 @@ fn stored_echoes_what_looks_canonical() {
 }
 
 #[test]
-fn reads_json_as_the_api_server_does() {
+fn json_value_parses_as_in_go() {
     for (raw, canonical) in
         [("1.5", "1500m"), ("\"100m\"", "100m"), ("\" 1 \"", "1"), ("null", "0"), ("1e3", "1e3")]
     {
@@ -61,7 +61,7 @@ fn reads_json_as_the_api_server_does() {
 }
 
 #[test]
-fn tells_what_is_wrong() {
+fn invalid_text_has_the_error_of_go() {
     for (text, error) in [
         ("", QuantityError::Format),
         (" 1", QuantityError::Format),
@@ -83,14 +83,14 @@ fn tells_what_is_wrong() {
 }
 
 #[test]
-fn a_text_without_digits_is_zero_where_go_says_so() {
+fn text_without_digits_is_zero_as_in_go() {
     for text in ["-", "+", ".", "Ki", "Ti", "m", "E", "e5", "e-9", "-.Mi"] {
         assert!(quantity(text).is_zero(), "{text}");
     }
 }
 
 #[test]
-fn rounds_away_from_zero_and_reports_overflow() {
+fn value_rounds_away_from_zero_or_is_none() {
     assert_eq!(quantity("1500m").value(), Some(2));
     assert_eq!(quantity("-1500m").value(), Some(-2));
     assert_eq!(quantity("1n").milli_value(), Some(1));
@@ -111,7 +111,7 @@ fn rounds_away_from_zero_and_reports_overflow() {
 }
 
 #[test]
-fn sums_take_the_notation_of_what_is_not_zero() {
+fn sum_has_notation_of_nonzero_operand() {
     let sum = |a: &str, b: &str| quantity(a).checked_add(&quantity(b)).map(|sum| sum.to_string());
     assert_eq!(sum("0", "1Gi").as_deref(), Some("1Gi"));
     assert_eq!(sum("1G", "1Gi").as_deref(), Some("2073741824"));
@@ -121,7 +121,7 @@ fn sums_take_the_notation_of_what_is_not_zero() {
 }
 
 #[test]
-fn constructors_print_in_their_notation() {
+fn constructor_sets_notation() {
     assert_eq!(Quantity::from_bytes(5 << 30).to_string(), "5Gi");
     assert_eq!(Quantity::from_millicores(2500).to_string(), "2500m");
     assert_eq!(Quantity::from_millicores(0).to_string(), "0");
@@ -129,7 +129,7 @@ fn constructors_print_in_their_notation() {
 }
 
 #[test]
-fn hostile_texts_cost_no_more_than_reading_them() {
+fn hostile_text_parses_in_linear_time() {
     let million = 1_000_000;
     let started = Instant::now();
     for (text, expected) in [
@@ -151,7 +151,7 @@ fn hostile_texts_cost_no_more_than_reading_them() {
     assert!(started.elapsed() < Duration::from_secs(5));
 }
 
-/// Amounts of every notation whose nanos fit in 128 bits with room to add.
+/// Amounts in every notation, small enough to add their nanos in 128 bits.
 fn amount() -> impl Strategy<Value = String> {
     let suffix = prop::sample::select(
         [
@@ -175,7 +175,7 @@ fn nanos(quantity: &Quantity) -> i128 {
 
 proptest! {
     #[test]
-    fn printing_loses_nothing(text in amount()) {
+    fn printed_quantity_parses_as_equal(text in amount()) {
         let quantity = quantity(&text);
         let printed = quantity.to_string();
         let again = Quantity::parse(&printed).unwrap();
@@ -184,12 +184,12 @@ proptest! {
     }
 
     #[test]
-    fn what_is_stored_means_the_same(text in amount()) {
+    fn stored_text_parses_as_equal(text in amount()) {
         prop_assert_eq!(quantity(&text), quantity(&Quantity::stored(&text).unwrap()));
     }
 
     #[test]
-    fn orders_and_adds_as_exact_numbers(a in amount(), b in amount()) {
+    fn order_and_sum_are_exact(a in amount(), b in amount()) {
         let (a, b) = (quantity(&a), quantity(&b));
         prop_assert_eq!(a.cmp(&b), nanos(&a).cmp(&nanos(&b)));
         let sum = a.checked_add(&b).unwrap();
@@ -199,7 +199,7 @@ proptest! {
     }
 
     #[test]
-    fn rounding_up_is_the_least_that_holds(text in amount(), unit in 1..=u64::from(u32::MAX)) {
+    fn round_up_to_is_the_least_that_holds(text in amount(), unit in 1..=u64::from(u32::MAX)) {
         let quantity = quantity(&text);
         let unit_nanos = i128::from(unit) * 1_000_000_000;
         let magnitude = nanos(&quantity).abs();
@@ -213,7 +213,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_decided(text in any::<String>()) {
+    fn any_text_is_handled(text in any::<String>()) {
         let _ = Quantity::parse(&text);
         let _ = Quantity::from_json(&text);
     }

@@ -1,7 +1,7 @@
-//! Quantities against Kubernetes' own, over generated texts: errors, amounts, notations, comparisons, sums.
+//! Compares quantities with those of Kubernetes over generated texts: errors, amounts, notations, comparisons, sums.
 //!
-//! `PODSHAPER_QUANTITY_ORACLE` names the binary of `ci/go/quantity-oracle`. `PODSHAPER_ORACLE_STRINGS` and
-//! `PODSHAPER_SEED` say how many texts, and which.
+//! `PODSHAPER_QUANTITY_ORACLE` is the path of the binary of `ci/go/quantity-oracle`, `PODSHAPER_ORACLE_STRINGS` the number of texts, and
+//! `PODSHAPER_SEED` the seed of the generator.
 #![allow(
     clippy::cast_possible_wrap,
     clippy::expect_used,
@@ -26,7 +26,7 @@ use serde::Deserialize;
 
 use texts::Texts;
 
-/// What Go makes of two texts.
+/// The results of Go for two texts.
 #[derive(Debug, Deserialize)]
 struct Pair {
     a: Answer,
@@ -36,7 +36,7 @@ struct Pair {
     difference: Option<Answer>,
 }
 
-/// What Go makes of one text: an error, or everything else.
+/// The result of Go for one text: an error, or everything else.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Answer {
@@ -51,7 +51,7 @@ struct Answer {
 }
 
 #[test]
-fn agrees_with_go() {
+fn quantity_agrees_with_go() {
     let oracle = env::var_os("PODSHAPER_QUANTITY_ORACLE")
         .expect("PODSHAPER_QUANTITY_ORACLE must name the binary of ci/go/quantity-oracle");
     let count = number_from_env("PODSHAPER_ORACLE_STRINGS", 100_000);
@@ -62,7 +62,7 @@ fn agrees_with_go() {
     let mut questions = BufWriter::new(oracle.stdin.take().unwrap());
     let answers = BufReader::new(oracle.stdout.take().unwrap());
     let pairs = move || Texts::new(seed).pairs().take(count.div_ceil(2));
-    let asking = thread::spawn(move || {
+    let writer = thread::spawn(move || {
         for pair in pairs() {
             writeln!(questions, "{}", serde_json::to_string(&pair).unwrap()).unwrap();
         }
@@ -76,7 +76,7 @@ fn agrees_with_go() {
             *outcomes.entry(outcome).or_default() += 1;
         }
     }
-    asking.join().unwrap();
+    writer.join().unwrap();
     assert!(oracle.wait().unwrap().success());
     println!("{outcomes:#?}");
 }
@@ -86,7 +86,7 @@ fn number_from_env(name: &str, default: usize) -> usize {
         .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
-/// Compares everything about two texts, and tells what they turned out to be.
+/// Compares all results for two texts, and returns the kind of each text.
 fn check_pair(a: &str, b: &str, go: &Pair) -> Result<[String; 2], String> {
     let outcomes = [check(a, &go.a)?, check(b, &go.b)?];
     let (Ok(a), Ok(b)) = (Quantity::parse(a), Quantity::parse(b)) else { return Ok(outcomes) };
@@ -155,7 +155,7 @@ fn check_quantity(ours: &Quantity, go: &Answer) -> Result<(), String> {
     if !capped {
         same("printed and read again", again.cmp(ours), Ordering::Equal)?;
     }
-    // Go is asked for those of the magnitude; a zero's sign makes no difference.
+    // The Go program prints those of the magnitude.
     let magnitude = |value: Option<i64>| value?.checked_mul(ours.sign().into());
     same("value", magnitude(ours.value()), go.value)?;
     same("milli value", magnitude(ours.milli_value()), go.milli)
@@ -182,13 +182,13 @@ impl Answer {
         self.mantissa().trim_end_matches('0').len()
     }
 
-    /// Whether what Go prints is what it holds: it has no suffix beyond E and Ei, and then prints none.
+    /// Whether Go prints the amount that it holds. Beyond E and Ei it has no suffix, and prints none.
     fn prints_exactly(&self) -> bool {
         Quantity::parse(&self.canonical) == Quantity::parse(&self.exact)
     }
 }
 
-/// How many digits the amounts take once they have the same exponent.
+/// The digits of both amounts once they have the same exponent.
 fn digits_to_add(a: &Answer, b: &Answer) -> i64 {
     let exponent = a.exponent().min(b.exponent());
     [a, b].map(|x| x.mantissa().len() as i64 + x.exponent() - exponent).into_iter().max().unwrap()

@@ -1,9 +1,5 @@
-//! Texts that are quantities, nearly quantities, or anything.
-#![expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    reason = "any of the random bits will do"
-)]
+//! Generated texts: quantities, near quantities, and arbitrary text.
+#![expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "any random bits do")]
 
 const SUFFIXES: [&str; 16] =
     ["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
@@ -14,7 +10,7 @@ const ALPHABET: [char; 42] = [
     '😀',
 ];
 
-/// Where carries, caps and 64 bits have their edges.
+/// Numbers next to carries, caps and the limits of 64 bits.
 const EDGES: [&str; 13] = [
     "9223372036854775807",
     "9223372036854775808",
@@ -31,7 +27,7 @@ const EDGES: [&str; 13] = [
     "170141183460469231731687303715884105727",
 ];
 
-/// A stream of texts from a seed (`SplitMix64`).
+/// An endless stream of texts from a seed (`SplitMix64`).
 pub(crate) struct Texts(u64);
 
 impl Texts {
@@ -39,11 +35,11 @@ impl Texts {
         Self(seed as u64)
     }
 
-    /// Pairs without end; the second text is often akin to the first.
+    /// Pairs of texts. The second is often similar to the first.
     pub(crate) fn pairs(mut self) -> impl Iterator<Item = (String, String)> {
         std::iter::repeat_with(move || {
             let a = self.text();
-            let b = if self.one_in(3) { self.akin(&a) } else { self.text() };
+            let b = if self.one_in(3) { self.similar(&a) } else { self.text() };
             (a, b)
         })
     }
@@ -65,8 +61,8 @@ impl Texts {
         }
     }
 
-    fn akin(&mut self, text: &str) -> String {
-        let akin = match self.below(3) {
+    fn similar(&mut self, text: &str) -> String {
+        let similar = match self.below(3) {
             0 => text.to_owned(),
             1 => {
                 let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -74,7 +70,7 @@ impl Texts {
             }
             _ => self.mutated(text),
         };
-        if is_tractable(&akin) { akin } else { text.to_owned() }
+        if is_tractable(&similar) { similar } else { text.to_owned() }
     }
 
     fn quantity(&mut self) -> String {
@@ -147,8 +143,7 @@ impl Texts {
     }
 }
 
-/// Whether Go answers in reasonable time, and without wrapping around. With a large exponent it does only where it keeps
-/// the number in 64 bits.
+/// Whether Go answers in reasonable time, and without overflow. With a large exponent it does only if it keeps the number in 64 bits.
 fn is_tractable(text: &str) -> bool {
     let Some((number, exponent)) = text.split_once(['e', 'E']) else { return true };
     let Ok(exponent) = exponent.parse::<i64>() else { return true };

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::LedgerId;
 use super::driver::Ledgers;
 use super::object::version;
-use podshaper_core::object::perhaps;
+use podshaper_core::object::lenient;
 use podshaper_core::object::{Object, ObjectMeta};
 use podshaper_core::owner_reference::OwnerReference;
 use podshaper_core::pod::SKIP;
@@ -45,7 +45,7 @@ struct Condition {
     status: String,
     reason: Option<String>,
     /// Perhaps a time that is none: no place depends on it.
-    #[serde(deserialize_with = "perhaps")]
+    #[serde(deserialize_with = "lenient")]
     last_transition_time: Option<Timestamp>,
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use podshaper_core::object::ObjectMeta;
-use podshaper_core::object::perhaps;
+use podshaper_core::object::lenient;
 use podshaper_core::owner_reference::OwnerReference;
 use podshaper_core::selector::LabelSelector;
 
@@ -18,24 +18,24 @@ const LONGEST_SELECTOR: usize = 8 << 10;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct OwnerSpec {
-    #[serde(deserialize_with = "perhaps")]
+    #[serde(deserialize_with = "lenient")]
     replicas: Option<u32>,
-    #[serde(deserialize_with = "perhaps")]
+    #[serde(deserialize_with = "lenient")]
     parallelism: Option<u32>,
-    #[serde(deserialize_with = "perhaps")]
+    #[serde(deserialize_with = "lenient")]
     selector: Option<LabelSelector>,
-    #[serde(deserialize_with = "perhaps")]
+    #[serde(deserialize_with = "lenient")]
     pub ordinals: Option<Ordinals>,
-    #[serde(deserialize_with = "perhaps")]
+    #[serde(deserialize_with = "lenient")]
     template: Option<Template>,
-    #[serde(deserialize_with = "perhaps")]
+    #[serde(deserialize_with = "lenient")]
     job_template: Option<JobTemplate>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct OwnerStatus {
-    #[serde(deserialize_with = "perhaps")]
+    #[serde(deserialize_with = "lenient")]
     pub replicas: Option<u32>,
 }
 

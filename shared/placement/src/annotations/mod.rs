@@ -49,7 +49,7 @@ pub fn sequence_owner<'a>(annotation: impl Fn(&str) -> Option<&'a str>, controll
 pub fn from_pod(pod: &Pod<'_>, policy: &Policy) -> Option<Assignment> {
     let assignment = parse(|key| pod.annotation(key))?;
     let group = policy.group(&assignment.group)?;
-    let selected = |(key, value): (&String, &String)| pod.selects(key) == Some(value);
+    let selected = |(key, value): (&String, &String)| pod.node_selector(key) == Some(value);
     (group.preferred || group.node_labels.iter().all(selected)).then_some(assignment)
 }
 
@@ -68,7 +68,7 @@ pub fn infer_group<'a>(selects: impl Fn(&str) -> Option<&'a str>, policy: &Polic
 
 /// The groups whose nodes the pod's own node selector and required node affinity allow.
 pub fn fitting_groups(pod: &Pod<'_>, policy: &Policy) -> GroupSet {
-    let fits = |group: &Group| pod.may_run_with(&group.node_labels);
+    let fits = |group: &Group| pod.may_run_on(&group.node_labels);
     policy.groups().iter().enumerate().filter(|(_, group)| fits(group)).map(|(index, _)| index).collect()
 }
 
@@ -102,16 +102,16 @@ pub fn apply(patch: &mut PodPatch<'_, '_>, group: &Group, metadata: &PlacementMe
         let expressions: Vec<_> =
             labels.map(|(key, value)| json!({"key": key, "operator": "In", "values": [value]})).collect();
         let preference = json!({"matchExpressions": expressions});
-        patch.prefer_nodes(&json!({"weight": PREFERENCE, "preference": preference}));
+        patch.add_preferred_term(&json!({"weight": PREFERENCE, "preference": preference}));
     } else {
         for (key, value) in &group.node_labels {
-            patch.select_node(key, value);
+            patch.set_node_selector(key, value);
         }
     }
     for toleration in &group.tolerations {
-        patch.tolerate(toleration);
+        patch.add_toleration(toleration);
     }
-    patch.require_nodes(&group.node_affinity);
+    patch.require_one_of(&group.node_affinity);
     patch.set_label(PLACED, webhook);
     patch.set_annotation(OWNER, owner);
     match controller {

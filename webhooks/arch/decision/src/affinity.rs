@@ -55,7 +55,7 @@ pub(crate) fn narrow(patch: &mut PodPatch<'_, '_>, choice: &Choice<'_>, stage: S
     }
     match pod.required_terms() {
         None => {
-            patch.require_nodes(&terms(if selected.run.is_empty() {
+            patch.require_one_of(&terms(if selected.run.is_empty() {
                 choice.run.clone()
             } else {
                 selected.run
@@ -65,7 +65,7 @@ pub(crate) fn narrow(patch: &mut PodPatch<'_, '_>, choice: &Choice<'_>, stage: S
             let groups = groups(choice.all);
             let alternatives: Vec<_> =
                 own.iter().map(|term| alternatives(term, choice, &selected, &groups, stage)).collect();
-            patch.narrow_terms(&alternatives);
+            patch.narrow_required_terms(&alternatives);
         }
     }
 }
@@ -78,7 +78,7 @@ fn alternatives(
     groups: &[Group<'_>],
     stage: Stage,
 ) -> Vec<Value> {
-    let meets = |nodes: &&&Nodes| term.may_be_met(&nodes.labels);
+    let meets = |nodes: &&&Nodes| term.may_match(&nodes.labels);
     if term.is_empty() || !selected.excluded.iter().any(|nodes| meets(&nodes)) {
         return Vec::new();
     }
@@ -115,7 +115,7 @@ pub(crate) fn shape(patch: &mut PodPatch<'_, '_>, all: &[Nodes]) {
         let shaped = |term: &NodeSelectorTerm<'_>| shaped_for(term, &groups).is_some();
         let alternatives: Vec<_> =
             own.iter().map(|term| if shaped(term) { &[][..] } else { &wanted[..] }).collect();
-        patch.narrow_terms(&alternatives);
+        patch.narrow_required_terms(&alternatives);
     }
 }
 

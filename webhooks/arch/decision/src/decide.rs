@@ -61,7 +61,7 @@ pub fn decide(settings: &Settings, case: Case<'_, '_>) -> Result<Decision, Impos
     let choice = Choice { all: &all, run };
     let lacking = || unknown.iter().map(|(name, why)| format!("arch: image {name} {why}"));
 
-    let allowed = |nodes: &&Nodes| case.pod.may_run_with(&nodes.labels);
+    let allowed = |nodes: &&Nodes| case.pod.may_run_on(&nodes.labels);
     if !choice.run.iter().any(&allowed) {
         return Err(Impossible(impossible(settings, case, &known, os).with_warnings(lacking())));
     }
@@ -99,8 +99,8 @@ fn unknown(image: &Image<'_>, knowledge: &Knowledge) -> Option<Why> {
 fn os<'p>(pod: &'p Pod<'_>) -> &'p str {
     let named = pod.spec.as_ref().and_then(|spec| spec.os.as_ref()).map(|os| &*os.name);
     let labels = |os: &str| BTreeMap::from(OS_LABELS.map(|key| (key.to_owned(), os.to_owned())));
-    let may_be = || ["linux", "windows"].into_iter().find(|os| pod.may_run_with(&labels(os)));
-    let selected = || OS_LABELS.into_iter().find_map(|key| pod.selects(key));
+    let may_be = || ["linux", "windows"].into_iter().find(|os| pod.may_run_on(&labels(os)));
+    let selected = || OS_LABELS.into_iter().find_map(|key| pod.node_selector(key));
     let os = named.filter(|os| !os.is_empty()).or_else(may_be).or_else(selected);
     os.filter(|os| !os.is_empty()).unwrap_or("linux")
 }
@@ -111,15 +111,15 @@ fn settled(settings: &Settings, case: Case<'_, '_>, choice: &Choice<'_>) -> Deci
     let mut patch = PodPatch::new(case.pod);
     narrow(&mut patch, choice, case.stage);
     let mut chosen: Vec<_> =
-        choice.run.iter().copied().filter(|nodes| case.pod.may_run_with(&nodes.labels)).collect();
+        choice.run.iter().copied().filter(|nodes| case.pod.may_run_on(&nodes.labels)).collect();
     let taints = chosen.iter().flat_map(|nodes| &nodes.taints).filter(|taint| !own.tolerate(taint));
     for taint in taints.collect::<BTreeSet<_>>() {
-        patch.tolerate(&toleration(taint));
+        patch.add_toleration(&toleration(taint));
     }
     if chosen.len() > 1 {
         for (index, preferred) in settings.preferred.iter().enumerate() {
             if let Some(at) = chosen.iter().position(|nodes| nodes.architecture == *preferred) {
-                patch.prefer_nodes(&preference(chosen.remove(at), weight(index)));
+                patch.add_preferred_term(&preference(chosen.remove(at), weight(index)));
             }
         }
     }
@@ -191,7 +191,7 @@ fn impossible(settings: &Settings, case: Case<'_, '_>, known: &[(&str, &Platform
 
 fn annotated(case: Case<'_, '_>, mut patch: PodPatch<'_, '_>, choice: &Choice<'_>, note: &str) -> Decision {
     if !patch.is_empty() || case.pod.annotation(ANNOTATION).is_some() {
-        let chosen = choice.run.iter().filter(|nodes| case.pod.may_run_with(&nodes.labels));
+        let chosen = choice.run.iter().filter(|nodes| case.pod.may_run_on(&nodes.labels));
         let chosen: Vec<_> = chosen.map(|nodes| nodes.architecture.to_string()).collect();
         patch.set_annotation(ANNOTATION, &format!("{}{note}", chosen.join(",")));
     }

@@ -21,7 +21,7 @@ pub fn is_gated(pod: &Pod<'_>) -> bool {
 /// Puts the gate up where it isn't, and the label that it is found by.
 pub(crate) fn shut(patch: &mut PodPatch<'_, '_>) {
     if !is_gated(patch.pod()) {
-        patch.gate(GATE);
+        patch.add_scheduling_gate(GATE);
     }
     patch.set_label(LABEL, "true");
 }

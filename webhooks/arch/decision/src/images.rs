@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
-use podshaper_core::json::at_most;
+use podshaper_core::json::bounded_list;
 use podshaper_core::pod::Pod;
 use serde::Deserialize;
 
@@ -210,7 +210,7 @@ fn is_latest(reference: &str) -> bool {
 /// `spec.volumes`.
 #[derive(Deserialize)]
 struct Volumes<'p>(
-    #[serde(borrow, deserialize_with = "at_most::<_, _, MAX_VOLUMES>")] Option<Vec<Volume<'p>>>,
+    #[serde(borrow, deserialize_with = "bounded_list::<_, _, MAX_VOLUMES>")] Option<Vec<Volume<'p>>>,
 );
 
 /// `v1.Volume`.

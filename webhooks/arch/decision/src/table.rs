@@ -128,8 +128,8 @@ impl Table {
         let nodes = self.nodes_for(pod, []);
         let keys: BTreeSet<&str> =
             nodes.iter().flat_map(|nodes| nodes.labels.keys().map(|key| &**key)).collect();
-        let others = pod.may_run_with(&Nodes::another(&keys).labels);
-        let allowed = nodes.iter().filter(|nodes| pod.may_run_with(&nodes.labels)).take(2).count();
+        let others = pod.may_run_on(&Nodes::another(&keys).labels);
+        let allowed = nodes.iter().filter(|nodes| pod.may_run_on(&nodes.labels)).take(2).count();
         if allowed <= 1 && (allowed < nodes.len() || !others) {
             return true;
         }
@@ -139,15 +139,14 @@ impl Table {
             .map(|&key| {
                 let named = nodes.iter().filter_map(|nodes| nodes.labels.get(key)).map(|value| &**value);
                 let all: BTreeSet<&str> = named.chain(mentioned(pod, key)).chain([ANOTHER]).collect();
-                let may_run =
-                    |value: &&str| pod.may_run_with(&[(key.to_owned(), (*value).to_owned())].into());
+                let may_run = |value: &&str| pod.may_run_on(&[(key.to_owned(), (*value).to_owned())].into());
                 (key, all.into_iter().filter(may_run).take(2).collect())
             })
             .collect();
         let only =
             |key: &str, value: &str| values.get(key).into_iter().flatten().all(|other| *other == value);
         nodes.iter().any(|nodes| {
-            nodes.labels.iter().all(|(key, value)| only(key, value)) && pod.may_run_with(&nodes.labels)
+            nodes.labels.iter().all(|(key, value)| only(key, value)) && pod.may_run_on(&nodes.labels)
         })
     }
 }
@@ -158,7 +157,7 @@ fn mentioned<'p>(pod: &'p Pod<'_>, key: &str) -> Vec<&'p str> {
     let requirements = terms.flat_map(|term| term.match_expressions.as_deref().unwrap_or_default());
     let values =
         requirements.filter(|own| &*own.key == key).flat_map(|own| own.values.as_deref().unwrap_or_default());
-    pod.selects(key).into_iter().chain(values.map(|value| &**value)).collect()
+    pod.node_selector(key).into_iter().chain(values.map(|value| &**value)).collect()
 }
 
 /// The `v1.NodeSelectorTerm`s that these nodes meet, one at least each, and no others that are in the table: as few as can

@@ -1,6 +1,6 @@
 //! Taints, and who tolerates them.
 
-use podshaper_core::json::{Text, at_most};
+use podshaper_core::json::{Text, bounded_list};
 use podshaper_core::pod::Pod;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -39,7 +39,7 @@ impl Toleration<'_> {
 /// `spec.tolerations`.
 #[derive(Deserialize)]
 struct List<'a>(
-    #[serde(borrow, deserialize_with = "at_most::<_, _, MAX_TOLERATIONS>")] Option<Vec<Toleration<'a>>>,
+    #[serde(borrow, deserialize_with = "bounded_list::<_, _, MAX_TOLERATIONS>")] Option<Vec<Toleration<'a>>>,
 );
 
 /// The tolerations of a pod.

@@ -21,7 +21,7 @@ fn selects(pod: &Value, labels: &BTreeMap<String, String>) -> bool {
     let labels = all
         .iter()
         .map(|key| ((*key).to_owned(), labels.get(*key).cloned().unwrap_or_else(|| "~".to_owned())));
-    pod.may_run_with(&labels.collect())
+    pod.may_run_on(&labels.collect())
 }
 
 fn tolerations(pod: &Value) -> Vec<Value> {

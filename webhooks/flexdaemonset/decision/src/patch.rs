@@ -2,7 +2,7 @@
 
 use podshaper_core::json::Entries;
 use podshaper_core::patch::Patch;
-use podshaper_core::pod::{AnnotationsTooLarge, ContainerList, Holder, Pod, PodPatch, ResourceField};
+use podshaper_core::pod::{AnnotationsTooLarge, ContainerList, Pod, PodPatch, ResourceField, ResourceTarget};
 
 use crate::memory::{ANNOTATION, Memory, sized};
 use crate::resource::{Each, Resource};
@@ -24,7 +24,7 @@ pub fn patch(
     let pod_level = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
     // What can't be read was refused before.
     let has = crate::sizing::asks(pod_level, "the pod").unwrap_or_default();
-    resources(&mut patch, pod, Holder::Pod, &has, &sizing.pod);
+    resources(&mut patch, pod, ResourceTarget::Pod, &has, &sizing.pod);
     patch.finish()
 }
 
@@ -44,7 +44,7 @@ pub fn memory(pod: &Pod<'_>, template: &str, node: &str, before: Option<&Memory<
 fn resources(
     patch: &mut PodPatch<'_, '_>,
     pod: &Pod<'_>,
-    holder: Holder,
+    holder: ResourceTarget,
     has: &Each<Ask>,
     size: &Each<Option<Ask>>,
 ) {
@@ -69,10 +69,10 @@ fn resources(
 }
 
 /// Whether the pod spells this quantity out.
-fn writes(pod: &Pod<'_>, holder: Holder, field: ResourceField, resource: Resource) -> bool {
+fn writes(pod: &Pod<'_>, holder: ResourceTarget, field: ResourceField, resource: Resource) -> bool {
     let resources = match holder {
-        Holder::Container(list, index) => container(pod, list, index),
-        Holder::Pod => pod.spec.as_ref().and_then(|spec| spec.resources.as_ref()),
+        ResourceTarget::Container(list, index) => container(pod, list, index),
+        ResourceTarget::Pod => pod.spec.as_ref().and_then(|spec| spec.resources.as_ref()),
     };
     resources
         .and_then(|resources| field.of(resources))

@@ -4,7 +4,7 @@
 //! limit away, nor change the pod's QoS class, nor ephemeral-storage (`ValidatePodResize` of
 //! k8s.io/kubernetes/pkg/apis/core/validation): that needs a new pod. Init containers have run: they don't count.
 
-use podshaper_core::pod::{ContainerList, ContainerRole, Holder};
+use podshaper_core::pod::{ContainerList, ContainerRole, ResourceTarget};
 use serde_json::{Map, Value, json};
 
 use crate::resource::Resource;
@@ -72,7 +72,7 @@ pub fn compare(sizing: &Sizing<'_>, restored: bool, qos: &str, hysteresis: u8) -
         if !requests.is_empty() || !limits.is_empty() {
             let [containers, inits] = &mut patches;
             let list = match member.holder {
-                Holder::Container(ContainerList::InitContainers, _) => inits,
+                ResourceTarget::Container(ContainerList::InitContainers, _) => inits,
                 _ => containers,
             };
             list.push(json!({"name": member.name, "resources": {"requests": requests, "limits": limits}}));

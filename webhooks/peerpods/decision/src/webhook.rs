@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use podshaper_core::admission::{Decision, Request, Webhook};
 use podshaper_core::patch::Patch;
-use podshaper_core::pod::{ContainerList, Pod, PodPatch};
+use podshaper_core::pod::{ContainerList, Pod, PodPatch, ResourceTarget};
 
 use crate::annotations::{SizeAnnotations, author_values, size_annotations};
 use crate::config::{Config, ConfigError};
@@ -116,7 +116,7 @@ impl Change {
         }
         let moves_pod_resources = class.sizing.moves_pod_resources();
         let record = requests.record(&author_values, moves_pod_resources);
-        patch.set_annotation_to_json(original_requests::ANNOTATION, &record);
+        patch.set_annotation_json(original_requests::ANNOTATION, &record);
         for container in requests.containers() {
             let (list, index) = container.place();
             let requests_vm = list == ContainerList::Containers && index == 0;
@@ -125,12 +125,12 @@ impl Change {
             match &container.container().resources {
                 Some(current) if equivalent(&wanted, current) => {}
                 None if wanted.is_empty() => {}
-                _ if wanted.is_empty() => patch.remove_resources(list, index),
-                _ => patch.set_resources(list, index, &wanted),
+                _ if wanted.is_empty() => patch.remove_resources(ResourceTarget::Container(list, index)),
+                _ => patch.set_resources(ResourceTarget::Container(list, index), &wanted),
             }
         }
         if moves_pod_resources {
-            patch.remove_pod_resources();
+            patch.remove_resources(ResourceTarget::Pod);
         }
         let summary = summary(class, &annotations);
         Ok(Self { patch: patch.finish()?, summary, warnings: warnings(class, &requests) })

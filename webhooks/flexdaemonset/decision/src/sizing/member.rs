@@ -1,6 +1,6 @@
 //! A pod's containers with what each has and what its author asked for.
 
-use podshaper_core::pod::{ContainerRole, Holder, Pod, ResourceField, Resources};
+use podshaper_core::pod::{ContainerRole, Pod, ResourceField, ResourceTarget, Resources};
 
 use crate::memory::Memory;
 use crate::resource::{Each, Resource};
@@ -9,7 +9,7 @@ use crate::resource::{Each, Resource};
 #[derive(Debug)]
 pub struct Member<'p> {
     /// Its place.
-    pub holder: Holder,
+    pub holder: ResourceTarget,
     /// Its name.
     pub name: &'p str,
     /// When it runs.
@@ -42,7 +42,13 @@ pub(super) fn members<'p>(pod: &'p Pod<'p>, memory: Option<&Memory<'_>>) -> Resu
                 Some(remembered) => asks(Some(remembered), &container.name)?,
                 None => has,
             };
-            Ok(Member { holder: Holder::Container(list, index), name: &container.name, role, own, has })
+            Ok(Member {
+                holder: ResourceTarget::Container(list, index),
+                name: &container.name,
+                role,
+                own,
+                has,
+            })
         })
         .collect()
 }

@@ -1,0 +1,137 @@
+//! Node affinity, and which nodes it allows.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::json::{Text, bounded_list};
+
+/// More terms of a node affinity, and requirements of a term, than the API server evaluates in time.
+const MAX_TERMS: usize = 1024;
+
+/// `v1.Affinity`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Affinity<'a> {
+    /// `nodeAffinity`.
+    #[serde(borrow)]
+    pub node_affinity: Option<NodeAffinity<'a>>,
+}
+
+/// `v1.NodeAffinity`.
+#[derive(Debug, Default, Deserialize)]
+pub struct NodeAffinity<'a> {
+    /// `requiredDuringSchedulingIgnoredDuringExecution`.
+    #[serde(borrow, rename = "requiredDuringSchedulingIgnoredDuringExecution")]
+    pub required: Option<NodeSelector<'a>>,
+    /// `preferredDuringSchedulingIgnoredDuringExecution`, as raw JSON.
+    #[serde(borrow, rename = "preferredDuringSchedulingIgnoredDuringExecution")]
+    pub preferred: Option<&'a RawValue>,
+}
+
+/// `v1.NodeSelector`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeSelector<'a> {
+    /// `nodeSelectorTerms`. A node must match one of them.
+    #[serde(borrow, default, deserialize_with = "bounded_list::<_, _, MAX_TERMS>")]
+    pub node_selector_terms: Option<Vec<NodeSelectorTerm<'a>>>,
+}
+
+/// `v1.NodeSelectorTerm`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeSelectorTerm<'a> {
+    /// `matchExpressions`, over labels.
+    #[serde(borrow, default, deserialize_with = "bounded_list::<_, _, MAX_TERMS>")]
+    pub match_expressions: Option<Vec<NodeSelectorRequirement<'a>>>,
+    /// `matchFields`, over fields. The API server allows only `metadata.name`.
+    #[serde(borrow, default, deserialize_with = "bounded_list::<_, _, MAX_TERMS>")]
+    pub match_fields: Option<Vec<NodeSelectorRequirement<'a>>>,
+}
+
+/// `v1.NodeSelectorRequirement`.
+#[derive(Debug, Default, Deserialize)]
+pub struct NodeSelectorRequirement<'a> {
+    /// `key`.
+    #[serde(borrow, default)]
+    pub key: Text<'a>,
+    /// `operator`.
+    #[serde(borrow, default)]
+    pub operator: Text<'a>,
+    /// `values`.
+    #[serde(borrow, default, deserialize_with = "bounded_list::<_, _, MAX_TERMS>")]
+    pub values: Option<Vec<Text<'a>>>,
+}
+
+impl NodeSelectorTerm<'_> {
+    /// Whether the term has no requirement. Such a term matches no node (`v1.NodeSelectorTerm`).
+    pub fn is_empty(&self) -> bool {
+        self.match_expressions.as_ref().is_none_or(Vec::is_empty)
+            && self.match_fields.as_ref().is_none_or(Vec::is_empty)
+    }
+
+    /// Whether the term matches some node with these labels. The node may have other labels too.
+    pub fn may_match(&self, labels: &BTreeMap<String, String>) -> bool {
+        let expressions = self.match_expressions.as_deref().unwrap_or_default();
+        !self.is_empty()
+            && labels.iter().all(|(key, value)| {
+                expressions.iter().filter(|own| &*own.key == key.as_str()).all(|own| own.matches(value))
+            })
+    }
+
+    /// Whether the term has each requirement of `other`, a `v1.NodeSelectorTerm`.
+    pub fn includes(&self, other: &Value) -> bool {
+        let lists = [("matchExpressions", &self.match_expressions), ("matchFields", &self.match_fields)];
+        lists.into_iter().all(|(member, own)| {
+            let own = own.as_deref().unwrap_or_default();
+            items(other, member).iter().all(|other| own.iter().any(|own| own.equals(other)))
+        })
+    }
+
+    /// The one node that the term can match: `matchFields: metadata.name In [NODE]`.
+    pub(super) fn node(&self) -> Option<&str> {
+        let mut fields = self.match_fields.as_deref()?.iter();
+        let by_name = fields.find(|field| {
+            &*field.key == "metadata.name" && &*field.operator == "In" && field.values.is_some()
+        });
+        match by_name?.values.as_deref()? {
+            [name] => Some(name),
+            _ => None,
+        }
+    }
+}
+
+impl NodeSelectorRequirement<'_> {
+    /// Whether a label with this value meets it (`labels.Requirement.Matches` of k8s.io/apimachinery).
+    fn matches(&self, value: &str) -> bool {
+        let values = self.values.as_deref().unwrap_or_default();
+        let listed = values.iter().any(|own| &**own == value);
+        let compare = || Some(value.parse::<i64>().ok()?.cmp(&values.first()?.parse::<i64>().ok()?));
+        match &*self.operator {
+            "In" => listed,
+            "NotIn" => !listed,
+            "DoesNotExist" => false,
+            "Gt" => compare().is_some_and(Ordering::is_gt),
+            "Lt" => compare().is_some_and(Ordering::is_lt),
+            // `Exists`. The API server refuses any other operator.
+            _ => true,
+        }
+    }
+
+    fn equals(&self, other: &Value) -> bool {
+        let text = |member: &str| other.get(member).and_then(Value::as_str).unwrap_or_default();
+        let values = self.values.iter().flatten().map(|value| &**value);
+        &*self.key == text("key")
+            && &*self.operator == text("operator")
+            && values.eq(items(other, "values").iter().filter_map(Value::as_str))
+    }
+}
+
+/// The items of a member that is a list; none if it is not.
+pub(super) fn items<'v>(object: &'v Value, member: &str) -> &'v [Value] {
+    object.get(member).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}

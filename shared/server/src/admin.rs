@@ -43,11 +43,11 @@ pub async fn serve<P: Pages>(listener: TcpListener, tls: Option<Arc<rustls::Serv
         let (pages, tls) = (Arc::clone(&pages), tls.clone());
         tokio::spawn(async move {
             match tls {
-                None => connection(tcp, pages).await,
+                None => serve_connection(tcp, pages).await,
                 Some(tls) => {
-                    let accepting = TlsAcceptor::from(tls).accept(tcp);
-                    if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, accepting).await {
-                        connection(stream, pages).await;
+                    let handshake = TlsAcceptor::from(tls).accept(tcp);
+                    if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+                        serve_connection(stream, pages).await;
                     }
                 }
             }
@@ -56,10 +56,10 @@ pub async fn serve<P: Pages>(listener: TcpListener, tls: Option<Arc<rustls::Serv
     }
 }
 
-async fn connection<P: Pages>(stream: impl AsyncRead + AsyncWrite + Unpin, pages: Arc<P>) {
+async fn serve_connection<P: Pages>(stream: impl AsyncRead + AsyncWrite + Unpin, pages: Arc<P>) {
     let service = service_fn(|request: Request<Incoming>| {
         let pages = Arc::clone(&pages);
-        async move { Ok::<_, Infallible>(page(&*pages, &request).await) }
+        async move { Ok::<_, Infallible>(respond(&*pages, &request).await) }
     });
     // An error concerns the client only.
     let _ = hyper::server::conn::http1::Builder::new()
@@ -69,9 +69,9 @@ async fn connection<P: Pages>(stream: impl AsyncRead + AsyncWrite + Unpin, pages
         .await;
 }
 
-async fn page<P: Pages>(pages: &P, request: &Request<Incoming>) -> HttpResponse {
+async fn respond<P: Pages>(pages: &P, request: &Request<Incoming>) -> HttpResponse {
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "GET only");
+        return text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed: use GET");
     }
     let authorization = request.headers().get(http::header::AUTHORIZATION).and_then(|v| v.to_str().ok());
     pages.get(request.uri().path(), authorization).await
@@ -87,12 +87,13 @@ impl<R: Fn() -> Option<String> + Send + Sync + 'static> Pages for Probes<R> {
     async fn get(&self, path: &str, _: Option<&str>) -> HttpResponse {
         match path {
             "/healthz" | "/livez" => text(StatusCode::OK, "ok"),
+            // For probes that were written for webhooks which this project replaces.
             "/health" => Response::new(Full::from("OK")),
             "/readyz" => match (self.not_ready)() {
                 None => text(StatusCode::OK, "ok"),
                 Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, &reason),
             },
-            _ => text(StatusCode::NOT_FOUND, "try /healthz, /livez or /readyz"),
+            _ => text(StatusCode::NOT_FOUND, "not found: use /healthz, /livez or /readyz"),
         }
     }
 }

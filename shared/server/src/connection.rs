@@ -43,16 +43,16 @@ const TLS_RECORD_BYTES: usize = 16 << 10;
 /// The streams of one HTTP/2 connection.
 const MAX_STREAMS: u32 = 250;
 
-/// As Go's server answers HTTP on its HTTPS port.
-const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\nContent-Length: 54\r\n\r\nthis port speaks HTTPS; the request came without TLS.\n";
+/// The response of Go's server to HTTP on an HTTPS port.
+const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\nContent-Length: 48\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandshakeError {
-    #[error("a client spoke HTTP without TLS")]
+    #[error("the client sent an HTTP request to the HTTPS port")]
     PlainHttp,
-    #[error("no TLS handshake within {HANDSHAKE_TIMEOUT:?}")]
+    #[error("the TLS handshake took longer than {HANDSHAKE_TIMEOUT:?}")]
     Timeout,
-    #[error("TLS handshake failed: {0}")]
+    #[error("the TLS handshake failed: {0}")]
     Tls(io::Error),
 }
 
@@ -298,7 +298,7 @@ mod tests {
             .with_no_client_auth()
             .with_single_cert(vec![cert.der().clone()], key.into())
             .unwrap();
-        // A client that goes away with tickets unread resets the connection.
+        // A client that closes with unread tickets resets the connection.
         server.send_tls13_tickets = 0;
         let mut roots = RootCertStore::empty();
         roots.add(cert.der().clone()).unwrap();
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn records_of_every_length_come_through() {
+    async fn records_of_every_length_are_decrypted() {
         let (mut client, mut server) = connect().await;
         let sent: Vec<u8> = (0..400_000_u32).flat_map(u32::to_le_bytes).collect();
         let expected = sent.clone();
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_without_a_word_is_an_error_after_what_came_before_it() {
+    async fn missing_close_notify_is_an_error_after_the_data() {
         let (mut client, mut server) = connect().await;
         client.write_all(b"half a rev").await.unwrap();
         client.flush().await.unwrap();
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_record_is_answered_by_an_alert() {
+    async fn invalid_record_is_answered_with_an_alert() {
         let (mut client, mut server) = connect().await;
         client
             .get_mut()
@@ -364,8 +364,8 @@ mod tests {
             .unwrap();
         let error = server.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        let answer = client.read_u8().await.unwrap_err();
-        assert!(answer.to_string().contains("BadRecordMac"), "{answer}");
+        let alert = client.read_u8().await.unwrap_err();
+        assert!(alert.to_string().contains("BadRecordMac"), "{alert}");
     }
 
     #[test]
@@ -373,7 +373,7 @@ mod tests {
         let activity = Activity::new(false);
         let remaining =
             || activity.deadline().map(|deadline| deadline.duration_since(activity.requests.last_change()));
-        assert_eq!(remaining(), Some(IDLE_TIMEOUT), "the API server may have dialled for later");
+        assert_eq!(remaining(), Some(IDLE_TIMEOUT), "the API server may keep it for later");
         activity.bytes_arrived();
         assert_eq!(remaining(), Some(HEADER_TIMEOUT));
         let request = activity.begin_request();

@@ -87,7 +87,7 @@ impl<W: Webhook> Endpoint<W> {
             // A panic ends one request and not the others of its connection.
             let reviewed = AssertUnwindSafe(endpoint.review(checked, body, deadline)).catch_unwind().await;
             let reviewed = reviewed.unwrap_or_else(|_| {
-                Err(Rejection::new(RejectReason::Panic, "internal error; the log says more"))
+                Err(Rejection::new(RejectReason::Panic, "internal error; see the log of the webhook"))
             });
             match reviewed {
                 Ok(answer) => {
@@ -111,11 +111,14 @@ impl<W: Webhook> Endpoint<W> {
             let known = self.paths.join(", ");
             return Err(Rejection::new(
                 RejectReason::Path,
-                format!("nothing is served here; admission reviews go to {known}"),
+                format!("not found: send admission reviews to {known}"),
             ));
         }
         if request.method() != Method::POST {
-            return Err(Rejection::new(RejectReason::Method, "send an AdmissionReview with POST"));
+            return Err(Rejection::new(
+                RejectReason::Method,
+                "method not allowed: send an AdmissionReview with POST",
+            ));
         }
         let content_type =
             request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
@@ -127,7 +130,7 @@ impl<W: Webhook> Endpoint<W> {
             ));
         }
         if self.requests.in_flight() > self.max_in_flight {
-            return Err(Rejection::new(RejectReason::Busy, "too many requests at a time; try again"));
+            return Err(Rejection::new(RejectReason::Busy, "too many requests in flight; try again"));
         }
         Ok(())
     }
@@ -191,7 +194,7 @@ impl<W: Webhook> Endpoint<W> {
         let units = u32::try_from(bytes.div_ceil(BUDGET_UNIT)).unwrap_or(u32::MAX);
         let more = Arc::clone(&self.budget)
             .try_acquire_many_owned(units)
-            .map_err(|_| Rejection::new(RejectReason::Busy, "too many bytes at a time; try again"))?;
+            .map_err(|_| Rejection::new(RejectReason::Busy, "too many bytes in memory; try again"))?;
         match permit {
             Some(permit) => permit.merge(more),
             None => *permit = Some(more),
@@ -202,7 +205,7 @@ impl<W: Webhook> Endpoint<W> {
 
 async fn next_frame(body: &mut Incoming) -> Result<Option<Bytes>, Rejection> {
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Rejection::new(RejectReason::Review, "the body broke off"))?;
+        let frame = frame.map_err(|_| Rejection::new(RejectReason::Review, "the body is incomplete"))?;
         // Anything else is trailers.
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));
@@ -240,7 +243,7 @@ impl Rejection {
 
     #[cold]
     fn into_response(self) -> HttpResponse {
-        tracing::debug!(reason = ?self.reason, answer = &*self.message, "refused");
+        tracing::debug!(reason = ?self.reason, response = &*self.message, "rejected a request");
         let (status, header) = match self.reason {
             RejectReason::Path => (StatusCode::NOT_FOUND, None),
             RejectReason::Method => (StatusCode::METHOD_NOT_ALLOWED, Some((ALLOW, "POST"))),

@@ -2,20 +2,20 @@
 
 use clap::Args;
 
-/// What one server takes on at a time. The defaults suit a pod with 128 MiB.
+/// The limits of one server. The defaults fit a pod with 128 MiB of memory.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Limits")]
 pub struct Limits {
-    /// Requests worked on at a time; further ones are told to come back (429 with Retry-After: 1)
+    /// Maximum number of requests in flight; further requests get 429 with Retry-After: 1, and the API server retries
     #[arg(long, env = "PODSHAPER_MAX_IN_FLIGHT", value_name = "N", default_value_t = 1024)]
     pub max_in_flight: usize,
-    /// Connections held at a time; further ones wait to be accepted
+    /// Maximum number of open connections; further connections wait
     #[arg(long, env = "PODSHAPER_MAX_CONNECTIONS", value_name = "N", default_value_t = 2048)]
     pub max_connections: usize,
-    /// Bytes of one request; a pod near the API server's own limit of 3 MiB can take 18 MiB as JSON
+    /// Maximum size of a request; a pod near the API server's limit of 3 MiB can take 18 MiB as JSON
     #[arg(long, env = "PODSHAPER_MAX_BODY_BYTES", value_name = "BYTES", default_value_t = 20 << 20)]
     pub max_body_bytes: usize,
-    /// Bytes of all requests being read; beyond it they are told to come back
+    /// Maximum size of all requests in memory; further requests get 429 with Retry-After: 1
     #[arg(long, env = "PODSHAPER_MAX_BUFFERED_BYTES", value_name = "BYTES", default_value_t = 32 << 20)]
     pub max_buffered_bytes: usize,
 }

@@ -1,4 +1,7 @@
-//! Addresses as the originals' flags spell them: `:9443`, `0.0.0.0:9443`, `[::1]:9443`; `0` for none.
+//! Listen addresses of flags.
+//!
+//! The syntax is that of controller-runtime, which most of the replaced webhooks use: `:9443`, `0.0.0.0:9443`,
+//! `[::1]:9443`, and `0` to disable a server.
 
 use std::fmt;
 use std::io;
@@ -8,25 +11,25 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
 
-/// Pending connections that the kernel holds for us: a burst of handshakes must not see a refusal.
+/// Connections that wait in the kernel, enough that a burst isn't refused.
 const BACKLOG: u32 = 1024;
 /// The pause after a failed accept, usually for want of file descriptors.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Where a server listens.
+/// The address that a server listens on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
-    /// Nowhere: the server is off.
-    Off,
+    /// The server is disabled.
+    Disabled,
     /// Every address of the host, IPv6 and IPv4.
     AnyAddress(u16),
     /// One address.
     Address(SocketAddr),
 }
 
-/// Why a text is no address to listen on.
+/// A text that isn't a listen address.
 #[derive(Debug, thiserror::Error)]
-#[error("expected :PORT, ADDRESS:PORT or [IPV6]:PORT, or 0 to listen nowhere")]
+#[error("expected :PORT, ADDRESS:PORT or [IPV6]:PORT, or 0 to disable the server")]
 pub struct ListenAddressError;
 
 impl FromStr for ListenAddress {
@@ -34,7 +37,7 @@ impl FromStr for ListenAddress {
     fn from_str(text: &str) -> Result<Self, ListenAddressError> {
         match text.strip_prefix(':') {
             Some(port) => port.parse().map(Self::AnyAddress).map_err(|_| ListenAddressError),
-            None if text == "0" => Ok(Self::Off),
+            None if text == "0" => Ok(Self::Disabled),
             None => text.parse().map(Self::Address).map_err(|_| ListenAddressError),
         }
     }
@@ -43,7 +46,7 @@ impl FromStr for ListenAddress {
 impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Off => f.write_str("0"),
+            Self::Disabled => f.write_str("0"),
             Self::AnyAddress(port) => write!(f, ":{port}"),
             Self::Address(address) => address.fmt(f),
         }
@@ -51,25 +54,25 @@ impl fmt::Display for ListenAddress {
 }
 
 impl ListenAddress {
-    /// The port, 0 where off.
+    /// The port, or 0 if the server is disabled.
     pub fn port(self) -> u16 {
         match self {
-            Self::Off => 0,
+            Self::Disabled => 0,
             Self::AnyAddress(port) => port,
             Self::Address(address) => address.port(),
         }
     }
 
-    /// The listener; none where off. The error names the address.
+    /// Listens on the address. Returns `None` if the server is disabled. The error contains the address.
     pub fn bind(self) -> io::Result<Option<TcpListener>> {
         let bound = match self {
-            Self::Off => return Ok(None),
+            Self::Disabled => return Ok(None),
             Self::Address(address) => listen(address),
-            // Linux serves both families from [::]; a host without IPv6 has 0.0.0.0 alone.
+            // On Linux [::] accepts IPv4, too. A host without IPv6 has only 0.0.0.0.
             Self::AnyAddress(port) => listen((IpAddr::from(Ipv6Addr::UNSPECIFIED), port).into())
                 .or_else(|_| listen((IpAddr::from(Ipv4Addr::UNSPECIFIED), port).into())),
         };
-        bound.map(Some).map_err(|e| io::Error::new(e.kind(), format!("can't listen on {self}: {e}")))
+        bound.map(Some).map_err(|e| io::Error::new(e.kind(), format!("failed to listen on {self}: {e}")))
     }
 }
 
@@ -85,10 +88,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spellings() {
+    fn addresses_parse_and_display() {
         for (text, listen) in [
             (":9443", ListenAddress::AnyAddress(9443)),
-            ("0", ListenAddress::Off),
+            ("0", ListenAddress::Disabled),
             ("127.0.0.1:8080", ListenAddress::Address(([127, 0, 0, 1], 8080).into())),
             ("[::1]:1", ListenAddress::Address((Ipv6Addr::LOCALHOST, 1).into())),
         ] {

@@ -1,4 +1,4 @@
-//! Logs: text for people on a terminal, JSON lines for machines otherwise.
+//! Logs on stderr: text on a terminal, JSON lines otherwise.
 
 use std::io::{self, IsTerminal};
 
@@ -9,31 +9,31 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
-/// How a binary logs.
+/// The flags for logs.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Logs")]
 pub struct LogArgs {
-    /// error, warn, info, debug or trace
+    /// Log level: error, warn, info, debug or trace
     #[arg(long, env = "LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_parser = level)]
     pub log_level: Level,
-    /// auto is text on a terminal and json otherwise
+    /// Log format: text, json, or auto (text on a terminal, json otherwise)
     #[arg(long, env = "PODSHAPER_LOG_FORMAT", value_name = "FORMAT", default_value = "auto")]
     pub log_format: LogFormat,
 }
 
-/// The shape of a log line.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// `text` on a terminal, else `json`.
+    /// Text on a terminal, JSON otherwise.
     Auto,
-    /// For people.
+    /// Text.
     Text,
-    /// One object per line.
+    /// A JSON object per line.
     Json,
 }
 
 fn level(text: &str) -> Result<Level, String> {
-    // Python's and Go's names, as originals had them.
+    // The names of Python's and Go's loggers, which the replaced webhooks accept.
     match text.trim().to_ascii_lowercase().as_str() {
         "warning" => Ok(Level::WARN),
         "critical" | "fatal" | "panic" => Ok(Level::ERROR),
@@ -56,7 +56,7 @@ impl LogArgs {
         } else {
             layer.with_ansi(terminal && std::env::var_os("NO_COLOR").is_none()).boxed()
         };
-        // Only a second call can fail, and then the first stays.
+        // Fails only if logging has been started before.
         let _ = tracing_subscriber::registry()
             .with(layer.with_filter(LevelFilter::from_level(self.log_level)))
             .try_init();

@@ -83,17 +83,17 @@ impl RejectReason {
 impl AdmissionMetrics {
     fn register(registry: &mut Registry) -> Self {
         let reviews = Family::<Label, Counter>::default();
-        registry.register("admission_reviews", "Admission reviews answered, by outcome", reviews.clone());
+        registry.register("admission_reviews", "Answered admission reviews, by outcome", reviews.clone());
         let rejections = Family::<Label, Counter>::default();
         registry.register(
             "admission_refusals",
-            "HTTP requests without an admission answer, by reason",
+            "HTTP requests rejected without a review, by reason",
             rejections.clone(),
         );
         let duration = Histogram::new(DURATION_BUCKETS);
         registry.register_with_unit(
             "admission_duration",
-            "From the headers of a review to its answer",
+            "Time from the headers of a review to its response",
             Unit::Seconds,
             duration.clone(),
         );
@@ -131,11 +131,7 @@ impl ServerMetrics {
         let connections = Gauge::default();
         registry.register("connections", "Open connections to the webhook server", connections.clone());
         let handshake_errors = Counter::default();
-        registry.register(
-            "tls_handshake_errors",
-            "Connections that ended in their handshake",
-            handshake_errors.clone(),
-        );
+        registry.register("tls_handshake_errors", "Failed TLS handshakes", handshake_errors.clone());
         let admission = AdmissionMetrics::register(&mut registry);
         Self { registry, admission, connections, handshake_errors }
     }

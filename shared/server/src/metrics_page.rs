@@ -1,4 +1,4 @@
-//! `/metrics`, and the authorization of its readers.
+//! The `/metrics` page and its authorization.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use podshaper_kube::request::{Media, send};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Serves the metrics: to every client, or to those that RBAC allows to `get` the path `/metrics`.
+/// Serves the metrics to every client, or to clients that RBAC allows to `get` the non-resource URL `/metrics`.
 pub struct MetricsPage {
     metrics: Arc<ServerMetrics>,
     authorizer: Option<ScrapeAuthorizer>,
@@ -33,7 +33,7 @@ impl MetricsPage {
 impl Pages for MetricsPage {
     async fn get(&self, path: &str, authorization: Option<&str>) -> HttpResponse {
         if path != "/metrics" {
-            return text(StatusCode::NOT_FOUND, "try /metrics");
+            return text(StatusCode::NOT_FOUND, "not found: use /metrics");
         }
         if let Some(authorizer) = &self.authorizer
             && let Err(error) = authorizer.authorize(authorization).await
@@ -44,7 +44,7 @@ impl Pages for MetricsPage {
     }
 }
 
-/// Authenticates and authorizes scrapers by the API server.
+/// Authenticates and authorizes a scrape with a TokenReview and a SubjectAccessReview.
 #[derive(Default)]
 struct ScrapeAuthorizer {
     client: OnceCell<Client>,
@@ -60,22 +60,24 @@ impl AccessError {
     fn into_response(self) -> HttpResponse {
         match self {
             Self::Unauthenticated => {
-                let mut response =
-                    text(StatusCode::UNAUTHORIZED, "send a bearer token that the API server knows");
+                let mut response = text(StatusCode::UNAUTHORIZED, "unauthorized: send a valid bearer token");
                 response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
                 response
             }
-            Self::Forbidden => text(StatusCode::FORBIDDEN, "RBAC doesn't allow you to get the path /metrics"),
+            Self::Forbidden => text(
+                StatusCode::FORBIDDEN,
+                "forbidden: RBAC doesn't allow get on the non-resource URL /metrics",
+            ),
             Self::Unavailable => text(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the API server can't be asked who you are; the log says why",
+                "the API server can't authorize the request; see the log of the webhook",
             ),
         }
     }
 }
 
 fn unavailable(error: impl Display) -> AccessError {
-    tracing::warn!(%error, "can't authorise a scraper of metrics");
+    tracing::warn!(%error, "failed to authorize a metrics scrape");
     AccessError::Unavailable
 }
 
@@ -85,12 +87,12 @@ impl ScrapeAuthorizer {
             authorization.and_then(|a| a.strip_prefix("Bearer ")).ok_or(AccessError::Unauthenticated)?;
         let client = self.client.get_or_try_init(async || client::in_cluster()).await.map_err(unavailable)?;
         let token = json!({"token": token.trim()});
-        let mut user =
+        let mut status =
             review(client, "authentication.k8s.io", "TokenReview", token).await.map_err(unavailable)?;
-        if take(&mut user, "authenticated") != true {
+        if take(&mut status, "authenticated") != true {
             return Err(AccessError::Unauthenticated);
         }
-        let mut user = take(&mut user, "user");
+        let mut user = take(&mut status, "user");
         // `username` of a TokenReview is `user` of a SubjectAccessReview. An absent field becomes null, which is the same.
         let access = json!({
             "user": take(&mut user, "username"),
@@ -99,10 +101,10 @@ impl ScrapeAuthorizer {
             "extra": take(&mut user, "extra"),
             "nonResourceAttributes": {"path": "/metrics", "verb": "get"},
         });
-        let mut access = review(client, "authorization.k8s.io", "SubjectAccessReview", access)
+        let mut status = review(client, "authorization.k8s.io", "SubjectAccessReview", access)
             .await
             .map_err(unavailable)?;
-        if take(&mut access, "allowed") == true { Ok(()) } else { Err(AccessError::Forbidden) }
+        if take(&mut status, "allowed") == true { Ok(()) } else { Err(AccessError::Forbidden) }
     }
 }
 
@@ -110,9 +112,9 @@ impl ScrapeAuthorizer {
 async fn review(client: &Client, group: &str, kind: &str, spec: Value) -> kube::Result<Value> {
     let path = format!("/apis/{group}/v1/{}s", kind.to_lowercase());
     let review = json!({"apiVersion": format!("{group}/v1"), "kind": kind, "spec": spec});
-    let answer = send(client, "POST", &path, Media::Json, &review).await?;
-    let mut review: Value = serde_json::from_str(&answer).map_err(kube::Error::SerdeError)?;
-    Ok(take(&mut review, "status"))
+    let created = send(client, "POST", &path, Media::Json, &review).await?;
+    let mut created: Value = serde_json::from_str(&created).map_err(kube::Error::SerdeError)?;
+    Ok(take(&mut created, "status"))
 }
 
 fn take(object: &mut Value, field: &str) -> Value {

@@ -1,38 +1,37 @@
-//! How many files the process may have open, each connection being one.
+//! The limit of open files, of which each connection is one.
 //!
-//! Container runtimes hand systemd's default down: 1024 at first, many more for who asks. Go's runtime asks by itself
-//! (`os/rlimit.go`), so must we.
+//! Container runtimes pass on systemd's default: a soft limit of 1024 and a far higher hard limit. Go's runtime raises the
+//! soft limit at its start (`os/rlimit.go`), Rust's doesn't.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Open files beside the webhook's connections: probes and metrics, each up to 64, the API server, certificates.
-const OTHERS: u64 = 256;
+/// Open files besides the connections: up to 64 each for probes and metrics, requests to the API server, certificates.
+const OTHER_FILES: u64 = 256;
 
-/// Asks for as many open files as `connections` take, and returns how many connections may be held at a time.
-pub(crate) fn max_connections(connections: usize) -> usize {
-    let (asked, room) = plan(getrlimit(Resource::Nofile), connections);
-    match asked.map_or(Ok(()), |limit| setrlimit(Resource::Nofile, limit)) {
-        Ok(()) => {}
-        Err(error) => tracing::warn!(%error, "can't have more files open"),
+/// Raises the soft limit as far as `connections` need it, and returns the number of connections that it allows.
+pub(crate) fn raise_limit(connections: usize) -> usize {
+    let (limit, allowed) = plan(getrlimit(Resource::Nofile), connections);
+    if let Some(limit) = limit
+        && let Err(error) = setrlimit(Resource::Nofile, limit)
+    {
+        tracing::warn!(%error, "failed to raise the limit of open files");
     }
-    if room < connections {
-        tracing::warn!(
-            connections = room,
-            "fewer connections than configured: the limit of open files is low"
-        );
+    if allowed < connections {
+        tracing::warn!(allowed, "the limit of open files allows fewer connections than --max-connections");
     }
-    room
+    allowed
 }
 
-/// The limit to ask for, if it isn't that already, and how many connections it is good for.
+/// Returns the limit to set, if it differs from `limit`, and the number of connections that it allows.
 fn plan(limit: Rlimit, connections: usize) -> (Option<Rlimit>, usize) {
-    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHERS);
-    // None is no limit.
-    let (now, most) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
-    let files = now.max(wanted.min(most));
-    let asked = (files > now).then_some(Rlimit { current: Some(files), ..limit });
-    let room = files.saturating_sub(OTHERS).max(1);
-    (asked, usize::try_from(room).unwrap_or(usize::MAX).min(connections))
+    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+    // None means unlimited.
+    let soft = limit.current.unwrap_or(u64::MAX);
+    let hard = limit.maximum.unwrap_or(u64::MAX);
+    let files = soft.max(wanted.min(hard));
+    let raised = (files > soft).then_some(Rlimit { current: Some(files), ..limit });
+    let allowed = files.saturating_sub(OTHER_FILES).max(1);
+    (raised, usize::try_from(allowed).unwrap_or(usize::MAX).min(connections))
 }
 
 #[cfg(test)]
@@ -40,9 +39,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_is_raised_as_far_as_needed_and_allowed() {
+    fn soft_limit_is_raised_to_the_need_or_the_hard_limit() {
         let limit = |current, maximum| Rlimit { current, maximum };
-        for (now, asked, room) in [
+        for (now, raised, allowed) in [
             (limit(Some(1024), Some(524_288)), Some(2304), 2048),
             (limit(Some(1024), None), Some(2304), 2048),
             (limit(Some(1024), Some(2000)), Some(2000), 1744),
@@ -51,8 +50,8 @@ mod tests {
             (limit(Some(1_048_576), Some(1_048_576)), None, 2048),
             (limit(None, None), None, 2048),
         ] {
-            let asked = asked.map(|files| limit(Some(files), now.maximum));
-            assert_eq!(plan(now, 2048), (asked, room), "{now:?}");
+            let raised = raised.map(|files| limit(Some(files), now.maximum));
+            assert_eq!(plan(now, 2048), (raised, allowed), "{now:?}");
         }
     }
 }

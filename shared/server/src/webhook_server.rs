@@ -44,7 +44,7 @@ impl<W: Webhook> WebhookServer<W> {
         let endpoint = Arc::new(Endpoint::new(webhook, paths, &limits, metrics.admission()));
         let stage = watch::Sender::new(Stage::Serving);
         let tls = TlsAcceptor::from(tls);
-        let max_connections = open_files::max_connections(limits.max_connections);
+        let max_connections = open_files::raise_limit(limits.max_connections);
         let permits = Arc::new(Semaphore::new(max_connections));
         let serving = async {
             // The semaphore is never closed.
@@ -57,7 +57,7 @@ impl<W: Webhook> WebhookServer<W> {
         };
         let draining = async {
             shutdown.await;
-            tracing::info!("leaving, and answering what still comes");
+            tracing::info!("draining, and still answering requests");
             drain(&stage, endpoint.requests(), QUIET, MAX_DRAIN).await;
         };
         tokio::select! {
@@ -67,10 +67,10 @@ impl<W: Webhook> WebhookServer<W> {
         drop(listener);
         let all = u32::try_from(max_connections).unwrap_or(u32::MAX);
         if tokio::time::timeout(LAST_REQUESTS, permits.acquire_many(all)).await.is_ok() {
-            tracing::info!("left: every request was answered");
+            tracing::info!("shut down, with every request answered");
         } else {
             let requests = endpoint.requests().in_flight();
-            tracing::warn!(requests, "left with connections still open");
+            tracing::warn!(requests, "shut down, with open connections");
         }
     }
 }
@@ -80,7 +80,7 @@ async fn accept(listener: &TcpListener) -> TcpStream {
         match listener.accept().await {
             Ok((tcp, _)) => return tcp,
             Err(error) => {
-                tracing::warn!(%error, "can't accept a connection");
+                tracing::warn!(%error, "failed to accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -95,7 +95,7 @@ async fn run_connection(
     metrics.connection_opened();
     if let Err(error) = connection.await {
         metrics.handshake_failed();
-        tracing::debug!(%error, "connection refused");
+        tracing::debug!(%error, "connection failed");
     }
     metrics.connection_closed();
     drop(permit);

@@ -270,9 +270,9 @@ async fn a_refusal_is_one_line_of_the_log_whatever_came() {
     let mut webhook = Webhook::start(env!("CARGO_BIN_EXE_peerpods"), &["--log-level=debug"]).await;
     let forged = String::from_utf8(peer_pod()).unwrap().replace("CREATE", "x\\nforged");
     assert_eq!(webhook.client().send(post(PATH, forged.as_bytes())).await.unwrap().status, 400);
-    let refused = webhook.logged("refused").await;
-    assert_eq!(refused["reason"], "Review");
-    assert!(refused["answer"].as_str().unwrap().contains("x\nforged"), "{refused}");
+    let rejected = webhook.logged("rejected a request").await;
+    assert_eq!(rejected["reason"], "Review");
+    assert!(rejected["response"].as_str().unwrap().contains("x\nforged"), "{rejected}");
 }
 
 #[tokio::test]
@@ -286,7 +286,7 @@ async fn no_request_is_cut_at_the_end() {
     let mut begun = client.connect().await.unwrap();
     begun.0.write_all(head).await.unwrap();
     webhook.terminate().await;
-    webhook.logged("leaving, and answering what still comes").await;
+    webhook.logged("draining, and still answering requests").await;
     // New connections, kept ones and half-sent requests are all still answered, and told to go.
     for answer in [client.send(&request).await.unwrap(), kept.send(&request).await.unwrap(), {
         begun.0.write_all(tail).await.unwrap();
@@ -312,7 +312,7 @@ async fn who_leaves_is_not_ready() {
     };
     assert!(ready().await.starts_with("HTTP/1.1 200 "));
     webhook.terminate().await;
-    webhook.logged("leaving, and answering what still comes").await;
+    webhook.logged("draining, and still answering requests").await;
     let answer = ready().await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("leaving"), "{answer}");
 }

@@ -1,4 +1,4 @@
-//! The flags that say where the certificate comes from.
+//! The flags for the serving certificate.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use super::{ServingCertificate, TlsProfile, TlsProfileError};
 use podshaper_core::duration;
 use podshaper_kube::client;
 
-/// Where the serving certificate comes from: files, or a Secret that the webhook keeps itself.
+/// The source of the serving certificate, files or a self-managed Secret, and its TLS profile.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Certificates")]
 pub struct CertificateArgs {
-    /// The directory of tls.crt, tls.key and, if there is one, ca.crt; read again when they change
+    /// Directory with tls.crt, tls.key and, optionally, ca.crt; changed files are read again
     #[arg(
         long,
         value_name = "DIRECTORY",
@@ -28,11 +28,11 @@ pub struct CertificateArgs {
     )]
     cert_dir: PathBuf,
 
-    /// How long a new CA is known to the API server before a certificate of its is served
+    /// Time from trusting a new CA to serving its first certificate, so that every API server trusts the CA by then
     #[arg(long, value_name = "DURATION", env = "PODSHAPER_CERT_HOLD", default_value = "60s", value_parser = duration::parse)]
     cert_hold: Duration,
 
-    /// Keep a CA and a certificate in this Secret, in place of --cert-dir
+    /// Secret for a self-managed CA and certificate, instead of --cert-dir
     #[arg(
         long,
         value_name = "NAME",
@@ -41,7 +41,7 @@ pub struct CertificateArgs {
     )]
     self_managed_secret: Option<String>,
 
-    /// The MutatingWebhookConfiguration whose caBundle trusts that CA
+    /// MutatingWebhookConfiguration that trusts the self-managed CA in its caBundles
     #[arg(
         long,
         value_name = "NAME",
@@ -50,44 +50,44 @@ pub struct CertificateArgs {
     )]
     webhook_configuration: Option<String>,
 
-    /// The Service that the API server calls, which the certificate is for
+    /// Service that the API server calls; the self-managed certificate is issued for it
     #[arg(long, value_name = "NAME", env = "PODSHAPER_SERVICE_NAME", requires = "self_managed_secret")]
     service_name: Option<String>,
 
-    /// The namespace of that Secret and that Service
+    /// Namespace of the Secret and the Service
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]
     namespace: Option<String>,
 
-    /// How long a self-managed certificate is valid; it is renewed after two thirds
+    /// Lifetime of a self-managed certificate; two thirds into it, the certificate is renewed
     #[arg(long, value_name = "DURATION", env = "PODSHAPER_LEAF_LIFETIME", default_value = "90d", value_parser = duration::parse)]
     leaf_lifetime: Duration,
 
-    /// How long a self-managed CA is valid; it is replaced after two thirds
+    /// Lifetime of a self-managed CA; two thirds into it, the CA is replaced
     #[arg(long, value_name = "DURATION", env = "PODSHAPER_CA_LIFETIME", default_value = "365d", value_parser = duration::parse)]
     ca_lifetime: Duration,
 
-    /// The oldest TLS version to accept, `VersionTLS12` or `VersionTLS13`
+    /// Minimum TLS version: `VersionTLS12` or `VersionTLS13`
     #[arg(long, value_name = "VERSION", env = "TLS_MIN_VERSION", default_value = "", hide = true)]
     tls_min_version: String,
 
-    /// The cipher suites of TLS 1.2 to accept, by their IANA names
+    /// TLS 1.2 cipher suites, as a comma-separated list of IANA names
     #[arg(long, value_name = "NAMES", env = "TLS_CIPHER_SUITES", default_value = "", hide = true)]
     tls_cipher_suites: String,
 }
 
-/// Why no source of certificates was started.
+/// An error that prevents the start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// The times don't fit together.
+    /// The durations don't leave time for a rotation.
     #[error("{0}")]
     Lifetimes(&'static str),
-    /// There is no way to the API server.
-    #[error("no client of the Kubernetes API: {0}")]
+    /// The API server can't be reached.
+    #[error("can't make a client of the Kubernetes API: {0}")]
     Client(#[from] client::Error),
 }
 
 impl CertificateArgs {
-    /// The TLS versions and cipher suites that were asked for.
+    /// Parses the TLS versions and cipher suites.
     pub fn tls_profile(&self) -> Result<TlsProfile, TlsProfileError> {
         TlsProfile::parse(&self.tls_min_version, &self.tls_cipher_suites)
     }
@@ -135,12 +135,13 @@ mod tests {
         Command::try_parse_from(words).map(|command| command.certificates).map_err(|e| e.to_string())
     }
 
-    const KEPT: &str = "--self-managed-secret s --webhook-configuration c --service-name n --namespace ns";
+    const SELF_MANAGED: &str =
+        "--self-managed-secret s --webhook-configuration c --service-name n --namespace ns";
 
     const DAY: Duration = Duration::from_hours(24);
 
     #[test]
-    fn files_are_the_default() {
+    fn default_source_is_files() {
         let args = parse("").unwrap();
         assert_eq!(args.cert_dir, PathBuf::from("/tmp/k8s-webhook-server/serving-certs"));
         assert_eq!(args.cert_hold, Duration::from_mins(1));
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_read_and_wrong_ones_explained() {
+    fn invalid_duration_is_an_error_that_names_the_flag() {
         let hold = |text: &str| parse(&format!("--cert-hold={text}")).map(|args| args.cert_hold);
         assert_eq!(hold("1h30m"), Ok(Duration::from_mins(90)));
         assert_eq!(hold("90d"), Ok(90 * DAY));
@@ -160,12 +161,12 @@ mod tests {
     }
 
     #[test]
-    fn flags_that_dont_fit_together_are_named() {
-        parse(KEPT).unwrap();
+    fn incompatible_flags_are_an_error_that_names_them() {
+        parse(SELF_MANAGED).unwrap();
         for (line, named) in [
             ("--self-managed-secret s", "--webhook-configuration"),
             ("--service-name n", "--self-managed-secret"),
-            (&format!("{KEPT} --cert-dir d"), "--cert-dir"),
+            (&format!("{SELF_MANAGED} --cert-dir d"), "--cert-dir"),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(named), "{line}: {error}");
@@ -173,10 +174,10 @@ mod tests {
     }
 
     #[test]
-    fn lifetimes_that_leave_no_time_to_rotate_are_refused() {
+    fn lifetimes_too_short_for_a_rotation_are_an_error() {
         for times in ["--ca-lifetime 30d", "--ca-lifetime 2m --leaf-lifetime 1m", "--leaf-lifetime 1s"] {
-            let args = parse(&format!("{KEPT} {times}")).unwrap();
-            let client = || unreachable!("refused before");
+            let args = parse(&format!("{SELF_MANAGED} {times}")).unwrap();
+            let client = || unreachable!("rejected before");
             assert!(matches!(args.start(client), Err(StartError::Lifetimes(_))), "{times}");
         }
     }

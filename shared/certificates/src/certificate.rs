@@ -92,7 +92,7 @@ impl Certificate {
     }
 }
 
-/// Formats Unix seconds for logs and errors.
+/// Converts Unix seconds for logs and errors.
 pub(crate) fn format_time(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap_or_default()
 }

@@ -4,7 +4,7 @@
 //! server trusts that CA. Therefore:
 //!
 //! - The content is polled. The kubelet swaps a symlink above the files, which a watch on the files misses.
-//! - A broken or expired pair is logged and ignored. The last good pair stays in service.
+//! - An invalid or expired pair is logged and ignored. The last valid pair stays in service.
 //! - A leaf of the CA that signed the served leaf is served at once. Any other leaf is served when its CA (the leaf itself,
 //!   without `ca.crt`) has been in the files for the hold, or when the served leaf has expired.
 
@@ -77,8 +77,8 @@ impl CertificateFiles {
             Err(problem) => {
                 self.serving.record_error();
                 let consequence = match self.served {
-                    Some(_) => "the last good pair stays in service",
-                    None => "not ready until --cert-dir has a pair that can be served",
+                    Some(_) => "the last valid pair stays in service",
+                    None => "the webhook isn't ready until --cert-dir contains a valid pair",
                 };
                 self.log_once(format!("{problem}: {consequence}"), |message| warn!("{message}"));
             }
@@ -93,7 +93,7 @@ impl CertificateFiles {
             Some(served) if served.leaf == leaf => self.logged.clear(),
             Some(served) if !self.may_replace(served, &leaf, &issuers, now, clock) => {
                 let message = format!(
-                    "a new certificate (expires {}) isn't known to come from the CA of the one in service: served in {:?}",
+                    "a new certificate (expires {}) isn't signed by the CA of the one in service: it is served after {:?}",
                     format_time(leaf.not_after()),
                     self.hold_period
                 );
@@ -140,17 +140,17 @@ fn read(directory: &Path, now: i64) -> Result<Candidate, String> {
     let file = |path: &Path| fs::read(path).map_err(|e| format!("{}: {e}", path.display()));
 
     let chain = Certificate::parse_pem(&file(&crt)?).map_err(|e| format!("{}: {e}", crt.display()))?;
-    let leaf = chain.first().ok_or_else(|| format!("{}: no certificate in it", crt.display()))?.clone();
+    let leaf = chain.first().ok_or_else(|| format!("{}: contains no certificate", crt.display()))?.clone();
     if leaf.is_expired(now) {
         return Err(format!("{}: expired at {}", crt.display(), format_time(leaf.not_after())));
     }
     let private = PrivateKeyDer::from_pem_slice(&file(&key)?)
-        .map_err(|_| format!("{}: no private key in it", key.display()))?;
+        .map_err(|_| format!("{}: contains no private key", key.display()))?;
     let chain = chain.iter().map(|certificate| certificate.der().clone()).collect();
     let certified =
         CertifiedKey::from_der(chain, private, &ring::default_provider()).map_err(|e| match e {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-                format!("{}: not the key of {}", key.display(), crt.display())
+                format!("{}: isn't the key of {}", key.display(), crt.display())
             }
             other => format!("{}: {other}", key.display()),
         })?;
@@ -176,7 +176,7 @@ mod tests {
 
     struct Ca(CertifiedIssuer<'static, KeyPair>);
 
-    /// A leaf with its key, and the CA that signed it, as PEM.
+    /// The files, as PEM.
     #[derive(Clone)]
     struct Content {
         crt: String,
@@ -211,7 +211,7 @@ mod tests {
         }
     }
 
-    /// A volume as kubelet mounts it: files are links through `..data`, which is swapped as a whole.
+    /// A volume as the kubelet mounts it: the files are links through `..data`, which is replaced atomically.
     struct Volume {
         directory: TempDir,
         versions: usize,
@@ -254,14 +254,14 @@ mod tests {
         serving
     }
 
-    /// Whether `content` is served, after what is due now.
+    /// Whether `content` is served after a poll that is due now.
     async fn serves(serving: &ServingCertificate, content: &Content) -> bool {
         sleep(Duration::from_millis(1)).await;
         serving.leaf() == Some(content.leaf())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_files_are_served_when_start_returns() {
+    async fn files_are_served_when_start_returns() {
         let mut volume = Volume::new();
         volume.put(&Ca::new("a").issue());
         let serving = start(&volume);
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_files_it_waits_and_takes_them_when_they_come() {
+    async fn late_files_are_served_when_they_arrive() {
         let mut volume = Volume::new();
         let serving = start(&volume);
         sleep(HOLD).await;
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_leaf_under_the_same_ca_is_served_at_the_next_look() {
+    async fn leaf_of_the_same_ca_is_served_at_the_next_poll() {
         let (mut volume, ca) = (Volume::new(), Ca::new("a"));
         volume.put(&ca.issue());
         let serving = start(&volume);
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_leaf_under_another_ca_waits_for_the_hold() {
+    async fn leaf_of_another_ca_is_served_after_the_hold() {
         for with_ca in [true, false] {
             let mut volume = Volume::new();
             let content =
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_ca_that_was_announced_in_time_needs_no_more_hold() {
+    async fn leaf_of_a_ca_that_was_added_earlier_is_served_at_the_next_poll() {
         let (mut volume, a, b) = (Volume::new(), Ca::new("a"), Ca::new("b"));
         let both = Some(a.0.pem() + &b.0.pem());
         volume.put(&a.issue());
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_broken_pair_is_named_and_the_last_good_one_stays() {
+    async fn invalid_pair_is_named_and_the_last_valid_one_stays() {
         let (mut volume, ca) = (Volume::new(), Ca::new("a"));
         let good = ca.issue();
         volume.put(&good);
@@ -335,15 +335,15 @@ mod tests {
         let half = good.crt[..good.crt.len() / 2].to_owned();
         let other = ca.issue();
         let none = String::new();
-        for (broken, named) in [
-            (Content { key: other.key.clone(), ..good.clone() }, "tls.key: not the key of"),
-            (Content { key: none.clone(), ..good.clone() }, "tls.key: no private key"),
-            (Content { crt: none, ..good.clone() }, "tls.crt: no certificate"),
+        for (invalid, named) in [
+            (Content { key: other.key.clone(), ..good.clone() }, "tls.key: isn't the key of"),
+            (Content { key: none.clone(), ..good.clone() }, "tls.key: contains no private key"),
+            (Content { crt: none, ..good.clone() }, "tls.crt: contains no certificate"),
             (Content { crt: half, ..good.clone() }, "tls.crt: "),
             (Content { ca: Some("-----BEGIN CERTIFICATE-----\n!".into()), ..good.clone() }, "ca.crt: "),
             (ca.issue_until(2020), "tls.crt: expired at 2020-01-01T00:00:00Z"),
         ] {
-            volume.put(&broken);
+            volume.put(&invalid);
             let problem = read(volume.directory.path(), unix_now()).err().unwrap();
             assert!(problem.contains(named), "{problem}");
             let errors = serving.errors();
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_expired_leaf_is_replaced_without_a_hold() {
+    async fn expired_leaf_is_replaced_without_a_hold() {
         let mut volume = Volume::new();
         volume.put(&Ca::new("a").issue_until(2100));
         let serving = ServingCertificate::new();
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_files_do_as_well() {
+    fn files_without_a_data_symlink_are_read() {
         let directory = TempDir::new().unwrap();
         let content = Ca::new("a").issue();
         fs::write(directory.path().join("tls.crt"), &content.crt).unwrap();

@@ -47,17 +47,17 @@ impl ServingCertificate {
         let times = [
             (
                 "tls_certificate_expiry",
-                "When the certificate in service expires, seconds since 1970",
+                "Expiry of the serving certificate, in Unix seconds",
                 &self.leaf_expiry,
             ),
             (
                 "tls_ca_expiry",
-                "When its CA expires, seconds since 1970; 0 where the CA isn't known",
+                "Expiry of the CA of the serving certificate, in Unix seconds; 0 if the CA is unknown",
                 &self.ca_expiry,
             ),
             (
                 "tls_last_sync",
-                "When the certificate's source was last found in order, seconds since 1970",
+                "Last successful read of the certificate files or the Secret, in Unix seconds",
                 &self.last_sync,
             ),
         ];
@@ -66,12 +66,12 @@ impl ServingCertificate {
         }
         registry.register(
             "tls_certificate_replacements",
-            "How often the certificate in service was replaced",
+            "Replacements of the serving certificate",
             self.replacements.clone(),
         );
         registry.register(
             "tls_certificate_errors",
-            "How often reading or writing the certificate's source failed",
+            "Failed reads and writes of the certificate files, the Secret or the caBundles",
             self.errors.clone(),
         );
     }

@@ -1,4 +1,4 @@
-//! Which TLS versions and cipher suites the server accepts.
+//! The TLS versions and cipher suites of the server.
 
 use std::sync::Arc;
 
@@ -8,62 +8,61 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
 use thiserror::Error;
 
-/// The TLS versions and cipher suites that the server accepts: TLS 1.2 and 1.3 with every suite, unless told otherwise.
+/// The accepted TLS versions and cipher suites: by default TLS 1.2 and 1.3 with every suite of rustls.
 #[derive(Clone, Debug)]
 pub struct TlsProfile {
     versions: Vec<&'static SupportedProtocolVersion>,
     suites: Vec<SupportedCipherSuite>,
 }
 
-/// A version or a cipher suite that can't be had.
+/// An unsupported version or cipher suite.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum TlsProfileError {
-    /// The minimum version is neither of the two.
-    #[error("TLS minimum version {0:?}: use VersionTLS12 or VersionTLS13")]
+    /// The minimum version is neither TLS 1.2 nor TLS 1.3.
+    #[error("minimum TLS version {0:?}: use VersionTLS12 or VersionTLS13")]
     Version(String),
-    /// Suites were chosen, but nothing below TLS 1.3 is accepted.
+    /// Suites are listed, but only TLS 1.3 is accepted.
     #[error(
-        "TLS cipher suites can be chosen for TLS 1.2 alone: leave them out with VersionTLS13, which accepts all of its own"
+        "TLS cipher suites can be selected for TLS 1.2 only: omit them with VersionTLS13, which accepts every suite"
     )]
     SuitesWithTls13,
-    /// No suite that the server has is called so.
+    /// The server has no such suite.
     #[error(
-        "TLS cipher suite {0:?} is unknown or not offered (only suites with forward secrecy and authenticated \
-         encryption are); valid names: {names}",
+        "TLS cipher suite {0:?} is unknown or unsupported (only suites with forward secrecy and authenticated \
+         encryption are supported); valid names: {names}",
         names = names()
     )]
     Suite(String),
 }
 
 impl TlsProfile {
-    /// Reads a minimum version (`VersionTLS12`, `VersionTLS13`) and a comma list of IANA suite names, as the
-    /// variables `TLS_MIN_VERSION` and `TLS_CIPHER_SUITES` give them; empty means unset.
+    /// Parses the values of `TLS_MIN_VERSION` (`VersionTLS12` or `VersionTLS13`) and `TLS_CIPHER_SUITES`, a
+    /// comma-separated list of IANA names. An empty value means the default.
     ///
-    /// The list chooses among the suites of TLS 1.2. The names of TLS 1.3's are accepted in it and change nothing, as
-    /// in Go, whose lists often hold them.
+    /// The list selects suites of TLS 1.2. Suites of TLS 1.3 in it are ignored, as in Go, where such lists are common.
     pub fn parse(min_version: &str, suites: &str) -> Result<Self, TlsProfileError> {
-        let chosen: Vec<_> = suites.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+        let names: Vec<_> = suites.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
         let mut versions = match min_version.trim() {
-            "VersionTLS13" if !chosen.is_empty() => return Err(TlsProfileError::SuitesWithTls13),
+            "VersionTLS13" if !names.is_empty() => return Err(TlsProfileError::SuitesWithTls13),
             "VersionTLS13" => vec![&TLS13],
             "" | "VersionTLS12" => vec![&TLS13, &TLS12],
             other => return Err(TlsProfileError::Version(other.to_owned())),
         };
         let mut suites = ring::ALL_CIPHER_SUITES.to_vec();
-        if !chosen.is_empty() {
-            let chosen = chosen.iter().map(|name| find(name)).collect::<Result<Vec<_>, _>>()?;
-            suites.retain(|suite| suite.tls13().is_some() || chosen.contains(suite));
+        if !names.is_empty() {
+            let selected = names.iter().map(|name| find(name)).collect::<Result<Vec<_>, _>>()?;
+            suites.retain(|suite| suite.tls13().is_some() || selected.contains(suite));
         }
-        // Without a suite of its own, TLS 1.2 could be negotiated and then go nowhere.
+        // Without a suite of TLS 1.2, its handshake would fail after the negotiation of the version.
         if suites.iter().all(|suite| suite.tls13().is_some()) {
             versions = vec![&TLS13];
         }
         Ok(Self { versions, suites })
     }
 
-    /// The server's configuration: h2 and HTTP/1.1, certificates from `resolver`.
+    /// Makes a configuration of a server that offers h2 and HTTP/1.1.
     ///
-    /// Sessions are never resumed: the API server doesn't ask for it, and a ticket is work for each handshake.
+    /// Sessions are never resumed: the API server doesn't resume any, and a ticket costs time in each handshake.
     pub fn server_config(
         &self,
         resolver: Arc<dyn ResolvesServerCert>,
@@ -80,7 +79,7 @@ impl TlsProfile {
     }
 }
 
-/// rustls calls `TLS13_AES_128_GCM_SHA256` what IANA calls `TLS_AES_128_GCM_SHA256`.
+/// rustls prefixes suites of TLS 1.3 with `TLS13_`, IANA with `TLS_`.
 fn iana_name(suite: &SupportedCipherSuite) -> String {
     format!("{:?}", suite.suite()).replacen("TLS13_", "TLS_", 1)
 }
@@ -88,7 +87,7 @@ fn iana_name(suite: &SupportedCipherSuite) -> String {
 fn find(name: &str) -> Result<SupportedCipherSuite, TlsProfileError> {
     let by_name = |suite: &&SupportedCipherSuite| {
         let iana = iana_name(suite);
-        // Go also knows the two ChaCha suites by the names of their draft.
+        // Go also accepts the draft's names of the two ChaCha suites.
         iana == name
             || (iana.ends_with("_WITH_CHACHA20_POLY1305_SHA256")
                 && iana.strip_suffix("_SHA256") == Some(name))
@@ -113,14 +112,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_set_means_both_versions_and_every_suite() {
+    fn default_is_both_versions_and_every_suite() {
         let profile = TlsProfile::parse("", " , ").unwrap();
         assert_eq!(profile.versions, [&TLS13, &TLS12]);
         assert_eq!(profile.suites.len(), ring::ALL_CIPHER_SUITES.len());
     }
 
     #[test]
-    fn the_minimum_version_is_one_of_two() {
+    fn other_minimum_versions_are_errors() {
         assert_eq!(TlsProfile::parse(" VersionTLS12 ", "").unwrap().versions.len(), 2);
         assert_eq!(TlsProfile::parse("VersionTLS13", "").unwrap().versions, [&TLS13]);
         for other in ["VersionTLS10", "VersionTLS11", "TLS1.2", "1.3", "versiontls12"] {
@@ -131,26 +130,26 @@ mod tests {
     }
 
     #[test]
-    fn a_list_chooses_among_the_suites_of_tls_1_2() {
+    fn list_selects_suites_of_tls_1_2() {
         let list = " TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 ,TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305";
         let chosen = suites(&TlsProfile::parse("", list).unwrap());
         assert_eq!(chosen.iter().filter(|name| name.contains("_WITH_")).count(), 2, "{chosen:?}");
-        assert_eq!(chosen.len(), 5, "the three of TLS 1.3 stay: {chosen:?}");
+        assert_eq!(chosen.len(), 5, "the three of TLS 1.3 are included: {chosen:?}");
     }
 
     #[test]
-    fn names_of_tls_1_3_alone_leave_no_tls_1_2() {
+    fn list_without_suites_of_tls_1_2_disables_tls_1_2() {
         assert_eq!(TlsProfile::parse("VersionTLS12", "TLS_AES_128_GCM_SHA256").unwrap().versions, [&TLS13]);
     }
 
     #[test]
-    fn no_list_with_tls_1_3() {
+    fn list_with_tls_1_3_only_is_an_error() {
         let error = TlsProfile::parse("VersionTLS13", "TLS_AES_128_GCM_SHA256").unwrap_err();
         assert_eq!(error, TlsProfileError::SuitesWithTls13);
     }
 
     #[test]
-    fn what_is_unknown_or_only_go_has_is_refused_with_the_valid_names() {
+    fn unknown_suite_is_an_error_that_lists_valid_names() {
         for name in ["TLS_RSA_WITH_AES_128_CBC_SHA", "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA", "bogus"] {
             let error = TlsProfile::parse("", name).unwrap_err().to_string();
             assert!(
@@ -161,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_never_resumes_sessions() {
+    fn server_config_never_resumes_sessions() {
         let config = TlsProfile::parse("", "")
             .unwrap()
             .server_config(super::super::ServingCertificate::new())

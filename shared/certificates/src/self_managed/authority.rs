@@ -102,7 +102,7 @@ impl CertificateAuthority {
     /// Fails if `key` isn't the key of the certificate.
     pub(super) fn new(certificate: Certificate, key: KeyPair) -> Result<Self, String> {
         if certificate.public_key() != Some(key.subject_public_key_info()) {
-            return Err("not the key of the certificate".into());
+            return Err("isn't the key of the certificate".into());
         }
         Ok(Self { certificate, key: Some(Arc::new(key)) })
     }
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leaf_is_for_its_service_and_nothing_else() {
+    fn leaf_is_valid_for_its_service_only() {
         let ca = service().issue_ca(NOW, 365 * DAY).unwrap();
         let leaf = service().issue_leaf(&ca, NOW, 90 * DAY).unwrap();
         for name in ["peerpods.podshaper.svc", "peerpods.podshaper.svc.cluster.local", "peerpods.podshaper"] {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_may_differ_by_an_hour_and_a_leaf_ends_with_its_ca() {
+    fn leaf_is_backdated_and_expires_with_its_ca() {
         let ca = service().issue_ca(NOW, 30 * DAY).unwrap();
         let leaf = service().issue_leaf(&ca, NOW, 90 * DAY).unwrap();
         let end = NOW + 30 * 24 * 3600;
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ca_signs_leaves_only() {
+    fn ca_signs_leaves_only() {
         let ca = service().issue_ca(NOW, 30 * DAY).unwrap();
         let (_, parsed) = x509_parser::parse_x509_certificate(ca.certificate.der()).unwrap();
         let constraints = parsed.basic_constraints().unwrap().unwrap();
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_names_fit() {
+    fn longest_names_fit() {
         let service = WebhookService::new("n".repeat(63), "s".repeat(63));
         let ca = service.issue_ca(NOW, 30 * DAY).unwrap();
         let leaf = service.issue_leaf(&ca, NOW, DAY).unwrap();
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn no_key_is_ever_printed() {
+    fn debug_output_contains_no_key() {
         let ca = service().issue_ca(NOW, 30 * DAY).unwrap();
         let leaf = service().issue_leaf(&ca, NOW, DAY).unwrap();
         let secret = &leaf.key.serialized_der()[36..68];

@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_isnt_added_again() {
+    fn ca_in_the_bundle_isnt_added_again() {
         let ca = ca();
         let text = bundle("").edited(&[&ca], &[]).unwrap();
         assert_eq!(text, ca.to_pem());
@@ -87,23 +87,23 @@ mod tests {
     }
 
     #[test]
-    fn what_others_wrote_stays_as_it_is() {
-        let (ours, theirs) = (ca(), ca());
-        let before = format!("# theirs\r\n{}\n# more", theirs.to_pem().replace('\n', "\r\n"));
-        let with = bundle(&before).edited(&[&ours], &[]).unwrap();
-        assert_eq!(with, format!("{before}\n{}", ours.to_pem()));
-        assert_eq!(bundle(&with).certificates(), [theirs, ours.clone()]);
-        assert_eq!(bundle(&with).edited(&[], &[&ours]).unwrap(), format!("{before}\n"));
+    fn text_of_other_writers_stays_byte_for_byte() {
+        let (own, other) = (ca(), ca());
+        let before = format!("# other\r\n{}\n# more", other.to_pem().replace('\n', "\r\n"));
+        let with = bundle(&before).edited(&[&own], &[]).unwrap();
+        assert_eq!(with, format!("{before}\n{}", own.to_pem()));
+        assert_eq!(bundle(&with).certificates(), [other, own.clone()]);
+        assert_eq!(bundle(&with).edited(&[], &[&own]).unwrap(), format!("{before}\n"));
     }
 
     #[test]
-    fn one_is_replaced_by_another() {
+    fn ca_is_replaced_by_another() {
         let (old, new) = (ca(), ca());
         assert_eq!(bundle(&old.to_pem()).edited(&[&new], &[&old]).unwrap(), new.to_pem());
     }
 
     #[test]
-    fn what_is_no_certificate_is_no_obstacle() {
+    fn invalid_text_is_kept_and_certificates_are_added() {
         let ca = ca();
         for text in [
             "\n",

@@ -95,7 +95,7 @@ impl CertificateController {
         let problems = problems.join("; ");
         if self.problems != problems {
             match problems.as_str() {
-                "" => info!("certificates: all in order again"),
+                "" => info!("certificates: all problems are resolved"),
                 problems => warn!("certificates: {problems}"),
             }
             self.problems = problems;
@@ -107,7 +107,7 @@ impl CertificateController {
         let (secret, configuration) = tokio::join!(self.store.read_secret(), self.store.read_configuration());
         let configuration = configuration?;
         if !configuration.exists() {
-            problems.push(format!("{} doesn't exist (yet)", self.store.configuration()));
+            problems.push(format!("{} doesn't exist", self.store.configuration()));
         }
         // Even if the Secret can't be read, the CA of the leaf in service has to stay trusted.
         let (secret, unreadable) = match secret {
@@ -133,8 +133,10 @@ impl CertificateController {
                     wait = wait.min(self.write_secret(change, &snapshot, clock).await?);
                 }
                 ReplicaAction::PostponeRotation => {
-                    problems
-                        .push("no CA is rotated while so many that were replaced are still trusted".into());
+                    problems.push(
+                        "the CA rotation is postponed, because too many replaced CAs are still trusted"
+                            .into(),
+                    );
                 }
             }
         }
@@ -168,10 +170,10 @@ impl CertificateController {
         let configuration = self.store.configuration();
         if restores_ca {
             warn!(
-                "put back a CA that somebody took out of the caBundle of {configuration}: let nothing else manage it"
+                "restored a CA that another writer had removed from the caBundle of {configuration}: nothing else may manage the caBundle"
             );
         } else {
-            info!("brought the caBundle of {configuration} up to date");
+            info!("updated the caBundle of {configuration}");
         }
         Ok(Duration::ZERO)
     }
@@ -188,16 +190,16 @@ impl CertificateController {
             return Ok(delay);
         }
         let secret = self.replica.apply(change, snapshot);
-        let secret = secret.map_err(|e| StoreError::Failed(format!("can't make a certificate: {e}")))?;
+        let secret = secret.map_err(|e| StoreError::Failed(format!("failed to issue a certificate: {e}")))?;
         self.store.write_secret(&secret).await?;
         self.secret_backoff.record_write(clock);
         match change {
             SecretChange::PrepareCa => {
-                info!("made a CA; it signs once it has stood in the caBundle for the hold");
+                info!("created a CA, which signs after it has been in the caBundle for the hold");
             }
-            SecretChange::PromoteCa => info!("the new CA signs from now on"),
+            SecretChange::PromoteCa => info!("the new CA signs certificates now"),
             SecretChange::RenewLeaf => info!("renewed the certificate"),
-            SecretChange::ForgetRetired => info!("forgot a replaced certificate that has expired"),
+            SecretChange::ForgetRetired => info!("removed a replaced certificate that has expired"),
         }
         Ok(Duration::ZERO)
     }
@@ -217,12 +219,12 @@ impl CertificateController {
             return Ok(RECREATE_AFTER.saturating_sub(missing));
         }
         let created = self.store.create_secret(configuration).await;
-        created.map_err(|e| StoreError::Failed(format!("the Secret is missing and can't be made: {e}")))?;
+        created.map_err(|e| StoreError::Failed(format!("failed to create the missing Secret: {e}")))?;
         Ok(Duration::ZERO)
     }
 }
 
-/// Watches one object forever. What is wrong with it, reconciling reports.
+/// Watches one object forever. Errors aren't logged, because reconciling meets and logs them, too.
 async fn watch(store: &CertificateStore, object: &ApiObject, changed: &Notify) {
     let mut retries = retries();
     loop {
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn two_replicas_agree_within_a_moment_and_then_rest() {
+    async fn two_replicas_agree_and_stop_writing() {
         let (server, replicas) = installed().await;
         assert_eq!(trusted(&server), [1, 1]);
         let secret = server.get(SECRET);
@@ -326,7 +328,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_leaf_is_replaced_at_once_and_a_ca_after_the_hold() {
+    async fn leaf_rotates_at_once_and_ca_after_the_hold() {
         let (server, replicas) = installed().await;
         let first = replicas[0].leaf();
         rotate(&server, "leaf");
@@ -344,12 +346,12 @@ mod tests {
         sleep(HOLD / 10 + MOMENT).await;
         assert!(replicas.iter().all(|replica| replica.leaf() != second));
         assert_eq!(replicas[0].leaf(), replicas[1].leaf());
-        assert_eq!(trusted(&server), [2, 2], "the old CA stays as long as a leaf under it is valid");
+        assert_eq!(trusted(&server), [2, 2], "the old CA stays until its last leaf has expired");
         assert_eq!(replicas[0].replacements(), 2);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_others_take_away_is_put_back() {
+    async fn removed_ca_and_deleted_secret_are_restored() {
         let (server, replicas) = installed().await;
         let leaf = replicas[0].leaf();
         remove_ca(&server, 1);
@@ -363,20 +365,20 @@ mod tests {
         assert_eq!(
             owner["uid"],
             server.get(CONFIGURATION)["metadata"]["uid"],
-            "it is of no release, and goes all the same"
+            "no release owns the Secret, so the configuration does"
         );
         assert!(
             replicas.iter().all(|replica| replica.leaf() == leaf),
-            "the leaf of old serves during the hold"
+            "the old leaf is served during the hold"
         );
         sleep(2 * HOLD).await;
         assert!(replicas.iter().all(|replica| replica.leaf() != leaf));
         assert_eq!(replicas[0].leaf(), replicas[1].leaf());
     }
 
-    /// Its Secret and its configuration go one after the other, and its replicas last.
+    /// The Secret is deleted first, then the configuration, and the replicas last.
     #[tokio::test(start_paused = true)]
-    async fn of_a_release_that_goes_no_secret_stays() {
+    async fn uninstalled_release_leaves_no_secret() {
         let (server, replicas) = installed().await;
         let leaf = replicas[0].leaf();
         server.delete(SECRET);
@@ -384,11 +386,11 @@ mod tests {
         server.delete(CONFIGURATION);
         sleep(10 * RECREATE_AFTER).await;
         assert!(server.get(SECRET).is_null());
-        assert!(replicas.iter().all(|replica| replica.leaf() == leaf), "calls under way are answered");
+        assert!(replicas.iter().all(|replica| replica.leaf() == leaf), "the last calls are answered");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn somebody_who_insists_is_not_fought_without_end() {
+    async fn writes_against_another_writer_are_limited() {
         let (server, _replicas) = installed().await;
         let before = patches(&server);
         for _ in 0..600 {
@@ -402,7 +404,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_the_api_server_the_certificate_stays() {
+    async fn certificate_stays_without_the_api_server() {
         let (server, replicas) = installed().await;
         let leaf = replicas[0].leaf();
         server.fail("/", 500, "InternalError");
@@ -417,7 +419,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_the_right_to_the_secret_the_bundle_is_still_kept() {
+    async fn bundle_is_restored_without_access_to_the_secret() {
         let (server, replicas) = installed().await;
         server.fail(SECRET, 403, "Forbidden");
         remove_ca(&server, 0);
@@ -427,7 +429,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_waits_for_a_configuration_that_comes_late() {
+    async fn late_configuration_is_used_when_it_arrives() {
         let server = server();
         let configuration = server.get(CONFIGURATION);
         server.delete(CONFIGURATION);

@@ -268,7 +268,7 @@ impl Values {
     fn private_key(&mut self, key: &str) -> Option<KeyPair> {
         let pem = self.bytes(key)?;
         let parsed = str::from_utf8(&pem).ok().and_then(|pem| KeyPair::from_pem(pem).ok());
-        self.valid(key, parsed.ok_or("no PKCS#8 private key in it"))
+        self.valid(key, parsed.ok_or("contains no PKCS#8 private key"))
     }
 }
 
@@ -316,18 +316,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn decoded_secret_equals_the_encoded_one() {
         let before = stored();
         let after = decode(&data(&before), &json!({}));
         assert_eq!(after.problems, [""; 0]);
         assert_eq!(after.values(), before.values());
         assert_eq!(after.retired, before.retired);
         let trusted = before.values()[2].1.clone().unwrap();
-        assert_eq!(trusted.matches("BEGIN").count(), 3, "ca.crt is everything to trust");
+        assert_eq!(trusted.matches("BEGIN").count(), 3, "ca.crt contains every CA to trust");
     }
 
     #[test]
-    fn an_empty_secret_is_no_problem() {
+    fn empty_secret_has_no_problems() {
         let empty = keys().map(|key| (key.to_owned(), String::new())).collect();
         for data in [BTreeMap::new(), empty] {
             let stored = decode(&data, &json!({}));
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cant_be_read_is_named_and_the_rest_stays() {
+    fn invalid_value_is_named_and_the_rest_is_decoded() {
         let good = data(&stored());
         let garbage = BASE64.encode("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
         let other = data(&stored());
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rotation_is_asked_for_by_name() {
+    fn annotation_requests_a_rotation() {
         let decode = |value: &str| decode(&BTreeMap::new(), &json!({ROTATE: value}));
         assert_eq!(decode("leaf").rotation, Some(Rotation::Leaf));
         assert_eq!(decode("ca").rotation, Some(Rotation::Ca));
@@ -374,14 +374,14 @@ mod tests {
     }
 
     #[test]
-    fn the_annotation_goes_with_the_write_that_begins_the_rotation() {
+    fn annotation_is_removed_when_the_rotation_begins() {
         let annotations = |stored: &CertificateSecret| stored.patch()["metadata"]["annotations"].clone();
         assert_eq!(annotations(&stored()), json!({ ROTATE: null }));
         assert_eq!(annotations(&CertificateSecret { rotation: Some(Rotation::Ca), ..stored() }), json!({}));
     }
 
     #[test]
-    fn of_one_ca_the_leaf_that_lives_longest_is_remembered() {
+    fn leaf_of_a_ca_that_expires_last_is_retired() {
         let mut stored = stored();
         let long = stored.retired[0].clone();
         let service = WebhookService::new("n".into(), "ns".into());

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::ca_bundle::CaBundle;
 use crate::certificate::Certificate;
 
-/// A `MutatingWebhookConfiguration`. The default stands for one that doesn't exist.
+/// A `MutatingWebhookConfiguration`. The default value means that it doesn't exist.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(from = "ConfigurationObject")]
 pub(super) struct WebhookConfiguration {

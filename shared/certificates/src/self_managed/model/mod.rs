@@ -12,9 +12,9 @@ use self::world::{Action, HOLD, HOUR, SKEW, START, WEBHOOKS, World, service};
 
 const REPLICAS: usize = 3;
 
-fn actions(others: bool) -> impl Strategy<Value = Vec<Action>> {
+fn actions(with_resets: bool) -> impl Strategy<Value = Vec<Action>> {
     let replica = || 0..REPLICAS;
-    let calm = prop_oneof![
+    let other = prop_oneof![
         6 => (1..HOLD + 20).prop_map(Action::Advance),
         1 => (1..5 * HOUR).prop_map(Action::Advance),
         4 => replica().prop_map(Action::ReadSecret),
@@ -30,7 +30,7 @@ fn actions(others: bool) -> impl Strategy<Value = Vec<Action>> {
     ];
     let reset = (0..WEBHOOKS, prop_oneof![0..4_usize, 4..100_usize])
         .prop_map(|(i, back)| Action::ResetBundle(i, back));
-    let action = prop_oneof![12 => calm, u32::from(others) => reset];
+    let action = prop_oneof![12 => other, u32::from(with_resets) => reset];
     prop::collection::vec(action, 1..80)
 }
 
@@ -46,22 +46,22 @@ fn skews() -> impl Strategy<Value = Vec<i64>> {
 
 proptest! {
     #[test]
-    fn no_leaf_is_ever_served_untrusted(actions in actions(false), skews in skews(), bundle in foreign()) {
+    fn leaf_in_service_is_always_trusted(actions in actions(false), skews in skews(), bundle in foreign()) {
         check_all(World::new(&skews, &bundle), &actions);
     }
 
     #[test]
-    fn whatever_others_do_to_the_bundles_no_change_makes_it_worse(
+    fn change_of_leaf_keeps_trust_while_others_reset_bundles(
         actions in actions(true), skews in skews(), bundle in foreign(),
     ) {
         check_all(World::new(&skews, &bundle), &actions);
     }
 }
 
-/// Nobody looked from the preparation of a CA until the last leaf under the old one had expired.
+/// Between the preparation of a CA and the expiry of the old CA's last leaf no replica reconciled.
 #[test]
-fn a_ca_that_was_replaced_too_late_leaves_the_bundles() {
-    let [zero, one] = [0, 1].map(Action::Sync);
+fn ca_that_was_replaced_too_late_leaves_the_bundles() {
+    let (zero, one) = (Action::Sync(0), Action::Sync(1));
     let late = [Action::Advance(16_100), Action::Advance(16_739), one.clone()];
     let before = [
         zero.clone(),
@@ -76,10 +76,10 @@ fn a_ca_that_was_replaced_too_late_leaves_the_bundles() {
     check_all(World::new(&[-219, 474, 0], ""), before.iter().chain(&late));
 }
 
-/// Somebody wiped the Secret and reset a caBundle when all that the next to look could tell was an expired leaf.
+/// Another writer emptied the Secret and reset a caBundle while the next replica to reconcile served an expired leaf.
 #[test]
-fn a_leaf_that_the_secret_has_forgotten_keeps_its_ca() {
-    let [zero, one] = [0, 1].map(Action::Sync);
+fn leaf_missing_in_the_secret_keeps_its_ca() {
+    let (zero, one) = (Action::Sync(0), Action::Sync(1));
     let renewed = [zero.clone(), zero.clone(), one.clone(), Action::Advance(24_243), one.clone()];
     let wiped = [Action::Advance(11_757), zero, Action::WipeSecret, Action::Advance(1)];
     let reset = [Action::ResetBundle(0, 4), one];
@@ -87,7 +87,7 @@ fn a_leaf_that_the_secret_has_forgotten_keeps_its_ca() {
 }
 
 #[test]
-fn the_first_certificate_comes_without_a_hold() {
+fn first_certificate_is_served_without_a_hold() {
     let mut world = World::new(&[0, 0], "\n");
     for _ in 0..4 {
         world.act(&Action::Sync(0));

@@ -1,7 +1,7 @@
-//! Ledgers of placement against a real API server: three replicas, a burst, a crash, clashes, and the end of a workload.
+//! Ledgers against a real API server: three replicas, a burst, a restart, pods that share a slot, and the end of a workload.
 //!
-//! The workload is a Deployment that is paused before it has begun: no controller creates its pods, the test does.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+//! The workload is a Deployment that is paused from the start: the test creates its pods, not a controller.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,29 +15,31 @@ use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::annotations::{GROUP, OWNER, PLACED, SLOT, TOKEN};
 use podshaper_placement::ledger::{Assignment, SlotReply, SlotRequest, Token};
 use podshaper_placement::policy::{Group, Policy, Tie};
-use podshaper_placement_kube::ledgers::{
-    Ledgers, Policies, Standing, Workload, crd, follow_standings, reconcile,
+use podshaper_placement_kube::{
+    Ledgers, NamespacedOwner, PlacedWorkload, PlacementObject, PolicySource, crd, reconcile, watch_placements,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+/// Also the name of the webhook.
 const NAMESPACE: &str = "ledgers";
 const PODS: u32 = 60;
 
+/// 80 % of the pods in `default`, 20 % in `spot`.
 fn allocator() -> Arc<SlotAllocator> {
-    let group = |(name, weight): (&str, u32)| Group {
+    let group = |name: &str, weight: u32| Group {
         name: name.into(),
         node_labels: BTreeMap::from([("type".to_owned(), name.to_owned())]),
         weight,
         ..Group::default()
     };
-    let policy = Policy::new([("default", 80), ("spot", 20)].map(group).into(), Tie::First).unwrap();
+    let policy = Policy::new(vec![group("default", 80), group("spot", 20)], Tie::First).unwrap();
     Arc::new(SlotAllocator::new(policy))
 }
 
-/// A Deployment of so many pods, none of which anybody creates.
-async fn deployment(replicas: u32) -> Arc<Workload> {
+/// Applies the Deployment with `replicas` replicas.
+async fn deployment(replicas: u32) -> Arc<PlacedWorkload> {
     let container = json!({"name": "c", "image": "none"});
     apply(&json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": NAMESPACE},
@@ -48,26 +50,21 @@ async fn deployment(replicas: u32) -> Arc<Workload> {
     }))
     .await;
     let object = get(&["deployment", "web", "-n", NAMESPACE]).await;
-    let owner =
-        OwnerReference::new("apps/v1", "Deployment", "web", object["metadata"]["uid"].as_str().unwrap());
-    let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/web");
-    let namespace = NAMESPACE.to_owned();
-    let (pods, version) =
-        (Some(replicas), object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap());
-    Arc::new(Workload {
-        namespace,
-        owner,
-        path,
+    let field = |name: &str| object["metadata"][name].as_str().unwrap();
+    Arc::new(PlacedWorkload {
+        namespace: NAMESPACE.to_owned(),
+        owner: OwnerReference::new("apps/v1", "Deployment", "web", field("uid")),
+        path: format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/web"),
         selector: "app=web".to_owned(),
-        pods,
+        pods: Some(replicas),
         created: None,
-        version,
+        version: field("resourceVersion").parse().unwrap(),
     })
 }
 
 async fn place(
-    ledgers: &Arc<Ledgers>,
-    workload: &Arc<Workload>,
+    ledgers: &Ledgers,
+    workload: &Arc<PlacedWorkload>,
     token: u64,
     allocator: &Arc<SlotAllocator>,
 ) -> Assignment {
@@ -80,85 +77,91 @@ async fn place(
     }
 }
 
-/// Pods that bear these assignments, as the API server would have them after admission.
-async fn create(workload: &Workload, assignments: &[(String, Assignment)]) {
+/// Creates pods as admission leaves them.
+async fn create(workload: &PlacedWorkload, pods: &[(String, Assignment)]) {
     let OwnerReference { api_version, kind, name, uid, .. } = &workload.owner;
     let pod = |(pod, assignment): &(String, Assignment)| {
+        let Assignment { token, slot, group } = assignment;
         json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
                 "name": pod, "namespace": NAMESPACE, "labels": {"app": "web", PLACED: "ledgers"},
-                "annotations": {OWNER: uid, TOKEN: assignment.token.to_string(), SLOT: assignment.slot.to_string(), GROUP: *assignment.group},
+                "annotations": {OWNER: uid, TOKEN: token.to_string(), SLOT: slot.to_string(), GROUP: **group},
                 "ownerReferences": [{"apiVersion": api_version, "kind": kind, "name": name, "uid": uid, "controller": true}],
             },
             "spec": {"containers": [{"name": "c", "image": "none"}], "nodeSelector": {"no": "such-node"}},
         })
     };
-    let list =
-        json!({"apiVersion": "v1", "kind": "List", "items": assignments.iter().map(pod).collect::<Vec<_>>()});
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": pods.iter().map(pod).collect::<Vec<_>>()});
     output("kubectl", &["create", "-f", "-"], &list.to_string()).await;
 }
 
-/// Slot and group of every pod, by slot.
-async fn places() -> Vec<(u32, String)> {
+/// Slot and group of each pod, by slot.
+async fn placements() -> Vec<(u32, String)> {
     let pods = get(&["pods", "-n", NAMESPACE]).await;
     let text = |pod: &Value, key: &str| pod["metadata"]["annotations"][key].as_str().unwrap().to_owned();
     let pods = pods["items"].as_array().unwrap().iter();
-    let mut places: Vec<_> = pods.map(|pod| (text(pod, SLOT).parse().unwrap(), text(pod, GROUP))).collect();
-    places.sort();
-    places
+    let mut placements: Vec<_> =
+        pods.map(|pod| (text(pod, SLOT).parse().unwrap(), text(pod, GROUP))).collect();
+    placements.sort();
+    placements
 }
 
-struct Known(Arc<Workload>, Arc<SlotAllocator>);
+struct OnePolicy(Arc<PlacedWorkload>, Arc<SlotAllocator>);
 
-impl Policies for Known {
-    async fn find(&self, standing: &Standing) -> Option<(Arc<Workload>, Arc<SlotAllocator>)> {
-        (standing.owner == self.0.owner).then(|| (Arc::clone(&self.0), Arc::clone(&self.1)))
+impl PolicySource for OnePolicy {
+    async fn find(&self, owner: &NamespacedOwner) -> Option<(Arc<PlacedWorkload>, Arc<SlotAllocator>)> {
+        (owner.owner == self.0.owner).then(|| (Arc::clone(&self.0), Arc::clone(&self.1)))
     }
 }
 
+/// Places the pods through three replicas at once, each with a watch of its own. Returns their assignments by slot.
+async fn burst(
+    client: &Client,
+    workload: &Arc<PlacedWorkload>,
+    allocator: &Arc<SlotAllocator>,
+) -> Vec<(String, Assignment)> {
+    let replicas: Vec<_> = (0..3).map(|_| Ledgers::start(client.clone(), "ledgers")).collect();
+    let filled = async || replicas.iter().all(|replica| replica.filled()).then_some(());
+    eventually("watches", PATIENCE, filled).await;
+    let started = Instant::now();
+    let requests: Vec<_> = (0..PODS)
+        .map(|number| {
+            let replica = Arc::clone(&replicas[number as usize % 3]);
+            let (workload, allocator) = (Arc::clone(workload), Arc::clone(allocator));
+            tokio::spawn(async move {
+                (format!("web-{number:02}"), place(&replica, &workload, number.into(), &allocator).await)
+            })
+        })
+        .collect();
+    let mut pods = Vec::new();
+    for request in requests {
+        pods.push(request.await.unwrap());
+    }
+    println!("{PODS} pods through three replicas in {:?}", started.elapsed());
+    pods.sort_by_key(|(_, assignment)| assignment.slot);
+    assert!(pods.iter().map(|(_, assignment)| assignment.slot).eq(0..PODS));
+    pods
+}
+
 #[tokio::test]
-async fn a_workloads_life() {
+async fn ledger_stays_exact_from_first_to_last_pod() {
     apply(&crd()).await;
     apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})).await;
-    // It is served a little later.
     let served =
         async || run("kubectl", &["get", "placements", "-A"], "").await.status.success().then_some(());
     eventually("Placements", PATIENCE, served).await;
     let (workload, allocator) = (deployment(PODS).await, allocator());
     let client = Client::try_default().await.unwrap();
 
-    // A burst through three replicas, each with a watch of its own.
-    let replicas: Vec<_> = (0..3).map(|_| Ledgers::start(client.clone(), "ledgers")).collect();
-    eventually("watches", PATIENCE, async || replicas.iter().all(|one| one.filled()).then_some(())).await;
-    let begun = Instant::now();
-    let asked: Vec<_> = (0..PODS)
-        .map(|number| {
-            let (replica, workload, allocator) =
-                (Arc::clone(&replicas[number as usize % 3]), Arc::clone(&workload), Arc::clone(&allocator));
-            tokio::spawn(async move {
-                (format!("web-{number:02}"), place(&replica, &workload, number.into(), &allocator).await)
-            })
-        })
-        .collect();
-    let mut assignments = Vec::new();
-    for asked in asked {
-        assignments.push(asked.await.unwrap());
-    }
-    println!("{PODS} pods through three replicas in {:?}", begun.elapsed());
-    let mut slots: Vec<u32> = assignments.iter().map(|(_, assignment)| assignment.slot).collect();
-    slots.sort_unstable();
-    assert!(slots.into_iter().eq(0..PODS));
-    // One of them was rejected by somebody else, and one comes twice, copied by hand.
-    assignments.sort_by_key(|(_, assignment)| assignment.slot);
-    let rejected = assignments.remove(7).1;
-    create(&workload, &assignments).await;
-    let copy = ("copy".to_owned(), assignments[9].1.clone());
-    create(&workload, &[copy]).await;
-    kubectl(&["delete", "pod", "-n", NAMESPACE, &assignments[12].0, "--force", "--grace-period=0"]).await;
+    // One of the pods is rejected after admission, one is created twice, and one is deleted.
+    let mut pods = burst(&client, &workload, &allocator).await;
+    let (_, rejected) = pods.remove(7);
+    create(&workload, &pods).await;
+    create(&workload, &[("copy".to_owned(), pods[9].1.clone())]).await;
+    kubectl(&["delete", "pod", "-n", NAMESPACE, &pods[12].0, "--force", "--grace-period=0"]).await;
 
-    // All replicas have crashed. The new one finds the rejected pod's place, which was reserved, and the deleted one's.
-    drop(replicas);
+    // A new replica finds the slot of the rejected pod, which is reserved, and that of the deleted pod.
     let replica = Ledgers::start(client.clone(), "ledgers");
     eventually("the watch", PATIENCE, async || replica.filled().then_some(())).await;
     let again = place(&replica, &workload, 1000, &allocator).await;
@@ -169,30 +172,30 @@ async fn a_workloads_life() {
     );
     create(&workload, &[("again".to_owned(), again)]).await;
 
-    // The leader undoes the clash and confirms what was reserved; what comes of it is exact.
-    let standings = Arc::new(Store::<Standing>::default());
-    let following = follow_standings(client.clone(), Arc::clone(&replica), Arc::clone(&standings));
-    let following = tokio::spawn(following);
+    // The leader moves one of the pods that share a slot, and drops the reservations of pods that exist.
+    let placements_store = Arc::new(Store::<PlacementObject>::default());
+    let watch =
+        tokio::spawn(watch_placements(client.clone(), Arc::clone(&replica), Arc::clone(&placements_store)));
     let (leads, leadership) = watch::channel(true);
-    let known = Known(Arc::clone(&workload), Arc::clone(&allocator));
-    let reconciling = tokio::spawn(reconcile(Arc::clone(&replica), standings, known, leadership));
+    let policies = OnePolicy(Arc::clone(&workload), Arc::clone(&allocator));
+    let reconciling = tokio::spawn(reconcile(Arc::clone(&replica), placements_store, policies, leadership));
     eventually("sixty slots", PATIENCE, async || {
-        places().await.iter().map(|(slot, _)| *slot).eq(0..PODS).then_some(())
+        placements().await.iter().map(|(slot, _)| *slot).eq(0..PODS).then_some(())
     })
     .await;
-    assert_eq!(places().await.iter().filter(|(_, group)| group == "spot").count(), 12);
-    let ledger = async || get(&["placements", "-n", NAMESPACE]).await["items"].clone();
+    assert_eq!(placements().await.iter().filter(|(_, group)| group == "spot").count(), 12);
+    let objects = async || get(&["placements", "-n", NAMESPACE]).await["items"].clone();
     eventually("no reservation", PATIENCE, async || {
-        (ledger().await[0]["spec"]["reservations"] == "").then_some(())
+        (objects().await[0]["spec"]["reservations"] == "").then_some(())
     })
     .await;
 
-    // A workload without pods has no ledger.
+    // A workload without pods has no Placement.
     deployment(0).await;
     kubectl(&["delete", "pods", "-n", NAMESPACE, "--all", "--force", "--grace-period=0"]).await;
-    eventually("no ledger", PATIENCE, async || (ledger().await == json!([])).then_some(())).await;
+    eventually("no Placement", PATIENCE, async || (objects().await == json!([])).then_some(())).await;
     drop(leads);
     reconciling.await.unwrap();
-    following.abort();
+    watch.abort();
     kubectl(&["delete", "namespace", NAMESPACE, "--wait=false"]).await;
 }

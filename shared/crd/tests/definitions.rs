@@ -6,11 +6,7 @@ use podshaper_offline::yaml;
 use serde_json::{Value, json};
 
 fn definitions() -> [Value; 3] {
-    [
-        distributor_decision::crd::crd(),
-        flexdaemonset_decision::crd::crd(),
-        podshaper_placement_kube::ledgers::crd(),
-    ]
+    [distributor_decision::crd::crd(), flexdaemonset_decision::crd::crd(), podshaper_placement_kube::crd()]
 }
 
 /// The schema at `pointer` below `schema`, the whole object's.

@@ -1,6 +1,41 @@
-//! Placement against the Kubernetes API: the ledgers, the owners of pods, and metrics.
+//! Placement against the API server.
+//!
+//! ```text
+//! admission ──▶ ClusterBackend ──▶ OwnerReader: GET of owners
+//!                     │
+//!                     ▼
+//! pod watch ──▶    Ledgers    ──▶ LedgerDriver: one state machine per owner ──▶ LedgerClient: Placement objects, pods
+//!                     ▲
+//! placement watch ────┴── reconcile: on the leader
+//! ```
+//!
+//! Each replica has a ledger for each owner of placed pods. Watch events reach it before the version that they led to, so that no replica
+//! decides by a version whose pods it has not seen.
 #![forbid(unsafe_code)]
 
-pub mod ledgers;
-pub mod owners;
-pub mod placing;
+mod backend;
+mod crd;
+mod inventory;
+mod ledger_client;
+mod ledger_driver;
+mod ledgers;
+mod metrics;
+mod observed_pod;
+mod owner_fields;
+mod owner_reader;
+mod placement_object;
+mod placement_watch;
+mod reconcile;
+mod workload;
+
+pub use backend::ClusterBackend;
+pub use crd::crd;
+pub use inventory::{InventoryPod, LedgerInventory};
+pub use ledgers::Ledgers;
+pub use metrics::PlacementMetrics;
+pub use observed_pod::{Health, UnplacedPods};
+pub use owner_reader::OwnerReader;
+pub use placement_object::{PlacementObject, PlacementStatus};
+pub use placement_watch::watch_placements;
+pub use reconcile::{PolicySource, reconcile};
+pub use workload::{LedgerId, NamespacedOwner, PlacedWorkload};

@@ -10,8 +10,9 @@ use podshaper_kube::store::Store;
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::owners::OwnerChain;
 use podshaper_placement::spread::Spread;
-use podshaper_placement_kube::ledgers::{Census, LedgerId, Ledgers, Origin, Standing};
-use podshaper_placement_kube::placing::Metrics;
+use podshaper_placement_kube::{
+    LedgerId, LedgerInventory, Ledgers, NamespacedOwner, PlacementMetrics, PlacementObject,
+};
 use tokio::time::{Instant, sleep};
 
 use super::governed::Governed;
@@ -22,8 +23,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 pub(super) struct Controller {
     pub(super) governed: Governed,
     pub(super) ledgers: Arc<Ledgers>,
-    pub(super) standings: Arc<Store<Standing>>,
-    pub(super) metrics: Metrics,
+    pub(super) standings: Arc<Store<PlacementObject>>,
+    pub(super) metrics: PlacementMetrics,
     pub(super) period: Duration,
 }
 
@@ -44,11 +45,7 @@ type All = HashMap<LedgerId, Seen>;
 impl Controller {
     /// Works while this replica leads.
     pub(super) async fn run(self, leadership: Leadership) {
-        let changed = |leads: bool| {
-            self.metrics.leads.set(leads.into());
-            self.metrics.clear();
-        };
-        while_leading(leadership, || self.lead(), changed).await;
+        while_leading(leadership, || self.lead(), |leads| self.metrics.set_leader(leads)).await;
     }
 
     async fn lead(&self) {
@@ -65,15 +62,15 @@ impl Controller {
     async fn look(&self, mut before: All) -> All {
         let mut all = All::new();
         let standings = self.standings.all().into_iter();
-        let standings: HashMap<_, _> = standings.map(|(_, one)| (one.ledger(), one)).collect();
-        for census in self.ledgers.census().into_iter().filter(|census| !census.pods.is_empty()) {
+        let standings: HashMap<_, _> = standings.map(|(_, one)| (one.owner.ledger_id(), one)).collect();
+        for census in self.ledgers.inventory().into_iter().filter(|census| !census.pods.is_empty()) {
             let known = before.remove(&census.ledger);
             let steady = known.as_ref().is_some_and(|seen| seen.spread == seen.of(&census));
             // A status that is written while pods are placed would cross their ledger's writes.
             if let (Some(seen), Some(standing), true) = (&known, standings.get(&census.ledger), steady)
                 && seen.allocator.is_some()
             {
-                self.ledgers.tell(standing, &seen.spread).await;
+                self.ledgers.patch_status(standing, &seen.spread).await;
             }
             let seen = match known.filter(|seen| steady && seen.at.elapsed() < LONGEST) {
                 Some(seen) => seen,
@@ -81,20 +78,20 @@ impl Controller {
             };
             all.insert(census.ledger, seen);
         }
-        self.metrics.clear();
+        self.metrics.clear_pods();
         for Seen { namespace, workload, allocator, spread, .. } in all.values() {
             let Some(allocator) = allocator else { continue };
             let whose =
                 [("namespace", &**namespace), ("kind", &*workload.kind), ("workload", &*workload.name)];
             // The revisions of a workload count together.
-            self.metrics.count(&whose, allocator, spread);
+            self.metrics.add_pods(&whose, allocator.policy(), spread);
         }
         all
     }
 
     /// Reads the owners of the pods, and the allocator that places them.
-    async fn see(&self, census: &Census, steady: bool) -> Seen {
-        let Origin { namespace, controller } = &census.origin;
+    async fn see(&self, census: &LedgerInventory, steady: bool) -> Seen {
+        let NamespacedOwner { namespace, owner: controller } = &census.controller;
         let (chain, allocator) = self.governed.of(namespace, controller).await;
         let workload = chain.read().last().map_or(controller, |(owner, _)| owner).clone();
         let mut seen = Seen {
@@ -112,15 +109,15 @@ impl Controller {
     }
 
     /// Looks for pods that nobody placed, where the owner has more than are known.
-    async fn take_in(&self, census: &Census, chain: &OwnerChain, allocator: &Arc<SlotAllocator>) {
+    async fn take_in(&self, census: &LedgerInventory, chain: &OwnerChain, allocator: &Arc<SlotAllocator>) {
         // Those that are numbered have no ledger, and their controller looks at no cost.
         let shared = chain.sequence_owner().filter(|(owner, _)| owner.kind != "StatefulSet");
         let owner = shared.and_then(|(_, owner)| owner);
         let pods = owner.and_then(|owner| owner.created.or(owner.pods)).unwrap_or(0);
-        let namespace = &census.origin.namespace;
+        let namespace = &census.controller.namespace;
         if pods as usize > census.pods.len()
             && let Some(workload) = self.governed.workload(namespace, chain).await
-            && let Err(error) = self.ledgers.tend(&workload, allocator).await
+            && let Err(error) = self.ledgers.reconcile(&workload, allocator).await
         {
             tracing::warn!(namespace, %error, "can't take in pods that nobody placed");
         }
@@ -129,7 +126,7 @@ impl Controller {
 
 impl Seen {
     /// How these pods are spread over the groups.
-    fn of(&self, census: &Census) -> Spread {
+    fn of(&self, census: &LedgerInventory) -> Spread {
         self.allocator.as_ref().map(|allocator| census.spread(allocator)).unwrap_or_default()
     }
 }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use podshaper_core::owner_reference::OwnerReference;
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::owners::OwnerChain;
-use podshaper_placement_kube::ledgers::{Policies, Standing, Workload};
-use podshaper_placement_kube::owners::Owners;
+use podshaper_placement_kube::{NamespacedOwner, OwnerReader, PlacedWorkload, PolicySource};
 
 use custom_scheduler_annotations_decision::WEBHOOK;
 use custom_scheduler_annotations_decision::annotations::governing;
@@ -15,7 +14,7 @@ use custom_scheduler_annotations_decision::strategies::Strategies;
 /// What strategies govern.
 #[derive(Clone)]
 pub(super) struct Governed {
-    pub(super) owners: Arc<Owners>,
+    pub(super) owners: Arc<OwnerReader>,
     pub(super) strategies: Arc<Strategies>,
     /// Namespaces that are left alone: nothing is put in order there either.
     pub(super) blocklist: Arc<[String]>,
@@ -32,20 +31,20 @@ impl Governed {
         if self.blocklist.iter().any(|blocked| blocked == namespace) {
             return (chain, None);
         }
-        self.owners.climb(namespace, &mut chain, |_| false).await;
+        self.owners.read_chain(namespace, &mut chain, |_| false).await;
         let allocator = governing(&chain).and_then(|(_, told)| self.strategies.allocator(told.text).ok());
         (chain, allocator)
     }
 
     /// What the ledger of a chain is about; none where nobody can tell now.
-    pub(super) async fn workload(&self, namespace: &str, chain: &OwnerChain) -> Option<Arc<Workload>> {
+    pub(super) async fn workload(&self, namespace: &str, chain: &OwnerChain) -> Option<Arc<PlacedWorkload>> {
         self.owners.workload(WEBHOOK, namespace, chain).await.ok()?.map(Arc::new)
     }
 }
 
-impl Policies for Governed {
-    async fn find(&self, standing: &Standing) -> Option<(Arc<Workload>, Arc<SlotAllocator>)> {
-        let (chain, allocator) = self.of(&standing.namespace, &standing.owner).await;
-        Some((self.workload(&standing.namespace, &chain).await?, allocator?))
+impl PolicySource for Governed {
+    async fn find(&self, owner: &NamespacedOwner) -> Option<(Arc<PlacedWorkload>, Arc<SlotAllocator>)> {
+        let (chain, allocator) = self.of(&owner.namespace, &owner.owner).await;
+        Some((self.workload(&owner.namespace, &chain).await?, allocator?))
     }
 }

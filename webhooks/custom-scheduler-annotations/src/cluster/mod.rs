@@ -11,7 +11,7 @@ use podshaper_cli::Start;
 use podshaper_kube::events::{Events, Note, Regarding};
 use podshaper_kube::replica::Replica;
 use podshaper_placement::admit::PlaceOutcome;
-use podshaper_placement_kube::placing::{Metrics, Placing};
+use podshaper_placement_kube::{ClusterBackend, PlacementMetrics};
 
 use controller::Controller;
 use custom_scheduler_annotations_decision::WEBHOOK;
@@ -22,9 +22,9 @@ use governed::Governed;
 
 /// What the API server says.
 pub struct Cluster {
-    placing: Placing,
+    placing: ClusterBackend,
     events: Events,
-    metrics: Metrics,
+    metrics: PlacementMetrics,
 }
 
 impl Cluster {
@@ -36,12 +36,12 @@ impl Cluster {
         period: Duration,
         start: Start<'_>,
     ) -> Self {
-        let placing = Placing::start(client, WEBHOOK, KEYS);
-        let metrics = Metrics::register(start.metrics, WEBHOOK);
+        let placing = ClusterBackend::start(client, WEBHOOK, KEYS);
+        let metrics = PlacementMetrics::register(start.metrics, WEBHOOK);
         let leadership = replica.contend(client.clone(), WEBHOOK, start.ending);
-        let governed = Governed { owners: Arc::clone(&placing.owners), strategies, blocklist };
+        let governed = Governed { owners: Arc::clone(placing.owners()), strategies, blocklist };
         let standings = placing.reconcile(client, governed.clone(), leadership.clone());
-        let ledgers = Arc::clone(&placing.ledgers);
+        let ledgers = Arc::clone(placing.ledgers());
         let controller = Controller { governed, ledgers, standings, metrics: metrics.clone(), period };
         tokio::spawn(controller.run(leadership));
         let events = Events::start(client.clone(), WEBHOOK, replica.name().to_owned());
@@ -50,9 +50,9 @@ impl Cluster {
 }
 
 impl Facts for Cluster {
-    type Surroundings = Placing;
+    type Surroundings = ClusterBackend;
 
-    fn surroundings(&self) -> &Placing {
+    fn surroundings(&self) -> &ClusterBackend {
         &self.placing
     }
 
@@ -80,7 +80,7 @@ impl Facts for Cluster {
     }
 
     fn not_ready(&self) -> Option<String> {
-        let filled = self.placing.ledgers.filled();
+        let filled = self.placing.ledgers().filled();
         (!filled).then(|| "the placed pods of the cluster haven't been read yet".to_owned())
     }
 }

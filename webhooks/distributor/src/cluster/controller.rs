@@ -15,10 +15,9 @@ use podshaper_kube::store::Store;
 use podshaper_placement::owners::{ChainEnd, OwnerChain, OwnerObject};
 use podshaper_placement::policy::GroupSet;
 use podshaper_placement::spread::Spread;
-use podshaper_placement_kube::ledgers::{
-    Census, Counted, Health, LedgerId, Ledgers, Others, Standing as LedgerStanding,
+use podshaper_placement_kube::{
+    Health, InventoryPod, LedgerId, LedgerInventory, Ledgers, OwnerReader, PlacementObject, UnplacedPods,
 };
-use podshaper_placement_kube::owners::Owners;
 use tokio::time::{Instant, sleep};
 
 use super::evictions::{Evicted, behind};
@@ -44,9 +43,9 @@ pub(super) struct Controller {
     pub(super) governed: Governed,
     pub(super) distributors: Arc<Store<Distributor>>,
     pub(super) nodes: Arc<Nodes>,
-    pub(super) owners: Arc<Owners>,
+    pub(super) owners: Arc<OwnerReader>,
     pub(super) ledgers: Arc<Ledgers>,
-    pub(super) standings: Arc<Store<LedgerStanding>>,
+    pub(super) standings: Arc<Store<PlacementObject>>,
     pub(super) events: Events,
     pub(super) metrics: Metrics,
 }
@@ -59,7 +58,7 @@ struct Run {
     /// By the uid of the distributor.
     looks: HashMap<String, Look>,
     /// The ledgers that there are, by the namespace and uid of their owner.
-    standings: HashMap<LedgerId, Arc<LedgerStanding>>,
+    standings: HashMap<LedgerId, Arc<PlacementObject>>,
 }
 
 /// A chain of owners, as it was read.
@@ -115,7 +114,8 @@ impl Controller {
         let mut by_distributor = self.sorted(run).await;
         let all = self.distributors.all();
         run.looks.retain(|uid, _| all.iter().any(|(_, distributor)| distributor.uid == *uid));
-        run.standings = self.standings.all().into_iter().map(|(_, one)| (one.ledger(), one)).collect();
+        run.standings =
+            self.standings.all().into_iter().map(|(_, one)| (one.owner.ledger_id(), one)).collect();
         let mut counted = Vec::new();
         for (key, distributor) in all {
             let census = by_distributor.remove(&*key).unwrap_or_default();
@@ -127,18 +127,18 @@ impl Controller {
     }
 
     /// What is known of pods, by the key of the distributor that governs them.
-    async fn sorted(&self, run: &mut Run) -> BTreeMap<String, Vec<(OwnerChain, Census)>> {
+    async fn sorted(&self, run: &mut Run) -> BTreeMap<String, Vec<(OwnerChain, LedgerInventory)>> {
         let mut sorted: BTreeMap<String, Vec<_>> = BTreeMap::new();
         let mut again = CHAINS_AGAIN;
-        for census in self.ledgers.census() {
-            let namespace = &census.origin.namespace;
+        for census in self.ledgers.inventory() {
+            let namespace = &census.controller.namespace;
             let distributors = self.distributors.in_namespace(namespace);
             if distributors.is_empty() || census.pods.is_empty() {
                 continue;
             }
             // Of one that is gone another of its pods tells more.
             let stands = |known: &&Known| {
-                known.chain.end() != Some(ChainEnd::Gone) || known.from == census.origin.controller
+                known.chain.end() != Some(ChainEnd::Gone) || known.from == census.controller.owner
             };
             let known = run.chains.get(&census.ledger).filter(stands);
             let enough = |known: &&Known| again == 0 || known.at.elapsed() < CHAIN_LASTS;
@@ -156,14 +156,14 @@ impl Controller {
         sorted
     }
 
-    async fn chain(&self, run: &mut Run, namespace: &str, census: &Census) -> OwnerChain {
-        let mut chain = OwnerChain::from(Some(census.origin.controller.clone()));
-        self.owners.climb(namespace, &mut chain, |_| false).await;
+    async fn chain(&self, run: &mut Run, namespace: &str, census: &LedgerInventory) -> OwnerChain {
+        let mut chain = OwnerChain::from(Some(census.controller.owner.clone()));
+        self.owners.read_chain(namespace, &mut chain, |_| false).await;
         if chain.end() != Some(ChainEnd::Unknown) {
             if run.chains.len() >= MAX_CHAINS {
                 run.chains.clear();
             }
-            let from = census.origin.controller.clone();
+            let from = census.controller.owner.clone();
             run.chains
                 .insert(census.ledger.clone(), Known { at: Instant::now(), from, chain: chain.clone() });
         }
@@ -175,7 +175,7 @@ impl Controller {
         &self,
         run: &mut Run,
         distributor: &Arc<Distributor>,
-        census: &[(OwnerChain, Census)],
+        census: &[(OwnerChain, LedgerInventory)],
     ) -> Option<Spread> {
         let spec = match &distributor.spec {
             Ok(spec) => spec,
@@ -278,7 +278,7 @@ impl Controller {
         let (api_version, kind) = (distributor.target.api_version(), &distributor.target.kind);
         let name = &distributor.target.name;
         let workload = format!("{kind} {name} of {api_version}");
-        match self.owners.find(&distributor.namespace, api_version, kind, name).await {
+        match self.owners.read_by_name(&distributor.namespace, api_version, kind, name).await {
             Lookup::Found(owner) => (Readiness::Placing, Some(owner)),
             Lookup::NotFound => (Readiness::TargetNotFound(workload), None),
             Lookup::Forbidden => (Readiness::TargetForbidden(workload), None),
@@ -290,7 +290,7 @@ impl Controller {
     async fn tell_ledgers(&self, run: &Run, spreads: &[(LedgerId, Spread)]) {
         for (ledger, spread) in spreads {
             if let Some(standing) = run.standings.get(ledger) {
-                self.ledgers.tell(standing, spread).await;
+                self.ledgers.patch_status(standing, spread).await;
             }
         }
     }
@@ -298,11 +298,11 @@ impl Controller {
     /// Takes in pods of the target that no webhook has seen, and returns what was found; none where they can't be listed now.
     async fn adopt(&self, distributor: &Distributor, spec: &ValidSpec, selector: &str) -> Option<Strangers> {
         let namespace = &distributor.namespace;
-        let others = self.ledgers.others(namespace, selector).await;
+        let others = self.ledgers.list_unplaced(namespace, selector).await;
         let others = others.inspect_err(|error| {
             tracing::warn!(namespace, %error, "can't list pods that nobody placed");
         });
-        let Others { unmarked, elsewhere, placed_by } = others.ok()?;
+        let UnplacedPods { unmarked, excluded: elsewhere, placed_by } = others.ok()?;
         let mut unplaced = 0;
         for (owner, pods) in unmarked {
             match self.take_in(distributor, spec, &owner).await {
@@ -329,14 +329,14 @@ impl Controller {
         };
         if let Some(workload) = self.owners.workload(distributor_decision::WEBHOOK, namespace, &chain).await?
         {
-            self.ledgers.tend(&Arc::new(workload), &spec.allocator).await?;
+            self.ledgers.reconcile(&Arc::new(workload), &spec.allocator).await?;
         }
         Ok(true)
     }
 }
 
 /// Whether no node has taken the pod for longer than its distributor has patience.
-fn is_stuck(pod: &Counted, spec: &ValidSpec) -> bool {
+fn is_stuck(pod: &InventoryPod, spec: &ValidSpec) -> bool {
     let (Some(after), Health::Unschedulable(since)) = (spec.unschedulable_after, pod.health) else {
         return false;
     };

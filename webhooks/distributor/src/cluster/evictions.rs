@@ -5,7 +5,7 @@ use std::time::Duration;
 use podshaper_kube::request::{Media, send};
 use podshaper_placement::policy::GroupSet;
 use podshaper_placement::spread::Spread;
-use podshaper_placement_kube::ledgers::{Census, Counted, Health};
+use podshaper_placement_kube::{Health, InventoryPod, LedgerInventory};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -72,7 +72,7 @@ impl Controller {
         &self,
         distributor: &Distributor,
         spec: &ValidSpec,
-        census: &Census,
+        census: &LedgerInventory,
         spread: &Spread,
         behind: GroupSet,
         evicted: &mut Option<Evicted>,
@@ -84,7 +84,7 @@ impl Controller {
         }
         let names: Vec<String> = {
             let allocator = &spec.allocator;
-            let placed = |pod: &'_ Counted| -> Option<(usize, u32)> {
+            let placed = |pod: &'_ InventoryPod| -> Option<(usize, u32)> {
                 Some((allocator.policy().index(pod.group.as_deref()?)?, pod.slot?))
             };
             let ready = census.pods.iter().filter(|pod| pod.health == Health::Ready);
@@ -130,12 +130,12 @@ impl Controller {
 }
 
 /// How many pods aren't ready, whether or not they have a place.
-fn unready(census: &Census) -> usize {
+fn unready(census: &LedgerInventory) -> usize {
     census.pods.iter().filter(|pod| pod.health != Health::Ready).count()
 }
 
 /// How many pods more may be missing.
-fn budget(rebalance: &Rebalance, census: &Census) -> usize {
+fn budget(rebalance: &Rebalance, census: &LedgerInventory) -> usize {
     let pods = u32::try_from(census.pods.len()).unwrap_or(u32::MAX);
     let most = rebalance.max_unavailable.as_ref().map_or(Some(1), |max| max.of(pods)).unwrap_or(1);
     (most as usize).saturating_sub(unready(census))
@@ -167,22 +167,22 @@ pub(super) fn behind(
 mod tests {
     use distributor_decision::spec::MaxUnavailable;
     use podshaper_core::owner_reference::OwnerReference;
-    use podshaper_placement_kube::ledgers::{LedgerId, Origin};
+    use podshaper_placement_kube::{LedgerId, NamespacedOwner};
     use tokio::time::advance;
 
     use super::*;
 
     #[test]
     fn a_pod_without_a_place_that_is_not_ready_is_missing_too() {
-        let pod = |(group, health): (Option<&str>, Health)| Counted {
+        let pod = |(group, health): (Option<&str>, Health)| InventoryPod {
             name: "a".into(),
             slot: None,
             group: group.map(Into::into),
             health,
         };
-        let census = |pods: &[(Option<&str>, Health)]| Census {
+        let census = |pods: &[(Option<&str>, Health)]| LedgerInventory {
             ledger: LedgerId::new("ns", "uid"),
-            origin: Origin { namespace: "ns".to_owned(), controller: OwnerReference::default() },
+            controller: NamespacedOwner { namespace: "ns".to_owned(), owner: OwnerReference::default() },
             pods: pods.iter().copied().map(pod).collect(),
             reserved: 0,
         };

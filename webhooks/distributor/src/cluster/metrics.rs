@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use podshaper_placement::admit::PlaceOutcome;
 use podshaper_placement::spread::Spread;
-use podshaper_placement_kube::placing;
+use podshaper_placement_kube::PlacementMetrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -16,7 +16,7 @@ use distributor_decision::distributor::Distributor;
 /// Metrics of distributor. Those about pods are the leader's.
 #[derive(Clone, Debug)]
 pub(super) struct Metrics {
-    placed: placing::Metrics,
+    placed: PlacementMetrics,
     evictions: Family<ResultLabel, Counter>,
 }
 
@@ -27,7 +27,7 @@ struct ResultLabel {
 
 impl Metrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let placed = placing::Metrics::register(registry, WEBHOOK);
+        let placed = PlacementMetrics::register(registry, WEBHOOK);
         let evictions = Family::default();
         registry.register(
             format!("{WEBHOOK}_evictions"),
@@ -42,8 +42,7 @@ impl Metrics {
     }
 
     pub(super) fn leads(&self, leads: bool) {
-        self.placed.leads.set(leads.into());
-        self.placed.clear();
+        self.placed.set_leader(leads);
     }
 
     pub(super) fn evicted(&self, done: bool) {
@@ -53,11 +52,11 @@ impl Metrics {
 
     /// How the pods of these distributors are spread, and of no others any more.
     pub(super) fn counted(&self, distributors: &[(Arc<Distributor>, Spread)]) {
-        self.placed.clear();
+        self.placed.clear_pods();
         for (distributor, spread) in distributors {
             let Ok(spec) = &distributor.spec else { continue };
             let whose = [("namespace", &*distributor.namespace), ("distributor", &*distributor.name)];
-            self.placed.count(&whose, &spec.allocator, spread);
+            self.placed.add_pods(&whose, spec.allocator.policy(), spread);
         }
     }
 }

@@ -18,7 +18,7 @@ use podshaper_kube::watch::{Scope, watched};
 use podshaper_placement::admit::PlaceOutcome;
 use podshaper_placement::owners::OwnerChain;
 use podshaper_placement::policy::GroupSet;
-use podshaper_placement_kube::placing::Placing;
+use podshaper_placement_kube::ClusterBackend;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
@@ -35,7 +35,7 @@ use policies::Governed;
 pub struct Cluster {
     distributors: Arc<Store<Distributor>>,
     nodes: Arc<Nodes>,
-    placing: Placing,
+    placing: ClusterBackend,
     metrics: Metrics,
 }
 
@@ -50,11 +50,11 @@ impl Cluster {
         let cluster = Self {
             distributors: watched(client, Scope::default()),
             nodes: Arc::new(Nodes::new(watched(client, Scope::default()))),
-            placing: Placing::start(client, WEBHOOK, &[]),
+            placing: ClusterBackend::start(client, WEBHOOK, &[]),
             metrics: Metrics::register(registry),
         };
         let leadership = replica.contend(client.clone(), WEBHOOK, ending);
-        let owners = Arc::clone(&cluster.placing.owners);
+        let owners = Arc::clone(cluster.placing.owners());
         let governed = Governed { distributors: Arc::clone(&cluster.distributors), owners };
         let standings = cluster.placing.reconcile(client, governed.clone(), leadership.clone());
         let controller = Controller {
@@ -62,8 +62,8 @@ impl Cluster {
             governed,
             distributors: Arc::clone(&cluster.distributors),
             nodes: Arc::clone(&cluster.nodes),
-            owners: Arc::clone(&cluster.placing.owners),
-            ledgers: Arc::clone(&cluster.placing.ledgers),
+            owners: Arc::clone(cluster.placing.owners()),
+            ledgers: Arc::clone(cluster.placing.ledgers()),
             standings,
             events: Events::start(client.clone(), WEBHOOK, replica.name().to_owned()),
             metrics: cluster.metrics.clone(),
@@ -79,9 +79,9 @@ impl Cluster {
 }
 
 impl Facts for Cluster {
-    type Surroundings = Placing;
+    type Surroundings = ClusterBackend;
 
-    fn surroundings(&self) -> &Placing {
+    fn surroundings(&self) -> &ClusterBackend {
         &self.placing
     }
 
@@ -92,7 +92,11 @@ impl Facts for Cluster {
     fn available(&self, namespace: &str, chain: &OwnerChain, spec: &ValidSpec) -> GroupSet {
         let stuck = spec.unschedulable_after.zip(chain.sequence_owner()).map(|(after, (owner, _))| {
             let after = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
-            self.placing.ledgers.stuck(namespace, owner, Timestamp::now().as_second().saturating_sub(after))
+            self.placing.ledgers().unschedulable_groups(
+                namespace,
+                owner,
+                Timestamp::now().as_second().saturating_sub(after),
+            )
         });
         let policy = spec.allocator.policy();
         let stuck = stuck.iter().flatten().filter_map(|group| policy.index(group)).collect();
@@ -107,7 +111,7 @@ impl Facts for Cluster {
         let caches = [
             ("poddistributors", self.distributors.filled()),
             ("nodes", self.nodes.filled()),
-            ("placed pods", self.placing.ledgers.filled()),
+            ("placed pods", self.placing.ledgers().filled()),
         ];
         let (missing, _) = caches.into_iter().find(|(_, filled)| !filled)?;
         Some(format!("the {missing} of the cluster haven't been read yet"))

@@ -6,8 +6,7 @@ use podshaper_core::owner_reference::OwnerReference;
 use podshaper_kube::store::Store;
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::owners::OwnerChain;
-use podshaper_placement_kube::ledgers::{Policies, Standing, Workload};
-use podshaper_placement_kube::owners::Owners;
+use podshaper_placement_kube::{NamespacedOwner, OwnerReader, PlacedWorkload, PolicySource};
 
 use distributor_decision::WEBHOOK;
 use distributor_decision::distributor::{Distributor, governing};
@@ -16,7 +15,7 @@ use distributor_decision::distributor::{Distributor, governing};
 #[derive(Clone)]
 pub(super) struct Governed {
     pub(super) distributors: Arc<Store<Distributor>>,
-    pub(super) owners: Arc<Owners>,
+    pub(super) owners: Arc<OwnerReader>,
 }
 
 impl Governed {
@@ -32,17 +31,19 @@ impl Governed {
             return None;
         }
         let mut chain = OwnerChain::from(Some(owner.clone()));
-        self.owners.climb(namespace, &mut chain, |chain| governing(&distributors, chain).is_some()).await;
+        self.owners
+            .read_chain(namespace, &mut chain, |chain| governing(&distributors, chain).is_some())
+            .await;
         let distributor = Arc::clone(governing(&distributors, &chain)?);
         Some((distributor, chain))
     }
 }
 
-impl Policies for Governed {
-    async fn find(&self, standing: &Standing) -> Option<(Arc<Workload>, Arc<SlotAllocator>)> {
-        let (distributor, chain) = self.of(&standing.namespace, &standing.owner).await?;
+impl PolicySource for Governed {
+    async fn find(&self, owner: &NamespacedOwner) -> Option<(Arc<PlacedWorkload>, Arc<SlotAllocator>)> {
+        let (distributor, chain) = self.of(&owner.namespace, &owner.owner).await?;
         let allocator = Arc::clone(&distributor.spec.as_ref().ok()?.allocator);
-        let workload = self.owners.workload(WEBHOOK, &standing.namespace, &chain).await.ok()??;
+        let workload = self.owners.workload(WEBHOOK, &owner.namespace, &chain).await.ok()??;
         Some((Arc::new(workload), allocator))
     }
 }

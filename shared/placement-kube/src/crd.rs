@@ -3,7 +3,7 @@
 use podshaper_crd::{CustomResource, ResourceScope};
 use serde_json::Value;
 
-use super::object::{API_VERSION, KIND, PLURAL, Spec, Told};
+use crate::placement_object::{API_VERSION, KIND, PLURAL, PlacementSpec, PlacementStatus};
 
 /// The `CustomResourceDefinition`.
 pub fn crd() -> Value {
@@ -23,5 +23,5 @@ pub fn crd() -> Value {
         ],
         requires_spec: false,
     }
-    .definition::<Spec, Told>()
+    .definition::<PlacementSpec, PlacementStatus>()
 }

@@ -1,0 +1,43 @@
+//! The pods of one ledger, for controllers, statuses and metrics.
+
+use podshaper_placement::allocator::SlotAllocator;
+use podshaper_placement::ledger::PodName;
+use podshaper_placement::policy::GroupName;
+use podshaper_placement::spread::Spread;
+
+use crate::observed_pod::Health;
+use crate::workload::{LedgerId, NamespacedOwner};
+
+/// What this replica knows of the pods of one ledger.
+#[derive(Clone, Debug)]
+pub struct LedgerInventory {
+    /// The ledger.
+    pub ledger: LedgerId,
+    /// The controller of one of the pods: their chain of owners begins there.
+    pub controller: NamespacedOwner,
+    /// The pods that have not ended.
+    pub pods: Vec<InventoryPod>,
+    /// How many slots are reserved for pods that no watch event has shown yet.
+    pub reserved: usize,
+}
+
+/// One pod of an inventory.
+#[derive(Clone, Debug)]
+pub struct InventoryPod {
+    /// Its name.
+    pub name: PodName,
+    /// Its slot, if it is placed.
+    pub slot: Option<u32>,
+    /// Its group, if known.
+    pub group: Option<GroupName>,
+    /// Its health.
+    pub health: Health,
+}
+
+impl LedgerInventory {
+    /// The pods by group, by the policy of `allocator`.
+    pub fn spread(&self, allocator: &SlotAllocator) -> Spread {
+        let pods = self.pods.iter().map(|pod| (pod.group.as_deref(), pod.health == Health::Ready));
+        Spread::of(pods, allocator)
+    }
+}

@@ -1,0 +1,233 @@
+//! The API calls of a ledger: its `Placement` object, the pods of its owner, and the owner.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kube::{Client, Error};
+use podshaper_core::object::Object;
+use podshaper_kube::pages::pages;
+use podshaper_kube::request::{Media, get, send};
+use podshaper_kube::watch::encoded;
+use podshaper_placement::annotations::{
+    DELETION_COST, ESTIMATED, GROUP, LOWEST_DELETION_COST, OWNER, PLACED, SLOT, TOKEN, deletion_cost,
+};
+use podshaper_placement::ledger::{Assignment, Event, LedgerContent, ResourceVersion};
+use podshaper_placement::policy::Policy;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::observed_pod::{ObservedPod, UnplacedPods};
+use crate::owner_fields::OwnerSpec;
+use crate::placement_object::{
+    PlacementObject, PlacementSpec, PlacementStatus, collection_path, create_body, object_name,
+    parse_version, update_body,
+};
+use crate::workload::PlacedWorkload;
+
+/// Pods in one page of a list.
+const PAGE_SIZE: usize = 500;
+/// How long one page may take.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Calls of one webhook.
+pub(crate) struct LedgerClient {
+    client: Client,
+    webhook: &'static str,
+}
+
+impl LedgerClient {
+    pub(crate) fn new(client: Client, webhook: &'static str) -> Self {
+        Self { client, webhook }
+    }
+
+    pub(crate) fn webhook(&self) -> &'static str {
+        self.webhook
+    }
+
+    fn path(&self, workload: &PlacedWorkload) -> String {
+        format!("{}/{}", collection_path(&workload.namespace), object_name(self.webhook, &workload.owner))
+    }
+
+    /// Reads the ledger.
+    pub(crate) async fn read(
+        &self,
+        workload: &PlacedWorkload,
+    ) -> kube::Result<Option<(ResourceVersion, LedgerContent)>> {
+        let object: Option<Object<PlacementSpec, IgnoredAny>> =
+            get(&self.client, &self.path(workload)).await?;
+        let Some(object) = object else { return Ok(None) };
+        let content = object.spec.unwrap_or_default().content();
+        Ok(Some((require_version(&object.metadata.resource_version)?, content)))
+    }
+
+    /// Writes the ledger where its version is `at`, or creates it.
+    pub(crate) async fn write(
+        &self,
+        workload: &PlacedWorkload,
+        at: Option<ResourceVersion>,
+        content: &LedgerContent,
+    ) -> kube::Result<Event> {
+        let written = if let Some(at) = at {
+            send(&self.client, "PATCH", &self.path(workload), Media::MergePatch, &update_body(at, content))
+                .await
+        } else {
+            let body = create_body(self.webhook, workload, content);
+            send(&self.client, "POST", &collection_path(&workload.namespace), Media::Json, &body).await
+        };
+        match written {
+            Ok(text) => {
+                let object: Object<IgnoredAny, IgnoredAny> =
+                    serde_json::from_str(&text).map_err(Error::SerdeError)?;
+                Ok(Event::Written(Some(require_version(&object.metadata.resource_version)?)))
+            }
+            Err(Error::Api(status)) if status.code == 409 => Ok(Event::Conflict),
+            // Another replica has deleted it. A POST gets 404 if the kind does not exist, and that is an error.
+            Err(Error::Api(status)) if status.code == 404 && at.is_some() => Ok(Event::Conflict),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes the ledger where its version is `at`.
+    pub(crate) async fn delete(&self, workload: &PlacedWorkload, at: ResourceVersion) -> kube::Result<Event> {
+        let body = json!({"preconditions": {"resourceVersion": at.to_string()}});
+        match send(&self.client, "DELETE", &self.path(workload), Media::Json, &body).await {
+            Ok(_) => Ok(Event::Written(None)),
+            Err(Error::Api(status)) if status.code == 404 => Ok(Event::Written(None)),
+            Err(Error::Api(status)) if status.code == 409 => Ok(Event::Conflict),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) async fn patch_status(
+        &self,
+        placement: &PlacementObject,
+        status: &PlacementStatus,
+    ) -> kube::Result<()> {
+        let path = format!("{}/{}/status", collection_path(&placement.owner.namespace), placement.name);
+        send(&self.client, "PATCH", &path, Media::MergePatch, &json!({"status": status})).await.map(drop)
+    }
+
+    /// Reads how many pods the owner may have at a time: 0 if it no longer exists, `None` if it does not say.
+    pub(crate) async fn pod_limit(&self, workload: &PlacedWorkload) -> kube::Result<Option<u32>> {
+        let owner: Option<Object<OwnerSpec, IgnoredAny>> = get(&self.client, &workload.path).await?;
+        let Some(owner) = owner.filter(|owner| owner.metadata.uid == workload.owner.uid) else {
+            return Ok(Some(0));
+        };
+        Ok(owner.spec.unwrap_or_default().pods(&workload.owner))
+    }
+
+    /// Lists the pods of the owner as of `at_least` or later; `None` reads the latest.
+    pub(crate) async fn list_pods(
+        &self,
+        workload: &PlacedWorkload,
+        policy: &Policy,
+        at_least: Option<ResourceVersion>,
+    ) -> kube::Result<(ResourceVersion, Vec<ObservedPod>)> {
+        let PlacedWorkload { namespace, selector, owner, .. } = workload;
+        let mut pods = Vec::new();
+        let mut add = |items: &[&RawValue]| {
+            for item in items {
+                let pod = ObservedPod::parse(item, Some(policy))?;
+                pods.extend(pod.filter(|pod| pod.counts_for(&owner.uid, self.webhook)));
+            }
+            Ok(())
+        };
+        let version = self.list_pages(namespace, selector, at_least, &mut add).await?;
+        Ok((version, pods))
+    }
+
+    /// Lists the pods of a selector that this webhook has not placed.
+    pub(crate) async fn list_unplaced(&self, namespace: &str, selector: &str) -> kube::Result<UnplacedPods> {
+        let mut unplaced = UnplacedPods::default();
+        // `!=` also selects pods without the label.
+        let selector = format!("{selector},{PLACED}!={}", self.webhook);
+        let mut add = |items: &[&RawValue]| items.iter().try_for_each(|item| unplaced.add(item));
+        self.list_pages(namespace, &selector, None, &mut add).await?;
+        Ok(unplaced)
+    }
+
+    /// Lists pods page by page. Returns the version of the list.
+    async fn list_pages(
+        &self,
+        namespace: &str,
+        selector: &str,
+        at_least: Option<ResourceVersion>,
+        add: &mut (dyn FnMut(&[&RawValue]) -> serde_json::Result<()> + Send),
+    ) -> kube::Result<ResourceVersion> {
+        let base = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={}", encoded(selector));
+        let since =
+            at_least.map(|version| format!("&resourceVersion={version}&resourceVersionMatch=NotOlderThan"));
+        let since = since.unwrap_or_default();
+        let uri = |limit: usize, next: &str| match next {
+            "" => format!("{base}&limit={limit}{since}"),
+            next => format!("{base}&limit={limit}&continue={}", encoded(next)),
+        };
+        require_version(&pages(&self.client, PAGE_TIMEOUT, PAGE_SIZE, uri, add).await?)
+    }
+
+    /// Labels a pod that was never placed, so that the watch delivers it, and gives it the lowest deletion cost unless it has a `costed` of
+    /// its author.
+    pub(crate) async fn mark_unplaced(
+        &self,
+        workload: &PlacedWorkload,
+        pod: &str,
+        costed: bool,
+    ) -> kube::Result<()> {
+        let mut annotations = BTreeMap::from([(OWNER, &*workload.owner.uid)]);
+        if !costed {
+            annotations.insert(DELETION_COST, LOWEST_DELETION_COST);
+        }
+        let metadata = json!({"labels": {PLACED: self.webhook}, "annotations": annotations});
+        match self.patch_pod(workload, pod, metadata).await {
+            Err(Error::Api(status)) if status.code == 404 => Ok(()),
+            patched => patched,
+        }
+    }
+
+    /// Writes another slot into a pod, if it still has version `at`; the deletion cost too, unless it is `costed` by its author.
+    pub(crate) async fn assign(
+        &self,
+        workload: &PlacedWorkload,
+        pod: &str,
+        at: ResourceVersion,
+        assignment: &Assignment,
+        costed: bool,
+    ) {
+        let mut annotations = BTreeMap::from([
+            (OWNER, Some(workload.owner.uid.clone())),
+            (TOKEN, Some(assignment.token.to_string())),
+            (SLOT, Some(assignment.slot.to_string())),
+            (GROUP, Some(assignment.group.to_string())),
+            (ESTIMATED, None),
+        ]);
+        if !costed {
+            annotations.insert(DELETION_COST, Some(deletion_cost(assignment.slot)));
+        }
+        let metadata = json!({
+            "resourceVersion": at.to_string(),
+            "labels": {PLACED: self.webhook},
+            "annotations": annotations,
+        });
+        match self.patch_pod(workload, pod, metadata).await {
+            Ok(()) => {}
+            // The pod has changed or is deleted: the next reconciliation decides again.
+            Err(Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+            Err(error) => {
+                tracing::warn!(namespace = workload.namespace, pod, %error, "cannot write the slot of a pod");
+            }
+        }
+    }
+
+    async fn patch_pod(&self, workload: &PlacedWorkload, pod: &str, metadata: Value) -> kube::Result<()> {
+        let path = format!("/api/v1/namespaces/{}/pods/{pod}", workload.namespace);
+        send(&self.client, "PATCH", &path, Media::MergePatch, &json!({"metadata": metadata})).await.map(drop)
+    }
+}
+
+/// Without a number, no version is known to be older than another.
+fn require_version(text: &str) -> kube::Result<ResourceVersion> {
+    parse_version(text).ok_or_else(|| {
+        Error::Service(format!("the resourceVersion {text:?} of the API server is not a number").into())
+    })
+}

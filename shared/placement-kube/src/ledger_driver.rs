@@ -1,0 +1,467 @@
+//! One ledger at work: its state machine, the requests that wait for it, and the API calls that it asks for.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use k8s_openapi::jiff::Timestamp;
+use podshaper_placement::allocator::SlotAllocator;
+use podshaper_placement::ledger::{
+    Call, Effect, Event, Ledger, LedgerContent, Now, PodName, PodPlacement, PodRecord, PodState,
+    ResourceVersion, SlotReply, SlotRequest, Token,
+};
+use podshaper_placement::policy::GroupName;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use crate::inventory::{InventoryPod, LedgerInventory};
+use crate::ledger_client::LedgerClient;
+use crate::observed_pod::{Health, ObservedPod};
+use crate::workload::{LedgerId, NamespacedOwner, PlacedWorkload};
+
+/// Pauses after failed calls: the ledger itself tries again at once. They end soon after the API server is back, since requests wait.
+const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(50))
+    .with_max_delay(Duration::from_secs(1))
+    .without_max_times();
+
+/// What all ledgers of one webhook share.
+pub(crate) struct LedgerContext {
+    client: LedgerClient,
+    /// The zero of the ledgers' clock.
+    started: Instant,
+    /// The version that the watch of pods has reached.
+    watched: AtomicU64,
+}
+
+impl LedgerContext {
+    pub(crate) fn new(client: LedgerClient) -> Self {
+        Self { client, started: Instant::now(), watched: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn client(&self) -> &LedgerClient {
+        &self.client
+    }
+
+    /// Records that the ledgers have received each watch event up to this version.
+    pub(crate) fn set_watched(&self, version: ResourceVersion) {
+        self.watched.fetch_max(version, Ordering::AcqRel);
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            clock: self.started.elapsed(),
+            wall: Timestamp::now().as_second(),
+            watched: self.watched.load(Ordering::Acquire),
+        }
+    }
+}
+
+/// The pods of one ledger, as a list of the watch returns them.
+#[derive(Default)]
+pub(crate) struct ListedPods {
+    records: BTreeMap<PodName, PodRecord>,
+    unready: BTreeMap<PodName, Health>,
+    controller: Option<NamespacedOwner>,
+    newest: ResourceVersion,
+}
+
+impl ListedPods {
+    pub(crate) fn add(&mut self, pod: ObservedPod) {
+        if pod.health() != Health::Ready {
+            self.unready.insert(Arc::clone(pod.name()), pod.health());
+        }
+        // The controller of the newest pod exists most likely: the first Jobs of a CronJob are deleted.
+        if pod.record().version > self.newest {
+            self.newest = pod.record().version;
+            self.controller = Some(pod.controller().clone());
+        }
+        let (name, record) = pod.into_record();
+        self.records.insert(name, record);
+    }
+}
+
+/// One ledger. Pods reach it before [`LedgerContext::set_watched`] names their version, so that it never decides by a version whose pods it
+/// has not seen.
+pub(crate) struct LedgerDriver {
+    context: Arc<LedgerContext>,
+    state: Mutex<DriverState>,
+}
+
+#[derive(Default)]
+struct DriverState {
+    ledger: Ledger,
+    /// The workload and the allocator of its policy, once a request or a reconciliation has named them.
+    bound: Option<(Arc<PlacedWorkload>, Arc<SlotAllocator>)>,
+    /// Whether the pods without the label that the watch selects by are known, and the list that reads them.
+    listed: bool,
+    listing: Option<Shared<BoxFuture<'static, ()>>>,
+    waiting: HashMap<Token, Vec<oneshot::Sender<SlotReply>>>,
+    /// When the next [`Event::Tick`] is due.
+    timer: Option<Instant>,
+    /// Set while calls fail.
+    backoff: Option<ExponentialBackoff>,
+    /// Whether a pod has changed since the last reconciliation.
+    changed: bool,
+    unready: BTreeMap<PodName, Health>,
+    controller: Option<NamespacedOwner>,
+}
+
+impl LedgerDriver {
+    pub(crate) fn new(context: Arc<LedgerContext>) -> Self {
+        Self { context, state: Mutex::default() }
+    }
+
+    /// Requests a slot. `None` if the policy changes meanwhile and the slot's group no longer fits.
+    pub(crate) async fn place(
+        self: &Arc<Self>,
+        workload: &Arc<PlacedWorkload>,
+        allocator: &Arc<SlotAllocator>,
+        request: SlotRequest,
+        deadline: Instant,
+    ) -> Option<SlotReply> {
+        let SlotRequest { token, fitting, .. } = request;
+        if workload.created.is_some_and(|pods| pods > 0) {
+            // The second half of the time is the ledger's.
+            let now = Instant::now();
+            let half = now + deadline.saturating_duration_since(now) / 2;
+            let _ = timeout_at(half, self.ensure_listed(workload, allocator)).await;
+        }
+        let (sender, reply) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            if state.bind(workload, allocator) {
+                self.handle(&mut state, Event::MaxPods(workload.pods));
+            }
+            state.waiting.entry(token).or_default().push(sender);
+            let deadline = deadline.saturating_duration_since(self.context.started);
+            self.handle(&mut state, Event::Requested(request, deadline));
+        }
+        let _waiting = WaitingRequest { driver: self, token };
+        let reply = reply.await.ok()?;
+        match &reply {
+            SlotReply::Placed(assignment) | SlotReply::Estimated(assignment) => {
+                let group = allocator.policy().index(&assignment.group)?;
+                fitting.contains(group).then_some(reply)
+            }
+            SlotReply::Kept | SlotReply::Unplaced => Some(reply),
+        }
+    }
+
+    /// Lists the pods of an owner before its first pod is placed, if the watch shows none of them: no webhook has placed them, but their
+    /// groups may be known. The list goes on if the request that waits for it is cancelled.
+    async fn ensure_listed(self: &Arc<Self>, workload: &Arc<PlacedWorkload>, allocator: &Arc<SlotAllocator>) {
+        let list = {
+            let mut state = self.lock();
+            state.listed |= !state.ledger.pods().is_empty();
+            if state.listed {
+                return;
+            }
+            let pending = state.listing.take().filter(|list| list.peek().is_none());
+            let list = pending.unwrap_or_else(|| {
+                let (driver, workload, allocator) =
+                    (Arc::clone(self), Arc::clone(workload), Arc::clone(allocator));
+                let list = tokio::spawn(async move { driver.list(&workload, &allocator).await });
+                list.map(drop).boxed().shared()
+            });
+            state.listing.insert(list).clone()
+        };
+        list.await;
+    }
+
+    async fn list(self: &Arc<Self>, workload: &PlacedWorkload, allocator: &SlotAllocator) {
+        match self.context.client.list_pods(workload, allocator.policy(), None).await {
+            Ok((version, pods)) => {
+                let mut state = self.lock();
+                state.listed = true;
+                self.handle(&mut state, Event::PodsListed { version, pods: records(pods) });
+            }
+            Err(error) => {
+                let (namespace, owner) = (&workload.namespace, &workload.owner.name);
+                tracing::warn!(namespace, owner, %error, "cannot list the pods of an owner");
+            }
+        }
+    }
+
+    /// Reads the owner, lists its pods if it may have more than the watch shows, and has the ledger reconciled.
+    pub(crate) async fn reconcile(
+        self: &Arc<Self>,
+        workload: &Arc<PlacedWorkload>,
+        allocator: &Arc<SlotAllocator>,
+    ) -> kube::Result<()> {
+        let watched = {
+            let mut state = self.lock();
+            state.bind(workload, allocator);
+            state.changed = false;
+            state.ledger.pods().values().filter(|pod| pod.marked).count()
+        };
+        let mut incomplete = IncompleteReconciliation(Some(self));
+        let client = &self.context.client;
+        let limit = client.pod_limit(workload).await?;
+        let listed = if limit.is_some_and(|pods| pods as usize > watched) {
+            Some(client.list_pods(workload, allocator.policy(), None).await?)
+        } else {
+            None
+        };
+        incomplete.0 = None;
+        let mut unplaced = Vec::new();
+        let surveyed = listed.map(|(version, pods)| {
+            let pending = pods.iter().filter(|pod| pod.is_unplaced());
+            unplaced.extend(pending.map(|pod| (Arc::clone(pod.name()), pod.record().costed)));
+            Event::PodsListed { version, pods: records(pods) }
+        });
+        {
+            let mut state = self.lock();
+            self.handle(&mut state, Event::MaxPods(limit));
+            // Before the pods are labelled: the watch delivers labelled pods, and its version overtakes the list's.
+            if let Some(surveyed) = surveyed {
+                self.handle(&mut state, surveyed);
+            }
+            self.handle(&mut state, Event::Tick);
+            self.handle(&mut state, Event::Reconcile);
+        }
+        for (pod, costed) in unplaced {
+            if let Err(error) = client.mark_unplaced(workload, &pod, costed).await {
+                tracing::warn!(namespace = workload.namespace, %pod, %error, "cannot label a pod that is not placed");
+            }
+        }
+        Ok(())
+    }
+
+    /// A watch event of a pod.
+    pub(crate) fn pod_changed(self: &Arc<Self>, pod: ObservedPod) {
+        let mut state = self.lock();
+        let ended = pod.record().state == PodState::Gone;
+        state.changed = true;
+        if !ended || state.controller.is_none() {
+            state.controller = Some(pod.controller().clone());
+        }
+        if ended || pod.health() == Health::Ready {
+            state.unready.remove(pod.name());
+        } else {
+            state.unready.insert(Arc::clone(pod.name()), pod.health());
+        }
+        let (name, record) = pod.into_record();
+        self.handle(&mut state, Event::PodChanged(name, record));
+    }
+
+    /// A watch event shows that a pod, if it was one of the owner's, no longer is.
+    pub(crate) fn pod_released(self: &Arc<Self>, name: &str, version: ResourceVersion) {
+        let mut state = self.lock();
+        if !state.ledger.pods().contains_key(name) {
+            return;
+        }
+        state.changed = true;
+        state.unready.remove(name);
+        let record = PodRecord {
+            version,
+            state: PodState::Gone,
+            placement: PodPlacement::Unknown,
+            costed: false,
+            marked: true,
+        };
+        self.handle(&mut state, Event::PodChanged(name.into(), record));
+    }
+
+    /// The watch has listed the pods again.
+    pub(crate) fn pods_listed(self: &Arc<Self>, version: ResourceVersion, listed: ListedPods) {
+        let mut state = self.lock();
+        state.changed = true;
+        state.unready = listed.unready;
+        state.controller = listed.controller.or_else(|| state.controller.take());
+        self.handle(&mut state, Event::WatchRestarted { version, pods: listed.records });
+    }
+
+    /// A watch event of the object; `None` if it was deleted.
+    pub(crate) fn object_changed(self: &Arc<Self>, version: ResourceVersion, content: Option<LedgerContent>) {
+        self.handle(&mut self.lock(), Event::ObjectChanged(version, content));
+    }
+
+    pub(crate) fn inventory(&self, ledger: LedgerId) -> Option<LedgerInventory> {
+        let state = self.lock();
+        let pod = |(name, pod): (&PodName, &PodRecord)| InventoryPod {
+            name: Arc::clone(name),
+            slot: pod.assignment().map(|assignment| assignment.slot),
+            group: pod.group().cloned(),
+            health: state.unready.get(name).copied().unwrap_or(Health::Ready),
+        };
+        let pods = state.ledger.pods().iter().map(pod).collect();
+        Some(LedgerInventory {
+            ledger,
+            controller: state.controller.clone()?,
+            pods,
+            reserved: state.ledger.reserved(),
+        })
+    }
+
+    /// The groups of pods that have been unschedulable since `before`, in seconds since 1970.
+    pub(crate) fn unschedulable_groups(&self, before: i64) -> Vec<GroupName> {
+        let state = self.lock();
+        let long = |health: &Health| matches!(health, Health::Unschedulable(since) if *since <= before);
+        let pods = state.unready.iter().filter(|(_, health)| long(health));
+        pods.filter_map(|(name, _)| state.ledger.pods().get(name)?.group().cloned()).collect()
+    }
+
+    /// Whether a pod has changed since the last reconciliation.
+    pub(crate) fn changed(&self) -> bool {
+        self.lock().changed
+    }
+
+    /// The controller of the pods, if two of them have one slot and that may be new.
+    pub(crate) fn slot_conflict(&self) -> Option<NamespacedOwner> {
+        let state = self.lock();
+        let mut slots = BTreeSet::new();
+        let mut assignments = state.ledger.pods().values().filter_map(PodRecord::assignment);
+        let conflicts = state.changed && assignments.any(|assignment| !slots.insert(assignment.slot));
+        state.controller.clone().filter(|_| conflicts)
+    }
+
+    /// Whether nothing would be lost with the ledger.
+    pub(crate) fn can_be_dropped(&self) -> bool {
+        self.lock().ledger.can_be_dropped(self.context.started.elapsed())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, DriverState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands an event to the ledger, and does what it asks for.
+    fn handle(self: &Arc<Self>, state: &mut DriverState, event: Event) {
+        let Some((workload, allocator)) = state.bound.clone() else {
+            // No request has come yet: the ledger only keeps the pods.
+            return state.ledger.observe(event, &self.context.now());
+        };
+        let effects = state.ledger.handle(event, &allocator, &self.context.now());
+        for effect in effects {
+            let (driver, workload) = (Arc::clone(self), Arc::clone(&workload));
+            match effect {
+                Effect::Reply(token, reply) => {
+                    for sender in state.waiting.remove(&token).into_iter().flatten() {
+                        // A cancelled request needs no reply.
+                        let _ = sender.send(reply.clone());
+                    }
+                }
+                Effect::Reassign(pod, version, assignment) => {
+                    let costed = state.ledger.pods().get(&pod).is_some_and(|pod| pod.costed);
+                    tokio::spawn(async move {
+                        driver.context.client.assign(&workload, &pod, version, &assignment, costed).await;
+                    });
+                }
+                Effect::Call(call) => {
+                    let allocator = Arc::clone(&allocator);
+                    tokio::spawn(async move {
+                        let event = driver.call(&workload, &allocator, call).await;
+                        driver.handle(&mut driver.lock(), event);
+                    });
+                }
+            }
+        }
+        self.set_timer(state);
+    }
+
+    /// Makes an API call, and after a failure waits.
+    async fn call(&self, workload: &PlacedWorkload, allocator: &SlotAllocator, call: Call) -> Event {
+        match self.try_call(workload, allocator, call).await {
+            Ok(event) => {
+                self.lock().backoff = None;
+                event
+            }
+            Err(error) => {
+                let (kind, owner) = (&workload.owner.kind, &workload.owner.name);
+                tracing::warn!(namespace = workload.namespace, kind, owner, %error, "cannot read or write a ledger");
+                let pause = self.lock().backoff.get_or_insert_with(|| BACKOFF.build()).next();
+                sleep(pause.unwrap_or_default()).await;
+                Event::Failed
+            }
+        }
+    }
+
+    async fn try_call(
+        &self,
+        workload: &PlacedWorkload,
+        allocator: &SlotAllocator,
+        call: Call,
+    ) -> kube::Result<Event> {
+        let client = &self.context.client;
+        match call {
+            Call::Read => client.read(workload).await.map(Event::Read),
+            Call::Write(at, content) => client.write(workload, at, &content).await,
+            Call::Delete(at) => client.delete(workload, at).await,
+            Call::List(at_least) => {
+                let (version, pods) = client.list_pods(workload, allocator.policy(), at_least).await?;
+                let max_pods = if at_least.is_none() { client.pod_limit(workload).await? } else { None };
+                Ok(Event::Listed { version, pods: records(pods), max_pods })
+            }
+        }
+    }
+
+    /// Sets a timer for the next time that the ledger waits for.
+    fn set_timer(self: &Arc<Self>, state: &mut DriverState) {
+        let Some(wakes) = state.ledger.next_tick().and_then(|clock| self.context.started.checked_add(clock))
+        else {
+            return;
+        };
+        if state.timer.is_some_and(|timer| timer <= wakes) {
+            return;
+        }
+        state.timer = Some(wakes);
+        let driver = Arc::clone(self);
+        tokio::spawn(async move {
+            sleep_until(wakes).await;
+            let mut state = driver.lock();
+            if state.timer == Some(wakes) {
+                state.timer = None;
+                driver.handle(&mut state, Event::Tick);
+            }
+        });
+    }
+}
+
+impl DriverState {
+    /// Takes the allocator, and the workload if it is newer. Returns whether it is.
+    fn bind(&mut self, workload: &Arc<PlacedWorkload>, allocator: &Arc<SlotAllocator>) -> bool {
+        let known = self.bound.take().map(|(known, _)| known);
+        let known = known.filter(|known| known.version >= workload.version);
+        let newer = known.is_none();
+        let workload = known.unwrap_or_else(|| Arc::clone(workload));
+        self.bound = Some((workload, Arc::clone(allocator)));
+        newer
+    }
+}
+
+fn records(pods: Vec<ObservedPod>) -> BTreeMap<PodName, PodRecord> {
+    pods.into_iter().map(ObservedPod::into_record).collect()
+}
+
+/// If a reconciliation ends early, the next one is due at once.
+struct IncompleteReconciliation<'a>(Option<&'a LedgerDriver>);
+
+impl Drop for IncompleteReconciliation<'_> {
+    fn drop(&mut self) {
+        if let Some(driver) = self.0 {
+            driver.lock().changed = true;
+        }
+    }
+}
+
+/// Tells the ledger when no request with this token waits any longer.
+struct WaitingRequest<'a> {
+    driver: &'a Arc<LedgerDriver>,
+    token: Token,
+}
+
+impl Drop for WaitingRequest<'_> {
+    fn drop(&mut self) {
+        let mut state = self.driver.lock();
+        let Some(senders) = state.waiting.get_mut(&self.token) else { return };
+        senders.retain(|sender| !sender.is_closed());
+        if senders.is_empty() {
+            state.waiting.remove(&self.token);
+            self.driver.handle(&mut state, Event::Cancelled(self.token));
+        }
+    }
+}

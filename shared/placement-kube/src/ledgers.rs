@@ -1,0 +1,266 @@
+//! All ledgers of one webhook in this process, and the watch of placed pods that feeds them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kube::Client;
+use podshaper_core::object::{Object, ObjectMeta};
+use podshaper_core::owner_reference::OwnerReference;
+use podshaper_kube::watch::{Scope, Sink, follow_into};
+use podshaper_placement::allocator::SlotAllocator;
+use podshaper_placement::annotations::{OWNER, PLACED};
+use podshaper_placement::ledger::{LedgerContent, ResourceVersion, SlotReply, SlotRequest};
+use podshaper_placement::policy::GroupName;
+use podshaper_placement::spread::Spread;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use crate::inventory::LedgerInventory;
+use crate::ledger_client::LedgerClient;
+use crate::ledger_driver::{LedgerContext, LedgerDriver, ListedPods};
+use crate::observed_pod::{ObservedPod, UnplacedPods};
+use crate::placement_object::{PlacementObject, PlacementStatus, object_name, parse_version};
+use crate::workload::{LedgerId, NamespacedOwner, PlacedWorkload};
+
+/// The ledgers of one webhook: one for each owner of placed pods.
+pub struct Ledgers {
+    context: Arc<LedgerContext>,
+    filled: AtomicBool,
+    drivers: Mutex<HashMap<LedgerId, Arc<LedgerDriver>>>,
+}
+
+impl Ledgers {
+    /// Starts the watch of the pods that `webhook` has placed. Needs a runtime.
+    ///
+    /// Rights: `get`, `create`, `patch`, `delete` Placements; `list`, `watch` and `patch` pods; `get` owners.
+    pub fn start(client: Client, webhook: &'static str) -> Arc<Self> {
+        let ledgers = Arc::new(Self::new(client.clone(), webhook));
+        let scope = Scope { namespace: None, labels: format!("{PLACED}={webhook}") };
+        let mut events = PodEvents { ledgers: Arc::clone(&ledgers), listed: HashMap::new() };
+        tokio::spawn(async move { follow_into(client, scope, "/api/v1", "pods", &mut events).await });
+        ledgers
+    }
+
+    fn new(client: Client, webhook: &'static str) -> Self {
+        Self {
+            context: Arc::new(LedgerContext::new(LedgerClient::new(client, webhook))),
+            filled: AtomicBool::new(false),
+            drivers: Mutex::default(),
+        }
+    }
+
+    /// Whether the watch has listed all placed pods.
+    pub fn filled(&self) -> bool {
+        self.filled.load(Ordering::Acquire)
+    }
+
+    /// Requests a slot for a pod of `workload`, and gets a reply by the deadline. `None` if the policy changes meanwhile.
+    pub async fn place(
+        &self,
+        workload: &Arc<PlacedWorkload>,
+        allocator: &Arc<SlotAllocator>,
+        request: SlotRequest,
+        deadline: Instant,
+    ) -> Option<SlotReply> {
+        self.driver(workload.ledger_id()).place(workload, allocator, request, deadline).await
+    }
+
+    /// Drops reservations that are confirmed or have expired, moves pods that share a slot, and gives pods that were never placed a slot.
+    /// Pods whose group is unknown are marked to be deleted first.
+    pub async fn reconcile(
+        &self,
+        workload: &Arc<PlacedWorkload>,
+        allocator: &Arc<SlotAllocator>,
+    ) -> kube::Result<()> {
+        self.driver(workload.ledger_id()).reconcile(workload, allocator).await
+    }
+
+    /// Lists the pods of a selector that this webhook has not placed.
+    pub async fn list_unplaced(&self, namespace: &str, selector: &str) -> kube::Result<UnplacedPods> {
+        self.context.client().list_unplaced(namespace, selector).await
+    }
+
+    /// Writes the status of a Placement, if it differs.
+    pub async fn patch_status(&self, placement: &PlacementObject, spread: &Spread) {
+        let status = PlacementStatus { pods: spread.pods(), due: spread.desired() };
+        if placement.status != status
+            && let Err(error) = self.context.client().patch_status(placement, &status).await
+        {
+            tracing::warn!(namespace = placement.owner.namespace, %error, "cannot write the status of a Placement");
+        }
+    }
+
+    /// The pods of each ledger.
+    pub fn inventory(&self) -> Vec<LedgerInventory> {
+        self.all().into_iter().filter_map(|(ledger, driver)| driver.inventory(ledger)).collect()
+    }
+
+    /// The groups of an owner's pods that have been unschedulable since `before`, in seconds since 1970.
+    pub fn unschedulable_groups(
+        &self,
+        namespace: &str,
+        owner: &OwnerReference,
+        before: i64,
+    ) -> Vec<GroupName> {
+        let driver = self.existing(&LedgerId::new(namespace, &owner.uid));
+        driver.map(|driver| driver.unschedulable_groups(before)).unwrap_or_default()
+    }
+
+    /// Whether a pod of the ledger has changed since its last reconciliation.
+    pub(crate) fn changed(&self, ledger: &LedgerId) -> bool {
+        self.existing(ledger).is_none_or(|driver| driver.changed())
+    }
+
+    /// The controllers of pods that share a slot. If they were all placed without the ledger, there may be no object for them.
+    pub(crate) fn slot_conflicts(&self) -> Vec<NamespacedOwner> {
+        self.all().into_iter().filter_map(|(_, driver)| driver.slot_conflict()).collect()
+    }
+
+    /// Removes ledgers that hold nothing.
+    pub(crate) fn sweep(&self) {
+        self.lock().retain(|_, driver| Arc::strong_count(driver) > 1 || !driver.can_be_dropped());
+    }
+
+    /// A watch event of a Placement; without content it was deleted. A copy, which has another name, is ignored.
+    pub(crate) fn object_changed(
+        &self,
+        placement: &PlacementObject,
+        version: ResourceVersion,
+        content: Option<LedgerContent>,
+    ) {
+        let NamespacedOwner { owner, .. } = &placement.owner;
+        if placement.name == object_name(self.webhook(), owner)
+            && let Some(driver) = self.existing(&placement.owner.ledger_id())
+        {
+            driver.object_changed(version, content);
+        }
+    }
+
+    pub(crate) fn webhook(&self) -> &'static str {
+        self.context.client().webhook()
+    }
+
+    fn pods_listed(&self, version: ResourceVersion, mut listed: HashMap<LedgerId, ListedPods>) {
+        for (ledger, driver) in self.all() {
+            driver.pods_listed(version, listed.remove(&ledger).unwrap_or_default());
+        }
+        for (ledger, pods) in listed {
+            self.driver(ledger).pods_listed(version, pods);
+        }
+        self.context.set_watched(version);
+        self.filled.store(true, Ordering::Release);
+    }
+
+    fn all(&self) -> Vec<(LedgerId, Arc<LedgerDriver>)> {
+        self.lock().iter().map(|(ledger, driver)| (ledger.clone(), Arc::clone(driver))).collect()
+    }
+
+    fn existing(&self, ledger: &LedgerId) -> Option<Arc<LedgerDriver>> {
+        self.lock().get(ledger).cloned()
+    }
+
+    fn driver(&self, ledger: LedgerId) -> Arc<LedgerDriver> {
+        let create = || Arc::new(LedgerDriver::new(Arc::clone(&self.context)));
+        Arc::clone(self.lock().entry(ledger).or_insert_with(create))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<LedgerId, Arc<LedgerDriver>>> {
+        self.drivers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Hands the watch of placed pods to their ledgers.
+struct PodEvents {
+    ledgers: Arc<Ledgers>,
+    /// The list so far.
+    listed: HashMap<LedgerId, ListedPods>,
+}
+
+impl Sink for PodEvents {
+    fn restart(&mut self) {
+        self.listed.clear();
+    }
+
+    fn listed(&mut self, object: &RawValue) -> serde_json::Result<()> {
+        if let Some(pod) = ObservedPod::parse(object, None)? {
+            self.listed.entry(pod.ledger_id()).or_default().add(pod);
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, at: &str) {
+        self.ledgers.pods_listed(parse_version(at).unwrap_or(0), std::mem::take(&mut self.listed));
+    }
+
+    fn changed(&mut self, object: &RawValue, gone: bool) -> serde_json::Result<String> {
+        let pod = ObservedPod::parse(object, None)?;
+        let object: Object<IgnoredAny, IgnoredAny> = serde_json::from_str(object.get())?;
+        let ObjectMeta { name, namespace, resource_version, .. } = &object.metadata;
+        // A pod that its controller has released, or that another one has adopted, no longer counts for the owner in its annotation.
+        let owner = object.metadata.annotation(OWNER);
+        let released = owner.filter(|owner| pod.as_ref().is_none_or(|pod| pod.sequence_owner() != *owner));
+        if let (Some(owner), Some(version)) = (released, parse_version(resource_version)) {
+            let ledger = LedgerId::new(namespace.as_deref().unwrap_or_default(), owner);
+            if let Some(driver) = self.ledgers.existing(&ledger) {
+                driver.pod_released(name, version);
+            }
+        }
+        if let Some(pod) = pod {
+            let pod = if gone { pod.deleted() } else { pod };
+            self.ledgers.driver(pod.ledger_id()).pod_changed(pod);
+        }
+        self.reached(resource_version);
+        Ok(object.metadata.resource_version)
+    }
+
+    fn reached(&mut self, at: &str) {
+        self.ledgers.context.set_watched(parse_version(at).unwrap_or(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use podshaper_placement::annotations::{GROUP, SLOT, TOKEN};
+    use podshaper_testing::MockApiServer;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Memory of this process in MiB.
+    fn resident() -> usize {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096 / (1 << 20)
+    }
+
+    #[tokio::test]
+    #[cfg(target_os = "linux")]
+    async fn fifty_thousand_pods_take_less_than_48_mib() {
+        let (client, _server) = MockApiServer::start();
+        let ledgers = Arc::new(Ledgers::new(client, "distributor"));
+        let mut events = PodEvents { ledgers: Arc::clone(&ledgers), listed: HashMap::new() };
+        let before = resident();
+        events.restart();
+        for number in 0..50_000 {
+            let (set, slot) = (number / 100, number % 100);
+            let uid = format!("5f0c2a6e-0000-4000-8000-{set:012}");
+            let pod = json!({
+                "metadata": {
+                    "name": format!("shop-frontend-{set}-5d89b7f6c4-{slot:05}"), "namespace": "shop", "resourceVersion": format!("{number}"),
+                    "labels": {PLACED: "distributor"},
+                    "annotations": {OWNER: uid, TOKEN: format!("{number:016x}"), SLOT: slot.to_string(), GROUP: "type=spot"},
+                    "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "shop", "uid": uid, "controller": true}],
+                },
+                "spec": {"nodeSelector": {"type": "spot"}},
+                "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+            });
+            events.listed(&serde_json::value::to_raw_value(&pod).unwrap()).unwrap();
+        }
+        events.complete("50000");
+        assert_eq!(ledgers.inventory().iter().map(|inventory| inventory.pods.len()).sum::<usize>(), 50_000);
+        let grown = resident().saturating_sub(before);
+        assert!(grown <= 48, "{grown} MiB");
+        println!("50,000 pods of 500 owners: {grown} MiB");
+    }
+}

@@ -1,0 +1,82 @@
+//! Metrics of a webhook that places pods.
+
+use podshaper_placement::admit::PlaceOutcome;
+use podshaper_placement::policy::Policy;
+use podshaper_placement::spread::Spread;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// Names and values.
+type Labels = Vec<(&'static str, String)>;
+
+/// Metrics of placed pods. Only the leader has series of pods.
+#[derive(Clone, Debug, Default)]
+pub struct PlacementMetrics {
+    decisions: Family<Labels, Counter>,
+    pods: Family<Labels, Gauge>,
+    unplaced: Family<Labels, Gauge>,
+    leads: Gauge,
+}
+
+impl PlacementMetrics {
+    /// Registers the metrics with the name of `webhook` as their prefix.
+    pub fn register(registry: &mut Registry, webhook: &str) -> Self {
+        let metrics = Self::default();
+        let name = |suffix: &str| format!("{}_{suffix}", webhook.replace('-', "_"));
+        registry.register(
+            name("decisions"),
+            "Admission decisions about pods to place, by outcome",
+            metrics.decisions.clone(),
+        );
+        registry.register(
+            name("pods"),
+            "Pods by group and state: desired, actual, and pending, which are actual pods that are not ready",
+            metrics.pods.clone(),
+        );
+        registry.register(
+            name("unplaced_pods"),
+            "Pods without a group: created before their policy, while no webhook answered, or when no group was left",
+            metrics.unplaced.clone(),
+        );
+        registry.register(
+            name("leads"),
+            "1 on the replica that leads: it reconciles ledgers and counts pods",
+            metrics.leads.clone(),
+        );
+        metrics
+    }
+
+    /// Counts a decision.
+    pub fn decided(&self, outcome: PlaceOutcome) {
+        self.decisions.get_or_create(&vec![("outcome", outcome.name().to_owned())]).inc();
+    }
+
+    /// Records that this replica leads, or no longer leads, and has counted no pods yet.
+    pub fn set_leader(&self, leads: bool) {
+        self.leads.set(leads.into());
+        self.clear_pods();
+    }
+
+    /// Removes all series of pods.
+    pub fn clear_pods(&self) {
+        self.pods.clear();
+        self.unplaced.clear();
+    }
+
+    /// Adds the pods of a workload, which `labels` name, to the series of pods.
+    pub fn add_pods(&self, labels: &[(&'static str, &str)], policy: &Policy, spread: &Spread) {
+        let labels: Labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        for (group, counts) in policy.groups().iter().zip(&spread.groups) {
+            for (state, count) in
+                [("desired", counts.desired), ("actual", counts.actual), ("pending", counts.pending)]
+            {
+                let more = [("group", group.name.to_string()), ("state", state.to_owned())];
+                let labels = labels.iter().cloned().chain(more).collect();
+                self.pods.get_or_create(&labels).inc_by(count.into());
+            }
+        }
+        self.unplaced.get_or_create(&labels).inc_by(spread.unplaced.into());
+    }
+}

@@ -1,0 +1,87 @@
+//! What the leader does: it reconciles the ledgers in which something is unfinished.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use podshaper_kube::lease::Leadership;
+use podshaper_kube::store::Store;
+use podshaper_placement::allocator::SlotAllocator;
+use tokio::time::{Instant, sleep};
+
+use crate::ledgers::Ledgers;
+use crate::placement_object::PlacementObject;
+use crate::workload::{LedgerId, NamespacedOwner, PlacedWorkload};
+
+/// The pause between two rounds.
+const PERIOD: Duration = Duration::from_secs(2);
+/// How long a ledger without a policy is skipped.
+const NO_POLICY_PERIOD: Duration = Duration::from_secs(10);
+/// The pause between two removals of empty ledgers.
+const SWEEP_PERIOD: Duration = Duration::from_mins(1);
+
+/// Which policy places the pods of an owner.
+pub trait PolicySource: Send + Sync + 'static {
+    /// Returns the workload and the allocator of its policy; `None` if it has no policy, or neither can be read now.
+    fn find(
+        &self,
+        owner: &NamespacedOwner,
+    ) -> impl Future<Output = Option<(Arc<PlacedWorkload>, Arc<SlotAllocator>)>> + Send;
+}
+
+/// Reconciles, while this replica leads, the ledgers of `placements` and those whose pods share slots. Returns when the lease ends.
+pub async fn reconcile(
+    ledgers: Arc<Ledgers>,
+    placements: Arc<Store<PlacementObject>>,
+    policies: impl PolicySource,
+    mut leadership: Leadership,
+) {
+    let mut swept = Instant::now();
+    let mut without_policy = HashMap::new();
+    loop {
+        sleep(PERIOD).await;
+        if leadership.has_changed().is_err() {
+            return;
+        }
+        if *leadership.borrow_and_update() {
+            let mut stops = leadership.clone();
+            tokio::select! {
+                () = reconcile_all(&ledgers, &placements, &policies, &mut without_policy) => {},
+                _ = stops.wait_for(|leads| !*leads) => {},
+            }
+        }
+        if swept.elapsed() >= SWEEP_PERIOD {
+            ledgers.sweep();
+            swept = Instant::now();
+        }
+    }
+}
+
+async fn reconcile_all(
+    ledgers: &Ledgers,
+    placements: &Store<PlacementObject>,
+    policies: &impl PolicySource,
+    without_policy: &mut HashMap<LedgerId, Instant>,
+) {
+    without_policy.retain(|_, since| since.elapsed() < NO_POLICY_PERIOD);
+    let placements = placements.all().into_iter().map(|(_, placement)| placement);
+    let unfinished = placements
+        .filter(|placement| placement.reserved > 0 || ledgers.changed(&placement.owner.ledger_id()))
+        .map(|placement| placement.owner.clone());
+    for owner in unfinished.chain(ledgers.slot_conflicts()) {
+        let ledger = owner.ledger_id();
+        if !without_policy.contains_key(&ledger) && !reconcile_one(ledgers, &owner, policies).await {
+            without_policy.insert(ledger, Instant::now());
+        }
+    }
+}
+
+/// Returns whether the ledger has a policy.
+async fn reconcile_one(ledgers: &Ledgers, owner: &NamespacedOwner, policies: &impl PolicySource) -> bool {
+    let Some((workload, allocator)) = policies.find(owner).await else { return false };
+    if let Err(error) = ledgers.reconcile(&workload, &allocator).await {
+        let (namespace, owner) = (&workload.namespace, &workload.owner.name);
+        tracing::warn!(namespace, owner, %error, "cannot reconcile a ledger");
+    }
+    true
+}

@@ -1,0 +1,57 @@
+//! A workload whose pods are placed, and the key of its ledger.
+
+use podshaper_core::owner_reference::OwnerReference;
+use podshaper_placement::ledger::ResourceVersion;
+
+/// The owner whose pods share a sequence of slots, and a ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacedWorkload {
+    /// The namespace of its pods.
+    pub namespace: String,
+    /// The owner. It was read, and has this uid.
+    pub owner: OwnerReference,
+    /// Its path, such as `/apis/apps/v1/namespaces/NAMESPACE/replicasets/NAME`, made of checked names.
+    pub path: String,
+    /// A label selector that matches all of its pods, and perhaps others.
+    pub selector: String,
+    /// How many pods it may have at a time, if known.
+    pub pods: Option<u32>,
+    /// How many pods it has according to its status, if known.
+    pub created: Option<u32>,
+    /// The `resourceVersion` that both numbers are from.
+    pub version: ResourceVersion,
+}
+
+impl PlacedWorkload {
+    /// The key of its ledger.
+    pub fn ledger_id(&self) -> LedgerId {
+        LedgerId::new(&self.namespace, &self.owner.uid)
+    }
+}
+
+/// The key of a ledger: the owner's uid, and the namespace of the pods, because a pod can name an owner of any namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LedgerId(Box<str>);
+
+impl LedgerId {
+    /// The ledger of the pods in `namespace` whose owner has this uid.
+    pub fn new(namespace: &str, uid: &str) -> Self {
+        Self([namespace, "/", uid].concat().into())
+    }
+}
+
+/// An owner, and the namespace of the pods that name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespacedOwner {
+    /// The namespace.
+    pub namespace: String,
+    /// The owner.
+    pub owner: OwnerReference,
+}
+
+impl NamespacedOwner {
+    /// The key of the ledger of its pods.
+    pub fn ledger_id(&self) -> LedgerId {
+        LedgerId::new(&self.namespace, &self.owner.uid)
+    }
+}

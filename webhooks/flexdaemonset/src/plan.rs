@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use flexdaemonset_decision::facts::Facts;
 use flexdaemonset_decision::node::Node;
 use flexdaemonset_decision::offline::{Offline, template_of};
-use flexdaemonset_decision::resource::{Each, Resource};
+use flexdaemonset_decision::resource::{PerResource, SizedResource};
 use flexdaemonset_decision::sizing::{Sizing, size};
 
 /// Shows the size of a DaemonSet's pod on each node.
@@ -133,8 +133,8 @@ fn table(
     let mut lines =
         vec![["NODE", "CPU", "SHARE", "MEMORY", "SHARE", "STORAGE", "SHARE", "NOTE"].map(str::to_owned)];
     for row in rows {
-        let cell = |resource: Resource| [row.amount(resource), row.share(resource)];
-        let [[cpu, of_cpu], [memory, of_memory], [storage, of_storage]] = Resource::ALL.map(cell);
+        let cell = |resource: SizedResource| [row.amount(resource), row.share(resource)];
+        let [[cpu, of_cpu], [memory, of_memory], [storage, of_storage]] = SizedResource::ALL.map(cell);
         let note = row.sizing.warnings.join("; ");
         lines.push([row.name.to_owned(), cpu, of_cpu, memory, of_memory, storage, of_storage, note]);
     }
@@ -155,15 +155,15 @@ fn table(
 }
 
 impl Row<'_> {
-    fn amount(&self, resource: Resource) -> String {
+    fn amount(&self, resource: SizedResource) -> String {
         match *self.sizing.effective.get(resource) {
             0 => "-".to_owned(),
-            amount => resource.write(amount),
+            amount => resource.format(amount),
         }
     }
 
     /// Percent of the node's allocatable, to a tenth.
-    fn share(&self, resource: Resource) -> String {
+    fn share(&self, resource: SizedResource) -> String {
         match *self.node.allocatable.get(resource) {
             Some(has) if has > 0 => {
                 let tenths = i128::from(*self.sizing.effective.get(resource)) * 1000 / i128::from(has);
@@ -174,25 +174,21 @@ impl Row<'_> {
     }
 
     fn json(&self) -> Value {
-        let amounts = |of: &dyn Fn(Resource) -> Option<i64>| {
-            let named =
-                Resource::ALL.into_iter().filter_map(|r| Some((r.name().to_owned(), r.write(of(r)?).into())));
+        let amounts = |of: &dyn Fn(SizedResource) -> Option<i64>| {
+            let named = SizedResource::ALL
+                .into_iter()
+                .filter_map(|r| Some((r.name().to_owned(), r.format(of(r)?).into())));
             Value::Object(named.collect())
         };
-        let containers: Vec<_> = self
-            .sizing
-            .members
-            .iter()
-            .map(|(member, size)| {
-                let ask = |resource: Resource| size.get(resource).unwrap_or(*member.has.get(resource));
-                json!({
-                    "name": member.name,
-                    "requests": amounts(&|resource| ask(resource).request),
-                    "limits": amounts(&|resource| ask(resource).limit),
-                })
+        let containers = self.sizing.containers.iter().map(|container| {
+            json!({
+                "name": *container.container.name,
+                "requests": amounts(&|resource| container.target(resource).request),
+                "limits": amounts(&|resource| container.target(resource).limit),
             })
-            .collect();
-        let effective: &Each<i64> = &self.sizing.effective;
+        });
+        let containers: Vec<_> = containers.collect();
+        let effective: &PerResource<i64> = &self.sizing.effective;
         json!({
             "node": self.name,
             "allocatable": amounts(&|resource| *self.node.allocatable.get(resource)),

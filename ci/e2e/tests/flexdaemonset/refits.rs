@@ -242,7 +242,7 @@ async fn nothing_is_evicted_again_and_again() {
     })
     .await;
     let reason = progressing(&held)["message"].as_str().unwrap();
-    assert!(reason.contains("a new pod came in place of one with the same fault"), "{held:#}");
+    assert!(reason.contains("the pod replaced an evicted one and needs the same change"), "{held:#}");
     let second = pod_on(&release.pods, &nodes.0[0]).await["metadata"]["uid"].clone();
     assert_ne!(second, first, "once it was tried");
     looked_again(name).await;

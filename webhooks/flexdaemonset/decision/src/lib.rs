@@ -15,9 +15,9 @@
 pub mod crd;
 pub mod facts;
 pub mod kinds;
-pub mod memory;
 pub mod node;
 pub mod offline;
+pub mod original_requests;
 pub mod patch;
 pub mod range;
 pub mod refit;

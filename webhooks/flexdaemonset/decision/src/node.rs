@@ -1,6 +1,6 @@
 //! What is known of a node.
 
-use crate::resource::{Each, Resource};
+use crate::resource::{PerResource, SizedResource};
 
 /// A node: its labels, and what it can give to pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -8,7 +8,7 @@ pub struct Node {
     /// Labels, by key.
     labels: Box<[(Box<str>, Box<str>)]>,
     /// `status.allocatable` in millicores and bytes; none where the node doesn't say, or what can't be read.
-    pub allocatable: Each<Option<i64>>,
+    pub allocatable: PerResource<Option<i64>>,
 }
 
 impl Node {
@@ -19,11 +19,11 @@ impl Node {
     ) -> Self {
         let mut labels: Vec<_> = labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
         labels.sort();
-        let read = |resource: Resource| {
-            let amount = resource.read(allocatable(resource.name())?).ok()?;
+        let read = |resource: SizedResource| {
+            let amount = resource.parse(allocatable(resource.name())?).ok()?;
             Some(amount).filter(|amount| *amount >= 0)
         };
-        Self { labels: labels.into(), allocatable: Each::of(read) }
+        Self { labels: labels.into(), allocatable: PerResource::from_fn(read) }
     }
 
     /// The value of a label.

@@ -2,15 +2,15 @@
 
 use serde_json::Value;
 
-use crate::resource::{Each, Resource};
+use crate::resource::{PerResource, SizedResource};
 
 /// The bounds of a namespace's LimitRanges (`v1.LimitRange`), taken together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Range {
     /// Items of type `Container`.
-    pub container: Each<Bounds>,
+    pub container: PerResource<Bounds>,
     /// Items of type `Pod`.
-    pub pod: Each<Bounds>,
+    pub pod: PerResource<Bounds>,
 }
 
 /// Bounds of one resource, in millicores or bytes.
@@ -34,11 +34,11 @@ impl Range {
                 Some("Pod") => &mut range.pod,
                 _ => continue,
             };
-            let read = |field: &str, resource: Resource| match item.get(field)?.get(resource.name())? {
-                Value::String(text) => resource.read(text).ok(),
-                number => resource.read(&number.to_string()).ok(),
+            let read = |field: &str, resource: SizedResource| match item.get(field)?.get(resource.name())? {
+                Value::String(text) => resource.parse(text).ok(),
+                number => resource.parse(&number.to_string()).ok(),
             };
-            for resource in Resource::ALL {
+            for resource in SizedResource::ALL {
                 let [min, max, default] = ["min", "max", "default"].map(|field| read(field, resource));
                 bounds.get_mut(resource).meet(Bounds { min, max, default: default.or(max) });
             }
@@ -49,7 +49,7 @@ impl Range {
     /// Both together: the tighter bound counts.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
-        for resource in Resource::ALL {
+        for resource in SizedResource::ALL {
             self.container.get_mut(resource).meet(*other.container.get(resource));
             self.pod.get_mut(resource).meet(*other.pod.get(resource));
         }
@@ -90,13 +90,13 @@ mod tests {
         };
         let both = range("2", "10m").and(&range("1", "5m"));
         assert_eq!(
-            *both.container.get(Resource::Cpu),
+            *both.container.get(SizedResource::Cpu),
             Bounds { min: Some(10), max: Some(1000), default: Some(1000) }
         );
-        assert_eq!(both.container.get(Resource::Memory).default, Some(1024));
-        assert_eq!(both.pod, Each::default());
+        assert_eq!(both.container.get(SizedResource::Memory).default, Some(1024));
+        assert_eq!(both.pod, PerResource::default());
         assert_eq!(
-            [5, 500, 5000].map(|amount| both.container.get(Resource::Cpu).clamp(amount)),
+            [5, 500, 5000].map(|amount| both.container.get(SizedResource::Cpu).clamp(amount)),
             [10, 500, 1000]
         );
     }

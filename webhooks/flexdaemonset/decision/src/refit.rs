@@ -1,141 +1,162 @@
-//! A running pod and the size that it should have by now: what differs, and what can be done about it.
+//! How a running pod differs from the size that it should have, and how it can get that size.
 //!
-//! The kubelet resizes cpu and memory of containers and sidecars in place (`pods/resize`). It can't take a request or a
-//! limit away, nor change the pod's QoS class, nor ephemeral-storage (`ValidatePodResize` of
-//! k8s.io/kubernetes/pkg/apis/core/validation): that needs a new pod. Init containers have run: they don't count.
+//! The kubelet resizes cpu and memory of containers and sidecars in place (`pods/resize`). It can't remove a request or
+//! limit, change the pod's QoS class, or resize ephemeral-storage (`ValidatePodResize` of
+//! k8s.io/kubernetes/pkg/apis/core/validation). Those changes need a new pod. Init containers have ended and
+//! aren't resized.
 
 use podshaper_core::pod::{ContainerList, ContainerRole, ResourceTarget};
 use serde_json::{Map, Value, json};
 
-use crate::resource::Resource;
-use crate::sizing::{Ask, Member, Sizing};
+use crate::resource::{PerResource, RequestAndLimit, SizedResource};
+use crate::sizing::{SizedContainer, Sizing};
 
-/// What differs.
+/// How a pod differs from its size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// The differences that count, for people.
-    pub words: String,
-    /// What can be done.
+    /// The differences beyond the hysteresis, in one line.
+    pub summary: String,
+    /// How the pod can get its size.
     pub remedy: Remedy,
 }
 
-/// How a pod gets its size.
+/// How a pod can get its size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remedy {
     /// By this strategic merge patch of its `resize` subresource.
     Resize(Value),
-    /// Only by being created anew, with the reason.
+    /// By a new pod alone, for this reason.
     Recreate(&'static str),
 }
 
-/// What differs between what a pod has and `sizing`, if that is more than `hysteresis` percent of any figure.
+/// How a pod differs from `sizing`, if a request or limit does by more than `hysteresis` percent.
 ///
-/// `restored` says that the pod was sized before: then what the template sizes no longer goes back to what the
-/// container's author asked for. `qos` is the pod's QoS class.
-pub fn compare(sizing: &Sizing<'_>, restored: bool, qos: &str, hysteresis: u8) -> Option<Difference> {
-    let mut words = Vec::new();
-    let mut recreate = None;
-    let mut patches = [Vec::new(), Vec::new()];
+/// In a pod that `was_sized` before, a resource that the template no longer sizes returns to its original request.
+/// `qos` is the pod's `status.qosClass`.
+pub fn compare(sizing: &Sizing<'_>, was_sized: bool, qos: &str, hysteresis: u8) -> Option<Difference> {
+    let mut changes = Changes::default();
     let mut after = Vec::new();
-    for (member, size) in sizing.members.iter().filter(|(member, _)| member.role != ContainerRole::Init) {
-        let (mut requests, mut limits) = (Map::new(), Map::new());
-        let mut asks = [Ask::default(); 2];
-        for resource in Resource::ALL {
-            let has = *member.has.get(resource);
-            let own = *member.own.get(resource);
-            let wanted = size.get(resource).unwrap_or(if restored { own } else { has });
-            if let (Resource::Cpu, [cpu, _]) | (Resource::Memory, [_, cpu]) = (resource, &mut asks) {
-                *cpu = wanted;
+    for container in &sizing.containers {
+        let target = PerResource::from_fn(|resource| match *container.sized.get(resource) {
+            _ if container.role == ContainerRole::Init => *container.current.get(resource),
+            Some(sized) => sized,
+            None if was_sized => *container.original.get(resource),
+            None => *container.current.get(resource),
+        });
+        changes.add(container, &target, hysteresis);
+        after.extend([*target.get(SizedResource::Cpu), *target.get(SizedResource::Memory)]);
+    }
+    if changes.summary.is_empty() {
+        return None;
+    }
+    let summary = changes.summary.join(", ");
+    let has_pod_level = SizedResource::ALL.iter().any(|resource| sizing.pod.get(*resource).is_some());
+    let changes_qos = !qos.is_empty() && qos_class(&after) != qos;
+    let recreate = if has_pod_level {
+        Some("a pod with spec.resources isn't resized in place")
+    } else {
+        changes.recreate.or(changes_qos.then_some("the pod's QoS class would change"))
+    };
+    let remedy = recreate.map_or_else(|| Remedy::Resize(changes.into_patch()), Remedy::Recreate);
+    Some(Difference { summary, remedy })
+}
+
+/// The changes of all containers.
+#[derive(Default)]
+struct Changes {
+    summary: Vec<String>,
+    recreate: Option<&'static str>,
+    containers: Vec<Value>,
+    init_containers: Vec<Value>,
+}
+
+impl Changes {
+    fn add(&mut self, container: &SizedContainer<'_>, target: &PerResource<RequestAndLimit>, hysteresis: u8) {
+        let name = &*container.container.name;
+        let mut requests = Map::new();
+        let mut limits = Map::new();
+        for resource in SizedResource::ALL {
+            let current = *container.current.get(resource);
+            let target = *target.get(resource);
+            let differs = differs(current, target, hysteresis);
+            if differs {
+                self.summary.push(summary(name, resource, current, target));
             }
-            if differs(has, wanted, hysteresis) {
-                words.push(in_words(member, resource, has, wanted));
-                if resource == Resource::Storage {
-                    recreate = Some("ephemeral-storage can't be resized in place");
+            if resource == SizedResource::Storage {
+                if differs {
+                    self.recreate = Some("ephemeral-storage can't be resized in place");
                 }
-            }
-            if resource == Resource::Storage {
                 continue;
             }
-            for (list, has, wanted) in
-                [(&mut requests, has.request, wanted.request), (&mut limits, has.limit, wanted.limit)]
+            for (list, current, target) in
+                [(&mut requests, current.request, target.request), (&mut limits, current.limit, target.limit)]
             {
-                match (has, wanted) {
-                    (Some(_), None) => recreate = Some("a request or limit can't be taken away in place"),
-                    (has, Some(wanted)) if has != Some(wanted) => {
-                        list.insert(resource.name().to_owned(), resource.write(wanted).into());
+                match target {
+                    Some(target) if current != Some(target) => {
+                        list.insert(resource.name().to_owned(), resource.format(target).into());
+                    }
+                    None if current.is_some() => {
+                        self.recreate = Some("a request or limit can't be removed in place");
                     }
                     _ => {}
                 }
             }
         }
-        after.push(asks);
         if !requests.is_empty() || !limits.is_empty() {
-            let [containers, inits] = &mut patches;
-            let list = match member.holder {
-                ResourceTarget::Container(ContainerList::InitContainers, _) => inits,
-                _ => containers,
+            let list = match container.place {
+                ResourceTarget::Container(ContainerList::InitContainers, _) => &mut self.init_containers,
+                _ => &mut self.containers,
             };
-            list.push(json!({"name": member.name, "resources": {"requests": requests, "limits": limits}}));
+            list.push(json!({"name": name, "resources": {"requests": requests, "limits": limits}}));
         }
     }
-    if words.is_empty() {
-        return None;
-    }
-    if Resource::ALL.iter().any(|resource| sizing.pod.get(*resource).is_some()) {
-        recreate = Some("a pod with resources of its own as a whole isn't resized in place");
-    }
-    // Init containers count for the class, and don't change.
-    let inits = sizing.members.iter().filter(|(member, _)| member.role == ContainerRole::Init);
-    after
-        .extend(inits.map(|(member, _)| [*member.has.get(Resource::Cpu), *member.has.get(Resource::Memory)]));
-    if !qos.is_empty() && class(&after) != qos {
-        recreate = recreate.or(Some("the pod's QoS class would change"));
-    }
-    let [containers, inits] = patches;
-    let remedy = if let Some(reason) = recreate {
-        Remedy::Recreate(reason)
-    } else {
+
+    fn into_patch(self) -> Value {
         let mut spec = Map::new();
-        for (list, patches) in [("containers", containers), ("initContainers", inits)] {
+        for (list, patches) in [("containers", self.containers), ("initContainers", self.init_containers)] {
             if !patches.is_empty() {
                 spec.insert(list.to_owned(), patches.into());
             }
         }
-        Remedy::Resize(json!({"spec": spec}))
-    };
-    Some(Difference { words: words.join(", "), remedy })
-}
-
-/// Whether the change is worth the trouble.
-fn differs(has: Ask, wanted: Ask, hysteresis: u8) -> bool {
-    let far = |has: Option<i64>, wanted: Option<i64>| match (has, wanted) {
-        (Some(has), Some(wanted)) => {
-            let change = (i128::from(wanted) - i128::from(has)).abs() * 100;
-            change > i128::from(has) * i128::from(hysteresis)
-        }
-        (has, wanted) => has != wanted,
-    };
-    far(has.request, wanted.request) || far(has.limit, wanted.limit)
-}
-
-fn in_words(member: &Member<'_>, resource: Resource, has: Ask, wanted: Ask) -> String {
-    let write =
-        |amount: Option<i64>| amount.map_or_else(|| "none".to_owned(), |amount| resource.write(amount));
-    let name = resource.name();
-    let (before, after) = (write(has.request), write(wanted.request));
-    if before == after {
-        format!("{}: limit of {name} {} → {}", member.name, write(has.limit), write(wanted.limit))
-    } else {
-        format!("{}: {name} {before} → {after}", member.name)
+        json!({"spec": spec})
     }
 }
 
-/// `GetPodQOS` of k8s.io/kubernetes/pkg/apis/core/v1/helper/qos, from the cpu and memory of all containers.
-fn class(asks: &[[Ask; 2]]) -> &'static str {
-    let said = |amount: Option<i64>| amount.is_some_and(|amount| amount > 0);
-    if asks.iter().flatten().all(|ask| !said(ask.request) && !said(ask.limit)) {
+/// Whether the request or the limit changes by more than `hysteresis` percent.
+fn differs(current: RequestAndLimit, target: RequestAndLimit, hysteresis: u8) -> bool {
+    let exceeds = |current: Option<i64>, target: Option<i64>| match (current, target) {
+        (Some(current), Some(target)) => {
+            let change = (i128::from(target) - i128::from(current)).abs() * 100;
+            change > i128::from(current) * i128::from(hysteresis)
+        }
+        (current, target) => current != target,
+    };
+    exceeds(current.request, target.request) || exceeds(current.limit, target.limit)
+}
+
+fn summary(
+    container: &str,
+    resource: SizedResource,
+    current: RequestAndLimit,
+    target: RequestAndLimit,
+) -> String {
+    let format =
+        |amount: Option<i64>| amount.map_or_else(|| "none".to_owned(), |amount| resource.format(amount));
+    let name = resource.name();
+    let (before, after) = (format(current.request), format(target.request));
+    if before == after {
+        format!("{container}: limit of {name} {} → {}", format(current.limit), format(target.limit))
+    } else {
+        format!("{container}: {name} {before} → {after}")
+    }
+}
+
+/// `GetPodQOS` of k8s.io/kubernetes/pkg/apis/core/v1/helper/qos, from cpu and memory of all containers.
+fn qos_class(cpu_and_memory: &[RequestAndLimit]) -> &'static str {
+    let is_set = |amount: Option<i64>| amount.is_some_and(|amount| amount > 0);
+    if cpu_and_memory.iter().all(|one| !is_set(one.request) && !is_set(one.limit)) {
         "BestEffort"
-    } else if asks.iter().flatten().all(|ask| said(ask.limit) && ask.request == ask.limit) {
+    } else if cpu_and_memory.iter().all(|one| is_set(one.limit) && one.request == one.limit) {
         "Guaranteed"
     } else {
         "Burstable"
@@ -147,24 +168,24 @@ mod tests {
     use podshaper_core::pod::Pod;
 
     use super::*;
-    use crate::memory::Memory;
     use crate::node::Node;
+    use crate::original_requests::OriginalRequests;
     use crate::range::Range;
     use crate::rules::Template;
     use crate::sizing::size;
 
-    /// The difference of a pod with this container, sized before as `own`.
-    fn difference(spec: &Value, resources: &Value, own: &Value, qos: &str) -> Option<Difference> {
+    /// The difference of a pod with this container, which was sized before and has these original requests.
+    fn difference(spec: &Value, resources: &Value, original: &Value, qos: &str) -> Option<Difference> {
         let template = Template::from_spec(spec).unwrap();
         let node = Node::new([], |name| (name != "ephemeral-storage").then_some("1000"));
         let pod = json!({"spec": {
             "containers": [{"name": "a", "resources": resources}],
             "initContainers": [{"name": "i", "resources": {"requests": {"cpu": "7"}, "limits": {"cpu": "7", "memory": "7"}}}],
         }});
-        let (pod, memory) = (pod.to_string(), json!({"containers": {"a": own}}).to_string());
+        let (pod, original) = (pod.to_string(), json!({"containers": {"a": original}}).to_string());
         let pod: Pod<'_> = serde_json::from_str(&pod).unwrap();
-        let memory: Memory<'_> = serde_json::from_str(&memory).unwrap();
-        let sizing = size(&template, &node, &Range::default(), &pod, Some(&memory)).unwrap();
+        let original: OriginalRequests<'_> = serde_json::from_str(&original).unwrap();
+        let sizing = size(&template, &node, &Range::default(), &pod, Some(&original)).unwrap();
         compare(&sizing, true, qos, 5)
     }
 
@@ -174,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_resized_is() {
+    fn cpu_and_memory_are_resized_in_place() {
         let spec = json!({"cpuPercentage": 10, "memoryPercentage": 10});
         assert_eq!(difference(&spec, &both("100", "100"), &json!({}), "Guaranteed"), None);
         assert_eq!(
@@ -189,18 +210,22 @@ mod tests {
             "just five"
         );
         let resized = difference(&spec, &both("95", "104"), &json!({}), "Guaranteed").unwrap();
-        assert_eq!(resized.words, "a: cpu 95 → 100");
+        assert_eq!(resized.summary, "a: cpu 95 → 100");
         let all = json!({"cpu": "100", "memory": "100"});
         let patch =
             json!({"spec": {"containers": [{"name": "a", "resources": {"requests": all, "limits": all}}]}});
-        assert_eq!(resized.remedy, Remedy::Resize(patch), "what is close follows with the rest");
+        assert_eq!(
+            resized.remedy,
+            Remedy::Resize(patch),
+            "memory is within the hysteresis, but is resized with cpu"
+        );
     }
 
     #[test]
-    fn what_needs_a_new_pod_says_why() {
+    fn change_that_needs_new_pod_has_reason() {
         let spec = json!({"cpuPercentage": 10, "memoryPercentage": 10});
-        let recreate = |spec: &Value, resources: &Value, own: &Value, qos: &str| match difference(
-            spec, resources, own, qos,
+        let recreate = |spec: &Value, resources: &Value, original: &Value, qos: &str| match difference(
+            spec, resources, original, qos,
         ) {
             Some(Difference { remedy: Remedy::Recreate(reason), .. }) => reason,
             other => panic!("{other:?}"),
@@ -211,20 +236,20 @@ mod tests {
         assert!(
             recreate(&storage, &both("1", "1"), &both("1", "1"), "Guaranteed").contains("ephemeral-storage")
         );
-        let cpu_alone = json!({"memoryPercentage": 10});
-        let own = json!({"requests": {"memory": "1"}});
+        let memory_alone = json!({"memoryPercentage": 10});
+        let original = json!({"requests": {"memory": "1"}});
         assert!(
-            recreate(&cpu_alone, &both("100", "100"), &own, "Guaranteed").contains("taken away"),
-            "no longer sized"
+            recreate(&memory_alone, &both("100", "100"), &original, "Guaranteed").contains("removed"),
+            "cpu is no longer sized"
         );
     }
 
     #[test]
-    fn what_is_no_longer_sized_goes_back() {
-        let back =
+    fn resource_no_longer_sized_returns_to_original() {
+        let difference =
             difference(&json!({"memoryPercentage": 10}), &both("200", "100"), &both("5", "1"), "Guaranteed")
                 .unwrap();
-        assert_eq!(back.words, "a: cpu 200 → 5");
-        assert!(matches!(back.remedy, Remedy::Resize(_)));
+        assert_eq!(difference.summary, "a: cpu 200 → 5");
+        assert!(matches!(difference.remedy, Remedy::Resize(_)));
     }
 }

@@ -2,26 +2,39 @@
 
 use podshaper_core::quantity::{Quantity, QuantityError};
 
-/// A resource that a share of the node can be given of.
+/// A resource that pods get a share of their node's of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resource {
-    /// `cpu`, counted in millicores.
+pub enum SizedResource {
+    /// `cpu`, in millicores.
     Cpu,
-    /// `memory`, counted in bytes.
+    /// `memory`, in bytes.
     Memory,
-    /// `ephemeral-storage`, counted in bytes.
+    /// `ephemeral-storage`, in bytes.
     Storage,
 }
 
-/// One of something for each resource, in the order of [`Resource::ALL`].
+/// One value for each resource.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Each<T>(pub [T; 3]);
+pub struct PerResource<T> {
+    cpu: T,
+    memory: T,
+    storage: T,
+}
 
-impl Resource {
+/// A request and a limit, in millicores or bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestAndLimit {
+    /// The request; as in `SetDefaults_Pod`, it defaults to the limit.
+    pub request: Option<i64>,
+    /// The limit.
+    pub limit: Option<i64>,
+}
+
+impl SizedResource {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Cpu, Self::Memory, Self::Storage];
 
-    /// As resource lists name it.
+    /// Its name in resource lists.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
@@ -30,8 +43,8 @@ impl Resource {
         }
     }
 
-    /// Reads a quantity as millicores or bytes, rounded up; amounts beyond 64 bits are as much as fits.
-    pub fn read(self, text: &str) -> Result<i64, QuantityError> {
+    /// Parses a quantity as millicores or bytes, rounded up. Amounts beyond 64 bits saturate.
+    pub fn parse(self, text: &str) -> Result<i64, QuantityError> {
         let quantity: Quantity = text.parse()?;
         let amount = match self {
             Self::Cpu => quantity.milli_value(),
@@ -40,8 +53,8 @@ impl Resource {
         Ok(amount.unwrap_or(if quantity.sign() < 0 { i64::MIN } else { i64::MAX }))
     }
 
-    /// Writes millicores or bytes as the API server would spell them.
-    pub fn write(self, amount: i64) -> String {
+    /// Formats millicores or bytes as the API server does.
+    pub fn format(self, amount: i64) -> String {
         match self {
             Self::Cpu => Quantity::from_millicores(amount).to_string(),
             Self::Memory | Self::Storage => Quantity::from_bytes(amount).to_string(),
@@ -49,29 +62,40 @@ impl Resource {
     }
 }
 
-impl<T> Each<T> {
-    /// What `make` gives for each resource.
-    pub fn of(make: impl FnMut(Resource) -> T) -> Self {
-        Self(Resource::ALL.map(make))
-    }
-
-    /// That of one resource.
-    pub fn get(&self, resource: Resource) -> &T {
-        let Self([cpu, memory, storage]) = self;
-        match resource {
-            Resource::Cpu => cpu,
-            Resource::Memory => memory,
-            Resource::Storage => storage,
+impl<T> PerResource<T> {
+    /// The values that `value` returns for each resource.
+    pub fn from_fn(mut value: impl FnMut(SizedResource) -> T) -> Self {
+        Self {
+            cpu: value(SizedResource::Cpu),
+            memory: value(SizedResource::Memory),
+            storage: value(SizedResource::Storage),
         }
     }
 
-    /// That of one resource, to change.
-    pub fn get_mut(&mut self, resource: Resource) -> &mut T {
-        let Self([cpu, memory, storage]) = self;
+    /// The values that `value` returns for each resource, unless it fails.
+    pub fn try_from_fn<E>(mut value: impl FnMut(SizedResource) -> Result<T, E>) -> Result<Self, E> {
+        Ok(Self {
+            cpu: value(SizedResource::Cpu)?,
+            memory: value(SizedResource::Memory)?,
+            storage: value(SizedResource::Storage)?,
+        })
+    }
+
+    /// The value for `resource`.
+    pub fn get(&self, resource: SizedResource) -> &T {
         match resource {
-            Resource::Cpu => cpu,
-            Resource::Memory => memory,
-            Resource::Storage => storage,
+            SizedResource::Cpu => &self.cpu,
+            SizedResource::Memory => &self.memory,
+            SizedResource::Storage => &self.storage,
+        }
+    }
+
+    /// The value for `resource`, to change.
+    pub fn get_mut(&mut self, resource: SizedResource) -> &mut T {
+        match resource {
+            SizedResource::Cpu => &mut self.cpu,
+            SizedResource::Memory => &mut self.memory,
+            SizedResource::Storage => &mut self.storage,
         }
     }
 }
@@ -81,21 +105,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn amounts() {
+    fn quantities_become_whole_amounts_and_back() {
         for (resource, text, amount) in [
-            (Resource::Cpu, "1", 1000),
-            (Resource::Cpu, "250m", 250),
-            (Resource::Cpu, "0.0001", 1),
-            (Resource::Memory, "1Gi", 1 << 30),
-            (Resource::Memory, "1500m", 2),
-            (Resource::Storage, "1e3", 1000),
-            (Resource::Memory, "100E", i64::MAX),
+            (SizedResource::Cpu, "1", 1000),
+            (SizedResource::Cpu, "250m", 250),
+            (SizedResource::Cpu, "0.0001", 1),
+            (SizedResource::Memory, "1Gi", 1 << 30),
+            (SizedResource::Memory, "1500m", 2),
+            (SizedResource::Storage, "1e3", 1000),
+            (SizedResource::Memory, "100E", i64::MAX),
         ] {
-            assert_eq!(resource.read(text), Ok(amount), "{text}");
+            assert_eq!(resource.parse(text), Ok(amount), "{text}");
         }
-        assert!(Resource::Cpu.read("much").is_err());
-        assert_eq!(Resource::Cpu.write(400), "400m");
-        assert_eq!(Resource::Memory.write(2_576_980_377), "2576980377");
-        assert_eq!(Resource::Storage.write(5 << 30), "5Gi");
+        assert!(SizedResource::Cpu.parse("much").is_err());
+        assert_eq!(SizedResource::Cpu.format(400), "400m");
+        assert_eq!(SizedResource::Memory.format(2_576_980_377), "2576980377");
+        assert_eq!(SizedResource::Storage.format(5 << 30), "5Gi");
     }
 }

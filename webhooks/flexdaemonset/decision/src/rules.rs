@@ -1,15 +1,15 @@
-//! A template as decisions read it: numbers instead of texts, checked.
+//! A template, parsed and validated: what it says about a node.
 
 use serde_json::Value;
 
 use crate::node::Node;
-use crate::resource::{Each, Resource};
+use crate::resource::{PerResource, SizedResource};
 use crate::template::{
-    Amount, ContainerShare, Distribution, LimitPolicy, Limits, Operator, Refit, Requirement, Selector, Size,
+    Amount, ContainerShare, Distribution, LimitPolicy, Operator, Refit, Requirement, Selector, Size,
     TemplateSpec, WhenMinExceedsAllocatable,
 };
 
-/// What a template says.
+/// The `spec` of a `FlexDaemonsetTemplate`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
     /// `distribution`.
@@ -17,140 +17,121 @@ pub struct Template {
     /// `containers`.
     pub containers: Vec<ContainerShare>,
     /// `limits`.
-    pub limits: Each<LimitPolicy>,
-    /// `whenMinExceedsAllocatable`.
-    pub when_min_exceeds_allocatable: WhenMinExceedsAllocatable,
+    pub limits: PerResource<LimitPolicy>,
     /// `refit`.
     pub refit: Refit,
-    base: Each<Rule>,
-    overrides: Vec<(Selector, Each<Rule>)>,
+    when_min_exceeds_allocatable: WhenMinExceedsAllocatable,
+    base: PerResource<Rule>,
+    overrides: Vec<(Selector, PerResource<Rule>)>,
 }
 
-/// How much of one resource.
+/// How much of one resource a pod gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rule {
+struct Rule {
     /// Percent of the node's allocatable, 1 to 100.
-    pub percent: Option<u8>,
-    /// The floor, in millicores or bytes.
-    pub min: Option<i64>,
-    /// The ceiling, in millicores or bytes.
-    pub max: Option<i64>,
+    percent: Option<u8>,
+    /// The minimum, in millicores or bytes.
+    min: Option<i64>,
+    /// The maximum, in millicores or bytes.
+    max: Option<i64>,
 }
 
-/// What a rule comes to on a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Budget {
-    /// Nothing: the pod keeps what its own template says.
-    Own,
-    /// So many millicores or bytes, never zero.
-    Amount(i64),
-}
-
-/// Why a template isn't one; the text names the field.
+/// An invalid template; the message names the field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct TemplateError(String);
 
 impl Template {
-    /// Reads the `spec` of a template.
-    ///
-    /// # Errors
-    /// Something that the schema of the `CustomResourceDefinition` wouldn't have let in.
+    /// Parses the `spec` of a template. It fails only for what the schema of the CRD rejects too.
     pub fn from_spec(spec: &Value) -> Result<Self, TemplateError> {
         let spec: TemplateSpec = serde_path_to_error::deserialize(spec)
             .map_err(|error| TemplateError(format!("spec.{}: {}", error.path(), error.inner())))?;
+        let base = rules(&spec.size, "spec")?;
         let mut overrides = Vec::new();
-        for (index, other) in spec.overrides.into_iter().enumerate() {
-            for Requirement { operator, values, key } in &other.node_selector.match_expressions {
+        for (index, node_override) in spec.overrides.into_iter().enumerate() {
+            let field = format!("spec.overrides[{index}]");
+            for Requirement { operator, values, key } in &node_override.node_selector.match_expressions {
                 if matches!(operator, Operator::In | Operator::NotIn) == values.is_empty() {
-                    let wrong = format!(
-                        "spec.overrides[{index}].nodeSelector: {key} has values exactly for In and NotIn"
-                    );
-                    return Err(TemplateError(wrong));
+                    let problem = format!("{field}.nodeSelector: {key} has values exactly for In and NotIn");
+                    return Err(TemplateError(problem));
                 }
             }
-            overrides.push((other.node_selector, rules(&other.size, &format!("spec.overrides[{index}]."))?));
+            overrides.push((node_override.node_selector, rules(&node_override.size, &field)?));
         }
-        let Limits { cpu, memory, storage } = spec.limits;
-        let template = Self {
+        check_shares(spec.distribution, &spec.containers)?;
+        Ok(Self {
             distribution: spec.distribution,
             containers: spec.containers,
-            limits: Each([cpu, memory, storage]),
-            when_min_exceeds_allocatable: spec.when_min_exceeds_allocatable,
+            limits: PerResource::from_fn(|resource| match resource {
+                SizedResource::Cpu => spec.limits.cpu,
+                SizedResource::Memory => spec.limits.memory,
+                SizedResource::Storage => spec.limits.storage,
+            }),
             refit: spec.refit,
-            base: rules(&spec.size, "spec.")?,
+            when_min_exceeds_allocatable: spec.when_min_exceeds_allocatable,
+            base,
             overrides,
-        };
-        template.check_shares()?;
-        Ok(template)
+        })
     }
 
-    fn check_shares(&self) -> Result<(), TemplateError> {
-        let wrong = |reason: &str| Err(TemplateError(format!("spec.containers: {reason}")));
-        if self.distribution == Distribution::Replicate && !self.containers.is_empty() {
-            return wrong("only distribution Split shares a value out");
-        }
-        for share in &self.containers {
-            let said = [share.percent.is_some(), share.weight.is_some(), share.excluded];
-            if said.into_iter().filter(|said| *said).count() != 1 {
-                return wrong("each takes one of percent, weight and excluded");
-            }
-            if share.percent.is_some_and(|percent| !(1..=100).contains(&percent)) || share.weight == Some(0) {
-                return wrong("percent is from 1 to 100, weight at least 1");
-            }
-        }
-        let percents = self.containers.iter().filter_map(|share| share.percent).map(u32::from);
-        if percents.sum::<u32>() > 100 { wrong("the percentages sum to more than 100") } else { Ok(()) }
-    }
-
-    /// What it says about `resource` on `node`; where an override leaves something out, as for all nodes.
-    pub fn rule(&self, resource: Resource, node: &Node) -> Rule {
-        let base = *self.base.get(resource);
-        let matching = self.overrides.iter().find(|(selector, _)| selector.matches(|key| node.label(key)));
-        match matching.map(|(_, rules)| *rules.get(resource)) {
-            None => base,
-            Some(other) => Rule {
-                percent: other.percent.or(base.percent),
-                min: other.min.or(base.min),
-                max: other.max.or(base.max),
-            },
-        }
-    }
-
-    /// What its rule for `resource` comes to on `node`.
-    pub fn budget(&self, resource: Resource, node: &Node) -> Budget {
+    /// What a pod on `node` gets of `resource`, in millicores or bytes. `None` for a pod that keeps its own requests.
+    pub fn budget(&self, resource: SizedResource, node: &Node) -> Option<i64> {
         let rule = self.rule(resource, node);
         let allocatable = *node.allocatable.get(resource);
-        if let (Some(min), Some(allocatable)) = (rule.min, allocatable)
-            && min > allocatable
-        {
-            match self.when_min_exceeds_allocatable {
-                WhenMinExceedsAllocatable::KeepMin => {}
-                WhenMinExceedsAllocatable::Cap => return Budget::amount(rule.at_most(allocatable)),
-                WhenMinExceedsAllocatable::UseTemplate => return Budget::Own,
-            }
+        let amount = match (rule.min, allocatable) {
+            (Some(min), Some(allocatable)) if min > allocatable => match self.when_min_exceeds_allocatable {
+                WhenMinExceedsAllocatable::KeepMin => rule.amount(allocatable),
+                WhenMinExceedsAllocatable::Cap => rule.at_most_max(allocatable),
+                WhenMinExceedsAllocatable::UseTemplate => return None,
+            },
+            (_, allocatable) => rule.amount(allocatable.unwrap_or(0)),
+        };
+        // Zero is no size.
+        Some(amount).filter(|amount| *amount > 0)
+    }
+
+    /// The first override that selects `node`, completed by the rule for all nodes.
+    fn rule(&self, resource: SizedResource, node: &Node) -> Rule {
+        let base = *self.base.get(resource);
+        let selected = self.overrides.iter().find(|(selector, _)| selector.matches(|key| node.label(key)));
+        let Some((_, rules)) = selected else { return base };
+        let rule = rules.get(resource);
+        Rule {
+            percent: rule.percent.or(base.percent),
+            min: rule.min.or(base.min),
+            max: rule.max.or(base.max),
         }
-        Budget::amount(rule.value(allocatable))
     }
 }
 
-impl Budget {
-    /// Zero is no size: the resource is left out.
-    fn amount(amount: i64) -> Self {
-        if amount > 0 { Self::Amount(amount) } else { Self::Own }
+fn check_shares(distribution: Distribution, shares: &[ContainerShare]) -> Result<(), TemplateError> {
+    let invalid = |problem: &str| Err(TemplateError(format!("spec.containers: {problem}")));
+    if distribution == Distribution::Replicate && !shares.is_empty() {
+        return invalid("only distribution Split shares a value out");
     }
+    for share in shares {
+        let set = [share.percent.is_some(), share.weight.is_some(), share.excluded];
+        if set.into_iter().filter(|set| *set).count() != 1 {
+            return invalid("each takes one of percent, weight and excluded");
+        }
+        if share.percent.is_some_and(|percent| !(1..=100).contains(&percent)) || share.weight == Some(0) {
+            return invalid("percent is from 1 to 100, weight at least 1");
+        }
+    }
+    let percents = shares.iter().filter_map(|share| share.percent).map(u32::from);
+    if percents.sum::<u32>() > 100 { invalid("the percentages sum to more than 100") } else { Ok(()) }
 }
 
 impl Rule {
-    /// floor(allocatable × percent / 100), at least the floor, at most the ceiling.
-    fn value(self, allocatable: Option<i64>) -> i64 {
-        let share = i128::from(allocatable.unwrap_or(0)) * i128::from(self.percent.unwrap_or(0)) / 100;
-        // A percentage of at most 100 takes nothing beyond the 64 bits that allocatable has.
+    /// floor(`allocatable` × percent / 100), at least the minimum, at most the maximum.
+    fn amount(self, allocatable: i64) -> i64 {
+        let share = i128::from(allocatable) * i128::from(self.percent.unwrap_or(0)) / 100;
+        // At most 100 percent of 64 bits.
         let share = i64::try_from(share).unwrap_or(i64::MAX);
-        self.at_most(share.max(self.min.unwrap_or(0)))
+        self.at_most_max(share.max(self.min.unwrap_or(0)))
     }
 
-    fn at_most(self, amount: i64) -> i64 {
+    fn at_most_max(self, amount: i64) -> i64 {
         self.max.map_or(amount, |max| amount.min(max))
     }
 }
@@ -172,49 +153,45 @@ impl Selector {
     }
 }
 
-fn rules(size: &Size, prefix: &str) -> Result<Each<Rule>, TemplateError> {
-    let cpu = (size.cpu_percentage, &size.min_cpu, &size.max_cpu, ["cpuPercentage", "minCPU", "maxCPU"]);
-    let memory = (
-        size.memory_percentage,
-        &size.min_memory,
-        &size.max_memory,
-        ["memoryPercentage", "minMemory", "maxMemory"],
-    );
-    let storage = (
-        size.storage_percentage,
-        &size.min_storage,
-        &size.max_storage,
-        ["storagePercentage", "minStorage", "maxStorage"],
-    );
-    let rule =
-        |resource: Resource,
-         (percent, min, max, fields): (Option<u8>, &Option<Amount>, &Option<Amount>, [&str; 3])| {
-            let [percent_field, min_field, max_field] = fields.map(|field| format!("{prefix}{field}"));
-            if percent.is_some_and(|percent| !(1..=100).contains(&percent)) {
-                return Err(TemplateError(format!("{percent_field}: must be from 1 to 100")));
-            }
-            let min = min.as_ref().map(|amount| amount.read(resource, &min_field)).transpose()?;
-            let max = max.as_ref().map(|amount| amount.read(resource, &max_field)).transpose()?;
-            if let (Some(min), Some(max)) = (min, max)
-                && min > max
-            {
-                return Err(TemplateError(format!("{max_field}: must be at least {min_field}")));
-            }
-            Ok(Rule { percent, min, max })
+fn rules(size: &Size, field: &str) -> Result<PerResource<Rule>, TemplateError> {
+    PerResource::try_from_fn(|resource| {
+        let (percent, min, max) = match resource {
+            SizedResource::Cpu => (size.cpu_percentage, &size.min_cpu, &size.max_cpu),
+            SizedResource::Memory => (size.memory_percentage, &size.min_memory, &size.max_memory),
+            SizedResource::Storage => (size.storage_percentage, &size.min_storage, &size.max_storage),
         };
-    Ok(Each([rule(Resource::Cpu, cpu)?, rule(Resource::Memory, memory)?, rule(Resource::Storage, storage)?]))
+        let (percent_field, min_field, max_field) = match resource {
+            SizedResource::Cpu => ("cpuPercentage", "minCPU", "maxCPU"),
+            SizedResource::Memory => ("memoryPercentage", "minMemory", "maxMemory"),
+            SizedResource::Storage => ("storagePercentage", "minStorage", "maxStorage"),
+        };
+        if percent.is_some_and(|percent| !(1..=100).contains(&percent)) {
+            return Err(TemplateError(format!("{field}.{percent_field}: must be from 1 to 100")));
+        }
+        let amount = |amount: &Option<Amount>, name: &str| {
+            let amount = amount.as_ref().map(|amount| amount.parse(resource)).transpose();
+            amount.map_err(|problem| TemplateError(format!("{field}.{name}: {problem}")))
+        };
+        let min = amount(min, min_field)?;
+        let max = amount(max, max_field)?;
+        if min.zip(max).is_some_and(|(min, max)| min > max) {
+            let problem = format!("{field}.{max_field}: must be at least {field}.{min_field}");
+            return Err(TemplateError(problem));
+        }
+        Ok(Rule { percent, min, max })
+    })
 }
 
 impl Amount {
-    fn read(&self, resource: Resource, field: &str) -> Result<i64, TemplateError> {
-        let text = match self {
-            Self::Text(text) => text.clone(),
-            Self::Number(number) => number.to_string(),
+    fn parse(&self, resource: SizedResource) -> Result<i64, String> {
+        let amount = match self {
+            Self::Text(text) => resource.parse(text),
+            Self::Number(number) => resource.parse(&number.to_string()),
         };
-        match resource.read(&text) {
+        match amount {
             Ok(amount) if amount >= 0 => Ok(amount),
-            Ok(_) => Err(TemplateError(format!("{field}: must not be negative"))),
-            Err(error) => Err(TemplateError(format!("{field}: {error}"))),
+            Ok(_) => Err("must not be negative".to_owned()),
+            Err(error) => Err(error.to_string()),
         }
     }
 }

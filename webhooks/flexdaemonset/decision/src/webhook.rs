@@ -7,7 +7,7 @@ use podshaper_core::lookup::Lookup;
 use podshaper_core::pod::Pod;
 
 use crate::facts::{Facts, Outcome, Subject, named_template};
-use crate::memory::Memory;
+use crate::original_requests::OriginalRequests;
 use crate::patch::patch;
 use crate::sizing::size;
 
@@ -106,14 +106,14 @@ impl<F: Facts> FlexDaemonset<F> {
         let Some(node) = self.facts.node(node_name, deadline).await.found() else {
             return Err((Outcome::NodeUnknown, format!("node {node_name} isn't known: {keeps}")));
         };
-        let memory = Memory::of(pod).map_err(|reason| (Outcome::Undecided, reason))?;
+        let original = OriginalRequests::from_pod(pod).map_err(|reason| (Outcome::Undecided, reason))?;
         let range = self.facts.range(subject.namespace);
-        let sizing = size(template, &node, &range, pod, memory.as_ref())
+        let sizing = size(template, &node, &range, pod, original.as_ref())
             .map_err(|reason| (Outcome::Undecided, format!("{reason}: {keeps}")))?;
         let warnings: Vec<_> =
             sizing.warnings.iter().map(|warning| format!("flexdaemonset: {warning}")).collect();
         let (outcome, decision) = if sizing.sizes_anything() {
-            (Outcome::Sized, patch(pod, &sizing, name, node_name, memory.as_ref()).into())
+            (Outcome::Sized, patch(pod, &sizing, name, node_name, original.as_ref()).into())
         } else {
             (Outcome::Unsized, Decision::unchanged())
         };

@@ -1,4 +1,4 @@
-//! What Prometheus scrapes of this webhook.
+//! The metrics of flexdaemonset.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -6,18 +6,17 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::status::Counts;
+use super::status::TemplateCounts;
 use flexdaemonset_decision::facts::Outcome;
 
-/// Metrics of flexdaemonset. Those about pods are the leader's.
+/// The metrics. Only the leader sets those about running pods.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Metrics {
+pub(super) struct FlexDaemonsetMetrics {
     decisions: Family<OutcomeLabel, Counter>,
     refits: Family<ActionLabel, Counter>,
     pods: Family<PodsLabel, Gauge>,
     nodes_short: Family<TemplateLabel, Gauge>,
-    /// Whether this replica leads.
-    pub(super) leads: Gauge,
+    leads: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -41,35 +40,31 @@ struct PodsLabel {
     state: &'static str,
 }
 
-impl Metrics {
+impl FlexDaemonsetMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let name = |what: &str| format!("flexdaemonset_{what}");
+        let name = |suffix: &str| format!("flexdaemonset_{suffix}");
         registry.register(
             name("decisions"),
-            "Pods that name a template, by what became of them",
+            "Pods that name a template, by the outcome of their admission",
             metrics.decisions.clone(),
         );
-        registry.register(
-            name("refits"),
-            "Running pods that were resized or evicted to follow their template, or couldn't be",
-            metrics.refits.clone(),
-        );
+        registry.register(name("refits"), "Refits of running pods, by action", metrics.refits.clone());
         registry.register(name("pods"), "Running pods by template and state", metrics.pods.clone());
         registry.register(
             name("nodes_short"),
-            "Nodes that are too small for the pod of a template",
+            "Nodes that have less than the pod of a template requests",
             metrics.nodes_short.clone(),
         );
         registry.register(
             name("leads"),
-            "1 on the replica that refits and writes status",
+            "1 on the leader, which refits pods and writes status",
             metrics.leads.clone(),
         );
         metrics
     }
 
-    pub(super) fn decided(&self, outcome: Outcome) {
+    pub(super) fn count_decision(&self, outcome: Outcome) {
         let outcome = match outcome {
             Outcome::Sized => "sized",
             Outcome::Unsized => "unsized",
@@ -81,26 +76,31 @@ impl Metrics {
         self.decisions.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    pub(super) fn refitted(&self, action: &'static str) {
+    pub(super) fn count_refit(&self, action: &'static str) {
         self.refits.get_or_create(&ActionLabel { action }).inc();
     }
 
-    /// What is known of the pods of these templates, and of no others any more.
-    pub(super) fn counted<'t>(&self, templates: impl IntoIterator<Item = (&'t str, &'t Counts)>) {
+    pub(super) fn set_leader(&self, leads: bool) {
+        self.leads.set(leads.into());
+    }
+
+    /// Sets the counts of these templates, and removes those of all others.
+    pub(super) fn set_counts<'t>(&self, templates: impl IntoIterator<Item = (&'t str, &'t TemplateCounts)>) {
         self.pods.clear();
         self.nodes_short.clear();
         for (template, counts) in templates {
+            let status = counts.status();
             for (state, count) in [
-                ("sized", counts.sized),
-                ("pending", counts.pending),
-                ("outdated", counts.outdated),
-                ("infeasible", counts.infeasible),
+                ("sized", status.pods_sized),
+                ("pending", status.pods_pending),
+                ("outdated", status.pods_outdated),
+                ("infeasible", status.pods_infeasible),
             ] {
                 let label = PodsLabel { template: template.to_owned(), state };
                 self.pods.get_or_create(&label).set(count.into());
             }
             let label = TemplateLabel { template: template.to_owned() };
-            self.nodes_short.get_or_create(&label).set(counts.nodes_short.into());
+            self.nodes_short.get_or_create(&label).set(status.nodes_short.into());
         }
     }
 }

@@ -1,15 +1,16 @@
-//! The cluster: facts for decisions from watches, and what one of the replicas does about running pods.
+//! The webhook in a cluster: it decides by watched objects, and the leader refits running pods.
 
-mod attempts;
 mod controller;
+mod drift;
 mod metrics;
-mod pace;
-mod pods;
+mod rate_limiter;
 mod refit;
-mod state;
+mod refit_history;
+mod running_pods;
 mod status;
+mod watches;
 
-pub use controller::RefitOptions;
+pub use refit::RefitOptions;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,29 +20,28 @@ use podshaper_core::lookup::Lookup;
 use podshaper_kube::events::{Events, Note, Regarding};
 use podshaper_kube::point_read::PointReader;
 use podshaper_kube::replica::Replica;
-use podshaper_kube::store::Store;
-use podshaper_kube::watch::{Scope, watched};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use controller::Controller;
+use controller::TemplateController;
 use flexdaemonset_decision::facts::{Facts, Outcome, Owner, Subject, TemplateFact};
 use flexdaemonset_decision::node::Node;
 use flexdaemonset_decision::range::Range;
-use metrics::Metrics;
+use metrics::FlexDaemonsetMetrics;
+use watches::Watches;
 
-/// What the API server says.
+/// The facts of a cluster, from watches and point reads.
 pub struct Cluster {
     nodes: PointReader<Node>,
     templates: PointReader<TemplateFact>,
-    owners: PointReader<Owner>,
-    ranges: Arc<Store<Range>>,
+    daemon_sets: PointReader<Owner>,
+    watches: Watches,
     events: Events,
-    metrics: Metrics,
+    metrics: FlexDaemonsetMetrics,
 }
 
 impl Cluster {
-    /// Begins to watch, and to contend for the leadership. Needs a runtime.
+    /// Starts the watches, and contends for the leadership until `ending`. Needs a runtime.
     pub fn start(
         client: &Client,
         replica: &Replica,
@@ -50,33 +50,20 @@ impl Cluster {
         ending: watch::Receiver<bool>,
     ) -> Self {
         let events = Events::start(client.clone(), "flexdaemonset", replica.name().to_owned());
-        let metrics = Metrics::register(registry);
-        let cluster = Self {
-            nodes: PointReader::new(watched(client, Scope::default()), client.clone()),
-            templates: PointReader::new(watched(client, Scope::default()), client.clone()),
-            owners: PointReader::new(watched(client, Scope::default()), client.clone()),
-            ranges: watched(client, Scope::default()),
-            events: events.clone(),
-            metrics: metrics.clone(),
-        };
-        let controller = Controller {
-            client: client.clone(),
-            nodes: Arc::clone(cluster.nodes.store()),
-            templates: Arc::clone(cluster.templates.store()),
-            owners: Arc::clone(cluster.owners.store()),
-            ranges: Arc::clone(&cluster.ranges),
+        let metrics = FlexDaemonsetMetrics::register(registry);
+        let watches = Watches::start(client);
+        let controller =
+            TemplateController::new(client.clone(), watches.clone(), events.clone(), metrics.clone(), refit);
+        tokio::spawn(controller.run(replica.contend(client.clone(), "flexdaemonset", ending)));
+        Self {
+            nodes: PointReader::new(Arc::clone(watches.nodes()), client.clone()),
+            templates: PointReader::new(Arc::clone(watches.templates()), client.clone()),
+            daemon_sets: PointReader::new(Arc::clone(watches.daemon_sets()), client.clone()),
+            watches,
             events,
             metrics,
-            options: refit,
-        };
-        tokio::spawn(controller.run(replica.contend(client.clone(), "flexdaemonset", ending)));
-        cluster
+        }
     }
-}
-
-/// The bounds of a namespace.
-fn range(ranges: &Store<Range>, namespace: &str) -> Range {
-    ranges.in_namespace(namespace).iter().fold(Range::default(), |all, range| all.and(range))
 }
 
 impl Facts for Cluster {
@@ -89,15 +76,15 @@ impl Facts for Cluster {
     }
 
     async fn owner(&self, namespace: &str, name: &str, uid: &str, deadline: Instant) -> Lookup<Owner> {
-        self.owners.find(Some(namespace), name, deadline, |owner| &*owner.uid == uid).await
+        self.daemon_sets.find(Some(namespace), name, deadline, |owner| &*owner.uid == uid).await
     }
 
     fn range(&self, namespace: &str) -> Range {
-        range(&self.ranges, namespace)
+        self.watches.range(namespace)
     }
 
     fn heard(&self, pod: &Subject<'_>, outcome: Outcome) {
-        self.metrics.decided(outcome);
+        self.metrics.count_decision(outcome);
         let (Some((name, uid)), false) = (pod.daemon_set, pod.dry_run) else { return };
         let template = pod.template;
         let (reason, message) = match outcome {
@@ -130,13 +117,7 @@ impl Facts for Cluster {
     }
 
     fn not_ready(&self) -> Option<String> {
-        let caches = [
-            ("nodes", self.nodes.store().filled()),
-            ("flexdaemonsettemplates", self.templates.store().filled()),
-            ("daemonsets", self.owners.store().filled()),
-            ("limitranges", self.ranges.filled()),
-        ];
-        let (missing, _) = caches.into_iter().find(|(_, filled)| !filled)?;
+        let missing = self.watches.incomplete()?;
         Some(format!("the {missing} of the cluster haven't been read yet"))
     }
 }

@@ -1,48 +1,248 @@
-//! What is done to running pods: written patches, and evictions.
+//! Refits: running pods get their size by a resize in place or by an eviction.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use kube::Client;
+use podshaper_kube::events::{Events, Note, Regarding};
 use podshaper_kube::request::{Media, send};
 use serde_json::{Value, json};
 
-use flexdaemonset_decision::memory::ANNOTATION;
-use flexdaemonset_decision::template::{API_VERSION, PLURAL, TemplateStatus};
+use flexdaemonset_decision::original_requests::ANNOTATION;
+use flexdaemonset_decision::refit::{Difference, Remedy};
+use flexdaemonset_decision::template::Refit;
 
-/// Resizes a pod in place.
-pub(super) async fn resize(client: &Client, key: &str, patch: &Value) -> kube::Result<()> {
-    write(client, "PATCH", key, "/resize", Media::StrategicMergePatch, patch).await
+use super::drift::Drift;
+use super::metrics::FlexDaemonsetMetrics;
+use super::rate_limiter::TokenBucket;
+use super::refit_history::{RefitHistory, RefitMethod};
+use super::running_pods::{ResizeStatus, RunningPod};
+
+/// How fast running pods are refitted, where their template asks for it.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Refit")]
+pub struct RefitOptions {
+    /// A request or limit that differs by at most this percentage isn't refitted
+    #[arg(long, env = "FLEXDAEMONSET_REFIT_HYSTERESIS", value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub refit_hysteresis: u8,
+    /// Resizes in progress at the same time
+    #[arg(long, env = "FLEXDAEMONSET_REFIT_IN_FLIGHT", value_name = "N", default_value_t = 5)]
+    pub refit_in_flight: u32,
+    /// Pods resized or evicted per minute; 0 disables refits, whatever templates say
+    #[arg(long, env = "FLEXDAEMONSET_REFIT_PER_MINUTE", value_name = "N", default_value_t = 60)]
+    pub refit_per_minute: u32,
 }
 
-/// Has a pod remember what it had asked for, before that changes.
-pub(super) async fn remember(client: &Client, key: &str, uid: &str, memory: &str) -> kube::Result<()> {
-    let patch = json!({"metadata": {"uid": uid, "annotations": {ANNOTATION: memory}}});
-    write(client, "PATCH", key, "", Media::MergePatch, &patch).await
+impl RefitOptions {
+    /// Whether any pod may be refitted.
+    pub(super) fn is_enabled(&self) -> bool {
+        self.refit_per_minute > 0
+    }
 }
 
-/// Evicts a pod, as far as disruption budgets allow; its `DaemonSet` creates it anew.
-pub(super) async fn evict(client: &Client, key: &str, uid: &str) -> kube::Result<()> {
-    let (namespace, name) = key.split_once('/').unwrap_or_default();
-    let eviction = json!({
-        "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"namespace": namespace, "name": name},
-        "deleteOptions": {"preconditions": {"uid": uid}},
-    });
-    write(client, "POST", key, "/eviction", Media::Json, &eviction).await
+/// Refits pods while this replica leads.
+pub(super) struct Refitter {
+    client: Client,
+    events: Events,
+    metrics: FlexDaemonsetMetrics,
+    options: RefitOptions,
+    resize_supported: bool,
+    bucket: TokenBucket,
+    history: RefitHistory,
 }
 
-/// Writes the status of a template.
-pub(super) async fn write_status(client: &Client, name: &str, status: &TemplateStatus) -> kube::Result<()> {
-    let uri = format!("/apis/{API_VERSION}/{PLURAL}/{name}/status");
-    send(client, "PATCH", &uri, Media::MergePatch, &json!({"status": status})).await.map(drop)
+/// The refits that one reconciliation finds.
+#[derive(Default)]
+pub(super) struct RefitPlan {
+    candidates: Vec<Candidate>,
+    in_flight: u32,
+    /// By the key of the DaemonSet and the uid of the pod.
+    unavailable: BTreeSet<(Box<str>, Box<str>)>,
 }
 
-async fn write(
-    client: &Client,
-    method: &str,
-    key: &str,
-    sub: &str,
-    media: Media,
-    body: &Value,
-) -> kube::Result<()> {
-    let (namespace, name) = key.split_once('/').unwrap_or_default();
-    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}{sub}");
-    send(client, method, &path, media, body).await.map(drop)
+/// A pod to refit.
+struct Candidate {
+    key: Box<str>,
+    pod: Arc<RunningPod>,
+    /// The key of its DaemonSet.
+    daemon_set: Box<str>,
+    difference: Difference,
+    method: RefitMethod,
+    record: Option<String>,
+}
+
+impl Refitter {
+    /// `resize_supported` says that the API server serves `pods/resize`.
+    pub(super) fn new(
+        client: Client,
+        events: Events,
+        metrics: FlexDaemonsetMetrics,
+        options: RefitOptions,
+        resize_supported: bool,
+    ) -> Self {
+        let bucket = TokenBucket::new(options.refit_per_minute);
+        Self { client, events, metrics, options, resize_supported, bucket, history: RefitHistory::default() }
+    }
+
+    /// Whether the API server serves `pods/resize`.
+    pub(super) fn resize_supported(&self) -> bool {
+        self.resize_supported
+    }
+
+    /// An empty plan.
+    pub(super) fn plan(&mut self) -> RefitPlan {
+        self.history.prune();
+        RefitPlan::default()
+    }
+
+    /// Adds the pods of a DaemonSet that limit its refits to the plan.
+    pub(super) fn observe(
+        &self,
+        plan: &mut RefitPlan,
+        daemon_set: &str,
+        template: &str,
+        pods: &[(Box<str>, Arc<RunningPod>)],
+    ) {
+        let unavailable = pods.iter().filter(|(_, pod)| !pod.is_available()).map(|(_, pod)| pod.uid());
+        let uids = unavailable.chain(self.history.unreplaced(daemon_set, pods));
+        plan.unavailable.extend(uids.map(|uid| (daemon_set.into(), uid.into())));
+        for (_, pod) in pods.iter().filter(|(_, pod)| pod.counts_for(template)) {
+            let is_resizing = pod.resize() == Some(&ResizeStatus::InProgress);
+            plan.in_flight += u32::from(is_resizing || self.history.is_refitting(pod));
+        }
+    }
+
+    /// Adds a pod to the plan if it is to be refitted. Else sets the reason in `drift`, if there is one.
+    pub(super) fn consider(
+        &self,
+        plan: &mut RefitPlan,
+        refit: Refit,
+        daemon_set: &str,
+        (key, pod): (&str, &Arc<RunningPod>),
+        drift: &mut Drift,
+    ) {
+        let Some(difference) = &drift.difference else { return };
+        let method = self.method(refit, pod, &difference.remedy);
+        if let Some(reason) = self.history.blocked(daemon_set, pod, method, &difference.summary) {
+            drift.infeasible = Some(reason.to_owned());
+        } else if let Some(method) = method
+            && !self.history.is_refitting(pod)
+        {
+            plan.candidates.push(Candidate {
+                key: key.into(),
+                pod: Arc::clone(pod),
+                daemon_set: daemon_set.into(),
+                difference: difference.clone(),
+                method,
+                record: drift.record.clone(),
+            });
+        }
+    }
+
+    fn method(&self, refit: Refit, pod: &RunningPod, remedy: &Remedy) -> Option<RefitMethod> {
+        let enabled = self.options.is_enabled();
+        let can_resize = self.resize_supported && pod.is_bound() && matches!(remedy, Remedy::Resize(_));
+        match refit {
+            Refit::InPlace | Refit::InPlaceOrRecreate if enabled && can_resize => Some(RefitMethod::Resize),
+            Refit::InPlaceOrRecreate if enabled => Some(RefitMethod::Evict),
+            _ => None,
+        }
+    }
+
+    /// Refits as many pods as the limits allow. Returns whether any was tried.
+    pub(super) async fn execute(&mut self, mut plan: RefitPlan) -> bool {
+        let mut in_flight = plan.in_flight;
+        let mut tried = false;
+        for candidate in std::mem::take(&mut plan.candidates) {
+            let result = if let (RefitMethod::Resize, Remedy::Resize(resize)) =
+                (candidate.method, &candidate.difference.remedy)
+            {
+                if in_flight >= self.options.refit_in_flight || !self.bucket.take() {
+                    continue;
+                }
+                in_flight += 1;
+                self.resize(&candidate, resize).await
+            } else {
+                // One pod of a DaemonSet at a time, and only while its other pods are available.
+                let is_other = |(daemon_set, uid): &(Box<str>, Box<str>)| {
+                    *daemon_set == candidate.daemon_set && **uid != *candidate.pod.uid()
+                };
+                if plan.unavailable.iter().any(is_other) || !self.bucket.take() {
+                    continue;
+                }
+                plan.unavailable.insert((candidate.daemon_set.clone(), candidate.pod.uid().into()));
+                self.evict(&candidate).await
+            };
+            tried = true;
+            self.report(candidate, result);
+        }
+        tried
+    }
+
+    async fn resize(&self, candidate: &Candidate, resize: &Value) -> kube::Result<()> {
+        // The original requests are recorded before the resize overwrites them.
+        if let Some(record) = &candidate.record {
+            let body = json!({"metadata": {"uid": candidate.pod.uid(), "annotations": {ANNOTATION: record}}});
+            send(&self.client, "PATCH", &candidate.path(""), Media::MergePatch, &body).await?;
+        }
+        let path = candidate.path("/resize");
+        send(&self.client, "PATCH", &path, Media::StrategicMergePatch, resize).await.map(drop)
+    }
+
+    /// Disruption budgets may reject the eviction.
+    async fn evict(&self, candidate: &Candidate) -> kube::Result<()> {
+        let (namespace, name) = candidate.namespace_and_name();
+        let eviction = json!({
+            "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"namespace": namespace, "name": name},
+            "deleteOptions": {"preconditions": {"uid": candidate.pod.uid()}},
+        });
+        send(&self.client, "POST", &candidate.path("/eviction"), Media::Json, &eviction).await.map(drop)
+    }
+
+    fn report(&mut self, candidate: Candidate, result: kube::Result<()>) {
+        let (namespace, name) = candidate.namespace_and_name();
+        let regarding = Regarding {
+            api_version: "v1".into(),
+            kind: "Pod".into(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: candidate.pod.uid().to_owned(),
+        };
+        let Candidate { key, pod, daemon_set, difference, method, .. } = candidate;
+        let change = difference.summary;
+        let (warning, action, reason, message) = match result {
+            Ok(()) => {
+                let action = match method {
+                    RefitMethod::Resize => "resized",
+                    RefitMethod::Evict => "evicted",
+                };
+                let message = format!("{action} to follow its template: {change}");
+                self.history.add_refit(&daemon_set, &pod, method, change);
+                (false, action, "Refit", message)
+            }
+            Err(error) => {
+                let error = match error {
+                    kube::Error::Api(status) => status.message.clone(),
+                    other => other.to_string(),
+                };
+                let message = format!("can't follow its template ({change}): {error}");
+                self.history.add_rejection(&pod, change, error);
+                (true, "refused", "RefitFailed", message)
+            }
+        };
+        tracing::info!(pod = &*key, action, message, "refit");
+        self.metrics.count_refit(action);
+        self.events.send(Note { regarding, warning, reason, action: "Refit", message });
+    }
+}
+
+impl Candidate {
+    fn namespace_and_name(&self) -> (&str, &str) {
+        self.key.split_once('/').unwrap_or_default()
+    }
+
+    fn path(&self, subresource: &str) -> String {
+        let (namespace, name) = self.namespace_and_name();
+        format!("/api/v1/namespaces/{namespace}/pods/{name}{subresource}")
+    }
 }

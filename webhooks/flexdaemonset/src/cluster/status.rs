@@ -1,31 +1,73 @@
 //! The status of a template.
 
+use std::collections::BTreeSet;
+
 use podshaper_crd::{ConditionStatus, NewCondition};
 
 use flexdaemonset_decision::facts::TemplateFact;
+use flexdaemonset_decision::refit::Remedy;
 use flexdaemonset_decision::template::{Refit, TemplateStatus};
 
-/// What is counted for a template.
+use super::drift::Drift;
+
+/// The counts for one template.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) daemon_sets: u32,
-    pub(super) sized: u32,
-    pub(super) pending: u32,
-    pub(super) outdated: u32,
-    pub(super) infeasible: u32,
-    pub(super) nodes_short: u32,
-    /// Pods that differ, and not in what can be resized in place.
-    pub(super) anew: u32,
-    /// What one of those says that can't be resized, or differ.
-    pub(super) example: Option<String>,
-    /// Whether running pods may be touched at all.
-    pub(super) refits: bool,
-    /// Whether this cluster can resize pods in place.
-    pub(super) resizable: bool,
+pub(super) struct TemplateCounts {
+    /// The status, of which only the counts are set.
+    status: TemplateStatus,
+    short_nodes: BTreeSet<Box<str>>,
+    /// Pods that can't be resized in place.
+    recreate: u32,
+    /// The drift of one pod, preferably of an infeasible one.
+    example: Option<String>,
+    refit_enabled: bool,
+    resize_supported: bool,
 }
 
-/// The status that `template` is to have at `now` (RFC 3339).
-pub(super) fn status(template: &TemplateFact, counts: &Counts, now: &str) -> TemplateStatus {
+impl TemplateCounts {
+    pub(super) fn new(daemon_sets: usize, refit_enabled: bool, resize_supported: bool) -> Self {
+        let daemon_sets = u32::try_from(daemon_sets).unwrap_or(u32::MAX);
+        let status = TemplateStatus { daemon_sets, ..TemplateStatus::default() };
+        Self { status, refit_enabled, resize_supported, ..Self::default() }
+    }
+
+    /// Counts a pod whose drift is unknown.
+    pub(super) fn add_pending(&mut self) {
+        self.status.pods_pending += 1;
+    }
+
+    /// Counts the pod `key` on `node`.
+    pub(super) fn add(&mut self, key: &str, node: &str, drift: &Drift) {
+        if drift.is_short && self.short_nodes.insert(node.into()) {
+            self.status.nodes_short += 1;
+        }
+        match (drift.is_sized, &drift.difference) {
+            (false, _) => self.status.pods_pending += 1,
+            (true, None) => self.status.pods_sized += 1,
+            (true, Some(_)) => self.status.pods_outdated += 1,
+        }
+        let remedy = drift.difference.as_ref().map(|difference| &difference.remedy);
+        self.recreate += u32::from(matches!(remedy, Some(Remedy::Recreate(_))));
+        if let Some(reason) = &drift.infeasible {
+            self.status.pods_infeasible += 1;
+            self.example = Some(format!("{key}: {reason}"));
+        } else if let (Some(difference), None) = (&drift.difference, &self.example) {
+            let how = match &difference.remedy {
+                Remedy::Resize(_) => String::new(),
+                Remedy::Recreate(reason) => format!(" (needs a new pod: {reason})"),
+            };
+            self.example = Some(format!("{key}: {}{how}", difference.summary));
+        }
+    }
+
+    /// The status, of which only the counts are set.
+    pub(super) fn status(&self) -> &TemplateStatus {
+        &self.status
+    }
+}
+
+/// The new status of `template` at `now` (RFC 3339).
+pub(super) fn template_status(template: &TemplateFact, counts: &TemplateCounts, now: &str) -> TemplateStatus {
     let ready = |status, reason, message| NewCondition { kind: "Ready", status, reason, message };
     let ready = match &template.rules {
         Ok(_) => ready(ConditionStatus::True, "Valid", "pods are created with their size".to_owned()),
@@ -37,43 +79,39 @@ pub(super) fn status(template: &TemplateFact, counts: &Counts, now: &str) -> Tem
     let progressing = NewCondition { kind: "Progressing", status, reason, message };
     TemplateStatus {
         observed_generation: Some(template.generation),
-        daemon_sets: counts.daemon_sets,
-        pods_sized: counts.sized,
-        pods_pending: counts.pending,
-        pods_outdated: counts.outdated,
-        pods_infeasible: counts.infeasible,
-        nodes_short: counts.nodes_short,
         conditions: template.status.conditions.replaced_by([ready, progressing], template.generation, now),
+        ..counts.status.clone()
     }
 }
 
-/// Whether pods are being resized, and why.
-fn progress(refit: Refit, counts: &Counts) -> (bool, &'static str, String) {
-    let differing = counts.outdated + counts.pending;
+/// Whether pods are being refitted, with reason and message.
+fn progress(refit: Refit, counts: &TemplateCounts) -> (bool, &'static str, String) {
+    let differing = counts.status.pods_outdated + counts.status.pods_pending;
     let example = counts.example.as_ref().map(|example| format!("; {example}")).unwrap_or_default();
-    if counts.infeasible > 0 {
-        let message = format!("{} pods can't be resized now{example}", counts.infeasible);
-        return (false, "ResizeHeld", message);
+    let infeasible = counts.status.pods_infeasible;
+    if infeasible > 0 {
+        return (false, "ResizeHeld", format!("{infeasible} pods can't be resized now{example}"));
     }
     if differing == 0 {
         return (false, "Settled", "every pod has its size".to_owned());
     }
     match refit {
-        Refit::Off => {
-            (false, "RefitOff", format!("{differing} pods get their size when they are created anew"))
+        Refit::Off => (false, "RefitOff", format!("{differing} pods get their size when they are recreated")),
+        Refit::DryRun => (false, "DryRun", format!("{differing} pods would be refitted{example}")),
+        Refit::InPlace | Refit::InPlaceOrRecreate if !counts.refit_enabled => {
+            let message =
+                format!("{differing} pods would be refitted, but the webhook's refits are disabled{example}");
+            (false, "RefitOff", message)
         }
-        Refit::DryRun => (false, "DryRun", format!("{differing} pods would follow{example}")),
-        Refit::InPlace | Refit::InPlaceOrRecreate if !counts.refits => {
-            (false, "RefitOff", format!("{differing} pods would follow if the webhook were let to{example}"))
-        }
-        Refit::InPlace if !counts.resizable => {
+        Refit::InPlace if !counts.resize_supported => {
             (false, "ResizeUnsupported", "this cluster can't resize pods in place (pods/resize)".to_owned())
         }
-        Refit::InPlace if counts.anew >= differing => {
-            (false, "NewPodsNeeded", format!("{differing} pods follow when they are created anew{example}"))
+        Refit::InPlace if counts.recreate >= differing => {
+            let message = format!("{differing} pods get their size when they are recreated{example}");
+            (false, "NewPodsNeeded", message)
         }
         Refit::InPlace | Refit::InPlaceOrRecreate => {
-            (true, "Refitting", format!("{differing} pods are to follow{example}"))
+            (true, "Refitting", format!("{differing} pods are being refitted{example}"))
         }
     }
 }
@@ -87,23 +125,24 @@ mod tests {
     #[test]
     fn refit_decides_progressing() {
         let rules = Template::from_spec(&json!({"cpuPercentage": 1, "refit": "InPlace"}));
-        let status_before = TemplateStatus::default();
-        let mut template = TemplateFact { uid: "".into(), generation: 3, rules, status: status_before };
-        let mut counts = Counts { sized: 2, refits: true, resizable: true, ..Counts::default() };
-        let first = status(&template, &counts, "then");
+        let status = TemplateStatus::default();
+        let mut template = TemplateFact { uid: "".into(), generation: 3, rules, status };
+        let mut counts = TemplateCounts::new(1, true, true);
+        counts.status.pods_sized = 2;
+        let first = template_status(&template, &counts, "then");
         template.status = first.clone();
-        assert_eq!(status(&template, &counts, "now"), first, "nothing changed");
-        counts.outdated = 1;
-        let second = status(&template, &counts, "now");
+        assert_eq!(template_status(&template, &counts, "now"), first, "nothing changed");
+        counts.status.pods_outdated = 1;
+        let second = template_status(&template, &counts, "now");
         assert_eq!(second.conditions.get("Ready"), first.conditions.get("Ready"));
         let progressing = second.conditions.get("Progressing").unwrap();
         assert_eq!((&*progressing.reason, &*progressing.last_transition_time), ("Refitting", "now"));
-        let reason = |counts: &Counts| {
-            status(&template, counts, "now").conditions.get("Progressing").unwrap().reason.clone()
+        let reason = |counts: &TemplateCounts| {
+            template_status(&template, counts, "now").conditions.get("Progressing").unwrap().reason.clone()
         };
-        counts.anew = 1;
+        counts.recreate = 1;
         assert_eq!(reason(&counts), "NewPodsNeeded");
-        counts.refits = false;
+        counts.refit_enabled = false;
         assert_eq!(reason(&counts), "RefitOff");
     }
 }

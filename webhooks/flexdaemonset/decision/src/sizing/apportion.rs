@@ -2,8 +2,9 @@
 
 use crate::range::Bounds;
 
-/// Shares of `total` in proportion to `weights`, which sum exactly to it: floors, and then one more to those with the
-/// largest remainders (Hamilton's method), the first of equals first. Equal shares if all weights are zero.
+/// Shares of `total` in proportion to `weights`, with exactly that sum. Hamilton's method: quotas are rounded down, and
+/// those with the largest remainders get one more; of equal remainders the first. If all weights are zero, they are
+/// equal.
 pub(super) fn apportion(total: i64, weights: &[u64]) -> Vec<i64> {
     let sum: u128 = weights.iter().map(|weight| u128::from(*weight)).sum();
     if sum == 0 && !weights.is_empty() {
@@ -25,34 +26,34 @@ pub(super) fn apportion(total: i64, weights: &[u64]) -> Vec<i64> {
             *share += 1;
         }
     }
-    // None is more than the total.
+    // No share exceeds the total.
     shares.into_iter().map(|share| i64::try_from(share).unwrap_or(i64::MAX)).collect()
 }
 
-/// `amounts` within `bounds`, and of the same sum as far as that can be: what one may not have, the others get in
-/// proportion to their amounts, and what one must have more, they give.
+/// `amounts` within `bounds`, with the same sum if the bounds allow it. What exceeds the maximum goes to the others in
+/// proportion to their amounts, and what lacks to the minimum comes from them.
 ///
-/// As flexible lengths are resolved (CSS Flexible Box Layout §9.7): in each round those settle that are out of bounds on
-/// the side that weighs more, because what they give or take could bring the others back.
-pub(super) fn settle(amounts: &[i64], bounds: Bounds) -> Vec<i64> {
-    let mut settled: Vec<Option<i64>> = vec![None; amounts.len()];
+/// The algorithm resolves flexible lengths in CSS (Flexible Box Layout §9.7). Each round fixes the amounts that violate
+/// the bound with the larger total violation: they change what is left for the others, which may end other violations.
+pub(super) fn clamp_keeping_sum(amounts: &[i64], bounds: Bounds) -> Vec<i64> {
+    let mut fixed: Vec<Option<i64>> = vec![None; amounts.len()];
     let mut left: i64 = amounts.iter().fold(0, |sum, amount| sum.saturating_add(*amount));
     loop {
-        let open = settled.iter_mut().zip(amounts).filter(|(settled, _)| settled.is_none());
+        let open = fixed.iter_mut().zip(amounts).filter(|(fixed, _)| fixed.is_none());
         let (open, weights): (Vec<_>, Vec<_>) =
-            open.map(|(settled, amount)| (settled, amount.max(&0).unsigned_abs())).unzip();
+            open.map(|(fixed, amount)| (fixed, amount.max(&0).unsigned_abs())).unzip();
         let shares = apportion(left, &weights);
-        let off = |share: i64| i128::from(bounds.clamp(share)) - i128::from(share);
-        let tips: i128 = shares.iter().map(|share| off(*share)).sum();
-        for (settled, share) in open.into_iter().zip(shares) {
-            if tips == 0 || off(share).signum() == tips.signum() {
+        let violation = |share: i64| i128::from(bounds.clamp(share)) - i128::from(share);
+        let total_violation: i128 = shares.iter().map(|share| violation(*share)).sum();
+        for (fixed, share) in open.into_iter().zip(shares) {
+            if total_violation == 0 || violation(share).signum() == total_violation.signum() {
                 let amount = bounds.clamp(share);
-                *settled = Some(amount);
+                *fixed = Some(amount);
                 left = left.saturating_sub(amount);
             }
         }
-        if tips == 0 {
-            return settled.into_iter().flatten().collect();
+        if total_violation == 0 {
+            return fixed.into_iter().flatten().collect();
         }
     }
 }
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_remainder_first() {
+    fn apportion_rounds_up_largest_remainders() {
         assert_eq!(apportion(10, &[1, 1, 1]), [4, 3, 3]);
         assert_eq!(apportion(10, &[1, 2, 4]), [1, 3, 6]);
         assert_eq!(apportion(2, &[0, 0, 0]), [1, 1, 0]);
@@ -74,9 +75,9 @@ mod tests {
     }
 
     #[test]
-    fn what_one_may_not_have_the_others_get() {
+    fn clamp_keeping_sum_moves_excess_to_others() {
         let bounds = |min, max| Bounds { min, max, default: None };
-        for (amounts, bounds, settled) in [
+        for (amounts, bounds, expected) in [
             (vec![600, 100, 300], bounds(None, None), vec![600, 100, 300]),
             (vec![600, 100, 300], bounds(None, Some(400)), vec![400, 200, 400]),
             (vec![600, 100, 300], bounds(Some(160), Some(400)), vec![400, 200, 400]),
@@ -86,30 +87,30 @@ mod tests {
             (vec![10, 0, 0], bounds(None, Some(4)), vec![4, 3, 3]),
             (vec![], bounds(Some(1), None), vec![]),
         ] {
-            assert_eq!(settle(&amounts, bounds), settled, "{amounts:?} {bounds:?}");
+            assert_eq!(clamp_keeping_sum(&amounts, bounds), expected, "{amounts:?} {bounds:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn what_is_settled_sums_to_the_total_where_it_can(
+        fn clamp_keeping_sum_keeps_sum_within_bounds(
             amounts in prop::collection::vec(prop_oneof![0..1_i64 << 56, 0..100_i64], 0..20),
             min in prop::option::of(prop_oneof![0..1_i64 << 58, 0..100_i64]),
             more in prop::option::of(prop_oneof![0..1_i64 << 58, 0..100_i64]),
         ) {
             let bounds = Bounds { min, max: more.map(|more| min.unwrap_or(0) + more), default: None };
-            let settled = settle(&amounts, bounds);
-            prop_assert_eq!(settled.len(), amounts.len());
-            prop_assert!(settled.iter().all(|amount| bounds.clamp(*amount) == *amount));
+            let clamped = clamp_keeping_sum(&amounts, bounds);
+            prop_assert_eq!(clamped.len(), amounts.len());
+            prop_assert!(clamped.iter().all(|amount| bounds.clamp(*amount) == *amount));
             let count = i128::try_from(amounts.len()).unwrap();
             let sum = |amounts: &[i64]| amounts.iter().map(|amount| i128::from(*amount)).sum::<i128>();
             let least = i128::from(bounds.min.unwrap_or(0)) * count;
             let most = bounds.max.map_or(i128::MAX, |max| i128::from(max) * count);
-            prop_assert_eq!(sum(&settled), sum(&amounts).max(least).min(most));
+            prop_assert_eq!(sum(&clamped), sum(&amounts).max(least).min(most));
         }
 
         #[test]
-        fn shares_sum_to_the_total_and_miss_their_quota_by_less_than_one(
+        fn apportion_sums_to_total_within_one_of_quota(
             total in 0..=i64::MAX,
             weights in prop::collection::vec(prop_oneof![any::<u64>(), 0..10_u64], 1..20),
         ) {

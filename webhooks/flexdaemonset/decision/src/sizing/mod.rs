@@ -1,125 +1,141 @@
-//! The size of a pod: a pure function of the pod, its template, its node and its namespace's LimitRanges.
+//! The size of a pod: a pure function of the pod, its template, its node and the LimitRanges of its namespace.
 //!
 //! ```text
 //! template × node ──▶ budget ──▶ requests of the containers ──▶ limits
 //!                                 (Replicate or Split)
 //! ```
 //!
-//! All in integers: millicores and bytes.
+//! All amounts are whole millicores or bytes.
 
 mod apportion;
-mod limits;
-mod member;
-mod shares;
+mod container;
+mod distribute;
+mod limit;
 
-pub use member::{Ask, Member, asks};
+pub(crate) use container::requests_and_limits;
+
+pub use container::SizedContainer;
 
 use std::convert::Infallible;
 
-use podshaper_core::pod::{ContainerRole, Pod, aggregate};
+use podshaper_core::pod::{Pod, ResourceList, aggregate};
 
-use crate::memory::Memory;
 use crate::node::Node;
+use crate::original_requests::OriginalRequests;
 use crate::range::Range;
-use crate::resource::{Each, Resource};
-use crate::rules::{Budget, Template};
-use shares::Lot;
+use crate::resource::{PerResource, RequestAndLimit, SizedResource};
+use crate::rules::Template;
+
+use distribute::{Budget, distribute};
+use limit::limit;
 
 /// A pod with its size.
 #[derive(Debug)]
 pub struct Sizing<'p> {
-    /// Containers, then init containers, each with its size.
-    pub members: Vec<(Member<'p>, Each<Option<Ask>>)>,
-    /// What `spec.resources` is to be, where the pod has such: at most cpu and memory.
-    pub pod: Each<Option<Ask>>,
-    /// What the pod requests then, by Kubernetes' formula, overhead included.
-    pub effective: Each<i64>,
-    /// What the author should know, each a line.
+    /// Containers, then init containers.
+    pub containers: Vec<SizedContainer<'p>>,
+    /// The new `spec.resources` of a pod that has them: cpu and memory at most.
+    pub pod: PerResource<Option<RequestAndLimit>>,
+    /// What the sized pod requests in total, overhead included.
+    pub effective: PerResource<i64>,
+    /// For the pod's author, a line each.
     pub warnings: Vec<String>,
 }
 
-/// The size of `pod` by `template` on `node`. What `memory` holds of its containers is what their author asked for.
-///
-/// # Errors
-/// A quantity in the pod that can't be read.
+/// The size of `pod` by `template` on `node`. `original` has the original requests of a pod that was sized before.
 pub fn size<'p>(
     template: &Template,
     node: &Node,
     range: &Range,
     pod: &'p Pod<'p>,
-    memory: Option<&Memory<'_>>,
+    original: Option<&OriginalRequests<'_>>,
 ) -> Result<Sizing<'p>, String> {
-    let members = member::members(pod, memory)?;
     let spec = pod.spec.as_ref();
-    let overheads = shares::overhead(spec.and_then(|spec| spec.overhead.as_ref()));
-    let pod_level = spec.and_then(|spec| spec.resources.as_ref());
-    let pod_asks = asks(pod_level, "the pod")?;
-
-    let mut sizes = vec![Each::<Option<Ask>>::default(); members.len()];
+    let pod_level = requests_and_limits(spec.and_then(|spec| spec.resources.as_ref()), "the pod")?;
     let mut sizing = Sizing {
-        members: Vec::new(),
-        pod: Each::default(),
-        effective: Each::default(),
+        containers: SizedContainer::all(pod, original)?,
+        pod: PerResource::default(),
+        effective: PerResource::default(),
         warnings: Vec::new(),
     };
-    for resource in Resource::ALL {
-        let overhead = *overheads.get(resource);
-        let bounds = *range.container.get(resource);
-        let policy = *template.limits.get(resource);
-        if let Budget::Amount(budget) = template.budget(resource, node) {
-            let lot = Lot { resource, budget, overhead, container: bounds, pod: *range.pod.get(resource) };
-            let (requests, warnings) = shares::requests(template, &lot, &members);
-            sizing.warnings.extend(warnings);
-            for ((request, size), member) in requests.into_iter().zip(&mut sizes).zip(&members) {
-                *size.get_mut(resource) = request.map(|request| {
-                    let limit = limits::limit(policy, request, *member.own.get(resource), bounds);
-                    Ask { request: Some(request), limit }
-                });
-            }
+    for resource in SizedResource::ALL {
+        let overhead = overhead(spec.and_then(|spec| spec.overhead.as_ref()), resource);
+        if let Some(amount) = template.budget(resource, node) {
+            let (container, pod) = (*range.container.get(resource), *range.pod.get(resource));
+            sizing.size_containers(template, &Budget { resource, amount, overhead, container, pod });
         }
-        let ask = |(member, size): (&Member<'_>, &Each<Option<Ask>>)| {
-            (member.role, size.get(resource).unwrap_or(*member.has.get(resource)))
-        };
-        let asked: Vec<(ContainerRole, Ask)> = members.iter().zip(&sizes).map(ask).collect();
-        let requests = asked.iter().map(|(role, ask)| Ok((*role, ask.request.unwrap_or(0))));
-        let Ok(together) = aggregate(requests, |a, b| Ok::<_, Infallible>(a.saturating_add(b)));
-        let any = sizes.iter().any(|size| size.get(resource).is_some());
-        let own = *pod_asks.get(resource);
-        if any && resource != Resource::Storage && (own.request.is_some() || own.limit.is_some()) {
-            let most = asked.iter().filter_map(|(_, ask)| ask.limit).max().unwrap_or(0).max(together);
-            let limit = own.limit.map(|_| most);
-            *sizing.pod.get_mut(resource) = Some(Ask { request: Some(together), limit });
-        }
-        let requested = if any { together } else { own.request.unwrap_or(together) };
-        let effective = requested.saturating_add(overhead);
-        *sizing.effective.get_mut(resource) = effective;
-        if let Some(allocatable) = *node.allocatable.get(resource)
-            && any
-            && effective > allocatable
-        {
-            let (requests, has) = (resource.write(effective), resource.write(allocatable));
-            sizing.warnings.push(format!(
-                "the pod requests {requests} {}, the node has {has}: it stays Pending",
-                resource.name()
-            ));
-        }
+        sizing.size_pod(resource, *pod_level.get(resource), overhead);
+        sizing.warn_of_short_node(resource, node);
     }
-    sizing.members = members.into_iter().zip(sizes).collect();
     Ok(sizing)
 }
 
 impl Sizing<'_> {
-    /// Whether any resource of any container is sized.
-    pub fn sizes_anything(&self) -> bool {
-        self.members
-            .iter()
-            .any(|(_, size)| Resource::ALL.iter().any(|resource| size.get(*resource).is_some()))
+    fn size_containers(&mut self, template: &Template, budget: &Budget) {
+        let policy = *template.limits.get(budget.resource);
+        let requests = distribute(template, budget, &self.containers, &mut self.warnings);
+        for (container, request) in self.containers.iter_mut().zip(requests) {
+            *container.sized.get_mut(budget.resource) = request.map(|request| {
+                let original = *container.original.get(budget.resource);
+                RequestAndLimit {
+                    request: Some(request),
+                    limit: limit(policy, request, original, budget.container),
+                }
+            });
+        }
     }
 
-    /// Whether the node is too small for the pod, whatever else runs there.
+    /// Sets `spec.resources` where the pod has them, and the pod's total.
+    fn size_pod(&mut self, resource: SizedResource, current: RequestAndLimit, overhead: i64) {
+        let requests =
+            self.containers.iter().map(|one| Ok((one.role, one.target(resource).request.unwrap_or(0))));
+        let Ok(total) = aggregate(requests, |a, b| Ok::<_, Infallible>(a.saturating_add(b)));
+        let is_sized = self.is_sized(resource);
+        // Ephemeral-storage isn't allowed there (IsSupportedPodLevelResource of k8s.io/component-helpers/resource).
+        if is_sized && resource != SizedResource::Storage && current != RequestAndLimit::default() {
+            let largest_limit = self.containers.iter().filter_map(|one| one.target(resource).limit).max();
+            let limit = current.limit.map(|_| largest_limit.unwrap_or(0).max(total));
+            *self.pod.get_mut(resource) = Some(RequestAndLimit { request: Some(total), limit });
+        }
+        let requested = if is_sized { total } else { current.request.unwrap_or(total) };
+        *self.effective.get_mut(resource) = requested.saturating_add(overhead);
+    }
+
+    fn warn_of_short_node(&mut self, resource: SizedResource, node: &Node) {
+        let requested = *self.effective.get(resource);
+        if let Some(allocatable) = *node.allocatable.get(resource)
+            && self.is_sized(resource)
+            && requested > allocatable
+        {
+            self.warnings.push(format!(
+                "the pod requests {} {}, the node has {}: it stays Pending",
+                resource.format(requested),
+                resource.name(),
+                resource.format(allocatable)
+            ));
+        }
+    }
+
+    fn is_sized(&self, resource: SizedResource) -> bool {
+        self.containers.iter().any(|container| container.sized.get(resource).is_some())
+    }
+
+    /// Whether any resource of any container is sized.
+    pub fn sizes_anything(&self) -> bool {
+        SizedResource::ALL.into_iter().any(|resource| self.is_sized(resource))
+    }
+
+    /// Whether the pod requests more than the node has, whatever else runs there.
     pub fn is_short(&self, node: &Node) -> bool {
-        Resource::ALL.iter().any(|resource| {
-            node.allocatable.get(*resource).is_some_and(|has| *self.effective.get(*resource) > has)
+        SizedResource::ALL.into_iter().any(|resource| {
+            node.allocatable
+                .get(resource)
+                .is_some_and(|allocatable| *self.effective.get(resource) > allocatable)
         })
     }
+}
+
+fn overhead(overhead: Option<&ResourceList<'_>>, resource: SizedResource) -> i64 {
+    let text = overhead.and_then(|list| list.get(resource.name()));
+    text.and_then(|text| resource.parse(text).ok()).map_or(0, |amount| amount.max(0))
 }

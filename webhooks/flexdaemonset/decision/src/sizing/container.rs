@@ -1,0 +1,72 @@
+//! A container with its original, its current and its new requests and limits.
+
+use podshaper_core::pod::{Container, ContainerRole, Pod, ResourceField, ResourceTarget, Resources};
+
+use crate::original_requests::OriginalRequests;
+use crate::resource::{PerResource, RequestAndLimit, SizedResource};
+
+/// One container or init container.
+#[derive(Debug)]
+pub struct SizedContainer<'p> {
+    /// Its place in the pod.
+    pub place: ResourceTarget,
+    /// The container as it is now.
+    pub container: &'p Container<'p>,
+    /// When it runs.
+    pub role: ContainerRole,
+    /// What its author requested.
+    pub original: PerResource<RequestAndLimit>,
+    /// What it requests now.
+    pub current: PerResource<RequestAndLimit>,
+    /// What it is to request; `None` for a resource that isn't sized.
+    pub sized: PerResource<Option<RequestAndLimit>>,
+}
+
+impl<'p> SizedContainer<'p> {
+    /// All containers of `pod`, init containers last, not sized yet.
+    pub(super) fn all(
+        pod: &'p Pod<'p>,
+        original: Option<&OriginalRequests<'_>>,
+    ) -> Result<Vec<Self>, String> {
+        let mut containers = Vec::new();
+        for (list, index, container) in pod.containers() {
+            let current = requests_and_limits(container.resources.as_ref(), &container.name)?;
+            let original = match original.and_then(|original| original.containers.get(&container.name)) {
+                Some(original) => requests_and_limits(Some(original), &container.name)?,
+                None => current,
+            };
+            let (place, role) = (ResourceTarget::Container(list, index), container.role(list));
+            let sized = PerResource::default();
+            containers.push(Self { place, container, role, original, current, sized });
+        }
+        Ok(containers)
+    }
+
+    /// What it requests after sizing.
+    pub fn target(&self, resource: SizedResource) -> RequestAndLimit {
+        self.sized.get(resource).unwrap_or(*self.current.get(resource))
+    }
+}
+
+/// Parses the sized resources of `owner`.
+pub(crate) fn requests_and_limits(
+    resources: Option<&Resources<'_>>,
+    owner: &str,
+) -> Result<PerResource<RequestAndLimit>, String> {
+    let Some(resources) = resources else { return Ok(PerResource::default()) };
+    PerResource::try_from_fn(|resource| {
+        let parse = |field: ResourceField| {
+            let Some(text) = field.of(resources).and_then(|list| list.get(resource.name())) else {
+                return Ok(None);
+            };
+            let place = || format!("resources.{}[{}] of {owner}", field.field(), resource.name());
+            match resource.parse(text) {
+                Ok(amount) if amount >= 0 => Ok(Some(amount)),
+                Ok(_) => Err(format!("{} must not be negative", place())),
+                Err(error) => Err(format!("{}: {error}", place())),
+            }
+        };
+        let limit = parse(ResourceField::Limits)?;
+        Ok(RequestAndLimit { request: parse(ResourceField::Requests)?.or(limit), limit })
+    })
+}

@@ -1,0 +1,175 @@
+//! Earlier refits: none is repeated before its result is visible, and none again and again in vain.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use tokio::time::{Duration, Instant};
+
+use super::running_pods::RunningPod;
+
+/// The watch shows a write within this time.
+const VISIBLE_WITHIN: Duration = Duration::from_secs(30);
+/// A DaemonSet replaces an evicted pod within this time, unless the node is no longer eligible.
+const REPLACED_WITHIN: Duration = Duration::from_mins(5);
+/// A refit that the API server rejected is retried after this time.
+const RETRY_AFTER: Duration = Duration::from_mins(5);
+/// A pod that replaced an evicted one and needs the same change is evicted after this time.
+const EVICT_AGAIN_AFTER: Duration = Duration::from_hours(1);
+
+const REPLACED_IN_VAIN: &str = "the pod replaced an evicted one and needs the same change: check whether the webhook is called for it, or another one changes it";
+
+/// How a pod gets its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RefitMethod {
+    /// By a resize in place.
+    Resize,
+    /// By an eviction: the DaemonSet creates another pod.
+    Evict,
+}
+
+/// The refits since this replica leads.
+#[derive(Default)]
+pub(super) struct RefitHistory {
+    /// By the pod's uid.
+    refitted: HashMap<Box<str>, Instant>,
+    /// By the pod's uid.
+    rejected: HashMap<Box<str>, Rejection>,
+    /// By the key of the DaemonSet and the node.
+    evicted: BTreeMap<(Box<str>, Box<str>), Eviction>,
+}
+
+struct Rejection {
+    change: String,
+    reason: String,
+    at: Instant,
+}
+
+struct Eviction {
+    uid: Box<str>,
+    change: String,
+    at: Instant,
+}
+
+impl RefitHistory {
+    /// Removes refits that no longer matter.
+    pub(super) fn prune(&mut self) {
+        self.refitted.retain(|_, at| at.elapsed() < VISIBLE_WITHIN);
+        self.rejected.retain(|_, rejection| rejection.at.elapsed() < RETRY_AFTER);
+        self.evicted.retain(|_, eviction| eviction.at.elapsed() < EVICT_AGAIN_AFTER);
+    }
+
+    /// Records that the API server accepted `change` of the pod.
+    pub(super) fn add_refit(
+        &mut self,
+        daemon_set: &str,
+        pod: &RunningPod,
+        method: RefitMethod,
+        change: String,
+    ) {
+        let uid: Box<str> = pod.uid().into();
+        let at = Instant::now();
+        self.refitted.insert(uid.clone(), at);
+        if method == RefitMethod::Evict {
+            self.evicted.insert((daemon_set.into(), pod.node().into()), Eviction { uid, change, at });
+        }
+    }
+
+    /// Records that the API server rejected `change` of the pod.
+    pub(super) fn add_rejection(&mut self, pod: &RunningPod, change: String, reason: String) {
+        self.rejected.insert(pod.uid().into(), Rejection { change, reason, at: Instant::now() });
+    }
+
+    /// Whether the watch may not show the last refit of the pod yet.
+    pub(super) fn is_refitting(&self, pod: &RunningPod) -> bool {
+        self.refitted.contains_key(pod.uid())
+    }
+
+    /// Why `change` of the pod must wait, if it must.
+    pub(super) fn blocked(
+        &self,
+        daemon_set: &str,
+        pod: &RunningPod,
+        method: Option<RefitMethod>,
+        change: &str,
+    ) -> Option<&str> {
+        if let Some(rejection) = self.rejected.get(pod.uid()).filter(|rejection| rejection.change == change) {
+            return Some(&rejection.reason);
+        }
+        let eviction = self.evicted.get(&(daemon_set.into(), pod.node().into()))?;
+        let in_vain = *eviction.uid != *pod.uid() && eviction.change == change;
+        (in_vain && method == Some(RefitMethod::Evict)).then_some(REPLACED_IN_VAIN)
+    }
+
+    /// The uids of evicted pods of a DaemonSet that none of its `pods` has replaced yet.
+    pub(super) fn unreplaced<'h>(
+        &'h self,
+        daemon_set: &str,
+        pods: &[(Box<str>, Arc<RunningPod>)],
+    ) -> impl Iterator<Item = &'h str> {
+        self.evicted.iter().filter_map(move |((of, node), eviction)| {
+            let replaces =
+                |(_, pod): &(Box<str>, Arc<RunningPod>)| *pod.node() == **node && *pod.uid() != *eviction.uid;
+            let is_unreplaced =
+                **of == *daemon_set && eviction.at.elapsed() < REPLACED_WITHIN && !pods.iter().any(replaces);
+            is_unreplaced.then_some(&*eviction.uid)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(uid: &str) -> RunningPod {
+        RunningPod::for_test(uid, "n")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replacement_with_same_change_is_not_evicted_for_an_hour() {
+        let mut history = RefitHistory::default();
+        let blocked = |history: &RefitHistory, uid, method, change| {
+            history.blocked("ns/a", &pod(uid), Some(method), change).is_some()
+        };
+        history.add_refit("ns/a", &pod("old"), RefitMethod::Evict, "cpu 1 → 2".into());
+        assert!(history.is_refitting(&pod("old")));
+        assert!(!blocked(&history, "old", RefitMethod::Evict, "cpu 1 → 2"), "it is still terminating");
+        assert!(blocked(&history, "new", RefitMethod::Evict, "cpu 1 → 2"));
+        assert!(!blocked(&history, "new", RefitMethod::Resize, "cpu 1 → 2"));
+        assert!(!blocked(&history, "new", RefitMethod::Evict, "cpu 1 → 3"), "another change");
+        assert!(history.blocked("ns/b", &pod("new"), Some(RefitMethod::Evict), "cpu 1 → 2").is_none());
+        tokio::time::advance(EVICT_AGAIN_AFTER).await;
+        history.prune();
+        assert!(!blocked(&history, "new", RefitMethod::Evict, "cpu 1 → 2"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn evicted_pod_is_unreplaced_until_another_comes() {
+        let mut history = RefitHistory::default();
+        history.add_refit("ns/a", &pod("old"), RefitMethod::Evict, String::new());
+        history.add_refit("ns/a", &pod("resized"), RefitMethod::Resize, String::new());
+        let unreplaced = |history: &RefitHistory, daemon_set, pods: &[&str]| {
+            let pods: Vec<_> = pods.iter().map(|uid| ("ns/p".into(), Arc::new(pod(uid)))).collect();
+            history.unreplaced(daemon_set, &pods).count()
+        };
+        assert_eq!(unreplaced(&history, "ns/a", &[]), 1);
+        assert_eq!(unreplaced(&history, "ns/a", &["old"]), 1);
+        assert_eq!(unreplaced(&history, "ns/a", &["old", "new"]), 0);
+        assert_eq!(unreplaced(&history, "ns/b", &[]), 0);
+        tokio::time::advance(REPLACED_WITHIN).await;
+        assert_eq!(unreplaced(&history, "ns/a", &[]), 0, "the node may be gone too");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rejected_refit_is_retried_later() {
+        let mut history = RefitHistory::default();
+        history.add_rejection(&pod("a"), "cpu 1 → 2".into(), "no".into());
+        let blocked = |history: &RefitHistory, change| {
+            history.blocked("ns/a", &pod("a"), Some(RefitMethod::Resize), change).map(str::to_owned)
+        };
+        assert_eq!(blocked(&history, "cpu 1 → 2").as_deref(), Some("no"));
+        assert_eq!(blocked(&history, "cpu 1 → 3"), None);
+        tokio::time::advance(RETRY_AFTER).await;
+        history.prune();
+        assert_eq!(blocked(&history, "cpu 1 → 2"), None);
+    }
+}

@@ -1,0 +1,73 @@
+//! The watched objects, as far as decisions and refits need them.
+
+use std::sync::Arc;
+
+use kube::Client;
+use podshaper_core::object::FromObject;
+use podshaper_kube::store::Store;
+use podshaper_kube::watch::{Scope, watched};
+use tokio::sync::watch;
+
+use flexdaemonset_decision::facts::{Owner, TemplateFact};
+use flexdaemonset_decision::node::Node;
+use flexdaemonset_decision::range::Range;
+
+/// One store for each kind.
+#[derive(Clone)]
+pub(super) struct Watches {
+    nodes: Arc<Store<Node>>,
+    templates: Arc<Store<TemplateFact>>,
+    daemon_sets: Arc<Store<Owner>>,
+    limit_ranges: Arc<Store<Range>>,
+}
+
+impl Watches {
+    /// Starts the watches. Needs a runtime.
+    pub(super) fn start(client: &Client) -> Self {
+        Self {
+            nodes: watched(client, Scope::default()),
+            templates: watched(client, Scope::default()),
+            daemon_sets: watched(client, Scope::default()),
+            limit_ranges: watched(client, Scope::default()),
+        }
+    }
+
+    pub(super) fn nodes(&self) -> &Arc<Store<Node>> {
+        &self.nodes
+    }
+
+    pub(super) fn templates(&self) -> &Arc<Store<TemplateFact>> {
+        &self.templates
+    }
+
+    pub(super) fn daemon_sets(&self) -> &Arc<Store<Owner>> {
+        &self.daemon_sets
+    }
+
+    /// The bounds of all LimitRanges of a namespace.
+    pub(super) fn range(&self, namespace: &str) -> Range {
+        let ranges = self.limit_ranges.in_namespace(namespace);
+        ranges.iter().fold(Range::default(), |all, range| all.and(range))
+    }
+
+    /// The plural of a kind whose first list is incomplete.
+    pub(super) fn incomplete(&self) -> Option<&'static str> {
+        let complete = [
+            (Node::PLURAL, self.nodes.filled()),
+            (TemplateFact::PLURAL, self.templates.filled()),
+            (Owner::PLURAL, self.daemon_sets.filled()),
+            (Range::PLURAL, self.limit_ranges.filled()),
+        ];
+        complete.into_iter().find(|(_, complete)| !complete).map(|(plural, _)| plural)
+    }
+
+    /// Receivers that wake at every change.
+    pub(super) fn changes(&self) -> [watch::Receiver<u64>; 4] {
+        [
+            self.nodes.changes(),
+            self.templates.changes(),
+            self.daemon_sets.changes(),
+            self.limit_ranges.changes(),
+        ]
+    }
+}

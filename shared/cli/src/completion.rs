@@ -1,16 +1,23 @@
 //! `NAME completion SHELL`: completion scripts.
 
-use std::io::Write;
-
 use anyhow::Context;
-use clap::Command;
+use clap::{Args, Command};
+use clap_complete::Shell;
+use podshaper_offline::console::Console;
 
-pub use clap_complete::Shell;
+/// Print a completion script for a shell, as for `source <(PROGRAM completion bash)`
+#[derive(Debug, Args)]
+pub(crate) struct Completion {
+    /// The shell that it is for
+    shell: Shell,
+}
 
-/// Prints the script that completes `command` in `shell`.
-pub fn print(shell: Shell, mut command: Command) -> anyhow::Result<()> {
-    let name = command.get_name().to_owned();
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command, name, &mut script);
-    std::io::stdout().write_all(&script).context("can't print the script")
+impl Completion {
+    /// Prints the script that completes `command`.
+    pub(crate) fn run(self, mut command: Command, console: &mut Console<'_>) -> anyhow::Result<()> {
+        let name = command.get_name().to_owned();
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut command, name, &mut script);
+        console.stdout.write_all(&script).context("can't print the script")
+    }
 }

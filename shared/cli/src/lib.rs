@@ -1,30 +1,29 @@
 //! The command line that every binary shares.
 #![forbid(unsafe_code)]
 
-pub mod completion;
+mod completion;
+mod program;
 mod runtime;
 mod selftest;
 mod serve;
 mod shutdown;
 
-pub use selftest::Selftest;
-pub use serve::{Serve, Start};
+pub use program::Program;
+pub use serve::ServeContext;
 pub use shutdown::shutdown_signal;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use runtime::runtime;
+use clap::{Args, Parser};
+use podshaper_offline::console::Console;
 
-/// Ends a command: an error goes to stderr with its causes, and 1 to the shell.
-pub fn exit(result: anyhow::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            #[expect(clippy::print_stderr, reason = "the one place where a command's failure is told")]
-            {
-                eprintln!("error: {error:#}");
-            }
-            ExitCode::FAILURE
-        }
-    }
+/// Runs the program with these arguments, the first of which is its name.
+pub fn run<P: Program>(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = program::Cli::<P>::parse_from(arguments);
+    Console::run(|console| cli.run(console))
 }
+
+/// For commands without options of the webhook's own.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct NoOptions {}

@@ -3,7 +3,6 @@
 //! Has the API server create a pod in a dry run, which takes the whole way of a real one (selectors, conditions,
 //! Service, certificate, CA bundle), and compares what comes back with what this binary decides by itself.
 
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -14,18 +13,19 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 
-use super::exit;
 use podshaper_core::admission;
 use podshaper_core::admission::{Request, Webhook};
 use podshaper_kube::client;
 use podshaper_kube::request::get;
+use podshaper_offline::block_on;
+use podshaper_offline::console::Console;
 
 /// How long one try may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Sends a pod through the installed webhook, in a dry run.
+/// Send a pod through the installed webhook, in a dry run
 #[derive(Debug, Args)]
-pub struct Selftest<O: Args> {
+pub(crate) struct Selftest<O: Args> {
     #[command(flatten)]
     options: O,
     /// The namespace that the pod is for; nothing is stored there
@@ -44,15 +44,25 @@ pub struct Selftest<O: Args> {
 
 impl<O: Args> Selftest<O> {
     /// Sends the pod through the webhook `name`, and through the one that `webhook` makes of its options.
-    pub fn run<W: Webhook>(self, name: &str, webhook: impl FnOnce(O) -> anyhow::Result<W>) -> ExitCode {
-        exit(super::runtime().and_then(|runtime| runtime.block_on(self.test(name, webhook))))
+    pub(crate) fn run<W: Webhook>(
+        self,
+        name: &str,
+        console: &mut Console<'_>,
+        webhook: impl FnOnce(O) -> anyhow::Result<W>,
+    ) -> anyhow::Result<()> {
+        let (changes, warnings) = block_on(self.test(name, webhook))?;
+        Ok(writeln!(
+            console.stdout,
+            "{name} changed the pod in {changes} places and gave {warnings} warnings, as it should"
+        )?)
     }
 
+    /// The numbers of changes and of warnings that came back as they should.
     async fn test<W: Webhook>(
         self,
         name: &str,
         webhook: impl FnOnce(O) -> anyhow::Result<W>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<(usize, usize)> {
         let mut pod: Value = serde_json::from_str(&self.pod).context("--pod is not JSON")?;
         if let (Some(node), Some(spec)) = (self.node, pod.get_mut("spec").and_then(Value::as_object_mut)) {
             spec.insert("nodeName".to_owned(), node.into());
@@ -84,15 +94,7 @@ impl<O: Args> Selftest<O> {
             check(operation, &expected, &created)
                 .with_context(|| format!("the pod came back without the change of {name}"))?;
         }
-        #[expect(clippy::print_stdout, reason = "what the command is for")]
-        {
-            println!(
-                "{name} changed the pod in {} places and gave {} warnings, as it should",
-                patch.len(),
-                warnings.len()
-            );
-        }
-        Ok(())
+        Ok((patch.len(), warnings.len()))
     }
 }
 

@@ -1,6 +1,5 @@
 //! `NAME serve`: the webhook server, what the chart runs.
 
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -8,7 +7,8 @@ use clap::{Args, ValueEnum};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use super::{exit, runtime, shutdown_signal};
+use super::runtime::runtime;
+use super::shutdown_signal;
 use podshaper_certificates::CertificateArgs;
 use podshaper_core::admission::Webhook;
 use podshaper_kube::client;
@@ -17,9 +17,9 @@ use podshaper_server::{Limits, ListenAddress, LogArgs, MetricsPage, ServerMetric
 /// The port on which originals serve metrics to the authorised alone.
 const SECURE_METRICS_PORT: u16 = 8443;
 
-/// The webhook server. `O` is what is the webhook's own.
+/// Answer the API server's admission reviews (the default)
 #[derive(Debug, Args)]
-pub struct Serve<O: Args> {
+pub(crate) struct Serve<O: Args> {
     #[command(flatten)]
     options: O,
     /// Where admission reviews are answered, over HTTPS
@@ -66,12 +66,12 @@ pub struct Serve<O: Args> {
     logs: LogArgs,
 }
 
-/// What a webhook is given as it starts.
-pub struct Start<'m> {
-    /// Where it registers metrics of its own.
+/// The process that a webhook serves in.
+pub struct ServeContext<'m> {
+    /// The registry of the metrics that the server exposes.
     pub metrics: &'m mut Registry,
-    /// True once the process is told to end; its last requests come after that.
-    pub ending: watch::Receiver<bool>,
+    /// True after the signal to terminate. The last requests come later.
+    pub terminating: watch::Receiver<bool>,
 }
 
 /// Whether a scraper must show who it is.
@@ -83,45 +83,36 @@ enum MetricsAuth {
 }
 
 impl<O: Args> Serve<O> {
-    /// Serves the webhook `name` that `webhook` makes of its options under `paths`, until SIGTERM.
-    pub fn run<W: Webhook>(
+    /// Serves the webhook that `webhook` makes of its options under `paths`, until SIGTERM.
+    pub(crate) fn run<W: Webhook>(
         self,
         name: &'static str,
         paths: &'static [&'static str],
-        webhook: impl FnOnce(O) -> anyhow::Result<W>,
-    ) -> ExitCode {
-        self.start(name, paths, |options, _| webhook(options))
-    }
-
-    /// The same for a webhook that is more than its decision: it may spawn tasks and have metrics of its own.
-    pub fn start<W: Webhook>(
-        self,
-        name: &'static str,
-        paths: &'static [&'static str],
-        webhook: impl FnOnce(O, Start<'_>) -> anyhow::Result<W>,
-    ) -> ExitCode {
+        webhook: impl FnOnce(O, ServeContext<'_>) -> anyhow::Result<W>,
+    ) -> anyhow::Result<()> {
         self.logs.start();
-        exit(runtime().and_then(|runtime| runtime.block_on(self.serve(name, paths, webhook))))
+        runtime()?.block_on(self.serve(name, paths, webhook))
     }
 
     async fn serve<W: Webhook>(
         self,
         name: &'static str,
         paths: &'static [&'static str],
-        webhook: impl FnOnce(O, Start<'_>) -> anyhow::Result<W>,
+        webhook: impl FnOnce(O, ServeContext<'_>) -> anyhow::Result<W>,
     ) -> anyhow::Result<()> {
         let shutdown = shutdown_signal().context("can't wait for signals")?;
         let profile = self.certificates.tls_profile()?;
         let certificate = self.certificates.start(client::in_cluster)?;
         let mut metrics = ServerMetrics::new(name);
         certificate.register(metrics.registry());
-        let (end, ending) = watch::channel(false);
-        let webhook = Arc::new(webhook(self.options, Start { metrics: metrics.registry(), ending })?);
-        let leaving = end.subscribe();
+        let (terminate, terminating) = watch::channel(false);
+        let leaving = terminating.clone();
+        let context = ServeContext { metrics: metrics.registry(), terminating };
+        let webhook = Arc::new(webhook(self.options, context)?);
         let metrics = Arc::new(metrics);
         let shutdown = async move {
             shutdown.await;
-            end.send_replace(true);
+            terminate.send_replace(true);
         };
         let tls = Arc::new(profile.server_config(certificate.clone())?);
 

@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 
-use clap::ValueEnum;
 use serde_json::{Value, json};
 
+use crate::table::{ReportFormat, Table};
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::policy::Group;
 use podshaper_placement::sequence::MAX_SLOTS;
@@ -20,26 +20,18 @@ pub struct PlanArgs {
     pub replicas: u32,
     /// What to print
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    output: Output,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For people
-    Table,
-    /// One JSON document a plan
-    Json,
+    output: ReportFormat,
 }
 
 impl PlanArgs {
     /// Prints the group of each pod; a table has the title.
-    pub fn print(self, title: &str, allocator: &SlotAllocator, out: &mut impl Write) -> io::Result<()> {
+    pub fn print(self, title: &str, allocator: &SlotAllocator, out: &mut dyn Write) -> io::Result<()> {
         let sequence: Vec<_> = (0..self.replicas).map_while(|slot| allocator.group_of(slot)).collect();
         let due = allocator.desired(self.replicas);
         let groups: Vec<(&Group, u32)> = allocator.policy().groups().iter().zip(due).collect();
         match self.output {
-            Output::Table => table(title, self.replicas, &groups, &sequence, out),
-            Output::Json => writeln!(out, "{:#}", object(self.replicas, &groups, &sequence)),
+            ReportFormat::Table => table(title, self.replicas, &groups, &sequence, out),
+            ReportFormat::Json => writeln!(out, "{:#}", object(self.replicas, &groups, &sequence)),
         }
     }
 }
@@ -55,15 +47,14 @@ fn table(
     replicas: u32,
     groups: &[(&Group, u32)],
     sequence: &[usize],
-    out: &mut impl Write,
+    out: &mut dyn Write,
 ) -> io::Result<()> {
     writeln!(out, "{title}")?;
-    let widths = groups.iter().map(|(group, _)| group.name.chars().count());
-    let width = widths.chain(["GROUP".len()]).max().unwrap_or_default();
-    writeln!(out, "{:width$}  PODS", "GROUP")?;
+    let mut table = Table::new(["GROUP", "PODS"]);
     for (group, pods) in groups {
-        writeln!(out, "{:width$}  {pods}", group.name)?;
+        table.row([group.name.to_string(), pods.to_string()]);
     }
+    table.print(out)?;
     let unplaced = replicas as usize - sequence.len();
     if unplaced > 0 {
         writeln!(out, "{unplaced} pods are left unplaced: every group is full")?;

@@ -10,9 +10,10 @@ mod metrics;
 mod mounted;
 pub mod name;
 mod options;
+mod program;
 mod registry;
 pub mod report;
 pub mod secrets;
 mod shares;
 
-pub use options::{Offline, Options};
+pub use program::ArchCommand;

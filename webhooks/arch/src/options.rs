@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use podshaper_cli::Start;
+use podshaper_cli::ServeContext;
 use podshaper_kube::client;
 use podshaper_offline::yaml;
 
@@ -19,7 +19,7 @@ use arch_decision::webhook::Arch;
 
 /// What decides, in a cluster and without.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Offline {
+pub struct ImageOptions {
     /// Settings, in YAML
     #[arg(long, env = "ARCH_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -32,7 +32,7 @@ pub struct Offline {
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     #[command(flatten)]
-    offline: Offline,
+    images: ImageOptions,
     /// Read the Secrets that pods name in imagePullSecrets; the service account must be allowed to get them
     #[arg(long, env = "ARCH_PULL_SECRETS")]
     pull_secrets: bool,
@@ -44,13 +44,16 @@ pub struct Options {
 
 impl Options {
     /// The webhook that these options ask for. Where pods may have to wait, it lets them go as well.
-    pub fn webhook(self, Start { metrics, .. }: Start<'_>) -> anyhow::Result<Arch<Arc<KnownImages>>> {
+    pub fn webhook(
+        self,
+        ServeContext { metrics, .. }: ServeContext<'_>,
+    ) -> anyhow::Result<Arch<Arc<KnownImages>>> {
         let client = || client::in_cluster().context("no access to the API server");
         let secrets = self.pull_secrets.then(client).transpose()?.map(PullSecrets::new);
-        let (settings, images) = self.offline.images(secrets)?;
+        let (settings, images) = self.images.images(secrets)?;
         let images = Arc::new(images);
         images.register(metrics);
-        tokio::spawn(mounted::follow(self.offline.docker_config, Arc::clone(&images)));
+        tokio::spawn(mounted::follow(self.images.docker_config, Arc::clone(&images)));
         let gates = settings.on_unknown == OnUnknown::Gate;
         if gates || self.lift_gated {
             let arch = Arch::new(settings.clone(), Arc::clone(&images));
@@ -62,7 +65,7 @@ impl Options {
     }
 }
 
-impl Offline {
+impl ImageOptions {
     /// The webhook that these options ask for, by the registries alone.
     pub fn webhook(self) -> anyhow::Result<Arch<KnownImages>> {
         let (settings, images) = self.images(None)?;
@@ -102,7 +105,7 @@ mod tests {
     #[derive(Parser)]
     struct Cli {
         #[command(flatten)]
-        options: Offline,
+        options: ImageOptions,
     }
 
     fn started(config: &str, docker: &str) -> Result<(), String> {

@@ -10,13 +10,15 @@ use clap::Args;
 use podshaper_core::owner_reference::{OwnerReference, controller_of};
 use podshaper_core::pod::Pod;
 use podshaper_core::workload::pod_template;
-use podshaper_offline::mutate::read_objects;
+use podshaper_offline::block_on;
+use podshaper_offline::console::{Console, printable};
+use podshaper_offline::manifests::read_objects;
+use podshaper_offline::table::{ReportFormat, Table};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::explain::{Format, printable, table};
 use crate::known::KnownImages;
-use crate::options::Offline;
+use crate::options::ImageOptions;
 use arch_decision::images::{Access, Image, Images, Knowledge, Why, images_of};
 use arch_decision::platform::Architecture;
 
@@ -25,7 +27,7 @@ const BATCH: usize = 16;
 /// How long one batch may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Shows which workloads could run on an architecture today.
+/// Show which workloads could move to another architecture today
 #[derive(Debug, Args)]
 #[command(after_long_help = HELP)]
 pub struct Report {
@@ -36,10 +38,10 @@ pub struct Report {
     #[arg(long = "for", value_name = "ARCH", default_value = "arm64")]
     target: Architecture,
     /// What to print
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
-    output: Format,
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = ReportFormat::Table)]
+    output: ReportFormat,
     #[command(flatten)]
-    options: Offline,
+    options: ImageOptions,
 }
 
 const HELP: &str = "\
@@ -72,44 +74,38 @@ struct Workload {
 
 impl Report {
     /// Runs the command.
-    pub fn run(mut self) -> anyhow::Result<()> {
+    pub fn run(mut self, console: &mut Console<'_>) -> anyhow::Result<()> {
         if self.files.is_empty() {
-            if io::stdin().is_terminal() {
+            if console.interactive {
                 bail!("nothing to read: name manifests by -f FILE, or pipe them in (see --help)");
             }
             self.files.push("-".into());
         }
-        let mut objects = Vec::new();
-        for file in &self.files {
-            objects.extend(read_objects(file)?);
-        }
-        let workloads = workloads(&objects);
+        let workloads = workloads(&read_objects(&self.files)?);
         if workloads.is_empty() {
             bail!("no workload in there: nothing that has a pod template, and no pod");
         }
         let (_, images) = self.options.images(None)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let known = runtime.block_on(look_up(&images, &workloads))?;
+        let known = block_on(look_up(&images, &workloads))?;
         let mut rows: Vec<_> =
             workloads.iter().map(|workload| (workload.standing(&known, &self.target), workload)).collect();
         rows.sort_by(|(a, one), (b, other)| {
             (a.word(), &one.namespace, &one.name).cmp(&(b.word(), &other.namespace, &other.name))
         });
-        let out = &mut io::stdout().lock();
         match self.output {
-            Format::Table => self.print(out, &rows),
-            Format::Json => print_json(out, &rows),
+            ReportFormat::Table => self.print(console.stdout, &rows),
+            ReportFormat::Json => print_json(console.stdout, &rows),
         }
     }
 
     fn print(&self, out: &mut dyn Write, rows: &[(Standing, &Workload)]) -> anyhow::Result<()> {
         let target = self.target.to_string();
-        let mut lines =
-            vec![["NAMESPACE".to_owned(), "WORKLOAD".to_owned(), target.to_uppercase(), "WHY".to_owned()]];
-        lines.extend(rows.iter().map(|(standing, workload)| {
-            [workload.namespace.clone(), workload.name.clone(), standing.word().to_owned(), standing.reason()]
-        }));
-        write!(out, "{}", table(&lines))?;
+        let mut table = Table::new(["NAMESPACE", "WORKLOAD", &target.to_uppercase(), "WHY"]);
+        for (standing, workload) in rows {
+            let (namespace, name) = (workload.namespace.clone(), workload.name.clone());
+            table.row([namespace, name, standing.word().to_owned(), standing.reason()]);
+        }
+        table.print(out)?;
         let mut blocking: BTreeMap<&str, usize> = BTreeMap::new();
         for (standing, _) in rows {
             if let Standing::Blocked(images) = standing {

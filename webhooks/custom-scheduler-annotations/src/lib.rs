@@ -3,6 +3,7 @@
 
 pub mod cluster;
 mod options;
-pub mod plan;
+mod plan;
+mod program;
 
-pub use options::{Offline, Options, Supposed};
+pub use program::CustomSchedulerCommand;

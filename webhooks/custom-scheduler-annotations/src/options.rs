@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use podshaper_cli::Start;
+use podshaper_cli::ServeContext;
 use podshaper_kube::client;
 use podshaper_kube::replica::Replica;
-use podshaper_offline::mutate::Facts as Files;
-use podshaper_placement::offline;
+use podshaper_offline::manifests::FactFiles;
+use podshaper_placement::offline::FileBackend;
 
 use crate::cluster::Cluster;
 use custom_scheduler_annotations_decision::facts::Facts;
@@ -17,7 +17,7 @@ use custom_scheduler_annotations_decision::webhook::{Annotated, Settings};
 
 /// What decisions depend on, besides the annotations.
 #[derive(Clone, Debug, clap::Args)]
-struct Rules {
+struct DecisionOptions {
     /// Namespaces whose pods are left alone, whatever their labels; separated by commas
     #[arg(
         long,
@@ -31,7 +31,7 @@ struct Rules {
     validate: bool,
 }
 
-impl Rules {
+impl DecisionOptions {
     fn webhook<F: Facts>(&self, facts: F, strategies: Arc<Strategies>) -> Annotated<F> {
         let settings = Settings { blocklist: self.blocklist(), validate: self.validate };
         Annotated::new(facts, settings, strategies)
@@ -47,7 +47,7 @@ impl Rules {
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     #[command(flatten)]
-    rules: Rules,
+    decision: DecisionOptions,
     /// How often the leader looks after ledgers, and counts: seconds
     #[arg(long, env = "RECONCILER_PERIOD", value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     reconciler_period: u64,
@@ -57,43 +57,32 @@ pub struct Options {
 
 impl Options {
     /// The webhook that decides by the cluster.
-    pub fn webhook(self, start: Start<'_>) -> anyhow::Result<Annotated<Cluster>> {
+    pub fn webhook(self, context: ServeContext<'_>) -> anyhow::Result<Annotated<Cluster>> {
         let client = client::in_cluster().context("no access to the API server")?;
         let strategies = Arc::<Strategies>::default();
         let period = Duration::from_secs(self.reconciler_period);
-        let governed = (Arc::clone(&strategies), self.rules.blocklist());
-        let cluster = Cluster::start(&client, &self.replica, governed, period, start);
-        Ok(self.rules.webhook(cluster, strategies))
+        let governed = (Arc::clone(&strategies), self.decision.blocklist());
+        let cluster = Cluster::start(&client, &self.replica, governed, period, context);
+        Ok(self.decision.webhook(cluster, strategies))
     }
 }
 
 /// How an offline run decides.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Offline {
+pub struct OfflineOptions {
     #[command(flatten)]
-    facts: Files,
+    facts: FactFiles,
     #[command(flatten)]
-    rules: Rules,
+    decision: DecisionOptions,
 }
 
-impl Offline {
+impl OfflineOptions {
     /// The webhook that decides by the files.
-    pub fn webhook(self) -> anyhow::Result<Annotated<offline::FileBackend>> {
-        let mut facts = offline::FileBackend::default();
+    pub fn webhook(self) -> anyhow::Result<Annotated<FileBackend>> {
+        let mut facts = FileBackend::default();
         for object in self.facts.read()? {
             facts.add(&object);
         }
-        Ok(self.rules.webhook(facts, Arc::default()))
-    }
-}
-
-/// The cluster of a self-test: its pod says how it is placed.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Supposed {}
-
-impl Supposed {
-    /// The webhook that supposes a workload without pods.
-    pub fn webhook(self) -> anyhow::Result<Annotated<offline::SelfTestBackend>> {
-        Ok(Annotated::new(offline::SelfTestBackend, Settings::default(), Arc::default()))
+        Ok(self.decision.webhook(facts, Arc::default()))
     }
 }

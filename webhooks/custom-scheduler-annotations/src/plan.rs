@@ -1,16 +1,15 @@
 //! `custom-scheduler-annotations plan`: who goes where, for so many pods.
 
-use std::io;
-
 use anyhow::anyhow;
+use podshaper_offline::console::Console;
 use podshaper_offline::plan::PlanArgs;
 
 use custom_scheduler_annotations_decision::strategies::Strategies;
 
-/// Shows which groups the pods of a workload go to, one after the other.
+/// Show which groups the pods of a workload go to, one after the other.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = HELP)]
-pub struct Plan {
+pub struct StrategyPlan {
     /// LABEL[,base=B][,weight=W][:...], as the annotation has it
     strategy: String,
     #[command(flatten)]
@@ -28,14 +27,14 @@ none of the groups has a pod too many or too few, for every N.
 
 Exit status: 0 fine; 1 the strategy makes no sense; 2 bad usage.";
 
-impl Plan {
+impl StrategyPlan {
     /// Prints the plan.
-    pub fn run(self) -> anyhow::Result<()> {
+    pub fn run(self, console: &mut Console<'_>) -> anyhow::Result<()> {
         let allocator = Strategies::default().allocator(&self.strategy).map_err(|error| {
             let [line, mark] = error.pointing(&self.strategy);
             anyhow!("{error}\n  {line}\n  {mark}")
         })?;
         let title = format!("{} pods", self.plan.replicas);
-        Ok(self.plan.print(&title, &allocator, &mut io::stdout().lock())?)
+        Ok(self.plan.print(&title, &allocator, console.stdout)?)
     }
 }

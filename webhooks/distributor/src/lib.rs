@@ -4,6 +4,7 @@
 pub mod cluster;
 mod options;
 pub mod page;
-pub mod plan;
+mod plan;
+mod program;
 
-pub use options::{Offline as OfflineOptions, Options, Supposed};
+pub use program::DistributorCommand;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use podshaper_cli::Start;
+use podshaper_cli::ServeContext;
 use podshaper_kube::client;
 use podshaper_kube::replica::Replica;
-use podshaper_offline::mutate::Facts as Files;
+use podshaper_offline::manifests::FactFiles;
 use podshaper_placement::offline;
 use podshaper_placement::owners::OwnerChain;
 use podshaper_placement::policy::GroupSet;
@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::cluster::Cluster;
 use distributor_decision::distributor::{Distributor, ValidSpec};
 use distributor_decision::facts::Facts;
+use distributor_decision::offline::Offline;
 use distributor_decision::webhook::PodDistribution;
 
 /// How the server works.
@@ -37,9 +38,9 @@ pub struct Options {
 
 impl Options {
     /// The webhook that decides by the cluster.
-    pub fn webhook(self, start: Start<'_>) -> anyhow::Result<PodDistribution<Cluster>> {
+    pub fn webhook(self, context: ServeContext<'_>) -> anyhow::Result<PodDistribution<Cluster>> {
         let client = client::in_cluster().context("no access to the API server")?;
-        let cluster = Cluster::start(&client, &self.replica, start.metrics, start.ending);
+        let cluster = Cluster::start(&client, &self.replica, context.metrics, context.terminating);
         if let Some(listener) = self.page_bind_address.bind()? {
             tokio::spawn(admin::serve(listener, None, cluster.page()));
         }
@@ -47,29 +48,20 @@ impl Options {
     }
 }
 
-/// How an offline run decides.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Offline {
-    #[command(flatten)]
-    facts: Files,
-}
-
-impl Offline {
-    /// The webhook that decides by the files.
-    pub fn webhook(self) -> anyhow::Result<PodDistribution<distributor_decision::offline::Offline>> {
-        let facts = distributor_decision::offline::Offline::new(&self.facts.read()?);
-        if facts.all().is_empty() {
-            bail!(
-                "there is no PodDistributor in --facts; give its file, and whose the pods are: --facts FILE --facts FILE"
-            );
-        }
-        Ok(PodDistribution::new(facts))
+/// The webhook that decides by the files.
+pub(crate) fn webhook_of_files(facts: &FactFiles) -> anyhow::Result<PodDistribution<Offline>> {
+    let facts = Offline::new(&facts.read()?);
+    if facts.all().is_empty() {
+        bail!(
+            "there is no PodDistributor in --facts; give its file, and whose the pods are: --facts FILE --facts FILE"
+        );
     }
+    Ok(PodDistribution::new(facts))
 }
 
 /// The cluster of a self-test: one distributor, and a workload without pods.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Supposed {
+pub struct AssumedDistributor {
     /// The spec of the distributor that is about the pod's owner, as JSON
     #[arg(
         long,
@@ -84,14 +76,7 @@ fn json(text: &str) -> Result<Value, serde_json::Error> {
     serde_json::from_str(text)
 }
 
-impl Supposed {
-    /// The webhook that supposes this distributor.
-    pub fn webhook(self) -> anyhow::Result<PodDistribution<Self>> {
-        Ok(PodDistribution::new(self))
-    }
-}
-
-impl Facts for Supposed {
+impl Facts for AssumedDistributor {
     type Surroundings = offline::SelfTestBackend;
 
     fn surroundings(&self) -> &offline::SelfTestBackend {

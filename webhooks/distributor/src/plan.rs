@@ -1,20 +1,20 @@
 //! `distributor plan`: who goes where, for so many pods.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::{anyhow, bail};
-use podshaper_offline::mutate::read_objects;
+use podshaper_offline::console::Console;
+use podshaper_offline::manifests::read_objects;
 use podshaper_offline::plan::PlanArgs;
 use serde_json::Value;
 
 use distributor_decision::crd::crd;
 use distributor_decision::offline::Offline;
 
-/// Shows which groups the pods of a workload go to, one after the other.
+/// Show which groups the pods of a workload go to, one after the other.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = HELP)]
-pub struct Plan {
+pub struct DistributionPlan {
     /// Distributors: YAML or JSON, a file, a folder, or - for standard input
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
@@ -30,21 +30,16 @@ none of the groups has a pod too many or too few, for every N. Pods whose own no
 
 Exit status: 0 fine; 1 a PodDistributor makes no sense, or there is none; 2 bad usage.";
 
-impl Plan {
+impl DistributionPlan {
     /// Prints the plan.
-    pub fn run(self) -> anyhow::Result<()> {
-        let mut objects = Vec::new();
-        for file in &self.files {
-            objects.extend(read_objects(file)?);
-        }
-        let facts = Offline::new(&objects);
+    pub fn run(self, console: &mut Console<'_>) -> anyhow::Result<()> {
+        let facts = Offline::new(&read_objects(&self.files)?);
         if facts.all().is_empty() {
             bail!("there is no PodDistributor in what was given by -f");
         }
         let definition = crd();
         let schema = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec");
         let schema = schema.cloned().unwrap_or_default();
-        let mut out = io::stdout().lock();
         for (index, distributor) in facts.all().iter().enumerate() {
             let (name, target) = (&distributor.name, &distributor.target);
             let valid =
@@ -53,11 +48,11 @@ impl Plan {
                 bail!("PodDistributor {name}: {field}: there is no such field");
             }
             if index > 0 {
-                writeln!(out)?;
+                writeln!(console.stdout)?;
             }
             let replicas = self.plan.replicas;
             let title = format!("PodDistributor {name}: {replicas} pods of {} {}", target.kind, target.name);
-            self.plan.print(&title, &valid.allocator, &mut out)?;
+            self.plan.print(&title, &valid.allocator, console.stdout)?;
         }
         Ok(())
     }

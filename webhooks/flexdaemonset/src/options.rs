@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use anyhow::Context;
-use podshaper_cli::Start;
+use podshaper_cli::ServeContext;
 use podshaper_core::lookup::Lookup;
 use podshaper_kube::client;
 use podshaper_kube::replica::Replica;
-use podshaper_offline::mutate::Facts as Files;
+use podshaper_offline::manifests::FactFiles;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, RefitOptions};
@@ -30,24 +30,25 @@ pub struct Options {
 
 impl Options {
     /// The webhook that decides by the cluster.
-    pub fn webhook(self, start: Start<'_>) -> anyhow::Result<FlexDaemonset<Cluster>> {
+    pub fn webhook(self, context: ServeContext<'_>) -> anyhow::Result<FlexDaemonset<Cluster>> {
         let client = client::in_cluster().context("no access to the API server")?;
-        let cluster = Cluster::start(&client, &self.replica, self.refit, start.metrics, start.ending);
+        let cluster =
+            Cluster::start(&client, &self.replica, self.refit, context.metrics, context.terminating);
         Ok(FlexDaemonset::new(cluster))
     }
 }
 
 /// How an offline run decides.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Offline {
+pub struct OfflineOptions {
     #[command(flatten)]
-    facts: Files,
+    facts: FactFiles,
     /// The node of pods that name none, such as those of a pod template
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
 }
 
-impl Offline {
+impl OfflineOptions {
     /// The webhook that decides by the files.
     pub fn webhook(self) -> anyhow::Result<FlexDaemonset<offline::Offline>> {
         Ok(FlexDaemonset::new(offline::Offline::new(&self.facts.read()?)).supposing(self.node))
@@ -56,7 +57,7 @@ impl Offline {
 
 /// The cluster of a self-test: any node, and one template, by what it says.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Supposed {
+pub struct AssumedTemplate {
     /// The spec of the template that the pod names, as JSON: one that depends on no node
     #[arg(long, value_name = "JSON", default_value = r#"{"minCPU": "100m"}"#, value_parser = json)]
     template: Value,
@@ -66,14 +67,7 @@ fn json(text: &str) -> Result<Value, serde_json::Error> {
     serde_json::from_str(text)
 }
 
-impl Supposed {
-    /// The webhook that supposes this template.
-    pub fn webhook(self) -> anyhow::Result<FlexDaemonset<Self>> {
-        Ok(FlexDaemonset::new(self))
-    }
-}
-
-impl Facts for Supposed {
+impl Facts for AssumedTemplate {
     async fn node(&self, _: &str, _: Instant) -> Lookup<Node> {
         Lookup::Found(Node::default().into())
     }

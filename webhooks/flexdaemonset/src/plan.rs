@@ -4,10 +4,10 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use clap::ValueEnum;
 use podshaper_core::pod::Pod;
-use podshaper_offline::mutate::Facts as Files;
-use podshaper_offline::mutate::read_objects;
+use podshaper_offline::console::Console;
+use podshaper_offline::manifests::{FactFiles, read_objects};
+use podshaper_offline::table::{ReportFormat, Table};
 use serde_json::{Value, json};
 
 use flexdaemonset_decision::facts::Facts;
@@ -16,26 +16,18 @@ use flexdaemonset_decision::offline::{Offline, template_of};
 use flexdaemonset_decision::resource::{PerResource, SizedResource};
 use flexdaemonset_decision::sizing::{Sizing, size};
 
-/// Shows the size of a DaemonSet's pod on each node.
+/// Show the size of a DaemonSet's pod on each node.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = HELP)]
-pub struct Plan {
+pub struct SizePlan {
     /// DaemonSets, and what else they need: YAML or JSON, a file, a folder, or - for standard input
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
-    facts: Files,
+    facts: FactFiles,
     /// What to print
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    output: Output,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For people
-    Table,
-    /// One JSON document a DaemonSet
-    Json,
+    output: ReportFormat,
 }
 
 const HELP: &str = "\
@@ -54,30 +46,27 @@ struct Row<'a> {
     sizing: Sizing<'a>,
 }
 
-impl Plan {
+impl SizePlan {
     /// Prints the plan.
-    pub fn run(self) -> anyhow::Result<()> {
+    pub fn run(self, console: &mut Console<'_>) -> anyhow::Result<()> {
         let mut objects = self.facts.read()?;
-        for file in &self.files {
-            objects.extend(read_objects(file)?);
-        }
+        objects.extend(read_objects(&self.files)?);
         let facts = Offline::new(&objects);
         let daemon_sets: Vec<_> = objects.iter().filter(|object| object["kind"] == "DaemonSet").collect();
         if daemon_sets.is_empty() {
             bail!("there is no DaemonSet in what was given by -f");
         }
-        let mut out = io::stdout().lock();
         for (index, daemon_set) in daemon_sets.into_iter().enumerate() {
-            if index > 0 && self.output == Output::Table {
-                writeln!(out)?;
+            if index > 0 && self.output == ReportFormat::Table {
+                writeln!(console.stdout)?;
             }
-            one(&facts, daemon_set, self.output, &mut out)?;
+            one(&facts, daemon_set, self.output, console.stdout)?;
         }
         Ok(())
     }
 }
 
-fn one(facts: &Offline, daemon_set: &Value, output: Output, out: &mut impl Write) -> anyhow::Result<()> {
+fn one(facts: &Offline, daemon_set: &Value, output: ReportFormat, out: &mut dyn Write) -> anyhow::Result<()> {
     let text = |pointer: &str| daemon_set.pointer(pointer).and_then(Value::as_str);
     let name = text("/metadata/name").unwrap_or("(no name)");
     let namespace = text("/metadata/namespace").unwrap_or("default");
@@ -111,8 +100,8 @@ fn one(facts: &Offline, daemon_set: &Value, output: Output, out: &mut impl Write
         }
     }
     match output {
-        Output::Table => table(namespace, name, &template_name, &rows, out)?,
-        Output::Json => {
+        ReportFormat::Table => table(namespace, name, &template_name, &rows, out)?,
+        ReportFormat::Json => {
             let nodes: Vec<_> = rows.iter().map(Row::json).collect();
             let plan =
                 json!({"daemonSet": name, "namespace": namespace, "template": template_name, "nodes": nodes});
@@ -127,31 +116,17 @@ fn table(
     name: &str,
     template: &str,
     rows: &[Row<'_>],
-    out: &mut impl Write,
+    out: &mut dyn Write,
 ) -> io::Result<()> {
     writeln!(out, "DaemonSet {namespace}/{name}, template {template}")?;
-    let mut lines =
-        vec![["NODE", "CPU", "SHARE", "MEMORY", "SHARE", "STORAGE", "SHARE", "NOTE"].map(str::to_owned)];
+    let mut table = Table::new(["NODE", "CPU", "SHARE", "MEMORY", "SHARE", "STORAGE", "SHARE", "NOTE"]);
     for row in rows {
         let cell = |resource: SizedResource| [row.amount(resource), row.share(resource)];
         let [[cpu, of_cpu], [memory, of_memory], [storage, of_storage]] = SizedResource::ALL.map(cell);
         let note = row.sizing.warnings.join("; ");
-        lines.push([row.name.to_owned(), cpu, of_cpu, memory, of_memory, storage, of_storage, note]);
+        table.row([row.name.to_owned(), cpu, of_cpu, memory, of_memory, storage, of_storage, note]);
     }
-    let mut widths = [0; 8];
-    for line in &lines {
-        for (width, cell) in widths.iter_mut().zip(line) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    for line in lines {
-        let mut text = String::new();
-        for (cell, width) in line.iter().zip(widths) {
-            text.extend(format!("{cell:<width$}  ").chars());
-        }
-        writeln!(out, "{}", text.trim_end())?;
-    }
-    Ok(())
+    table.print(out)
 }
 
 impl Row<'_> {

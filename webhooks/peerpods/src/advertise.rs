@@ -19,13 +19,14 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use podshaper_cli::shutdown_signal;
 use podshaper_core::quantity::{Format, Quantity};
+use podshaper_offline::block_on;
 use podshaper_server::LogArgs;
 use serde::Deserialize;
 use serde_json::json;
 
 use peerpods_decision::runtime_class::DEFAULT_VM_RESOURCE;
 
-/// What a node advertises, and where.
+/// Keep the extended resource on this node's status
 #[derive(Clone, Debug, clap::Args)]
 pub struct Advertise {
     /// The node to keep the resource on
@@ -63,8 +64,7 @@ impl Advertise {
     /// Keeps the resource on the node until SIGTERM, and leaves it there: running VMs still count.
     pub fn run(self) -> anyhow::Result<()> {
         self.logs.start();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.context("can't start the runtime")?.block_on(async {
+        block_on(async {
             let shutdown = shutdown_signal().context("can't wait for signals")?;
             if self.count < 0 {
                 tracing::info!(

@@ -3,5 +3,6 @@
 
 pub mod advertise;
 mod options;
+mod program;
 
-pub use options::Options;
+pub use program::PeerPodsCommand;

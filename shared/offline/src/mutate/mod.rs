@@ -7,32 +7,30 @@
 
 mod decide;
 mod defaults;
-mod documents;
-mod facts;
-mod input;
 mod output;
 mod subjects;
 
-pub use facts::{Facts, read_objects};
-pub use output::Format;
+pub use output::OutputFormat;
 
 use std::fmt::Display;
-use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::Value;
 
+use crate::block_on;
+use crate::console::{Console, USAGE, printable};
+use crate::manifests::documents::Document;
+use crate::manifests::{documents, file};
 use crate::yaml::SyntaxError;
 use decide::{Decision, apply, decide, rebase};
-use documents::Document;
-use output::{Fate, Output, Place, printable};
+use output::{Fate, Output, Place};
 use podshaper_core::admission::{Outcome, Webhook};
 use podshaper_core::patch::Pointer;
 use subjects::{Subject, subjects};
 
-/// The decision offline. `O` is what is the webhook's own.
+/// Decide offline about manifests, as the server would
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = HELP)]
 pub struct Mutate<O: clap::Args> {
@@ -40,8 +38,8 @@ pub struct Mutate<O: clap::Args> {
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     files: Vec<PathBuf>,
     /// What to print
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Yaml)]
-    output: Format,
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = OutputFormat::Yaml)]
+    output: OutputFormat,
     /// The namespace of objects that name none
     #[arg(short, long, value_name = "NAME", default_value = "default")]
     namespace: String,
@@ -66,72 +64,40 @@ is an error.
 Exit status: 0 fine; 1 something would be denied, could not be decided or could not be read (standard error says what, \
 with file and document); 2 bad usage.";
 
-/// Where a command reads and writes.
-pub struct Console<'a> {
-    /// What is read if no file is named.
-    pub stdin: &'a mut dyn Read,
-    /// Whether that would be the user's keyboard.
-    pub interactive: bool,
-    /// Documents.
-    pub stdout: &'a mut dyn Write,
-    /// Whether colours can be seen there.
-    pub colour: bool,
-    /// Warnings and errors.
-    pub stderr: &'a mut dyn Write,
-}
-
 impl<O: clap::Args> Mutate<O> {
-    /// Runs the command with the webhook that `webhook` makes of its options.
-    pub fn run<W: Webhook>(self, webhook: impl FnOnce(O) -> anyhow::Result<W>) -> ExitCode {
-        let mut stdin = io::stdin();
-        let stdout = io::stdout();
-        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let console = Console {
-            interactive: stdin.is_terminal(),
-            stdin: &mut stdin,
-            colour: stdout.is_terminal() && !no_colour,
-            stdout: &mut BufWriter::new(stdout.lock()),
-            stderr: &mut io::stderr(),
-        };
-        self.run_on(console, webhook).into()
-    }
-
-    /// The same on `console`; returns the exit status.
-    pub fn run_on<W: Webhook>(
+    /// Runs the command with the webhook that `webhook` makes of its options, and returns the exit status.
+    pub fn run<W: Webhook>(
         self,
-        console: Console<'_>,
+        console: &mut Console<'_>,
         webhook: impl FnOnce(O) -> anyhow::Result<W>,
     ) -> u8 {
+        block_on(self.decide(console, webhook)).unwrap_or_else(|error| {
+            console.message(format_args!("error: {error:#}"));
+            USAGE
+        })
+    }
+
+    async fn decide<W: Webhook>(
+        self,
+        console: &mut Console<'_>,
+        webhook: impl FnOnce(O) -> anyhow::Result<W>,
+    ) -> anyhow::Result<u8> {
         let Self { mut files, output, namespace, options } = self;
-        let Console { stdin, interactive, stdout, colour, stderr } = console;
-        let mut report = Report { stderr, failed: false };
         if files.is_empty() {
-            if interactive {
-                report.line("error: nothing to read: name manifests by -f FILE, or pipe them in");
-                return 2;
-            }
+            ensure!(!console.interactive, "nothing to read: name manifests by -f FILE, or pipe them in");
             files.push("-".into());
         }
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("can't start the runtime");
-        let (runtime, webhook) = match runtime.and_then(|runtime| Ok((runtime, webhook(options)?))) {
-            Ok(ready) => ready,
-            Err(error) => {
-                report.line(&format!("error: {error:#}"));
-                return 2;
-            }
-        };
-        let output = Output::new(output, colour, stdout);
-        let mut run = Run { webhook, namespace, report, output };
-        match runtime.block_on(run.all(&files, stdin)).and_then(|()| run.output.finish()) {
+        let webhook = webhook(options)?;
+        let Console { stdin, stdout, color, stderr, .. } = console;
+        let report = Report { stderr: &mut **stderr, failed: false };
+        let mut run = Run { webhook, namespace, report, output: Output::new(output, *color, &mut **stdout) };
+        match run.all(&files, &mut **stdin).await.and_then(|()| run.output.finish()) {
             Ok(()) => {}
             // Whoever read has seen enough.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             Err(error) => run.report.problem("can't write", &error),
         }
-        run.report.failed.into()
+        Ok(run.report.failed.into())
     }
 }
 
@@ -145,21 +111,21 @@ struct Run<'a, W> {
 impl<W: Webhook> Run<'_, W> {
     async fn all(&mut self, paths: &[PathBuf], stdin: &mut dyn Read) -> io::Result<()> {
         for path in paths {
-            match input::files(path) {
+            match file::expand(path) {
                 Ok(files) => {
                     for file in files {
                         self.file(&file, stdin).await?;
                     }
                 }
-                Err(error) => self.report.problem(&input::name(path), error),
+                Err(error) => self.report.problem(&file::name(path), error),
             }
         }
         Ok(())
     }
 
     async fn file(&mut self, file: &Path, stdin: &mut dyn Read) -> io::Result<()> {
-        let name = input::name(file);
-        let text = match input::read(file, stdin) {
+        let name = file::name(file);
+        let text = match file::read(file, stdin) {
             Ok(text) => text,
             Err(reason) => {
                 self.report.problem(&name, reason);
@@ -219,7 +185,7 @@ impl<W: Webhook> Run<'_, W> {
         after: &mut Option<Value>,
         subject: &Subject,
     ) -> anyhow::Result<Decision> {
-        let (review, filled) = match (&subject.review, document.json) {
+        let (review, filled) = match (&subject.review, document.json()) {
             // As it was written: the answer may depend on more than its meaning.
             (Some(review), Some(json)) if *review == Pointer::root() => (json.to_owned(), Vec::new()),
             (Some(review), _) => {
@@ -248,7 +214,7 @@ impl<W: Webhook> Run<'_, W> {
         error: &SyntaxError,
     ) -> io::Result<()> {
         // What is nested too deep for a value is skipped in a review, so the server does answer it.
-        if let (Format::Review, Some(json)) = (self.output.format(), document.json)
+        if let (OutputFormat::Review, Some(json)) = (self.output.format(), document.json())
             && let Ok(decision) = decide(&self.webhook, json).await
         {
             self.tell(&place.to_string(), &decision);

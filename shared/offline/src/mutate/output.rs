@@ -8,14 +8,15 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::decide::{Decision, rebase};
-use super::documents::Document;
 use super::subjects::Subject;
+use crate::console::printable;
+use crate::manifests::documents::Document;
 use crate::yaml;
 use podshaper_core::admission::Outcome;
 
 /// What to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub enum OutputFormat {
     /// The documents; those that don't change pass through as they are
     Yaml,
     /// The object, or one List of all objects
@@ -44,8 +45,8 @@ pub(super) struct Place<'a> {
 
 /// Prints to `out`.
 pub(super) struct Output<'a> {
-    format: Format,
-    colour: bool,
+    format: OutputFormat,
+    color: bool,
     out: &'a mut dyn Write,
     state: State,
 }
@@ -68,11 +69,11 @@ enum Held {
 }
 
 impl<'a> Output<'a> {
-    pub(super) fn new(format: Format, colour: bool, out: &'a mut dyn Write) -> Self {
-        Self { format, colour, out, state: State::default() }
+    pub(super) fn new(format: OutputFormat, color: bool, out: &'a mut dyn Write) -> Self {
+        Self { format, color, out, state: State::default() }
     }
 
-    pub(super) fn format(&self) -> Format {
+    pub(super) fn format(&self) -> OutputFormat {
         self.format
     }
 
@@ -91,20 +92,20 @@ impl<'a> Output<'a> {
         after: &Value,
     ) -> io::Result<()> {
         match self.format {
-            Format::Yaml | Format::Json => Ok(()),
-            Format::Review => self.review(decision),
-            Format::Patch | Format::Diff if decision.outcome == Outcome::Denied => Ok(()),
-            Format::Patch => self.patch(place, subject, decision),
-            Format::Diff => self.diff(place, subject, before, after),
+            OutputFormat::Yaml | OutputFormat::Json => Ok(()),
+            OutputFormat::Review => self.review(decision),
+            OutputFormat::Patch | OutputFormat::Diff if decision.outcome == Outcome::Denied => Ok(()),
+            OutputFormat::Patch => self.patch(place, subject, decision),
+            OutputFormat::Diff => self.diff(place, subject, before, after),
         }
     }
 
     /// One document, after its objects.
     pub(super) fn document(&mut self, document: &Document<'_>, fate: Fate) -> io::Result<()> {
         match self.format {
-            Format::Yaml => self.yaml(document, &fate),
-            Format::Json => self.json(document, fate),
-            Format::Patch | Format::Diff | Format::Review => Ok(()),
+            OutputFormat::Yaml => self.yaml(document, &fate),
+            OutputFormat::Json => self.json(document, fate),
+            OutputFormat::Patch | OutputFormat::Diff | OutputFormat::Review => Ok(()),
         }
     }
 
@@ -120,7 +121,7 @@ impl<'a> Output<'a> {
             Some(Held::Object { raw: Some(raw), .. }) => writeln!(self.out, "{raw}")?,
             Some(Held::Object { value, .. }) => writeln!(self.out, "{value:#}")?,
             Some(Held::Patch { alone, .. }) => writeln!(self.out, "{alone}")?,
-            None if self.format == Format::Json && self.state.begun => writeln!(self.out, "\n]}}")?,
+            None if self.format == OutputFormat::Json && self.state.begun => writeln!(self.out, "\n]}}")?,
             None => {}
         }
         self.out.flush()
@@ -129,9 +130,9 @@ impl<'a> Output<'a> {
     fn yaml(&mut self, document: &Document<'_>, fate: &Fate) -> io::Result<()> {
         let changed;
         let (text, adjoining) = match fate {
-            Fate::Kept(_) => (document.text, self.state.adjoining),
+            Fate::Kept(_) => (document.text(), self.state.adjoining),
             Fate::Changed(value) => {
-                changed = render(document, value);
+                changed = document.with_value(value);
                 (changed.as_str(), false)
             }
             Fate::LeftOut => ("", false),
@@ -154,7 +155,7 @@ impl<'a> Output<'a> {
     fn json(&mut self, document: &Document<'_>, fate: Fate) -> io::Result<()> {
         let (value, raw) = match fate {
             Fate::LeftOut | Fate::Kept(Value::Null) => return Ok(()),
-            Fate::Kept(value) => (value, document.json.map(str::to_owned)),
+            Fate::Kept(value) => (value, document.json().map(str::to_owned)),
             Fate::Changed(value) => (value, None),
         };
         let before = self.state.held.take();
@@ -220,14 +221,14 @@ impl<'a> Output<'a> {
             .create_patch(&before, &after);
         let diff = diff.to_string();
         for line in diff.split_inclusive('\n') {
-            let colour = match line.as_bytes().first() {
+            let color = match line.as_bytes().first() {
                 Some(b'+') => "\x1b[32m",
                 Some(b'-') => "\x1b[31m",
                 Some(b'@') => "\x1b[36m",
                 _ => "",
             };
-            if self.colour && !colour.is_empty() {
-                writeln!(self.out, "{colour}{}\x1b[0m", line.trim_end_matches('\n'))?;
+            if self.color && !color.is_empty() {
+                writeln!(self.out, "{color}{}\x1b[0m", line.trim_end_matches('\n'))?;
             } else {
                 self.out.write_all(line.as_bytes())?;
             }
@@ -250,11 +251,6 @@ impl Place<'_> {
     }
 }
 
-/// What users named may hold anything, so control characters stay off the terminal.
-pub(super) fn printable(line: &str) -> String {
-    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct PatchLine<'a> {
@@ -268,16 +264,4 @@ struct PatchLine<'a> {
     namespace: Option<&'a str>,
     name: &'a str,
     patch: &'a [Value],
-}
-
-/// A changed document between the comments around it, with the line breaks that it had.
-fn render(document: &Document<'_>, value: &Value) -> String {
-    let mut yaml = yaml::to_string(value);
-    if document.text.split_inclusive('\n').next().is_some_and(|line| line.ends_with("\r\n")) {
-        yaml = yaml.replace('\n', "\r\n");
-    }
-    let header = document.header();
-    // A document may start on the line of its separator, which is no part of the header then.
-    let inline = document.text.get(header.len()..).is_some_and(|body| body.starts_with("---"));
-    [header, if inline { "---\n" } else { "" }, &yaml, document.trailer()].concat()
 }

@@ -8,7 +8,9 @@ use std::time::Instant;
 use clap::Parser;
 use podshaper_core::admission::{Decision, Request, Webhook};
 use podshaper_core::pod::{Pod, PodPatch};
-use podshaper_offline::mutate::{Console, Facts, Mutate};
+use podshaper_offline::console::Console;
+use podshaper_offline::manifests::FactFiles;
+use podshaper_offline::mutate::Mutate;
 
 /// Marks every pod with its namespace, or does what the annotation `do` says.
 pub(crate) struct Marker {
@@ -21,7 +23,7 @@ struct MarkerArgs {
     #[arg(long, default_value = "marked")]
     mark: String,
     #[command(flatten)]
-    facts: Facts,
+    facts: FactFiles,
 }
 
 impl Webhook for Marker {
@@ -69,14 +71,14 @@ pub(crate) struct Ran {
 pub(crate) fn run_on(args: &[&str], stdin: &[u8], stdout: &mut dyn Write, interactive: bool) -> (u8, String) {
     let command = Command::parse_from(std::iter::once(&"marker").chain(args));
     let mut stderr = Vec::new();
-    let console = Console {
+    let mut console = Console {
         stdin: &mut &*stdin,
         interactive,
         stdout,
-        colour: args.contains(&"diff"),
+        color: args.contains(&"diff"),
         stderr: &mut stderr,
     };
-    let status = command.mutate.run_on(console, |options| {
+    let status = command.mutate.run(&mut console, |options| {
         anyhow::ensure!(options.mark != "bad", "--mark can't be bad");
         let facts = options.facts.read()?;
         Ok(Marker { mark: facts.first().map_or(options.mark, |fact| fact["kind"].to_string()) })

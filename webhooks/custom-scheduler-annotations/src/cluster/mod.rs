@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use podshaper_cli::Start;
+use podshaper_cli::ServeContext;
 use podshaper_kube::events::{Events, Note, Regarding};
 use podshaper_kube::replica::Replica;
 use podshaper_placement::admit::PlaceOutcome;
@@ -34,11 +34,11 @@ impl Cluster {
         replica: &Replica,
         (strategies, blocklist): (Arc<Strategies>, Arc<[String]>),
         period: Duration,
-        start: Start<'_>,
+        context: ServeContext<'_>,
     ) -> Self {
         let placing = ClusterBackend::start(client, WEBHOOK, KEYS);
-        let metrics = PlacementMetrics::register(start.metrics, WEBHOOK);
-        let leadership = replica.contend(client.clone(), WEBHOOK, start.ending);
+        let metrics = PlacementMetrics::register(context.metrics, WEBHOOK);
+        let leadership = replica.contend(client.clone(), WEBHOOK, context.terminating);
         let governed = Governed { owners: Arc::clone(placing.owners()), strategies, blocklist };
         let standings = placing.reconcile(client, governed.clone(), leadership.clone());
         let ledgers = Arc::clone(placing.ledgers());

@@ -1,4 +1,7 @@
-//! What the cluster knows, from files.
+//! Objects in files: YAML or JSON, in as many documents as there may be.
+
+pub(crate) mod documents;
+pub(crate) mod file;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,40 +9,39 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use serde_json::Value;
 
-use super::{documents, input};
-
-/// `--facts`, for webhooks that decide by more than the pod: flatten it into the options of [`super::Mutate`].
+/// `--facts`, for webhooks that decide by more than the pod.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct Facts {
+pub struct FactFiles {
     /// Objects that the webhook would have watched in a cluster, as `kubectl get -o yaml` prints them; `-` is standard input
     #[arg(long, value_name = "FILE")]
     facts: Vec<PathBuf>,
 }
 
-impl Facts {
+impl FactFiles {
     /// The objects, those of lists one by one.
     pub fn read(&self) -> anyhow::Result<Vec<Value>> {
-        let mut objects = Vec::new();
-        for path in &self.facts {
-            objects.extend(read_objects(path)?);
-        }
-        Ok(objects)
+        read_objects(&self.facts)
     }
 }
 
-/// The objects in a file or a folder (`-` is standard input), those of lists one by one.
-pub fn read_objects(path: &Path) -> anyhow::Result<Vec<Value>> {
+/// The objects in files and folders (`-` is standard input), those of lists one by one.
+pub fn read_objects(paths: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
     let mut objects = Vec::new();
-    for file in input::files(path).map_err(|error| anyhow!("{}: {error}", path.display()))? {
-        let name = input::name(&file);
-        let text = input::read(&file, &mut io::stdin()).map_err(|reason| anyhow!("{name}: {reason}"))?;
-        for (number, document) in documents::split(&text).enumerate() {
-            let object =
-                document.parse().map_err(|error| anyhow!("{name}: document {}: {error}", number + 1))?;
-            flatten(object, &mut objects);
+    for path in paths {
+        for file in file::expand(path).map_err(|error| anyhow!("{}: {error}", path.display()))? {
+            read_file(&file, &mut objects).map_err(|error| anyhow!("{}: {error}", file::name(&file)))?;
         }
     }
     Ok(objects)
+}
+
+fn read_file(file: &Path, objects: &mut Vec<Value>) -> Result<(), String> {
+    let text = file::read(file, &mut io::stdin())?;
+    for (number, document) in documents::split(&text).enumerate() {
+        let object = document.parse().map_err(|error| format!("document {}: {error}", number + 1))?;
+        flatten(object, objects);
+    }
+    Ok(())
 }
 
 /// Items of a typed list get the kind that they may leave out.
@@ -92,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_read_is_named() {
-        let error = Facts { facts: vec!["no/such.yaml".into()] }.read().unwrap_err().to_string();
+        let error = FactFiles { facts: vec!["no/such.yaml".into()] }.read().unwrap_err().to_string();
         assert!(error.starts_with("no/such.yaml: No such file"), "{error}");
     }
 }

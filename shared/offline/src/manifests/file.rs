@@ -1,4 +1,4 @@
-//! Where manifests and facts come from.
+//! Files, folders and standard input.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const MAX_BYTES: u64 = 512 << 20;
 
 /// The text of `file`, `-` being `stdin`.
-pub(super) fn read(file: &Path, stdin: &mut dyn Read) -> Result<String, String> {
+pub(crate) fn read(file: &Path, stdin: &mut dyn Read) -> Result<String, String> {
     let read = |source: &mut dyn Read| {
         let mut bytes = Vec::new();
         source.take(MAX_BYTES + 1).read_to_end(&mut bytes).map(|_| bytes)
@@ -36,12 +36,12 @@ fn is_stdin(file: &Path) -> bool {
 }
 
 /// What messages call `file`.
-pub(super) fn name(file: &Path) -> String {
+pub(crate) fn name(file: &Path) -> String {
     if is_stdin(file) { "stdin".to_owned() } else { file.display().to_string() }
 }
 
 /// `path` itself, or the manifests in the folder that it is, as kubectl takes them.
-pub(super) fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn expand(path: &Path) -> io::Result<Vec<PathBuf>> {
     if is_stdin(path) || !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }

@@ -12,17 +12,17 @@ use crate::yaml::SyntaxError;
 
 /// One document of a file. All texts of a file make up the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Document<'a> {
+pub(crate) struct Document<'a> {
     /// From the separator before it, and comments before that, to the next document.
-    pub(super) text: &'a str,
+    text: &'a str,
     /// The value alone, if it is JSON.
-    pub(super) json: Option<&'a str>,
+    json: Option<&'a str>,
     /// Lines of the file before `json`, or else before `text`.
-    pub(super) line: usize,
+    line: usize,
 }
 
 /// The documents of `file`.
-pub(super) fn split(file: &str) -> impl Iterator<Item = Document<'_>> {
+pub(crate) fn split(file: &str) -> impl Iterator<Item = Document<'_>> {
     let mut rest = file;
     let mut line = 0;
     std::iter::from_fn(move || {
@@ -104,8 +104,30 @@ fn json_values(document: Document<'_>) -> Option<Vec<Document<'_>>> {
 }
 
 impl<'a> Document<'a> {
+    /// Its text, with the separator and comments before it.
+    pub(crate) fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// The text of the value alone, if it is JSON.
+    pub(crate) fn json(&self) -> Option<&'a str> {
+        self.json
+    }
+
+    /// `value` between the comments around the document, with the line breaks of the document.
+    pub(crate) fn with_value(&self, value: &Value) -> String {
+        let mut yaml = yaml::to_string(value);
+        if self.text.split_inclusive('\n').next().is_some_and(|line| line.ends_with("\r\n")) {
+            yaml = yaml.replace('\n', "\r\n");
+        }
+        let header = self.header();
+        // A document may start on the line of its separator, which is no part of the header then.
+        let inline = self.text.get(header.len()..).is_some_and(|body| body.starts_with("---"));
+        [header, if inline { "---\n" } else { "" }, &yaml, self.trailer()].concat()
+    }
+
     /// What it says.
-    pub(super) fn parse(&self) -> Result<Value, SyntaxError> {
+    pub(crate) fn parse(&self) -> Result<Value, SyntaxError> {
         let value = match self.json {
             Some(json) => serde_json::from_str(json).map_err(|error| {
                 let reason = error.to_string();
@@ -119,7 +141,7 @@ impl<'a> Document<'a> {
     }
 
     /// The comments and the separator that it starts with.
-    pub(super) fn header(&self) -> &'a str {
+    fn header(&self) -> &'a str {
         let mut offset = 0;
         let mut separated = false;
         for line in self.text.split_inclusive('\n') {
@@ -138,7 +160,7 @@ impl<'a> Document<'a> {
     }
 
     /// What `text` needs before it when something else stands there.
-    pub(super) fn separator(text: &str) -> &'static str {
+    pub(crate) fn separator(text: &str) -> &'static str {
         let mut directive = false;
         for line in text.split_inclusive('\n') {
             directive |= line.starts_with('%');
@@ -154,7 +176,7 @@ impl<'a> Document<'a> {
     }
 
     /// The comments, and the end marker, that it ends with.
-    pub(super) fn trailer(&self) -> &'a str {
+    fn trailer(&self) -> &'a str {
         let mut from = self.text.len();
         let mut offset = from;
         for line in self.text.split_inclusive('\n').rev() {

@@ -1,0 +1,72 @@
+//! The commands that every binary has, and those that a webhook adds.
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use podshaper_core::admission::Webhook;
+use podshaper_offline::console::Console;
+use podshaper_offline::mutate::Mutate;
+
+use crate::completion::Completion;
+use crate::selftest::Selftest;
+use crate::serve::{Serve, ServeContext};
+
+/// The program of one webhook: an enum of the commands that no other webhook has.
+pub trait Program: Subcommand + Sized + 'static {
+    /// The name of the binary.
+    const NAME: &'static str;
+    /// What the webhook does, in one sentence.
+    const ABOUT: &'static str;
+    /// The paths that the API server posts reviews to.
+    const PATHS: &'static [&'static str];
+    /// Options of `serve`.
+    type Serve: Args;
+    /// Options of `mutate`.
+    type Mutate: Args;
+    /// Options of `selftest`.
+    type Selftest: Args;
+
+    /// The webhook in a cluster. It may spawn tasks, and register metrics.
+    fn serve(options: Self::Serve, context: ServeContext<'_>) -> anyhow::Result<impl Webhook + use<Self>>;
+
+    /// The webhook that decides by files alone.
+    fn mutate(options: Self::Mutate) -> anyhow::Result<impl Webhook>;
+
+    /// The webhook that decides about the pod of a self-test as the installed one should.
+    fn selftest(options: Self::Selftest) -> anyhow::Result<impl Webhook>;
+
+    /// Runs the command.
+    fn run(self, console: &mut Console<'_>) -> anyhow::Result<()>;
+}
+
+#[derive(Parser)]
+#[command(name = P::NAME, about = P::ABOUT, version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli<P: Program> {
+    #[command(subcommand)]
+    command: Option<Command<P>>,
+    #[command(flatten)]
+    serve: Serve<P::Serve>,
+}
+
+#[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, for as long as the program starts")]
+enum Command<P: Program> {
+    Serve(Serve<P::Serve>),
+    Mutate(Mutate<P::Mutate>),
+    #[command(flatten)]
+    Own(P),
+    Selftest(Selftest<P::Selftest>),
+    Completion(Completion),
+}
+
+impl<P: Program> Cli<P> {
+    /// Runs the command and returns its exit status.
+    pub(crate) fn run(self, console: &mut Console<'_>) -> u8 {
+        let result = match self.command.unwrap_or(Command::Serve(self.serve)) {
+            Command::Serve(serve) => serve.run(P::NAME, P::PATHS, P::serve),
+            Command::Mutate(mutate) => return mutate.run(console, P::mutate),
+            Command::Own(command) => command.run(console),
+            Command::Selftest(selftest) => selftest.run(P::NAME, console, P::selftest),
+            Command::Completion(completion) => completion.run(Self::command(), console),
+        };
+        console.exit_status(result)
+    }
+}

@@ -1,0 +1,46 @@
+//! The commands of the binary.
+
+use clap::Subcommand;
+use podshaper_cli::{Program, ServeContext};
+use podshaper_core::admission::Webhook;
+use podshaper_offline::console::Console;
+
+use crate::explain::Explain;
+use crate::options::{ImageOptions, Options};
+use crate::report::Report;
+
+/// The commands that only `arch` has.
+#[derive(Subcommand)]
+#[expect(missing_docs, reason = "each command documents itself, for --help")]
+pub enum ArchCommand {
+    Explain(Explain),
+    Report(Report),
+}
+
+impl Program for ArchCommand {
+    const NAME: &'static str = "arch";
+    const ABOUT: &'static str = "Keeps pods on nodes whose CPU architecture all their images run on";
+    const PATHS: &'static [&'static str] = &["/mutate-v1-pod"];
+    type Serve = Options;
+    type Mutate = ImageOptions;
+    type Selftest = ImageOptions;
+
+    fn serve(options: Options, context: ServeContext<'_>) -> anyhow::Result<impl Webhook + use<>> {
+        options.webhook(context)
+    }
+
+    fn mutate(options: ImageOptions) -> anyhow::Result<impl Webhook> {
+        options.webhook()
+    }
+
+    fn selftest(options: ImageOptions) -> anyhow::Result<impl Webhook> {
+        options.webhook()
+    }
+
+    fn run(self, console: &mut Console<'_>) -> anyhow::Result<()> {
+        match self {
+            Self::Explain(explain) => explain.run(console),
+            Self::Report(report) => report.run(console),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The commands of the binary.
+
+use std::sync::Arc;
+
+use clap::Subcommand;
+use podshaper_cli::{NoOptions, Program, ServeContext};
+use podshaper_core::admission::Webhook;
+use podshaper_offline::console::Console;
+use podshaper_placement::offline::SelfTestBackend;
+
+use crate::options::{OfflineOptions, Options};
+use crate::plan::StrategyPlan;
+use custom_scheduler_annotations_decision::webhook::{Annotated, Settings};
+
+/// What the types say; tests keep the file current.
+const CRD: &str = include_str!("../../../charts/podshaper/files/crds/placements.yaml");
+
+/// The commands that only `custom-scheduler-annotations` has.
+#[derive(Subcommand)]
+#[expect(missing_docs, reason = "each command documents itself, for --help")]
+pub enum CustomSchedulerCommand {
+    Plan(StrategyPlan),
+    /// Print the definition of the kind Placement
+    Crd,
+}
+
+impl Program for CustomSchedulerCommand {
+    const NAME: &'static str = "custom-scheduler-annotations";
+    const ABOUT: &'static str = "Spreads the pods of workloads over groups of nodes as an annotation says";
+    const PATHS: &'static [&'static str] = &["/mutate"];
+    type Serve = Options;
+    type Mutate = OfflineOptions;
+    type Selftest = NoOptions;
+
+    fn serve(options: Options, context: ServeContext<'_>) -> anyhow::Result<impl Webhook + use<>> {
+        options.webhook(context)
+    }
+
+    fn mutate(options: OfflineOptions) -> anyhow::Result<impl Webhook> {
+        options.webhook()
+    }
+
+    fn selftest(_: NoOptions) -> anyhow::Result<impl Webhook> {
+        Ok(Annotated::new(SelfTestBackend, Settings::default(), Arc::default()))
+    }
+
+    fn run(self, console: &mut Console<'_>) -> anyhow::Result<()> {
+        match self {
+            Self::Plan(plan) => plan.run(console),
+            Self::Crd => Ok(console.stdout.write_all(CRD.as_bytes())?),
+        }
+    }
+}

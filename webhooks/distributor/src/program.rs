@@ -1,0 +1,54 @@
+//! The commands of the binary.
+
+use clap::Subcommand;
+use podshaper_cli::{Program, ServeContext};
+use podshaper_core::admission::Webhook;
+use podshaper_offline::console::Console;
+use podshaper_offline::manifests::FactFiles;
+
+use crate::options::{AssumedDistributor, Options, webhook_of_files};
+use crate::plan::DistributionPlan;
+use distributor_decision::webhook::PodDistribution;
+
+/// What the types say; tests keep the files current.
+const CRDS: [&str; 2] = [
+    include_str!("../../../charts/podshaper/files/crds/poddistributors.yaml"),
+    include_str!("../../../charts/podshaper/files/crds/placements.yaml"),
+];
+
+/// The commands that only `distributor` has.
+#[derive(Subcommand)]
+#[expect(missing_docs, reason = "each command documents itself, for --help")]
+pub enum DistributorCommand {
+    Plan(DistributionPlan),
+    /// Print the definitions of the kinds PodDistributor and Placement
+    Crd,
+}
+
+impl Program for DistributorCommand {
+    const NAME: &'static str = "distributor";
+    const ABOUT: &'static str = "Spreads the pods of workloads over groups of nodes, each group its share";
+    const PATHS: &'static [&'static str] = &["/mutate"];
+    type Serve = Options;
+    type Mutate = FactFiles;
+    type Selftest = AssumedDistributor;
+
+    fn serve(options: Options, context: ServeContext<'_>) -> anyhow::Result<impl Webhook + use<>> {
+        options.webhook(context)
+    }
+
+    fn mutate(facts: FactFiles) -> anyhow::Result<impl Webhook> {
+        webhook_of_files(&facts)
+    }
+
+    fn selftest(assumed: AssumedDistributor) -> anyhow::Result<impl Webhook> {
+        Ok(PodDistribution::new(assumed))
+    }
+
+    fn run(self, console: &mut Console<'_>) -> anyhow::Result<()> {
+        match self {
+            Self::Plan(plan) => plan.run(console),
+            Self::Crd => Ok(console.stdout.write_all(CRDS.join("---\n").as_bytes())?),
+        }
+    }
+}

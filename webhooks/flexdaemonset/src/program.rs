@@ -1,0 +1,50 @@
+//! The commands of the binary.
+
+use clap::Subcommand;
+use podshaper_cli::{Program, ServeContext};
+use podshaper_core::admission::Webhook;
+use podshaper_offline::console::Console;
+
+use crate::options::{AssumedTemplate, OfflineOptions, Options};
+use crate::plan::SizePlan;
+use flexdaemonset_decision::webhook::FlexDaemonset;
+
+/// What the types say; a test keeps the file current.
+const CRD: &str = include_str!("../../../charts/podshaper/files/crds/flexdaemonsettemplates.yaml");
+
+/// The commands that only `flexdaemonset` has.
+#[derive(Subcommand)]
+#[expect(missing_docs, reason = "each command documents itself, for --help")]
+pub enum FlexDaemonsetCommand {
+    Plan(SizePlan),
+    /// Print the definition of the kind FlexDaemonsetTemplate
+    Crd,
+}
+
+impl Program for FlexDaemonsetCommand {
+    const NAME: &'static str = "flexdaemonset";
+    const ABOUT: &'static str = "Sizes the pods of DaemonSets as a share of the node that each is bound for";
+    const PATHS: &'static [&'static str] = &["/mutate-v1-pod"];
+    type Serve = Options;
+    type Mutate = OfflineOptions;
+    type Selftest = AssumedTemplate;
+
+    fn serve(options: Options, context: ServeContext<'_>) -> anyhow::Result<impl Webhook + use<>> {
+        options.webhook(context)
+    }
+
+    fn mutate(options: OfflineOptions) -> anyhow::Result<impl Webhook> {
+        options.webhook()
+    }
+
+    fn selftest(assumed: AssumedTemplate) -> anyhow::Result<impl Webhook> {
+        Ok(FlexDaemonset::new(assumed))
+    }
+
+    fn run(self, console: &mut Console<'_>) -> anyhow::Result<()> {
+        match self {
+            Self::Plan(plan) => plan.run(console),
+            Self::Crd => Ok(console.stdout.write_all(CRD.as_bytes())?),
+        }
+    }
+}

@@ -1,5 +1,5 @@
-//! `peerpods` in a cluster, installed by the chart: what it does to pods, and that no certificate's change, no restart
-//! and no LimitRange loses or spoils one.
+//! `peerpods` in a cluster, installed by the chart: pods keep their size under certificate rotation, restarts and
+//! LimitRanges.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use e2e::stream::Stream;
 use e2e::tls::Authority;
 use serde_json::{Value, json};
 
-/// How long a new CA is known before it is relied on. The full time is the chart's default; less tests the same faster.
+/// The time between publishing a new CA and serving a certificate of it. Shorter than the chart's default.
 fn hold() -> Duration {
     let seconds = std::env::var("PODSHAPER_TEST_HOLD").ok().and_then(|s| s.parse().ok()).unwrap_or(5);
     Duration::from_secs(seconds)
@@ -46,7 +46,7 @@ async fn self_managed_certificates_rotate_under_load() {
 }
 
 #[tokio::test]
-async fn a_ca_bundle_that_was_wiped_comes_back() {
+async fn wiped_ca_bundle_is_restored() {
     let release = Release::install("wiped", &json!({})).await;
     let bundle = release.ca_bundle().await;
     let wipe = r#"[{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]"#;
@@ -58,13 +58,13 @@ async fn a_ca_bundle_that_was_wiped_comes_back() {
         create(&peer_pod(&release.pods), &[]).await.ok().filter(is_shaped)
     })
     .await;
-    // An upgrade leaves it alone.
+    // An upgrade doesn't change it.
     release.upgrade(&json!({"peerpods": {"timeoutSeconds": 7}})).await;
     assert_eq!(release.ca_bundle().await, bundle);
 }
 
 #[tokio::test]
-async fn a_secret_that_was_deleted_comes_back() {
+async fn deleted_secret_is_restored() {
     let release = Release::install("deleted", &json!({})).await;
     let secret = format!("{}-self-managed", release.fullname());
     release.kubectl(&["delete", "secret", &secret]).await;
@@ -74,13 +74,13 @@ async fn a_secret_that_was_deleted_comes_back() {
         (!release.kubectl(&certificate).await.is_empty()).then_some(())
     })
     .await;
-    // A pod of the webhook that starts now has nothing else to serve.
+    // A new pod of the webhook serves the restored Secret.
     release.restart().await;
     assert!(is_shaped(&create(&peer_pod(&release.pods), &[]).await.unwrap()));
 }
 
 #[tokio::test]
-async fn a_webhook_that_was_switched_off_can_be_switched_on() {
+async fn disabled_webhook_can_be_enabled() {
     let release = Release::install("switched", &json!({})).await;
     let secret = format!("{}-self-managed", release.fullname());
     release.upgrade(&json!({"peerpods": {"enabled": false}})).await;
@@ -94,7 +94,7 @@ async fn a_webhook_that_was_switched_off_can_be_switched_on() {
 }
 
 #[tokio::test]
-async fn cert_managers_certificates_rotate_under_load() {
+async fn cert_manager_certificates_rotate_under_load() {
     let values = json!({"tls": {"mode": "certManager", "certHold": hold_flag()}});
     let release = Release::install("cert-manager-mode", &values).await;
     eventually("pods are shaped", PATIENCE, async || {
@@ -109,7 +109,7 @@ async fn cert_managers_certificates_rotate_under_load() {
                 .as_u64()
         };
         let before = revision().await;
-        // What `cmctl renew` does.
+        // Like `cmctl renew`.
         let renew = json!({"status": {"conditions": [
             {"type": "Ready", "status": "True"},
             {"type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "test"},
@@ -139,7 +139,7 @@ async fn cert_managers_certificates_rotate_under_load() {
 }
 
 #[tokio::test]
-async fn an_existing_secret_rotates_under_load() {
+async fn existing_secret_rotates_under_load() {
     let name = "existing-secret";
     let service = format!("{name}-peerpods.{name}.svc");
     let (old, new) = (Authority::new(), Authority::new());
@@ -156,7 +156,7 @@ async fn an_existing_secret_rotates_under_load() {
     apply(&secret(&old)).await;
     let release = Release::install(name, &values(old.pem())).await;
     let stream = Stream::start(&release).await;
-    // Another leaf of the same CA; then both CAs trusted; a leaf of the new one; and only that trusted.
+    // A new leaf of the same CA, then a bundle of both CAs, a leaf of the new CA, and a bundle of that alone.
     apply(&secret(&old)).await;
     serves_what_the_secret_holds(&release, "given").await;
     release.upgrade(&values(&format!("{}{}", old.pem(), new.pem()))).await;
@@ -182,7 +182,7 @@ async fn serves_what_the_secret_holds(release: &Release, secret: &str) {
 }
 
 #[tokio::test]
-async fn other_pods_and_opted_out_ones_are_left_alone() {
+async fn other_and_skipped_pods_are_unchanged() {
     let release = Release::install("left-alone", &json!({})).await;
     let mut others = Vec::new();
     let mut plain = peer_pod(&release.pods);
@@ -199,9 +199,10 @@ async fn other_pods_and_opted_out_ones_are_left_alone() {
     }
 }
 
-/// `LimitRanger` runs again after the webhooks, gives the containers without resources its defaults, and so has us called again.
+/// LimitRanger runs again after the webhooks and sets its defaults on containers without resources. So the API server calls
+/// the webhook again.
 #[tokio::test]
-async fn a_limit_range_and_a_second_call_do_not_change_the_size() {
+async fn limit_range_and_second_call_do_not_change_size() {
     let release = Release::install("limit-range", &json!({})).await;
     apply(&json!({
         "apiVersion": "v1", "kind": "LimitRange",
@@ -227,7 +228,7 @@ async fn a_limit_range_and_a_second_call_do_not_change_the_size() {
 }
 
 #[tokio::test]
-async fn an_audit_changes_nothing_and_helm_test_sees_its_warnings() {
+async fn audit_changes_nothing_and_helm_test_sees_warnings() {
     let release = Release::install("audit", &json!({"peerpods": {"config": {"mode": "audit"}}})).await;
     let pod = peer_pod(&release.pods);
     let created = create(&pod, &["--dry-run=server"]).await.unwrap();
@@ -235,9 +236,9 @@ async fn an_audit_changes_nothing_and_helm_test_sees_its_warnings() {
     output("helm", &["test", &release.name, "--namespace", &release.name, "--timeout=60s"], "").await;
 }
 
-/// The original's own Deployment, with our image in it.
+/// The Deployment of cloud-api-adaptor's webhook, with this image.
 #[tokio::test]
-async fn the_originals_manifest_runs_our_image() {
+async fn manifest_of_cloud_api_adaptor_runs_our_image() {
     let release = Release::install(
         "original",
         &json!({"peerpods": {"replicas": 0, "podDisruptionBudget": {"enabled": false}}}),
@@ -292,7 +293,7 @@ async fn the_originals_manifest_runs_our_image() {
     }))
     .await;
     release.kubectl(&["rollout", "status", "deployment/controller-manager", "--timeout=60s"]).await;
-    // The chart's own configuration, pointed at the original's Service.
+    // The chart's configuration, with the Service of that Deployment.
     let configuration = release.fullname();
     let patch = json!([
         {"op": "add", "path": "/webhooks/0/clientConfig", "value": {
@@ -315,7 +316,7 @@ async fn the_originals_manifest_runs_our_image() {
 
 /// The DaemonSet sets the resource on its node, the kubelet makes it allocatable, and a peer pod runs there.
 #[tokio::test]
-async fn a_node_advertises_its_vms_and_runs_a_peer_pod() {
+async fn node_advertises_vms_and_runs_peer_pod() {
     let values = json!({"peerpods": {"nodeCapacity": {"enabled": true, "count": 3, "nodeSelector": null}}});
     let release = Release::install("capacity", &values).await;
     let node = get(&["nodes", "--selector=!fake"]).await["items"][0]["metadata"]["name"]
@@ -334,7 +335,7 @@ async fn a_node_advertises_its_vms_and_runs_a_peer_pod() {
     create(&pod, &[]).await.unwrap();
     kubectl(&["--namespace", &release.pods, "wait", "pod/runs", "--for=condition=Ready", "--timeout=60s"])
         .await;
-    // It may change nothing else of a node, and no other node.
+    // Its ServiceAccount may patch neither another resource nor another value.
     let account = format!("system:serviceaccount:{}:{}-node-capacity", release.name, release.fullname());
     for patch in
         [r#"{"status":{"capacity":{"cpu":"999"}}}"#, r#"{"status":{"capacity":{"kata.peerpods.io/vm":"9"}}}"#]

@@ -1,9 +1,9 @@
-//! The node side: keeps the extended resource on the status of the node that it runs on.
+//! `peerpods advertise`: keeps the VM's extended resource in the status of a node.
 //!
-//! A node says how many VMs it can start in `status.capacity`. The kubelet copies that to `status.allocatable`, where
-//! the scheduler looks, with its next heartbeat (`MachineInfo` of k8s.io/kubernetes/pkg/kubelet/nodestatus). But one that
-//! registers anew may set what no device plugin vouches for to zero (`reconcileExtendedResource`), and a node may be
-//! deleted and come again: so it is watched, and told again.
+//! `status.capacity` is set here. The kubelet copies it to `status.allocatable`, which the scheduler reads, with its next
+//! heartbeat (`MachineInfo` of k8s.io/kubernetes/pkg/kubelet/nodestatus). A kubelet that restarts sets extended
+//! resources without a device plugin to zero (`reconcileExtendedResource`), and a node may be deleted and created
+//! again. So the node is watched, and the capacity is set again.
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -33,11 +33,11 @@ pub struct Advertise {
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     node_name: String,
 
-    /// The extended resource that stands for one VM
+    /// The extended resource of a VM
     #[arg(long, env = "POD_VM_EXTENDED_RESOURCE", value_name = "NAME", default_value = DEFAULT_VM_RESOURCE)]
     resource: String,
 
-    /// How many VMs the node can start; 0 takes the resource off the node, a negative number leaves it alone
+    /// Number of VMs that the node can start; 0 removes the resource from the node, a negative number changes nothing
     #[arg(
         long,
         env = "PEERPODS_LIMIT_PER_NODE",
@@ -51,17 +51,16 @@ pub struct Advertise {
     logs: LogArgs,
 }
 
-/// A node, and nothing of it that isn't needed here.
-type NodeCapacity = Object<NotUsed, Status>;
+type NodeCapacity = Object<NotUsed, CapacityStatus>;
 
-/// `v1.NodeStatus`.
+/// The part of `v1.NodeStatus` that is read.
 #[derive(Clone, Debug, Default, Deserialize)]
-struct Status {
+struct CapacityStatus {
     capacity: Option<BTreeMap<String, String>>,
 }
 
 impl Advertise {
-    /// Keeps the resource on the node until SIGTERM, and leaves it there: running VMs still count.
+    /// Runs until SIGTERM. The resource stays on the node, because VMs may still run.
     pub fn run(self) -> anyhow::Result<()> {
         self.logs.start();
         block_on(async {
@@ -70,7 +69,7 @@ impl Advertise {
                 tracing::info!(
                     node = self.node_name,
                     resource = self.resource,
-                    "left alone, the count is negative"
+                    "the capacity is not changed: the count is negative"
                 );
                 shutdown.await;
                 return Ok(());
@@ -83,25 +82,25 @@ impl Advertise {
         })
     }
 
-    /// Watches the node, and sets the count whenever it says another.
+    /// Watches the node, and sets the count when the node's status has another.
     async fn keep(&self, client: Client) -> anyhow::Result<()> {
         let nodes: Api<NodeCapacity> = Api::all_with(client, &ApiResource::erase::<Node>(&()));
-        let this = watcher::Config::default().fields(&format!("metadata.name={}", self.node_name));
-        let mut events = pin!(watcher::watcher(nodes.clone(), this).default_backoff());
-        let mut pace = DefaultBackoff::default();
-        let mut seen = false;
+        let only_this = watcher::Config::default().fields(&format!("metadata.name={}", self.node_name));
+        let mut events = pin!(watcher::watcher(nodes.clone(), only_this).default_backoff());
+        let mut backoff = DefaultBackoff::default();
+        let mut exists = false;
         loop {
             match events.try_next().await {
                 Ok(Some(Event::InitApply(node) | Event::Apply(node))) => {
-                    seen = true;
-                    self.settle(&nodes, &node, &mut pace).await;
+                    exists = true;
+                    self.set_count(&nodes, &node, &mut backoff).await;
                 }
-                Ok(Some(Event::Init)) => seen = false,
-                Ok(Some(Event::InitDone)) if !seen => {
-                    tracing::warn!(node = self.node_name, "no such node yet");
+                Ok(Some(Event::Init)) => exists = false,
+                Ok(Some(Event::InitDone)) if !exists => {
+                    tracing::warn!(node = self.node_name, "the node doesn't exist yet");
                 }
                 Ok(Some(Event::InitDone)) => {}
-                Ok(Some(Event::Delete(_))) => tracing::warn!(node = self.node_name, "the node is gone"),
+                Ok(Some(Event::Delete(_))) => tracing::warn!(node = self.node_name, "the node was deleted"),
                 Ok(None) => bail!("the watch of node {} has ended", self.node_name),
                 Err(error) => {
                     let cause = error.source().and_then(|cause| cause.downcast_ref());
@@ -112,21 +111,21 @@ impl Advertise {
         }
     }
 
-    /// Sets the count until the node says it, ever more slowly: the API server may be down, or somebody else may have
-    /// another number in mind.
-    async fn settle(&self, nodes: &Api<NodeCapacity>, node: &NodeCapacity, pace: &mut DefaultBackoff) {
+    /// Sets the count until the node's status has it, with a backoff: the API server may be down, or another client may set
+    /// another number.
+    async fn set_count(&self, nodes: &Api<NodeCapacity>, node: &NodeCapacity, backoff: &mut DefaultBackoff) {
         let wanted = (self.count > 0).then(|| Quantity::new(self.count, Format::DecimalSi));
-        let mut says = self.said_by(node);
-        while says != wanted {
+        let mut current = self.count_of(node);
+        while current != wanted {
             let count = wanted.map(|count| count.to_string());
             let patch = json!({"status": {"capacity": {&self.resource: count}}});
-            let set =
+            let patched =
                 nodes.patch_status(&self.node_name, &PatchParams::default(), &Patch::Merge(patch)).await;
-            match set {
+            match patched {
                 Ok(node) => {
                     let (resource, count) = (&*self.resource, self.count);
                     tracing::info!(node = self.node_name, resource, count, "set the capacity");
-                    says = self.said_by(&node);
+                    current = self.count_of(&node);
                 }
                 Err(kube::Error::Api(status)) if status.is_not_found() => return,
                 Err(error) => {
@@ -134,17 +133,16 @@ impl Advertise {
                     tracing::warn!(node = self.node_name, error, "can't set the capacity, trying again");
                 }
             }
-            tokio::time::sleep(pace.next().unwrap_or_default()).await;
+            tokio::time::sleep(backoff.next().unwrap_or_default()).await;
         }
     }
 
-    /// The count on the node's status.
-    fn said_by(&self, node: &NodeCapacity) -> Option<Quantity> {
+    fn count_of(&self, node: &NodeCapacity) -> Option<Quantity> {
         node.status.as_ref()?.capacity.as_ref()?.get(&self.resource)?.parse().ok()
     }
 }
 
-/// What the API server says, without the rest of its status.
+/// The message of an API server's status.
 fn reason(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
@@ -168,19 +166,19 @@ mod tests {
         advertise: Advertise,
     }
 
-    /// The requests of an `advertise` command that runs.
+    /// The API server of an `advertise` command.
     struct ApiServer {
         server: MockApiServer,
-        _keeping: JoinHandle<anyhow::Result<()>>,
+        _command: JoinHandle<anyhow::Result<()>>,
     }
 
     impl ApiServer {
-        /// With `advertise` started against it.
-        fn with(arguments: &[&str]) -> Self {
+        /// Starts `advertise` with these arguments.
+        fn start(arguments: &[&str]) -> Self {
             let arguments = ["peerpods", "--node-name=n"].iter().chain(arguments);
             let advertise = Cli::parse_from(arguments).advertise;
             let (client, server) = MockApiServer::start();
-            Self { server, _keeping: tokio::spawn(async move { advertise.keep(client).await }) }
+            Self { server, _command: tokio::spawn(async move { advertise.keep(client).await }) }
         }
 
         async fn next(&mut self, method: &Method) -> PendingRequest {
@@ -189,24 +187,24 @@ mod tests {
             pending
         }
 
-        /// Answers the list that is expected now.
-        async fn lists(&mut self, nodes: Value) {
+        /// Answers the next request, a list.
+        async fn list(&mut self, nodes: Value) {
             let list = self.next(&Method::GET).await;
             let uri = list.request().uri().to_string();
             assert!(uri.contains("fieldSelector=metadata.name%3Dn"), "{uri}");
             list.answer(200, &json!({"metadata": {"resourceVersion": "1"}, "items": nodes}));
         }
 
-        /// Takes the watch that is expected now; its events are sent through what comes back.
-        async fn watched(&mut self) -> Stream {
+        /// Returns the stream of the next request, a watch.
+        async fn watch(&mut self) -> Stream {
             let watch = self.next(&Method::GET).await;
             let uri = watch.request().uri().to_string();
             assert!(uri.contains("watch=true"), "{uri}");
             watch.stream()
         }
 
-        /// Answers the patch that is expected now, and tells what it sets the resource to.
-        async fn patched(&mut self, status: u16, node: &Value) -> Value {
+        /// Answers the next request, a patch, and returns the capacity in it.
+        async fn patch(&mut self, status: u16, node: &Value) -> Value {
             let patch = self.next(&Method::PATCH).await;
             let request = patch.request();
             assert_eq!(request.uri().path(), "/api/v1/nodes/n/status");
@@ -225,57 +223,57 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_node_is_told_and_told_again() {
-        let mut api = ApiServer::with(&["--count=1000"]);
-        api.lists(json!([node(&json!({"cpu": "4"}))])).await;
-        let told = json!({"kata.peerpods.io/vm": "1k"});
-        assert_eq!(api.patched(200, &node(&told)).await, told);
+    async fn changed_or_recreated_node_is_patched_again() {
+        let mut api = ApiServer::start(&["--count=1000"]);
+        api.list(json!([node(&json!({"cpu": "4"}))])).await;
+        let capacity = json!({"kata.peerpods.io/vm": "1k"});
+        assert_eq!(api.patch(200, &node(&capacity)).await, capacity);
 
-        let watch = api.watched().await;
-        watch.send_event("MODIFIED", &node(&told));
+        let watch = api.watch().await;
+        watch.send_event("MODIFIED", &node(&capacity));
         let restarted = node(&json!({"kata.peerpods.io/vm": "0"}));
         watch.send_event("MODIFIED", &restarted);
-        assert_eq!(api.patched(200, &node(&told)).await, told, "the kubelet has started again");
+        assert_eq!(api.patch(200, &node(&capacity)).await, capacity, "the kubelet has restarted");
         let recreated = node(&json!(null));
         watch.send_event("DELETED", &recreated);
         watch.send_event("ADDED", &recreated);
-        assert_eq!(api.patched(200, &node(&told)).await, told, "the node has come again");
+        assert_eq!(api.patch(200, &node(&capacity)).await, capacity, "the node was recreated");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_node_that_is_right_is_left_alone() {
-        let mut api = ApiServer::with(&["--resource=example.com/a"]);
-        api.lists(json!([node(&json!({"example.com/a": "10"}))])).await;
-        api.watched().await;
+    async fn node_with_right_count_is_not_patched() {
+        let mut api = ApiServer::start(&["--resource=example.com/a"]);
+        api.list(json!([node(&json!({"example.com/a": "10"}))])).await;
+        api.watch().await;
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_node_that_comes_later_is_told() {
-        let mut api = ApiServer::with(&["--count=5"]);
-        api.lists(json!([])).await;
-        let watch = api.watched().await;
+    async fn node_created_later_is_patched() {
+        let mut api = ApiServer::start(&["--count=5"]);
+        api.list(json!([])).await;
+        let watch = api.watch().await;
         watch.send_event("ADDED", &node(&json!({})));
-        let told = json!({"kata.peerpods.io/vm": "5"});
-        assert_eq!(api.patched(200, &node(&told)).await, told);
+        let capacity = json!({"kata.peerpods.io/vm": "5"});
+        assert_eq!(api.patch(200, &node(&capacity)).await, capacity);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refused_patch_is_tried_again() {
-        let mut api = ApiServer::with(&[]);
-        api.lists(json!([node(&json!({}))])).await;
-        let told = json!({"kata.peerpods.io/vm": "10"});
+    async fn rejected_patch_is_retried() {
+        let mut api = ApiServer::start(&[]);
+        api.list(json!([node(&json!({}))])).await;
+        let capacity = json!({"kata.peerpods.io/vm": "10"});
         let error = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "message": "no", "code": 403});
-        assert_eq!(api.patched(403, &error).await, told);
-        assert_eq!(api.patched(200, &node(&json!({}))).await, told, "somebody took it off again");
-        assert_eq!(api.patched(200, &node(&told)).await, told);
-        api.watched().await;
+        assert_eq!(api.patch(403, &error).await, capacity);
+        assert_eq!(api.patch(200, &node(&json!({}))).await, capacity, "another client removed it");
+        assert_eq!(api.patch(200, &node(&capacity)).await, capacity);
+        api.watch().await;
     }
 
     #[tokio::test(start_paused = true)]
-    async fn zero_takes_the_resource_off() {
-        let mut api = ApiServer::with(&["--count=0"]);
-        api.lists(json!([node(&json!({"kata.peerpods.io/vm": "10"}))])).await;
-        assert_eq!(api.patched(200, &node(&json!({}))).await, json!({"kata.peerpods.io/vm": null}));
-        api.watched().await;
+    async fn zero_removes_the_resource() {
+        let mut api = ApiServer::start(&["--count=0"]);
+        api.list(json!([node(&json!({"kata.peerpods.io/vm": "10"}))])).await;
+        assert_eq!(api.patch(200, &node(&json!({}))).await, json!({"kata.peerpods.io/vm": null}));
+        api.watch().await;
     }
 }

@@ -1,12 +1,11 @@
-//! The command line of the original, which our image answers to as `/manager`.
+//! The command line of cloud-api-adaptor's webhook, which the image provides as `/manager`.
 //!
-//! Go's flags may have one dash, and a boolean may have a value. What only its inside needed is accepted and does
-//! nothing: there is no leader to elect here.
+//! Go's flags may have one dash, and a boolean flag may have a value. Flags without a meaning here are ignored.
 
 use std::ffi::OsString;
 use std::path::Path;
 
-/// Flags of the original without a meaning here, and whether a value may follow as an argument of its own.
+/// Flags without a meaning here, and whether their value may be an argument of its own.
 const IGNORED: [(&str, bool); 7] = [
     ("leader-elect", false),
     ("kubeconfig", true),
@@ -17,7 +16,7 @@ const IGNORED: [(&str, bool); 7] = [
     ("zap-time-encoding", true),
 ];
 
-/// The arguments as our own command line takes them; unchanged unless the program is called `manager`.
+/// The arguments for the command line of `peerpods`; unchanged unless the program's name is `manager`.
 pub(crate) fn arguments(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments = arguments.peekable();
     let Some(program) = arguments.next() else { return Vec::new() };
@@ -55,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn the_originals_own_command() {
+    fn command_of_cloud_api_adaptor_is_translated() {
         assert_eq!(
             translated(
                 "/manager --leader-elect --health-probe-bind-address=:8081 --metrics-bind-address=:8443"
@@ -65,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn go_spellings() {
+    fn go_flags_are_translated() {
         assert_eq!(
             translated("manager -leader-elect=true -zap-log-level debug -metrics-bind-address :8080 -h"),
             "manager --metrics-bind-address :8080 -h"
@@ -73,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_left_alone() {
+    fn other_program_names_are_unchanged() {
         let line = "/peerpods -leader-elect --zap-devel serve";
         assert_eq!(translated(line), line);
         assert_eq!(arguments(std::iter::empty()), Vec::<OsString>::new());

@@ -1,4 +1,4 @@
-//! The flags that say how the webhook decides.
+//! The flags of the decision.
 
 use std::path::{Path, PathBuf};
 
@@ -9,30 +9,30 @@ use peerpods_decision::config::Config;
 use peerpods_decision::runtime_class::{DEFAULT_RUNTIME_CLASS, DEFAULT_VM_RESOURCE};
 use peerpods_decision::webhook::PeerPods;
 
-/// How peer pods are recognised and sized.
+/// The runtime classes of peer pods, and their settings.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Runtime classes of peer pods, separated by commas; the configuration may name more, and if it does, none here will do
+    /// Runtime classes of peer pods, separated by commas. The configuration file may add more
     #[arg(long, env = "TARGET_RUNTIMECLASS", value_name = "NAMES", default_value = DEFAULT_RUNTIME_CLASS)]
     target_runtimeclass: String,
 
-    /// The extended resource that stands for one VM
+    /// The extended resource of a VM
     #[arg(long, env = "POD_VM_EXTENDED_RESOURCE", value_name = "NAME", default_value = DEFAULT_VM_RESOURCE)]
     pod_vm_extended_resource: String,
 
-    /// A file of settings beyond these, in YAML
+    /// A YAML file with more settings
     #[arg(long, env = "PEERPODS_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 impl Options {
-    /// The webhook that these options ask for.
+    /// The webhook with these settings.
     pub fn webhook(self) -> anyhow::Result<PeerPods> {
         let config = match &self.config {
             Some(path) => read(path).with_context(|| format!("configuration {}", path.display()))?,
             None => Config::default(),
         };
-        // The original takes a variable that is set but empty for one that isn't set.
+        // To cloud-api-adaptor's webhook an empty variable is one that isn't set.
         let names = self.target_runtimeclass.split(',').map(str::trim).filter(|name| !name.is_empty());
         let resource = match self.pod_vm_extended_resource.trim() {
             "" => DEFAULT_VM_RESOURCE,
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_and_file_name_classes() {
+    fn flags_and_file_add_classes() {
         let flags = &["--target-runtimeclass= a, b,", "--pod-vm-extended-resource=x.y/z"];
         let webhook = configured(flags, "runtimeClasses: {c: {resource: x.y/c}}").unwrap();
         for expected in
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_place() {
+    fn error_names_the_key_or_line() {
         for (yaml, expected) in [
             ("headroom: 5", "headroom: invalid type: integer `5`, expected vcpus and memory"),
             ("mode: audit\nsizings: x", "sizings: unknown field `sizings`"),

@@ -1,4 +1,4 @@
-//! The real binary against clients that misbehave, and its end.
+//! The binary under misbehaving clients, and its shutdown.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ async fn still_serves(client: &Client) {
 }
 
 #[tokio::test]
-async fn what_is_no_review_gets_a_clear_answer() {
+async fn invalid_request_gets_clear_response() {
     let webhook = start().await;
     let client = webhook.client();
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
@@ -71,7 +71,7 @@ async fn what_is_no_review_gets_a_clear_answer() {
             "no request",
         ),
         ("wrong path", post("/mutate", &peer_pod()), 404, PATH),
-        ("an original's probe", text("GET /health HTTP/1.1\r\nHost: x\r\n\r\n"), 200, "OK"),
+        ("cloud-api-adaptor's probe", text("GET /health HTTP/1.1\r\nHost: x\r\n\r\n"), 200, "OK"),
         ("wrong method", text("GET /mutate-v1-pod HTTP/1.1\r\nHost: x\r\n\r\n"), 405, "POST"),
         (
             "wrong content type",
@@ -121,7 +121,7 @@ async fn what_is_no_review_gets_a_clear_answer() {
 }
 
 #[tokio::test]
-async fn deep_json_inside_the_object_is_read_past() {
+async fn deeply_nested_object_is_skipped() {
     let webhook = start().await;
     let deep = format!(r#"{{"metadata":{{"x":{}{}}}}}"#, "[".repeat(10_000), "]".repeat(10_000));
     let answer = webhook.client().send(post(PATH, &review(&deep))).await.unwrap();
@@ -129,7 +129,7 @@ async fn deep_json_inside_the_object_is_read_past() {
 }
 
 #[tokio::test]
-async fn an_object_that_is_no_pod_is_admitted_with_a_warning() {
+async fn object_that_is_no_pod_is_admitted_with_warning() {
     let webhook = start().await;
     let answer =
         webhook.client().send(post(PATH, &review(r#"{"spec":{"containers":"none"}}"#))).await.unwrap();
@@ -138,12 +138,12 @@ async fn an_object_that_is_no_pod_is_admitted_with_a_warning() {
 }
 
 #[tokio::test]
-async fn a_body_of_20_mb_is_answered_and_memory_stays_bounded() {
+async fn large_bodies_are_answered_within_bounded_memory() {
     let webhook = start().await;
     let client = webhook.client();
     let padded = |bytes: usize| review(&format!(r#"{{"metadata":{{"name":"{}"}}}}"#, "x".repeat(bytes)));
     let garbage = vec![b'x'; 20_000_000];
-    // One at a time, then more at once than fit: each is answered, or told to come back.
+    // One at a time, then more at once than fit: each gets a response, or 429 with Retry-After.
     let answer = client.send(post(PATH, &garbage)).await.unwrap();
     assert_eq!(answer.status, 400, "{answer:?}");
     let answer = client.send(post(PATH, &padded(18 << 20))).await.unwrap();
@@ -166,7 +166,7 @@ async fn a_body_of_20_mb_is_answered_and_memory_stays_bounded() {
 }
 
 #[tokio::test]
-async fn many_small_items_do_not_multiply_in_memory() {
+async fn many_small_items_use_bounded_memory() {
     let webhook = start().await;
     let client = webhook.client();
     for pod in [
@@ -186,7 +186,7 @@ async fn many_small_items_do_not_multiply_in_memory() {
 }
 
 #[tokio::test]
-async fn http_without_tls_is_told_so() {
+async fn plain_http_gets_400() {
     let webhook = start().await;
     let mut tcp = TcpStream::connect(webhook.address).await.unwrap();
     tcp.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
@@ -196,13 +196,13 @@ async fn http_without_tls_is_told_so() {
 }
 
 #[tokio::test]
-async fn slow_headers_are_cut_after_their_time() {
+async fn slow_headers_time_out() {
     let webhook = start().await;
     let mut connection = webhook.client().connect().await.unwrap();
     connection.0.write_all(b"POST /mutate-v1-pod HTTP/1.1\r\nHost").await.unwrap();
     let begun = Instant::now();
     let mut rest = Vec::new();
-    // However the end looks, it comes.
+    // The connection may end with a response, a FIN or a reset.
     let _ = connection.0.read_to_end(&mut rest).await;
     assert!(
         (Duration::from_secs(4)..Duration::from_secs(8)).contains(&begun.elapsed()),
@@ -212,7 +212,7 @@ async fn slow_headers_are_cut_after_their_time() {
 }
 
 #[tokio::test]
-async fn a_body_that_never_ends_is_cut_at_the_requests_own_timeout() {
+async fn endless_body_ends_at_the_requests_timeout() {
     let webhook = start().await;
     let head = "POST /mutate-v1-pod?timeout=1s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{";
     let begun = Instant::now();
@@ -226,8 +226,8 @@ async fn a_body_that_never_ends_is_cut_at_the_requests_own_timeout() {
 }
 
 #[tokio::test]
-async fn a_thousand_idle_connections_cost_little() {
-    // As containers start where systemd's defaults are handed down, but for who doesn't ask for more.
+async fn thousand_idle_connections_use_little_memory() {
+    // Fewer open files than connections: the binary must raise its soft limit, as in a container.
     let directory = tempfile::tempdir().unwrap();
     let script = directory.path().join("peerpods");
     let shell = format!("#!/bin/sh\nulimit -Sn 512\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_peerpods"));
@@ -247,12 +247,12 @@ async fn a_thousand_idle_connections_cost_little() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_stays_open() {
+async fn idle_connection_stays_open() {
     let webhook = start().await;
     let mut unused = webhook.client().connect().await.unwrap();
     let mut used = webhook.client().connect().await.unwrap();
     assert_eq!(used.send(post(PATH, &peer_pod())).await.unwrap().status, 200);
-    // Longer than anything but idling may take.
+    // Longer than the timeouts of handshakes, headers and bodies.
     let mut bytes = [[0]; 2];
     let [first, second] = &mut bytes;
     let closed = async {
@@ -266,7 +266,7 @@ async fn an_idle_connection_stays_open() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_one_line_of_the_log_whatever_came() {
+async fn rejected_request_is_one_log_line() {
     let mut webhook = Webhook::start(env!("CARGO_BIN_EXE_peerpods"), &["--log-level=debug"]).await;
     let forged = String::from_utf8(peer_pod()).unwrap().replace("CREATE", "x\\nforged");
     assert_eq!(webhook.client().send(post(PATH, forged.as_bytes())).await.unwrap().status, 400);
@@ -276,7 +276,7 @@ async fn a_refusal_is_one_line_of_the_log_whatever_came() {
 }
 
 #[tokio::test]
-async fn no_request_is_cut_at_the_end() {
+async fn shutdown_completes_requests() {
     let mut webhook = start().await;
     let client = webhook.client();
     let mut kept = client.connect().await.unwrap();
@@ -287,7 +287,7 @@ async fn no_request_is_cut_at_the_end() {
     begun.0.write_all(head).await.unwrap();
     webhook.terminate().await;
     webhook.logged("draining, and still answering requests").await;
-    // New connections, kept ones and half-sent requests are all still answered, and told to go.
+    // New connections, idle ones and half-sent requests get a response with `connection: close`.
     for answer in [client.send(&request).await.unwrap(), kept.send(&request).await.unwrap(), {
         begun.0.write_all(tail).await.unwrap();
         begun.receive().await.unwrap()
@@ -299,7 +299,7 @@ async fn no_request_is_cut_at_the_end() {
 }
 
 #[tokio::test]
-async fn who_leaves_is_not_ready() {
+async fn terminating_pod_is_not_ready() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let health = format!("--health-probe-bind-address={free}");
     let mut webhook = Webhook::start(env!("CARGO_BIN_EXE_peerpods"), &[&health]).await;

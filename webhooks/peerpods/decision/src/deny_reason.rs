@@ -1,8 +1,8 @@
-//! Why a peer pod is denied.
+//! Reasons to deny a peer pod.
 
 use podshaper_core::pod::AnnotationsTooLarge;
 
-/// Why a peer pod is denied. Each message tells the pod's author what to change.
+/// A reason to deny a peer pod. The message names what the pod's author must change.
 #[derive(Debug, thiserror::Error)]
 pub enum DenyReason {
     /// A quantity that the API server would reject.

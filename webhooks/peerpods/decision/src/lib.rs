@@ -1,4 +1,4 @@
-//! Sizes the VM of a peer pod: a Kata pod whose containers run in a VM outside the node.
+//! Sizes the VM of a peer pod: a Kata pod with its containers in a VM outside the node.
 //!
 //! Such a pod must not claim CPU and memory of its node. It claims one of the VMs that the node can start. So the
 //! webhook replaces the containers' resources by one extended resource, and writes their total into annotations by

@@ -1,4 +1,4 @@
-//! What a pod's author requested, whatever the pod contains by now.
+//! The requests of a pod's author, which the pod may no longer contain.
 //!
 //! The first pass removes the containers' resources. Before a second pass, LimitRanger may have filled in defaults and
 //! another webhook may have added a container. So the first pass records the resources in an annotation, and every pass
@@ -137,7 +137,7 @@ impl<'p> OriginalRequests<'p> {
         Ok(sum)
     }
 
-    /// What the pod needs at once: `PodRequests` and `PodLimits` of k8s.io/component-helpers/resource.
+    /// The peak that the pod needs: `PodRequests` and `PodLimits` of k8s.io/component-helpers/resource.
     pub(crate) fn effective(
         &self,
         field: ResourceField,

@@ -15,9 +15,9 @@ use crate::original_requests::OriginalRequests;
 pub struct SizingRules {
     /// How the containers' resources add up.
     pub sizing: Sizing,
-    /// What the guest needs beside the containers, in millicores.
+    /// Headroom for the guest, in millicores.
     pub vcpu_headroom: Headroom,
-    /// What the guest needs beside the containers, in bytes.
+    /// Headroom for the guest, in bytes.
     pub memory_headroom: Headroom,
     /// The size for a pod that requests nothing.
     pub fallback: VmSize,
@@ -31,7 +31,7 @@ pub enum Sizing {
     /// The peer-pods webhook of cloud-api-adaptor: the sum over all containers, init containers included.
     #[default]
     Compat,
-    /// Kubernetes' scheduler and quotas: what the pod needs at once.
+    /// Kubernetes' scheduler and quotas: the peak that the pod needs.
     Effective {
         /// Whether requests or limits count.
         basis: Basis,
@@ -53,7 +53,7 @@ pub enum Basis {
     Limits,
 }
 
-/// What the guest needs beside its containers, in one dimension.
+/// An amount for the guest, beside that of its containers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Headroom {
     /// Nothing.

@@ -99,8 +99,8 @@ struct Change {
 }
 
 impl Change {
-    /// The change depends on the original requests alone. What an earlier pass or LimitRanger wrote into the pod has no
-    /// influence, so that another pass has the same result.
+    /// The change depends on the original requests alone, not on what an earlier pass or LimitRanger wrote into the pod. So
+    /// another pass has the same result.
     fn of(pod: &Pod<'_>, class: &RuntimeClass) -> Result<Self, DenyReason> {
         let requests = OriginalRequests::from_pod(pod, &class.resource)?;
         let vm_size = class.sizing.vm_size(&requests)?;

@@ -1,4 +1,4 @@
-//! The contract, sentence by sentence.
+//! The promises of docs/peerpods.md.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
@@ -6,9 +6,7 @@ mod support;
 use podshaper_core::admission::{Request, Verdict};
 use podshaper_core::pod::Pod;
 use serde_json::{Value, json};
-use support::{
-    REMEMBERED, VM, compatible, container, decide, limit_ranged, pass, patched, pod, sizes, webhook,
-};
+use support::{RECORD, VM, compatible, container, decide, limit_ranged, pass, patched, pod, sizes, webhook};
 
 /// One pass over a pod with one container.
 fn sized(requests: Value, limits: Value) -> String {
@@ -23,13 +21,13 @@ fn denial(webhook: &peerpods_decision::PeerPods, pod: &Value) -> String {
 }
 
 #[test]
-fn the_table() {
+fn vm_size_follows_requests_and_limits() {
     let table = [
         (json!({"cpu": "2", "memory": "4Gi"}), json!({"cpu": "3", "memory": "5Gi"}), "3 5120 - -"),
         (json!({"cpu": "2"}), json!({}), "2 - - -"),
         (json!({}), json!({}), "- - - -"),
         (json!({"cpu": "200m", "memory": "4Gi"}), json!({"cpu": "1500m", "memory": "4Gi"}), "2 4096 - -"),
-        // The rest are the original's own test cases, and the corners of its rule.
+        // The test cases of cloud-api-adaptor's webhook, and the edges of its rule.
         (json!({"memory": "4Gi"}), json!({}), "- 4096 - -"),
         (json!({"nvidia.com/gpu": "1"}), json!({"nvidia.com/gpu": "1"}), "- - 1 -"),
         (json!({"cpu": "2", "memory": "4Gi"}), json!({"cpu": "2", "memory": "4Gi"}), "2 4096 - -"),
@@ -45,7 +43,7 @@ fn the_table() {
 }
 
 #[test]
-fn containers_and_init_containers_add_up() {
+fn compat_sizing_sums_all_containers() {
     let mut pod = pod(json!([
         container("a", json!({"cpu": "2", "memory": "4Gi"}), json!({"cpu": "3", "memory": "5Gi"})),
         container("b", json!({"cpu": "1", "memory": "1Gi"}), json!({"cpu": "1", "memory": "1Gi"})),
@@ -73,7 +71,7 @@ fn containers_and_init_containers_add_up() {
 }
 
 #[test]
-fn pods_of_other_classes_are_left_alone() {
+fn pod_of_other_class_is_unchanged() {
     for class in [json!(null), json!("kata"), json!("")] {
         let mut pod = pod(json!([container("c", json!({"cpu": "nonsense"}), json!({}))]));
         pod["spec"]["runtimeClassName"] = class;
@@ -83,14 +81,14 @@ fn pods_of_other_classes_are_left_alone() {
 }
 
 #[test]
-fn mirror_pods_are_left_alone() {
+fn mirror_pod_is_unchanged() {
     let mut pod = pod(json!([container("c", json!({"cpu": "1"}), json!({}))]));
     pod["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
     assert!(decide(&compatible(), &pod).patch.is_empty());
 }
 
 #[test]
-fn other_requests_are_left_alone() {
+fn other_request_is_unchanged() {
     let object = pod(json!([container("c", json!({"cpu": "1"}), json!({}))]));
     for (operation, sub, kind, warned) in [
         ("UPDATE", "", "Pod", false),
@@ -111,14 +109,14 @@ fn other_requests_are_left_alone() {
 }
 
 #[test]
-fn a_pod_without_containers_is_undecided() {
+fn pod_without_containers_is_undecided() {
     for pod in [pod(json!([])), pod(json!(null)), json!({"spec": {"runtimeClassName": "kata-remote"}})] {
         assert!(matches!(decide(&compatible(), &pod).verdict, Verdict::Undecided(_)));
     }
 }
 
 #[test]
-fn empty_resources_are_left_alone() {
+fn empty_resources_are_unchanged() {
     let containers = json!([{"name": "a"}, {"name": "b", "resources": {}}, {"name": "c", "resources": null}]);
     let after = pass(&compatible(), &pod(containers.clone())).unwrap();
     assert_eq!(after["spec"]["containers"][1], containers[1]);
@@ -126,7 +124,7 @@ fn empty_resources_are_left_alone() {
 }
 
 #[test]
-fn machine_type_and_other_annotations_stay() {
+fn other_annotations_are_unchanged() {
     let mut pod = pod(json!([container("c", json!({"cpu": "1"}), json!({}))]));
     pod["metadata"]["annotations"] =
         json!({"io.katacontainers.config.hypervisor.machine_type": "t3.large", "a": "b"});
@@ -136,7 +134,7 @@ fn machine_type_and_other_annotations_stay() {
 }
 
 #[test]
-fn the_pods_own_vms_do_not_count() {
+fn vm_resource_of_author_is_replaced() {
     let pod = pod(json!([
         container("a", json!({}), json!({})),
         container("b", json!({VM: "2", "cpu": "1"}), json!({VM: "2"})),
@@ -146,13 +144,13 @@ fn the_pods_own_vms_do_not_count() {
     assert_eq!(after["spec"]["containers"][1].get("resources"), None);
     assert_eq!(after["spec"]["containers"][0]["resources"]["requests"], json!({VM: "1"}));
     assert!(decision.warnings.is_empty());
-    assert!(!after["metadata"]["annotations"][REMEMBERED].as_str().unwrap().contains(VM));
+    assert!(!after["metadata"]["annotations"][RECORD].as_str().unwrap().contains(VM));
 }
 
-// What the original gets wrong.
+// Faults of cloud-api-adaptor's webhook.
 
 #[test]
-fn limit_range_defaults_after_the_first_pass_change_nothing() {
+fn limit_range_defaults_between_passes_change_nothing() {
     let webhook = compatible();
     let pod = pod(json!([container("a", json!({"cpu": "2"}), json!({})), {"name": "b"}]));
     let first = pass(&webhook, &pod).unwrap();
@@ -163,13 +161,13 @@ fn limit_range_defaults_after_the_first_pass_change_nothing() {
 }
 
 #[test]
-fn a_second_pass_changes_nothing() {
+fn second_pass_changes_nothing() {
     let first = pass(&compatible(), &pod(json!([container("a", json!({"cpu": "2"}), json!({}))]))).unwrap();
     assert!(decide(&compatible(), &first).patch.is_empty());
 }
 
 #[test]
-fn a_container_that_came_later_is_added() {
+fn injected_container_is_counted() {
     let webhook = compatible();
     let mut pod = pass(&webhook, &pod(json!([container("a", json!({"cpu": "2"}), json!({}))]))).unwrap();
     let sidecar = container("sidecar", json!({"cpu": "500m", "memory": "64Mi"}), json!({}));
@@ -182,10 +180,10 @@ fn a_container_that_came_later_is_added() {
 }
 
 #[test]
-fn an_annotation_of_the_author_counts_as_resources() {
-    let mut written = pod(json!([{"name": "a"}, {"name": "b"}]));
-    written["metadata"]["annotations"] = json!({
-        REMEMBERED: r#"{"containers": {"a": {"requests": {"cpu": "2"}}, "gone": {"requests": {"cpu": "9"}}}}"#,
+fn record_by_author_counts_as_resources() {
+    let mut recorded = pod(json!([{"name": "a"}, {"name": "b"}]));
+    recorded["metadata"]["annotations"] = json!({
+        RECORD: r#"{"containers": {"a": {"requests": {"cpu": "2"}}, "gone": {"requests": {"cpu": "9"}}}}"#,
         "io.katacontainers.config.hypervisor.default_memory": "1000",
     });
     let plain = json!([container("a", json!({"cpu": "2"}), json!({})), {"name": "b"}]);
@@ -193,24 +191,23 @@ fn an_annotation_of_the_author_counts_as_resources() {
     plain["metadata"]["annotations"] = json!({"io.katacontainers.config.hypervisor.default_memory": "1000"});
     for policy in ["overwrite", "keep", "max"] {
         let webhook = webhook(&json!({"userAnnotations": policy}));
-        let [written, plain] = [&written, &plain].map(|pod| pass(&webhook, pod).unwrap());
-        assert_eq!(sizes(&written), "2 1000 - -");
-        assert_eq!(sizes(&written), sizes(&plain));
+        assert_eq!(sizes(&pass(&webhook, &recorded).unwrap()), "2 1000 - -");
+        assert_eq!(sizes(&pass(&webhook, &plain).unwrap()), "2 1000 - -");
     }
 }
 
 #[test]
-fn a_damaged_memory_is_refused() {
+fn unreadable_record_is_denied() {
     let mut pod = pod(json!([{"name": "a"}]));
-    for damaged in ["", "null", "[]", "{\"containers\":{\"a\":1}}", "{"] {
-        pod["metadata"]["annotations"] = json!({REMEMBERED: damaged});
+    for unreadable in ["", "null", "[]", "{\"containers\":{\"a\":1}}", "{"] {
+        pod["metadata"]["annotations"] = json!({RECORD: unreadable});
         let reason = denial(&compatible(), &pod);
-        assert!(reason.contains(REMEMBERED) && reason.contains("remove it"), "{reason}");
+        assert!(reason.contains(RECORD) && reason.contains("remove it"), "{reason}");
     }
 }
 
 #[test]
-fn memory_that_overflows_is_refused() {
+fn memory_overflow_is_denied() {
     for memory in ["9Ei", "9223372036854775807", "10E"] {
         let reason =
             denial(&compatible(), &pod(json!([container("a", json!({"memory": memory}), json!({}))])));
@@ -223,7 +220,7 @@ fn memory_that_overflows_is_refused() {
 }
 
 #[test]
-fn quantities_that_the_api_server_would_refuse_are_refused() {
+fn invalid_quantity_is_denied() {
     for (text, problem) in
         [("abc", "a number and a suffix"), ("-1", "must not be negative"), ("1Zi", "suffix")]
     {
@@ -236,7 +233,7 @@ fn quantities_that_the_api_server_would_refuse_are_refused() {
 }
 
 #[test]
-fn what_is_dropped_is_told_once() {
+fn dropped_resources_are_warned_about_once() {
     let dropped =
         json!({"ephemeral-storage": "1Gi", "example.com/fpga": "1", "hugepages-2Mi": "2Mi", "memory": "1Gi"});
     let containers: Vec<Value> =
@@ -258,10 +255,10 @@ fn what_is_dropped_is_told_once() {
     assert_eq!(decide(&webhook, &patched(&pod, &decision)).warnings, [""; 0]);
 }
 
-// Beyond it.
+// Settings that it doesn't have.
 
 #[test]
-fn keep_resources() {
+fn keep_resources_stay_on_containers() {
     let webhook = webhook(&json!({
         "keepResources": ["ephemeral-storage", "claims", "hugepages-2Mi"],
         "placeholders": {"memory": {"request": "1Mi"}},
@@ -289,7 +286,7 @@ fn keep_resources() {
 }
 
 #[test]
-fn placeholders_satisfy_a_quota() {
+fn placeholders_are_set_on_every_container() {
     let placeholders = json!({"cpu": {"request": "1m", "limit": "10m"}, "memory": {"request": "1Mi"}});
     let webhook = webhook(&json!({"placeholders": placeholders}));
     let mut pod = pod(json!([container("a", json!({"cpu": "2"}), json!({})), {"name": "b"}]));
@@ -299,7 +296,7 @@ fn placeholders_satisfy_a_quota() {
     let held = json!({"requests": {"cpu": "1m", "memory": "1Mi"}, "limits": {"cpu": "10m"}});
     assert_eq!(after["spec"]["containers"][1]["resources"], held);
     assert_eq!(after["spec"]["initContainers"][0]["resources"], held);
-    assert!(decide(&webhook, &support::decoded_by_the_api_server(after)).patch.is_empty());
+    assert!(decide(&webhook, &support::decoded_by_api_server(after)).patch.is_empty());
 }
 
 fn with_sidecar() -> Value {
@@ -313,7 +310,7 @@ fn with_sidecar() -> Value {
 }
 
 #[test]
-fn effective_sizing() {
+fn effective_sizing_counts_peak() {
     for (basis, overhead, expected) in [
         ("requests", false, "4 1024 - -"),
         ("limits", false, "2 - - -"),
@@ -328,7 +325,7 @@ fn effective_sizing() {
 }
 
 #[test]
-fn pod_level_resources() {
+fn effective_sizing_moves_pod_resources() {
     let mut pod = with_sidecar();
     pod["spec"]["resources"] =
         json!({"requests": {"cpu": "6"}, "limits": {"cpu": "8", "hugepages-2Mi": "2Mi"}});
@@ -346,7 +343,7 @@ fn pod_level_resources() {
 }
 
 #[test]
-fn head_room_and_fallback() {
+fn headroom_and_fallback_apply() {
     let webhook = webhook(&json!({
         "headroom": {"vcpus": "+10%", "memory": "+256Mi"}, "fallback": {"vcpus": 1, "memory": "2Gi"},
     }));
@@ -361,7 +358,7 @@ fn head_room_and_fallback() {
 }
 
 #[test]
-fn annotations_of_the_author() {
+fn user_annotations_policy_decides() {
     let mut pod = pod(json!([container("a", json!({"cpu": "2", "memory": "1Gi"}), json!({}))]));
     pod["metadata"]["annotations"] = json!({
         "io.katacontainers.config.hypervisor.default_vcpus": "8",
@@ -377,7 +374,7 @@ fn annotations_of_the_author() {
         let mut after = pass(&webhook, &pod).unwrap();
         assert_eq!(sizes(&after), expected, "{policy}");
         assert!(decide(&webhook, &after).patch.is_empty(), "{policy}");
-        // The author's own are remembered when a later pass decides anew.
+        // A later pass finds the author's values in the record.
         after["spec"]["containers"].as_array_mut().unwrap().push(container(
             "s",
             json!({"cpu": "10"}),
@@ -388,7 +385,7 @@ fn annotations_of_the_author() {
 }
 
 #[test]
-fn a_size_that_went_away_gives_the_authors_own_back() {
+fn size_that_becomes_zero_restores_author_annotation() {
     let webhook = compatible();
     let mut pod =
         pod(json!([{"name": "a"}, container("b", json!({"cpu": "2", "memory": "1Gi"}), json!({}))]));
@@ -400,7 +397,7 @@ fn a_size_that_went_away_gives_the_authors_own_back() {
 }
 
 #[test]
-fn gpu_resources_by_a_map() {
+fn gpus_map_weighs_resources() {
     let webhook = webhook(&json!({"gpus": {"nvidia.com/gpu": 1, "example.com/quad": 4}}));
     let gpus = json!({"nvidia.com/gpu": "1", "example.com/quad": "2"});
     let pod = pod(json!([container("a", gpus.clone(), gpus)]));
@@ -410,7 +407,7 @@ fn gpu_resources_by_a_map() {
 }
 
 #[test]
-fn a_catalogue_names_the_machine() {
+fn catalogue_sets_cheapest_machine_type() {
     let webhook = webhook(&json!({"catalogue": [
         {"name": "large", "vcpus": 8, "memory": "32Gi", "price": 0.4},
         {"name": "small", "vcpus": 2, "memory": "8Gi", "price": 0.1},
@@ -433,12 +430,12 @@ fn a_catalogue_names_the_machine() {
     let mut named = pod(json!([container("a", json!({"cpu": "9"}), json!({}))]));
     named["metadata"]["annotations"] = json!({"io.katacontainers.config.hypervisor.machine_type": "huge"});
     let after = pass(&webhook, &named).unwrap();
-    assert_eq!(sizes(&after), "9 - - huge", "who names a machine gets it");
+    assert_eq!(sizes(&after), "9 - - huge", "the author's machine type stays");
     assert!(decide(&webhook, &after).patch.is_empty());
 }
 
 #[test]
-fn several_runtime_classes() {
+fn each_runtime_class_has_its_settings() {
     let webhook = webhook(&json!({"runtimeClasses": {
         "kata-gpu": {"resource": "kata.peerpods.io/gpu-vm", "sizing": "effective", "basis": "limits"},
     }}));
@@ -455,7 +452,7 @@ fn several_runtime_classes() {
 }
 
 #[test]
-fn audit_only_tells() {
+fn audit_warns_and_changes_nothing() {
     let webhook = webhook(&json!({"mode": "audit"}));
     let requests = json!({"cpu": "2", "memory": "4Gi", "ephemeral-storage": "1Gi"});
     let decision = decide(&webhook, &pod(json!([container("a", requests, json!({}))])));

@@ -1,4 +1,4 @@
-//! What holds for every pod.
+//! Properties of the decision about any pod.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Map, Value, json};
 use support::{
-    PREFIX, VM, compatible, containers_mut, decide, decoded_by_the_api_server, limit_ranged, pass, patched,
+    PREFIX, VM, compatible, containers_mut, decide, decoded_by_api_server, limit_ranged, pass, patched,
     sizes, untouched, webhook,
 };
 
@@ -18,8 +18,8 @@ const QUANTITIES: [&str; 17] = [
     "0", "1", "2", "100m", "1500m", "0.5", ".5", "5.", "1e3", "1E3", "64Mi", "1Gi", "1048577", "100M", "1u",
     "3n", "+2",
 ];
-/// And some that it can't.
-const WEIRD: [&str; 9] = ["-1", "", "abc", "9Ei", "10E", "9223372036854775807", "1e40", "1Zi", "\u{1f980}"];
+/// Quantities that are invalid, or too large for a VM.
+const INVALID: [&str; 9] = ["-1", "", "abc", "9Ei", "10E", "9223372036854775807", "1e40", "1Zi", "\u{1f980}"];
 
 const RESOURCES: [&str; 10] = [
     "cpu",
@@ -34,7 +34,7 @@ const RESOURCES: [&str; 10] = [
     VM,
 ];
 
-/// Settings with everything in them that may be there.
+/// Settings with any of their keys.
 fn settings() -> impl Strategy<Value = Value> {
     let effective = (select(vec!["max", "requests", "limits"]), any::<bool>())
         .prop_map(|(basis, overhead)| json!({"sizing": "effective", "basis": basis, "overhead": overhead}));
@@ -61,9 +61,9 @@ fn settings() -> impl Strategy<Value = Value> {
     )
 }
 
-fn quantities(of: &'static [&'static str]) -> impl Strategy<Value = Value> {
+fn quantities(values: &'static [&'static str]) -> impl Strategy<Value = Value> {
     prop_oneof![
-        9 => prop::collection::vec((select(&RESOURCES[..]), select(of)), 0..5)
+        9 => prop::collection::vec((select(&RESOURCES[..]), select(values)), 0..5)
             .prop_map(|list| Value::Object(list.into_iter().map(|(k, v)| (k.to_owned(), json!(v))).collect())),
         1 => Just(Value::Null),
     ]
@@ -143,7 +143,7 @@ fn pod(of: &'static [&'static str]) -> impl Strategy<Value = Value> {
     )
 }
 
-/// With the container `new` in front of or behind the others.
+/// `pod` with the container `new` before or after the others.
 fn injected(mut pod: Value, new: &Value, init: bool, front: bool) -> Value {
     let list = if init { "initContainers" } else { "containers" };
     let list =
@@ -152,9 +152,9 @@ fn injected(mut pod: Value, new: &Value, init: bool, front: bool) -> Value {
     pod
 }
 
-/// Kubernetes' formula told as a story: what runs at each moment of the pod's life.
-fn moments(pod: &Value, side: &str, resource: &str) -> i128 {
-    let asked = |container: &Value| -> i128 {
+/// Kubernetes' formula as a simulation: the most that runs at any time of the pod's life.
+fn peak(pod: &Value, side: &str, resource: &str) -> i128 {
+    let requested = |container: &Value| -> i128 {
         let text = container["resources"][side][resource].as_str().unwrap_or("0");
         text.parse::<Quantity>().unwrap().scaled_value(-9).unwrap().into()
     };
@@ -162,27 +162,28 @@ fn moments(pod: &Value, side: &str, resource: &str) -> i128 {
     let mut sidecars = 0;
     let mut peak = 0;
     for init in list("initContainers") {
-        peak = peak.max(sidecars + asked(&init));
+        peak = peak.max(sidecars + requested(&init));
         if init["restartPolicy"] == "Always" {
-            sidecars += asked(&init);
+            sidecars += requested(&init);
         }
     }
-    peak.max(sidecars + list("containers").iter().map(asked).sum::<i128>())
+    peak.max(sidecars + list("containers").iter().map(requested).sum::<i128>())
 }
 
-fn everywhere(pod: &Value, side: &str, resource: &str) -> i128 {
+/// The sum over all containers.
+fn sum(pod: &Value, side: &str, resource: &str) -> i128 {
     let mut flat = pod.clone();
     let mut all = flat["spec"]["containers"].as_array().cloned().unwrap();
     all.extend(flat["spec"]["initContainers"].as_array().cloned().unwrap_or_default());
     flat["spec"] = json!({"containers": all});
-    moments(&flat, side, resource)
+    peak(&flat, side, resource)
 }
 
 const NANO: i128 = 1_000_000_000;
 
 proptest! {
     #[test]
-    fn every_patch_applies_and_touches_nothing_else(settings in settings(), pod in pod(&WEIRD), sane in pod(&QUANTITIES)) {
+    fn patch_applies_and_changes_nothing_else(settings in settings(), pod in pod(&INVALID), sane in pod(&QUANTITIES)) {
         let webhook = webhook(&settings);
         for pod in [pod, sane] {
             let decision = decide(&webhook, &pod);
@@ -197,14 +198,14 @@ proptest! {
     }
 
     #[test]
-    fn a_second_pass_changes_nothing(settings in settings(), mut pod in pod(&QUANTITIES), same_names in any::<bool>()) {
+    fn second_pass_changes_nothing(settings in settings(), mut pod in pod(&QUANTITIES), same_names in any::<bool>()) {
         for container in containers_mut(&mut pod).into_iter().filter(|_| same_names) {
             container.insert("name".into(), json!("same"));
         }
         let webhook = webhook(&settings);
-        let pod = decoded_by_the_api_server(pod);
+        let pod = decoded_by_api_server(pod);
         if let Some(first) = pass(&webhook, &pod) {
-            let first = decoded_by_the_api_server(first);
+            let first = decoded_by_api_server(first);
             let second = decide(&webhook, &first);
             prop_assert!(second.patch.is_empty(), "{}", String::from_utf8(second.patch.to_json()).unwrap());
             prop_assert_eq!(second.warnings, Vec::<String>::new());
@@ -214,19 +215,18 @@ proptest! {
     #[test]
     fn limit_range_defaults_between_passes_change_nothing(settings in settings(), pod in pod(&QUANTITIES)) {
         let webhook = webhook(&settings);
-        let pod = decoded_by_the_api_server(pod);
+        let pod = decoded_by_api_server(pod);
         if let Some(first) = pass(&webhook, &pod) {
             let defaults = json!({"cpu": "7", "memory": "9Gi", "ephemeral-storage": "1Gi"});
             let filled = limit_ranged(first.clone(), &defaults, &json!({"cpu": "8", "memory": "9Gi"}));
             let second = pass(&webhook, &filled).unwrap();
             prop_assert_eq!(sizes(&second), sizes(&first));
-            let [second, first] = [second, first].map(decoded_by_the_api_server);
-            prop_assert_eq!(second, first);
+            prop_assert_eq!(decoded_by_api_server(second), decoded_by_api_server(first));
         }
     }
 
     #[test]
-    fn a_container_injected_between_passes_counts_as_if_it_had_always_been_there(
+    fn injected_container_counts_like_an_original_one(
         settings in settings(), pod in pod(&QUANTITIES), new in container(&QUANTITIES),
         init in any::<bool>(), front in any::<bool>(), limit_range in any::<bool>(),
     ) {
@@ -241,12 +241,11 @@ proptest! {
         let first = pass(&webhook, &filled(pod));
         let Some((at_once, first)) = at_once.zip(first) else { return Ok(()) };
         let later = pass(&webhook, &filled(injected(first, &new, init, front))).unwrap();
-        let [later, at_once] = [later, at_once].map(decoded_by_the_api_server);
-        prop_assert_eq!(later, at_once);
+        prop_assert_eq!(decoded_by_api_server(later), decoded_by_api_server(at_once));
     }
 
     #[test]
-    fn audit_never_patches(mut settings in settings(), pod in pod(&WEIRD)) {
+    fn audit_never_patches(mut settings in settings(), pod in pod(&INVALID)) {
         settings["mode"] = json!("audit");
         let decision = decide(&webhook(&settings), &pod);
         prop_assert!(decision.patch.is_empty());
@@ -255,30 +254,30 @@ proptest! {
     }
 
     #[test]
-    fn compat_is_the_sum(pod in pod(&QUANTITIES)) {
+    fn compat_sizing_is_the_sum(pod in pod(&QUANTITIES)) {
         let mut pod = pod;
         pod["metadata"] = json!({});
         let size = |resource: &str, unit: i128| {
-            let (requests, limits) = (everywhere(&pod, "requests", resource), everywhere(&pod, "limits", resource));
+            let (requests, limits) = (sum(&pod, "requests", resource), sum(&pod, "limits", resource));
             let total = if requests != 0 && limits >= requests { limits } else { requests };
             let rounded = (total + unit - 1) / unit;
             if rounded == 0 { "-".to_owned() } else { rounded.to_string() }
         };
-        let gpus = (everywhere(&pod, "requests", "nvidia.com/gpu") + NANO - 1) / NANO;
+        let gpus = (sum(&pod, "requests", "nvidia.com/gpu") + NANO - 1) / NANO;
         let gpus = if gpus == 0 { "-".to_owned() } else { gpus.to_string() };
         let expected = format!("{} {} {gpus} -", size("cpu", NANO), size("memory", NANO << 20));
         prop_assert_eq!(sizes(&pass(&compatible(), &pod).unwrap()), expected);
     }
 
     #[test]
-    fn effective_is_the_most_that_is_needed_at_any_moment(pod in pod(&QUANTITIES), basis in select(vec!["requests", "limits", "max"])) {
+    fn effective_sizing_is_the_peak_over_time(pod in pod(&QUANTITIES), basis in select(vec!["requests", "limits", "max"])) {
         let mut pod = pod;
         pod["metadata"] = json!({});
         let size = |resource: &str, unit: i128| {
             let of_pod = |side: &str| pod["spec"]["resources"][side][resource].as_str().map(|text| -> i128 {
                 text.parse::<Quantity>().unwrap().scaled_value(-9).unwrap().into()
             });
-            let side = |side: &str| of_pod(side).unwrap_or_else(|| moments(&pod, side, resource));
+            let side = |side: &str| of_pod(side).unwrap_or_else(|| peak(&pod, side, resource));
             let total = match basis {
                 "max" => side("requests").max(side("limits")),
                 one => side(one),
@@ -292,7 +291,7 @@ proptest! {
     }
 
     #[test]
-    fn no_machine_that_fits_is_cheaper_than_the_chosen_one(
+    fn no_fitting_machine_is_cheaper_than_the_chosen_one(
         machines in prop::collection::vec((1..9_u64, 1..9_u64, 0..3_u64, 0..4_u8), 1..8),
         wanted in (1..9_u64, 1..9_u64, 0..3_u64),
     ) {

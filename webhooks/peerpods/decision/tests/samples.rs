@@ -1,4 +1,4 @@
-//! The properties over pods with every field there is: the samples in k8s.io/api's testdata, of each Kubernetes release.
+//! Properties of the decision about pods with every field: the samples in k8s.io/api's testdata of each Kubernetes release.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
@@ -7,9 +7,9 @@ use std::path::Path;
 
 use podshaper_core::admission::Verdict;
 use serde_json::{Value, json};
-use support::{VM, decide, decoded_by_the_api_server, limit_ranged, pass, patched, untouched, webhook};
+use support::{VM, decide, decoded_by_api_server, limit_ranged, pass, patched, untouched, webhook};
 
-/// Every sample below `PODSHAPER_POD_SAMPLES`, made a pod that could be: the samples' resources are called `limitsKey`.
+/// Every sample below `PODSHAPER_POD_SAMPLES`, with its path.
 fn samples() -> Vec<(String, Value)> {
     let folder = std::env::var("PODSHAPER_POD_SAMPLES")
         .expect("PODSHAPER_POD_SAMPLES must name a folder of pods in JSON");
@@ -34,7 +34,7 @@ fn collect(folder: &Path, samples: &mut Vec<(String, Value)>) {
 }
 
 #[test]
-fn sample_pods() {
+fn sample_pods_have_all_properties() {
     for (path, sample) in samples() {
         let class = sample["spec"]["runtimeClassName"]
             .as_str()
@@ -52,17 +52,17 @@ fn sample_pods() {
             settings["runtimeClasses"] = json!({&class: {}});
             let webhook = webhook(&settings);
             for pod in [&sample, &with_resources] {
-                let pod = decoded_by_the_api_server(pod.clone());
+                let pod = decoded_by_api_server(pod.clone());
                 let decision = decide(&webhook, &pod);
                 assert_eq!(decision.verdict, Verdict::Admit, "{path}");
                 let first = patched(&pod, &decision);
                 assert_eq!(first["spec"]["containers"][0]["resources"]["limits"], json!({VM: "1"}), "{path}");
                 assert_eq!(untouched(first.clone()), untouched(pod), "{path}");
-                let first = decoded_by_the_api_server(first);
+                let first = decoded_by_api_server(first);
                 assert!(decide(&webhook, &first).patch.is_empty(), "{path}");
                 let filled =
                     limit_ranged(first.clone(), &json!({"cpu": "7", "memory": "9Gi"}), &json!({"cpu": "8"}));
-                assert_eq!(decoded_by_the_api_server(pass(&webhook, &filled).unwrap()), first, "{path}");
+                assert_eq!(decoded_by_api_server(pass(&webhook, &filled).unwrap()), first, "{path}");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What the API server does around the webhook, and pods for it.
+//! The API server's steps around the webhook, and pods for tests.
 #![allow(
     dead_code,
     clippy::unwrap_used,
@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 pub(crate) const VM: &str = "kata.peerpods.io/vm";
 pub(crate) const PREFIX: &str = "io.katacontainers.config.hypervisor.";
-pub(crate) const REMEMBERED: &str = "podshaper.dev/peerpods-resources";
+pub(crate) const RECORD: &str = "podshaper.dev/peerpods-resources";
 
 /// The webhook with these settings, for the class `kata-remote`.
 pub(crate) fn webhook(settings: &Value) -> PeerPods {
@@ -25,12 +25,12 @@ pub(crate) fn webhook(settings: &Value) -> PeerPods {
     PeerPods::new(config, ["kata-remote"], VM).unwrap()
 }
 
-/// The webhook as the original behaves.
+/// The webhook without settings.
 pub(crate) fn compatible() -> PeerPods {
     webhook(&json!({}))
 }
 
-/// What the webhook decides about the creation of `pod`.
+/// The decision about the creation of `pod`.
 pub(crate) fn decide(webhook: &PeerPods, pod: &Value) -> Decision {
     let request = json!({
         "uid": "u", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "operation": "CREATE", "object": pod,
@@ -49,7 +49,7 @@ pub(crate) fn patched(pod: &Value, decision: &Decision) -> Value {
     pod
 }
 
-/// `pod` after one pass of the webhook; `None` where it was refused.
+/// `pod` after one pass of the webhook; `None` if it was denied.
 pub(crate) fn pass(webhook: &PeerPods, pod: &Value) -> Option<Value> {
     let decision = decide(webhook, pod);
     (decision.verdict == Verdict::Admit).then(|| patched(pod, &decision))
@@ -65,7 +65,7 @@ pub(crate) fn container(name: &str, requests: Value, limits: Value) -> Value {
     json!({"name": name, "image": "i", "resources": {"requests": requests, "limits": limits}})
 }
 
-/// The values of `default_vcpus`, `default_memory`, `default_gpus` and `machine_type`; a dash for none.
+/// The values of `default_vcpus`, `default_memory`, `default_gpus` and `machine_type`; a dash for a missing one.
 pub(crate) fn sizes(pod: &Value) -> String {
     let annotation = |name| {
         let key = format!("{PREFIX}{name}");
@@ -84,14 +84,14 @@ pub(crate) fn containers_mut(pod: &mut Value) -> Vec<&mut Map<String, Value>> {
         .collect()
 }
 
-/// What becomes of a pod whenever the API server decodes it: requests default to limits (`SetDefaults_Pod`), quantities
-/// are respelled, and `resources` are always there while what is empty in them isn't.
-pub(crate) fn decoded_by_the_api_server(mut pod: Value) -> Value {
+/// `pod` after the API server has decoded it: requests default to limits (`SetDefaults_Pod`), quantities are respelled,
+/// every container has `resources`, and empty lists are gone.
+pub(crate) fn decoded_by_api_server(mut pod: Value) -> Value {
     for container in containers_mut(&mut pod) {
-        let resources = filled(container, "resources");
+        let resources = object_at(container, "resources");
         let limits = resources.get("limits").cloned().unwrap_or_default();
         for (name, limit) in limits.as_object().into_iter().flatten() {
-            filled(resources, "requests").entry(name).or_insert_with(|| limit.clone());
+            object_at(resources, "requests").entry(name).or_insert_with(|| limit.clone());
         }
         for field in ["requests", "limits"] {
             for (_, quantity) in resources.get_mut(field).and_then(Value::as_object_mut).into_iter().flatten()
@@ -106,8 +106,8 @@ pub(crate) fn decoded_by_the_api_server(mut pod: Value) -> Value {
     pod
 }
 
-/// The object that is the member `key` of `object`.
-fn filled<'o>(object: &'o mut Map<String, Value>, key: &str) -> &'o mut Map<String, Value> {
+/// The member `key` of `object`, an object that is created if it is missing.
+fn object_at<'o>(object: &'o mut Map<String, Value>, key: &str) -> &'o mut Map<String, Value> {
     let member = object.entry(key).or_insert(Value::Null);
     if member.is_null() {
         *member = json!({});
@@ -119,23 +119,23 @@ fn filled<'o>(object: &'o mut Map<String, Value>, key: &str) -> &'o mut Map<Stri
 pub(crate) fn limit_ranged(mut pod: Value, default_requests: &Value, default_limits: &Value) -> Value {
     for container in containers_mut(&mut pod) {
         for (field, defaults) in [("limits", default_limits), ("requests", default_requests)] {
-            let list = filled(filled(container, "resources"), field);
+            let list = object_at(object_at(container, "resources"), field);
             for (name, quantity) in defaults.as_object().unwrap() {
                 list.entry(name).or_insert_with(|| quantity.clone());
             }
         }
     }
-    decoded_by_the_api_server(pod)
+    decoded_by_api_server(pod)
 }
 
-/// Everything but what the webhook is there to change.
+/// `pod` without what the webhook may change.
 pub(crate) fn untouched(mut pod: Value) -> Value {
     for container in containers_mut(&mut pod) {
         container.shift_remove("resources");
     }
     pod["spec"].as_object_mut().unwrap().shift_remove("resources");
     if let Some(annotations) = pod["metadata"]["annotations"].as_object_mut() {
-        annotations.retain(|key, _| !key.starts_with(PREFIX) && key != REMEMBERED);
+        annotations.retain(|key, _| !key.starts_with(PREFIX) && key != RECORD);
     }
     let no_annotations = pod["metadata"]["annotations"].as_object().is_none_or(Map::is_empty);
     if let Some(metadata) = pod["metadata"].as_object_mut().filter(|_| no_annotations) {

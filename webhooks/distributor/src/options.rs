@@ -13,7 +13,7 @@ use podshaper_placement::policy::GroupSet;
 use podshaper_server::{ListenAddress, admin};
 use serde_json::Value;
 
-use crate::cluster::Cluster;
+use crate::cluster::DistributorCluster;
 use distributor_decision::distributor::{Distributor, ValidSpec};
 use distributor_decision::facts::Facts;
 use distributor_decision::offline::Offline;
@@ -38,9 +38,9 @@ pub struct Options {
 
 impl Options {
     /// The webhook that decides by the cluster.
-    pub fn webhook(self, context: ServeContext<'_>) -> anyhow::Result<PodDistribution<Cluster>> {
+    pub fn webhook(self, context: ServeContext<'_>) -> anyhow::Result<PodDistribution<DistributorCluster>> {
         let client = client::in_cluster().context("no access to the API server")?;
-        let cluster = Cluster::start(&client, &self.replica, context.metrics, context.terminating);
+        let cluster = DistributorCluster::start(&client, &self.replica, context.metrics, context.terminating);
         if let Some(listener) = self.page_bind_address.bind()? {
             tokio::spawn(admin::serve(listener, None, cluster.page()));
         }

@@ -1,81 +1,147 @@
-//! Which pods are evicted so that new ones take the places that they keep from others.
+//! Which pods are evicted, so that the pods that replace them go to groups that have too few.
+
+use std::cmp::Reverse;
 
 use podshaper_placement::allocator::SlotAllocator;
-use podshaper_placement::policy::GroupSet;
-
+use podshaper_placement::policy::{GroupSet, Policy};
 use podshaper_placement::spread::Spread;
 
-/// A pod that is placed.
+use crate::spec::{Rebalance, RebalanceMode};
+use crate::status::PodDistributorStatus;
+
+/// A pod in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Placed<'p> {
-    /// Its name.
+pub struct PlacedPod<'p> {
+    /// `metadata.name`.
     pub name: &'p str,
-    /// Its slot.
+    /// The slot.
     pub slot: u32,
-    /// Its group's index.
+    /// Index of the group in the policy.
     pub group: usize,
 }
 
-/// The pods whose going lets as many others into the groups of `behind`, those first that stand in for other groups, then the
-/// highest. Each belongs to a group that has too many.
-pub fn surplus<'p>(
-    mut pods: Vec<Placed<'p>>,
+/// The available groups that have too few pods and are given theirs back.
+pub fn groups_behind(
+    mode: RebalanceMode,
+    status: &PodDistributorStatus,
+    policy: &Policy,
+    spread: &Spread,
+    available: GroupSet,
+) -> GroupSet {
+    let groups = policy.groups().iter().zip(&spread.groups).enumerate();
+    let behind = groups.filter(|(index, (group, pods))| {
+        let applies = match mode {
+            RebalanceMode::Never => false,
+            RebalanceMode::OnRecovery => status.is_recovering(&group.name),
+            RebalanceMode::Always => true,
+        };
+        applies && available.contains(*index) && pods.deviation() < 0
+    });
+    behind.map(|(index, _)| index).collect()
+}
+
+/// How many of `pods` pods may be evicted, given how many aren't ready, placed or not.
+pub fn eviction_budget(rebalance: &Rebalance, pods: usize, unready: usize) -> usize {
+    let pods = u32::try_from(pods).unwrap_or(u32::MAX);
+    let most = rebalance.max_unavailable.as_ref().map_or(Some(1), |max| max.of(pods)).unwrap_or(1);
+    (most as usize).saturating_sub(unready)
+}
+
+/// The names of as many pods as the groups of `behind` lack. Each is in a group that has too many: first those whose slot belongs to another
+/// group, then those with the highest slots.
+pub fn select_evictions<'p>(
+    mut pods: Vec<PlacedPod<'p>>,
     spread: &Spread,
     allocator: &SlotAllocator,
     behind: GroupSet,
 ) -> Vec<&'p str> {
-    let missing = |(index, tally): (usize, &podshaper_placement::spread::GroupSpread)| {
-        if behind.contains(index) { tally.desired.saturating_sub(tally.actual) } else { 0 }
-    };
-    let wanted: u32 = spread.groups.iter().enumerate().map(missing).sum();
-    let mut left: Vec<u32> =
-        spread.groups.iter().map(|tally| tally.actual.saturating_sub(tally.desired)).collect();
-    pods.sort_by_key(|pod| (allocator.group_of(pod.slot) == Some(pod.group), std::cmp::Reverse(pod.slot)));
-    pods.retain(|pod| match left.get_mut(pod.group) {
+    let lacking = spread.groups.iter().enumerate().filter(|(index, _)| behind.contains(*index));
+    let lacking: u32 = lacking.map(|(_, group)| group.desired.saturating_sub(group.actual)).sum();
+    let surplus = spread.groups.iter().map(|group| group.actual.saturating_sub(group.desired));
+    let mut surplus: Vec<u32> = surplus.collect();
+    pods.sort_by_key(|pod| (allocator.group_of(pod.slot) == Some(pod.group), Reverse(pod.slot)));
+    pods.retain(|pod| match surplus.get_mut(pod.group) {
         Some(left) if *left > 0 => {
             *left -= 1;
             true
         }
         _ => false,
     });
-    pods.into_iter().take(wanted as usize).map(|pod| pod.name).collect()
+    pods.into_iter().take(lacking as usize).map(|pod| pod.name).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use podshaper_placement::policy::{Group, Policy, Tie};
+    use podshaper_placement::policy::{Group, Tie};
 
     use super::*;
+    use crate::spec::MaxUnavailable;
 
-    #[test]
-    fn those_that_stand_in_go_first_and_no_more_than_need_be() {
+    fn allocator() -> SlotAllocator {
         let group = |(name, weight): (&str, u32)| Group {
             name: name.into(),
-            node_labels: BTreeMap::from([("type".to_owned(), name.to_owned())]),
+            node_labels: [("type".to_owned(), name.to_owned())].into(),
             weight,
             ..Group::default()
         };
-        let policy = Policy::new([("default", 80), ("spot", 20)].map(group).into(), Tie::First).unwrap();
-        let allocator = SlotAllocator::new(policy);
-        // Ten pods, all of them on default nodes: slots 2 and 7 are spot's.
-        let names: Vec<String> = (0..10).map(|slot| format!("pod-{slot}")).collect();
-        let pods: Vec<_> = (0..10).zip(&names).map(|(slot, name)| Placed { name, slot, group: 0 }).collect();
-        let of =
-            |groups: &[&'static str]| groups.iter().map(|group| (Some(*group), true)).collect::<Vec<_>>();
-        let spread = Spread::of(of(&["default"; 10]), &allocator);
+        SlotAllocator::new(
+            Policy::new([("default", 80), ("spot", 20)].map(group).into(), Tie::First).unwrap(),
+        )
+    }
+
+    fn spread(groups: &[&str]) -> Spread {
+        Spread::of(groups.iter().map(|group| (Some(*group), true)), &allocator())
+    }
+
+    #[test]
+    fn unready_pods_reduce_the_budget() {
+        let rebalance = |max| Rebalance { max_unavailable: max, ..Rebalance::default() };
+        let half = MaxUnavailable::Percent("50%".to_owned());
+        assert_eq!(eviction_budget(&rebalance(None), 4, 1), 0, "one may be unavailable, and is");
+        assert_eq!(eviction_budget(&rebalance(Some(half)), 4, 1), 1);
+        assert_eq!(eviction_budget(&rebalance(None), 1, 0), 1);
+    }
+
+    #[test]
+    fn mode_decides_which_groups_are_behind() {
+        let (allocator, spread) = (allocator(), spread(&["default"; 10]));
+        let policy = allocator.policy();
+        let recovering: PodDistributorStatus =
+            serde_json::from_value(serde_json::json!({"groups": [{"name": "spot", "recovering": true}]}))
+                .unwrap();
+        let lost = PodDistributorStatus::default();
+        let spot: GroupSet = [1].into_iter().collect();
+        let none: GroupSet = [].into_iter().collect();
+        for (mode, status, available, expected) in [
+            (RebalanceMode::Never, &recovering, policy.all(), none),
+            (RebalanceMode::OnRecovery, &recovering, policy.all(), spot),
+            (RebalanceMode::OnRecovery, &recovering, none, none),
+            (RebalanceMode::OnRecovery, &lost, policy.all(), none),
+            (RebalanceMode::Always, &lost, policy.all(), spot),
+        ] {
+            assert_eq!(groups_behind(mode, status, policy, &spread, available), expected, "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn pods_in_slots_of_other_groups_are_evicted_first() {
+        let allocator = allocator();
         let all = allocator.policy().all();
-        assert_eq!(surplus(pods.clone(), &spread, &allocator, all), ["pod-7", "pod-2"]);
-        assert_eq!(surplus(pods.clone(), &spread, &allocator, [0].into_iter().collect()), [""; 0]);
-        // One too many, which has a place of its own group.
+        // Slots 2 and 7 belong to spot.
+        let names: Vec<String> = (0..10).map(|slot| format!("pod-{slot}")).collect();
+        let pods: Vec<_> =
+            (0..10).zip(&names).map(|(slot, name)| PlacedPod { name, slot, group: 0 }).collect();
+        let default = spread(&["default"; 10]);
+        assert_eq!(select_evictions(pods.clone(), &default, &allocator, all), ["pod-7", "pod-2"]);
+        let behind = [0].into_iter().collect();
+        assert_eq!(select_evictions(pods.clone(), &default, &allocator, behind), [""; 0]);
+        // One pod too many, in a slot of its own group.
         let mut nine = pods[..9].to_vec();
         nine[2].group = 1;
         nine[7].group = 1;
-        nine.push(Placed { name: "new", slot: 10, group: 1 });
+        nine.push(PlacedPod { name: "new", slot: 10, group: 1 });
         let mut groups = ["default"; 10];
         (groups[2], groups[7], groups[9]) = ("spot", "spot", "spot");
-        let spread = Spread::of(of(&groups), &allocator);
-        assert_eq!(surplus(nine, &spread, &allocator, all), ["new"]);
+        assert_eq!(select_evictions(nine, &spread(&groups), &allocator, all), ["new"]);
     }
 }

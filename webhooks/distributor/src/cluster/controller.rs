@@ -1,4 +1,5 @@
-//! What the leader does: it looks at every distributor's pods, takes in those that nobody placed, and has the others put right.
+//! Reconciliation of `PodDistributor`s by the replica that leads: it counts their pods, finds those that no webhook has placed, evicts some
+//! if the spec says so, and writes the status.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -12,273 +13,304 @@ use podshaper_core::owner_reference::OwnerReference;
 use podshaper_kube::events::Events;
 use podshaper_kube::lease::{Leadership, while_leading};
 use podshaper_kube::store::Store;
-use podshaper_placement::owners::{ChainEnd, OwnerChain, OwnerObject};
+use podshaper_placement::owners::{OwnerChain, OwnerObject};
 use podshaper_placement::policy::GroupSet;
 use podshaper_placement::spread::Spread;
+use podshaper_placement_kube::ClusterBackend;
 use podshaper_placement_kube::{
-    Health, InventoryPod, LedgerId, LedgerInventory, Ledgers, OwnerReader, PlacementObject, UnplacedPods,
+    Health, InventoryPod, LedgerId, LedgerInventory, PlacementObject, UnplacedPods,
 };
 use tokio::time::{Instant, sleep};
 
-use super::evictions::{Evicted, behind};
-use super::metrics::Metrics;
+use super::DistributorCluster;
+use super::chain_cache::ChainCache;
+use super::metrics::DistributorMetrics;
 use super::nodes::Nodes;
-use super::policies::Governed;
+use super::policies::DistributorPolicies;
+use super::rebalance::{EvictionHistory, Rebalancer};
+use super::status_writer::{DistributorEvents, StatusWriter};
+use distributor_decision::WEBHOOK;
 use distributor_decision::distributor::{Distributor, ValidSpec, governing};
+use distributor_decision::rebalance::groups_behind;
 use distributor_decision::spec::RebalanceMode;
 use distributor_decision::status::{Observation, Readiness};
 
-/// Between two looks.
+/// Between two reconciliations.
 const PERIOD: Duration = Duration::from_secs(2);
-/// Without a change a distributor is looked at again after this.
-const LONGEST: Duration = Duration::from_secs(30);
-/// So many chains of owners are remembered.
-const MAX_CHAINS: usize = 16_384;
-/// They are read again after this, so many of them in one look: an owner may be orphaned and adopted, and rights be given.
-const CHAIN_LASTS: Duration = Duration::from_mins(2);
-const CHAINS_AGAIN: usize = 16;
+/// A distributor that hasn't changed is reconciled after this time.
+const RESYNC: Duration = Duration::from_secs(30);
 
-pub(super) struct Controller {
-    pub(super) client: Client,
-    pub(super) governed: Governed,
-    pub(super) distributors: Arc<Store<Distributor>>,
-    pub(super) nodes: Arc<Nodes>,
-    pub(super) owners: Arc<OwnerReader>,
-    pub(super) ledgers: Arc<Ledgers>,
-    pub(super) standings: Arc<Store<PlacementObject>>,
-    pub(super) events: Events,
-    pub(super) metrics: Metrics,
+pub(super) struct DistributorController {
+    distributors: Arc<Store<Distributor>>,
+    policies: DistributorPolicies,
+    nodes: Arc<Nodes>,
+    placing: ClusterBackend,
+    placements: Arc<Store<PlacementObject>>,
+    status: StatusWriter,
+    rebalancer: Rebalancer,
+    metrics: DistributorMetrics,
 }
 
-/// What is remembered from one look to the next.
-#[derive(Default)]
-struct Run {
-    /// By the namespace and uid of the owner that pods share a sequence by.
-    chains: HashMap<LedgerId, Known>,
-    /// By the uid of the distributor.
-    looks: HashMap<String, Look>,
-    /// The ledgers that there are, by the namespace and uid of their owner.
-    standings: HashMap<LedgerId, Arc<PlacementObject>>,
+/// What is remembered between reconciliations.
+struct Memory {
+    chains: ChainCache,
+    /// By uid of the distributor.
+    reconciled: HashMap<String, Reconciled>,
 }
 
-/// A chain of owners, as it was read.
-struct Known {
+/// The last reconciliation of one distributor.
+struct Reconciled {
     at: Instant,
-    /// The controller that it begins at.
-    from: OwnerReference,
-    chain: OwnerChain,
+    inputs: Inputs,
+    /// Pods that no ledger knows.
+    unknown: u32,
+    evictions: Option<EvictionHistory>,
 }
 
-/// The last look at one distributor.
-struct Look {
-    at: Instant,
-    /// How many pods without a place were found that no ledger knows.
-    unseen: u32,
-    /// What was seen: nothing is done where it is the same.
-    seen: Seen,
-    evicted: Option<Evicted>,
+/// A distributor is reconciled when one of these changes.
+#[derive(PartialEq)]
+struct Inputs {
+    generation: i64,
+    spreads: Vec<(LedgerId, Spread)>,
+    available: GroupSet,
+    /// Uid of the distributor that applies instead.
+    older: Option<String>,
 }
 
-/// Pods of a target that the ledgers don't know.
+/// The owners of pods, and the pods.
+type OwnedPods = (OwnerChain, LedgerInventory);
+
+/// The pods that a distributor governs.
+struct PodCounts {
+    spreads: Vec<(LedgerId, Spread)>,
+    total: Spread,
+    /// Groups with a node that takes pods.
+    with_nodes: GroupSet,
+    /// Those of them that have no pods which are unschedulable for too long.
+    available: GroupSet,
+}
+
+/// Pods of the target that no ledger knows.
 #[derive(Default)]
-struct Strangers {
-    /// How many nobody has placed.
+struct UnknownPods {
     unplaced: u32,
-    /// How many aren't to be placed.
-    elsewhere: u32,
+    /// Pods that aren't to be placed.
+    excluded: u32,
     /// Another webhook that has placed some.
     placed_by: Option<String>,
 }
 
-/// Generation, pods by owner, groups with nodes, and the distributor that counts instead.
-type Seen = (i64, Vec<(LedgerId, Spread)>, GroupSet, Option<String>);
+impl DistributorController {
+    pub(super) fn new(
+        cluster: &DistributorCluster,
+        client: &Client,
+        events: Events,
+        policies: DistributorPolicies,
+        placements: Arc<Store<PlacementObject>>,
+    ) -> Self {
+        let (metrics, events) = (cluster.metrics.clone(), DistributorEvents::new(events));
+        Self {
+            distributors: Arc::clone(&cluster.distributors),
+            policies,
+            nodes: Arc::clone(&cluster.nodes),
+            placing: cluster.placing.clone(),
+            placements,
+            status: StatusWriter::new(client.clone(), events.clone()),
+            rebalancer: Rebalancer::new(client.clone(), events, metrics.clone()),
+            metrics,
+        }
+    }
 
-impl Controller {
-    /// Works while this replica leads.
+    /// Reconciles while this replica leads.
     pub(super) async fn run(self, leadership: Leadership) {
-        while_leading(leadership, || self.lead(), |leads| self.metrics.leads(leads)).await;
+        while_leading(leadership, || self.lead(), |leads| self.metrics.set_leading(leads)).await;
     }
 
     async fn lead(&self) {
-        let mut run = Run::default();
+        let chains = ChainCache::new(Arc::clone(self.placing.owners()));
+        let mut memory = Memory { chains, reconciled: HashMap::new() };
         loop {
-            if self.distributors.filled() && self.nodes.filled() && self.ledgers.filled() {
-                self.look(&mut run).await;
+            if self.distributors.filled() && self.nodes.filled() && self.placing.ledgers().filled() {
+                self.reconcile_all(&mut memory).await;
             }
             sleep(PERIOD).await;
         }
     }
 
-    /// Looks at everything once.
-    async fn look(&self, run: &mut Run) {
-        let mut by_distributor = self.sorted(run).await;
-        let all = self.distributors.all();
-        run.looks.retain(|uid, _| all.iter().any(|(_, distributor)| distributor.uid == *uid));
-        run.standings =
-            self.standings.all().into_iter().map(|(_, one)| (one.owner.ledger_id(), one)).collect();
+    async fn reconcile_all(&self, memory: &mut Memory) {
+        let mut governed = self.governed_pods(&mut memory.chains).await;
+        let distributors = self.distributors.all();
+        memory
+            .reconciled
+            .retain(|uid, _| distributors.iter().any(|(_, distributor)| distributor.uid == *uid));
+        let placements: HashMap<_, _> = self
+            .placements
+            .all()
+            .into_iter()
+            .map(|(_, placement)| (placement.owner.ledger_id(), placement))
+            .collect();
         let mut counted = Vec::new();
-        for (key, distributor) in all {
-            let census = by_distributor.remove(&*key).unwrap_or_default();
-            if let Some(spread) = self.one(run, &distributor, &census).await {
-                counted.push((distributor, spread));
-            }
+        for (key, distributor) in distributors {
+            let pods = governed.remove(&*key).unwrap_or_default();
+            let spec = match &distributor.spec {
+                Ok(spec) => spec,
+                Err(problem) => {
+                    self.report_invalid(&distributor, problem).await;
+                    continue;
+                }
+            };
+            let before = memory.reconciled.remove(&distributor.uid);
+            let (reconciled, total) =
+                self.reconcile_one(&distributor, spec, &pods, before, &placements).await;
+            memory.reconciled.insert(distributor.uid.clone(), reconciled);
+            counted.push((distributor, total));
         }
-        self.metrics.counted(&counted);
+        self.metrics.export_pods(&counted);
     }
 
-    /// What is known of pods, by the key of the distributor that governs them.
-    async fn sorted(&self, run: &mut Run) -> BTreeMap<String, Vec<(OwnerChain, LedgerInventory)>> {
-        let mut sorted: BTreeMap<String, Vec<_>> = BTreeMap::new();
-        let mut again = CHAINS_AGAIN;
-        for census in self.ledgers.inventory() {
+    /// Known pods, by the key of the distributor that governs them.
+    async fn governed_pods(&self, chains: &mut ChainCache) -> BTreeMap<String, Vec<OwnedPods>> {
+        let mut governed: BTreeMap<String, Vec<OwnedPods>> = BTreeMap::new();
+        let all = self.placing.ledgers().inventory();
+        chains.begin(&all);
+        for census in all {
             let namespace = &census.controller.namespace;
             let distributors = self.distributors.in_namespace(namespace);
             if distributors.is_empty() || census.pods.is_empty() {
                 continue;
             }
-            // Of one that is gone another of its pods tells more.
-            let stands = |known: &&Known| {
-                known.chain.end() != Some(ChainEnd::Gone) || known.from == census.controller.owner
-            };
-            let known = run.chains.get(&census.ledger).filter(stands);
-            let enough = |known: &&Known| again == 0 || known.at.elapsed() < CHAIN_LASTS;
-            let chain = if let Some(known) = known.filter(enough) {
-                known.chain.clone()
-            } else {
-                again -= usize::from(known.is_some());
-                self.chain(run, namespace, &census).await
-            };
+            let chain = chains.get(&census).await;
             if let Some(distributor) = governing(&distributors, &chain) {
                 let key = key(Some(namespace), &distributor.name);
-                sorted.entry(key).or_default().push((chain, census));
+                governed.entry(key).or_default().push((chain, census));
             }
         }
-        sorted
+        governed
     }
 
-    async fn chain(&self, run: &mut Run, namespace: &str, census: &LedgerInventory) -> OwnerChain {
-        let mut chain = OwnerChain::from(Some(census.controller.owner.clone()));
-        self.owners.read_chain(namespace, &mut chain, |_| false).await;
-        if chain.end() != Some(ChainEnd::Unknown) {
-            if run.chains.len() >= MAX_CHAINS {
-                run.chains.clear();
-            }
-            let from = census.controller.owner.clone();
-            run.chains
-                .insert(census.ledger.clone(), Known { at: Instant::now(), from, chain: chain.clone() });
-        }
-        chain
+    async fn report_invalid(&self, distributor: &Distributor, problem: &str) {
+        self.status
+            .update(distributor, |before, now| before.invalid(distributor.generation, problem, now))
+            .await;
     }
 
-    /// Looks at one distributor, and returns how its pods are spread, if it makes sense.
-    async fn one(
+    async fn write_status(&self, distributor: &Distributor, spec: &ValidSpec, observation: &Observation) {
+        let (generation, policy) = (distributor.generation, spec.allocator.policy());
+        self.status
+            .update(distributor, |before, now| before.observed(generation, policy, observation, now))
+            .await;
+    }
+
+    /// Reconciles one distributor, and returns the distribution of all its pods.
+    async fn reconcile_one(
         &self,
-        run: &mut Run,
-        distributor: &Arc<Distributor>,
-        census: &[(OwnerChain, LedgerInventory)],
-    ) -> Option<Spread> {
-        let spec = match &distributor.spec {
-            Ok(spec) => spec,
-            Err(problem) => {
-                self.senseless(distributor, problem).await;
-                return None;
-            }
-        };
-        let rivals = self.distributors.in_namespace(&distributor.namespace).into_iter().filter(|other| {
-            other.uid != distributor.uid && other.has_target_of(distributor) && other.precedes(distributor)
-        });
-        let rival = rivals.reduce(|oldest, other| if other.precedes(&oldest) { other } else { oldest });
-        let (policy, spreads, with_nodes, stuck) = {
-            let allocator = &spec.allocator;
-            let spreads: Vec<(LedgerId, Spread)> =
-                census.iter().map(|(_, census)| (census.ledger.clone(), census.spread(allocator))).collect();
-            let policy = allocator.policy();
-            let pods = census.iter().flat_map(|(_, census)| &census.pods);
-            let stuck = pods.filter(|pod| is_stuck(pod, spec));
-            let stuck = stuck.filter_map(|pod| policy.index(pod.group.as_deref()?)).collect();
-            (policy.clone(), spreads, self.nodes.available(policy), stuck)
-        };
-        let available = with_nodes.without(stuck);
-        let mut whole = Spread::none(&policy);
-        for (_, spread) in &spreads {
-            whole.add(spread);
-        }
-        let names: Vec<String> = policy.groups().iter().map(|group| group.name.to_string()).collect();
-        let seen = (
-            distributor.generation,
-            spreads.clone(),
+        distributor: &Distributor,
+        spec: &ValidSpec,
+        pods: &[OwnedPods],
+        before: Option<Reconciled>,
+        placements: &HashMap<LedgerId, Arc<PlacementObject>>,
+    ) -> (Reconciled, Spread) {
+        let older = self.older(distributor);
+        let PodCounts { spreads, mut total, with_nodes, available } = self.count(spec, pods);
+        let inputs = Inputs {
+            generation: distributor.generation,
+            spreads,
             available,
-            rival.as_ref().map(|other| other.uid.clone()),
-        );
-        let before = run.looks.get(&distributor.uid);
-        let busy = whole.misplaced() > 0 && spec.fields.rebalance.mode != RebalanceMode::Never;
-        let same = before.is_some_and(|look| look.seen == seen);
-        if same {
-            self.tell_ledgers(run, &spreads).await;
-        }
-        if let Some(look) = before.filter(|look| same && !busy && look.at.elapsed() < LONGEST) {
-            whole.unplaced += look.unseen;
-            return Some(whole);
-        }
-        let evicted = before.and_then(|look| look.evicted.clone());
-        let mut evicted = evicted.filter(|evicted| evicted.counts(whole.misplaced()));
-        let (mut readiness, target) = match rival {
-            None => self.target(distributor).await,
-            Some(rival) => (Readiness::SupersededByOlder(rival.name.clone()), None),
+            older: older.as_ref().map(|older| older.uid.clone()),
         };
-        let known = whole.placed() + whole.unplaced;
-        let (replicas, created) =
-            target.as_ref().map_or((None, None), |target| (target.pods, target.created));
-        let unknown = created.map_or(0, |created| created.saturating_sub(known));
-        let mut strangers = Strangers { unplaced: unknown, ..Strangers::default() };
-        if let Some(selector) = target.and_then(|target| target.selector.clone()).filter(|_| unknown > 0) {
-            strangers = self.adopt(distributor, spec, &selector).await.unwrap_or(strangers);
+        let unchanged = before.as_ref().is_some_and(|before| before.inputs == inputs);
+        if unchanged {
+            self.write_placement_statuses(placements, &inputs.spreads).await;
         }
-        let unseen = strangers.unplaced.min(unknown.saturating_sub(strangers.elsewhere));
-        whole.unplaced += unseen;
-        if let Some(webhook) = strangers.placed_by {
+        let rebalances = total.misplaced() > 0 && spec.fields.rebalance.mode != RebalanceMode::Never;
+        let evictions = match before {
+            Some(before) if unchanged && !rebalances && before.at.elapsed() < RESYNC => {
+                total.unplaced += before.unknown;
+                return (before, total);
+            }
+            before => before.and_then(|before| before.evictions),
+        };
+        let mut evictions = evictions.filter(|history| history.is_current(total.misplaced()));
+        let (mut readiness, target) = self.read_target(distributor, older.as_deref()).await;
+        let known = total.placed() + total.unplaced;
+        let unknown = self.find_unknown_pods(distributor, spec, target.as_deref(), known).await;
+        total.unplaced += unknown.unplaced;
+        if let Some(webhook) = unknown.placed_by {
             readiness = Readiness::SupersededByWebhook(webhook);
         }
-        if let ([(chain, one)], true, Some(replicas)) = (census, busy, replicas) {
-            // What runs to its end isn't begun anew elsewhere.
-            let ends = chain.controller().is_some_and(|(owner, _)| owner.is_kind("batch", "Job"));
-            let settled = one.reserved == 0 && known + strangers.elsewhere == replicas && !ends;
-            let rebalance = &spec.fields.rebalance;
-            let behind = behind(distributor, rebalance, &names, &whole, available);
-            if settled && !behind.is_empty() {
-                self.rebalance(distributor, spec, one, &whole, behind, &mut evicted).await;
-            }
+        let replicas = target.and_then(|target| target.pods);
+        if let [(chain, census)] = pods
+            && rebalances
+            && replicas == Some(known + unknown.excluded)
+            && is_settled(chain, census)
+        {
+            let (mode, policy) = (spec.fields.rebalance.mode, spec.allocator.policy());
+            let behind = groups_behind(mode, &distributor.status, policy, &total, available);
+            self.rebalancer.rebalance(distributor, spec, census, &total, behind, &mut evictions).await;
         }
-        let revisions = census.iter().zip(&spreads);
-        let revisions = revisions.filter_map(|((chain, _), (_, spread))| {
-            let (owner, _) = chain.sequence_owner()?;
-            Some((owner.kind.clone(), owner.name.clone(), spread.clone()))
-        });
-        let revisions = revisions.collect();
-        let held = evicted.as_ref().and_then(Evicted::held);
         let observation = Observation {
             readiness,
             replicas,
-            total: whole.clone(),
-            revisions,
+            total,
+            revisions: revisions(pods, &inputs.spreads),
             available,
             unschedulable: with_nodes.without(available),
-            rebalance_held: held,
+            rebalance_held: evictions.as_ref().and_then(EvictionHistory::held),
         };
-        let now = format!("{:.0}", Timestamp::now());
-        let status = distributor.status.observed(distributor.generation, &policy, &observation, &now);
-        self.write(distributor, status, spec).await;
-        let look = Look { at: Instant::now(), unseen, seen, evicted };
-        run.looks.insert(distributor.uid.clone(), look);
-        Some(whole)
+        self.write_status(distributor, spec, &observation).await;
+        let reconciled = Reconciled { at: Instant::now(), inputs, unknown: unknown.unplaced, evictions };
+        (reconciled, observation.total)
     }
 
-    /// The workload, and whether its pods are placed.
-    async fn target(&self, distributor: &Distributor) -> (Readiness, Option<Arc<OwnerObject>>) {
-        let (api_version, kind) = (distributor.target.api_version(), &distributor.target.kind);
-        let name = &distributor.target.name;
+    /// The distributor that applies instead of this one, which selects the same workload.
+    fn older(&self, distributor: &Distributor) -> Option<Arc<Distributor>> {
+        let others = self.distributors.in_namespace(&distributor.namespace).into_iter().filter(|other| {
+            other.uid != distributor.uid && other.has_target_of(distributor) && other.precedes(distributor)
+        });
+        others.reduce(|oldest, other| if other.precedes(&oldest) { other } else { oldest })
+    }
+
+    fn count(&self, spec: &ValidSpec, pods: &[OwnedPods]) -> PodCounts {
+        let policy = spec.allocator.policy();
+        let spreads = pods.iter().map(|(_, census)| (census.ledger.clone(), census.spread(&spec.allocator)));
+        let spreads: Vec<(LedgerId, Spread)> = spreads.collect();
+        let mut total = Spread::none(policy);
+        for (_, spread) in &spreads {
+            total.add(spread);
+        }
+        let all = pods.iter().flat_map(|(_, census)| &census.pods);
+        let unschedulable = all.filter(|pod| is_unschedulable_too_long(pod, spec));
+        let unschedulable = unschedulable.filter_map(|pod| policy.index(pod.group.as_deref()?)).collect();
+        let with_nodes = self.nodes.available(policy);
+        PodCounts { spreads, total, with_nodes, available: with_nodes.without(unschedulable) }
+    }
+
+    /// Writes the status of Placements. Only while pods don't change: it would conflict with writes of their ledger.
+    async fn write_placement_statuses(
+        &self,
+        placements: &HashMap<LedgerId, Arc<PlacementObject>>,
+        spreads: &[(LedgerId, Spread)],
+    ) {
+        for (ledger, spread) in spreads {
+            if let Some(placement) = placements.get(ledger) {
+                self.placing.ledgers().patch_status(placement, spread).await;
+            }
+        }
+    }
+
+    /// Reads the workload, unless an older distributor selects it, too.
+    async fn read_target(
+        &self,
+        distributor: &Distributor,
+        older: Option<&Distributor>,
+    ) -> (Readiness, Option<Arc<OwnerObject>>) {
+        if let Some(older) = older {
+            return (Readiness::SupersededByOlder(older.name.clone()), None);
+        }
+        let target = &distributor.target;
+        let (api_version, kind, name) = (target.api_version(), &target.kind, &target.name);
         let workload = format!("{kind} {name} of {api_version}");
-        match self.owners.read_by_name(&distributor.namespace, api_version, kind, name).await {
+        match self.placing.owners().read_by_name(&distributor.namespace, api_version, kind, name).await {
             Lookup::Found(owner) => (Readiness::Placing, Some(owner)),
             Lookup::NotFound => (Readiness::TargetNotFound(workload), None),
             Lookup::Forbidden => (Readiness::TargetForbidden(workload), None),
@@ -286,36 +318,46 @@ impl Controller {
         }
     }
 
-    /// Writes into ledgers, for people, how the pods are spread that they are about; not while that changes.
-    async fn tell_ledgers(&self, run: &Run, spreads: &[(LedgerId, Spread)]) {
-        for (ledger, spread) in spreads {
-            if let Some(standing) = run.standings.get(ledger) {
-                self.ledgers.patch_status(standing, spread).await;
-            }
-        }
-    }
-
-    /// Takes in pods of the target that no webhook has seen, and returns what was found; none where they can't be listed now.
-    async fn adopt(&self, distributor: &Distributor, spec: &ValidSpec, selector: &str) -> Option<Strangers> {
+    /// Finds the pods of the target beyond the `known` ones, and has ledgers take them in.
+    async fn find_unknown_pods(
+        &self,
+        distributor: &Distributor,
+        spec: &ValidSpec,
+        target: Option<&OwnerObject>,
+        known: u32,
+    ) -> UnknownPods {
+        let created = target.and_then(|target| target.created);
+        let unknown = created.map_or(0, |created| created.saturating_sub(known));
+        let all = UnknownPods { unplaced: unknown, ..UnknownPods::default() };
+        let Some(selector) = target.and_then(|target| target.selector.as_deref()).filter(|_| unknown > 0)
+        else {
+            return all;
+        };
         let namespace = &distributor.namespace;
-        let others = self.ledgers.list_unplaced(namespace, selector).await;
-        let others = others.inspect_err(|error| {
-            tracing::warn!(namespace, %error, "can't list pods that nobody placed");
-        });
-        let UnplacedPods { unmarked, excluded: elsewhere, placed_by } = others.ok()?;
+        let UnplacedPods { unmarked, excluded, placed_by } =
+            match self.placing.ledgers().list_unplaced(namespace, selector).await {
+                Ok(others) => others,
+                Err(error) => {
+                    tracing::warn!(namespace, %error, "can't list pods that no webhook has placed");
+                    return all;
+                }
+            };
         let mut unplaced = 0;
         for (owner, pods) in unmarked {
             match self.take_in(distributor, spec, &owner).await {
                 Ok(false) => continue,
                 Ok(true) => {}
-                Err(error) => tracing::warn!(namespace, %error, "can't take in pods that nobody placed"),
+                Err(error) => {
+                    tracing::warn!(namespace, %error, "can't take in pods that no webhook has placed");
+                }
             }
             unplaced += pods;
         }
-        Some(Strangers { unplaced, elsewhere, placed_by })
+        let unplaced = unplaced.min(unknown.saturating_sub(excluded));
+        UnknownPods { unplaced, excluded, placed_by }
     }
 
-    /// Takes in the pods of this controller, if the distributor governs them.
+    /// Has the ledger take in the pods of this controller, and returns whether the distributor governs them.
     async fn take_in(
         &self,
         distributor: &Distributor,
@@ -323,20 +365,34 @@ impl Controller {
         controller: &OwnerReference,
     ) -> kube::Result<bool> {
         let namespace = &distributor.namespace;
-        let governing = self.governed.of(namespace, controller).await;
+        let governing = self.policies.governing(namespace, controller).await;
         let Some((_, chain)) = governing.filter(|(governing, _)| governing.uid == distributor.uid) else {
             return Ok(false);
         };
-        if let Some(workload) = self.owners.workload(distributor_decision::WEBHOOK, namespace, &chain).await?
-        {
-            self.ledgers.reconcile(&Arc::new(workload), &spec.allocator).await?;
+        if let Some(workload) = self.placing.owners().workload(WEBHOOK, namespace, &chain).await? {
+            self.placing.ledgers().reconcile(&Arc::new(workload), &spec.allocator).await?;
         }
         Ok(true)
     }
 }
 
-/// Whether no node has taken the pod for longer than its distributor has patience.
-fn is_stuck(pod: &InventoryPod, spec: &ValidSpec) -> bool {
+/// Whether pods may be evicted: no slot is reserved, and they don't run to completion, as those of a Job, which would begin anew.
+fn is_settled(chain: &OwnerChain, census: &LedgerInventory) -> bool {
+    let is_job = chain.controller().is_some_and(|(owner, _)| owner.is_kind("batch", "Job"));
+    census.reserved == 0 && !is_job
+}
+
+/// Kind and name of the owners of pods, such as the `ReplicaSet`s of a Deployment, and their pods.
+fn revisions(pods: &[OwnedPods], spreads: &[(LedgerId, Spread)]) -> Vec<(String, String, Spread)> {
+    let revision = |((chain, _), (_, spread)): (&OwnedPods, &(LedgerId, Spread))| {
+        let (owner, _) = chain.sequence_owner()?;
+        Some((owner.kind.clone(), owner.name.clone(), spread.clone()))
+    };
+    pods.iter().zip(spreads).filter_map(revision).collect()
+}
+
+/// Whether the pod has been unschedulable for longer than `unschedulableAfter`.
+fn is_unschedulable_too_long(pod: &InventoryPod, spec: &ValidSpec) -> bool {
     let (Some(after), Health::Unschedulable(since)) = (spec.unschedulable_after, pod.health) else {
         return false;
     };

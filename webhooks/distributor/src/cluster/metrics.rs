@@ -1,4 +1,4 @@
-//! What Prometheus scrapes of this webhook.
+//! Metrics of distributor.
 
 use std::sync::Arc;
 
@@ -13,50 +13,50 @@ use prometheus_client::registry::Registry;
 use distributor_decision::WEBHOOK;
 use distributor_decision::distributor::Distributor;
 
-/// Metrics of distributor. Those about pods are the leader's.
+/// The replica that leads exports those about pods.
 #[derive(Clone, Debug)]
-pub(super) struct Metrics {
-    placed: PlacementMetrics,
-    evictions: Family<ResultLabel, Counter>,
+pub(super) struct DistributorMetrics {
+    placement: PlacementMetrics,
+    evictions: Family<EvictionLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResultLabel {
+struct EvictionLabels {
     result: &'static str,
 }
 
-impl Metrics {
+impl DistributorMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let placed = PlacementMetrics::register(registry, WEBHOOK);
+        let placement = PlacementMetrics::register(registry, WEBHOOK);
         let evictions = Family::default();
         registry.register(
             format!("{WEBHOOK}_evictions"),
-            "Pods that were evicted so that others take their places, or couldn't be",
+            "Evictions of pods that take the place of another group, by result: evicted or refused",
             evictions.clone(),
         );
-        Self { placed, evictions }
+        Self { placement, evictions }
     }
 
-    pub(super) fn decided(&self, outcome: PlaceOutcome) {
-        self.placed.decided(outcome);
+    pub(super) fn count_decision(&self, outcome: PlaceOutcome) {
+        self.placement.decided(outcome);
     }
 
-    pub(super) fn leads(&self, leads: bool) {
-        self.placed.set_leader(leads);
+    pub(super) fn set_leading(&self, leads: bool) {
+        self.placement.set_leader(leads);
     }
 
-    pub(super) fn evicted(&self, done: bool) {
-        let result = if done { "evicted" } else { "refused" };
-        self.evictions.get_or_create(&ResultLabel { result }).inc();
+    pub(super) fn count_eviction(&self, evicted: bool) {
+        let result = if evicted { "evicted" } else { "refused" };
+        self.evictions.get_or_create(&EvictionLabels { result }).inc();
     }
 
-    /// How the pods of these distributors are spread, and of no others any more.
-    pub(super) fn counted(&self, distributors: &[(Arc<Distributor>, Spread)]) {
-        self.placed.clear_pods();
+    /// Exports the pods of these distributors, and of no others.
+    pub(super) fn export_pods(&self, distributors: &[(Arc<Distributor>, Spread)]) {
+        self.placement.clear_pods();
         for (distributor, spread) in distributors {
             let Ok(spec) = &distributor.spec else { continue };
-            let whose = [("namespace", &*distributor.namespace), ("distributor", &*distributor.name)];
-            self.placed.add_pods(&whose, spec.allocator.policy(), spread);
+            let labels = [("namespace", &*distributor.namespace), ("distributor", &*distributor.name)];
+            self.placement.add_pods(&labels, spec.allocator.policy(), spread);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The cluster: facts for decisions from watches, and what one of the replicas does about running pods.
 
+mod chain_cache;
 mod controller;
-mod evictions;
 mod metrics;
 mod nodes;
 mod policies;
-mod tell;
+mod rebalance;
+mod status_writer;
 
 use std::sync::Arc;
 
@@ -23,23 +24,23 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use crate::page::Page;
-use controller::Controller;
+use controller::DistributorController;
 use distributor_decision::WEBHOOK;
 use distributor_decision::distributor::{Distributor, ValidSpec};
 use distributor_decision::facts::Facts;
-use metrics::Metrics;
+use metrics::DistributorMetrics;
 use nodes::Nodes;
-use policies::Governed;
+use policies::DistributorPolicies;
 
 /// What the API server says.
-pub struct Cluster {
+pub struct DistributorCluster {
     distributors: Arc<Store<Distributor>>,
     nodes: Arc<Nodes>,
     placing: ClusterBackend,
-    metrics: Metrics,
+    metrics: DistributorMetrics,
 }
 
-impl Cluster {
+impl DistributorCluster {
     /// Begins to watch, and to contend for the leadership. Needs a runtime.
     pub fn start(
         client: &Client,
@@ -51,23 +52,14 @@ impl Cluster {
             distributors: watched(client, Scope::default()),
             nodes: Arc::new(Nodes::new(watched(client, Scope::default()))),
             placing: ClusterBackend::start(client, WEBHOOK, &[]),
-            metrics: Metrics::register(registry),
+            metrics: DistributorMetrics::register(registry),
         };
         let leadership = replica.contend(client.clone(), WEBHOOK, ending);
         let owners = Arc::clone(cluster.placing.owners());
-        let governed = Governed { distributors: Arc::clone(&cluster.distributors), owners };
-        let standings = cluster.placing.reconcile(client, governed.clone(), leadership.clone());
-        let controller = Controller {
-            client: client.clone(),
-            governed,
-            distributors: Arc::clone(&cluster.distributors),
-            nodes: Arc::clone(&cluster.nodes),
-            owners: Arc::clone(cluster.placing.owners()),
-            ledgers: Arc::clone(cluster.placing.ledgers()),
-            standings,
-            events: Events::start(client.clone(), WEBHOOK, replica.name().to_owned()),
-            metrics: cluster.metrics.clone(),
-        };
+        let policies = DistributorPolicies::new(Arc::clone(&cluster.distributors), owners);
+        let placements = cluster.placing.reconcile(client, policies.clone(), leadership.clone());
+        let events = Events::start(client.clone(), WEBHOOK, replica.name().to_owned());
+        let controller = DistributorController::new(&cluster, client, events, policies, placements);
         tokio::spawn(controller.run(leadership));
         cluster
     }
@@ -78,7 +70,7 @@ impl Cluster {
     }
 }
 
-impl Facts for Cluster {
+impl Facts for DistributorCluster {
     type Surroundings = ClusterBackend;
 
     fn surroundings(&self) -> &ClusterBackend {
@@ -104,7 +96,7 @@ impl Facts for Cluster {
     }
 
     fn heard(&self, _: &Distributor, outcome: PlaceOutcome) {
-        self.metrics.decided(outcome);
+        self.metrics.count_decision(outcome);
     }
 
     fn not_ready(&self) -> Option<String> {

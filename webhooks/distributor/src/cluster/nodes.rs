@@ -1,4 +1,4 @@
-//! Which groups have a node that could take a pod.
+//! Which groups have a node that takes pods.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,49 +9,53 @@ use tokio::sync::watch;
 
 use distributor_decision::kinds::Node;
 
-/// Labels that were looked for are remembered up to this number.
-const MAX_REMEMBERED: usize = 1024;
+/// How many answers are cached until nodes change.
+const MAX_CACHED: usize = 1024;
 
-/// The nodes that could take a pod.
+/// The nodes that take pods.
 pub(super) struct Nodes {
     store: Arc<Store<Node>>,
-    found: Mutex<Found>,
+    cache: Mutex<LabelCache>,
 }
 
-/// Which labels some node bears.
-struct Found {
+/// Whether a node has these labels.
+struct LabelCache {
     changes: watch::Receiver<u64>,
     by_labels: BTreeMap<BTreeMap<String, String>, bool>,
 }
 
 impl Nodes {
     pub(super) fn new(store: Arc<Store<Node>>) -> Self {
-        let found = Mutex::new(Found { changes: store.changes(), by_labels: BTreeMap::new() });
-        Self { store, found }
+        let cache = Mutex::new(LabelCache { changes: store.changes(), by_labels: BTreeMap::new() });
+        Self { store, cache }
     }
 
     pub(super) fn filled(&self) -> bool {
         self.store.filled()
     }
 
-    /// The groups with such a node.
+    /// The groups with a node that takes pods.
     pub(super) fn available(&self, policy: &Policy) -> GroupSet {
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        if found.changes.has_changed().unwrap_or(false) || found.by_labels.len() > MAX_REMEMBERED {
-            found.changes.mark_unchanged();
-            found.by_labels.clear();
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.changes.has_changed().unwrap_or(false) {
+            cache.changes.mark_unchanged();
+            cache.by_labels.clear();
         }
-        let mut has_node = |labels: &BTreeMap<String, String>| {
-            if let Some(known) = found.by_labels.get(labels) {
-                return *known;
-            }
-            let bears = |node: &Node| labels.iter().all(|(key, value)| node.0.get(key) == Some(value));
-            let any = self.store.all().iter().any(|(_, node)| bears(node));
-            found.by_labels.insert(labels.clone(), any);
-            any
-        };
         let groups = policy.groups().iter().enumerate();
-        groups.filter(|(_, group)| has_node(&group.node_labels)).map(|(index, _)| index).collect()
+        let available = groups.filter(|(_, group)| self.has_node(&mut cache, &group.node_labels));
+        available.map(|(index, _)| index).collect()
+    }
+
+    fn has_node(&self, cache: &mut LabelCache, labels: &BTreeMap<String, String>) -> bool {
+        if let Some(cached) = cache.by_labels.get(labels) {
+            return *cached;
+        }
+        let matches = |node: &Node| labels.iter().all(|(key, value)| node.0.get(key) == Some(value));
+        let any = self.store.all().iter().any(|(_, node)| matches(node));
+        if cache.by_labels.len() < MAX_CACHED {
+            cache.by_labels.insert(labels.clone(), any);
+        }
+        any
     }
 }
 
@@ -62,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nodes_come_and_go() {
+    fn available_groups_follow_nodes() {
         let store = Arc::new(Store::default());
         let nodes = Nodes::new(Arc::clone(&store));
         let labels = |kind: &str| BTreeMap::from([("type".to_owned(), kind.to_owned())]);

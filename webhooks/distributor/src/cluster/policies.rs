@@ -1,4 +1,4 @@
-//! The allocator of a ledger's policy.
+//! The `PodDistributor` that governs the pods of an owner.
 
 use std::sync::Arc;
 
@@ -6,28 +6,32 @@ use podshaper_core::owner_reference::OwnerReference;
 use podshaper_kube::store::Store;
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::owners::OwnerChain;
-use podshaper_placement_kube::{NamespacedOwner, OwnerReader, PlacedWorkload, PolicySource};
+use podshaper_placement_kube::OwnerReader;
+use podshaper_placement_kube::{NamespacedOwner, PlacedWorkload, PolicySource};
 
 use distributor_decision::WEBHOOK;
 use distributor_decision::distributor::{Distributor, governing};
 
-/// Distributors, and what they govern.
 #[derive(Clone)]
-pub(super) struct Governed {
-    pub(super) distributors: Arc<Store<Distributor>>,
-    pub(super) owners: Arc<OwnerReader>,
+pub(super) struct DistributorPolicies {
+    distributors: Arc<Store<Distributor>>,
+    owners: Arc<OwnerReader>,
 }
 
-impl Governed {
-    /// The distributor that governs the pods of an owner, and the owner's owners as far as it took to tell.
-    pub(super) async fn of(
+impl DistributorPolicies {
+    pub(super) fn new(distributors: Arc<Store<Distributor>>, owners: Arc<OwnerReader>) -> Self {
+        Self { distributors, owners }
+    }
+
+    /// The distributor that governs the pods of an owner, and the owner's owners as far as they had to be read.
+    pub(super) async fn governing(
         &self,
         namespace: &str,
         owner: &OwnerReference,
     ) -> Option<(Arc<Distributor>, OwnerChain)> {
         let distributors = self.distributors.in_namespace(namespace);
         if distributors.is_empty() {
-            // Ledgers stay as long as their owners do: nobody's owner is read for nothing.
+            // A Placement exists as long as its owner does, even without any distributor: the owner isn't read for nothing.
             return None;
         }
         let mut chain = OwnerChain::from(Some(owner.clone()));
@@ -39,9 +43,9 @@ impl Governed {
     }
 }
 
-impl PolicySource for Governed {
+impl PolicySource for DistributorPolicies {
     async fn find(&self, owner: &NamespacedOwner) -> Option<(Arc<PlacedWorkload>, Arc<SlotAllocator>)> {
-        let (distributor, chain) = self.of(&owner.namespace, &owner.owner).await?;
+        let (distributor, chain) = self.governing(&owner.namespace, &owner.owner).await?;
         let allocator = Arc::clone(&distributor.spec.as_ref().ok()?.allocator);
         let workload = self.owners.workload(WEBHOOK, &owner.namespace, &chain).await.ok()??;
         Some((Arc::new(workload), allocator))

@@ -1,0 +1,157 @@
+//! Evictions that give groups their pods back: a few at a time, and none for a while if they don't help.
+
+use std::time::Duration;
+
+use kube::Client;
+use podshaper_kube::request::{Media, send};
+use podshaper_placement::policy::GroupSet;
+use podshaper_placement::spread::Spread;
+use podshaper_placement_kube::{Health, LedgerInventory};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::metrics::DistributorMetrics;
+use super::status_writer::DistributorEvents;
+use distributor_decision::distributor::{Distributor, ValidSpec};
+use distributor_decision::rebalance::{PlacedPod, eviction_budget, select_evictions};
+
+/// Between two evictions of a distributor.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// How long no pod is evicted after evictions that didn't help.
+const HOLD: Duration = Duration::from_mins(10);
+
+pub(super) struct Rebalancer {
+    client: Client,
+    events: DistributorEvents,
+    metrics: DistributorMetrics,
+}
+
+/// The last evictions of one distributor.
+#[derive(Clone)]
+pub(super) struct EvictionHistory {
+    last: Instant,
+    /// Pods outside their group when the last one was evicted.
+    misplaced: u32,
+    /// Since when no pod is evicted.
+    held_since: Option<Instant>,
+}
+
+impl EvictionHistory {
+    fn new(misplaced: u32) -> Self {
+        Self { last: Instant::now(), misplaced, held_since: None }
+    }
+
+    /// Whether it still matters: not if no pod is outside its group, so that the next evictions are others.
+    pub(super) fn is_current(&self, misplaced: u32) -> bool {
+        misplaced > 0 || self.last.elapsed() < INTERVAL
+    }
+
+    /// Whether pods may be evicted now, given how many aren't ready and how many are outside their group.
+    fn allows(&mut self, unready: usize, misplaced: u32) -> bool {
+        if self.last.elapsed() < INTERVAL {
+            return false;
+        }
+        match self.held_since {
+            Some(since) if since.elapsed() < HOLD => false,
+            Some(_) => {
+                self.held_since = None;
+                true
+            }
+            // The pods that replace the evicted ones are ready, and none of them went to another group.
+            None if unready == 0 && misplaced >= self.misplaced => {
+                self.held_since = Some(Instant::now());
+                false
+            }
+            None => true,
+        }
+    }
+
+    /// Why no pod is evicted, if so.
+    pub(super) fn held(&self) -> Option<String> {
+        let reason = || "evicting pods didn't help, so none is evicted for ten minutes".to_owned();
+        self.held_since.map(|_| reason())
+    }
+}
+
+impl Rebalancer {
+    pub(super) fn new(client: Client, events: DistributorEvents, metrics: DistributorMetrics) -> Self {
+        Self { client, events, metrics }
+    }
+
+    /// Evicts pods of groups that have too many, so that pods that replace them go to the groups of `behind`.
+    pub(super) async fn rebalance(
+        &self,
+        distributor: &Distributor,
+        spec: &ValidSpec,
+        census: &LedgerInventory,
+        spread: &Spread,
+        behind: GroupSet,
+        history: &mut Option<EvictionHistory>,
+    ) {
+        if behind.is_empty() {
+            return;
+        }
+        let unready = census.pods.iter().filter(|pod| pod.health != Health::Ready).count();
+        if history.as_mut().is_some_and(|history| !history.allows(unready, spread.misplaced())) {
+            return;
+        }
+        let policy = spec.allocator.policy();
+        let ready = census.pods.iter().filter(|pod| pod.health == Health::Ready);
+        let placed = ready.filter_map(|pod| {
+            Some(PlacedPod { name: &pod.name, slot: pod.slot?, group: policy.index(pod.group.as_deref()?)? })
+        });
+        let budget = eviction_budget(&spec.fields.rebalance, census.pods.len(), unready);
+        let evictions = select_evictions(placed.collect(), spread, &spec.allocator, behind);
+        for pod in evictions.into_iter().take(budget) {
+            let error = match self.evict(&distributor.namespace, pod).await {
+                Ok(()) => None,
+                Err(kube::Error::Api(status)) => Some(status.message.clone()),
+                Err(error) => Some(error.to_string()),
+            };
+            let refused = error.is_some();
+            let message = match error {
+                None => format!("evicted {pod}, so that its place goes to a group that has too few"),
+                Some(reason) => format!("can't evict {pod}: {reason}"),
+            };
+            tracing::info!(distributor = distributor.name, message, "rebalance");
+            self.metrics.count_eviction(!refused);
+            self.events.publish(distributor, refused, "Rebalance", message);
+            if refused {
+                // A PodDisruptionBudget that rejects one eviction rejects the others too. They are tried again after the interval.
+                history.get_or_insert(EvictionHistory::new(u32::MAX)).last = Instant::now();
+                return;
+            }
+            *history = Some(EvictionHistory::new(spread.misplaced()));
+        }
+    }
+
+    async fn evict(&self, namespace: &str, pod: &str) -> kube::Result<()> {
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/eviction");
+        let eviction = json!({
+            "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"namespace": namespace, "name": pod},
+        });
+        send(&self.client, "POST", &path, Media::Json, &eviction).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn evictions_that_do_not_help_are_held() {
+        let mut history = EvictionHistory::new(3);
+        assert!(!history.allows(0, 2), "too soon");
+        advance(INTERVAL).await;
+        assert!(history.allows(0, 2), "the last eviction has helped");
+        assert!(history.allows(1, 3), "the replacement isn't ready yet");
+        assert!(!history.allows(0, 3) && history.held().is_some());
+        advance(HOLD.saturating_sub(Duration::from_secs(1))).await;
+        assert!(!history.allows(0, 1));
+        advance(Duration::from_secs(1)).await;
+        assert!(history.allows(0, 3) && history.held().is_none());
+        assert!(history.is_current(3) && !history.is_current(0), "later evictions are others");
+    }
+}

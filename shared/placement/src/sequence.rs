@@ -1,12 +1,11 @@
-//! Which group each slot belongs to: [`SlotOrder`], remembered as far as it was asked for.
+//! Which group each slot belongs to: [`SlotOrder`], kept as far as it was asked for.
 
-use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::policy::{GroupSet, Policy};
 use super::slot_order::SlotOrder;
 
-/// The number of slots: more than any cluster has pods. Each takes five bytes, up to the highest that a pod's annotation claims.
+/// The number of slots: more than any cluster has pods. Each takes a byte, up to the highest that a pod's annotation claims.
 pub const MAX_SLOTS: u32 = FIRST_CHUNK << (CHUNKS - 1);
 /// Slots of the first chunk. Each further chunk has as many as all before it together.
 const FIRST_CHUNK: u32 = 64;
@@ -20,8 +19,8 @@ const CHUNKS: usize = 13;
 pub struct Sequence {
     order: SlotOrder,
     /// How many groups the policy has.
-    groups: usize,
-    chunks: [OnceLock<Box<Chunk>>; CHUNKS],
+    group_count: usize,
+    chunks: [OnceLock<Chunk>; CHUNKS],
 }
 
 /// Consecutive slots.
@@ -29,34 +28,41 @@ pub struct Sequence {
 struct Chunk {
     /// The group of each slot; fewer than the chunk's length where the sequence ends in it.
     groups: Vec<u8>,
-    /// Per group of the policy, its slots in this chunk in ascending order.
-    slots: Vec<Vec<u32>>,
-    /// Per group of the policy, how many slots it has in earlier chunks.
-    earlier: Vec<u32>,
-    /// The order after this chunk.
-    order: SlotOrder,
+    /// The order of the slots after this chunk.
+    rest: SlotOrder,
 }
 
 impl Sequence {
     /// The sequence of those groups of `policy` that are in `groups`.
     pub fn new(policy: &Policy, groups: GroupSet) -> Self {
         let order = SlotOrder::new(policy, groups);
-        Self { order, groups: policy.groups().len(), chunks: Default::default() }
+        Self { order, group_count: policy.groups().len(), chunks: Default::default() }
     }
 
     /// The group of `slot`; `None` where every group is full before it, or from [`MAX_SLOTS`] on.
     pub fn group(&self, slot: u32) -> Option<usize> {
-        let number = chunk_of(slot);
+        let number = (slot / FIRST_CHUNK).checked_ilog2().map_or(0, |log| log as usize + 1);
         let offset = slot - first_slot(number);
         self.chunk(number)?.groups.get(offset as usize).map(|group| usize::from(*group))
     }
 
+    /// The group of each slot.
+    pub fn groups(&self) -> impl Iterator<Item = usize> {
+        (0..CHUNKS)
+            .map_while(|number| self.chunk(number))
+            .flat_map(|chunk| &chunk.groups)
+            .map(|group| usize::from(*group))
+    }
+
     /// How many of the first `slots` slots belong to each group of the policy.
     pub fn counts(&self, slots: u32) -> Vec<u32> {
-        let Some(last) = slots.min(MAX_SLOTS).checked_sub(1) else { return vec![0; self.groups] };
-        let Some(chunk) = self.chunk(chunk_of(last)) else { return vec![0; self.groups] };
-        let counts = chunk.earlier.iter().zip(&chunk.slots);
-        counts.map(|(earlier, own)| earlier + count_below(own, slots)).collect()
+        let mut counts = vec![0; self.group_count];
+        for group in self.groups().take(slots as usize) {
+            if let Some(count) = counts.get_mut(group) {
+                *count += 1;
+            }
+        }
+        counts
     }
 
     /// The group that is to get the next pod when each has as many as `counts` says: the one whose next slot comes first.
@@ -64,38 +70,19 @@ impl Sequence {
     /// From any prefix of the sequence this is the next slot's group. From anything else it is the group that is furthest
     /// behind, so that shares come right with every pod that is added. Reads no slot beyond the sum of `counts`.
     pub fn next(&self, counts: &[u32]) -> Option<usize> {
-        // Among one more slot than there are pods some group has more slots than pods, unless all are full.
-        let mut last = counts.iter().fold(0u32, |sum, count| sum.saturating_add(*count));
-        let mut first = None;
-        for (group, count) in counts.iter().enumerate() {
-            if let Some(slot) = self.nth_slot(group, *count, last) {
-                (first, last) = (Some(group), slot);
+        let mut left = counts.to_vec();
+        self.groups().find(|group| match left.get_mut(*group) {
+            None | Some(0) => true,
+            Some(left) => {
+                *left -= 1;
+                false
             }
-        }
-        first
+        })
     }
 
     /// The slots of a group that are below `end`, in ascending order.
     pub fn slots_of(&self, group: usize, end: u32) -> impl Iterator<Item = u32> {
-        let chunks = (0..CHUNKS).take_while(move |number| first_slot(*number) < end);
-        let slots =
-            chunks.map_while(|number| self.chunk(number)).filter_map(move |chunk| chunk.slots.get(group));
-        slots.flatten().copied().take_while(move |slot| *slot < end)
-    }
-
-    /// The slot of a group that comes after `n` others of it, if it isn't beyond `last`.
-    fn nth_slot(&self, group: usize, n: u32, last: u32) -> Option<u32> {
-        let chunks = (0..CHUNKS).take_while(|number| first_slot(*number) <= last);
-        let slot = chunks.map_while(|number| self.chunk(number)).find_map(|chunk| {
-            let offset = n.checked_sub(*chunk.earlier.get(group)?)?;
-            chunk.slots.get(group)?.get(offset as usize).copied()
-        });
-        slot.filter(|slot| *slot <= last)
-    }
-
-    #[cfg(test)]
-    pub(super) fn kept_slots(&self) -> usize {
-        self.chunks.iter().filter_map(OnceLock::get).map(|chunk| chunk.groups.len()).sum()
+        (0..end).zip(self.groups()).filter(move |(_, own)| *own == group).map(|(slot, _)| slot)
     }
 
     /// The chunk with this number, computed on its first use.
@@ -106,50 +93,21 @@ impl Sequence {
         }
         let before = number.checked_sub(1).and_then(|before| self.chunk(before));
         Some(chunk.get_or_init(|| {
-            let (order, earlier) = match before {
-                Some(before) => (before.order.clone(), before.totals()),
-                None => (self.order.clone(), vec![0; self.groups]),
-            };
-            Box::new(Chunk::new(order, earlier, first_slot(number)..first_slot(number + 1)))
+            let mut rest = before.map_or(&self.order, |before| &before.rest).clone();
+            let length = first_slot(number + 1) - first_slot(number);
+            Chunk { groups: rest.by_ref().take(length as usize).collect(), rest }
         }))
     }
-}
 
-impl Chunk {
-    fn new(mut order: SlotOrder, earlier: Vec<u32>, range: Range<u32>) -> Self {
-        let groups: Vec<u8> = order.by_ref().take(range.len()).collect();
-        let mut slots = vec![Vec::new(); earlier.len()];
-        for (slot, group) in range.zip(&groups) {
-            if let Some(slots) = slots.get_mut(usize::from(*group)) {
-                slots.push(slot);
-            }
-        }
-        Self { groups, slots, earlier, order }
+    #[cfg(test)]
+    pub(super) fn kept_slots(&self) -> usize {
+        self.chunks.iter().filter_map(OnceLock::get).map(|chunk| chunk.groups.len()).sum()
     }
-
-    /// Per group of the policy, how many slots it has up to the end of this chunk.
-    fn totals(&self) -> Vec<u32> {
-        self.earlier
-            .iter()
-            .zip(&self.slots)
-            .map(|(earlier, own)| earlier + count_below(own, u32::MAX))
-            .collect()
-    }
-}
-
-/// The number of the chunk that `slot` is in.
-fn chunk_of(slot: u32) -> usize {
-    (slot / FIRST_CHUNK).checked_ilog2().map_or(0, |log| log as usize + 1)
 }
 
 /// The first slot of a chunk.
 fn first_slot(chunk: usize) -> u32 {
     if chunk == 0 { 0 } else { FIRST_CHUNK << (chunk - 1) }
-}
-
-/// How many of these ascending slots are below `end`.
-fn count_below(slots: &[u32], end: u32) -> u32 {
-    u32::try_from(slots.partition_point(|slot| *slot < end)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -21,8 +21,8 @@ pub(super) enum Waiting {
 /// An admission request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct WaitingRequest {
-    request: SlotRequest,
-    deadline: Duration,
+    pub request: SlotRequest,
+    pub deadline: Duration,
     /// A read of the object since the request arrived.
     read: Progress,
     /// A list of the pods as they are now, since the request arrived and the object was last read.
@@ -31,7 +31,7 @@ pub(super) struct WaitingRequest {
 
 /// How far a call is that must begin after something happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-enum Progress {
+pub(super) enum Progress {
     #[default]
     Due,
     UnderWay,
@@ -41,9 +41,10 @@ enum Progress {
 /// A pod that is to get another slot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Move {
-    token: Token,
-    pod: PodName,
-    version: ResourceVersion,
+    pub token: Token,
+    pub pod: PodName,
+    /// The version that the pod must still have.
+    pub version: ResourceVersion,
     group: GroupName,
     /// The new slot; `None`: any of its group, or else any.
     to: Option<u32>,
@@ -62,16 +63,6 @@ impl Queue {
     pub(super) fn push_moves(&mut self, moves: impl IntoIterator<Item = Move>) {
         let new: Vec<_> = moves.into_iter().filter(|new| !self.contains(new.token)).collect();
         self.0.extend(new.into_iter().map(Waiting::Move));
-    }
-
-    /// Puts back what [`Self::take`] took.
-    pub(super) fn put_back(&mut self, waiting: Vec<Waiting>) {
-        self.0 = waiting;
-    }
-
-    /// All that wait.
-    pub(super) fn take(&mut self) -> Vec<Waiting> {
-        std::mem::take(&mut self.0)
     }
 
     /// Removes the request with this token.
@@ -100,29 +91,12 @@ impl Queue {
         self.0.retain_mut(keep);
     }
 
-    /// A read begins.
-    pub(super) fn begin_reads(&mut self) {
-        self.requests_mut().for_each(|waiting| waiting.read.begin());
+    pub(super) fn update_reads(&mut self, update: impl Fn(&mut Progress)) {
+        self.requests_mut().for_each(|waiting| update(&mut waiting.read));
     }
 
-    /// A read has ended.
-    pub(super) fn end_reads(&mut self, succeeded: bool) {
-        self.requests_mut().for_each(|waiting| waiting.read.end(succeeded));
-    }
-
-    /// A list of the pods as they are now begins.
-    pub(super) fn begin_lists(&mut self) {
-        self.requests_mut().for_each(|waiting| waiting.list.begin());
-    }
-
-    /// A list of the pods as they are now has ended.
-    pub(super) fn end_lists(&mut self, succeeded: bool) {
-        self.requests_mut().for_each(|waiting| waiting.list.end(succeeded));
-    }
-
-    /// The object was read: only a later list shows which of its reservations are lost.
-    pub(super) fn reset_lists(&mut self) {
-        self.requests_mut().for_each(|waiting| waiting.list = Progress::Due);
+    pub(super) fn update_lists(&mut self, update: impl Fn(&mut Progress)) {
+        self.requests_mut().for_each(|waiting| update(&mut waiting.list));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -163,14 +137,6 @@ impl Waiting {
 }
 
 impl WaitingRequest {
-    pub(super) fn request(&self) -> &SlotRequest {
-        &self.request
-    }
-
-    pub(super) fn deadline(&self) -> Duration {
-        self.deadline
-    }
-
     /// Whether another replica may have given the pod the assignment that it has since this one read the object.
     pub(super) fn needs_read(&self) -> bool {
         self.request.existing.is_some() && self.read != Progress::Done
@@ -195,13 +161,18 @@ impl WaitingRequest {
 }
 
 impl Progress {
-    fn begin(&mut self) {
+    /// Only a call that begins from now on counts.
+    pub(super) fn reset(&mut self) {
+        *self = Self::Due;
+    }
+
+    pub(super) fn begin(&mut self) {
         if *self == Self::Due {
             *self = Self::UnderWay;
         }
     }
 
-    fn end(&mut self, succeeded: bool) {
+    pub(super) fn end(&mut self, succeeded: bool) {
         if *self == Self::UnderWay {
             *self = if succeeded { Self::Done } else { Self::Due };
         }
@@ -214,19 +185,6 @@ impl Move {
         // The same in every replica that finds the pod there, whatever its version: the format must stay.
         let token = Token::of(&format!("{pod}/{from:?}"));
         Some(Self { token, pod: pod.clone(), version: record.version, group: record.group()?.clone(), to })
-    }
-
-    pub(super) fn token(&self) -> Token {
-        self.token
-    }
-
-    pub(super) fn pod(&self) -> &PodName {
-        &self.pod
-    }
-
-    /// The version that the pod must still have.
-    pub(super) fn version(&self) -> ResourceVersion {
-        self.version
     }
 
     /// The new assignment, if its slot is free.

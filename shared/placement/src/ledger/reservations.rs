@@ -36,52 +36,18 @@ enum Object {
     At(ResourceVersion, LedgerContent),
 }
 
-impl Object {
-    fn new(object: Option<(ResourceVersion, LedgerContent)>) -> Self {
-        object.map_or(Self::Absent, |(version, content)| Self::At(version, content))
-    }
-}
-
 impl Reservations {
-    /// The object was read, at this version or a later one.
+    /// The object has this content at this version; `None`: there is no object.
     pub(super) fn set(
         &mut self,
         version: ResourceVersion,
-        object: Option<(ResourceVersion, LedgerContent)>,
+        content: Option<LedgerContent>,
         pods: &PodView,
         clock: Duration,
     ) {
         self.latest = self.latest.max(version);
-        self.object = Object::new(object);
-        self.align(pods, clock);
-    }
-
-    /// The object was written or deleted here.
-    pub(super) fn set_written(
-        &mut self,
-        object: Option<(ResourceVersion, LedgerContent)>,
-        pods: &PodView,
-        clock: Duration,
-    ) {
-        // What was lost is not written, and the token may have a new slot.
-        self.lost.clear();
-        self.set(object.as_ref().map_or(0, |(version, _)| *version), object, pods, clock);
-    }
-
-    /// The object has changed, and must be read.
-    pub(super) fn invalidate(&mut self) {
-        self.object = Object::Unknown;
-    }
-
-    /// Makes what is known of reservations agree with the object.
-    fn align(&mut self, pods: &PodView, clock: Duration) {
-        let Object::At(_, content) = &self.object else {
-            self.confirmed.clear();
-            self.lost.clear();
-            self.first_read.clear();
-            return;
-        };
-        let tokens: BTreeSet<Token> = content.tokens().collect();
+        let tokens: BTreeSet<Token> = content.iter().flat_map(LedgerContent::tokens).collect();
+        self.object = content.map_or(Object::Absent, |content| Object::At(version, content));
         let seen = pods.pods().values().filter_map(|pod| Some((pod.assignment()?.token, pod.version)));
         for (token, version) in seen.filter(|(token, _)| tokens.contains(token)) {
             self.confirmed.entry(token).or_insert((version, clock));
@@ -92,6 +58,16 @@ impl Reservations {
         for token in tokens {
             self.first_read.entry(token).or_insert(clock);
         }
+    }
+
+    /// The object was written: without what was lost, and the token of a lost reservation may have a new slot.
+    pub(super) fn clear_lost(&mut self) {
+        self.lost.clear();
+    }
+
+    /// The object has changed, and must be read.
+    pub(super) fn invalidate(&mut self) {
+        self.object = Object::Unknown;
     }
 
     /// A pod was seen with this token.

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::content::{Assignment, LedgerContent, PodName, Reservation, ResourceVersion};
+use super::content::{Assignment, LedgerContent, PodName, Reservation, ResourceVersion, Token};
 use super::messages::{Call, Effect, Event, LedgerConfig, Now, SlotReply, SlotRequest};
 use super::pods::{PodRecord, PodView};
-use super::queue::{Queue, Waiting, WaitingRequest};
+use super::queue::{Progress, Queue, Waiting, WaitingRequest};
 use super::reassign;
 use super::reservations::Reservations;
 use crate::allocator::{Occupancy, SlotAllocator};
@@ -16,7 +16,7 @@ use crate::policy::Policy;
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 
 /// What one replica knows of one owner's pods, and what it has under way.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ledger {
     config: LedgerConfig,
     pods: PodView,
@@ -30,6 +30,8 @@ pub struct Ledger {
     reconciling: Reconciling,
     /// No call begins before this time, so that requests that arrive meanwhile share the next write.
     paused_until: Duration,
+    /// Effects of the event that is being handled.
+    effects: Vec<Effect>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -52,46 +54,30 @@ enum Reconciling {
     Begun,
 }
 
-impl Default for Ledger {
-    fn default() -> Self {
-        Self::new(LedgerConfig::default())
-    }
-}
-
 impl Ledger {
     /// A ledger that knows nothing yet.
     pub fn new(config: LedgerConfig) -> Self {
-        Self {
-            config,
-            pods: PodView::default(),
-            max_pods: None,
-            reservations: Reservations::default(),
-            noticed: None,
-            under_way: None,
-            queue: Queue::default(),
-            reconciling: Reconciling::default(),
-            paused_until: Duration::ZERO,
-        }
+        Self { config, ..Self::default() }
     }
 
     /// Takes in an event, and returns what is to be done.
     pub fn handle(&mut self, event: Event, allocator: &SlotAllocator, now: &Now) -> Vec<Effect> {
-        let mut effects = Vec::new();
         self.reservations.expire_estimates(now.clock, self.config.expiry);
         match event {
             Event::Requested(request, _) if request.dry_run && request.existing.is_some() => {
-                effects.push(Effect::Reply(request.token, SlotReply::Kept));
+                self.reply(request.token, SlotReply::Kept);
             }
             Event::Requested(request, deadline) => self.queue.push_request(request, deadline),
             Event::Cancelled(token) => self.queue.cancel(token),
-            Event::Tick => self.estimate_late_requests(allocator, now, &mut effects),
+            Event::Tick => self.estimate_late_requests(allocator, now),
             Event::Reconcile => self.reconciling = Reconciling::Requested,
             Event::Read(object) => {
                 self.finish(true);
-                let version = object.as_ref().map_or(0, |(version, _)| *version);
-                self.take_object(version, object, now, &mut effects);
+                let (version, content) =
+                    object.map_or((0, None), |(version, content)| (version, Some(content)));
+                self.take_object(version, content, now);
             }
-            Event::Written(version) => self.written(version, now, &mut effects),
+            Event::Written(version) => self.written(version, now),
             Event::Conflict => {
                 self.finish(false);
                 self.reservations.invalidate();
@@ -104,7 +90,7 @@ impl Ledger {
                 }
             }
             Event::Listed { version, pods, max_pods } => {
-                self.take_pods(Event::PodsListed { version, pods }, now, &mut effects);
+                self.observe(Event::PodsListed { version, pods }, now);
                 if let Some(UnderWay::ListNow(since)) = self.finish(true) {
                     self.max_pods = max_pods;
                     self.find_lost(since);
@@ -114,26 +100,32 @@ impl Ledger {
                 self.observe(Event::ObjectChanged(version, content.clone()), now);
                 self.noticed = Some((version, content));
             }
-            event @ (Event::PodsListed { .. }
-            | Event::PodChanged(..)
-            | Event::WatchRestarted { .. }
-            | Event::MaxPods(_)) => self.take_pods(event, now, &mut effects),
+            event => self.observe(event, now),
         }
-        self.advance(allocator, now, &mut effects);
+        self.advance(allocator, now);
         debug_assert!(self.reservations.is_consistent());
         debug_assert!(
             self.is_calling() || self.queue.is_empty() || now.clock < self.paused_until,
             "requests wait for nothing"
         );
-        effects
+        std::mem::take(&mut self.effects)
     }
 
-    /// Takes in what is known of pods and of the owner, before the first request.
+    /// Takes in what watches and lists show, also before the first request.
     pub fn observe(&mut self, event: Event, now: &Now) {
         match event {
-            Event::PodsListed { version, pods } => self.pods.apply_list(version, now.watched, pods),
-            Event::WatchRestarted { version, pods } => self.pods.apply_restart(version, now.watched, pods),
-            Event::PodChanged(name, pod) => self.pods.apply_event(name, pod),
+            Event::PodsListed { version, pods } => {
+                self.confirm(pods.values(), now);
+                self.pods.apply_list(version, now.watched, pods);
+            }
+            Event::WatchRestarted { version, pods } => {
+                self.confirm(pods.values(), now);
+                self.pods.apply_restart(version, now.watched, pods);
+            }
+            Event::PodChanged(name, pod) => {
+                self.confirm([&pod], now);
+                self.pods.apply_event(name, pod);
+            }
             Event::MaxPods(max_pods) => self.max_pods = max_pods,
             // Most likely the owner was deleted, and its pods with it.
             Event::ObjectChanged(_, None) => self.pods.forget_unmarked(),
@@ -163,69 +155,52 @@ impl Ledger {
     pub fn next_tick(&self) -> Option<Duration> {
         let idle = self.queue.is_empty() && self.reconciling == Reconciling::No;
         let pause = (!self.is_calling() && !idle).then_some(self.paused_until);
-        self.queue.requests().map(WaitingRequest::deadline).chain(pause).min()
+        self.queue.requests().map(|waiting| waiting.deadline).chain(pause).min()
     }
 
     fn is_calling(&self) -> bool {
         self.under_way.is_some()
     }
 
-    /// Takes in pods, and the proof that they are of their reservations.
-    fn take_pods(&mut self, event: Event, now: &Now, effects: &mut Vec<Effect>) {
-        match &event {
-            Event::PodsListed { pods, .. } | Event::WatchRestarted { pods, .. } => {
-                for pod in pods.values() {
-                    self.confirm(pod, now, effects);
-                }
+    /// Notes which reservations these pods confirm.
+    fn confirm<'p>(&mut self, pods: impl IntoIterator<Item = &'p PodRecord>, now: &Now) {
+        for (pod, assignment) in pods.into_iter().filter_map(|pod| Some((pod, pod.assignment()?))) {
+            self.reservations.confirm(assignment.token, pod.version, now.clock);
+            // The API server sent the request twice, and one reply was enough.
+            if self.queue.remove(assignment.token) {
+                self.reply(assignment.token, SlotReply::Placed(assignment.clone()));
             }
-            Event::PodChanged(_, pod) => self.confirm(pod, now, effects),
-            _ => {}
-        }
-        self.observe(event, now);
-    }
-
-    fn confirm(&mut self, pod: &PodRecord, now: &Now, effects: &mut Vec<Effect>) {
-        let Some(assignment) = pod.assignment() else { return };
-        self.reservations.confirm(assignment.token, pod.version, now.clock);
-        // The API server sent the request twice, and one reply was enough.
-        if self.queue.remove(assignment.token) {
-            effects.push(Effect::Reply(assignment.token, SlotReply::Placed(assignment.clone())));
         }
     }
 
     /// Takes in the object as it was read.
-    fn take_object(
-        &mut self,
-        version: ResourceVersion,
-        object: Option<(ResourceVersion, LedgerContent)>,
-        now: &Now,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.reservations.set(version, object, &self.pods, now.clock);
-        self.queue.reset_lists();
-        self.reply_to_known(effects);
+    fn take_object(&mut self, version: ResourceVersion, content: Option<LedgerContent>, now: &Now) {
+        self.reservations.set(version, content, &self.pods, now.clock);
+        self.queue.update_lists(Progress::reset);
+        self.reply_to_known();
     }
 
     /// A write or a deletion has succeeded.
-    fn written(&mut self, version: Option<ResourceVersion>, now: &Now, effects: &mut Vec<Effect>) {
+    fn written(&mut self, version: Option<ResourceVersion>, now: &Now) {
         self.extend_pause(now);
-        let object = match (version, self.finish(true)) {
-            (Some(version), Some(UnderWay::Write(content))) => Some((version, content)),
+        let content = self.finish(true).and_then(|call| match call {
+            UnderWay::Write(content) => Some(content),
             _ => None,
-        };
-        self.reservations.set_written(object, &self.pods, now.clock);
-        self.reply_to_known(effects);
+        });
+        self.reservations.clear_lost();
+        self.reservations.set(version.unwrap_or(0), content, &self.pods, now.clock);
+        self.reply_to_known();
     }
 
     /// Takes in the last watch event of the object, if it is newer than what is known. The watch may lag: a write that is based on
     /// its event conflicts then, as one does that is based on an old read.
-    fn take_noticed(&mut self, now: &Now, effects: &mut Vec<Effect>) {
+    fn take_noticed(&mut self, now: &Now) {
         let newer = self.noticed.take().filter(|(version, _)| *version > self.reservations.latest());
         let Some((version, content)) = newer else { return };
         if self.reservations.is_unknown() {
             self.paused_until = now.clock;
         }
-        self.take_object(version, content.map(|content| (version, content)), now, effects);
+        self.take_object(version, content, now);
     }
 
     /// After a list that began at `since`: reservations whose pods it should have and doesn't are lost.
@@ -246,50 +221,50 @@ impl Ledger {
     }
 
     /// Replies to requests, and begins the call that the others need.
-    fn advance(&mut self, allocator: &SlotAllocator, now: &Now, effects: &mut Vec<Effect>) {
+    fn advance(&mut self, allocator: &SlotAllocator, now: &Now) {
         if self.is_calling() {
             return;
         }
-        self.take_noticed(now, effects);
+        self.take_noticed(now);
         if now.clock < self.paused_until {
             return;
         }
-        self.reply_to_known(effects);
+        self.reply_to_known();
         if self.reconciling == Reconciling::Requested {
             self.reconciling = Reconciling::Begun;
-            return self.read(effects);
+            return self.read();
         }
         if self.queue.is_empty() && self.reconciling == Reconciling::No {
             return;
         }
         if self.reservations.is_unknown() {
-            return self.read(effects);
+            return self.read();
         }
         let fence = self.reservations.content().map_or(0, |content| content.fence);
         if self.pods.complete_up_to(now.watched) < fence {
-            return self.begin(UnderWay::ListToFence, Call::List(Some(fence)), effects);
+            return self.begin(UnderWay::ListToFence, Call::List(Some(fence)));
         }
         if self.queue.requests().any(WaitingRequest::needs_read) {
-            return self.read(effects);
+            return self.read();
         }
         let unlisted = |waiting: &WaitingRequest| waiting.adds_pod() && !waiting.is_listed();
         if self.queue.requests().any(unlisted) && self.surplus(|_| true) > 0 {
-            return self.list_now(now, effects);
+            return self.list_now(now);
         }
         if self.reconciling == Reconciling::Begun {
             if self.reservations.overdue(now.clock, self.config.expiry).next().is_some() {
-                return self.list_now(now, effects);
+                return self.list_now(now);
             }
             self.queue_moves(allocator);
-            self.reply_to_known(effects);
+            self.reply_to_known();
         }
-        self.assign(allocator, now, effects);
+        self.assign(allocator, now);
         self.reconciling = Reconciling::No;
     }
 
     /// Replies to requests whose slots the object has: it was written for them, or they were sent before.
-    fn reply_to_known(&mut self, effects: &mut Vec<Effect>) {
-        let reservations = &self.reservations;
+    fn reply_to_known(&mut self) {
+        let Self { reservations, effects, .. } = self;
         if reservations.version().is_none() {
             return;
         }
@@ -297,12 +272,12 @@ impl Ledger {
             let waiting = match waiting {
                 Waiting::Request(waiting) => waiting,
                 Waiting::Move(to_move) => {
-                    let Some(known) = reservations.assignment(to_move.token()) else { return true };
-                    effects.push(Effect::Reassign(to_move.pod().clone(), to_move.version(), known.clone()));
+                    let Some(known) = reservations.assignment(to_move.token) else { return true };
+                    effects.push(Effect::Reassign(to_move.pod.clone(), to_move.version, known.clone()));
                     return false;
                 }
             };
-            let SlotRequest { token, existing, dry_run, .. } = waiting.request();
+            let SlotRequest { token, existing, dry_run, .. } = &waiting.request;
             let is_ours = |existing: &Assignment| {
                 // If a pod was seen with it, this one is a copy.
                 reservations.assignment(existing.token) == Some(existing)
@@ -336,61 +311,56 @@ impl Ledger {
     }
 
     /// Gives a slot to all that wait, and writes the object if it has changed.
-    fn assign(&mut self, allocator: &SlotAllocator, now: &Now, effects: &mut Vec<Effect>) {
+    fn assign(&mut self, allocator: &SlotAllocator, now: &Now) {
         let mut content = self.reservations.unsettled(now.clock, &self.config);
         let mut occupancy = self.occupancy(self.reservations.content(), allocator.policy());
         let before = occupancy.clone();
-        let mut reserved = Vec::new();
-        for waiting in self.queue.take() {
+        let mut queue = std::mem::take(&mut self.queue);
+        queue.retain(|waiting| {
             let is_full = content.reservations.len() >= self.config.max_reservations;
-            let reservation = match &waiting {
-                Waiting::Move(_) if is_full => None,
-                Waiting::Move(to_move) => to_move.assignment(&occupancy, allocator).map(|assignment| {
-                    occupancy.take_slot(assignment.slot);
-                    Reservation { assignment, pod: Some(to_move.pod().clone()), at: now.wall }
-                }),
-                Waiting::Request(waiting) if waiting.request().dry_run => {
-                    let assignment = assignment(waiting.request(), &before, allocator);
-                    let reply = assignment.map_or(SlotReply::Unplaced, SlotReply::Placed);
-                    effects.push(Effect::Reply(waiting.request().token, reply));
-                    None
+            let (assignment, pod) = match waiting {
+                Waiting::Request(WaitingRequest { request, .. }) if request.dry_run => {
+                    let assignment = assignment(request, &before, allocator);
+                    self.reply(request.token, assignment.map_or(SlotReply::Unplaced, SlotReply::Placed));
+                    return false;
                 }
-                Waiting::Request(waiting) => {
-                    let assignment = assignment(waiting.request(), &occupancy, allocator);
-                    if let Some(assignment) = &assignment {
-                        debug_assert!(
-                            occupancy.is_free(assignment.slot),
-                            "two pods get slot {}",
-                            assignment.slot
-                        );
-                        occupy(&mut occupancy, assignment, allocator.policy());
-                    } else {
-                        effects.push(Effect::Reply(waiting.request().token, SlotReply::Unplaced));
+                Waiting::Request(WaitingRequest { request, .. }) => {
+                    let Some(assignment) = assignment(request, &occupancy, allocator) else {
+                        self.reply(request.token, SlotReply::Unplaced);
+                        return false;
+                    };
+                    debug_assert!(occupancy.is_free(assignment.slot), "two pods get one slot");
+                    occupy(&mut occupancy, &assignment, allocator.policy());
+                    if is_full {
+                        self.estimate(assignment, now);
+                        return false;
                     }
-                    assignment.map(|assignment| Reservation { assignment, pod: None, at: now.wall })
+                    (assignment, None)
+                }
+                Waiting::Move(to_move) => {
+                    let Some(assignment) = to_move.assignment(&occupancy, allocator).filter(|_| !is_full)
+                    else {
+                        return false;
+                    };
+                    occupancy.take_slot(assignment.slot);
+                    (assignment, Some(to_move.pod.clone()))
                 }
             };
-            match reservation {
-                Some(reservation) if is_full => effects.push(self.estimate(reservation, now)),
-                Some(reservation) => {
-                    content.reservations.push(reservation);
-                    reserved.push(waiting);
-                }
-                None => {}
-            }
-        }
-        self.queue.put_back(reserved);
-        self.write(content, now, effects);
+            content.reservations.push(Reservation { assignment, pod, at: now.wall });
+            true
+        });
+        self.queue = queue;
+        self.write_if_changed(content, now);
     }
 
     /// Writes the object, if it has changed; deletes it when the owner has no pods any more.
-    fn write(&mut self, content: LedgerContent, now: &Now, effects: &mut Vec<Effect>) {
+    fn write_if_changed(&mut self, content: LedgerContent, now: &Now) {
         let is_reconciling = self.reconciling == Reconciling::Begun;
         let version = self.reservations.version();
         let is_over =
             content.reservations.is_empty() && self.pods.pods().is_empty() && self.max_pods == Some(0);
         if let Some(version) = version.filter(|_| is_over && is_reconciling) {
-            return self.begin(UnderWay::Delete, Call::Delete(version), effects);
+            return self.begin(UnderWay::Delete, Call::Delete(version));
         }
         let is_changed = content != self.reservations.content().cloned().unwrap_or_default();
         if !is_changed || self.queue.is_empty() && !is_reconciling {
@@ -400,11 +370,11 @@ impl Ledger {
         if self.config.pause > Duration::ZERO {
             self.paused_until = now.clock + self.config.pause;
         }
-        self.begin(UnderWay::Write(content.clone()), Call::Write(version, content), effects);
+        self.begin(UnderWay::Write(content.clone()), Call::Write(version, content));
     }
 
     /// Gives requests whose deadline has come a slot by what is known here.
-    fn estimate_late_requests(&mut self, allocator: &SlotAllocator, now: &Now, effects: &mut Vec<Effect>) {
+    fn estimate_late_requests(&mut self, allocator: &SlotAllocator, now: &Now) {
         let late = self.queue.take_late(now.clock);
         if late.is_empty() {
             return;
@@ -418,39 +388,44 @@ impl Ledger {
             (None, _) => (self.reservations.content(), self.reservations.content()),
         };
         let mut occupancy = self.occupancy(content, allocator.policy());
-        let mut estimates = Vec::new();
+        let mut replies = Vec::new();
         for request in late {
-            let SlotRequest { token, existing, dry_run, .. } = &request;
-            let is_copied = |existing: &Assignment| self.pods.tokens().any(|token| token == existing.token);
-            if existing.as_ref().is_some_and(|existing| !is_copied(existing)) {
-                effects.push(Effect::Reply(*token, SlotReply::Kept));
-                continue;
+            let of_request =
+                |content: &LedgerContent| Some(content.reservation(request.token)?.assignment.clone());
+            let is_seen = |existing: &Assignment| self.pods.tokens().any(|token| token == existing.token);
+            let reply = if request.existing.as_ref().is_some_and(|existing| !is_seen(existing)) {
+                SlotReply::Kept
+            } else if let Some(known) = reserved.and_then(of_request) {
+                SlotReply::Estimated(known)
+            } else {
+                let new = assignment(&request, &occupancy, allocator);
+                new.map_or(SlotReply::Unplaced, SlotReply::Estimated)
+            };
+            if let SlotReply::Estimated(assignment) = &reply
+                && !request.dry_run
+                && content.and_then(of_request).is_none()
+            {
+                occupy(&mut occupancy, assignment, allocator.policy());
             }
-            let of_token = |content: &LedgerContent| Some(content.reservation(*token)?.assignment.clone());
-            let known = reserved.and_then(of_token);
-            match known.or_else(|| assignment(&request, &occupancy, allocator)) {
-                None => effects.push(Effect::Reply(*token, SlotReply::Unplaced)),
-                Some(assignment) if *dry_run => {
-                    effects.push(Effect::Reply(*token, SlotReply::Estimated(assignment)));
-                }
-                Some(assignment) => {
-                    if content.and_then(of_token).is_none() {
-                        occupy(&mut occupancy, &assignment, allocator.policy());
-                    }
-                    estimates.push(Reservation { assignment, pod: None, at: now.wall });
-                }
-            }
+            replies.push((request, reply));
         }
-        for estimate in estimates {
-            effects.push(self.estimate(estimate, now));
+        for (request, reply) in replies {
+            match reply {
+                SlotReply::Estimated(assignment) if !request.dry_run => self.estimate(assignment, now),
+                reply => self.reply(request.token, reply),
+            }
         }
     }
 
     /// Replies with a slot that the object doesn't have, and remembers it here.
-    fn estimate(&mut self, estimate: Reservation, now: &Now) -> Effect {
-        let assignment = estimate.assignment.clone();
+    fn estimate(&mut self, assignment: Assignment, now: &Now) {
+        let estimate = Reservation { assignment: assignment.clone(), pod: None, at: now.wall };
         self.reservations.push_estimate(estimate, now.clock, &self.config);
-        Effect::Reply(assignment.token, SlotReply::Estimated(assignment))
+        self.reply(assignment.token, SlotReply::Estimated(assignment));
+    }
+
+    fn reply(&mut self, token: Token, reply: SlotReply) {
+        self.effects.push(Effect::Reply(token, reply));
     }
 
     /// Slots that are taken, and pods by group, if `content` is the object.
@@ -491,20 +466,20 @@ impl Ledger {
         }
     }
 
-    fn read(&mut self, effects: &mut Vec<Effect>) {
-        self.queue.begin_reads();
-        self.begin(UnderWay::Read, Call::Read, effects);
+    fn read(&mut self) {
+        self.queue.update_reads(Progress::begin);
+        self.begin(UnderWay::Read, Call::Read);
     }
 
-    fn list_now(&mut self, now: &Now, effects: &mut Vec<Effect>) {
-        self.queue.begin_lists();
-        self.begin(UnderWay::ListNow(now.clock), Call::List(None), effects);
+    fn list_now(&mut self, now: &Now) {
+        self.queue.update_lists(Progress::begin);
+        self.begin(UnderWay::ListNow(now.clock), Call::List(None));
     }
 
-    fn begin(&mut self, under_way: UnderWay, call: Call, effects: &mut Vec<Effect>) {
+    fn begin(&mut self, under_way: UnderWay, call: Call) {
         debug_assert!(!self.is_calling(), "a second call beside {:?}", self.under_way);
         self.under_way = Some(under_way);
-        effects.push(Effect::Call(call));
+        self.effects.push(Effect::Call(call));
     }
 
     /// The call that is under way has ended.
@@ -512,8 +487,8 @@ impl Ledger {
         debug_assert!(self.is_calling(), "a response without a call");
         let ended = self.under_way.take();
         match ended {
-            Some(UnderWay::Read) => self.queue.end_reads(succeeded),
-            Some(UnderWay::ListNow(_)) => self.queue.end_lists(succeeded),
+            Some(UnderWay::Read) => self.queue.update_reads(|read| read.end(succeeded)),
+            Some(UnderWay::ListNow(_)) => self.queue.update_lists(|list| list.end(succeeded)),
             _ => {}
         }
         ended
@@ -535,21 +510,24 @@ fn occupy(occupancy: &mut Occupancy, assignment: &Assignment, policy: &Policy) {
     }
 }
 
-/// What the model compares and sets up.
 #[cfg(test)]
-impl Ledger {
-    /// The highest version of the object that this replica knows of.
-    pub(crate) fn latest_version(&self) -> ResourceVersion {
-        self.noticed.as_ref().map_or(0, |(version, _)| *version).max(self.reservations.latest())
-    }
+mod model_access {
+    use super::*;
 
-    /// Whether the request with this token waits here.
-    pub(crate) fn awaits(&self, token: super::content::Token) -> bool {
-        self.queue.contains(token)
-    }
+    impl Ledger {
+        /// The highest version of the object that this replica knows of.
+        pub(crate) fn latest_version(&self) -> ResourceVersion {
+            self.noticed.as_ref().map_or(0, |(version, _)| *version).max(self.reservations.latest())
+        }
 
-    /// The same without requests and calls under way.
-    pub(crate) fn at_rest(&self) -> Self {
-        Self { under_way: None, queue: Queue::default(), reconciling: Reconciling::No, ..self.clone() }
+        /// Whether the request with this token waits here.
+        pub(crate) fn awaits(&self, token: Token) -> bool {
+            self.queue.contains(token)
+        }
+
+        /// The same without requests and calls under way.
+        pub(crate) fn at_rest(&self) -> Self {
+            Self { under_way: None, queue: Queue::default(), reconciling: Reconciling::No, ..self.clone() }
+        }
     }
 }

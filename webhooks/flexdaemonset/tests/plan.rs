@@ -1,4 +1,4 @@
-//! The program on the examples: what a user sees without a cluster.
+//! The binary on the examples, without a cluster.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::process::{Command, Output};
@@ -17,7 +17,7 @@ fn printed(arguments: &[&str]) -> String {
 const PLAN: [&str; 7] = ["plan", "-f", "daemonset.yaml", "--facts", "template.yaml", "--facts", "nodes.yaml"];
 
 #[test]
-fn a_plan_is_a_table() {
+fn plan_prints_table() {
     let expected = "\
 DaemonSet default/agent, template agent
 NODE    CPU    SHARE  MEMORY       SHARE  STORAGE  SHARE  NOTE
@@ -25,7 +25,7 @@ edge    100m   20.0%  161061273    14.9%  1Gi      -
 huge    1920m  2.0%   16492674416  1.9%   107374182400m  4.9%
 worker  400m   10.0%  2576980377   14.9%  5Gi      5.0%
 ";
-    // Columns are as wide as they must be: the text counts.
+    // The widths of columns don't matter.
     let words = |text: &str| {
         text.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
     };
@@ -35,7 +35,7 @@ worker  400m   10.0%  2576980377   14.9%  5Gi      5.0%
 }
 
 #[test]
-fn a_plan_is_json() {
+fn plan_prints_json() {
     let json = printed(&[&PLAN[..], &["-o", "json"]].concat());
     let plan: serde_json::Value = serde_json::from_str(&json).unwrap();
     let worker = &plan["nodes"][2];
@@ -46,7 +46,7 @@ fn a_plan_is_json() {
 }
 
 #[test]
-fn a_plan_without_its_template_says_so() {
+fn plan_without_template_fails() {
     let output = run(&["plan", "-f", "daemonset.yaml", "--facts", "nodes.yaml"]);
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
@@ -54,7 +54,7 @@ fn a_plan_without_its_template_says_so() {
 }
 
 #[test]
-fn mutate_takes_the_daemon_set_for_one_node() {
+fn mutate_sizes_daemon_set_for_one_node() {
     let facts = ["--facts", "template.yaml", "--facts", "nodes.yaml", "--facts", "daemonset.yaml"];
     let arguments =
         [&["mutate", "-f", "daemonset.yaml", "-o", "patch", "--node", "worker"], &facts[..]].concat();
@@ -64,6 +64,6 @@ fn mutate_takes_the_daemon_set_for_one_node() {
 }
 
 #[test]
-fn the_crd_is_printed() {
+fn crd_prints_definition() {
     assert!(printed(&["crd"]).contains("name: flexdaemonsettemplates.flexdaemonsets.xai"));
 }

@@ -1,17 +1,17 @@
-//! What the kernel was told of a pod, and quantities as it counts them.
+//! The cgroup of a pod, and quantities as the kernel counts them.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-/// A quantity as millicores, or as a number of units.
+/// A quantity in thousandths.
 pub(super) fn amount(quantity: &Value) -> i64 {
     let quantity: podshaper_core::quantity::Quantity =
         quantity.as_str().expect("a quantity").parse().unwrap();
     quantity.milli_value().unwrap()
 }
 
-/// The file `name` of the cgroup of the pod's first container, in whichever hierarchy it is.
+/// The first of these files in the cgroup of the pod's first container, in any hierarchy.
 pub(super) fn cgroup_file(pod: &Value, names: &[&str]) -> Option<String> {
     let uid = pod["metadata"]["uid"].as_str()?;
     let container = pod["status"]["containerStatuses"][0]["containerID"].as_str()?.rsplit('/').next()?;
@@ -39,7 +39,7 @@ pub(super) fn cgroup_file(pod: &Value, names: &[&str]) -> Option<String> {
     None
 }
 
-/// Microseconds of a core in 100 ms (`cpu.cfs_quota_us`, or the first word of `cpu.max`).
+/// Microseconds of CPU time per 100 ms (`cpu.cfs_quota_us`, or the first word of `cpu.max`).
 pub(super) fn cpu_quota(pod: &Value) -> Option<i64> {
     cgroup_file(pod, &["cpu.max", "cpu.cfs_quota_us"])?.split_whitespace().next()?.parse().ok()
 }

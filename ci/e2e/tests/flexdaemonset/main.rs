@@ -1,5 +1,5 @@
-//! `flexdaemonset` in a cluster, installed by the chart: pods are born with their size, on every node that there is or
-//! will be, and those that run follow their template as it says.
+//! `flexdaemonset` in a cluster, installed by the chart: pods are created with their size on every node, and running pods
+//! are refitted as their template says.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,10 +8,10 @@
     clippy::needless_pass_by_value
 )]
 
-mod birth;
 mod cgroup;
+mod create;
+mod fixture;
 mod nodes;
 mod refits;
-mod scene;
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");

@@ -1,12 +1,12 @@
-//! Nodes, real and fake.
+//! Real and fake nodes.
 
 use e2e::cluster::{apply, get, output};
 use serde_json::{Value, json};
 
 use super::REPOSITORY;
 
-/// A node that only seems to be one, and is called `PREFIX-1`. By kwok where ci/cluster has it; elsewhere a node
-/// without a kubelet, whose pods are created and bound all the same.
+/// Creates a node without a kubelet, `PREFIX-1`. In ci/cluster kwok acts as its kubelet; elsewhere its pods are created and
+/// bound, but don't run.
 pub(super) async fn fake_node(prefix: &str, cpu: &str, memory: &str, storage: &str) -> String {
     let name = format!("{prefix}-1");
     if std::env::var_os("PODSHAPER_CLUSTER").is_some() {
@@ -29,7 +29,7 @@ pub(super) fn node(name: &str, allocatable: Value) -> Value {
     })
 }
 
-/// Deletes nodes as it goes.
+/// Deletes the nodes when it is dropped.
 pub(super) struct Nodes(pub(super) Vec<String>);
 
 impl Drop for Nodes {
@@ -52,7 +52,7 @@ pub(super) async fn real_node() -> String {
     real.expect("a node with a kubelet")["metadata"]["name"].as_str().unwrap().to_owned()
 }
 
-/// A DaemonSet for these nodes and no others.
+/// `daemon_set` with a node affinity for these nodes.
 pub(super) fn confined(mut daemon_set: Value, nodes: &[String]) -> Value {
     daemon_set["spec"]["template"]["spec"]["affinity"] = json!({"nodeAffinity": {
         "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [

@@ -1,4 +1,4 @@
-//! Running pods follow their template.
+//! Refits of running pods.
 
 use std::time::{Duration, Instant};
 
@@ -6,14 +6,14 @@ use e2e::cluster::{PATIENCE, apply, eventually, get, kubectl};
 use serde_json::{Value, json};
 
 use super::cgroup::memory_limit;
-use super::nodes::{Nodes, confined, fake_node, real_node};
-use super::scene::{
-    daemon_set, hide, install, looked_again, one_container, pod_on, pods, progressing, requests, running_pod,
-    status, template,
+use super::fixture::{
+    daemon_set, exclude_namespace, install, one_container, pod_on, pods, progressing, reconciled_again,
+    requests, running_pod, status, template,
 };
+use super::nodes::{Nodes, confined, fake_node, real_node};
 
 #[tokio::test]
-async fn running_pods_follow_their_template() {
+async fn template_change_refits_running_pods() {
     let release = install("flex-refit", json!({"refit": {"perMinute": 1000}})).await;
     let name = "flex-refit";
     let spec = |memory: &str, refit: &str| json!({"minMemory": memory, "maxMemory": memory, "minCPU": "50m", "refit": refit});
@@ -32,17 +32,20 @@ async fn running_pods_follow_their_template() {
         .await
     };
 
-    // DryRun: told, not done.
+    // DryRun: the status names the change, and the pod keeps its size.
     template(name, spec("200Mi", "DryRun")).await;
-    let told = eventually("DryRun is told", PATIENCE, async || {
+    let dry_run = eventually("the status names the change", PATIENCE, async || {
         let status = status(name).await;
         (progressing(&status)["reason"] == "DryRun").then_some(status)
     })
     .await;
-    assert!(progressing(&told)["message"].as_str().unwrap().contains("memory 100Mi → 200Mi"), "{told:#}");
+    assert!(
+        progressing(&dry_run)["message"].as_str().unwrap().contains("memory 100Mi → 200Mi"),
+        "{dry_run:#}"
+    );
     assert_eq!(same().await["metadata"]["generation"], first["metadata"]["generation"]);
 
-    // In place, up and down: the same container, never restarted.
+    // In place, up and down: the container stays and never restarts.
     for (memory, bytes) in [("200Mi", 200 << 20), ("120Mi", 120 << 20)] {
         template(name, spec(memory, "InPlace")).await;
         let pod = limit_becomes(bytes).await;
@@ -52,21 +55,23 @@ async fn running_pods_follow_their_template() {
     let settled = async || {
         eventually("settled", PATIENCE, async || {
             let (status, object) = (status(name).await, get(&["flexdaemonsettemplate", name]).await);
-            let seen = status["observedGeneration"] == object["metadata"]["generation"];
-            (seen && status["podsSized"].as_u64() > Some(0) && progressing(&status)["reason"] == "Settled")
+            let observed = status["observedGeneration"] == object["metadata"]["generation"];
+            (observed
+                && status["podsSized"].as_u64() > Some(0)
+                && progressing(&status)["reason"] == "Settled")
                 .then_some(())
         })
         .await;
     };
     settled().await;
 
-    // Less than five percent isn't worth it.
+    // Less than five percent: within the hysteresis.
     let before = same().await["metadata"]["generation"].clone();
     template(name, spec("125Mi", "InPlace")).await;
     settled().await;
     assert_eq!(same().await["metadata"]["generation"], before);
 
-    // More than the node has: the kubelet declines, or the API server for it, and the reason is told.
+    // More than the node has: the status has the reason of the kubelet or the API server.
     template(name, spec("100Ti", "InPlace")).await;
     let held = eventually("the kubelet's reason", PATIENCE, async || {
         let status = status(name).await;
@@ -79,14 +84,14 @@ async fn running_pods_follow_their_template() {
     template(name, spec("140Mi", "InPlace")).await;
     limit_becomes(140 << 20).await;
 
-    // What can't be done in place needs a new pod, where that is allowed.
+    // A change that needs a new pod, without and with permission to evict.
     let with_storage = |refit: &str| {
         let mut spec = spec("140Mi", refit);
         spec["minStorage"] = json!("1Mi");
         spec
     };
     template(name, with_storage("InPlace")).await;
-    eventually("the reason is told", PATIENCE, async || {
+    eventually("the status has the reason", PATIENCE, async || {
         let status = status(name).await;
         progressing(&status)["message"].as_str()?.contains("needs a new pod: ephemeral-storage").then_some(())
     })
@@ -104,18 +109,18 @@ async fn running_pods_follow_their_template() {
 }
 
 #[tokio::test]
-async fn refits_keep_their_pace() {
-    let release = install("flex-pace", json!({"refit": {"perMinute": 3, "inFlight": 2}})).await;
-    let name = "flex-pace";
+async fn refits_respect_rate_and_concurrency() {
+    let release = install("flex-rate", json!({"refit": {"perMinute": 3, "inFlight": 2}})).await;
+    let name = "flex-rate";
     let mut nodes = Nodes(Vec::new());
     for index in 0..6 {
-        nodes.0.push(fake_node(&format!("flex-pace-{index}"), "4", "8Gi", "10Gi").await);
+        nodes.0.push(fake_node(&format!("flex-rate-{index}"), "4", "8Gi", "10Gi").await);
     }
-    // QoS stays Burstable: so the limit keeps its distance.
+    // The limit stays above the request, so that the QoS class stays Burstable.
     let spec = |refit: &str| json!({"cpuPercentage": 10, "limits": {"cpu": "Ratio"}, "refit": refit});
     template(name, spec("Off")).await;
-    // Created while no webhook sees them: they are pending, and follow all the same.
-    hide(&release, name).await;
+    // The webhook isn't called for these pods: they count as pending, and are refitted.
+    exclude_namespace(&release, name).await;
     let object = daemon_set(
         &release.pods,
         name,
@@ -131,8 +136,8 @@ async fn refits_keep_their_pace() {
             (!pod["status"]["containerStatuses"].is_null()).then_some(pod)
         })
         .await;
-        // A kubelet that can resize says what its containers have; the nodes here only seem to have one.
-        let told = json!([{"op": "add", "path": "/status/containerStatuses/0/resources", "value": {"requests": {"cpu": "100m"}}}]);
+        // The API server resizes only pods with resources in their container status, which kwok doesn't set.
+        let patch = json!([{"op": "add", "path": "/status/containerStatuses/0/resources", "value": {"requests": {"cpu": "100m"}}}]);
         let pod = pod["metadata"]["name"].as_str().unwrap();
         kubectl(&[
             "patch",
@@ -143,11 +148,11 @@ async fn refits_keep_their_pace() {
             "--subresource=status",
             "--type=json",
             "--patch",
-            &told.to_string(),
+            &patch.to_string(),
         ])
         .await;
     }
-    eventually("they are counted", PATIENCE, async || {
+    eventually("the status counts them", PATIENCE, async || {
         (status(name).await["podsPending"].as_u64() >= Some(6)).then_some(())
     })
     .await;
@@ -163,9 +168,8 @@ async fn refits_keep_their_pace() {
     let first =
         pods(&release.pods).await.into_iter().find(|(_, pod)| requests(pod, 0)["cpu"] == "400m").unwrap().1;
     assert_eq!(first["spec"]["containers"][0]["resources"]["limits"]["cpu"], "600m");
-    let memory =
-        first["metadata"]["annotations"]["podshaper.dev/flexdaemonset"].as_str().expect("it remembers");
-    assert!(memory.contains(r#""requests":{"cpu":"100m"}"#), "{memory}");
+    let record = first["metadata"]["annotations"]["podshaper.dev/flexdaemonset"].as_str().expect("a record");
+    assert!(record.contains(r#""requests":{"cpu":"100m"}"#), "{record}");
     let more = eventually("one more", PATIENCE, async || {
         let now = resized().await;
         (now > 3).then_some(now)
@@ -176,7 +180,7 @@ async fn refits_keep_their_pace() {
 }
 
 #[tokio::test]
-async fn pods_are_recreated_one_after_the_other() {
+async fn pods_are_evicted_one_at_a_time() {
     let release = install("flex-evict", json!({"refit": {"perMinute": 1000}})).await;
     let name = "flex-evict";
     let mut nodes = Nodes(Vec::new());
@@ -186,10 +190,10 @@ async fn pods_are_recreated_one_after_the_other() {
     let spec = |storage: &str| json!({"minStorage": storage, "refit": "InPlaceOrRecreate"});
     template(name, spec("1Mi")).await;
     let mut object = confined(daemon_set(&release.pods, name, &one_container()), &nodes.0);
-    // A pod that goes stays until this is taken off.
+    // A deleted pod stays terminating until the test removes this finalizer.
     object["spec"]["template"]["metadata"]["finalizers"] = json!(["test.podshaper.dev/hold"]);
     apply(&object).await;
-    let leaving = async || {
+    let terminating = async || {
         let pods = pods(&release.pods).await.into_iter().map(|(_, pod)| pod);
         pods.filter(|pod| !pod["metadata"]["deletionTimestamp"].is_null()).collect::<Vec<_>>()
     };
@@ -197,27 +201,29 @@ async fn pods_are_recreated_one_after_the_other() {
         let pods = pods(&release.pods).await;
         pods.iter().filter(|(_, pod)| requests(pod, 0)["ephemeral-storage"] == storage).count()
     };
-    let release_pod = async |pod: &Value| {
+    let remove_finalizer = async |pod: &Value| {
         let pod = pod["metadata"]["name"].as_str().unwrap();
         let patch = r#"{"metadata":{"finalizers":null}}"#;
         kubectl(&["patch", "pod", pod, "--namespace", &release.pods, "--type=merge", "--patch", patch]).await;
     };
-    eventually("all are counted", PATIENCE, async || (status(name).await["podsSized"] == 3).then_some(()))
-        .await;
+    eventually("the status counts them", PATIENCE, async || {
+        (status(name).await["podsSized"] == 3).then_some(())
+    })
+    .await;
     template(name, spec("2Mi")).await;
     for recreated in 0..3 {
-        let going = eventually("one goes", PATIENCE, async || leaving().await.pop()).await;
-        looked_again(name).await;
-        assert_eq!(leaving().await.len(), 1, "while one goes no other does");
+        let pod = eventually("a pod is terminating", PATIENCE, async || terminating().await.pop()).await;
+        reconciled_again(name).await;
+        assert_eq!(terminating().await.len(), 1, "one pod at a time");
         assert_eq!(of_size("2Mi").await, recreated);
-        release_pod(&going).await;
+        remove_finalizer(&pod).await;
     }
-    eventually("all are new", PATIENCE, async || (of_size("2Mi").await == 3).then_some(())).await;
-    assert_eq!(leaving().await.len(), 0);
+    eventually("all pods are replaced", PATIENCE, async || (of_size("2Mi").await == 3).then_some(())).await;
+    assert_eq!(terminating().await.len(), 0);
     kubectl(&["delete", "daemonset", "agent", "--namespace", &release.pods, "--wait=false"]).await;
-    eventually("they are gone", PATIENCE, async || {
-        for pod in leaving().await {
-            release_pod(&pod).await;
+    eventually("the pods are gone", PATIENCE, async || {
+        for pod in terminating().await {
+            remove_finalizer(&pod).await;
         }
         pods(&release.pods).await.is_empty().then_some(())
     })
@@ -225,18 +231,18 @@ async fn pods_are_recreated_one_after_the_other() {
 }
 
 #[tokio::test]
-async fn nothing_is_evicted_again_and_again() {
-    let release = install("flex-vain", json!({"refit": {"perMinute": 1000}})).await;
-    let name = "flex-vain";
-    let nodes = Nodes(vec![fake_node("flex-vain", "4", "8Gi", "10Gi").await]);
+async fn replacement_with_same_change_is_not_evicted() {
+    let release = install("flex-again", json!({"refit": {"perMinute": 1000}})).await;
+    let name = "flex-again";
+    let nodes = Nodes(vec![fake_node("flex-again", "4", "8Gi", "10Gi").await]);
     template(name, json!({"minMemory": "100Mi", "minCPU": "100m", "refit": "Off"})).await;
-    // The webhook isn't called for these pods: one that is created anew has no size either.
-    hide(&release, name).await;
+    // The webhook isn't called for these pods: a replacement has no size either.
+    exclude_namespace(&release, name).await;
     let object = confined(daemon_set(&release.pods, name, &one_container()), &nodes.0);
     apply(&object).await;
     let first = pod_on(&release.pods, &nodes.0[0]).await["metadata"]["uid"].clone();
     template(name, json!({"minMemory": "100Mi", "minCPU": "100m", "refit": "InPlaceOrRecreate"})).await;
-    let held = eventually("it is told", PATIENCE, async || {
+    let held = eventually("the status has it", PATIENCE, async || {
         let status = status(name).await;
         (status["podsInfeasible"] == 1).then_some(status)
     })
@@ -244,11 +250,11 @@ async fn nothing_is_evicted_again_and_again() {
     let reason = progressing(&held)["message"].as_str().unwrap();
     assert!(reason.contains("the pod replaced an evicted one and needs the same change"), "{held:#}");
     let second = pod_on(&release.pods, &nodes.0[0]).await["metadata"]["uid"].clone();
-    assert_ne!(second, first, "once it was tried");
-    looked_again(name).await;
+    assert_ne!(second, first, "the first pod was evicted");
+    reconciled_again(name).await;
     assert_eq!(pod_on(&release.pods, &nodes.0[0]).await["metadata"]["uid"], second);
 
-    // Who opts out isn't even counted.
+    // A skipped pod isn't counted.
     let mut skipping = object;
     skipping["spec"]["template"]["metadata"]["labels"]["podshaper.dev/skip"] = json!("true");
     apply(&skipping).await;
@@ -262,7 +268,7 @@ async fn nothing_is_evicted_again_and_again() {
 }
 
 #[tokio::test]
-async fn a_pod_too_large_for_its_node_is_seen() {
+async fn pod_larger_than_its_node_is_reported() {
     let release = install("flex-short", json!({})).await;
     let name = "flex-short";
     let nodes = Nodes(vec![fake_node("flex-short", "500m", "8Gi", "10Gi").await]);
@@ -272,7 +278,7 @@ async fn a_pod_too_large_for_its_node_is_seen() {
             "refit": "InPlaceOrRecreate", "limits": {"cpu": "None"},
         })
     };
-    // What the namespace allows counts as well.
+    // A LimitRange bounds the size.
     apply(&json!({
         "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "most", "namespace": release.pods},
         "spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}, "default": {"cpu": "300m"}}]},
@@ -281,10 +287,14 @@ async fn a_pod_too_large_for_its_node_is_seen() {
     template(name, spec("KeepMin")).await;
     apply(&confined(daemon_set(&release.pods, name, &one_container()), &nodes.0)).await;
     let pod = pod_on(&release.pods, &nodes.0[0]).await;
-    assert_eq!(requests(&pod, 0)["cpu"], "1", "the floor, as far as the LimitRange lets it");
-    assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"]["cpu"], "1", "300m would be below it");
-    eventually("it is told", PATIENCE, async || (status(name).await["nodesShort"] == 1).then_some(())).await;
-    assert!(pod_on(&release.pods, &nodes.0[0]).await["spec"]["nodeName"].is_null(), "it is Pending");
+    assert_eq!(requests(&pod, 0)["cpu"], "1", "the minimum, bounded by the LimitRange");
+    assert_eq!(
+        pod["spec"]["containers"][0]["resources"]["limits"]["cpu"], "1",
+        "300m would be below the request"
+    );
+    eventually("the status has it", PATIENCE, async || (status(name).await["nodesShort"] == 1).then_some(()))
+        .await;
+    assert!(pod_on(&release.pods, &nodes.0[0]).await["spec"]["nodeName"].is_null(), "the pod is Pending");
     template(name, spec("Cap")).await;
     eventually("a pod that fits", PATIENCE, async || {
         let pod = pod_on(&release.pods, &nodes.0[0]).await;

@@ -1,4 +1,4 @@
-//! What the containers of a sized pod requested originally, recorded in an annotation with the template and the node.
+//! The original requests of a sized pod's containers, recorded in an annotation with the template and the node.
 //!
 //! A second pass, and a refit much later, start from this record and never from a size that an earlier pass wrote. So
 //! the result doesn't depend on the number of passes.
@@ -33,8 +33,8 @@ impl<'p> OriginalRequests<'p> {
         parsed.map_err(|error| format!("annotation {ANNOTATION} can't be read: {error}"))
     }
 
-    /// The value of the annotation for `pod`, whose annotation was `earlier`. Of a container that `earlier` names, the
-    /// current resources may be an earlier pass's.
+    /// The value of the annotation for `pod`. `earlier` is its current annotation: a container that it names may have the
+    /// resources of an earlier pass by now.
     pub fn record(
         pod: &Pod<'_>,
         template: &str,

@@ -74,7 +74,7 @@ impl Template {
         })
     }
 
-    /// What a pod on `node` gets of `resource`, in millicores or bytes. `None` for a pod that keeps its own requests.
+    /// The millicores or bytes of `resource` that a pod gets on `node`. `None` for a pod that keeps its own requests.
     pub fn budget(&self, resource: SizedResource, node: &Node) -> Option<i64> {
         let rule = self.rule(resource, node);
         let allocatable = *node.allocatable.get(resource);

@@ -1,4 +1,4 @@
-//! The figures that users are promised.
+//! The promises of docs/flexdaemonset.md.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
@@ -6,7 +6,7 @@ mod support;
 use podshaper_core::admission::Verdict;
 use serde_json::{Value, json};
 use support::{
-    NODE, container, daemon_set, decide, decoded_by_the_api_server, limit_ranged, node, pass, pod, template,
+    NODE, container, daemon_set, decide, decoded_by_api_server, limit_ranged, node, pass, pod, template,
 };
 
 fn cluster(spec: Value, allocatable: Value) -> Vec<Value> {
@@ -29,7 +29,7 @@ fn requests(facts: &[Value], spec: Value) -> Value {
 }
 
 #[test]
-fn the_contracts_example() {
+fn size_is_percentage_of_node() {
     let facts = cluster(original(), large());
     let size = json!({"cpu": "400m", "memory": "2576980377", "ephemeral-storage": "5Gi"});
     let before = pod(NODE, json!({"containers": [{"name": "a"}], "initContainers": [{"name": "i"}]}));
@@ -37,21 +37,21 @@ fn the_contracts_example() {
     for container in [&after["spec"]["containers"][0], &after["spec"]["initContainers"][0]] {
         assert_eq!(container["resources"], json!({"requests": size, "limits": size}));
     }
-    let memory: Value = serde_json::from_str(
+    let record: Value = serde_json::from_str(
         after["metadata"]["annotations"]["podshaper.dev/flexdaemonset"].as_str().unwrap(),
     )
     .unwrap();
-    assert_eq!((&memory["template"], &memory["node"]), (&json!("agent"), &json!(NODE)));
+    assert_eq!((&record["template"], &record["node"]), (&json!("agent"), &json!(NODE)));
     let small = cluster(original(), json!({"cpu": "500m", "memory": "16Gi"}));
     assert_eq!(
         requests(&small, json!({"containers": [{"name": "a"}]})),
         json!([{"cpu": "100m", "memory": "2576980377", "ephemeral-storage": "1Gi"}]),
-        "half a core: the floor; no storage told: the floor alone"
+        "the minimum of half a core, and of a node without allocatable storage"
     );
 }
 
 #[test]
-fn what_is_not_sized_stays() {
+fn resource_without_size_is_unchanged() {
     let facts =
         cluster(json!({"cpuPercentage": 1, "memoryPercentage": 10}), json!({"cpu": "50m", "memory": "1Gi"}));
     let own = json!({"cpu": "7m", "memory": "1Mi", "example.com/a": "1", "ephemeral-storage": "1Gi"});
@@ -65,19 +65,19 @@ fn what_is_not_sized_stays() {
 }
 
 #[test]
-fn floors_above_the_node() {
+fn min_above_allocatable_follows_policy() {
     let spec = json!({"containers": [container("a", json!({"cpu": "30m"}), json!({}))]});
     for (when, expected) in [("KeepMin", "2"), ("Cap", "1"), ("UseTemplate", "30m")] {
         let template = json!({"cpuPercentage": 10, "minCPU": 2, "whenMinExceedsAllocatable": when});
         let facts = cluster(template, json!({"cpu": "1"}));
         assert_eq!(requests(&facts, spec.clone()), json!([{"cpu": expected}]), "{when}");
-        let warned = decide(&facts, &pod(NODE, spec.clone())).warnings;
-        assert_eq!(warned.len(), usize::from(when == "KeepMin"), "{when}: {warned:?}");
+        let warnings = decide(&facts, &pod(NODE, spec.clone())).warnings;
+        assert_eq!(warnings.len(), usize::from(when == "KeepMin"), "{when}: {warnings:?}");
     }
 }
 
 #[test]
-fn the_first_override_that_matches_counts() {
+fn first_matching_override_applies() {
     let spec = json!({
         "cpuPercentage": 10, "maxCPU": "1",
         "overrides": [
@@ -98,7 +98,7 @@ fn the_first_override_that_matches_counts() {
 }
 
 #[test]
-fn split_by_percent_weight_request_or_equally() {
+fn split_uses_percent_then_weight_then_request() {
     let split = |containers: Value| {
         let spec = json!({"distribution": "Split", "cpuPercentage": 25, "containers": containers});
         cluster(spec, json!({"cpu": "4001m"}))
@@ -116,9 +116,9 @@ fn split_by_percent_weight_request_or_equally() {
     assert_eq!(cpus(&split(weight), &three), ["600m", "100m", "300m"]);
     let all =
         json!([{"name": "a", "percent": 10}, {"name": "b", "percent": 10}, {"name": "c", "percent": 20}]);
-    assert_eq!(cpus(&split(all), &three), ["250m", "250m", "500m"], "percentages that leave nobody the rest");
+    assert_eq!(cpus(&split(all), &three), ["250m", "250m", "500m"], "percentages below 100 without a rest");
 
-    let asking = json!({
+    let requesting = json!({
         "containers": [container("a", json!({"cpu": "100m"}), json!({})), container("b", json!({}), json!({"cpu": "300m"}))],
         "initContainers": [
             container("i", json!({"cpu": "3"}), json!({})),
@@ -126,13 +126,13 @@ fn split_by_percent_weight_request_or_equally() {
             container("j", json!({}), json!({})),
         ],
     });
-    assert_eq!(cpus(&split(json!([])), &asking), ["200m", "600m", "1", "200m", "800m"]);
+    assert_eq!(cpus(&split(json!([])), &requesting), ["200m", "600m", "1", "200m", "800m"]);
     let excluded = json!([{"name": "a", "excluded": true}, {"name": "i", "excluded": true}]);
-    assert_eq!(cpus(&split(excluded), &asking), ["100m", "675m", "3", "225m", "775m"]);
+    assert_eq!(cpus(&split(excluded), &requesting), ["100m", "675m", "3", "225m", "775m"]);
 }
 
 #[test]
-fn excluded_containers_that_take_it_all() {
+fn split_without_rest_keeps_own_requests() {
     let spec = json!({"distribution": "Split", "cpuPercentage": 10, "containers": [{"name": "a", "excluded": true}]});
     let facts = cluster(spec, json!({"cpu": "1"}));
     let own = json!({"containers": [container("a", json!({"cpu": "100m"}), json!({})), container("b", json!({"cpu": "5m"}), json!({}))]});
@@ -142,7 +142,7 @@ fn excluded_containers_that_take_it_all() {
 }
 
 #[test]
-fn limits_by_policy() {
+fn limits_follow_policy() {
     let own = json!({"containers": [container("a", json!({"cpu": "100m", "memory": "64Mi"}), json!({"cpu": "200m", "memory": "1Gi"}))]});
     for (limits, cpu, memory) in [
         (json!({}), json!("1"), json!("512Mi")),
@@ -158,7 +158,7 @@ fn limits_by_policy() {
 }
 
 #[test]
-fn a_limit_range_bounds_with_a_warning() {
+fn limit_range_bounds_size_with_warning() {
     let range = json!({
         "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "r", "namespace": "ns"},
         "spec": {"limits": [{"type": "Container", "max": {"cpu": "300m"}, "default": {"cpu": "200m", "memory": "64Mi"}}]},
@@ -178,12 +178,12 @@ fn a_limit_range_bounds_with_a_warning() {
             "limits": {"cpu": "300m", "memory": "107374182"},
             "requests": {"cpu": "300m", "memory": "107374182"},
         }),
-        "a limit of memory that LimitRanger fills in would be below the request"
+        "LimitRanger's default limit of memory would be below the request"
     );
 }
 
 #[test]
-fn what_a_limit_range_keeps_from_a_container_the_others_get() {
+fn limit_range_moves_excess_to_other_containers() {
     let range = |item: Value| {
         json!({
             "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "r", "namespace": "ns"},
@@ -227,14 +227,14 @@ fn what_a_limit_range_keeps_from_a_container_the_others_get() {
         let facts = [cluster(spec.clone(), json!({"cpu": "4"})), vec![range(item.clone())]].concat();
         let expected = expected.map(|cpu| json!({"cpu": cpu}));
         assert_eq!(requests(&facts, three.clone()), json!(expected), "{item}");
-        let told = decide(&facts, &pod(NODE, three.clone())).warnings;
-        assert_eq!(told.len(), usize::from(warning.is_some()), "{told:?}");
-        assert!(warning.is_none_or(|warning| told[0].contains(warning)), "{told:?}");
+        let warnings = decide(&facts, &pod(NODE, three.clone())).warnings;
+        assert_eq!(warnings.len(), usize::from(warning.is_some()), "{warnings:?}");
+        assert!(warning.is_none_or(|warning| warnings[0].contains(warning)), "{warnings:?}");
     }
 }
 
 #[test]
-fn a_limit_that_goes_away_is_no_difference() {
+fn zero_request_has_no_limit() {
     let spec =
         json!({"minCPU": "34m", "distribution": "Split", "containers": [{"name": "c0", "weight": 46}]});
     let facts = cluster(spec, json!({}));
@@ -248,18 +248,18 @@ fn a_limit_that_goes_away_is_no_difference() {
             }),
         )
     };
-    let mut late = decoded_by_the_api_server(pass(&facts, &bare(&["c0"])));
+    let mut late = decoded_by_api_server(pass(&facts, &bare(&["c0"])));
     let sidecar = |pod: &Value| pod["spec"]["initContainers"][0]["resources"].clone();
     assert_eq!(sidecar(&late), json!({"requests": {"cpu": "1m"}, "limits": {"cpu": "1m"}}));
     late["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "injected"}));
-    let late = decoded_by_the_api_server(pass(&facts, &late));
-    assert_eq!(sidecar(&late), json!({"requests": {"cpu": "0"}}), "a limit of zero would mean none");
-    let early = decoded_by_the_api_server(pass(&facts, &bare(&["c0", "injected"])));
+    let late = decoded_by_api_server(pass(&facts, &late));
+    assert_eq!(sidecar(&late), json!({"requests": {"cpu": "0"}}), "a limit of zero is no limit");
+    let early = decoded_by_api_server(pass(&facts, &bare(&["c0", "injected"])));
     assert_eq!(late["spec"], early["spec"]);
 }
 
 #[test]
-fn pod_level_resources_follow() {
+fn pod_level_resources_are_sized() {
     let spec = json!({"distribution": "Split", "cpuPercentage": 25});
     let facts = cluster(spec, json!({"cpu": "4"}));
     let own = json!({
@@ -276,7 +276,7 @@ fn pod_level_resources_follow() {
 }
 
 #[test]
-fn what_cannot_be_decided_is_admitted_unchanged_with_the_reason() {
+fn undecided_pod_is_unchanged_with_reason() {
     let good = cluster(original(), large());
     let plain = json!({"containers": [{"name": "a"}]});
     let broken = cluster(json!({"cpuPercentage": 101}), large());
@@ -302,14 +302,14 @@ fn what_cannot_be_decided_is_admitted_unchanged_with_the_reason() {
         assert!(decision.patch.is_empty());
         match (decision.verdict, reason) {
             (Verdict::Admit, None) => {}
-            (Verdict::Undecided(told), Some(reason)) => assert!(told.contains(reason), "{told}"),
+            (Verdict::Undecided(actual), Some(reason)) => assert!(actual.contains(reason), "{actual}"),
             (other, _) => panic!("{other:?} instead of {reason:?}"),
         }
     }
 }
 
 #[test]
-fn the_template_is_named_by_the_pod_or_by_its_daemon_set() {
+fn template_is_named_by_pod_or_daemon_set() {
     let facts = cluster(original(), large());
     for key in ["flexdaemonsets.xai/resource-template", "flexdaemonsets.xai/apply-template"] {
         let mut bare = pod(NODE, json!({"containers": [{"name": "a"}]}));
@@ -320,18 +320,18 @@ fn the_template_is_named_by_the_pod_or_by_its_daemon_set() {
             "{key}"
         );
     }
-    // What its pod template says counts before what it says itself, for the webhook as for `plan` and refits.
-    let mut torn = daemon_set();
-    torn["spec"]["template"]["metadata"]["annotations"] =
+    // The annotation of its pod template precedes its own.
+    let mut both = daemon_set();
+    both["spec"]["template"]["metadata"]["annotations"] =
         json!({"flexdaemonsets.xai/resource-template": "other"});
-    assert_eq!(flexdaemonset_decision::offline::template_of(&torn).as_deref(), Some("other"));
-    let mut deployments = pod(NODE, json!({"containers": [{"name": "a"}]}));
-    deployments["metadata"]["ownerReferences"][0]["kind"] = json!("ReplicaSet");
-    assert!(decide(&facts, &deployments).patch.is_empty());
+    assert_eq!(flexdaemonset_decision::offline::template_of(&both).as_deref(), Some("other"));
+    let mut of_replica_set = pod(NODE, json!({"containers": [{"name": "a"}]}));
+    of_replica_set["metadata"]["ownerReferences"][0]["kind"] = json!("ReplicaSet");
+    assert!(decide(&facts, &of_replica_set).patch.is_empty());
 }
 
 #[test]
-fn templates_that_cannot_work_name_the_field() {
+fn invalid_template_names_the_field() {
     use flexdaemonset_decision::rules::Template;
     for (spec, message) in [
         (json!({"cpuPercentage": 0}), "spec.cpuPercentage: must be from 1 to 100"),

@@ -1,4 +1,4 @@
-//! What holds for every pod, template and node.
+//! Properties of the decision about any pod, template and node.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
@@ -7,7 +7,7 @@ use podshaper_core::admission::Verdict;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use support::{
-    NODE, amount, containers_mut, daemon_set, decide, decoded_by_the_api_server, limit_ranged, node, patched,
+    NODE, amount, containers_mut, daemon_set, decide, decoded_by_api_server, limit_ranged, node, patched,
     pod, template,
 };
 
@@ -73,7 +73,7 @@ fn pods() -> impl Strategy<Value = Value> {
         if let Some(overhead) = overhead {
             spec["overhead"] = overhead;
         }
-        decoded_by_the_api_server(pod(NODE, spec))
+        decoded_by_api_server(pod(NODE, spec))
     })
 }
 
@@ -126,7 +126,7 @@ fn shares() -> impl Strategy<Value = Vec<Value>> {
     })
 }
 
-/// A template, whatever it says.
+/// Any valid template.
 fn templates() -> impl Strategy<Value = Value> {
     let policy = || prop::sample::select(vec!["Equal", "None", "Keep", "Ratio"]);
     (
@@ -161,32 +161,32 @@ fn nodes() -> impl Strategy<Value = Value> {
     })
 }
 
-/// What the template comes to, reckoned once more; `None` where the pod keeps its own.
+/// The budget by another implementation; `None` for a pod that keeps its own requests.
 fn budget(
     spec: &Value,
     node: &Value,
     (resource, percent, min, max): (&str, &str, &str, &str),
 ) -> Option<i64> {
-    let said = |key: &str| {
+    let field = |key: &str| {
         let other = spec.pointer("/overrides/0").and_then(|other| other.get(key));
         other.or(spec.get(key)).filter(|value| !value.is_null()).cloned()
     };
     let read = |text: &Value| amount(&json!({"resources": {"x": {resource: text}}}), "x", resource).unwrap();
     let allocatable = node["status"]["allocatable"].get(resource).map(read);
-    let floor = said(min).map_or(0, |min| read(&min));
-    let ceiling = said(max).map_or(i64::MAX, |max| read(&max));
-    let share = allocatable.unwrap_or(0) / 100 * said(percent).and_then(|p| p.as_i64()).unwrap_or(0)
-        + allocatable.unwrap_or(0) % 100 * said(percent).and_then(|p| p.as_i64()).unwrap_or(0) / 100;
-    let too_much = allocatable.is_some_and(|allocatable| floor > allocatable);
+    let min_amount = field(min).map_or(0, |min| read(&min));
+    let max_amount = field(max).map_or(i64::MAX, |max| read(&max));
+    let share = allocatable.unwrap_or(0) / 100 * field(percent).and_then(|p| p.as_i64()).unwrap_or(0)
+        + allocatable.unwrap_or(0) % 100 * field(percent).and_then(|p| p.as_i64()).unwrap_or(0) / 100;
+    let too_much = allocatable.is_some_and(|allocatable| min_amount > allocatable);
     let amount = match spec["whenMinExceedsAllocatable"].as_str().unwrap() {
         "UseTemplate" if too_much => return None,
-        "Cap" if too_much => allocatable.unwrap().min(ceiling),
-        _ => share.max(floor).min(ceiling),
+        "Cap" if too_much => allocatable.unwrap().min(max_amount),
+        _ => share.max(min_amount).min(max_amount),
     };
     Some(amount).filter(|amount| *amount > 0)
 }
 
-/// Kubernetes' formula (`PodRequests`), from the JSON.
+/// Kubernetes' `PodRequests` by another implementation.
 fn effective(pod: &Value, resource: &str) -> i64 {
     let request = |container: &Value| amount(container, "requests", resource).unwrap_or(0);
     let mut together: i64 = pod["spec"]["containers"].as_array().unwrap().iter().map(request).sum();
@@ -205,8 +205,8 @@ fn effective(pod: &Value, resource: &str) -> i64 {
     together.max(most) + request(&overhead)
 }
 
-/// Amounts in place of how they are spelled: `2192M` is as much as `2140625Ki`.
-fn read_out(mut pod: Value) -> Value {
+/// `pod` with amounts instead of quantities: `2192M` equals `2140625Ki`.
+fn with_amounts(mut pod: Value) -> Value {
     for container in containers_mut(&mut pod) {
         let before = Value::Object(container.clone());
         for field in ["requests", "limits"] {
@@ -224,16 +224,16 @@ fn cluster(spec: &Value, node: &Value) -> Vec<Value> {
     vec![node.clone(), template(spec.clone()), daemon_set()]
 }
 
-/// One pass, as the API server does it.
+/// One pass with the decoding of the API server.
 fn pass(facts: &[Value], pod: &Value) -> Value {
     let decision = decide(facts, pod);
     assert_eq!(decision.verdict, Verdict::Admit, "{pod}");
-    decoded_by_the_api_server(patched(pod, &decision))
+    decoded_by_api_server(patched(pod, &decision))
 }
 
 proptest! {
     #[test]
-    fn the_pod_gets_what_the_template_says(spec in templates(), node in nodes(), before in pods()) {
+    fn pod_requests_its_budget(spec in templates(), node in nodes(), before in pods()) {
         let after = pass(&cluster(&spec, &node), &before);
         let all = |pod: &Value| -> Vec<Value> { containers_mut(&mut pod.clone()).into_iter().map(|c| Value::Object(c.clone())).collect() };
         for keys in RESOURCES {
@@ -262,7 +262,7 @@ proptest! {
     }
 
     #[test]
-    fn a_second_pass_changes_nothing(
+    fn second_pass_changes_nothing(
         spec in templates(), node in nodes(), before in pods(),
         range in prop::option::of((quantity("cpu"), quantity("memory"), quantity("memory"))),
     ) {
@@ -274,14 +274,14 @@ proptest! {
                 {"type": "Container", "default": defaults, "max": {"ephemeral-storage": max}},
             ]}}));
         }
-        let before = decoded_by_the_api_server(limit_ranged(before, &defaults));
-        let once = decoded_by_the_api_server(limit_ranged(pass(&facts, &before), &defaults));
+        let before = decoded_by_api_server(limit_ranged(before, &defaults));
+        let once = decoded_by_api_server(limit_ranged(pass(&facts, &before), &defaults));
         let again = decide(&facts, &once);
         prop_assert!(again.patch.is_empty(), "{}\nonce {once}", String::from_utf8(again.patch.to_json()).unwrap());
     }
 
     #[test]
-    fn a_container_that_comes_between_passes_gets_its_part(spec in templates(), node in nodes(), before in pods()) {
+    fn injected_container_gets_its_share(spec in templates(), node in nodes(), before in pods()) {
         let facts = cluster(&spec, &node);
         let injected = json!({"name": "injected", "resources": {"requests": {"cpu": "10m", "memory": "10Mi", "ephemeral-storage": "1Mi"}}});
         let inject = |mut pod: Value| {
@@ -290,11 +290,11 @@ proptest! {
         };
         let late = pass(&facts, &inject(pass(&facts, &before)));
         let early = pass(&facts, &inject(before));
-        prop_assert_eq!(read_out(late)["spec"].take(), read_out(early)["spec"].take());
+        prop_assert_eq!(with_amounts(late)["spec"].take(), with_amounts(early)["spec"].take());
     }
 
     #[test]
-    fn nothing_else_is_touched(spec in templates(), node in nodes(), before in pods()) {
+    fn patch_changes_nothing_else(spec in templates(), node in nodes(), before in pods()) {
         let without = |mut pod: Value| {
             for container in containers_mut(&mut pod) {
                 for list in container.get_mut("resources").and_then(Value::as_object_mut).into_iter().flat_map(|r| r.values_mut()) {
@@ -319,7 +319,7 @@ proptest! {
     }
 
     #[test]
-    fn no_pod_makes_it_panic(
+    fn extreme_quantities_do_not_panic(
         spec in prop::sample::select(vec![
             json!({"cpuPercentage": 100, "distribution": "Split", "minMemory": "8E"}),
             json!({"cpuPercentage": 1, "minStorage": "8E", "limits": {"cpu": "Ratio"}}),

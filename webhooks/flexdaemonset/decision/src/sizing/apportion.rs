@@ -30,8 +30,8 @@ pub(super) fn apportion(total: i64, weights: &[u64]) -> Vec<i64> {
     shares.into_iter().map(|share| i64::try_from(share).unwrap_or(i64::MAX)).collect()
 }
 
-/// `amounts` within `bounds`, with the same sum if the bounds allow it. What exceeds the maximum goes to the others in
-/// proportion to their amounts, and what lacks to the minimum comes from them.
+/// `amounts` within `bounds`, with the same sum if the bounds allow it. The others get the excess over the maximum in
+/// proportion to their amounts, and give the deficit below the minimum.
 ///
 /// The algorithm resolves flexible lengths in CSS (Flexible Box Layout §9.7). Each round fixes the amounts that violate
 /// the bound with the larger total violation: they change what is left for the others, which may end other violations.

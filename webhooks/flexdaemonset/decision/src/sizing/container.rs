@@ -14,11 +14,11 @@ pub struct SizedContainer<'p> {
     pub container: &'p Container<'p>,
     /// When it runs.
     pub role: ContainerRole,
-    /// What its author requested.
+    /// The requests of its author.
     pub original: PerResource<RequestAndLimit>,
-    /// What it requests now.
+    /// The current requests.
     pub current: PerResource<RequestAndLimit>,
-    /// What it is to request; `None` for a resource that isn't sized.
+    /// The new requests; `None` for a resource that isn't sized.
     pub sized: PerResource<Option<RequestAndLimit>>,
 }
 
@@ -42,7 +42,7 @@ impl<'p> SizedContainer<'p> {
         Ok(containers)
     }
 
-    /// What it requests after sizing.
+    /// The new requests, or the current ones of a resource that isn't sized.
     pub fn target(&self, resource: SizedResource) -> RequestAndLimit {
         self.sized.get(resource).unwrap_or(*self.current.get(resource))
     }

@@ -10,7 +10,7 @@ use crate::template::{ContainerShare, Distribution};
 use super::apportion::{apportion, clamp_keeping_sum};
 use super::container::SizedContainer;
 
-/// What a pod may request of one resource.
+/// The amount of one resource that a pod may request.
 pub(super) struct Budget {
     pub(super) resource: SizedResource,
     /// Millicores or bytes.
@@ -55,7 +55,7 @@ fn replicate(
     vec![Some(request); containers.len()]
 }
 
-/// What a container gets in a split.
+/// The part of a container in a split.
 enum Share {
     /// Its original request.
     Excluded,

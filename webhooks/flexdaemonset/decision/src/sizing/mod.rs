@@ -36,7 +36,7 @@ pub struct Sizing<'p> {
     pub containers: Vec<SizedContainer<'p>>,
     /// The new `spec.resources` of a pod that has them: cpu and memory at most.
     pub pod: PerResource<Option<RequestAndLimit>>,
-    /// What the sized pod requests in total, overhead included.
+    /// The requests of the sized pod in total, overhead included.
     pub effective: PerResource<i64>,
     /// For the pod's author, a line each.
     pub warnings: Vec<String>,

@@ -1,4 +1,4 @@
-//! What the API server does around the webhook, and objects for it.
+//! The API server's steps around the webhook, and objects for tests.
 #![allow(
     dead_code,
     clippy::unwrap_used,
@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 
 pub(crate) const NODE: &str = "node-1";
 
-/// A node of this name with these amounts.
+/// A node with this allocatable.
 pub(crate) fn node(name: &str, allocatable: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"size": name}}, "status": {"allocatable": allocatable}})
 }
@@ -60,7 +60,7 @@ pub(crate) fn container(name: &str, requests: Value, limits: Value) -> Value {
     json!({"name": name, "resources": {"requests": requests, "limits": limits}})
 }
 
-/// What the webhook decides about the creation of `pod` in this cluster.
+/// The decision about the creation of `pod` in the cluster of these objects.
 pub(crate) fn decide(facts: &[Value], pod: &Value) -> Decision {
     let webhook = FlexDaemonset::new(Offline::new(facts));
     let request = json!({
@@ -83,7 +83,7 @@ pub(crate) fn patched(pod: &Value, decision: &Decision) -> Value {
     pod
 }
 
-/// `pod` after one pass, which must have decided.
+/// `pod` after one pass, which must admit it.
 pub(crate) fn pass(facts: &[Value], pod: &Value) -> Value {
     let decision = decide(facts, pod);
     assert_eq!(decision.verdict, Verdict::Admit, "{pod}");
@@ -100,9 +100,9 @@ pub(crate) fn containers_mut(pod: &mut Value) -> Vec<&mut Map<String, Value>> {
         .collect()
 }
 
-/// What becomes of a pod whenever the API server decodes it: requests default to limits (`SetDefaults_Pod`),
-/// quantities are respelled, and lists of none go (`omitempty`).
-pub(crate) fn decoded_by_the_api_server(mut pod: Value) -> Value {
+/// `pod` after the API server has decoded it: requests default to limits (`SetDefaults_Pod`), quantities are respelled, and
+/// empty lists are gone (`omitempty`).
+pub(crate) fn decoded_by_api_server(mut pod: Value) -> Value {
     for container in containers_mut(&mut pod) {
         let Some(resources) = container.get_mut("resources").and_then(Value::as_object_mut) else { continue };
         let limits = resources.get("limits").cloned().unwrap_or_default();
@@ -125,7 +125,7 @@ pub(crate) fn decoded_by_the_api_server(mut pod: Value) -> Value {
     pod
 }
 
-/// What the LimitRanger plugin fills in (`mergePodResourceRequirements`).
+/// `mergePodResourceRequirements` of the LimitRanger plugin.
 pub(crate) fn limit_ranged(mut pod: Value, defaults: &Value) -> Value {
     for container in containers_mut(&mut pod) {
         let resources = container.entry("resources").or_insert_with(|| json!({}));
@@ -139,7 +139,7 @@ pub(crate) fn limit_ranged(mut pod: Value, defaults: &Value) -> Value {
     pod
 }
 
-/// An amount in thousandths for cpu, in units for the rest; `None` where there is none.
+/// Millicores or bytes; `None` for a missing quantity.
 pub(crate) fn amount(container: &Value, field: &str, resource: &str) -> Option<i64> {
     let quantity: Quantity = container["resources"][field].get(resource)?.as_str()?.parse().unwrap();
     if resource == "cpu" { quantity.milli_value() } else { quantity.value() }

@@ -1,4 +1,4 @@
-//! What each of the tests begins with and looks at: a release, a template, a DaemonSet and its pods.
+//! Fixtures of the tests: a release, a template, a DaemonSet and its pods.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use super::REPOSITORY;
 use super::nodes::real_node;
 
-/// A release. The definition of the kind is every test's, so it belongs to none of the releases.
+/// Installs a release. The CRD is shared by all tests, so no release owns it.
 pub(super) async fn install(name: &str, values: Value) -> Release {
     let crds = format!("{REPOSITORY}/crds/flexdaemonsettemplates.yaml");
     kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &crds]).await;
-    eventually("the definition is established", Duration::from_mins(1), async || {
-        let definition = get(&["-f", &crds]).await;
-        let mut conditions = definition["status"]["conditions"].as_array()?.iter();
+    eventually("the CRD is established", Duration::from_mins(1), async || {
+        let crd = get(&["-f", &crds]).await;
+        let mut conditions = crd["status"]["conditions"].as_array()?.iter();
         conditions.find(|c| c["type"] == "Established" && c["status"] == "True").map(|_| ())
     })
     .await;
@@ -56,7 +56,7 @@ pub(super) fn one_container() -> Value {
     json!([{"name": "agent", "image": "podshaper/pause:1"}])
 }
 
-/// The pods of the DaemonSet, by node; also of those that aren't bound, because the size doesn't fit.
+/// The pods of the DaemonSet, by node. Pods that don't fit and so aren't bound are included.
 pub(super) async fn pods(namespace: &str) -> Vec<(String, Value)> {
     let list = get(&["pods", "--namespace", namespace, "--selector", "app=agent"]).await;
     let node = |pod: &Value| {
@@ -66,7 +66,7 @@ pub(super) async fn pods(namespace: &str) -> Vec<(String, Value)> {
     list["items"].as_array().unwrap().iter().map(|pod| (node(pod), pod.clone())).collect()
 }
 
-/// Waits for the pod of `node`.
+/// Waits for the pod of `node`, one that isn't terminating.
 pub(super) async fn pod_on(namespace: &str, node: &str) -> Value {
     eventually(&format!("a pod for {node}"), PATIENCE, async || {
         let found = pods(namespace)
@@ -78,7 +78,7 @@ pub(super) async fn pod_on(namespace: &str, node: &str) -> Value {
     .await
 }
 
-/// The pod of the node that is real, once it runs.
+/// Waits until the pod of the real node is ready.
 pub(super) async fn running_pod(namespace: &str, node: &str) -> Value {
     eventually("the pod runs", PATIENCE, async || {
         let pod = pod_on(namespace, node).await;
@@ -91,20 +91,20 @@ pub(super) fn requests(pod: &Value, container: usize) -> &Value {
     &pod["spec"]["containers"][container]["resources"]["requests"]
 }
 
-/// The version at which the pods of a namespace stand.
-pub(super) async fn version(namespace: &str) -> String {
+/// The resourceVersion of the list of pods.
+pub(super) async fn resource_version(namespace: &str) -> String {
     let pods = kubectl(&["get", "--raw", &format!("/api/v1/namespaces/{namespace}/pods")]).await;
     let pods: Value = serde_json::from_str(&pods).unwrap();
     pods["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
 }
 
-/// Nobody has changed the size of a pod since it was created: in its history since `version` there is no other, at any
-/// resourceVersion. How many pods there were.
-pub(super) async fn assert_born_so(namespace: &str, version: &str) -> usize {
+/// Asserts that every pod was created with its size and kept it at every resourceVersion since `version`. Returns the number
+/// of pods.
+pub(super) async fn assert_created_with_size(namespace: &str, version: &str) -> usize {
     let history =
         format!("/api/v1/namespaces/{namespace}/pods?watch=true&resourceVersion={version}&timeoutSeconds=1");
     let history = kubectl(&["get", "--raw", &history]).await;
-    let mut born: BTreeMap<String, Value> = BTreeMap::new();
+    let mut created: BTreeMap<String, Value> = BTreeMap::new();
     for event in history.lines() {
         let event: Value = serde_json::from_str(event).unwrap();
         let pod = &event["object"];
@@ -113,15 +113,15 @@ pub(super) async fn assert_born_so(namespace: &str, version: &str) -> usize {
         let resources: Value = containers.iter().map(|container| container["resources"].clone()).collect();
         if event["type"] == "ADDED" {
             assert!(!resources[0]["requests"]["cpu"].is_null(), "created without a size: {pod:#}");
-            born.insert(uid.clone(), resources.clone());
+            created.insert(uid.clone(), resources.clone());
         }
-        assert_eq!(born[&uid], resources, "changed after its creation: {pod:#}");
+        assert_eq!(created[&uid], resources, "changed after its creation: {pod:#}");
     }
-    born.len()
+    created.len()
 }
 
-/// Takes the namespace from the webhook's, and waits until pods in it are created without.
-pub(super) async fn hide(release: &Release, template: &str) {
+/// Excludes the namespace from the webhook's, and waits until the API server doesn't call the webhook for its pods.
+pub(super) async fn exclude_namespace(release: &Release, template: &str) {
     kubectl(&["label", "namespace", &release.pods, "podshaper-test-"]).await;
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -131,21 +131,22 @@ pub(super) async fn hide(release: &Release, template: &str) {
         },
         "spec": {"nodeName": real_node().await, "containers": one_container()},
     });
-    eventually("the webhook isn't called any more", PATIENCE, async || {
+    eventually("the webhook isn't called", PATIENCE, async || {
         let pod = create(&pod, &["--dry-run=server"]).await.unwrap();
         pod["metadata"]["annotations"]["podshaper.dev/flexdaemonset"].is_null().then_some(())
     })
     .await;
 }
 
-/// Waits until the leader has looked at everything again, and has done what it does about that.
-pub(super) async fn looked_again(template: &str) {
-    // It acts after it writes the status: so what it has seen first is done when it sees the second.
+/// Waits until the leader has reconciled the template once more, refits included.
+pub(super) async fn reconciled_again(template: &str) {
+    // A reconciliation refits after it has written the status. So when the second status is there, the refits of the first
+    // reconciliation have been tried.
     for cpu in ["1k", "2k"] {
         let patch = json!({"spec": {"maxCPU": cpu}}).to_string();
         kubectl(&["patch", "flexdaemonsettemplate", template, "--type=merge", "--patch", &patch]).await;
         let generation = get(&["flexdaemonsettemplate", template]).await["metadata"]["generation"].clone();
-        eventually("it is seen", PATIENCE, async || {
+        eventually("the change is observed", PATIENCE, async || {
             (status(template).await["observedGeneration"] == generation).then_some(())
         })
         .await;

@@ -1,4 +1,4 @@
-//! Pods are born with their size, and nothing keeps them from being born.
+//! Pods are created with their size, and nothing prevents their creation.
 
 use std::time::{Duration, Instant};
 
@@ -6,15 +6,15 @@ use e2e::cluster::{PATIENCE, apply, create, eventually, get, kubectl, output, ru
 use serde_json::json;
 
 use super::cgroup::{amount, cpu_quota, memory_limit};
-use super::nodes::{Nodes, fake_node, node, real_node};
-use super::scene::{
-    assert_born_so, daemon_set, install, one_container, pod_on, pods, progressing, requests, running_pod,
-    status, template, version,
+use super::fixture::{
+    assert_created_with_size, daemon_set, install, one_container, pod_on, pods, progressing, requests,
+    resource_version, running_pod, status, template,
 };
+use super::nodes::{Nodes, fake_node, node, real_node};
 
 #[tokio::test]
-async fn every_pod_is_born_with_its_size() {
-    let release = install("flex-born", json!({})).await;
+async fn pods_are_created_with_their_size() {
+    let release = install("flex-create", json!({})).await;
     let mut nodes = Nodes(Vec::new());
     // (node, cpu, memory, storage, cpu and memory and storage of the pod)
     let sizes = [
@@ -32,9 +32,9 @@ async fn every_pod_is_born_with_its_size() {
         "cpuPercentage": 10, "memoryPercentage": 15, "storagePercentage": 5,
         "minCPU": "100m", "minMemory": "128Mi", "minStorage": "1Gi",
     });
-    template("flex-born", spec).await;
-    let before = version(&release.pods).await;
-    apply(&daemon_set(&release.pods, "flex-born", &one_container())).await;
+    template("flex-create", spec).await;
+    let before = resource_version(&release.pods).await;
+    apply(&daemon_set(&release.pods, "flex-create", &one_container())).await;
     for ((prefix, .., expected), node) in sizes.iter().zip(&nodes.0) {
         let pod = pod_on(&release.pods, node).await;
         let [cpu, memory, storage] = expected;
@@ -45,51 +45,50 @@ async fn every_pod_is_born_with_its_size() {
         }
         assert_eq!(got, &pod["spec"]["containers"][0]["resources"]["limits"], "limits are equal");
     }
-    // On the node that is real the kubelet runs it so.
+    // On the real node, the cgroup has the size.
     let real = real_node().await;
     let pod = running_pod(&release.pods, &real).await;
     let allocatable = get(&["node", &real]).await["status"]["allocatable"].clone();
     let memory = amount(&requests(&pod, 0)["memory"]) / 1000;
     let share = amount(&allocatable["memory"]) / 1000 * 15 / 100;
     assert_eq!(memory, share.max(128 << 20), "15% of {allocatable}");
-    // The kernel counts in pages.
+    // The kernel rounds to pages.
     assert_eq!(memory_limit(&pod).expect("the container's cgroup") / 4096, memory / 4096);
     assert_eq!(cpu_quota(&pod).expect("the container's cgroup"), amount(&requests(&pod, 0)["cpu"]) * 100);
-    assert_eq!(assert_born_so(&release.pods, &before).await, sizes.len() + 1);
+    assert_eq!(assert_created_with_size(&release.pods, &before).await, sizes.len() + 1);
 
-    // A node that joins later, and one that doesn't tell its storage.
+    // A node that joins later, and one without allocatable ephemeral-storage.
     nodes.0.push(fake_node("flex-late", "8", "32Gi", "200Gi").await);
     let pod = pod_on(&release.pods, "flex-late-1").await;
     assert_eq!(requests(&pod, 0)["cpu"], "800m");
     apply(&node("flex-bare", json!({"cpu": "2", "memory": "4Gi", "pods": "10"}))).await;
     nodes.0.push("flex-bare".to_owned());
     let pod = pod_on(&release.pods, "flex-bare").await;
-    assert_eq!(requests(&pod, 0)["ephemeral-storage"], "1Gi", "the floor alone");
+    assert_eq!(requests(&pod, 0)["ephemeral-storage"], "1Gi", "the minimum");
 
-    assert!(assert_born_so(&release.pods, &before).await > sizes.len() + 2);
+    assert!(assert_created_with_size(&release.pods, &before).await > sizes.len() + 2);
 
-    // Who watches sees it all.
     let all = nodes.0.len() + 1;
-    eventually("the status counts", PATIENCE, async || {
-        let status = status("flex-born").await;
+    eventually("the status has the counts", PATIENCE, async || {
+        let status = status("flex-create").await;
         (status["podsSized"] == all
             && status["podsPending"] == 0
             && progressing(&status)["reason"] == "Settled")
             .then_some(())
     })
     .await;
-    let columns = kubectl(&["get", "fdt", "flex-born"]).await;
+    let columns = kubectl(&["get", "fdt", "flex-create"]).await;
     assert!(columns.contains("SIZED") && columns.contains(&format!(" {all} ")), "{columns}");
     output("helm", &["test", &release.name, "--namespace", &release.name, "--timeout=60s"], "").await;
 
-    // Restarted with cold caches while pods are created: none is blocked, and each has its size.
+    // The webhook restarts with empty caches while pods are created: each has its size.
     let restart = async {
         release.restart().await;
     };
     let recreate = async {
         for _ in 0..3 {
             kubectl(&["delete", "pods", "--namespace", &release.pods, "--all", "--wait=false"]).await;
-            eventually("the pods are there again", PATIENCE, async || {
+            eventually("the pods are recreated", PATIENCE, async || {
                 let alive = pods(&release.pods).await;
                 let alive = alive.iter().filter(|(_, pod)| pod["metadata"]["deletionTimestamp"].is_null());
                 (alive.count() == all).then_some(())
@@ -105,7 +104,7 @@ async fn every_pod_is_born_with_its_size() {
 }
 
 #[tokio::test]
-async fn what_is_missing_blocks_nobody() {
+async fn missing_template_or_node_does_not_block_pods() {
     let release = install("flex-missing", json!({})).await;
     apply(&daemon_set(&release.pods, "no-such-template", &one_container())).await;
     let real = real_node().await;
@@ -121,7 +120,7 @@ async fn what_is_missing_blocks_nobody() {
     .await;
     let missing = release.metric("podshaper_flexdaemonset_decisions_total").await;
     assert!(missing.iter().any(|count| count != "0"), "{missing:?}");
-    // Who creates a pod is told.
+    // The client that creates a pod gets a warning.
     let marked = |template: &str, node: &str| {
         json!({
             "apiVersion": "v1", "kind": "Pod",
@@ -140,18 +139,18 @@ async fn what_is_missing_blocks_nobody() {
         created.status.success() && warned.contains("there is no FlexDaemonsetTemplate no-such-template"),
         "{warned}"
     );
-    // A pod for a node that nobody knows: at once, with a warning, as it is.
+    // A pod for an unknown node is created unchanged at once, with a warning.
     template("flex-missing", json!({"cpuPercentage": 10})).await;
     let begun = Instant::now();
-    let created = run("kubectl", &dry_run, &marked("flex-missing", "nobody-knows")).await;
+    let created = run("kubectl", &dry_run, &marked("flex-missing", "unknown-node")).await;
     let warned = String::from_utf8_lossy(&created.stderr).into_owned();
-    assert!(created.status.success() && warned.contains("node nobody-knows isn't known"), "{warned}");
+    assert!(created.status.success() && warned.contains("node unknown-node isn't known"), "{warned}");
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     kubectl(&["delete", "daemonset", "agent", "--namespace", &release.pods]).await;
 }
 
 #[tokio::test]
-async fn templates_that_cannot_work_are_refused() {
+async fn invalid_template_is_rejected() {
     let _release = install("flex-bad", json!({})).await;
     for (spec, field) in [
         (json!({"cpuPercentage": 0}), "spec.cpuPercentage"),

@@ -1,33 +1,21 @@
-//! What this cluster's API server can do.
+//! Resources that the API server serves.
+//!
+//! kube's discovery reads a response of any size and logs one that it cannot parse; [`get`] bounds it.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
 use kube::Client;
-use serde::Deserialize;
 
 use crate::request::get;
 use podshaper_core::object::is_name;
 
-/// `metav1.APIResourceList`.
-#[derive(Deserialize)]
-struct Resources {
-    resources: Vec<Resource>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Resource {
-    name: String,
-    kind: String,
-    namespaced: bool,
-}
-
 /// Whether version `v1` of the core group has `resource`, such as `pods/resize`.
 pub async fn serves(client: &Client, resource: &str) -> kube::Result<bool> {
-    let resources: Option<Resources> = get(client, "/api/v1").await?;
-    Ok(resources.is_some_and(|known| known.resources.iter().any(|known| known.name == resource)))
+    let list: Option<APIResourceList> = get(client, "/api/v1").await?;
+    Ok(list.is_some_and(|list| list.resources.iter().any(|served| served.name == resource)))
 }
 
-/// Where the API server has an API group and version, if anything can be called so: `/api/v1`, `/apis/apps/v1`.
-pub fn base(api_version: &str) -> Option<String> {
+/// The path of an API group and version, such as `/api/v1` and `/apis/apps/v1`; none for an invalid name.
+pub fn api_path(api_version: &str) -> Option<String> {
     match api_version.split_once('/') {
         None => is_name(api_version).then(|| format!("/api/{api_version}")),
         Some((group, version)) => {
@@ -36,9 +24,11 @@ pub fn base(api_version: &str) -> Option<String> {
     }
 }
 
-/// The plural of a namespaced kind; none if there is no such kind.
-pub async fn plural(client: &Client, base: &str, kind: &str) -> kube::Result<Option<String>> {
-    let resources: Option<Resources> = get(client, base).await?;
-    let is = |known: &Resource| known.namespaced && known.kind == kind && is_name(&known.name);
-    Ok(resources.and_then(|known| known.resources.into_iter().find(is)).map(|known| known.name))
+/// The plural of a namespaced kind under `api_path`; none if the API server has no such kind.
+pub async fn plural(client: &Client, api_path: &str, kind: &str) -> kube::Result<Option<String>> {
+    let list: Option<APIResourceList> = get(client, api_path).await?;
+    let mut resources = list.map(|list| list.resources).unwrap_or_default().into_iter();
+    let found =
+        resources.find(|resource| resource.namespaced && resource.kind == kind && is_name(&resource.name));
+    Ok(found.map(|resource| resource.name))
 }

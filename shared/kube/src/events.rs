@@ -1,201 +1,189 @@
-//! Events: what `kubectl describe` shows of an object.
+//! Kubernetes Events about objects, published in the background.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use k8s_openapi::jiff::Timestamp;
-use kube::Client;
-use serde::Serialize;
-use serde_json::json;
+pub use k8s_openapi::api::core::v1::ObjectReference;
+pub use kube::runtime::events::EventType;
+use kube::runtime::events::{Event, Recorder, Reporter};
+use kube::{Client, Error};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
 
-use crate::request::{Media, send};
+use crate::error::describe;
+use crate::request::REQUEST_TIMEOUT;
 use podshaper_core::object::is_name;
 
-/// Events that wait to be sent; more are dropped, because the next of their kind says the same.
+/// Events that wait to be published. More are dropped: the next one of an object and reason replaces them.
 const QUEUE: usize = 256;
-/// An object gets an Event of the same reason no more often than this.
-const INTERVAL: Duration = Duration::from_mins(1);
-/// What happens again within this time, and is told in the same words, is counted in the Event that there is.
-const SERIES: Duration = Duration::from_mins(6);
-/// So many bytes of its text are allowed (`NoteLengthLimit` of Kubernetes).
-const NOTE: usize = 1024;
-/// A uid is an UUID of 36 characters; what a pod says that it is may be anything.
-const UID: usize = 64;
-/// So many pairs of object and reason are remembered for that.
-const REMEMBERED: usize = 4096;
+/// The least time between two Events of an object and reason.
+const MIN_INTERVAL: Duration = Duration::from_mins(1);
+/// Pairs of object and reason whose last Event is remembered. If all are recent, Events of others are dropped.
+const MAX_SERIES: usize = 4096;
+/// Bytes of a `note` (`NoteLengthLimit` of k8s.io/kubernetes/pkg/apis/core/validation).
+const MAX_NOTE: usize = 1024;
+/// Bytes of a uid. A real one is a UUID of 36; the one that a pod names for its owner can be any text.
+const MAX_UID: usize = 64;
 
-/// What happened.
+/// Publishes Events. Clones share one queue.
 #[derive(Clone, Debug)]
-pub struct Note {
-    /// The object that it happened to.
-    pub regarding: Regarding,
-    /// Whether somebody should look at it.
-    pub warning: bool,
-    /// Why, in one word: `TemplateMissing`.
-    pub reason: &'static str,
-    /// What was done, in one word: `Admit`.
-    pub action: &'static str,
-    /// What happened, for people.
-    pub message: String,
-}
-
-/// The object of an Event (`corev1.ObjectReference`).
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Regarding {
-    /// `apps/v1`.
-    pub api_version: Cow<'static, str>,
-    /// `DaemonSet`.
-    pub kind: Cow<'static, str>,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Its uid.
-    pub uid: String,
-}
-
-/// The last Event about one object for one reason.
-#[derive(Debug, Default)]
-struct Sent {
-    at: Option<Instant>,
-    name: String,
-    /// A hash of what it said.
-    said: u64,
-    /// How often it happened; 0 begins anew.
-    count: u32,
-}
-
-/// By the object's uid and the reason.
-type Log = HashMap<(String, &'static str), Sent>;
-
-/// Sends Events without making anybody wait.
-#[derive(Clone, Debug)]
-pub struct Events(mpsc::Sender<Note>);
+pub struct Events(mpsc::Sender<(ObjectReference, Event)>);
 
 impl Events {
-    /// Begins to send Events in the name of `controller`, the webhook, and `instance`, its pod. Needs a runtime.
+    /// Starts a task that publishes Events of `controller`, a webhook, and `instance`, its pod.
     pub fn start(client: Client, controller: &str, instance: String) -> Self {
-        let (sender, mut notes) = mpsc::channel::<Note>(QUEUE);
-        let controller = format!("podshaper.dev/{controller}");
+        let (sender, mut queue) = mpsc::channel(QUEUE);
+        let reporter =
+            Reporter { controller: format!("podshaper.dev/{controller}"), instance: Some(instance) };
+        let mut publisher = Publisher { client, reporter, series: HashMap::new() };
         tokio::spawn(async move {
-            let mut log = Log::new();
-            while let Some(note) = notes.recv().await {
-                let Some(sent) = due(&mut log, &note, Instant::now()) else { continue };
-                if let Err(error) = publish(&client, &controller, &instance, &note, sent).await {
-                    sent.count = 0;
-                    tracing::warn!(reason = note.reason, %error, "can't send an Event");
-                }
+            while let Some((regarding, event)) = queue.recv().await {
+                publisher.publish(&regarding, &event).await;
             }
         });
         Self(sender)
     }
 
-    /// Sends an Event soon, unless nothing can be called so as what it regards.
-    pub fn send(&self, mut note: Note) {
-        if !is_name(&note.regarding.name) || note.regarding.uid.len() > UID {
-            return;
+    /// Queues an Event about `regarding`. It is dropped if the object has an invalid name or uid, or if the queue is full.
+    ///
+    /// `reason` and `action` are words such as `TemplateMissing` and `Admit`; `note` is text for people.
+    pub fn publish(
+        &self,
+        regarding: ObjectReference,
+        event_type: EventType,
+        reason: &str,
+        action: &str,
+        mut note: String,
+    ) {
+        let is_valid = regarding.name.as_deref().is_some_and(is_name)
+            && regarding.uid.as_ref().is_some_and(|uid| uid.len() <= MAX_UID);
+        if is_valid {
+            note.truncate(note.floor_char_boundary(MAX_NOTE));
+            let event = Event {
+                type_: event_type,
+                reason: reason.to_owned(),
+                action: action.to_owned(),
+                note: Some(note),
+                secondary: None,
+            };
+            let _ = self.0.try_send((regarding, event));
         }
-        // What waits is kept small.
-        note.message.truncate(note.message.floor_char_boundary(NOTE));
-        // A queue that is full has its like already.
-        let _ = self.0.try_send(note);
     }
 }
 
-/// The entry of what is to be sent now, counted.
-fn due<'l>(log: &'l mut Log, note: &Note, now: Instant) -> Option<&'l mut Sent> {
-    if log.len() >= REMEMBERED {
-        log.retain(|_, sent| sent.at.is_some_and(|at| now.duration_since(at) < INTERVAL));
-        if log.len() >= REMEMBERED {
-            return None;
-        }
-    }
-    let sent = log.entry((note.regarding.uid.clone(), note.reason)).or_default();
-    match sent.at.map(|at| now.duration_since(at)) {
-        Some(ago) if ago < INTERVAL => return None,
-        Some(ago) if ago < SERIES => {}
-        _ => sent.count = 0,
-    }
-    let said = BuildHasherDefault::<DefaultHasher>::default().hash_one(&note.message);
-    if sent.said != said {
-        sent.count = 0;
-    }
-    sent.said = said;
-    sent.at = Some(now);
-    sent.count += 1;
-    Some(sent)
+/// The Events of one object and reason.
+struct Series {
+    recorder: Recorder,
+    note_hash: u64,
+    last: Instant,
 }
 
-/// Creates the Event, or has the one that there is count on (events.k8s.io/v1).
-async fn publish(
-    client: &Client,
-    controller: &str,
-    instance: &str,
-    note: &Note,
-    sent: &mut Sent,
-) -> kube::Result<()> {
-    let Regarding { namespace, name, .. } = &note.regarding;
-    let events = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
-    let now = Timestamp::now();
-    // `metav1.MicroTime` takes six digits, and no others.
-    let time = format!("{now:.6}");
-    if sent.count > 1 {
-        let series = json!({"series": {"count": sent.count, "lastObservedTime": time}});
-        return send(client, "PATCH", &format!("{events}/{}", sent.name), Media::MergePatch, &series)
-            .await
-            .map(drop);
+struct Publisher {
+    client: Client,
+    reporter: Reporter,
+    /// By uid and reason.
+    series: HashMap<(String, String), Series>,
+}
+
+impl Publisher {
+    async fn publish(&mut self, regarding: &ObjectReference, event: &Event) {
+        let now = Instant::now();
+        let is_recent = |series: &Series| now.duration_since(series.last) < MIN_INTERVAL;
+        if self.series.len() >= MAX_SERIES {
+            self.series.retain(|_, series| is_recent(series));
+        }
+        let key = (regarding.uid.clone().unwrap_or_default(), event.reason.clone());
+        match self.series.get(&key) {
+            Some(series) if is_recent(series) => return,
+            None if self.series.len() >= MAX_SERIES => return,
+            _ => {}
+        }
+        let new_recorder = || Recorder::new(self.client.clone(), self.reporter.clone());
+        let note_hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(&event.note);
+        let series = self.series.entry(key).or_insert_with(|| Series {
+            recorder: new_recorder(),
+            note_hash,
+            last: now,
+        });
+        series.last = now;
+        if series.note_hash != note_hash {
+            // A recorder counts Events as one series whatever their notes, and keeps the first note.
+            series.recorder = new_recorder();
+            series.note_hash = note_hash;
+        }
+        let published = timeout(REQUEST_TIMEOUT, series.recorder.publish(event, regarding)).await;
+        if let Err(error) = published.unwrap_or_else(|elapsed| Err(Error::Service(elapsed.into()))) {
+            // The Event that would count the next repetition may not exist.
+            series.recorder = new_recorder();
+            tracing::warn!(reason = event.reason, error = describe(&error), "cannot publish an Event");
+        }
     }
-    sent.name = format!("{name}.{:x}", now.as_nanosecond());
-    let event = json!({
-        "apiVersion": "events.k8s.io/v1",
-        "kind": "Event",
-        "metadata": {"name": sent.name, "namespace": namespace},
-        "eventTime": time,
-        "reportingController": controller,
-        "reportingInstance": instance,
-        "regarding": note.regarding,
-        "type": if note.warning { "Warning" } else { "Normal" },
-        "reason": note.reason,
-        "action": note.action,
-        "note": note.message,
-    });
-    send(client, "POST", &events, Media::Json, &event).await.map(drop)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use http::Method;
+    use serde_json::{Value, json};
+    use tokio::time::sleep;
 
-    #[test]
-    fn one_event_of_a_reason_in_a_minute() {
-        let note = |uid: &str, reason, message: &str| Note {
-            regarding: Regarding {
-                api_version: "v1".into(),
-                kind: "Pod".into(),
-                namespace: "ns".to_owned(),
-                name: "pod".to_owned(),
-                uid: uid.to_owned(),
-            },
-            warning: true,
-            reason,
-            action: "Admit",
-            message: message.to_owned(),
+    use super::*;
+    use podshaper_testing::{MockApiServer, MockResponse};
+
+    fn publish(events: &Events, uid: &str, reason: &str, note: &str) {
+        let regarding = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: Some("ns".to_owned()),
+            name: Some("pod".to_owned()),
+            uid: Some(uid.to_owned()),
+            ..ObjectReference::default()
         };
-        let (mut log, now) = (Log::new(), Instant::now());
-        let mut said =
-            |uid, reason, message, at| due(&mut log, &note(uid, reason, message), at).map(|sent| sent.count);
-        let mut count = |uid, reason, at| said(uid, reason, "a", at);
-        assert_eq!(count("a", "X", now), Some(1));
-        assert_eq!(count("a", "X", now + INTERVAL / 2), None);
-        assert_eq!([count("a", "Y", now), count("b", "X", now)], [Some(1); 2]);
-        assert_eq!(count("a", "X", now + INTERVAL), Some(2));
-        assert_eq!(count("a", "X", now + INTERVAL + SERIES), Some(1));
-        // News isn't counted among what was told before.
-        let later = now + SERIES * 2;
-        assert_eq!([said("a", "X", "a", later), said("a", "X", "b", later + INTERVAL)], [Some(2), Some(1)]);
+        events.publish(regarding, EventType::Warning, reason, "Admit", note.to_owned());
+    }
+
+    /// Asserts that an Event is created, and returns it.
+    async fn created(server: &mut MockApiServer) -> Value {
+        let create = server.next_request().await;
+        let event = create.request().body().clone();
+        assert_eq!(create.request().method(), Method::POST, "{event}");
+        assert_eq!(create.request().uri().path(), "/apis/events.k8s.io/v1/namespaces/ns/events");
+        create.answer(201, &event);
+        event
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn repeated_event_is_counted_at_most_once_a_minute() {
+        let (client, mut server) = MockApiServer::start();
+        let events = Events::start(client, "peerpods", "replica".to_owned());
+        publish(&events, "a", "X", &"note".repeat(MAX_NOTE));
+        let first = created(&mut server).await;
+        assert_eq!(first["note"].as_str().unwrap().len(), MAX_NOTE);
+        assert_eq!(
+            (&first["type"], &first["reportingController"], &first["reportingInstance"]),
+            (&json!("Warning"), &json!("podshaper.dev/peerpods"), &json!("replica"))
+        );
+        // `metav1.MicroTime` has six digits.
+        assert_eq!(first["eventTime"].as_str().unwrap().len(), "2006-01-02T15:04:05.000000Z".len());
+        publish(&events, "a", "Y", "note");
+        created(&mut server).await;
+        publish(&events, "b", "X", "note");
+        created(&mut server).await;
+
+        sleep(MIN_INTERVAL / 2).await;
+        publish(&events, "b", "X", "note");
+        sleep(MIN_INTERVAL / 2).await;
+        assert!(server.is_idle(), "within a minute");
+        publish(&events, "b", "X", "note");
+        let repeated = server.next_request().await;
+        assert_eq!(repeated.request().method(), Method::PATCH);
+        assert_eq!(repeated.request().body()["series"]["count"], 2);
+        repeated.respond(MockResponse::failure(404, "NotFound"));
+        sleep(MIN_INTERVAL).await;
+        publish(&events, "b", "X", "note");
+        created(&mut server).await;
+        sleep(MIN_INTERVAL).await;
+        publish(&events, "b", "X", "another note");
+        assert_eq!(created(&mut server).await["note"], "another note");
     }
 }

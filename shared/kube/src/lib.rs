@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod discovery;
+pub mod error;
 pub mod events;
 pub mod lease;
 pub mod pages;

@@ -6,12 +6,12 @@ use kube::{Client, Error};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::request::{LARGEST, read};
+use crate::request::{MAX_RESPONSE_BYTES, read};
 
 /// `metav1.List`.
 #[derive(Deserialize)]
 struct Page<'a> {
-    metadata: ListMetadata,
+    metadata: ListMeta,
     #[serde(borrow, default)]
     items: Vec<&'a RawValue>,
 }
@@ -19,14 +19,14 @@ struct Page<'a> {
 /// `metav1.ListMeta`.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct ListMetadata {
+pub(crate) struct ListMeta {
     pub(crate) resource_version: String,
     pub(crate) r#continue: String,
 }
 
 /// Reads a list in pages of `limit` objects, or fewer where a page would be too large, and hands each page to `each`; returns the
 /// version at which they were so. `uri` tells where a page of so many objects is that goes on after this token.
-pub async fn pages(
+pub async fn list_pages(
     client: &Client,
     patience: Duration,
     mut limit: usize,
@@ -37,7 +37,9 @@ pub async fn pages(
     loop {
         let Some(text) = read(client, &uri(limit, &next), patience).await? else {
             if limit <= 1 {
-                return Err(Error::Service(format!("one object takes more than {LARGEST} bytes").into()));
+                return Err(Error::Service(
+                    format!("one object takes more than {MAX_RESPONSE_BYTES} bytes").into(),
+                ));
             }
             limit /= 2;
             continue;
@@ -67,9 +69,9 @@ mod tests {
             Ok(())
         };
         let uri = |limit: usize, next: &str| format!("/things?limit={limit}&continue={next}");
-        let read = pages(&client, Duration::from_mins(1), 3, uri, &mut each);
+        let read = list_pages(&client, Duration::from_mins(1), 3, uri, &mut each);
         let serve = async {
-            let large = "x".repeat(LARGEST);
+            let large = "x".repeat(MAX_RESPONSE_BYTES);
             server
                 .next("/things?limit=3&continue=")
                 .await

@@ -6,6 +6,7 @@ use std::time::Instant;
 use kube::Client;
 use podshaper_core::lookup::Lookup;
 use podshaper_core::owner_reference::OwnerReference;
+use podshaper_kube::error::describe;
 use podshaper_kube::lease::Leadership;
 use podshaper_kube::store::Store;
 use podshaper_placement::admit::{PlaceRequest, PlacementBackend};
@@ -73,7 +74,7 @@ impl PlacementBackend for ClusterBackend {
         let workload = match timeout_at(deadline.into(), workload).await {
             Ok(Ok(workload)) => Arc::new(workload?),
             Ok(Err(error)) => {
-                tracing::warn!(namespace, %error, "cannot discover the kind of an owner");
+                tracing::warn!(namespace, error = describe(&error), "cannot discover the kind of an owner");
                 return None;
             }
             Err(_) => return None,

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use kube::{Client, Error};
 use podshaper_core::object::Object;
-use podshaper_kube::pages::pages;
-use podshaper_kube::request::{Media, get, send};
-use podshaper_kube::watch::encoded;
+use podshaper_kube::error::describe;
+use podshaper_kube::pages;
+use podshaper_kube::request::{Media, get, send, with_query};
 use podshaper_placement::annotations::{
     DELETION_COST, ESTIMATED, GROUP, LOWEST_DELETION_COST, OWNER, PLACED, SLOT, TOKEN, deletion_cost,
 };
@@ -155,15 +155,18 @@ impl LedgerClient {
         at_least: Option<ResourceVersion>,
         add: &mut (dyn FnMut(&[&RawValue]) -> serde_json::Result<()> + Send),
     ) -> kube::Result<ResourceVersion> {
-        let base = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={}", encoded(selector));
-        let since =
-            at_least.map(|version| format!("&resourceVersion={version}&resourceVersionMatch=NotOlderThan"));
-        let since = since.unwrap_or_default();
-        let uri = |limit: usize, next: &str| match next {
-            "" => format!("{base}&limit={limit}{since}"),
-            next => format!("{base}&limit={limit}&continue={}", encoded(next)),
+        let path = format!("/api/v1/namespaces/{namespace}/pods");
+        let version = at_least.map(|version| version.to_string());
+        let uri = |limit: usize, next: &str| {
+            let limit = limit.to_string();
+            // A continue token contains the version.
+            let version = version.as_deref().filter(|_| next.is_empty());
+            let version = version
+                .map(|version| [("resourceVersion", version), ("resourceVersionMatch", "NotOlderThan")]);
+            let query = [("labelSelector", selector), ("limit", &*limit), ("continue", next)];
+            with_query(&path, query.into_iter().chain(version.into_iter().flatten()))
         };
-        require_version(&pages(&self.client, PAGE_TIMEOUT, PAGE_SIZE, uri, add).await?)
+        require_version(&pages::list_pages(&self.client, PAGE_TIMEOUT, PAGE_SIZE, uri, add).await?)
     }
 
     /// Labels a pod that was never placed, so that the watch delivers it, and gives it the lowest deletion cost unless it has a `costed` of
@@ -214,7 +217,12 @@ impl LedgerClient {
             // The pod has changed or is deleted: the next reconciliation decides again.
             Err(Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             Err(error) => {
-                tracing::warn!(namespace = workload.namespace, pod, %error, "cannot write the slot of a pod");
+                tracing::warn!(
+                    namespace = workload.namespace,
+                    pod,
+                    error = describe(&error),
+                    "cannot write the slot of a pod"
+                );
             }
         }
     }

@@ -9,6 +9,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use k8s_openapi::jiff::Timestamp;
+use podshaper_kube::error::describe;
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::ledger::{
     Call, Effect, Event, Ledger, LedgerContent, Now, PodName, PodPlacement, PodRecord, PodState,
@@ -182,7 +183,12 @@ impl LedgerDriver {
             }
             Err(error) => {
                 let (namespace, owner) = (&workload.namespace, &workload.owner.name);
-                tracing::warn!(namespace, owner, %error, "cannot list the pods of an owner");
+                tracing::warn!(
+                    namespace,
+                    owner,
+                    error = describe(&error),
+                    "cannot list the pods of an owner"
+                );
             }
         }
     }
@@ -226,7 +232,7 @@ impl LedgerDriver {
         }
         for (pod, costed) in unplaced {
             if let Err(error) = client.mark_unplaced(workload, &pod, costed).await {
-                tracing::warn!(namespace = workload.namespace, %pod, %error, "cannot label a pod that is not placed");
+                tracing::warn!(namespace = workload.namespace, %pod, error = describe(&error), "cannot label a pod that is not placed");
             }
         }
         Ok(())
@@ -372,7 +378,13 @@ impl LedgerDriver {
             }
             Err(error) => {
                 let (kind, owner) = (&workload.owner.kind, &workload.owner.name);
-                tracing::warn!(namespace = workload.namespace, kind, owner, %error, "cannot read or write a ledger");
+                tracing::warn!(
+                    namespace = workload.namespace,
+                    kind,
+                    owner,
+                    error = describe(&error),
+                    "cannot read or write a ledger"
+                );
                 let pause = self.lock().backoff.get_or_insert_with(|| BACKOFF.build()).next();
                 sleep(pause.unwrap_or_default()).await;
                 Event::Failed

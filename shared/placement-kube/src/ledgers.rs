@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kube::Client;
 use podshaper_core::object::{Object, ObjectMeta};
 use podshaper_core::owner_reference::OwnerReference;
-use podshaper_kube::watch::{Scope, Sink, follow_into};
+use podshaper_kube::error::describe;
+use podshaper_kube::watch::{WatchHandler, WatchScope, list_and_watch};
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::annotations::{OWNER, PLACED};
 use podshaper_placement::ledger::{LedgerContent, ResourceVersion, SlotReply, SlotRequest};
@@ -37,9 +38,9 @@ impl Ledgers {
     /// Rights: `get`, `create`, `patch`, `delete` Placements; `list`, `watch` and `patch` pods; `get` owners.
     pub fn start(client: Client, webhook: &'static str) -> Arc<Self> {
         let ledgers = Arc::new(Self::new(client.clone(), webhook));
-        let scope = Scope { namespace: None, labels: format!("{PLACED}={webhook}") };
+        let scope = WatchScope { namespace: None, label_selector: format!("{PLACED}={webhook}") };
         let mut events = PodEvents { ledgers: Arc::clone(&ledgers), listed: HashMap::new() };
-        tokio::spawn(async move { follow_into(client, scope, "/api/v1", "pods", &mut events).await });
+        tokio::spawn(async move { list_and_watch(client, scope, "/api/v1", "pods", &mut events).await });
         ledgers
     }
 
@@ -88,7 +89,11 @@ impl Ledgers {
         if placement.status != status
             && let Err(error) = self.context.client().patch_status(placement, &status).await
         {
-            tracing::warn!(namespace = placement.owner.namespace, %error, "cannot write the status of a Placement");
+            tracing::warn!(
+                namespace = placement.owner.namespace,
+                error = describe(&error),
+                "cannot write the status of a Placement"
+            );
         }
     }
 
@@ -178,8 +183,8 @@ struct PodEvents {
     listed: HashMap<LedgerId, ListedPods>,
 }
 
-impl Sink for PodEvents {
-    fn restart(&mut self) {
+impl WatchHandler for PodEvents {
+    fn list_started(&mut self) {
         self.listed.clear();
     }
 
@@ -190,11 +195,11 @@ impl Sink for PodEvents {
         Ok(())
     }
 
-    fn complete(&mut self, at: &str) {
+    fn list_completed(&mut self, at: &str) {
         self.ledgers.pods_listed(parse_version(at).unwrap_or(0), std::mem::take(&mut self.listed));
     }
 
-    fn changed(&mut self, object: &RawValue, gone: bool) -> serde_json::Result<String> {
+    fn changed(&mut self, object: &RawValue, deleted: bool) -> serde_json::Result<String> {
         let pod = ObservedPod::parse(object, None)?;
         let object: Object<IgnoredAny, IgnoredAny> = serde_json::from_str(object.get())?;
         let ObjectMeta { name, namespace, resource_version, .. } = &object.metadata;
@@ -208,14 +213,14 @@ impl Sink for PodEvents {
             }
         }
         if let Some(pod) = pod {
-            let pod = if gone { pod.deleted() } else { pod };
+            let pod = if deleted { pod.deleted() } else { pod };
             self.ledgers.driver(pod.ledger_id()).pod_changed(pod);
         }
-        self.reached(resource_version);
+        self.bookmark(resource_version);
         Ok(object.metadata.resource_version)
     }
 
-    fn reached(&mut self, at: &str) {
+    fn bookmark(&mut self, at: &str) {
         self.ledgers.context.set_watched(parse_version(at).unwrap_or(0));
     }
 }
@@ -241,7 +246,7 @@ mod tests {
         let ledgers = Arc::new(Ledgers::new(client, "distributor"));
         let mut events = PodEvents { ledgers: Arc::clone(&ledgers), listed: HashMap::new() };
         let before = resident();
-        events.restart();
+        events.list_started();
         for number in 0..50_000 {
             let (set, slot) = (number / 100, number % 100);
             let uid = format!("5f0c2a6e-0000-4000-8000-{set:012}");
@@ -257,7 +262,7 @@ mod tests {
             });
             events.listed(&serde_json::value::to_raw_value(&pod).unwrap()).unwrap();
         }
-        events.complete("50000");
+        events.list_completed("50000");
         assert_eq!(ledgers.inventory().iter().map(|inventory| inventory.pods.len()).sum::<usize>(), 50_000);
         let grown = resident().saturating_sub(before);
         assert!(grown <= 48, "{grown} MiB");

@@ -13,7 +13,8 @@ use moka::sync::Cache;
 use podshaper_core::lookup::Lookup;
 use podshaper_core::object::{Object, is_name};
 use podshaper_core::owner_reference::{MAX_KIND, OwnerReference};
-use podshaper_kube::discovery::{base, plural};
+use podshaper_kube::discovery::{api_path, plural};
+use podshaper_kube::error::describe;
 use podshaper_kube::request::get;
 use podshaper_placement::annotations::PLACED;
 use podshaper_placement::owners::{OwnerChain, OwnerObject};
@@ -190,7 +191,7 @@ impl OwnerReader {
     async fn path(&self, namespace: &str, owner: &OwnerReference) -> kube::Result<Option<String>> {
         let OwnerReference { api_version, kind, name, .. } = owner;
         let is_valid = is_name(name) && is_name(namespace) && kind.len() <= MAX_KIND;
-        let Some(base) = base(api_version).filter(|_| is_valid) else { return Ok(None) };
+        let Some(base) = api_path(api_version).filter(|_| is_valid) else { return Ok(None) };
         let plural = self.plural(&base, api_version, kind).await?;
         Ok(plural.map(|plural| format!("{base}/namespaces/{namespace}/{plural}/{name}")))
     }
@@ -245,7 +246,12 @@ async fn read(
 }
 
 fn unavailable(owner: &OwnerReference, error: &Error) -> Lookup<OwnerObject> {
-    tracing::warn!(kind = owner.kind, name = owner.name, %error, "cannot read the owner of a pod");
+    tracing::warn!(
+        kind = owner.kind,
+        name = owner.name,
+        error = describe(error),
+        "cannot read the owner of a pod"
+    );
     Lookup::Unavailable
 }
 

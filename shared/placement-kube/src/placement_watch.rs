@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kube::Client;
 use podshaper_core::object::Object;
 use podshaper_kube::store::Store;
-use podshaper_kube::watch::{Scope, Sink, follow_into};
+use podshaper_kube::watch::{WatchHandler, WatchScope, list_and_watch};
 use podshaper_placement::annotations::PLACED;
 use serde_json::value::RawValue;
 
@@ -16,9 +16,9 @@ use crate::placement_object::{API, PLURAL, PlacementObject, PlacementSpec, Place
 ///
 /// Rights: `list`, `watch` Placements.
 pub async fn watch_placements(client: Client, ledgers: Arc<Ledgers>, store: Arc<Store<PlacementObject>>) {
-    let scope = Scope { namespace: None, labels: format!("{PLACED}={}", ledgers.webhook()) };
+    let scope = WatchScope { namespace: None, label_selector: format!("{PLACED}={}", ledgers.webhook()) };
     let mut events = PlacementEvents { ledgers, store, listed: Vec::new() };
-    follow_into(client, scope, API, PLURAL, &mut events).await;
+    list_and_watch(client, scope, API, PLURAL, &mut events).await;
 }
 
 struct PlacementEvents {
@@ -32,7 +32,7 @@ impl PlacementEvents {
     fn read(
         &self,
         object: &RawValue,
-        gone: bool,
+        deleted: bool,
     ) -> serde_json::Result<(String, String, Option<PlacementObject>)> {
         let object: Object<PlacementSpec, PlacementStatus> = serde_json::from_str(object.get())?;
         let (key, version) = (object.metadata.key(), object.metadata.resource_version.clone());
@@ -40,14 +40,14 @@ impl PlacementEvents {
             return Ok((key, version, None));
         };
         if let Some(version) = parse_version(&version) {
-            self.ledgers.object_changed(&placement, version, (!gone).then_some(content));
+            self.ledgers.object_changed(&placement, version, (!deleted).then_some(content));
         }
-        Ok((key, version, (!gone).then_some(placement)))
+        Ok((key, version, (!deleted).then_some(placement)))
     }
 }
 
-impl Sink for PlacementEvents {
-    fn restart(&mut self) {
+impl WatchHandler for PlacementEvents {
+    fn list_started(&mut self) {
         self.listed.clear();
     }
 
@@ -57,12 +57,12 @@ impl Sink for PlacementEvents {
         Ok(())
     }
 
-    fn complete(&mut self, _version: &str) {
+    fn list_completed(&mut self, _version: &str) {
         self.store.replace(std::mem::take(&mut self.listed));
     }
 
-    fn changed(&mut self, object: &RawValue, gone: bool) -> serde_json::Result<String> {
-        let (key, version, placement) = self.read(object, gone)?;
+    fn changed(&mut self, object: &RawValue, deleted: bool) -> serde_json::Result<String> {
+        let (key, version, placement) = self.read(object, deleted)?;
         match placement {
             Some(placement) => self.store.put(key, placement),
             None => self.store.remove(&key),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use podshaper_kube::error::describe;
 use podshaper_kube::lease::Leadership;
 use podshaper_kube::store::Store;
 use podshaper_placement::allocator::SlotAllocator;
@@ -81,7 +82,7 @@ async fn reconcile_one(ledgers: &Ledgers, owner: &NamespacedOwner, policies: &im
     let Some((workload, allocator)) = policies.find(owner).await else { return false };
     if let Err(error) = ledgers.reconcile(&workload, &allocator).await {
         let (namespace, owner) = (&workload.namespace, &workload.owner.name);
-        tracing::warn!(namespace, owner, %error, "cannot reconcile a ledger");
+        tracing::warn!(namespace, owner, error = describe(&error), "cannot reconcile a ledger");
     }
     true
 }

@@ -1,6 +1,6 @@
 //! The `/metrics` page and its authorization.
 
-use std::fmt::Display;
+use std::error::Error;
 use std::sync::Arc;
 
 use http::header::WWW_AUTHENTICATE;
@@ -13,6 +13,7 @@ use crate::admin::Pages;
 use crate::metrics::ServerMetrics;
 use crate::response::{HttpResponse, of_type, text};
 use podshaper_kube::client;
+use podshaper_kube::error::describe;
 use podshaper_kube::request::{Media, send};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -76,8 +77,8 @@ impl AccessError {
     }
 }
 
-fn unavailable(error: impl Display) -> AccessError {
-    tracing::warn!(%error, "failed to authorize a metrics scrape");
+fn unavailable(error: impl Error + 'static) -> AccessError {
+    tracing::warn!(error = describe(&error), "failed to authorize a metrics scrape");
     AccessError::Unavailable
 }
 

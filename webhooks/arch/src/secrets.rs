@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use kube::{Client, Error};
 use moka::sync::Cache;
 use podshaper_core::object::is_name;
+use podshaper_kube::error::describe;
 use podshaper_kube::request::get;
 use serde::Deserialize;
 use tokio::time::timeout_at;
@@ -112,7 +113,7 @@ impl PullSecrets {
             }
             // It may be read in a moment.
             Ok(Err(error)) => {
-                tracing::warn!(namespace, name, %error, "can't read a pull secret");
+                tracing::warn!(namespace, name, error = describe(&error), "can't read a pull secret");
                 return Secret::Nothing;
             }
             Err(_) => return Secret::Nothing,

@@ -6,7 +6,6 @@
 //! again. So the node is watched, and the capacity is set again.
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 use std::pin::pin;
 
 use anyhow::{Context, bail};
@@ -19,6 +18,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use podshaper_cli::shutdown_signal;
 use podshaper_core::quantity::{Format, Quantity};
+use podshaper_kube::error::describe;
 use podshaper_offline::block_on;
 use podshaper_server::LogArgs;
 use serde::Deserialize;
@@ -103,8 +103,7 @@ impl Advertise {
                 Ok(Some(Event::Delete(_))) => tracing::warn!(node = self.node_name, "the node was deleted"),
                 Ok(None) => bail!("the watch of node {} has ended", self.node_name),
                 Err(error) => {
-                    let cause = error.source().and_then(|cause| cause.downcast_ref());
-                    let error = cause.map_or_else(|| error.to_string(), reason);
+                    let error = describe(&error);
                     tracing::warn!(node = self.node_name, error, "can't watch the node, trying again");
                 }
             }
@@ -129,7 +128,7 @@ impl Advertise {
                 }
                 Err(kube::Error::Api(status)) if status.is_not_found() => return,
                 Err(error) => {
-                    let error = reason(&error);
+                    let error = describe(&error);
                     tracing::warn!(node = self.node_name, error, "can't set the capacity, trying again");
                 }
             }
@@ -139,14 +138,6 @@ impl Advertise {
 
     fn count_of(&self, node: &NodeCapacity) -> Option<Quantity> {
         node.status.as_ref()?.capacity.as_ref()?.get(&self.resource)?.parse().ok()
-    }
-}
-
-/// The message of an API server's status.
-fn reason(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
     }
 }
 

@@ -3,9 +3,7 @@
 //! It needs these rights, each limited by `resourceNames`: `get`, `watch` and `patch` on both objects, and `create` on the
 //! Secret, to create it again after it was deleted.
 
-use std::error::Error;
 use std::fmt;
-use std::iter::successors;
 
 use kube::Client;
 use serde::de::DeserializeOwned;
@@ -15,7 +13,8 @@ use tokio::time::Duration;
 
 use super::secret::CertificateSecret;
 use super::webhook_configuration::WebhookConfiguration;
-use podshaper_kube::request::{self, Event, Media, PATIENCE};
+use podshaper_kube::error::describe;
+use podshaper_kube::request::{self, Event, Media, REQUEST_TIMEOUT};
 
 /// The API server ends a watch after as many seconds, so that a dead connection is noticed.
 const WATCH_SECONDS: u64 = 240;
@@ -117,7 +116,8 @@ impl CertificateStore {
             Ok(())
         };
         let ended =
-            request::watch(&self.client, &path, Duration::from_secs(WATCH_SECONDS) + PATIENCE, notify).await;
+            request::watch(&self.client, &path, Duration::from_secs(WATCH_SECONDS) + REQUEST_TIMEOUT, notify)
+                .await;
         ended.map_err(|error| failure("watch", object, &error))
     }
 
@@ -154,14 +154,10 @@ impl fmt::Display for ApiObject {
 }
 
 fn failure(verb: &str, object: &ApiObject, error: &kube::Error) -> StoreError {
-    let mut reasons = vec![match error {
-        kube::Error::Api(status) => status.message.clone(),
+    let reason = match error {
         // serde's error may quote a value of the Secret.
         kube::Error::SerdeError(_) => "unexpected response".to_owned(),
-        other => other.to_string(),
-    }];
-    // kube's own message contains the first source.
-    let causes = successors(error.source().and_then(Error::source), |cause| (*cause).source());
-    reasons.extend(causes.map(ToString::to_string));
-    StoreError::Failed(format!("{verb} {object}: {}", reasons.join(": ")))
+        error => describe(error),
+    };
+    StoreError::Failed(format!("{verb} {object}: {reason}"))
 }

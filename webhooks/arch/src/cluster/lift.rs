@@ -10,9 +10,10 @@ use kube::{Client, Error};
 use podshaper_core::admission::{Decision, Verdict};
 use podshaper_core::patch::Pointer;
 use podshaper_core::pod::Pod;
+use podshaper_kube::error::describe;
 use podshaper_kube::request::{Media, get, send};
 use podshaper_kube::store::Store;
-use podshaper_kube::watch::{Scope, follow};
+use podshaper_kube::watch::{WatchScope, reflect};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -46,8 +47,8 @@ impl<I: Images> Lifter<I> {
     pub(crate) async fn run(self: Arc<Self>) {
         let store = Arc::new(Store::<GatedPod>::default());
         let mut changes = store.changes();
-        let scope = Scope { namespace: None, labels: format!("{LABEL}=true") };
-        tokio::spawn(follow(self.client.clone(), scope, Arc::clone(&store)));
+        let scope = WatchScope { namespace: None, label_selector: format!("{LABEL}=true") };
+        tokio::spawn(reflect(self.client.clone(), scope, Arc::clone(&store)));
         let mut pauses = Pauses::default();
         loop {
             changes.mark_unchanged();
@@ -84,7 +85,7 @@ impl<I: Images> Lifter<I> {
                 let lifter = Arc::clone(self);
                 looks.spawn(async move {
                     let look = lifter.look(&key, &pod).await.unwrap_or_else(|error| {
-                        tracing::warn!(pod = &*key, %error, "can't let a pod go");
+                        tracing::warn!(pod = &*key, error = describe(&error), "can't let a pod go");
                         match error {
                             Error::Api(status) if status.code == 422 => Look::Stuck,
                             // Who doesn't answer now may do so soon.

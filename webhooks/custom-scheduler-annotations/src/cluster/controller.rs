@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podshaper_core::owner_reference::OwnerReference;
+use podshaper_kube::error::describe;
 use podshaper_kube::lease::{Leadership, while_leading};
 use podshaper_kube::store::Store;
 use podshaper_placement::allocator::SlotAllocator;
@@ -119,7 +120,7 @@ impl Controller {
             && let Some(workload) = self.governed.workload(namespace, chain).await
             && let Err(error) = self.ledgers.reconcile(&workload, allocator).await
         {
-            tracing::warn!(namespace, %error, "can't take in pods that nobody placed");
+            tracing::warn!(namespace, error = describe(&error), "can't take in pods that nobody placed");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kube::Client;
 use podshaper_cli::ServeContext;
-use podshaper_kube::events::{Events, Note, Regarding};
+use podshaper_kube::events::{EventType, Events, ObjectReference};
 use podshaper_kube::replica::Replica;
 use podshaper_placement::admit::PlaceOutcome;
 use podshaper_placement_kube::{ClusterBackend, PlacementMetrics};
@@ -68,15 +68,15 @@ impl Facts for Cluster {
                 return;
             }
         };
-        let regarding = Regarding {
-            api_version: workload.api_version.clone().into(),
-            kind: workload.kind.clone().into(),
-            namespace: news.namespace.to_owned(),
-            name: workload.name.clone(),
-            uid: workload.uid.clone(),
+        let regarding = ObjectReference {
+            api_version: Some(workload.api_version.clone()),
+            kind: Some(workload.kind.clone()),
+            namespace: Some(news.namespace.to_owned()),
+            name: Some(workload.name.clone()),
+            uid: Some(workload.uid.clone()),
+            ..ObjectReference::default()
         };
-        let message = news.reason.to_owned();
-        self.events.send(Note { regarding, warning: true, reason, action: "Admit", message });
+        self.events.publish(regarding, EventType::Warning, reason, "Admit", news.reason.to_owned());
     }
 
     fn not_ready(&self) -> Option<String> {

@@ -10,6 +10,7 @@ use kube::Client;
 use podshaper_core::lookup::Lookup;
 use podshaper_core::object::key;
 use podshaper_core::owner_reference::OwnerReference;
+use podshaper_kube::error::describe;
 use podshaper_kube::events::Events;
 use podshaper_kube::lease::{Leadership, while_leading};
 use podshaper_kube::store::Store;
@@ -338,7 +339,11 @@ impl DistributorController {
             match self.placing.ledgers().list_unplaced(namespace, selector).await {
                 Ok(others) => others,
                 Err(error) => {
-                    tracing::warn!(namespace, %error, "can't list pods that no webhook has placed");
+                    tracing::warn!(
+                        namespace,
+                        error = describe(&error),
+                        "can't list pods that no webhook has placed"
+                    );
                     return all;
                 }
             };
@@ -348,7 +353,11 @@ impl DistributorController {
                 Ok(false) => continue,
                 Ok(true) => {}
                 Err(error) => {
-                    tracing::warn!(namespace, %error, "can't take in pods that no webhook has placed");
+                    tracing::warn!(
+                        namespace,
+                        error = describe(&error),
+                        "can't take in pods that no webhook has placed"
+                    );
                 }
             }
             unplaced += pods;

@@ -15,7 +15,7 @@ use kube::Client;
 use podshaper_kube::events::Events;
 use podshaper_kube::replica::Replica;
 use podshaper_kube::store::Store;
-use podshaper_kube::watch::{Scope, watched};
+use podshaper_kube::watch::{WatchScope, spawn_reflector};
 use podshaper_placement::admit::PlaceOutcome;
 use podshaper_placement::owners::OwnerChain;
 use podshaper_placement::policy::GroupSet;
@@ -49,8 +49,8 @@ impl DistributorCluster {
         ending: watch::Receiver<bool>,
     ) -> Self {
         let cluster = Self {
-            distributors: watched(client, Scope::default()),
-            nodes: Arc::new(Nodes::new(watched(client, Scope::default()))),
+            distributors: spawn_reflector(client, WatchScope::default()),
+            nodes: Arc::new(Nodes::new(spawn_reflector(client, WatchScope::default()))),
             placing: ClusterBackend::start(client, WEBHOOK, &[]),
             metrics: DistributorMetrics::register(registry),
         };

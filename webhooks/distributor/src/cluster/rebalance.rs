@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kube::Client;
+use podshaper_kube::error::describe;
 use podshaper_kube::request::{Media, send};
 use podshaper_placement::policy::GroupSet;
 use podshaper_placement::spread::Spread;
@@ -105,8 +106,7 @@ impl Rebalancer {
         for pod in evictions.into_iter().take(budget) {
             let error = match self.evict(&distributor.namespace, pod).await {
                 Ok(()) => None,
-                Err(kube::Error::Api(status)) => Some(status.message.clone()),
-                Err(error) => Some(error.to_string()),
+                Err(error) => Some(describe(&error)),
             };
             let refused = error.is_some();
             let message = match error {

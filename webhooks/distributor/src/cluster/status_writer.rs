@@ -3,7 +3,8 @@
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use podshaper_crd::ConditionStatus;
-use podshaper_kube::events::{Events, Note, Regarding};
+use podshaper_kube::error::describe;
+use podshaper_kube::events::{EventType, Events, ObjectReference};
 use podshaper_kube::request::{Media, send};
 use serde_json::json;
 
@@ -28,14 +29,16 @@ impl DistributorEvents {
         reason: &'static str,
         message: String,
     ) {
-        let regarding = Regarding {
-            api_version: API_VERSION.into(),
-            kind: KIND.into(),
-            namespace: distributor.namespace.clone(),
-            name: distributor.name.clone(),
-            uid: distributor.uid.clone(),
+        let regarding = ObjectReference {
+            api_version: Some(API_VERSION.to_owned()),
+            kind: Some(KIND.to_owned()),
+            namespace: Some(distributor.namespace.clone()),
+            name: Some(distributor.name.clone()),
+            uid: Some(distributor.uid.clone()),
+            ..ObjectReference::default()
         };
-        self.0.send(Note { regarding, warning, reason, action: "Distribute", message });
+        let event_type = if warning { EventType::Warning } else { EventType::Normal };
+        self.0.publish(regarding, event_type, reason, "Distribute", message);
     }
 }
 
@@ -65,7 +68,7 @@ impl StatusWriter {
         // Fields without a value are null, which removes them.
         let body = json!({"status": after});
         if let Err(error) = send(&self.client, "PATCH", &path, Media::MergePatch, &body).await {
-            tracing::warn!(namespace, name, %error, "can't write the status, trying again");
+            tracing::warn!(namespace, name, error = describe(&error), "can't write the status, trying again");
         }
         for (warning, reason, message) in condition_events(distributor, &after) {
             self.events.publish(distributor, warning, reason, message);

@@ -7,6 +7,7 @@ use futures::future::select_all;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use podshaper_kube::discovery::serves;
+use podshaper_kube::error::describe;
 use podshaper_kube::events::Events;
 use podshaper_kube::lease::{Leadership, while_leading};
 use podshaper_kube::request::{Media, send};
@@ -96,7 +97,9 @@ impl TemplateController {
         loop {
             match serves(&self.client, "pods/resize").await {
                 Ok(supported) => return supported,
-                Err(error) => tracing::warn!(%error, "can't discover pods/resize, trying again"),
+                Err(error) => {
+                    tracing::warn!(error = describe(&error), "can't discover pods/resize, trying again");
+                }
             }
             tokio::time::sleep(DEBOUNCE).await;
         }
@@ -180,7 +183,7 @@ impl TemplateController {
         let path = format!("/apis/{API_VERSION}/{PLURAL}/{name}/status");
         let body = json!({"status": status});
         if let Err(error) = send(&self.client, "PATCH", &path, Media::MergePatch, &body).await {
-            tracing::warn!(template = name, %error, "can't write the status, trying again");
+            tracing::warn!(template = name, error = describe(&error), "can't write the status, trying again");
         }
     }
 }

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use kube::Client;
 use podshaper_core::lookup::Lookup;
-use podshaper_kube::events::{Events, Note, Regarding};
+use podshaper_kube::events::{EventType, Events, ObjectReference};
 use podshaper_kube::point_read::PointReader;
 use podshaper_kube::replica::Replica;
 use prometheus_client::registry::Registry;
@@ -106,14 +106,15 @@ impl Facts for Cluster {
             ),
             Outcome::Sized | Outcome::Unsized | Outcome::Undecided => return,
         };
-        let regarding = Regarding {
-            api_version: "apps/v1".into(),
-            kind: "DaemonSet".into(),
-            namespace: pod.namespace.to_owned(),
-            name: name.to_owned(),
-            uid: uid.to_owned(),
+        let regarding = ObjectReference {
+            api_version: Some("apps/v1".to_owned()),
+            kind: Some("DaemonSet".to_owned()),
+            namespace: Some(pod.namespace.to_owned()),
+            name: Some(name.to_owned()),
+            uid: Some(uid.to_owned()),
+            ..ObjectReference::default()
         };
-        self.events.send(Note { regarding, warning: true, reason, action: "Admit", message });
+        self.events.publish(regarding, EventType::Warning, reason, "Admit", message);
     }
 
     fn not_ready(&self) -> Option<String> {

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kube::Client;
-use podshaper_kube::events::{Events, Note, Regarding};
+use podshaper_kube::error::describe;
+use podshaper_kube::events::{EventType, Events, ObjectReference};
 use podshaper_kube::request::{Media, send};
 use serde_json::{Value, json};
 
@@ -201,16 +202,17 @@ impl Refitter {
 
     fn report(&mut self, candidate: Candidate, result: kube::Result<()>) {
         let (namespace, name) = candidate.namespace_and_name();
-        let regarding = Regarding {
-            api_version: "v1".into(),
-            kind: "Pod".into(),
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            uid: candidate.pod.uid().to_owned(),
+        let regarding = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: Some(namespace.to_owned()),
+            name: Some(name.to_owned()),
+            uid: Some(candidate.pod.uid().to_owned()),
+            ..ObjectReference::default()
         };
         let Candidate { key, pod, daemon_set, difference, method, .. } = candidate;
         let change = difference.summary;
-        let (warning, action, reason, message) = match result {
+        let (event_type, action, reason, message) = match result {
             Ok(()) => {
                 let action = match method {
                     RefitMethod::Resize => "resized",
@@ -218,21 +220,18 @@ impl Refitter {
                 };
                 let message = format!("{action} to follow its template: {change}");
                 self.history.add_refit(&daemon_set, &pod, method, change);
-                (false, action, "Refit", message)
+                (EventType::Normal, action, "Refit", message)
             }
             Err(error) => {
-                let error = match error {
-                    kube::Error::Api(status) => status.message.clone(),
-                    other => other.to_string(),
-                };
+                let error = describe(&error);
                 let message = format!("can't follow its template ({change}): {error}");
                 self.history.add_rejection(&pod, change, error);
-                (true, "refused", "RefitFailed", message)
+                (EventType::Warning, "refused", "RefitFailed", message)
             }
         };
         tracing::info!(pod = &*key, action, message, "refit");
         self.metrics.count_refit(action);
-        self.events.send(Note { regarding, warning, reason, action: "Refit", message });
+        self.events.publish(regarding, event_type, reason, "Refit", message);
     }
 }
 

@@ -7,7 +7,7 @@ use kube::Client;
 use podshaper_core::object::{FromObject, Object};
 use podshaper_core::pod::{Pod, SKIP};
 use podshaper_kube::store::Store;
-use podshaper_kube::watch::{Scope, follow};
+use podshaper_kube::watch::{WatchScope, reflect};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -227,10 +227,10 @@ impl RunningPods {
                 continue;
             }
             let namespace = key.split('/').next().map(str::to_owned);
-            let scope = Scope { namespace, labels: daemon_set.selector.to_string() };
+            let scope = WatchScope { namespace, label_selector: daemon_set.selector.to_string() };
             let store = Arc::new(Store::default());
             let changes = store.changes();
-            let task = tokio::spawn(follow(self.client.clone(), scope, Arc::clone(&store)));
+            let task = tokio::spawn(reflect(self.client.clone(), scope, Arc::clone(&store)));
             let watch = PodWatch { daemon_set: Arc::clone(daemon_set), store, changes, task };
             self.watches.insert(key.clone(), watch);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kube::Client;
 use podshaper_core::object::FromObject;
 use podshaper_kube::store::Store;
-use podshaper_kube::watch::{Scope, watched};
+use podshaper_kube::watch::{WatchScope, spawn_reflector};
 use tokio::sync::watch;
 
 use flexdaemonset_decision::facts::{Owner, TemplateFact};
@@ -25,10 +25,10 @@ impl Watches {
     /// Starts the watches. Needs a runtime.
     pub(super) fn start(client: &Client) -> Self {
         Self {
-            nodes: watched(client, Scope::default()),
-            templates: watched(client, Scope::default()),
-            daemon_sets: watched(client, Scope::default()),
-            limit_ranges: watched(client, Scope::default()),
+            nodes: spawn_reflector(client, WatchScope::default()),
+            templates: spawn_reflector(client, WatchScope::default()),
+            daemon_sets: spawn_reflector(client, WatchScope::default()),
+            limit_ranges: spawn_reflector(client, WatchScope::default()),
         }
     }
 

@@ -1,0 +1,65 @@
+//! The text of an error, for logs, Events and conditions.
+
+use std::error::Error;
+
+/// Returns the API server's message if it is the cause of `error`, or else `error` with all its causes: kube's own text of a
+/// connection error is no more than `ServiceError: client error (Connect)`.
+pub fn describe(error: &(dyn Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        next = error.source();
+        let part = match error.downcast_ref() {
+            // Its text repeats the message and the whole Status.
+            Some(kube::Error::Api(status)) if status.message.is_empty() => {
+                return format!("HTTP status {} {}", status.code, status.reason);
+            }
+            Some(kube::Error::Api(status)) => return status.message.clone(),
+            Some(kube::Error::Service(_)) => continue,
+            _ => error.to_string(),
+        };
+        // Many errors repeat their cause.
+        if !text.contains(&part) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&part);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use http::Request;
+    use kube::core::Status;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("client error (Connect)")]
+    struct ConnectError(#[source] io::Error);
+
+    #[test]
+    fn connection_error_names_its_cause() {
+        let refused = ConnectError(io::Error::new(io::ErrorKind::ConnectionRefused, "connection refused"));
+        let error = kube::Error::Service(refused.into());
+        assert_eq!(describe(&error), "client error (Connect): connection refused");
+    }
+
+    #[test]
+    fn repeated_cause_appears_once() {
+        let invalid = Request::get("a b").body(()).unwrap_err();
+        assert_eq!(describe(&kube::Error::HttpError(invalid)), "HttpError: invalid uri character");
+    }
+
+    #[test]
+    fn api_error_is_its_message() {
+        let status = |message: &str| Status { code: 403, ..Status::failure(message, "Forbidden") };
+        let error = kube::Error::Api(status("pods is forbidden").boxed());
+        assert_eq!(describe(&kube::runtime::watcher::Error::WatchFailed(error)), "pods is forbidden");
+        assert_eq!(describe(&kube::Error::Api(status("").boxed())), "HTTP status 403 Forbidden");
+    }
+}

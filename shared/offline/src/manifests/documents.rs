@@ -4,6 +4,9 @@
 //! forbidden (YAML 1.2.2, production `c-forbidden`). Where a document is JSON, values may follow one another without
 //! separators, as `jq` prints them.
 
+use std::fmt;
+
+use serde::Serialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
@@ -19,6 +22,27 @@ pub(crate) struct Document<'a> {
     json: Option<&'a str>,
     /// Lines of the file before `json`, or else before `text`.
     line: usize,
+}
+
+/// A document of the input, as messages and patches name it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Location<'a> {
+    file: &'a str,
+    /// The number of the document in the file, from 1.
+    document: usize,
+}
+
+impl<'a> Location<'a> {
+    /// The document of this index, from 0.
+    pub(crate) fn new(file: &'a str, index: usize) -> Self {
+        Self { file, document: index + 1 }
+    }
+}
+
+impl fmt::Display for Location<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: document {}", self.file, self.document)
+    }
 }
 
 /// The documents of `file`.

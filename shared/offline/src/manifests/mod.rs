@@ -4,10 +4,12 @@ pub(crate) mod documents;
 pub(crate) mod file;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::anyhow;
 use serde_json::Value;
+
+use documents::Location;
 
 /// `--facts`, for webhooks that decide by more than the pod.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -29,19 +31,16 @@ pub fn read_objects(paths: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
     let mut objects = Vec::new();
     for path in paths {
         for file in file::expand(path).map_err(|error| anyhow!("{}: {error}", path.display()))? {
-            read_file(&file, &mut objects).map_err(|error| anyhow!("{}: {error}", file::name(&file)))?;
+            let name = file::name(&file);
+            let text = file::read(&file, &mut io::stdin()).map_err(|error| anyhow!("{name}: {error}"))?;
+            for (index, document) in documents::split(&text).enumerate() {
+                let object = document.parse();
+                let object = object.map_err(|error| anyhow!("{}: {error}", Location::new(&name, index)))?;
+                flatten(object, &mut objects);
+            }
         }
     }
     Ok(objects)
-}
-
-fn read_file(file: &Path, objects: &mut Vec<Value>) -> Result<(), String> {
-    let text = file::read(file, &mut io::stdin())?;
-    for (number, document) in documents::split(&text).enumerate() {
-        let object = document.parse().map_err(|error| format!("document {}: {error}", number + 1))?;
-        flatten(object, objects);
-    }
-    Ok(())
 }
 
 /// Items of a typed list get the kind that they may leave out.

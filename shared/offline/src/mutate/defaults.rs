@@ -1,29 +1,29 @@
-//! What the API server fills in before it calls a webhook, as far as a manifest alone tells.
+//! Defaults that the API server fills in before it calls a webhook, as far as they follow from the manifest.
 
 use serde_json::{Map, Value, json};
 
-/// The operations on `pod` that give its containers the requests that they don't say but limit (`SetDefaults_Pod` of
+/// The operations that add a request for each resource of a container that has a limit and no request (`SetDefaults_Pod` of
 /// k8s.io/kubernetes/pkg/apis/core/v1).
-pub(super) fn requests_from_limits(pod: &Map<String, Value>) -> Vec<Value> {
+pub(super) fn requests_from_limits(pod: &Value) -> Vec<Value> {
     let containers = ["containers", "initContainers"].into_iter().flat_map(|list| {
         let containers = pod.get("spec").and_then(|spec| spec.get(list)).and_then(Value::as_array);
         containers.into_iter().flatten().enumerate().map(move |(index, container)| (list, index, container))
     });
-    let filled = containers.filter_map(|(list, index, container)| {
+    let operations = containers.filter_map(|(list, index, container)| {
         let resources = container.get("resources")?;
         let limits = resources.get("limits")?.as_object()?;
         let mut requests = match resources.get("requests") {
             None | Some(Value::Null) => Map::new(),
             Some(requests) => requests.as_object()?.clone(),
         };
-        let said = requests.len();
+        let given = requests.len();
         for (resource, limit) in limits {
             requests.entry(resource).or_insert_with(|| limit.clone());
         }
         let path = format!("/spec/{list}/{index}/resources/requests");
-        (requests.len() > said).then(|| json!({"op": "add", "path": path, "value": requests}))
+        (requests.len() > given).then(|| json!({"op": "add", "path": path, "value": requests}))
     });
-    filled.collect()
+    operations.collect()
 }
 
 #[cfg(test)]
@@ -33,11 +33,11 @@ mod tests {
     fn operations(container: &str) -> String {
         let pod: Value =
             serde_json::from_str(&format!(r#"{{"spec":{{"initContainers":[{container}]}}}}"#)).unwrap();
-        Value::from(requests_from_limits(pod.as_object().unwrap())).to_string()
+        Value::from(requests_from_limits(&pod)).to_string()
     }
 
     #[test]
-    fn only_what_is_not_said_comes_from_the_limits() {
+    fn absent_request_equals_limit() {
         for whole in [
             "null",
             "[]",

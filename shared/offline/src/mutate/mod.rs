@@ -5,30 +5,31 @@
 //!             as text       pods                             as the server
 //! ```
 
-mod decide;
 mod defaults;
 mod output;
-mod subjects;
+mod subject;
 
 pub use output::OutputFormat;
 
 use std::fmt::Display;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use crate::block_on;
 use crate::console::{Console, USAGE, printable};
-use crate::manifests::documents::Document;
+use crate::manifests::documents::{Document, Location};
 use crate::manifests::{documents, file};
 use crate::yaml::SyntaxError;
-use decide::{Decision, apply, decide, rebase};
-use output::{Fate, Output, Place};
-use podshaper_core::admission::{Outcome, Webhook};
-use podshaper_core::patch::Pointer;
-use subjects::{Subject, subjects};
+use output::{Fate, Printer};
+use podshaper_core::admission::{Answer, Outcome, Response, Webhook, answer};
+use subject::Subject;
+
+/// How long one decision may take. The API server's own timeout is at most 30 s.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Decide offline about manifests, as the server would
 #[derive(Debug, clap::Args)]
@@ -82,178 +83,180 @@ impl<O: clap::Args> Mutate<O> {
         console: &mut Console<'_>,
         webhook: impl FnOnce(O) -> anyhow::Result<W>,
     ) -> anyhow::Result<u8> {
-        let Self { mut files, output, namespace, options } = self;
+        let Self { mut files, output: format, namespace, options } = self;
         if files.is_empty() {
             ensure!(!console.interactive, "nothing to read: name manifests by -f FILE, or pipe them in");
             files.push("-".into());
         }
         let webhook = webhook(options)?;
-        let Console { stdin, stdout, color, stderr, .. } = console;
-        let report = Report { stderr: &mut **stderr, failed: false };
-        let mut run = Run { webhook, namespace, report, output: Output::new(output, *color, &mut **stdout) };
-        match run.all(&files, &mut **stdin).await.and_then(|()| run.output.finish()) {
+        let printer = Printer::new(format);
+        let mut run = Run { webhook, namespace, format, printer, console, failed: false };
+        match run.files(&files).await {
             Ok(()) => {}
-            // Whoever read has seen enough.
+            // The reader of a pipe may close it early.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            Err(error) => run.report.problem("can't write", &error),
+            Err(error) => run.problem("can't write", error),
         }
-        Ok(run.report.failed.into())
+        Ok(run.failed.into())
     }
 }
 
-struct Run<'a, W> {
+struct Run<'r, 'c, W> {
     webhook: W,
     namespace: String,
-    report: Report<'a>,
-    output: Output<'a>,
+    format: OutputFormat,
+    printer: Printer,
+    console: &'r mut Console<'c>,
+    /// Whether there was a problem.
+    failed: bool,
 }
 
-impl<W: Webhook> Run<'_, W> {
-    async fn all(&mut self, paths: &[PathBuf], stdin: &mut dyn Read) -> io::Result<()> {
+/// An error of these functions is one of writing the result. All other problems are reported, and the run goes on.
+impl<W: Webhook> Run<'_, '_, W> {
+    async fn files(&mut self, paths: &[PathBuf]) -> io::Result<()> {
         for path in paths {
             match file::expand(path) {
                 Ok(files) => {
                     for file in files {
-                        self.file(&file, stdin).await?;
+                        self.file(&file).await?;
                     }
                 }
-                Err(error) => self.report.problem(&file::name(path), error),
+                Err(error) => self.problem(&file::name(path), error),
             }
         }
-        Ok(())
+        self.printer.finish(self.console.stdout)
     }
 
-    async fn file(&mut self, file: &Path, stdin: &mut dyn Read) -> io::Result<()> {
+    async fn file(&mut self, file: &Path) -> io::Result<()> {
         let name = file::name(file);
-        let text = match file::read(file, stdin) {
+        let text = match file::read(file, self.console.stdin) {
             Ok(text) => text,
             Err(reason) => {
-                self.report.problem(&name, reason);
+                self.problem(&name, reason);
                 return Ok(());
             }
         };
-        self.output.next_file();
+        self.printer.next_file();
         for (index, document) in documents::split(&text).enumerate() {
-            let place = Place { file: &name, document: index + 1 };
+            let location = Location::new(&name, index);
             match document.parse() {
-                Ok(value) => self.document(place, &document, value).await?,
-                Err(error) => self.unreadable(place, &document, &error).await?,
+                Ok(value) => self.document(location, &document, value).await?,
+                Err(error) => self.invalid_document(location, &document, &error).await?,
             }
         }
         Ok(())
     }
 
-    async fn document(&mut self, place: Place<'_>, document: &Document<'_>, before: Value) -> io::Result<()> {
+    async fn document(
+        &mut self,
+        location: Location<'_>,
+        document: &Document<'_>,
+        before: Value,
+    ) -> io::Result<()> {
         let mut after = None;
-        let mut refused = Vec::new();
-        for subject in subjects(&before) {
-            let label = place.of(&subject);
-            match self.object(document, &before, &mut after, &subject).await {
-                Ok(decision) => {
-                    self.tell(&label, &decision);
-                    self.output.object(
-                        place,
-                        &subject,
-                        &decision,
-                        &before,
-                        after.as_ref().unwrap_or(&before),
-                    )?;
-                    if decision.outcome == Outcome::Denied {
-                        refused.push(subject);
+        let mut removed = Vec::new();
+        for subject in Subject::find(&before) {
+            let label = subject.label(location);
+            let denied = match self.subject(&subject, document, &before, &mut after).await {
+                Ok((answer, response)) => {
+                    self.report(&label, answer.outcome, &response);
+                    let denied = answer.outcome == Outcome::Denied;
+                    let (object, out) = (subject.object(&before), &mut *self.console.stdout);
+                    match self.format {
+                        OutputFormat::Review => write_line(&answer, out)?,
+                        OutputFormat::Patch if !denied => {
+                            self.printer.patch(location, &subject, &response.patch, out)?;
+                        }
+                        OutputFormat::Diff if !denied => {
+                            let after = after.as_ref().map_or(object, |after| subject.object(after));
+                            output::diff(&label, object, after, self.console.color, out)?;
+                        }
+                        _ => {}
                     }
+                    denied
                 }
                 Err(error) => {
-                    self.report.problem(&label, format!("error: {error:#}"));
-                    refused.push(subject);
+                    self.problem(&label, format!("error: {error:#}"));
+                    true
                 }
+            };
+            if denied {
+                removed.push(subject);
             }
         }
-        // From the last, so that the places of those before stay true.
-        for subject in refused.iter().rev() {
-            if !subject.take_out(after.get_or_insert_with(|| before.clone())) {
-                return self.output.document(document, Fate::LeftOut);
+        // Backwards, so that the indices of the others stay valid.
+        for subject in removed.iter().rev() {
+            if !subject.remove(after.get_or_insert_with(|| before.clone())) {
+                return self.printer.document(document, Fate::Removed, self.console.stdout);
             }
         }
-        self.output.document(document, after.map_or(Fate::Kept(before), Fate::Changed))
+        let fate = after.map_or(Fate::Unchanged(before), Fate::Changed);
+        self.printer.document(document, fate, self.console.stdout)
     }
 
-    /// Decides about `subject` of `before`, and makes `after` what it becomes.
-    async fn object(
+    /// Decides about `subject` of `before`, and applies the patch to `after`.
+    async fn subject(
         &self,
+        subject: &Subject,
         document: &Document<'_>,
         before: &Value,
         after: &mut Option<Value>,
-        subject: &Subject,
-    ) -> anyhow::Result<Decision> {
-        let (review, filled) = match (&subject.review, document.json()) {
-            // As it was written: the answer may depend on more than its meaning.
-            (Some(review), Some(json)) if *review == Pointer::root() => (json.to_owned(), Vec::new()),
-            (Some(review), _) => {
-                (before.pointer(review.as_str()).map(Value::to_string).unwrap_or_default(), Vec::new())
-            }
-            // Its pods differ from each other.
-            (None, _) if W::WORKLOADS && !subject.pod.as_str().is_empty() => {
-                (decide::workload_review(before, subject, &self.namespace)?, Vec::new())
-            }
-            (None, _) => decide::review(before, subject, &self.namespace)?,
-        };
-        let mut decision = decide(&self.webhook, &review).await?;
-        if decision.outcome == Outcome::Patched {
-            decision.patch.splice(..0, filled);
-            let operations = rebase(&decision.patch, &format!("{}{}", subject.at, subject.pod));
+    ) -> anyhow::Result<(Answer, Response)> {
+        let (review, defaults) = subject.review(before, document.json(), &self.namespace, W::WORKLOADS)?;
+        let (answer, mut response) = self.decide(&review).await?;
+        if answer.outcome == Outcome::Patched {
+            response.patch.splice(..0, defaults);
             let after = after.get_or_insert_with(|| before.clone());
-            apply(&operations, after).context("the webhook's patch does not apply")?;
+            subject.patch(&response.patch, after).context("the webhook's patch does not apply")?;
         }
-        Ok(decision)
+        Ok((answer, response))
     }
 
-    async fn unreadable(
+    async fn decide(&self, review: &str) -> anyhow::Result<(Answer, Response)> {
+        let answer = answer(&self.webhook, review.as_bytes(), Instant::now() + TIMEOUT).await?;
+        let response = answer.response()?;
+        Ok((answer, response))
+    }
+
+    async fn invalid_document(
         &mut self,
-        place: Place<'_>,
+        location: Location<'_>,
         document: &Document<'_>,
         error: &SyntaxError,
     ) -> io::Result<()> {
-        // What is nested too deep for a value is skipped in a review, so the server does answer it.
-        if let (OutputFormat::Review, Some(json)) = (self.output.format(), document.json())
-            && let Ok(decision) = decide(&self.webhook, json).await
+        // JSON that is nested too deep for a value: the server skips it and does answer the review.
+        if let (OutputFormat::Review, Some(json)) = (self.format, document.json())
+            && let Ok((answer, response)) = self.decide(json).await
         {
-            self.tell(&place.to_string(), &decision);
-            return self.output.review(&decision);
+            self.report(&location.to_string(), answer.outcome, &response);
+            return write_line(&answer, self.console.stdout);
         }
-        self.report.problem(&place.to_string(), error);
-        self.output.document(document, Fate::LeftOut)
+        self.problem(&location.to_string(), error);
+        self.printer.document(document, Fate::Removed, self.console.stdout)
     }
 
-    fn tell(&mut self, label: &str, decision: &Decision) {
-        let mut warnings = decision.warnings.iter();
-        if decision.outcome == Outcome::Undecided
+    fn report(&mut self, label: &str, outcome: Outcome, response: &Response) {
+        let mut warnings = response.warnings.iter();
+        if outcome == Outcome::Undecided
             && let Some(reason) = warnings.next()
         {
-            self.report.problem(label, format!("undecided: {reason}"));
+            self.problem(label, format!("undecided: {reason}"));
         }
-        if decision.outcome == Outcome::Denied {
-            self.report.problem(label, format!("denied: {}", decision.denial.as_deref().unwrap_or_default()));
+        if outcome == Outcome::Denied {
+            self.problem(label, format!("denied: {}", response.denial.as_deref().unwrap_or_default()));
         }
         for warning in warnings {
-            self.report.line(&format!("{label}: warning: {warning}"));
+            self.console.message(printable(&format!("{label}: warning: {warning}")));
         }
     }
-}
 
-/// Tells problems.
-struct Report<'a> {
-    stderr: &'a mut dyn Write,
-    failed: bool,
-}
-
-impl Report<'_> {
-    fn problem(&mut self, place: &str, problem: impl Display) {
+    fn problem(&mut self, label: &str, problem: impl Display) {
         self.failed = true;
-        self.line(&format!("{place}: {problem}"));
+        self.console.message(printable(&format!("{label}: {problem}")));
     }
+}
 
-    fn line(&mut self, line: &str) {
-        // There is nowhere to tell that this failed.
-        let _ = writeln!(self.stderr, "{}", printable(line));
-    }
+fn write_line(answer: &Answer, out: &mut dyn Write) -> io::Result<()> {
+    out.write_all(&answer.body)?;
+    out.write_all(b"\n")
 }

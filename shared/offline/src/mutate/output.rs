@@ -1,18 +1,14 @@
-//! What is printed, in each of the formats.
+//! The output formats.
 
-use std::fmt;
 use std::io::{self, Write};
 
 use diffy::DiffOptions;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::decide::{Decision, rebase};
-use super::subjects::Subject;
-use crate::console::printable;
-use crate::manifests::documents::Document;
+use super::subject::Subject;
+use crate::manifests::documents::{Document, Location};
 use crate::yaml;
-use podshaper_core::admission::Outcome;
 
 /// What to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -31,35 +27,21 @@ pub enum OutputFormat {
 
 /// What becomes of a document.
 pub(super) enum Fate {
-    Kept(Value),
+    Unchanged(Value),
     Changed(Value),
-    LeftOut,
+    Removed,
 }
 
-/// The place of an object in the input, as messages and patches name it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'a> {
-    pub(super) file: &'a str,
-    pub(super) document: usize,
-}
-
-/// Prints to `out`.
-pub(super) struct Output<'a> {
+/// Prints documents in one of the formats.
+pub(super) struct Printer {
     format: OutputFormat,
-    color: bool,
-    out: &'a mut dyn Write,
-    state: State,
-}
-
-#[derive(Default)]
-struct State {
-    /// The last document, or patch, where a second one changes how the first is printed.
+    /// The last object or patch, where a second one changes how the first is printed.
     held: Option<Held>,
-    /// Whether something has been printed.
+    /// Whether something was printed.
     begun: bool,
-    /// Whether that ended in the middle of a line.
+    /// Whether the last line that was printed has no end.
     in_line: bool,
-    /// Whether the next document of the input stands right behind what was printed last, in the input as well.
+    /// Whether the next document follows the last printed one in the input as well.
     adjoining: bool,
 }
 
@@ -68,200 +50,159 @@ enum Held {
     Patch { alone: String, line: String },
 }
 
-impl<'a> Output<'a> {
-    pub(super) fn new(format: OutputFormat, color: bool, out: &'a mut dyn Write) -> Self {
-        Self { format, color, out, state: State::default() }
+/// A line of `-o patch`.
+#[derive(Serialize)]
+struct PatchLine<'a> {
+    #[serde(flatten)]
+    location: Location<'a>,
+    #[serde(flatten)]
+    subject: &'a Subject,
+    patch: &'a [Value],
+}
+
+impl Printer {
+    pub(super) fn new(format: OutputFormat) -> Self {
+        Self { format, held: None, begun: false, in_line: false, adjoining: false }
     }
 
-    pub(super) fn format(&self) -> OutputFormat {
-        self.format
-    }
-
-    /// Another file begins.
+    /// Starts another file.
     pub(super) fn next_file(&mut self) {
-        self.state.adjoining = false;
+        self.adjoining = false;
     }
 
-    /// One object that was decided about, in the document as it is and as it becomes.
-    pub(super) fn object(
+    /// Prints one document, after its objects were decided about.
+    pub(super) fn document(
         &mut self,
-        place: Place<'_>,
-        subject: &Subject,
-        decision: &Decision,
-        before: &Value,
-        after: &Value,
+        document: &Document<'_>,
+        fate: Fate,
+        out: &mut dyn Write,
     ) -> io::Result<()> {
         match self.format {
-            OutputFormat::Yaml | OutputFormat::Json => Ok(()),
-            OutputFormat::Review => self.review(decision),
-            OutputFormat::Patch | OutputFormat::Diff if decision.outcome == Outcome::Denied => Ok(()),
-            OutputFormat::Patch => self.patch(place, subject, decision),
-            OutputFormat::Diff => self.diff(place, subject, before, after),
-        }
-    }
-
-    /// One document, after its objects.
-    pub(super) fn document(&mut self, document: &Document<'_>, fate: Fate) -> io::Result<()> {
-        match self.format {
-            OutputFormat::Yaml => self.yaml(document, &fate),
-            OutputFormat::Json => self.json(document, fate),
+            OutputFormat::Yaml => self.yaml(document, &fate, out),
+            OutputFormat::Json => self.json(document, fate, out),
             OutputFormat::Patch | OutputFormat::Diff | OutputFormat::Review => Ok(()),
         }
     }
 
-    /// The answer to a review.
-    pub(super) fn review(&mut self, decision: &Decision) -> io::Result<()> {
-        self.out.write_all(&decision.review)?;
-        self.out.write_all(b"\n")
-    }
-
-    /// What was held back, and all that is buffered.
-    pub(super) fn finish(mut self) -> io::Result<()> {
-        match self.state.held.take() {
-            Some(Held::Object { raw: Some(raw), .. }) => writeln!(self.out, "{raw}")?,
-            Some(Held::Object { value, .. }) => writeln!(self.out, "{value:#}")?,
-            Some(Held::Patch { alone, .. }) => writeln!(self.out, "{alone}")?,
-            None if self.format == OutputFormat::Json && self.state.begun => writeln!(self.out, "\n]}}")?,
+    /// Prints what was held back, and flushes.
+    pub(super) fn finish(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        match self.held.take() {
+            Some(Held::Object { raw: Some(raw), .. }) => writeln!(out, "{raw}")?,
+            Some(Held::Object { value, .. }) => writeln!(out, "{value:#}")?,
+            Some(Held::Patch { alone, .. }) => writeln!(out, "{alone}")?,
+            None if self.format == OutputFormat::Json && self.begun => writeln!(out, "\n]}}")?,
             None => {}
         }
-        self.out.flush()
+        out.flush()
     }
 
-    fn yaml(&mut self, document: &Document<'_>, fate: &Fate) -> io::Result<()> {
+    fn yaml(&mut self, document: &Document<'_>, fate: &Fate, out: &mut dyn Write) -> io::Result<()> {
         let changed;
         let (text, adjoining) = match fate {
-            Fate::Kept(_) => (document.text(), self.state.adjoining),
+            Fate::Unchanged(_) => (document.text(), self.adjoining),
             Fate::Changed(value) => {
                 changed = document.with_value(value);
                 (changed.as_str(), false)
             }
-            Fate::LeftOut => ("", false),
+            Fate::Removed => ("", false),
         };
-        if self.state.begun && !text.is_empty() && !adjoining {
-            if self.state.in_line {
-                writeln!(self.out)?;
+        if self.begun && !text.is_empty() && !adjoining {
+            if self.in_line {
+                writeln!(out)?;
             }
-            self.out.write_all(Document::separator(text).as_bytes())?;
+            out.write_all(Document::separator(text).as_bytes())?;
         }
-        self.out.write_all(text.as_bytes())?;
+        out.write_all(text.as_bytes())?;
         if !text.is_empty() {
-            self.state.begun = true;
-            self.state.in_line = !text.ends_with('\n');
+            self.begun = true;
+            self.in_line = !text.ends_with('\n');
         }
-        self.state.adjoining = matches!(fate, Fate::Kept(_));
+        self.adjoining = matches!(fate, Fate::Unchanged(_));
         Ok(())
     }
 
-    fn json(&mut self, document: &Document<'_>, fate: Fate) -> io::Result<()> {
+    fn json(&mut self, document: &Document<'_>, fate: Fate, out: &mut dyn Write) -> io::Result<()> {
         let (value, raw) = match fate {
-            Fate::LeftOut | Fate::Kept(Value::Null) => return Ok(()),
-            Fate::Kept(value) => (value, document.json().map(str::to_owned)),
+            Fate::Removed | Fate::Unchanged(Value::Null) => return Ok(()),
+            Fate::Unchanged(value) => (value, document.json().map(str::to_owned)),
             Fate::Changed(value) => (value, None),
         };
-        let before = self.state.held.take();
-        if before.is_none() && !self.state.begun {
-            self.state.held = Some(Held::Object { value, raw });
+        let before = self.held.take();
+        if before.is_none() && !self.begun {
+            self.held = Some(Held::Object { value, raw });
             return Ok(());
         }
         if let Some(Held::Object { value, .. }) = before {
-            write!(self.out, r#"{{"apiVersion":"v1","kind":"List","items":["#)?;
-            self.items(value)?;
+            write!(out, r#"{{"apiVersion":"v1","kind":"List","items":["#)?;
+            self.items(value, out)?;
         }
-        self.items(value)
+        self.items(value, out)
     }
 
     /// `value`, or the items of the List that it is, in the List that is being printed.
-    fn items(&mut self, mut value: Value) -> io::Result<()> {
+    fn items(&mut self, mut value: Value, out: &mut dyn Write) -> io::Result<()> {
         let says = |key, what| value.get(key).and_then(Value::as_str) == Some(what);
         if says("kind", "List")
             && says("apiVersion", "v1")
             && let Some(items) = value.get_mut("items").and_then(Value::as_array_mut)
         {
-            return std::mem::take(items).into_iter().try_for_each(|item| self.items(item));
+            return std::mem::take(items).into_iter().try_for_each(|item| self.items(item, out));
         }
-        let comma = if self.state.begun { "," } else { "" };
-        self.state.begun = true;
-        write!(self.out, "{comma}\n{value:#}")
+        let comma = if self.begun { "," } else { "" };
+        self.begun = true;
+        write!(out, "{comma}\n{value:#}")
     }
 
-    fn patch(&mut self, place: Place<'_>, subject: &Subject, decision: &Decision) -> io::Result<()> {
-        let patch = rebase(&decision.patch, subject.pod.as_str());
-        let line = serde_json::to_string(&PatchLine {
-            file: place.file,
-            document: place.document,
-            item: subject.item,
-            api_version: &subject.api_version,
-            kind: &subject.kind,
-            namespace: subject.namespace.as_deref(),
-            name: &subject.name,
-            patch: &patch,
-        })?;
-        match self.state.held.take() {
-            None if !self.state.begun => {
-                self.state.begun = true;
-                self.state.held = Some(Held::Patch { alone: json!(patch).to_string(), line });
+    /// Prints the patch of one object.
+    pub(super) fn patch(
+        &mut self,
+        location: Location<'_>,
+        subject: &Subject,
+        operations: &[Value],
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        let patch = &*subject.patch_of_object(operations);
+        let line = serde_json::to_string(&PatchLine { location, subject, patch })?;
+        match self.held.take() {
+            None if !self.begun => {
+                self.begun = true;
+                self.held = Some(Held::Patch { alone: json!(patch).to_string(), line });
                 Ok(())
             }
-            Some(Held::Patch { line: first, .. }) => writeln!(self.out, "{first}\n{line}"),
-            _ => writeln!(self.out, "{line}"),
+            Some(Held::Patch { line: first, .. }) => writeln!(out, "{first}\n{line}"),
+            _ => writeln!(out, "{line}"),
         }
-    }
-
-    fn diff(&mut self, place: Place<'_>, subject: &Subject, before: &Value, after: &Value) -> io::Result<()> {
-        let object =
-            |document: &Value| document.pointer(subject.at.as_str()).map(yaml::to_string).unwrap_or_default();
-        let (before, after) = (object(before), object(after));
-        if before == after {
-            return Ok(());
-        }
-        let name = place.of(subject);
-        let diff = DiffOptions::new()
-            .set_original_filename(name.clone())
-            .set_modified_filename(name)
-            .create_patch(&before, &after);
-        let diff = diff.to_string();
-        for line in diff.split_inclusive('\n') {
-            let color = match line.as_bytes().first() {
-                Some(b'+') => "\x1b[32m",
-                Some(b'-') => "\x1b[31m",
-                Some(b'@') => "\x1b[36m",
-                _ => "",
-            };
-            if self.color && !color.is_empty() {
-                writeln!(self.out, "{color}{}\x1b[0m", line.trim_end_matches('\n'))?;
-            } else {
-                self.out.write_all(line.as_bytes())?;
-            }
-        }
-        Ok(())
     }
 }
 
-impl fmt::Display for Place<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: document {}", self.file, self.document)
+/// Prints the difference between one object and what it becomes.
+pub(super) fn diff(
+    label: &str,
+    before: &Value,
+    after: &Value,
+    color: bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let (before, after) = (yaml::to_string(before), yaml::to_string(after));
+    if before == after {
+        return Ok(());
     }
-}
-
-impl Place<'_> {
-    /// `web.yaml: document 2, item 3: Deployment/web`
-    pub(super) fn of(&self, subject: &Subject) -> String {
-        let item = subject.item.map(|item| format!(", item {item}")).unwrap_or_default();
-        printable(&format!("{self}{item}: {}/{}", subject.kind, subject.name))
+    let diff = DiffOptions::new()
+        .set_original_filename(label.to_owned())
+        .set_modified_filename(label.to_owned())
+        .create_patch(&before, &after);
+    for line in diff.to_string().split_inclusive('\n') {
+        let escape = match line.as_bytes().first() {
+            Some(b'+') => "\x1b[32m",
+            Some(b'-') => "\x1b[31m",
+            Some(b'@') => "\x1b[36m",
+            _ => "",
+        };
+        if color && !escape.is_empty() {
+            writeln!(out, "{escape}{}\x1b[0m", line.trim_end_matches('\n'))?;
+        } else {
+            out.write_all(line.as_bytes())?;
+        }
     }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct PatchLine<'a> {
-    file: &'a str,
-    document: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    item: Option<usize>,
-    api_version: &'a str,
-    kind: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    namespace: Option<&'a str>,
-    name: &'a str,
-    patch: &'a [Value],
+    Ok(())
 }

@@ -12,6 +12,7 @@
 pub mod browser;
 pub mod client;
 pub mod cluster;
+pub mod in_process;
 pub mod lag;
 pub mod pods;
 pub mod process;

@@ -1,17 +1,16 @@
-//! The ledger in a world of its own: an API server, watches that differ, a controller that creates pods in batches, and
-//! everything that may go wrong. Small worlds are explored in every turn, large ones at random.
+//! The ledger in a modelled cluster: an API server, webhook replicas with watches that lag, a controller that creates pods in
+//! batches, and faults. All histories of small worlds are explored; large worlds take random histories.
 
+mod action;
+mod api_server;
+mod checks;
 mod explore;
-mod fault;
-mod judge;
 mod random;
-mod server;
 mod setup;
 pub(super) mod shares;
-mod turn;
 mod world;
 
-/// Whether there is time for everything: `ci/test --long`.
-fn long() -> bool {
+/// Whether `ci/test --long` runs.
+fn is_long() -> bool {
     std::env::var_os("PODSHAPER_MODEL_LONG").is_some()
 }

@@ -1,10 +1,13 @@
-//! Worlds too large to explore, at random.
+//! Random histories of worlds that are too large to explore.
 
+use std::mem::discriminant;
+
+use super::action::{Action, Fault};
+use super::checks::{check_settled, pods_by_group};
 use super::setup::{Mechanism, Setup};
-use super::turn::{Action, Fault};
 use super::world::World;
 
-/// `SplitMix64`: the same history for the same seed.
+/// `SplitMix64`: one seed gives one history.
 struct Dice(u64);
 
 impl Dice {
@@ -21,24 +24,25 @@ impl Dice {
     }
 }
 
-/// Has a controller create at least `pods` pods through three replicas, wanting now more and now fewer at a time, and judges
-/// what stands whenever it has come to rest.
+/// A controller creates at least `pods` pods through three replicas while the workload is scaled up and down. The world is checked
+/// each time that it has settled.
 fn run(pods: u64, seed: u64, setup: &Setup) -> Result<(), String> {
     let mut dice = Dice(seed);
     let mut world = World::new(3, 0, setup);
-    world.copying = dice.roll(2) == 0;
+    world.copies = dice.roll(2) == 0;
     while world.created < pods {
         world.scale(1 + dice.roll(80), setup)?;
-        let wild = dice.roll(3) == 0;
-        while !world.settled() || world.live() != world.wanted || !world.loose_ends().is_empty() {
-            let regular = world.regular();
+        let has_faults = dice.roll(3) == 0;
+        while !world.is_settled() || world.server.active() != world.desired || !world.loose_ends().is_empty()
+        {
+            let regular = world.actions();
             let action = match dice.roll(100) {
-                0 if wild => rare(&mut dice, &world.faults(usize::MAX)),
+                0 if has_faults => random_fault(&mut dice, &world.faults(usize::MAX)),
                 1 => dice.pick(&world.loose_ends()),
-                2..5 => Some(Fault::Delete(dice.roll(world.pods.len().max(1))))
-                    .filter(|_| !world.pods.is_empty() && wild),
+                2..5 => Some(Fault::DeletePod(dice.roll(world.server.pods.len().max(1))))
+                    .filter(|_| !world.server.pods.is_empty() && has_faults),
                 5 => {
-                    world.act(Action::Tend(dice.roll(3)), setup)?;
+                    world.act(Action::Reconcile(dice.roll(3)), setup)?;
                     None
                 }
                 _ => None,
@@ -48,34 +52,32 @@ fn run(pods: u64, seed: u64, setup: &Setup) -> Result<(), String> {
                 None => world.finish(setup)?,
             }
         }
-        world = world
-            .judge_rest(setup)
-            .map_err(|wrong| format!("{wrong}, at pod {}, seed {seed}", world.created))?;
+        world = check_settled(&world, setup)
+            .map_err(|failure| format!("{failure}, at pod {}, seed {seed}", world.created))?;
     }
     Ok(())
 }
 
-/// Something that goes wrong, each sort as likely as the others.
-fn rare(dice: &mut Dice, faults: &[Fault]) -> Option<Fault> {
-    let first = dice.pick(faults)?;
-    let sort = |fault: &Fault| std::mem::discriminant(fault);
-    let mut sorts: Vec<_> = Vec::new();
-    for fault in faults {
-        if !sorts.contains(&sort(fault)) {
-            sorts.push(sort(fault));
+/// A fault, each kind with the same probability.
+fn random_fault(dice: &mut Dice, faults: &[Fault]) -> Option<Fault> {
+    let mut kinds = Vec::new();
+    for kind in faults.iter().map(discriminant) {
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
         }
     }
-    let one = dice.pick(&sorts).unwrap_or(sort(&first));
-    dice.pick(&faults.iter().copied().filter(|fault| sort(fault) == one).collect::<Vec<_>>())
+    let kind = dice.pick(&kinds)?;
+    let of_kind: Vec<_> = faults.iter().copied().filter(|fault| discriminant(fault) == kind).collect();
+    dice.pick(&of_kind)
 }
 
 fn pods() -> u64 {
-    if super::long() { 10_000 } else { 1_000 }
+    if super::is_long() { 10_000 } else { 1_000 }
 }
 
 #[test]
-fn nothing_goes_wrong() {
-    let seeds = if super::long() { 20 } else { 2 };
+fn random_histories_keep_all_guarantees() {
+    let seeds = if super::is_long() { 20 } else { 2 };
     for groups in [
         &[(0, 80), (0, 20)][..],
         &[(0, 1), (0, 1)],
@@ -83,36 +85,36 @@ fn nothing_goes_wrong() {
         &[(3, 0), (0, 7), (0, 1), (2, 1)],
     ] {
         for seed in 0..seeds {
-            run(pods(), seed, &Setup::new(groups)).unwrap_or_else(|wrong| panic!("{groups:?}: {wrong}"));
+            run(pods(), seed, &Setup::new(groups)).unwrap_or_else(|failure| panic!("{groups:?}: {failure}"));
         }
     }
 }
 
 #[test]
-fn each_mechanism_is_needed() {
+fn random_histories_without_a_mechanism_fail() {
     for mechanism in [Mechanism::Fence, Mechanism::SurplusCheck, Mechanism::Reassignment] {
         let found = (0..2).any(|seed| {
             run(1000, seed, &Setup::new(&[(0, 50), (0, 30), (0, 20)]).without(mechanism)).is_err()
         });
-        assert!(found, "nobody misses the mechanism {mechanism:?}");
+        assert!(found, "no history fails without {mechanism:?}");
     }
 }
 
-/// A Job keeps the share over all that it completes, two at a time.
+/// Completed pods of a Job keep their slots.
 #[test]
-fn a_job_completes() {
+fn job_with_two_active_pods_keeps_shares_of_all_pods() {
     let setup = &Setup::new(&[(0, 80), (0, 20)]);
     for seed in 0..20 {
         let mut dice = Dice(seed);
         let mut world = World::new(2, 2, setup);
         for completed in 0..10 {
-            world.wanted = 2.min(10 - completed);
+            world.desired = 2.min(10 - completed);
             world.run(setup).unwrap();
-            let live: Vec<_> = world.live_indexes().collect();
-            assert_eq!(live.len(), world.wanted, "seed {seed}");
-            world.wanted = world.wanted.min(9 - completed);
+            let live: Vec<_> = world.server.active_indexes().collect();
+            assert_eq!(live.len(), world.desired, "seed {seed}");
+            world.desired = world.desired.min(9 - completed);
             world.act(Action::Succeed(dice.pick(&live).unwrap()), setup).unwrap();
         }
-        assert_eq!(world.counts(setup), [8, 2], "seed {seed}");
+        assert_eq!(pods_by_group(&world, setup), [8, 2], "seed {seed}");
     }
 }

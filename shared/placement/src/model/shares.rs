@@ -1,4 +1,4 @@
-//! Exact shares, found in another way than the sequence is.
+//! Exact shares, computed in another way than by the sequence.
 
 use crate::policy::{Group, Policy};
 

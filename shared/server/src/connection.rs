@@ -137,7 +137,7 @@ async fn handshake(
     tls.accept(BufReader::with_capacity(TLS_RECORD_BYTES, tcp)).await.map_err(HandshakeError::Tls)
 }
 
-/// What a connection is doing, and since when.
+/// The state of a connection that its timeouts depend on.
 #[derive(Debug)]
 struct Activity {
     requests: Arc<RequestCounter>,

@@ -1,7 +1,7 @@
 //! The state machine of one replica. It does no I/O, so tests can drive it through every interleaving.
 //!
-//! Replicas have no leader. Each reads the Secret and the caBundles, plans, and writes with optimistic concurrency. A replica
-//! whose write conflicts reads again. The Secret goes through these changes:
+//! Replicas have no leader. Each reads the Secret and the caBundles, plans, and writes with optimistic concurrency. After a
+//! conflict it reads again. The Secret goes through these changes:
 //!
 //! ```text
 //!           PrepareCa                  the hold, with `next` in every caBundle               PromoteCa
@@ -57,7 +57,7 @@ impl Lifetimes {
     }
 }
 
-/// What a replica has read, and when.
+/// The Secret and the configuration as a replica has read them.
 #[derive(Clone, Copy)]
 pub(super) struct Snapshot<'a> {
     secret: &'a CertificateSecret,
@@ -82,7 +82,7 @@ impl<'a> Snapshot<'a> {
     }
 }
 
-/// What the caller does next.
+/// An action that the caller takes.
 #[derive(Debug)]
 pub(super) enum ReplicaAction {
     /// Serve this leaf, which this CA signed.
@@ -106,7 +106,7 @@ pub(super) enum SecretChange {
     ForgetRetired,
 }
 
-/// What one process remembers.
+/// The state of one process.
 #[derive(Debug)]
 pub(super) struct Replica {
     service: WebhookService,

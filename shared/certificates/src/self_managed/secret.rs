@@ -8,7 +8,7 @@
 //! | `next-ca.crt`, `next-ca.key` | the CA that signs after the hold |
 //! | `retired.crt` | replaced leaves that haven't expired, each followed by its CA |
 //!
-//! Other keys are left alone. The annotation [`ROTATE`] requests a rotation: `leaf` or `ca`.
+//! Other keys aren't changed. The annotation [`ROTATE`] requests a rotation: `leaf` or `ca`.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;

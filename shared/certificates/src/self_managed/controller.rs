@@ -371,6 +371,7 @@ mod tests {
             replicas.iter().all(|replica| replica.leaf() == leaf),
             "the old leaf is served during the hold"
         );
+        assert!(server.get(SECRET)["data"]["retired.crt"].is_string(), "the new Secret lists the old leaf");
         sleep(2 * HOLD).await;
         assert!(replicas.iter().all(|replica| replica.leaf() != leaf));
         assert_eq!(replicas[0].leaf(), replicas[1].leaf());

@@ -13,7 +13,6 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use jiff::SignedDuration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{timeout, timeout_at};
 
@@ -21,6 +20,7 @@ use crate::limits::Limits;
 use crate::metrics::{AdmissionMetrics, RejectReason};
 use crate::response::{HttpResponse, text};
 use podshaper_core::admission::{self, Webhook};
+use podshaper_core::duration;
 
 /// The API server allows a webhook at most this long.
 const MAX_TIMEOUT: Duration = Duration::from_secs(30);
@@ -225,7 +225,7 @@ fn request_timeout(query: Option<&str>) -> Duration {
         .into_iter()
         .flat_map(|query| query.split('&'))
         .find_map(|pair| pair.strip_prefix("timeout="))
-        .and_then(|timeout| Duration::try_from(timeout.parse::<SignedDuration>().ok()?).ok())
+        .and_then(|timeout| duration::parse(timeout).ok())
         .map_or(DEFAULT_TIMEOUT, |timeout| timeout.min(MAX_TIMEOUT))
 }
 

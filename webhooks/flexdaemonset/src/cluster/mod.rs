@@ -3,7 +3,6 @@
 mod controller;
 mod drift;
 mod metrics;
-mod rate_limiter;
 mod refit;
 mod refit_history;
 mod running_pods;

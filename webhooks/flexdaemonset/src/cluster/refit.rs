@@ -1,8 +1,10 @@
 //! Refits: running pods get their size by a resize in place or by an eviction.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use kube::Client;
 use podshaper_kube::error::describe;
 use podshaper_kube::events::{EventType, Events, ObjectReference};
@@ -15,7 +17,6 @@ use flexdaemonset_decision::template::Refit;
 
 use super::drift::Drift;
 use super::metrics::FlexDaemonsetMetrics;
-use super::rate_limiter::TokenBucket;
 use super::refit_history::{RefitHistory, RefitMethod};
 use super::running_pods::{ResizeStatus, RunningPod};
 
@@ -48,7 +49,8 @@ pub(super) struct Refitter {
     metrics: FlexDaemonsetMetrics,
     options: RefitOptions,
     resize_supported: bool,
-    bucket: TokenBucket,
+    /// `None` if refits are disabled.
+    rate_limiter: Option<DefaultDirectRateLimiter>,
     history: RefitHistory,
 }
 
@@ -81,8 +83,10 @@ impl Refitter {
         options: RefitOptions,
         resize_supported: bool,
     ) -> Self {
-        let bucket = TokenBucket::new(options.refit_per_minute);
-        Self { client, events, metrics, options, resize_supported, bucket, history: RefitHistory::default() }
+        let per_minute = NonZeroU32::new(options.refit_per_minute);
+        let rate_limiter = per_minute.map(|limit| RateLimiter::direct(Quota::per_minute(limit)));
+        let history = RefitHistory::default();
+        Self { client, events, metrics, options, resize_supported, rate_limiter, history }
     }
 
     /// Whether the API server serves `pods/resize`.
@@ -158,7 +162,7 @@ impl Refitter {
             let result = if let (RefitMethod::Resize, Remedy::Resize(resize)) =
                 (candidate.method, &candidate.difference.remedy)
             {
-                if in_flight >= self.options.refit_in_flight || !self.bucket.take() {
+                if in_flight >= self.options.refit_in_flight || !self.within_rate() {
                     continue;
                 }
                 in_flight += 1;
@@ -168,7 +172,7 @@ impl Refitter {
                 let is_other = |(daemon_set, uid): &(Box<str>, Box<str>)| {
                     *daemon_set == candidate.daemon_set && **uid != *candidate.pod.uid()
                 };
-                if plan.unavailable.iter().any(is_other) || !self.bucket.take() {
+                if plan.unavailable.iter().any(is_other) || !self.within_rate() {
                     continue;
                 }
                 plan.unavailable.insert((candidate.daemon_set.clone(), candidate.pod.uid().into()));
@@ -178,6 +182,10 @@ impl Refitter {
             self.report(candidate, result);
         }
         tried
+    }
+
+    fn within_rate(&self) -> bool {
+        self.rate_limiter.as_ref().is_some_and(|limiter| limiter.check().is_ok())
     }
 
     async fn resize(&self, candidate: &Candidate, resize: &Value) -> kube::Result<()> {

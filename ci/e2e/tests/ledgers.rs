@@ -10,14 +10,11 @@ use std::time::Duration;
 use e2e::cluster::{PATIENCE, apply, eventually, get, kubectl, output, run};
 use kube::Client;
 use podshaper_core::owner_reference::OwnerReference;
-use podshaper_kube::store::Store;
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::annotations::{GROUP, OWNER, PLACED, SLOT, TOKEN};
 use podshaper_placement::ledger::{Assignment, SlotReply, SlotRequest, Token};
 use podshaper_placement::policy::{Group, Policy, Tie};
-use podshaper_placement_kube::{
-    Ledgers, NamespacedOwner, PlacedWorkload, PlacementObject, PolicySource, crd, reconcile, watch_placements,
-};
+use podshaper_placement_kube::{Ledgers, NamespacedOwner, PlacedWorkload, PolicySource, crd, reconcile};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -173,12 +170,9 @@ async fn ledger_stays_exact_from_first_to_last_pod() {
     create(&workload, &[("again".to_owned(), again)]).await;
 
     // The leader moves one of the pods that share a slot, and drops the reservations of pods that exist.
-    let placements_store = Arc::new(Store::<PlacementObject>::default());
-    let watch =
-        tokio::spawn(watch_placements(client.clone(), Arc::clone(&replica), Arc::clone(&placements_store)));
     let (leads, leadership) = watch::channel(true);
     let policies = OnePolicy(Arc::clone(&workload), Arc::clone(&allocator));
-    let reconciling = tokio::spawn(reconcile(Arc::clone(&replica), placements_store, policies, leadership));
+    let reconciling = tokio::spawn(reconcile(Arc::clone(&replica), policies, leadership));
     eventually("sixty slots", PATIENCE, async || {
         placements().await.iter().map(|(slot, _)| *slot).eq(0..PODS).then_some(())
     })
@@ -196,6 +190,5 @@ async fn ledger_stays_exact_from_first_to_last_pod() {
     eventually("no Placement", PATIENCE, async || (objects().await == json!([])).then_some(())).await;
     drop(leads);
     reconciling.await.unwrap();
-    watch.abort();
     kubectl(&["delete", "namespace", NAMESPACE, "--wait=false"]).await;
 }

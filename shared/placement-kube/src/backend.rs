@@ -8,7 +8,6 @@ use podshaper_core::lookup::Lookup;
 use podshaper_core::owner_reference::OwnerReference;
 use podshaper_kube::error::describe;
 use podshaper_kube::lease::Leadership;
-use podshaper_kube::store::Store;
 use podshaper_placement::admit::{PlaceRequest, PlacementBackend};
 use podshaper_placement::ledger::SlotReply;
 use podshaper_placement::owners::OwnerObject;
@@ -16,8 +15,6 @@ use tokio::time::timeout_at;
 
 use crate::ledgers::Ledgers;
 use crate::owner_reader::OwnerReader;
-use crate::placement_object::PlacementObject;
-use crate::placement_watch::watch_placements;
 use crate::reconcile::{PolicySource, reconcile};
 
 /// The ledger's share of the request's remaining time. The API server needs the rest: when hundreds of pods are created, it is late in
@@ -39,17 +36,9 @@ impl ClusterBackend {
         Self { webhook, owners, ledgers: Ledgers::start(client.clone(), webhook) }
     }
 
-    /// Reconciles ledgers while this replica leads. Returns the Placements of the webhook. Needs a runtime.
-    pub fn reconcile(
-        &self,
-        client: &Client,
-        policies: impl PolicySource,
-        leadership: Leadership,
-    ) -> Arc<Store<PlacementObject>> {
-        let placements = Arc::new(Store::default());
-        tokio::spawn(watch_placements(client.clone(), Arc::clone(&self.ledgers), Arc::clone(&placements)));
-        tokio::spawn(reconcile(Arc::clone(&self.ledgers), Arc::clone(&placements), policies, leadership));
-        placements
+    /// Reconciles ledgers while this replica leads. Needs a runtime.
+    pub fn reconcile(&self, policies: impl PolicySource, leadership: Leadership) {
+        tokio::spawn(reconcile(Arc::clone(&self.ledgers), policies, leadership));
     }
 
     /// The owners.

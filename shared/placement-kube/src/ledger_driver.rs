@@ -73,16 +73,14 @@ pub(crate) struct ListedPods {
 
 impl ListedPods {
     pub(crate) fn add(&mut self, pod: ObservedPod) {
-        if pod.health() != Health::Ready {
-            self.unready.insert(Arc::clone(pod.name()), pod.health());
+        if pod.health != Health::Ready {
+            self.unready.insert(Arc::clone(&pod.name), pod.health);
         }
         // The controller of the newest pod exists most likely: the first Jobs of a CronJob are deleted.
-        if pod.record().version > self.newest {
-            self.newest = pod.record().version;
-            self.controller = Some(pod.controller().clone());
+        if pod.record.version > self.newest {
+            (self.newest, self.controller) = (pod.record.version, Some(pod.controller));
         }
-        let (name, record) = pod.into_record();
-        self.records.insert(name, record);
+        self.records.insert(pod.name, pod.record);
     }
 }
 
@@ -106,8 +104,9 @@ struct DriverState {
     timer: Option<Instant>,
     /// Set while calls fail.
     backoff: Option<ExponentialBackoff>,
-    /// Whether a pod has changed since the last reconciliation.
-    changed: bool,
+    /// Changes of pods, and how many of them the last reconciliation has seen.
+    changes: u64,
+    reconciled: u64,
     unready: BTreeMap<PodName, Health>,
     controller: Option<NamespacedOwner>,
 }
@@ -199,13 +198,11 @@ impl LedgerDriver {
         workload: &Arc<PlacedWorkload>,
         allocator: &Arc<SlotAllocator>,
     ) -> kube::Result<()> {
-        let watched = {
+        let (changes, watched) = {
             let mut state = self.lock();
             state.bind(workload, allocator);
-            state.changed = false;
-            state.ledger.pods().values().filter(|pod| pod.marked).count()
+            (state.changes, state.ledger.pods().values().filter(|pod| pod.marked).count())
         };
-        let mut incomplete = IncompleteReconciliation(Some(self));
         let client = &self.context.client;
         let limit = client.pod_limit(workload).await?;
         let listed = if limit.is_some_and(|pods| pods as usize > watched) {
@@ -213,15 +210,15 @@ impl LedgerDriver {
         } else {
             None
         };
-        incomplete.0 = None;
         let mut unplaced = Vec::new();
         let surveyed = listed.map(|(version, pods)| {
             let pending = pods.iter().filter(|pod| pod.is_unplaced());
-            unplaced.extend(pending.map(|pod| (Arc::clone(pod.name()), pod.record().costed)));
+            unplaced.extend(pending.map(|pod| (Arc::clone(&pod.name), pod.record.costed)));
             Event::PodsListed { version, pods: records(pods) }
         });
         {
             let mut state = self.lock();
+            state.reconciled = changes;
             self.handle(&mut state, Event::MaxPods(limit));
             // Before the pods are labelled: the watch delivers labelled pods, and its version overtakes the list's.
             if let Some(surveyed) = surveyed {
@@ -241,18 +238,17 @@ impl LedgerDriver {
     /// A watch event of a pod.
     pub(crate) fn pod_changed(self: &Arc<Self>, pod: ObservedPod) {
         let mut state = self.lock();
-        let ended = pod.record().state == PodState::Gone;
-        state.changed = true;
+        let ended = pod.record.state == PodState::Gone;
+        state.changes += 1;
         if !ended || state.controller.is_none() {
-            state.controller = Some(pod.controller().clone());
+            state.controller = Some(pod.controller);
         }
-        if ended || pod.health() == Health::Ready {
-            state.unready.remove(pod.name());
+        if ended || pod.health == Health::Ready {
+            state.unready.remove(&pod.name);
         } else {
-            state.unready.insert(Arc::clone(pod.name()), pod.health());
+            state.unready.insert(Arc::clone(&pod.name), pod.health);
         }
-        let (name, record) = pod.into_record();
-        self.handle(&mut state, Event::PodChanged(name, record));
+        self.handle(&mut state, Event::PodChanged(pod.name, pod.record));
     }
 
     /// A watch event shows that a pod, if it was one of the owner's, no longer is.
@@ -261,7 +257,7 @@ impl LedgerDriver {
         if !state.ledger.pods().contains_key(name) {
             return;
         }
-        state.changed = true;
+        state.changes += 1;
         state.unready.remove(name);
         let record = PodRecord {
             version,
@@ -276,7 +272,7 @@ impl LedgerDriver {
     /// The watch has listed the pods again.
     pub(crate) fn pods_listed(self: &Arc<Self>, version: ResourceVersion, listed: ListedPods) {
         let mut state = self.lock();
-        state.changed = true;
+        state.changes += 1;
         state.unready = listed.unready;
         state.controller = listed.controller.or_else(|| state.controller.take());
         self.handle(&mut state, Event::WatchRestarted { version, pods: listed.records });
@@ -314,7 +310,7 @@ impl LedgerDriver {
 
     /// Whether a pod has changed since the last reconciliation.
     pub(crate) fn changed(&self) -> bool {
-        self.lock().changed
+        self.lock().changed()
     }
 
     /// The controller of the pods, if two of them have one slot and that may be new.
@@ -322,7 +318,7 @@ impl LedgerDriver {
         let state = self.lock();
         let mut slots = BTreeSet::new();
         let mut assignments = state.ledger.pods().values().filter_map(PodRecord::assignment);
-        let conflicts = state.changed && assignments.any(|assignment| !slots.insert(assignment.slot));
+        let conflicts = state.changed() && assignments.any(|assignment| !slots.insert(assignment.slot));
         state.controller.clone().filter(|_| conflicts)
     }
 
@@ -434,6 +430,11 @@ impl LedgerDriver {
 }
 
 impl DriverState {
+    /// Whether a pod has changed since the last reconciliation.
+    fn changed(&self) -> bool {
+        self.changes != self.reconciled
+    }
+
     /// Takes the allocator, and the workload if it is newer. Returns whether it is.
     fn bind(&mut self, workload: &Arc<PlacedWorkload>, allocator: &Arc<SlotAllocator>) -> bool {
         let known = self.bound.take().map(|(known, _)| known);
@@ -446,18 +447,7 @@ impl DriverState {
 }
 
 fn records(pods: Vec<ObservedPod>) -> BTreeMap<PodName, PodRecord> {
-    pods.into_iter().map(ObservedPod::into_record).collect()
-}
-
-/// If a reconciliation ends early, the next one is due at once.
-struct IncompleteReconciliation<'a>(Option<&'a LedgerDriver>);
-
-impl Drop for IncompleteReconciliation<'_> {
-    fn drop(&mut self) {
-        if let Some(driver) = self.0 {
-            driver.lock().changed = true;
-        }
-    }
+    pods.into_iter().map(|pod| (pod.name, pod.record)).collect()
 }
 
 /// Tells the ledger when no request with this token waits any longer.

@@ -1,4 +1,4 @@
-//! All ledgers of one webhook in this process, and the watch of placed pods that feeds them.
+//! All ledgers of one webhook in this process, and the watches of placed pods and of Placements that feed them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use podshaper_kube::error::describe;
 use podshaper_kube::watch::{WatchHandler, WatchScope, list_and_watch};
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::annotations::{OWNER, PLACED};
-use podshaper_placement::ledger::{LedgerContent, ResourceVersion, SlotReply, SlotRequest};
+use podshaper_placement::ledger::{PodState, ResourceVersion, SlotReply, SlotRequest};
 use podshaper_placement::policy::GroupName;
 use podshaper_placement::spread::Spread;
 use serde::de::IgnoredAny;
@@ -22,7 +22,7 @@ use crate::inventory::LedgerInventory;
 use crate::ledger_client::LedgerClient;
 use crate::ledger_driver::{LedgerContext, LedgerDriver, ListedPods};
 use crate::observed_pod::{ObservedPod, UnplacedPods};
-use crate::placement_object::{PlacementObject, PlacementStatus, object_name, parse_version};
+use crate::placement_object::{API, PLURAL, PlacementObject, PlacementStatus, parse_version};
 use crate::workload::{LedgerId, NamespacedOwner, PlacedWorkload};
 
 /// The ledgers of one webhook: one for each owner of placed pods.
@@ -30,17 +30,21 @@ pub struct Ledgers {
     context: Arc<LedgerContext>,
     filled: AtomicBool,
     drivers: Mutex<HashMap<LedgerId, Arc<LedgerDriver>>>,
+    placements: Mutex<HashMap<LedgerId, PlacementObject>>,
 }
 
 impl Ledgers {
-    /// Starts the watch of the pods that `webhook` has placed. Needs a runtime.
+    /// Starts the watches of the pods that `webhook` has placed and of its Placements. Needs a runtime.
     ///
-    /// Rights: `get`, `create`, `patch`, `delete` Placements; `list`, `watch` and `patch` pods; `get` owners.
+    /// Rights: `get`, `list`, `watch`, `create`, `patch`, `delete` Placements; `list`, `watch` and `patch` pods; `get` owners.
     pub fn start(client: Client, webhook: &'static str) -> Arc<Self> {
         let ledgers = Arc::new(Self::new(client.clone(), webhook));
         let scope = WatchScope { namespace: None, label_selector: format!("{PLACED}={webhook}") };
-        let mut events = PodEvents { ledgers: Arc::clone(&ledgers), listed: HashMap::new() };
-        tokio::spawn(async move { list_and_watch(client, scope, "/api/v1", "pods", &mut events).await });
+        let mut placements = PlacementEvents { ledgers: Arc::clone(&ledgers), listed: HashMap::new() };
+        let watch = (client.clone(), scope.clone());
+        tokio::spawn(async move { list_and_watch(watch.0, watch.1, API, PLURAL, &mut placements).await });
+        let mut pods = PodEvents { ledgers: Arc::clone(&ledgers), listed: HashMap::new() };
+        tokio::spawn(async move { list_and_watch(client, scope, "/api/v1", "pods", &mut pods).await });
         ledgers
     }
 
@@ -49,6 +53,7 @@ impl Ledgers {
             context: Arc::new(LedgerContext::new(LedgerClient::new(client, webhook))),
             filled: AtomicBool::new(false),
             drivers: Mutex::default(),
+            placements: Mutex::default(),
         }
     }
 
@@ -83,11 +88,12 @@ impl Ledgers {
         self.context.client().list_unplaced(namespace, selector).await
     }
 
-    /// Writes the status of a Placement, if it differs.
-    pub async fn patch_status(&self, placement: &PlacementObject, spread: &Spread) {
+    /// Writes the status of the ledger's Placement, if there is one and its status differs.
+    pub async fn patch_status(&self, ledger: &LedgerId, spread: &Spread) {
         let status = PlacementStatus { pods: spread.pods(), due: spread.desired() };
-        if placement.status != status
-            && let Err(error) = self.context.client().patch_status(placement, &status).await
+        let placement = self.placements().get(ledger).filter(|placement| placement.status != status).cloned();
+        if let Some(placement) = placement
+            && let Err(error) = self.context.client().patch_status(&placement, &status).await
         {
             tracing::warn!(
                 namespace = placement.owner.namespace,
@@ -113,38 +119,21 @@ impl Ledgers {
         driver.map(|driver| driver.unschedulable_groups(before)).unwrap_or_default()
     }
 
-    /// Whether a pod of the ledger has changed since its last reconciliation.
-    pub(crate) fn changed(&self, ledger: &LedgerId) -> bool {
-        self.existing(ledger).is_none_or(|driver| driver.changed())
-    }
-
-    /// The controllers of pods that share a slot. If they were all placed without the ledger, there may be no object for them.
-    pub(crate) fn slot_conflicts(&self) -> Vec<NamespacedOwner> {
-        self.all().into_iter().filter_map(|(_, driver)| driver.slot_conflict()).collect()
+    /// The owners whose Placement has reservations or whose pods have changed since the last reconciliation, and the controllers of pods
+    /// that share a slot: if all of these were placed without the ledger, there is no Placement.
+    pub(crate) fn unreconciled(&self) -> Vec<NamespacedOwner> {
+        let placements: Vec<_> =
+            self.placements().iter().map(|(ledger, placement)| (ledger.clone(), placement.clone())).collect();
+        let changed = |ledger: &LedgerId| self.existing(ledger).is_none_or(|driver| driver.changed());
+        let placements =
+            placements.into_iter().filter(|(ledger, placement)| placement.reserved > 0 || changed(ledger));
+        let conflicts = self.all().into_iter().filter_map(|(_, driver)| driver.slot_conflict());
+        placements.map(|(_, placement)| placement.owner).chain(conflicts).collect()
     }
 
     /// Removes ledgers that hold nothing.
     pub(crate) fn sweep(&self) {
-        self.lock().retain(|_, driver| Arc::strong_count(driver) > 1 || !driver.can_be_dropped());
-    }
-
-    /// A watch event of a Placement; without content it was deleted. A copy, which has another name, is ignored.
-    pub(crate) fn object_changed(
-        &self,
-        placement: &PlacementObject,
-        version: ResourceVersion,
-        content: Option<LedgerContent>,
-    ) {
-        let NamespacedOwner { owner, .. } = &placement.owner;
-        if placement.name == object_name(self.webhook(), owner)
-            && let Some(driver) = self.existing(&placement.owner.ledger_id())
-        {
-            driver.object_changed(version, content);
-        }
-    }
-
-    pub(crate) fn webhook(&self) -> &'static str {
-        self.context.client().webhook()
+        self.drivers().retain(|_, driver| Arc::strong_count(driver) > 1 || !driver.can_be_dropped());
     }
 
     fn pods_listed(&self, version: ResourceVersion, mut listed: HashMap<LedgerId, ListedPods>) {
@@ -159,20 +148,24 @@ impl Ledgers {
     }
 
     fn all(&self) -> Vec<(LedgerId, Arc<LedgerDriver>)> {
-        self.lock().iter().map(|(ledger, driver)| (ledger.clone(), Arc::clone(driver))).collect()
+        self.drivers().iter().map(|(ledger, driver)| (ledger.clone(), Arc::clone(driver))).collect()
     }
 
     fn existing(&self, ledger: &LedgerId) -> Option<Arc<LedgerDriver>> {
-        self.lock().get(ledger).cloned()
+        self.drivers().get(ledger).cloned()
     }
 
     fn driver(&self, ledger: LedgerId) -> Arc<LedgerDriver> {
         let create = || Arc::new(LedgerDriver::new(Arc::clone(&self.context)));
-        Arc::clone(self.lock().entry(ledger).or_insert_with(create))
+        Arc::clone(self.drivers().entry(ledger).or_insert_with(create))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<LedgerId, Arc<LedgerDriver>>> {
+    fn drivers(&self) -> MutexGuard<'_, HashMap<LedgerId, Arc<LedgerDriver>>> {
         self.drivers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn placements(&self) -> MutexGuard<'_, HashMap<LedgerId, PlacementObject>> {
+        self.placements.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -205,15 +198,17 @@ impl WatchHandler for PodEvents {
         let ObjectMeta { name, namespace, resource_version, .. } = &object.metadata;
         // A pod that its controller has released, or that another one has adopted, no longer counts for the owner in its annotation.
         let owner = object.metadata.annotation(OWNER);
-        let released = owner.filter(|owner| pod.as_ref().is_none_or(|pod| pod.sequence_owner() != *owner));
+        let released = owner.filter(|owner| pod.as_ref().is_none_or(|pod| *pod.sequence_owner != **owner));
         if let (Some(owner), Some(version)) = (released, parse_version(resource_version)) {
             let ledger = LedgerId::new(namespace.as_deref().unwrap_or_default(), owner);
             if let Some(driver) = self.ledgers.existing(&ledger) {
                 driver.pod_released(name, version);
             }
         }
-        if let Some(pod) = pod {
-            let pod = if deleted { pod.deleted() } else { pod };
+        if let Some(mut pod) = pod {
+            if deleted {
+                pod.record.state = PodState::Gone;
+            }
             self.ledgers.driver(pod.ledger_id()).pod_changed(pod);
         }
         self.bookmark(resource_version);
@@ -222,6 +217,63 @@ impl WatchHandler for PodEvents {
 
     fn bookmark(&mut self, at: &str) {
         self.ledgers.context.set_watched(parse_version(at).unwrap_or(0));
+    }
+}
+
+/// Hands the watch of Placements to their ledgers.
+struct PlacementEvents {
+    ledgers: Arc<Ledgers>,
+    /// The list so far.
+    listed: HashMap<LedgerId, PlacementObject>,
+}
+
+impl PlacementEvents {
+    /// Hands the object to its ledger. Returns its version, and the object unless it is a copy.
+    fn read(
+        &self,
+        object: &RawValue,
+        deleted: bool,
+    ) -> serde_json::Result<(String, Option<(LedgerId, PlacementObject)>)> {
+        let object: Object<_, _> = serde_json::from_str(object.get())?;
+        let at = object.metadata.resource_version.clone();
+        let parsed = PlacementObject::parse(object, self.ledgers.context.client().webhook());
+        let placement = parsed.map(|(placement, content)| {
+            let ledger = placement.owner.ledger_id();
+            if let (Some(driver), Some(version)) = (self.ledgers.existing(&ledger), parse_version(&at)) {
+                driver.object_changed(version, (!deleted).then_some(content));
+            }
+            (ledger, placement)
+        });
+        Ok((at, placement))
+    }
+}
+
+impl WatchHandler for PlacementEvents {
+    fn list_started(&mut self) {
+        self.listed.clear();
+    }
+
+    fn listed(&mut self, object: &RawValue) -> serde_json::Result<()> {
+        let (_, placement) = self.read(object, false)?;
+        self.listed.extend(placement);
+        Ok(())
+    }
+
+    fn list_completed(&mut self, _version: &str) {
+        *self.ledgers.placements() = std::mem::take(&mut self.listed);
+    }
+
+    fn changed(&mut self, object: &RawValue, deleted: bool) -> serde_json::Result<String> {
+        let (version, placement) = self.read(object, deleted)?;
+        if let Some((ledger, placement)) = placement {
+            let mut placements = self.ledgers.placements();
+            if deleted {
+                placements.remove(&ledger)
+            } else {
+                placements.insert(ledger, placement)
+            };
+        }
+        Ok(version)
     }
 }
 

@@ -4,9 +4,9 @@
 //! admission ──▶ ClusterBackend ──▶ OwnerReader: GET of owners
 //!                     │
 //!                     ▼
-//! pod watch ──▶    Ledgers    ──▶ LedgerDriver: one state machine per owner ──▶ LedgerClient: Placement objects, pods
+//! watches ──▶    Ledgers    ──▶ LedgerDriver: one state machine per owner ──▶ LedgerClient: Placement objects, pods
 //!                     ▲
-//! placement watch ────┴── reconcile: on the leader
+//!                     └── reconcile: on the leader
 //! ```
 //!
 //! Each replica has a ledger for each owner of placed pods. Watch events reach it before the version that they led to, so that no replica
@@ -14,7 +14,6 @@
 #![forbid(unsafe_code)]
 
 mod backend;
-mod crd;
 mod inventory;
 mod ledger_client;
 mod ledger_driver;
@@ -24,18 +23,15 @@ mod observed_pod;
 mod owner_fields;
 mod owner_reader;
 mod placement_object;
-mod placement_watch;
 mod reconcile;
 mod workload;
 
 pub use backend::ClusterBackend;
-pub use crd::crd;
 pub use inventory::{InventoryPod, LedgerInventory};
 pub use ledgers::Ledgers;
 pub use metrics::PlacementMetrics;
 pub use observed_pod::{Health, UnplacedPods};
 pub use owner_reader::OwnerReader;
-pub use placement_object::{PlacementObject, PlacementStatus};
-pub use placement_watch::watch_placements;
+pub use placement_object::crd;
 pub use reconcile::{PolicySource, reconcile};
 pub use workload::{LedgerId, NamespacedOwner, PlacedWorkload};

@@ -57,12 +57,12 @@ pub enum Health {
 
 /// A pod that has a controller.
 pub(crate) struct ObservedPod {
-    name: PodName,
-    record: PodRecord,
-    health: Health,
-    controller: NamespacedOwner,
+    pub name: PodName,
+    pub record: PodRecord,
+    pub health: Health,
+    pub controller: NamespacedOwner,
     /// The uid of the owner in whose ledger the pod counts.
-    sequence_owner: Box<str>,
+    pub sequence_owner: Box<str>,
     /// The value of [`PLACED`].
     placed_by: Option<String>,
     skipped: bool,
@@ -111,27 +111,6 @@ impl ObservedPod {
         }))
     }
 
-    pub(crate) fn name(&self) -> &PodName {
-        &self.name
-    }
-
-    pub(crate) fn record(&self) -> &PodRecord {
-        &self.record
-    }
-
-    pub(crate) fn health(&self) -> Health {
-        self.health
-    }
-
-    pub(crate) fn controller(&self) -> &NamespacedOwner {
-        &self.controller
-    }
-
-    /// The uid of the owner in whose ledger the pod counts.
-    pub(crate) fn sequence_owner(&self) -> &str {
-        &self.sequence_owner
-    }
-
     pub(crate) fn ledger_id(&self) -> LedgerId {
         LedgerId::new(&self.controller.namespace, &self.sequence_owner)
     }
@@ -146,16 +125,6 @@ impl ObservedPod {
         !self.record.marked
             && self.record.state == PodState::Active
             && self.record.placement == PodPlacement::Unknown
-    }
-
-    /// The pod as a watch event of its deletion shows it.
-    pub(crate) fn deleted(mut self) -> Self {
-        self.record.state = PodState::Gone;
-        self
-    }
-
-    pub(crate) fn into_record(self) -> (PodName, PodRecord) {
-        (self.name, self.record)
     }
 }
 

@@ -1,20 +1,21 @@
 //! The `Placement` object: a ledger as the API server stores it.
 
 use k8s_openapi::jiff::Timestamp;
-use podshaper_core::object::Object;
+use podshaper_core::object::{Object, lenient};
+
 use podshaper_core::owner_reference::OwnerReference;
+use podshaper_crd::{CustomResource, ResourceScope};
 use podshaper_placement::annotations::PLACED;
 use podshaper_placement::ledger::{Assignment, LedgerContent, Reservation, ResourceVersion, Token};
 use schemars::JsonSchema;
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 use crate::workload::{NamespacedOwner, PlacedWorkload};
 
-pub(crate) const API_VERSION: &str = "podshaper.dev/v1alpha1";
+const API_VERSION: &str = "podshaper.dev/v1alpha1";
 pub(crate) const API: &str = "/apis/podshaper.dev/v1alpha1";
-pub(crate) const KIND: &str = "Placement";
+const KIND: &str = "Placement";
 pub(crate) const PLURAL: &str = "placements";
 
 /// The longest text of reservations, in characters: about 1 MiB of the 1.5 MiB that etcd takes.
@@ -38,25 +39,12 @@ pub(crate) struct PlacementSpec {
 
 /// A text. A value of another type, which a user may have written, counts as empty.
 fn text<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum TextOrOther {
-        Text(String),
-        Other(IgnoredAny),
-    }
-    Ok(match TextOrOther::deserialize(value)? {
-        TextOrOther::Text(text) => text,
-        TextOrOther::Other(_) => String::new(),
-    })
+    Ok(lenient(value)?.unwrap_or_default())
 }
 
 impl From<&LedgerContent> for PlacementSpec {
     fn from(content: &LedgerContent) -> Self {
-        let mut reservations = String::with_capacity(content.reservations.len() * 64);
-        for reservation in &content.reservations {
-            reservations.push_str(&format_reservation(reservation));
-            reservations.push('\n');
-        }
+        let reservations = content.reservations.iter().map(format_reservation).collect();
         Self { fence: content.fence.to_string(), reservations }
     }
 }
@@ -75,7 +63,7 @@ impl PlacementSpec {
 fn format_reservation(Reservation { assignment, pod, at }: &Reservation) -> String {
     let Assignment { token, slot, group } = assignment;
     let at = Timestamp::from_second(*at).unwrap_or_default();
-    format!("{token} {slot} {at} {} {group}", pod.as_deref().unwrap_or("-"))
+    format!("{token} {slot} {at} {} {group}\n", pod.as_deref().unwrap_or("-"))
 }
 
 fn parse_reservation(line: &str) -> Option<Reservation> {
@@ -126,7 +114,7 @@ pub(crate) fn update_body(version: ResourceVersion, content: &LedgerContent) -> 
 
 /// A `Placement`, without its reservations.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlacementObject {
+pub(crate) struct PlacementObject {
     /// The owner of the pods.
     pub owner: NamespacedOwner,
     /// The object's name.
@@ -140,7 +128,7 @@ pub struct PlacementObject {
 /// How the workload's pods are distributed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
-pub struct PlacementStatus {
+pub(crate) struct PlacementStatus {
     /// Placed pods of each group, in the order of the groups, as in 8/2.
     #[schemars(length(max = 1024))]
     pub pods: String,
@@ -150,9 +138,15 @@ pub struct PlacementStatus {
 }
 
 impl PlacementObject {
-    /// Reads an object and its ledger; `None` unless it has one owner.
-    pub(crate) fn parse(object: Object<PlacementSpec, PlacementStatus>) -> Option<(Self, LedgerContent)> {
+    /// Reads an object and its ledger; `None` if it has not one owner, or another name than `webhook` gives it: a user has copied it.
+    pub(crate) fn parse(
+        object: Object<PlacementSpec, PlacementStatus>,
+        webhook: &str,
+    ) -> Option<(Self, LedgerContent)> {
         let [owner]: [OwnerReference; 1] = object.metadata.owner_references?.try_into().ok()?;
+        if object.metadata.name != object_name(webhook, &owner) {
+            return None;
+        }
         let content = object.spec.unwrap_or_default().content();
         let placement = Self {
             owner: NamespacedOwner { namespace: object.metadata.namespace?, owner: owner.coordinates() },
@@ -162,6 +156,27 @@ impl PlacementObject {
         };
         Some((placement, content))
     }
+}
+
+/// The `CustomResourceDefinition` of `Placement`.
+pub fn crd() -> Value {
+    CustomResource {
+        api_version: API_VERSION,
+        scope: ResourceScope::Namespaced,
+        kind: KIND,
+        plural: PLURAL,
+        short_names: &[],
+        description: "A Placement holds what the replicas of a webhook have agreed on about the pods of one workload. The replicas \
+                      maintain it, and it is deleted with the workload.",
+        columns: &[
+            ("Kind", "string", ".metadata.ownerReferences[0].kind"),
+            ("Owner", "string", ".metadata.ownerReferences[0].name"),
+            ("Pods", "string", ".status.pods"),
+            ("Due", "string", ".status.due"),
+        ],
+        requires_spec: false,
+    }
+    .definition::<PlacementSpec, PlacementStatus>()
 }
 
 #[cfg(test)]

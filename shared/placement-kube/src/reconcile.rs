@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use podshaper_kube::error::describe;
 use podshaper_kube::lease::Leadership;
-use podshaper_kube::store::Store;
 use podshaper_placement::allocator::SlotAllocator;
 use tokio::time::{Instant, sleep};
 
 use crate::ledgers::Ledgers;
-use crate::placement_object::PlacementObject;
 use crate::workload::{LedgerId, NamespacedOwner, PlacedWorkload};
 
 /// The pause between two rounds.
@@ -30,13 +28,8 @@ pub trait PolicySource: Send + Sync + 'static {
     ) -> impl Future<Output = Option<(Arc<PlacedWorkload>, Arc<SlotAllocator>)>> + Send;
 }
 
-/// Reconciles, while this replica leads, the ledgers of `placements` and those whose pods share slots. Returns when the lease ends.
-pub async fn reconcile(
-    ledgers: Arc<Ledgers>,
-    placements: Arc<Store<PlacementObject>>,
-    policies: impl PolicySource,
-    mut leadership: Leadership,
-) {
+/// Reconciles ledgers while this replica leads. Returns when the lease ends.
+pub async fn reconcile(ledgers: Arc<Ledgers>, policies: impl PolicySource, mut leadership: Leadership) {
     let mut swept = Instant::now();
     let mut without_policy = HashMap::new();
     loop {
@@ -47,7 +40,7 @@ pub async fn reconcile(
         if *leadership.borrow_and_update() {
             let mut stops = leadership.clone();
             tokio::select! {
-                () = reconcile_all(&ledgers, &placements, &policies, &mut without_policy) => {},
+                () = reconcile_all(&ledgers, &policies, &mut without_policy) => {},
                 _ = stops.wait_for(|leads| !*leads) => {},
             }
         }
@@ -60,16 +53,11 @@ pub async fn reconcile(
 
 async fn reconcile_all(
     ledgers: &Ledgers,
-    placements: &Store<PlacementObject>,
     policies: &impl PolicySource,
     without_policy: &mut HashMap<LedgerId, Instant>,
 ) {
     without_policy.retain(|_, since| since.elapsed() < NO_POLICY_PERIOD);
-    let placements = placements.all().into_iter().map(|(_, placement)| placement);
-    let unfinished = placements
-        .filter(|placement| placement.reserved > 0 || ledgers.changed(&placement.owner.ledger_id()))
-        .map(|placement| placement.owner.clone());
-    for owner in unfinished.chain(ledgers.slot_conflicts()) {
+    for owner in ledgers.unreconciled() {
         let ledger = owner.ledger_id();
         if !without_policy.contains_key(&ledger) && !reconcile_one(ledgers, &owner, policies).await {
             without_policy.insert(ledger, Instant::now());

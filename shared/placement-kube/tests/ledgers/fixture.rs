@@ -10,7 +10,7 @@ use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::annotations::{GROUP, OWNER, PLACED, SLOT, TOKEN};
 use podshaper_placement::ledger::{Assignment, SlotReply, SlotRequest, Token};
 use podshaper_placement::policy::{Group, Policy, Tie};
-use podshaper_placement_kube::{Ledgers, PlacedWorkload, watch_placements};
+use podshaper_placement_kube::{Ledgers, PlacedWorkload};
 use podshaper_testing::InMemoryApiServer;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -43,9 +43,7 @@ impl Cluster {
 
     /// Starts a replica of the webhook.
     pub(crate) async fn replica(&self) -> Arc<Ledgers> {
-        let client = self.server.client();
-        let ledgers = Ledgers::start(client.clone(), WEBHOOK);
-        tokio::spawn(watch_placements(client, Arc::clone(&ledgers), Arc::default()));
+        let ledgers = Ledgers::start(self.server.client(), WEBHOOK);
         while !ledgers.filled() {
             sleep(ROUND_TRIP).await;
         }

@@ -26,10 +26,9 @@ impl PolicySource for OnePolicy {
 
 /// Runs a new replica for some time.
 async fn run_replica(cluster: &Cluster, leads: bool, time: Duration) {
-    let client = cluster.server.client();
     let (_leadership, leadership) = watch::channel(leads);
-    let backend = ClusterBackend::start(&client, WEBHOOK, &[]);
-    backend.reconcile(&client, OnePolicy(allocator()), leadership);
+    let backend = ClusterBackend::start(&cluster.server.client(), WEBHOOK, &[]);
+    backend.reconcile(OnePolicy(allocator()), leadership);
     sleep(time).await;
 }
 

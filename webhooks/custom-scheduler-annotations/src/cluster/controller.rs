@@ -7,13 +7,10 @@ use std::time::Duration;
 use podshaper_core::owner_reference::OwnerReference;
 use podshaper_kube::error::describe;
 use podshaper_kube::lease::{Leadership, while_leading};
-use podshaper_kube::store::Store;
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::owners::OwnerChain;
 use podshaper_placement::spread::Spread;
-use podshaper_placement_kube::{
-    LedgerId, LedgerInventory, Ledgers, NamespacedOwner, PlacementMetrics, PlacementObject,
-};
+use podshaper_placement_kube::{LedgerId, LedgerInventory, Ledgers, NamespacedOwner, PlacementMetrics};
 use tokio::time::{Instant, sleep};
 
 use super::governed::Governed;
@@ -24,7 +21,6 @@ const LONGEST: Duration = Duration::from_secs(30);
 pub(super) struct Controller {
     pub(super) governed: Governed,
     pub(super) ledgers: Arc<Ledgers>,
-    pub(super) standings: Arc<Store<PlacementObject>>,
     pub(super) metrics: PlacementMetrics,
     pub(super) period: Duration,
 }
@@ -62,16 +58,12 @@ impl Controller {
     /// Looks at everything once.
     async fn look(&self, mut before: All) -> All {
         let mut all = All::new();
-        let standings = self.standings.all().into_iter();
-        let standings: HashMap<_, _> = standings.map(|(_, one)| (one.owner.ledger_id(), one)).collect();
         for census in self.ledgers.inventory().into_iter().filter(|census| !census.pods.is_empty()) {
             let known = before.remove(&census.ledger);
             let steady = known.as_ref().is_some_and(|seen| seen.spread == seen.of(&census));
             // A status that is written while pods are placed would cross their ledger's writes.
-            if let (Some(seen), Some(standing), true) = (&known, standings.get(&census.ledger), steady)
-                && seen.allocator.is_some()
-            {
-                self.ledgers.patch_status(standing, &seen.spread).await;
+            if let Some(seen) = known.as_ref().filter(|seen| steady && seen.allocator.is_some()) {
+                self.ledgers.patch_status(&census.ledger, &seen.spread).await;
             }
             let seen = match known.filter(|seen| steady && seen.at.elapsed() < LONGEST) {
                 Some(seen) => seen,

@@ -40,9 +40,9 @@ impl Cluster {
         let metrics = PlacementMetrics::register(context.metrics, WEBHOOK);
         let leadership = replica.contend(client.clone(), WEBHOOK, context.terminating);
         let governed = Governed { owners: Arc::clone(placing.owners()), strategies, blocklist };
-        let standings = placing.reconcile(client, governed.clone(), leadership.clone());
+        placing.reconcile(governed.clone(), leadership.clone());
         let ledgers = Arc::clone(placing.ledgers());
-        let controller = Controller { governed, ledgers, standings, metrics: metrics.clone(), period };
+        let controller = Controller { governed, ledgers, metrics: metrics.clone(), period };
         tokio::spawn(controller.run(leadership));
         let events = Events::start(client.clone(), WEBHOOK, replica.name().to_owned());
         Self { placing, events, metrics }

@@ -18,9 +18,7 @@ use podshaper_placement::owners::{OwnerChain, OwnerObject};
 use podshaper_placement::policy::GroupSet;
 use podshaper_placement::spread::Spread;
 use podshaper_placement_kube::ClusterBackend;
-use podshaper_placement_kube::{
-    Health, InventoryPod, LedgerId, LedgerInventory, PlacementObject, UnplacedPods,
-};
+use podshaper_placement_kube::{Health, InventoryPod, LedgerId, LedgerInventory, UnplacedPods};
 use tokio::time::{Instant, sleep};
 
 use super::DistributorCluster;
@@ -46,7 +44,6 @@ pub(super) struct DistributorController {
     policies: DistributorPolicies,
     nodes: Arc<Nodes>,
     placing: ClusterBackend,
-    placements: Arc<Store<PlacementObject>>,
     status: StatusWriter,
     rebalancer: Rebalancer,
     metrics: DistributorMetrics,
@@ -107,7 +104,6 @@ impl DistributorController {
         client: &Client,
         events: Events,
         policies: DistributorPolicies,
-        placements: Arc<Store<PlacementObject>>,
     ) -> Self {
         let (metrics, events) = (cluster.metrics.clone(), DistributorEvents::new(events));
         Self {
@@ -115,7 +111,6 @@ impl DistributorController {
             policies,
             nodes: Arc::clone(&cluster.nodes),
             placing: cluster.placing.clone(),
-            placements,
             status: StatusWriter::new(client.clone(), events.clone()),
             rebalancer: Rebalancer::new(client.clone(), events, metrics.clone()),
             metrics,
@@ -144,12 +139,6 @@ impl DistributorController {
         memory
             .reconciled
             .retain(|uid, _| distributors.iter().any(|(_, distributor)| distributor.uid == *uid));
-        let placements: HashMap<_, _> = self
-            .placements
-            .all()
-            .into_iter()
-            .map(|(_, placement)| (placement.owner.ledger_id(), placement))
-            .collect();
         let mut counted = Vec::new();
         for (key, distributor) in distributors {
             let pods = governed.remove(&*key).unwrap_or_default();
@@ -161,8 +150,7 @@ impl DistributorController {
                 }
             };
             let before = memory.reconciled.remove(&distributor.uid);
-            let (reconciled, total) =
-                self.reconcile_one(&distributor, spec, &pods, before, &placements).await;
+            let (reconciled, total) = self.reconcile_one(&distributor, spec, &pods, before).await;
             memory.reconciled.insert(distributor.uid.clone(), reconciled);
             counted.push((distributor, total));
         }
@@ -209,7 +197,6 @@ impl DistributorController {
         spec: &ValidSpec,
         pods: &[OwnedPods],
         before: Option<Reconciled>,
-        placements: &HashMap<LedgerId, Arc<PlacementObject>>,
     ) -> (Reconciled, Spread) {
         let older = self.older(distributor);
         let PodCounts { spreads, mut total, with_nodes, available } = self.count(spec, pods);
@@ -221,7 +208,10 @@ impl DistributorController {
         };
         let unchanged = before.as_ref().is_some_and(|before| before.inputs == inputs);
         if unchanged {
-            self.write_placement_statuses(placements, &inputs.spreads).await;
+            // While pods change, a write of the status would conflict with writes of the ledger.
+            for (ledger, spread) in &inputs.spreads {
+                self.placing.ledgers().patch_status(ledger, spread).await;
+            }
         }
         let rebalances = total.misplaced() > 0 && spec.fields.rebalance.mode != RebalanceMode::Never;
         let evictions = match before {
@@ -284,19 +274,6 @@ impl DistributorController {
         let unschedulable = unschedulable.filter_map(|pod| policy.index(pod.group.as_deref()?)).collect();
         let with_nodes = self.nodes.available(policy);
         PodCounts { spreads, total, with_nodes, available: with_nodes.without(unschedulable) }
-    }
-
-    /// Writes the status of Placements. Only while pods don't change: it would conflict with writes of their ledger.
-    async fn write_placement_statuses(
-        &self,
-        placements: &HashMap<LedgerId, Arc<PlacementObject>>,
-        spreads: &[(LedgerId, Spread)],
-    ) {
-        for (ledger, spread) in spreads {
-            if let Some(placement) = placements.get(ledger) {
-                self.placing.ledgers().patch_status(placement, spread).await;
-            }
-        }
     }
 
     /// Reads the workload, unless an older distributor selects it, too.

@@ -57,9 +57,9 @@ impl DistributorCluster {
         let leadership = replica.contend(client.clone(), WEBHOOK, ending);
         let owners = Arc::clone(cluster.placing.owners());
         let policies = DistributorPolicies::new(Arc::clone(&cluster.distributors), owners);
-        let placements = cluster.placing.reconcile(client, policies.clone(), leadership.clone());
+        cluster.placing.reconcile(policies.clone(), leadership.clone());
         let events = Events::start(client.clone(), WEBHOOK, replica.name().to_owned());
-        let controller = DistributorController::new(&cluster, client, events, policies, placements);
+        let controller = DistributorController::new(&cluster, client, events, policies);
         tokio::spawn(controller.run(leadership));
         cluster
     }

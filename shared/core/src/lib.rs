@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod duration;
+pub mod facts;
 pub mod json;
 pub mod label;
 pub mod lookup;

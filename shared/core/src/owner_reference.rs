@@ -74,12 +74,12 @@ impl<T: AsRef<str>> OwnerReference<T> {
 
     /// Whether it names this object. Only the group of `api_version` counts: an object is the same in each version.
     pub fn names(&self, api_version: &str, kind: &str, name: &str) -> bool {
-        self.is_kind(group(api_version), kind) && self.name.as_ref() == name
+        self.is_kind(group_of(api_version), kind) && self.name.as_ref() == name
     }
 
     /// Whether it is of this kind; `group` is empty for the core group.
     pub fn is_kind(&self, group: &str, kind: &str) -> bool {
-        self::group(self.api_version.as_ref()) == group && self.kind.as_ref() == kind
+        group_of(self.api_version.as_ref()) == group && self.kind.as_ref() == kind
     }
 }
 
@@ -90,6 +90,6 @@ pub fn is_uid(text: &str) -> bool {
 }
 
 /// The group of an `apiVersion`; the core group is empty.
-fn group(api_version: &str) -> &str {
+pub fn group_of(api_version: &str) -> &str {
     api_version.split_once('/').map_or("", |(group, _)| group)
 }

@@ -10,7 +10,7 @@ use podshaper_kube::error::describe;
 use podshaper_kube::lease::Leadership;
 use podshaper_placement::admit::{PlaceRequest, PlacementBackend};
 use podshaper_placement::ledger::SlotReply;
-use podshaper_placement::owners::OwnerObject;
+use podshaper_placement::owner_object::OwnerObject;
 use tokio::time::timeout_at;
 
 use crate::ledgers::Ledgers;

@@ -12,13 +12,13 @@ use podshaper_placement::annotations::{
     DELETION_COST, ESTIMATED, GROUP, LOWEST_DELETION_COST, OWNER, PLACED, SLOT, TOKEN, deletion_cost,
 };
 use podshaper_placement::ledger::{Assignment, Event, LedgerContent, ResourceVersion};
+use podshaper_placement::owner_object::OwnerSpec;
 use podshaper_placement::policy::Policy;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::observed_pod::{ObservedPod, UnplacedPods};
-use crate::owner_fields::OwnerSpec;
 use crate::placement_object::{
     PlacementObject, PlacementSpec, PlacementStatus, collection_path, create_body, object_name,
     parse_version, update_body,

@@ -20,7 +20,6 @@ mod ledger_driver;
 mod ledgers;
 mod metrics;
 mod observed_pod;
-mod owner_fields;
 mod owner_reader;
 mod placement_object;
 mod reconcile;

@@ -3,46 +3,14 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
-use podshaper_core::object::{Object, lenient};
+use podshaper_core::object::FromObject;
 use podshaper_core::owner_reference::OwnerReference;
-use podshaper_core::pod::SKIP;
-use podshaper_placement::annotations::{
-    DELETION_COST, LOWEST_DELETION_COST, PLACED, deletion_cost, infer_group, parse, sequence_owner,
-};
 use podshaper_placement::ledger::{PodName, PodPlacement, PodRecord, PodState};
+use podshaper_placement::pod_object::{PodCondition, PodObject};
 use podshaper_placement::policy::Policy;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::placement_object::parse_version;
 use crate::workload::{LedgerId, NamespacedOwner};
-
-/// The fields of `v1.PodSpec` that show a pod's group.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct NodeSelection {
-    node_selector: Option<BTreeMap<String, String>>,
-}
-
-/// The fields of `v1.PodStatus` that show a pod's health.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct HealthStatus {
-    phase: String,
-    conditions: Option<Vec<HealthCondition>>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct HealthCondition {
-    #[serde(rename = "type")]
-    kind: String,
-    status: String,
-    reason: Option<String>,
-    // A value that is no time is ignored: no slot depends on it.
-    #[serde(deserialize_with = "lenient")]
-    last_transition_time: Option<Timestamp>,
-}
 
 /// Whether a pod works. No slot depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,38 +44,23 @@ impl ObservedPod {
     }
 
     fn parse_any(object: &RawValue, policy: Option<&Policy>) -> serde_json::Result<Option<Self>> {
-        let object: Object<NodeSelection, HealthStatus> = serde_json::from_str(object.get())?;
-        let metadata = &object.metadata;
-        let controller =
-            metadata.controller().filter(|owner| owner.is_valid()).map(OwnerReference::coordinates);
-        let (Some(owner), Some(version)) = (controller, parse_version(&metadata.resource_version)) else {
-            return Ok(None);
-        };
-        let label = |key| metadata.labels.as_ref()?.get(key);
-        let annotation = |key: &str| metadata.annotation(key);
-        let assignment = parse(annotation);
-        let sequence_owner = sequence_owner(annotation, &owner.uid).into();
-        let status = object.status.unwrap_or_default();
-        let state = PodState::of(&status.phase, metadata.deletion_timestamp.is_some(), &owner.kind);
-        let cost_of_slot = assignment.as_ref().map(|assignment| deletion_cost(assignment.slot));
-        let ours = cost_of_slot.as_deref().unwrap_or(LOWEST_DELETION_COST);
-        let costed =
-            annotation(DELETION_COST).is_some_and(|cost| cost != ours && cost != LOWEST_DELETION_COST);
-        let placed_by = label(PLACED).cloned();
-        let selector = object.spec.unwrap_or_default().node_selector.unwrap_or_default();
-        let group = || infer_group(|key| selector.get(key).map(String::as_str), policy?);
-        let placement = match assignment {
-            Some(assignment) => PodPlacement::Assigned(assignment),
-            None => group().map_or(PodPlacement::Unknown, PodPlacement::Inferred),
+        let Some(pod) = PodObject::from_object(serde_json::from_str(object.get())?) else { return Ok(None) };
+        let Some(version) = pod.version else { return Ok(None) };
+        let record = PodRecord {
+            version,
+            state: pod.state,
+            placement: pod.placement(policy),
+            costed: pod.has_own_deletion_cost(),
+            marked: pod.placed_by.is_some(),
         };
         Ok(Some(Self {
-            name: metadata.name.as_str().into(),
-            record: PodRecord { version, state, placement, costed, marked: placed_by.is_some() },
-            health: if state == PodState::Succeeded { Health::Ready } else { status.health() },
-            controller: NamespacedOwner { namespace: metadata.namespace.clone().unwrap_or_default(), owner },
-            sequence_owner,
-            placed_by,
-            skipped: label(SKIP).is_some_and(|skip| skip == "true"),
+            name: pod.name.as_str().into(),
+            record,
+            health: if pod.state == PodState::Succeeded { Health::Ready } else { health(&pod.conditions) },
+            sequence_owner: pod.sequence_owner.into(),
+            placed_by: pod.placed_by,
+            skipped: pod.skipped,
+            controller: NamespacedOwner { namespace: pod.namespace, owner: pod.controller },
         }))
     }
 
@@ -128,17 +81,16 @@ impl ObservedPod {
     }
 }
 
-impl HealthStatus {
-    fn health(&self) -> Health {
-        let find = |kind: &str| self.conditions.iter().flatten().find(|condition| condition.kind == kind);
-        if find("Ready").is_some_and(|condition| condition.status == "True") {
-            return Health::Ready;
-        }
-        let scheduled =
-            find("PodScheduled").filter(|condition| condition.reason.as_deref() == Some("Unschedulable"));
-        let since = scheduled.and_then(|condition| condition.last_transition_time);
-        since.map_or(Health::Unready, |since| Health::Unschedulable(since.as_second()))
+fn health(conditions: &[PodCondition]) -> Health {
+    let find = |kind: &str| conditions.iter().find(|condition| condition.r#type == kind);
+    if find("Ready").is_some_and(|condition| condition.status == "True") {
+        return Health::Ready;
     }
+    let scheduled =
+        find("PodScheduled").filter(|condition| condition.reason.as_deref() == Some("Unschedulable"));
+    let since =
+        scheduled.and_then(|condition| condition.last_transition_time.as_ref()?.parse::<Timestamp>().ok());
+    since.map_or(Health::Unready, |since| Health::Unschedulable(since.as_second()))
 }
 
 /// Pods that a webhook has not placed.

@@ -17,10 +17,10 @@ use podshaper_kube::discovery::{api_path, plural};
 use podshaper_kube::error::describe;
 use podshaper_kube::request::get;
 use podshaper_placement::annotations::PLACED;
-use podshaper_placement::owners::{OwnerChain, OwnerObject};
+use podshaper_placement::owner_object::{OwnerObject, OwnerSpec, OwnerStatus};
+use podshaper_placement::owners::OwnerChain;
 use tokio::time::{timeout, timeout_at};
 
-use crate::owner_fields::{OwnerSpec, OwnerStatus, owner_object};
 use crate::workload::PlacedWorkload;
 
 /// The longest that admission waits for one owner.
@@ -238,7 +238,10 @@ async fn read(
     annotations: &[&str],
 ) -> Lookup<OwnerObject> {
     match get::<Object<OwnerSpec, OwnerStatus>>(client, path).await {
-        Ok(Some(object)) => Lookup::Found(Arc::new(owner_object(object, owner, annotations))),
+        Ok(Some(object)) => {
+            let keeps = |key: &str| annotations.contains(&key);
+            Lookup::Found(Arc::new(OwnerObject::from_object(object, owner, keeps)))
+        }
         Ok(None) => Lookup::NotFound,
         Err(Error::Api(status)) if status.code == 403 => Lookup::Forbidden,
         Err(error) => unavailable(owner, &error),

@@ -1,137 +1,88 @@
-//! The surroundings of pods as files tell them: objects as `kubectl get -o yaml` prints them.
+//! Placement without a cluster: by objects of files, and for the self-test.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use podshaper_core::facts::{Fact, FactError, FactKey};
+use podshaper_core::lookup::Lookup;
+use podshaper_core::owner_reference::OwnerReference;
 use serde_json::Value;
 
 use super::admit::{PlaceRequest, PlacementBackend};
 use super::allocator::Occupancy;
-use super::annotations;
-use super::ledger::{Assignment, PodState, SlotReply};
-use super::owners::OwnerObject;
-use super::policy::{GroupName, GroupSet, Policy};
-use podshaper_core::lookup::Lookup;
-use podshaper_core::owner_reference::OwnerReference;
-use podshaper_core::pod::SKIP;
+use super::ledger::{Assignment, PodPlacement, PodState, SlotReply};
+use super::owner_object::OwnerObject;
+use super::pod_object::PodObject;
+use super::policy::{GroupName, Policy};
 
-/// A cluster made of files.
+/// Objects of files that take the place of the cluster's.
 #[derive(Debug, Default)]
 pub struct FileBackend {
-    /// By namespace, kind and name.
-    owners: HashMap<[String; 3], Arc<OwnerObject>>,
-    /// The labels of each.
-    nodes: Vec<BTreeMap<String, String>>,
-    /// By the uid of the owner that they share a sequence by.
+    /// By kind, then by namespace and name.
+    owners: HashMap<(String, FactKey), Arc<OwnerObject>>,
+    /// By the uid of the owner in whose sequence they count.
     pods: Mutex<HashMap<String, Vec<FilePod>>>,
 }
 
-/// A pod that is there.
+/// A pod that takes part in a sequence.
 #[derive(Debug)]
-struct FilePod {
-    assignment: Option<Assignment>,
-    selector: BTreeMap<String, String>,
-}
-
-/// The string at `pointer`; empty where there is none.
-pub fn text(object: &Value, pointer: &str) -> String {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
-}
-
-/// The namespace of an object; `default` where it says none.
-pub fn namespace(object: &Value) -> String {
-    let namespace = Some(text(object, "/metadata/namespace")).filter(|name| !name.is_empty());
-    namespace.unwrap_or_else(|| "default".to_owned())
+enum FilePod {
+    Existing(Box<PodObject>),
+    /// A pod that this run has placed.
+    New(Assignment),
 }
 
 impl FileBackend {
-    /// Takes in an object; what isn't a Node or a Pod may own pods.
-    pub fn add(&mut self, object: &Value) {
-        let text = |pointer| text(object, pointer);
-        match (&*text("/apiVersion"), &*text("/kind")) {
-            ("v1", "Node") => {
-                let takes_pods =
-                    is_ready(object) && object.pointer("/spec/unschedulable") != Some(&Value::Bool(true));
-                self.nodes.extend(takes_pods.then(|| texts(object.pointer("/metadata/labels"))));
-            }
-            ("v1", "Pod") => {
-                let annotations = texts(object.pointer("/metadata/annotations"));
-                let annotation = |key: &str| annotations.get(key).map(String::as_str);
-                let Some(controller) = controller(object) else { return };
-                let deleted = object.pointer("/metadata/deletionTimestamp").is_some();
-                let state = PodState::of(&text("/status/phase"), deleted, &controller.kind);
-                let skipped =
-                    texts(object.pointer("/metadata/labels")).get(SKIP).is_some_and(|skip| skip == "true");
-                if state == PodState::Gone || skipped {
-                    return;
-                }
-                let owner = annotations::sequence_owner(annotation, &controller.uid).to_owned();
-                let selector = texts(object.pointer("/spec/nodeSelector"));
-                let pods = self.pods.get_mut().unwrap_or_else(PoisonError::into_inner);
-                pods.entry(owner)
-                    .or_default()
-                    .push(FilePod { assignment: annotations::parse(annotation), selector });
-            }
-            (_, kind) => {
-                let start = object.pointer("/spec/ordinals/start").and_then(Value::as_u64).unwrap_or(0);
-                let owner = OwnerObject {
-                    uid: text("/metadata/uid"),
-                    controller: controller(object),
-                    first_ordinal: u32::try_from(start).unwrap_or(0),
-                    annotations: texts(object.pointer("/metadata/annotations")),
-                    ..OwnerObject::default()
-                };
-                self.owners
-                    .insert([namespace(object), kind.to_owned(), text("/metadata/name")], Arc::new(owner));
-            }
+    /// The backend with these objects.
+    pub fn new<'o>(objects: impl IntoIterator<Item = &'o Value>) -> Result<Self, FactError> {
+        let mut backend = Self::default();
+        objects.into_iter().filter_map(Fact::new).try_for_each(|fact| backend.add(fact))?;
+        Ok(backend)
+    }
+
+    /// Adds an object. Any kind but a Pod can own pods.
+    pub fn add(&mut self, fact: Fact<'_>) -> Result<(), FactError> {
+        if !fact.is_kind("", "Pod") {
+            let owner = fact.reference();
+            let object = OwnerObject::from_object(fact.parse()?, &owner, |_| true);
+            self.owners.insert((owner.kind, fact.key()), Arc::new(object));
+        } else if let Some((_, pod)) = fact.project::<PodObject>()?
+            && pod.state != PodState::Gone
+            && !pod.skipped
+        {
+            let pods = self.pods.get_mut().unwrap_or_else(PoisonError::into_inner);
+            pods.entry(pod.sequence_owner.clone()).or_default().push(FilePod::Existing(pod.into()));
         }
+        Ok(())
     }
-
-    /// The groups with a node that takes pods.
-    pub fn available(&self, policy: &Policy) -> GroupSet {
-        let bears = |labels: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>| {
-            wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
-        };
-        let groups = policy.groups().iter().enumerate();
-        groups
-            .filter(|(_, group)| self.nodes.iter().any(|labels| bears(labels, &group.node_labels)))
-            .map(|(index, _)| index)
-            .collect()
-    }
-}
-
-/// The strings of a map.
-fn texts(map: Option<&Value>) -> BTreeMap<String, String> {
-    let map = map.and_then(Value::as_object).into_iter().flatten();
-    map.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
-}
-
-/// Whether a node says that it is, or nothing of it, as one that somebody wrote for a trial.
-fn is_ready(node: &Value) -> bool {
-    let conditions = node.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-    conditions.filter(|condition| condition["type"] == "Ready").all(|condition| condition["status"] == "True")
-}
-
-fn controller(object: &Value) -> Option<OwnerReference> {
-    let owners = object.pointer("/metadata/ownerReferences")?.as_array()?;
-    let owner = owners.iter().find(|owner| owner["controller"] == true)?;
-    let [api_version, kind, name, uid] =
-        ["/apiVersion", "/kind", "/name", "/uid"].map(|pointer| text(owner, pointer));
-    Some(OwnerReference::new(api_version, kind, name, uid))
 }
 
 impl FilePod {
+    fn assignment(&self) -> Option<&Assignment> {
+        match self {
+            Self::Existing(pod) => pod.assignment.as_ref(),
+            Self::New(assignment) => Some(assignment),
+        }
+    }
+
     fn group(&self, policy: &Policy) -> Option<GroupName> {
-        let told = || annotations::infer_group(|key| self.selector.get(key).map(String::as_str), policy);
-        self.assignment.as_ref().map(|assignment| assignment.group.clone()).or_else(told)
+        match self {
+            Self::Existing(pod) => match pod.placement(Some(policy)) {
+                PodPlacement::Assigned(Assignment { group, .. }) | PodPlacement::Inferred(group) => {
+                    Some(group)
+                }
+                PodPlacement::Unknown => None,
+            },
+            Self::New(assignment) => Some(assignment.group.clone()),
+        }
     }
 }
 
 fn occupancy(pods: &[FilePod], policy: &Policy) -> Occupancy {
     let mut occupancy = Occupancy::default();
     for pod in pods {
-        if let Some(assignment) = &pod.assignment {
+        if let Some(assignment) = pod.assignment() {
             occupancy.take_slot(assignment.slot);
         }
         if let Some(group) = pod.group(policy).and_then(|group| policy.index(&group)) {
@@ -143,8 +94,10 @@ fn occupancy(pods: &[FilePod], policy: &Policy) -> Occupancy {
 
 impl PlacementBackend for FileBackend {
     async fn owner(&self, namespace: &str, owner: &OwnerReference, _: Instant) -> Lookup<OwnerObject> {
-        let key = [namespace, &owner.kind, &owner.name].map(str::to_owned);
-        self.owners.get(&key).map_or(Lookup::Unavailable, |owner| Lookup::Found(Arc::clone(owner)))
+        let key = FactKey { namespace: namespace.to_owned(), name: owner.name.clone() };
+        // The files may be incomplete: an owner that is missing there may still exist.
+        let found = self.owners.get(&(owner.kind.clone(), key));
+        found.map_or(Lookup::Unavailable, |owner| Lookup::Found(Arc::clone(owner)))
     }
 
     async fn place(&self, request: PlaceRequest<'_>, _: Instant) -> Option<SlotReply> {
@@ -162,7 +115,7 @@ impl PlacementBackend for FileBackend {
         let group = allocator.policy().groups().get(group)?.name.clone();
         let assignment = Assignment { token: slot.token, slot: number, group };
         // The next pod comes after it.
-        pods.push(FilePod { assignment: Some(assignment.clone()), selector: BTreeMap::new() });
+        pods.push(FilePod::New(assignment.clone()));
         Some(SlotReply::Placed(assignment))
     }
 }

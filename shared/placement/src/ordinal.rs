@@ -27,7 +27,7 @@ pub(super) fn slot(pod: &Pod<'_>, name: Option<&str>, chain: &OwnerChain) -> Opt
 
 #[cfg(test)]
 mod tests {
-    use crate::owners::OwnerObject;
+    use crate::owner_object::OwnerObject;
     use podshaper_core::lookup::Lookup;
     use podshaper_core::owner_reference::OwnerReference;
     use serde_json::{Value, json};

@@ -7,38 +7,15 @@
 //! Each step needs one read of the API server, which somebody else does: [`OwnerChain::wants`] says what, [`OwnerChain::looked`] takes
 //! what was found. Anybody may write any owner into a pod, so an owner counts only once it was read and has that uid.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::ledger::ResourceVersion;
+use super::owner_object::OwnerObject;
 use podshaper_core::lookup::Lookup;
 use podshaper_core::owner_reference::{OwnerReference, is_uid};
 use podshaper_core::pod::Pod;
 
 /// No chain of controllers that exists is longer; one that goes in circles ends.
 const MAX_OWNERS: usize = 8;
-/// An owner, as it was read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OwnerObject {
-    /// Its `uid`.
-    pub uid: String,
-    /// Its `resourceVersion`.
-    pub version: ResourceVersion,
-    /// Its own controller.
-    pub controller: Option<OwnerReference>,
-    /// How many pods it may have at a time, where it says so.
-    pub pods: Option<u32>,
-    /// How many pods there are, where its status says so.
-    pub created: Option<u32>,
-    /// The label selector of its pods, as a URL has it, where it has one.
-    pub selector: Option<String>,
-    /// The ordinal of its first pod: `spec.ordinals.start` of a `StatefulSet`.
-    pub first_ordinal: u32,
-    /// Of its annotations those that somebody asks for.
-    pub annotations: BTreeMap<String, String>,
-    /// The same of its pod template's.
-    pub template: BTreeMap<String, String>,
-}
 
 /// Why a chain goes no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

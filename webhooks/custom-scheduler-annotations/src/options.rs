@@ -79,10 +79,7 @@ pub struct OfflineOptions {
 impl OfflineOptions {
     /// The webhook that decides by the files.
     pub fn webhook(self) -> anyhow::Result<Annotated<FileBackend>> {
-        let mut facts = FileBackend::default();
-        for object in self.facts.read()? {
-            facts.add(&object);
-        }
+        let facts = FileBackend::new(&self.facts.read()?)?;
         Ok(self.decision.webhook(facts, Arc::default()))
     }
 }

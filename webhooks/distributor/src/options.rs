@@ -50,7 +50,7 @@ impl Options {
 
 /// The webhook that decides by the files.
 pub(crate) fn webhook_of_files(facts: &FactFiles) -> anyhow::Result<PodDistribution<Offline>> {
-    let facts = Offline::new(&facts.read()?);
+    let facts = Offline::new(&facts.read()?)?;
     if facts.all().is_empty() {
         bail!(
             "there is no PodDistributor in --facts; give its file, and whose the pods are: --facts FILE --facts FILE"

@@ -33,7 +33,7 @@ Exit status: 0 fine; 1 a PodDistributor makes no sense, or there is none; 2 bad 
 impl DistributionPlan {
     /// Prints the plan.
     pub fn run(self, console: &mut Console<'_>) -> anyhow::Result<()> {
-        let facts = Offline::new(&read_objects(&self.files)?);
+        let facts = Offline::new(&read_objects(&self.files)?)?;
         if facts.all().is_empty() {
             bail!("there is no PodDistributor in what was given by -f");
         }

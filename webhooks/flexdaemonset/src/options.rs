@@ -11,12 +11,14 @@ use podshaper_offline::manifests::FactFiles;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, RefitOptions};
-use flexdaemonset_decision::facts::{Facts, Outcome, Owner, Subject, TemplateFact};
+use flexdaemonset_decision::daemon_set::Owner;
+use flexdaemonset_decision::facts::{Facts, Outcome, Subject};
 use flexdaemonset_decision::node::Node;
 use flexdaemonset_decision::offline;
 use flexdaemonset_decision::range::Range;
 use flexdaemonset_decision::rules::Template;
 use flexdaemonset_decision::template::TemplateStatus;
+use flexdaemonset_decision::template_object::TemplateFact;
 use flexdaemonset_decision::webhook::FlexDaemonset;
 
 /// How the server works.
@@ -51,7 +53,7 @@ pub struct OfflineOptions {
 impl OfflineOptions {
     /// The webhook that decides by the files.
     pub fn webhook(self) -> anyhow::Result<FlexDaemonset<offline::Offline>> {
-        Ok(FlexDaemonset::new(offline::Offline::new(&self.facts.read()?)).supposing(self.node))
+        Ok(FlexDaemonset::new(offline::Offline::new(&self.facts.read()?)?).supposing(self.node))
     }
 }
 

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
+use podshaper_core::facts::{Fact, FactKey};
 use podshaper_core::pod::Pod;
 use podshaper_offline::console::Console;
 use podshaper_offline::manifests::{FactFiles, read_objects};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 
 use flexdaemonset_decision::facts::Facts;
 use flexdaemonset_decision::node::Node;
-use flexdaemonset_decision::offline::{Offline, template_of};
+use flexdaemonset_decision::offline::Offline;
 use flexdaemonset_decision::resource::{PerResource, SizedResource};
 use flexdaemonset_decision::sizing::{Sizing, size};
 
@@ -51,8 +52,10 @@ impl SizePlan {
     pub fn run(self, console: &mut Console<'_>) -> anyhow::Result<()> {
         let mut objects = self.facts.read()?;
         objects.extend(read_objects(&self.files)?);
-        let facts = Offline::new(&objects);
-        let daemon_sets: Vec<_> = objects.iter().filter(|object| object["kind"] == "DaemonSet").collect();
+        let facts = Offline::new(&objects)?;
+        let daemon_sets =
+            objects.iter().filter_map(Fact::new).filter(|fact| fact.is_kind("apps", "DaemonSet"));
+        let daemon_sets: Vec<_> = daemon_sets.collect();
         if daemon_sets.is_empty() {
             bail!("there is no DaemonSet in what was given by -f");
         }
@@ -66,12 +69,12 @@ impl SizePlan {
     }
 }
 
-fn one(facts: &Offline, daemon_set: &Value, output: ReportFormat, out: &mut dyn Write) -> anyhow::Result<()> {
-    let text = |pointer: &str| daemon_set.pointer(pointer).and_then(Value::as_str);
-    let name = text("/metadata/name").unwrap_or("(no name)");
-    let namespace = text("/metadata/namespace").unwrap_or("default");
-    let template_name =
-        template_of(daemon_set).with_context(|| format!("DaemonSet {name} names no template"))?;
+fn one(facts: &Offline, fact: Fact<'_>, output: ReportFormat, out: &mut dyn Write) -> anyhow::Result<()> {
+    let (daemon_set, FactKey { namespace, name }) = (fact.object(), fact.key());
+    let template_name = facts
+        .daemon_set(&namespace, &name)
+        .and_then(|daemon_set| daemon_set.template.clone())
+        .with_context(|| format!("DaemonSet {name} names no template"))?;
     let template = facts
         .template_named(&template_name)
         .with_context(|| {
@@ -90,7 +93,7 @@ fn one(facts: &Offline, daemon_set: &Value, output: ReportFormat, out: &mut dyn 
         .flatten()
         .filter_map(|(key, value)| Some((&**key, value.as_str()?)))
         .collect();
-    let range = facts.range(namespace);
+    let range = facts.range(&namespace);
     let mut rows = Vec::new();
     for (node_name, node) in facts.nodes() {
         if selector.iter().all(|(key, value)| node.label(key) == Some(value)) {
@@ -100,7 +103,7 @@ fn one(facts: &Offline, daemon_set: &Value, output: ReportFormat, out: &mut dyn 
         }
     }
     match output {
-        ReportFormat::Table => table(namespace, name, &template_name, &rows, out)?,
+        ReportFormat::Table => table(&namespace, &name, &template_name, &rows, out)?,
         ReportFormat::Json => {
             let nodes: Vec<_> = rows.iter().map(Row::json).collect();
             let plan =

@@ -1,7 +1,8 @@
 //! Where a strategy stands: in which annotation, and whose.
 
 use podshaper_core::owner_reference::OwnerReference;
-use podshaper_placement::owners::{ChainEnd, OwnerChain, OwnerObject};
+use podshaper_placement::owner_object::OwnerObject;
+use podshaper_placement::owners::{ChainEnd, OwnerChain};
 
 /// The annotation with the strategy.
 pub const STRATEGY: &str = "custom-pod-schedule-strategy";

@@ -57,10 +57,7 @@ struct Answer {
 
 impl Webhook {
     fn of(facts: &[Value], validate: bool, explains: bool) -> Self {
-        let mut files = FileBackend::default();
-        for fact in facts {
-            files.add(fact);
-        }
+        let files = FileBackend::new(facts).unwrap();
         let heard = Heard::default();
         let world = World { files, heard: Arc::clone(&heard), explains };
         let settings = Settings { blocklist: ["blocked".to_owned()].into(), validate };
@@ -127,11 +124,11 @@ impl Webhook {
 fn object(api_version: &str, kind: &str, name: &str, owner: Option<(&str, &str)>) -> Value {
     let owners = owner.map(|(kind, name)| {
         let api_version = if kind.ends_with("Job") { "batch/v1" } else { "apps/v1" };
-        json!([{"apiVersion": api_version, "kind": kind, "name": name, "uid": format!("{kind} {name}"), "controller": true}])
+        json!([{"apiVersion": api_version, "kind": kind, "name": name, "uid": format!("{kind}-{name}"), "controller": true}])
     });
     json!({
         "apiVersion": api_version, "kind": kind,
-        "metadata": {"name": name, "uid": format!("{kind} {name}"), "ownerReferences": owners},
+        "metadata": {"name": name, "uid": format!("{kind}-{name}"), "ownerReferences": owners},
         "spec": {},
     })
 }
@@ -274,7 +271,7 @@ async fn what_another_webhook_has_placed_stays() {
         pod(),
         json!({
             "placement.podshaper.dev/token": "00000000000000ff", "placement.podshaper.dev/slot": "0",
-            "placement.podshaper.dev/group": "type=spot", "placement.podshaper.dev/owner": "ReplicaSet web-1",
+            "placement.podshaper.dev/group": "type=spot", "placement.podshaper.dev/owner": "ReplicaSet-web-1",
         }),
     );
     placed["metadata"]["labels"] = json!({"podshaper.dev/placed": "distributor"});

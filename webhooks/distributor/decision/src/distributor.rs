@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podshaper_core::duration;
+use podshaper_core::object::{FromObject, Object};
 use podshaper_core::owner_reference::OwnerReference;
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::owners::OwnerChain;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::crd::PLURAL;
 use crate::spec::{PodDistributorSpec, Target};
 use crate::status::PodDistributorStatus;
 
@@ -91,6 +93,30 @@ impl PartialEq for Distributor {
     }
 }
 
+impl FromObject for Distributor {
+    type Spec = Value;
+    type Status = Value;
+    const PLURAL: &'static str = PLURAL;
+    const API: &'static str = "/apis/versprei.versprei.io/v1beta1";
+
+    fn from_object(object: Object<Value, Value>) -> Option<Self> {
+        let metadata = object.metadata;
+        if metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        Some(Self {
+            name: metadata.name,
+            namespace: metadata.namespace?,
+            uid: metadata.uid,
+            created: metadata.creation_timestamp.unwrap_or_default(),
+            generation: metadata.generation,
+            // A status of another version counts as none, and is written anew.
+            status: PodDistributorStatus::deserialize(object.status.unwrap_or_default()).unwrap_or_default(),
+            ..Self::from_spec(object.spec.unwrap_or_default())
+        })
+    }
+}
+
 impl ValidSpec {
     fn parse(raw: &Value) -> Result<Self, String> {
         let fields: PodDistributorSpec =
@@ -124,7 +150,7 @@ pub fn governing<'d>(
 #[cfg(test)]
 mod tests {
     use podshaper_core::lookup::Lookup;
-    use podshaper_placement::owners::OwnerObject;
+    use podshaper_placement::owner_object::OwnerObject;
     use serde_json::json;
 
     use super::*;

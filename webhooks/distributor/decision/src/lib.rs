@@ -13,7 +13,7 @@
 pub mod crd;
 pub mod distributor;
 pub mod facts;
-pub mod kinds;
+pub mod node;
 pub mod offline;
 pub mod rebalance;
 mod scheduling;

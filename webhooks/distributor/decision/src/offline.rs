@@ -1,9 +1,10 @@
-//! Facts from objects as `kubectl get -o yaml` prints them.
+//! Facts from files.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use podshaper_placement::offline;
-use podshaper_placement::offline::{namespace, text};
+use podshaper_core::facts::{Fact, FactError};
+use podshaper_placement::offline::FileBackend;
 use podshaper_placement::owners::OwnerChain;
 use podshaper_placement::policy::GroupSet;
 use serde_json::Value;
@@ -11,51 +12,47 @@ use serde_json::Value;
 use crate::crd::{GROUP, KIND};
 use crate::distributor::{Distributor, ValidSpec};
 use crate::facts::Facts;
+use crate::node::{Node, groups_with_node};
 
 /// Where a workload stands for many pods there is nothing to decide.
 const HINT: &str =
     "the pods of a workload differ from each other: `distributor plan` shows them, and `mutate` places Pods";
 
-/// A cluster made of files.
+/// Objects of files that take the place of the cluster's.
 #[derive(Debug, Default)]
 pub struct Offline {
     distributors: Vec<Arc<Distributor>>,
-    others: offline::FileBackend,
+    nodes: Vec<Node>,
+    backend: FileBackend,
 }
 
 impl Offline {
-    /// The cluster that has these objects; kinds that don't matter are passed over.
-    pub fn new<'o>(objects: impl IntoIterator<Item = &'o Value>) -> Self {
+    /// The facts in these objects.
+    pub fn new<'o>(objects: impl IntoIterator<Item = &'o Value>) -> Result<Self, FactError> {
         let mut facts = Self::default();
-        for object in objects {
-            facts.add(object);
+        for fact in objects.into_iter().filter_map(Fact::new) {
+            if fact.is_kind(GROUP, KIND) {
+                facts.distributors.extend(fact.project()?.map(|(_, distributor)| Arc::new(distributor)));
+            } else if fact.is_kind("", "Node") {
+                facts.nodes.extend(fact.project()?.map(|(_, node)| node));
+            } else {
+                facts.backend.add(fact)?;
+            }
         }
-        facts
+        Ok(facts)
     }
 
     /// All distributors.
     pub fn all(&self) -> &[Arc<Distributor>] {
         &self.distributors
     }
-
-    fn add(&mut self, object: &Value) {
-        let text = |pointer| text(object, pointer);
-        if text("/kind") != KIND || text("/apiVersion").split('/').next() != Some(GROUP) {
-            return self.others.add(object);
-        }
-        let read = Distributor::from_spec(object.get("spec").cloned().unwrap_or_default());
-        let [name, uid, created] =
-            ["/metadata/name", "/metadata/uid", "/metadata/creationTimestamp"].map(text);
-        let namespace = namespace(object);
-        self.distributors.push(Arc::new(Distributor { name, namespace, uid, created, ..read }));
-    }
 }
 
 impl Facts for Offline {
-    type Surroundings = offline::FileBackend;
+    type Surroundings = FileBackend;
 
-    fn surroundings(&self) -> &offline::FileBackend {
-        &self.others
+    fn surroundings(&self) -> &FileBackend {
+        &self.backend
     }
 
     fn distributors(&self, namespace: &str) -> Vec<Arc<Distributor>> {
@@ -63,7 +60,8 @@ impl Facts for Offline {
     }
 
     fn available(&self, _: &str, _: &OwnerChain, spec: &ValidSpec) -> GroupSet {
-        self.others.available(spec.allocator.policy())
+        let has_node = |labels: &BTreeMap<_, _>| self.nodes.iter().any(|node| node.has_labels(labels));
+        groups_with_node(spec.allocator.policy(), has_node)
     }
 
     fn hint(&self) -> Option<&'static str> {

@@ -23,11 +23,11 @@ fn sample() -> Value {
 fn object(api_version: &str, kind: &str, name: &str, controller: Option<(&str, &str)>) -> Value {
     let owners = controller.map(|(kind, name)| {
         let group = if kind.contains("Job") { "batch/v1" } else { "apps/v1" };
-        json!([{"apiVersion": group, "kind": kind, "name": name, "uid": format!("{kind} {name}"), "controller": true}])
+        json!([{"apiVersion": group, "kind": kind, "name": name, "uid": format!("{kind}-{name}"), "controller": true}])
     });
     json!({
         "apiVersion": api_version, "kind": kind,
-        "metadata": {"name": name, "uid": format!("{kind} {name}"), "ownerReferences": owners},
+        "metadata": {"name": name, "uid": format!("{kind}-{name}"), "ownerReferences": owners},
     })
 }
 
@@ -43,7 +43,7 @@ fn pod() -> Value {
 }
 
 fn webhook(facts: &[Value]) -> PodDistribution<Offline> {
-    PodDistribution::new(Offline::new(facts))
+    PodDistribution::new(Offline::new(facts).unwrap())
 }
 
 async fn decide(webhook: &PodDistribution<Offline>, pod: &Value, name: Option<&str>) -> Decision {
@@ -54,6 +54,11 @@ async fn decide(webhook: &PodDistribution<Offline>, pod: &Value, name: Option<&s
     let text = request.to_string();
     let request: Request<'_, Pod<'_>> = serde_json::from_str(&text).unwrap();
     webhook.decide(&request, Instant::now() + Duration::from_secs(2)).await
+}
+
+/// The status of a node that is ready.
+fn ready() -> Value {
+    json!({"conditions": [{"type": "Ready", "status": "True"}]})
 }
 
 /// What the decision makes of the pod.
@@ -92,7 +97,7 @@ async fn the_originals_sample() {
     let annotations = &placed["metadata"]["annotations"];
     assert_eq!(annotations["mutated-by"], "spread-webhook-service");
     assert_eq!(annotations["placement.podshaper.dev/slot"], "0");
-    assert_eq!(annotations["placement.podshaper.dev/owner"], "ReplicaSet nginx-1");
+    assert_eq!(annotations["placement.podshaper.dev/owner"], "ReplicaSet-nginx-1");
     assert_eq!(annotations["controller.kubernetes.io/pod-deletion-cost"], "0");
     assert_eq!(placed["metadata"]["labels"], json!({"podshaper.dev/placed": "distributor"}));
     let others = groups(&webhook, &pod(), 9).await;
@@ -114,7 +119,7 @@ async fn the_pods_that_are_there_count() {
         pod["metadata"]["name"] = json!(format!("nginx-1-{slot}"));
         pod["metadata"]["annotations"] = json!({
             "placement.podshaper.dev/token": format!("{slot:016x}"), "placement.podshaper.dev/slot": slot.to_string(),
-            "placement.podshaper.dev/group": group, "placement.podshaper.dev/owner": "ReplicaSet nginx-1",
+            "placement.podshaper.dev/group": group, "placement.podshaper.dev/owner": "ReplicaSet-nginx-1",
         });
         pod["spec"]["nodeSelector"] = json!({"type": group.split_once('=').unwrap().1});
         pod
@@ -138,7 +143,7 @@ async fn the_pods_that_are_there_count() {
     let mut copied = there(0, "type=spot");
     copied["metadata"]["annotations"]["placement.podshaper.dev/owner"] = json!("another");
     let placed = placed(&webhook(&facts), &copied).await;
-    assert_eq!(placed["metadata"]["annotations"]["placement.podshaper.dev/owner"], "ReplicaSet nginx-1");
+    assert_eq!(placed["metadata"]["annotations"]["placement.podshaper.dev/owner"], "ReplicaSet-nginx-1");
     assert_eq!(placed["metadata"]["annotations"]["placement.podshaper.dev/slot"], "2");
 }
 
@@ -154,7 +159,7 @@ async fn a_group_that_the_pod_excludes_or_that_has_no_node() {
         reason,
         "distributor: PodDistributor sample: the pod's own node selector and affinity leave none of the groups: it isn't placed"
     );
-    let node = |labels: Value, unschedulable: bool| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": labels}, "spec": {"unschedulable": unschedulable}});
+    let node = |labels: Value, unschedulable: bool| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": labels}, "spec": {"unschedulable": unschedulable}, "status": ready()});
     let (default, cordoned) = (node(json!({"type": "default"}), false), node(json!({"type": "spot"}), true));
     let facts = [sample(), set(), default.clone(), cordoned.clone()];
     assert_eq!(groups(&webhook(&facts), &pod(), 3).await, ["default"; 3]);
@@ -271,7 +276,7 @@ async fn a_template_stands_for_many_pods() {
 async fn a_pod_waits_for_a_group_that_is_away_rather_than_go_anywhere() {
     let mut distributor = sample();
     distributor["spec"]["distribution"][0]["max"] = json!(1);
-    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": {"type": "default"}}, "spec": {}});
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": {"type": "default"}}, "spec": {}, "status": ready()});
     let webhook = webhook(&[distributor, set(), node]);
     assert_eq!(groups(&webhook, &pod(), 3).await, ["default", "spot", "spot"]);
 }

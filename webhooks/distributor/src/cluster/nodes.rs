@@ -7,7 +7,7 @@ use podshaper_kube::store::Store;
 use podshaper_placement::policy::{GroupSet, Policy};
 use tokio::sync::watch;
 
-use distributor_decision::kinds::Node;
+use distributor_decision::node::{Node, groups_with_node};
 
 /// How many answers are cached until nodes change.
 const MAX_CACHED: usize = 1024;
@@ -41,17 +41,14 @@ impl Nodes {
             cache.changes.mark_unchanged();
             cache.by_labels.clear();
         }
-        let groups = policy.groups().iter().enumerate();
-        let available = groups.filter(|(_, group)| self.has_node(&mut cache, &group.node_labels));
-        available.map(|(index, _)| index).collect()
+        groups_with_node(policy, |labels| self.has_node(&mut cache, labels))
     }
 
     fn has_node(&self, cache: &mut LabelCache, labels: &BTreeMap<String, String>) -> bool {
         if let Some(cached) = cache.by_labels.get(labels) {
             return *cached;
         }
-        let matches = |node: &Node| labels.iter().all(|(key, value)| node.0.get(key) == Some(value));
-        let any = self.store.all().iter().any(|(_, node)| matches(node));
+        let any = self.store.all().iter().any(|(_, node)| node.has_labels(labels));
         if cache.by_labels.len() < MAX_CACHED {
             cache.by_labels.insert(labels.clone(), any);
         }
@@ -79,10 +76,10 @@ mod tests {
         let policy = Policy::new(["default", "spot"].map(group).into(), Tie::First).unwrap();
         let available = || [0, 1].map(|index| nodes.available(&policy).contains(index));
         assert_eq!(available(), [false, false]);
-        store.put("a".to_owned(), Node(labels("default")));
-        store.put("b".to_owned(), Node(labels("other")));
+        store.put("a".to_owned(), Node::new(labels("default")));
+        store.put("b".to_owned(), Node::new(labels("other")));
         assert_eq!(available(), [true, false]);
-        store.put("b".to_owned(), Node(labels("spot")));
+        store.put("b".to_owned(), Node::new(labels("spot")));
         store.remove("a");
         assert_eq!(available(), [false, true]);
     }

@@ -5,44 +5,10 @@ use std::time::Instant;
 
 use podshaper_core::lookup::Lookup;
 
+use crate::daemon_set::Owner;
 use crate::node::Node;
 use crate::range::Range;
-use crate::rules::{Template, TemplateError};
-use crate::template::TemplateStatus;
-
-/// Names the template, on a `DaemonSet`, on its pod template, or on a pod.
-pub const RESOURCE_TEMPLATE: &str = "flexdaemonsets.xai/resource-template";
-/// Names the template on a pod: how the original marks those that it has seen.
-pub const APPLY_TEMPLATE: &str = "flexdaemonsets.xai/apply-template";
-
-/// The template that a pod, or a pod template, names by one of its annotations.
-pub fn named_template<'a>(annotation: impl Fn(&'static str) -> Option<&'a str>) -> Option<&'a str> {
-    [RESOURCE_TEMPLATE, APPLY_TEMPLATE].into_iter().find_map(annotation)
-}
-
-/// A template object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TemplateFact {
-    /// `metadata.uid`.
-    pub uid: Box<str>,
-    /// `metadata.generation`.
-    pub generation: i64,
-    /// What it says, or what is wrong with it.
-    pub rules: Result<Template, TemplateError>,
-    /// Its `status`.
-    pub status: TemplateStatus,
-}
-
-/// A `DaemonSet`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Owner {
-    /// `metadata.uid`.
-    pub uid: Box<str>,
-    /// The template that its pods name, or else it itself.
-    pub template: Option<Box<str>>,
-    /// The selector of its pods, as a URL has it.
-    pub selector: Box<str>,
-}
+use crate::template_object::TemplateFact;
 
 /// A cluster, or files that stand for one.
 ///

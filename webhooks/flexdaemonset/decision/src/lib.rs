@@ -13,8 +13,8 @@
 #![forbid(unsafe_code)]
 
 pub mod crd;
+pub mod daemon_set;
 pub mod facts;
-pub mod kinds;
 pub mod node;
 pub mod offline;
 pub mod original_requests;
@@ -25,6 +25,7 @@ pub mod resource;
 pub mod rules;
 pub mod sizing;
 pub mod template;
+pub mod template_object;
 pub mod webhook;
 
 pub use webhook::FlexDaemonset;

@@ -1,34 +1,53 @@
-//! What is known of a node.
+//! A node, as far as pods are sized by it.
+
+use std::collections::BTreeMap;
+
+use podshaper_core::object::{FromObject, Object};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use crate::resource::{PerResource, SizedResource};
 
-/// A node: its labels, and what it can give to pods.
+/// A node's labels, and its allocatable resources.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
-    /// Labels, by key.
+    /// Sorted by key.
     labels: Box<[(Box<str>, Box<str>)]>,
-    /// `status.allocatable` in millicores and bytes; none where the node doesn't say, or what can't be read.
+    /// `status.allocatable` in millicores and bytes; `None` if it is absent or invalid.
     pub allocatable: PerResource<Option<i64>>,
 }
 
-impl Node {
-    /// A node with these labels whose `status.allocatable` has these quantities.
-    pub fn new<'n>(
-        labels: impl IntoIterator<Item = (&'n str, &'n str)>,
-        allocatable: impl Fn(&str) -> Option<&'n str>,
-    ) -> Self {
-        let mut labels: Vec<_> = labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
-        labels.sort();
-        let read = |resource: SizedResource| {
-            let amount = resource.parse(allocatable(resource.name())?).ok()?;
-            Some(amount).filter(|amount| *amount >= 0)
-        };
-        Self { labels: labels.into(), allocatable: PerResource::from_fn(read) }
-    }
+/// `v1.NodeStatus`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct NodeStatus {
+    allocatable: Option<BTreeMap<String, Value>>,
+}
 
+impl Node {
     /// The value of a label.
     pub fn label(&self, key: &str) -> Option<&str> {
         let index = self.labels.binary_search_by(|(known, _)| (**known).cmp(key)).ok()?;
         self.labels.get(index).map(|(_, value)| &**value)
+    }
+}
+
+impl FromObject for Node {
+    type Spec = IgnoredAny;
+    type Status = NodeStatus;
+    const PLURAL: &'static str = "nodes";
+    const API: &'static str = "/api/v1";
+
+    fn from_object(object: Object<IgnoredAny, NodeStatus>) -> Option<Self> {
+        let labels = object.metadata.labels.unwrap_or_default().into_iter();
+        let allocatable = object.status.and_then(|status| status.allocatable).unwrap_or_default();
+        let amount = |resource: SizedResource| {
+            let amount = resource.parse_json(allocatable.get(resource.name())?).ok()?;
+            Some(amount).filter(|amount| *amount >= 0)
+        };
+        Some(Self {
+            labels: labels.map(|(key, value)| (key.into(), value.into())).collect(),
+            allocatable: PerResource::from_fn(amount),
+        })
     }
 }

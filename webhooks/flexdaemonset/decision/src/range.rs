@@ -1,5 +1,7 @@
 //! What the LimitRanges of a namespace demand of its pods.
 
+use podshaper_core::object::{FromObject, Object};
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::resource::{PerResource, SizedResource};
@@ -34,9 +36,8 @@ impl Range {
                 Some("Pod") => &mut range.pod,
                 _ => continue,
             };
-            let read = |field: &str, resource: SizedResource| match item.get(field)?.get(resource.name())? {
-                Value::String(text) => resource.parse(text).ok(),
-                number => resource.parse(&number.to_string()).ok(),
+            let read = |field: &str, resource: SizedResource| {
+                resource.parse_json(item.get(field)?.get(resource.name())?).ok()
             };
             for resource in SizedResource::ALL {
                 let [min, max, default] = ["min", "max", "default"].map(|field| read(field, resource));
@@ -54,6 +55,17 @@ impl Range {
             self.pod.get_mut(resource).meet(*other.pod.get(resource));
         }
         self
+    }
+}
+
+impl FromObject for Range {
+    type Spec = Value;
+    type Status = IgnoredAny;
+    const PLURAL: &'static str = "limitranges";
+    const API: &'static str = "/api/v1";
+
+    fn from_object(object: Object<Value, IgnoredAny>) -> Option<Self> {
+        Some(Self::from_spec(&object.spec.unwrap_or_default()))
     }
 }
 

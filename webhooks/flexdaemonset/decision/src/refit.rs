@@ -165,6 +165,7 @@ fn qos_class(cpu_and_memory: &[RequestAndLimit]) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use podshaper_core::object::FromObject;
     use podshaper_core::pod::Pod;
 
     use super::*;
@@ -177,7 +178,8 @@ mod tests {
     /// The difference of a pod with this container, which was sized before and has these original requests.
     fn difference(spec: &Value, resources: &Value, original: &Value, qos: &str) -> Option<Difference> {
         let template = Template::from_spec(spec).unwrap();
-        let node = Node::new([], |name| (name != "ephemeral-storage").then_some("1000"));
+        let node = json!({"metadata": {}, "status": {"allocatable": {"cpu": "1000", "memory": "1000"}}});
+        let node = Node::from_object(serde_json::from_value(node).unwrap()).unwrap();
         let pod = json!({"spec": {
             "containers": [{"name": "a", "resources": resources}],
             "initContainers": [{"name": "i", "resources": {"requests": {"cpu": "7"}, "limits": {"cpu": "7", "memory": "7"}}}],

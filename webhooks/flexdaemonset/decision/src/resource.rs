@@ -1,6 +1,7 @@
 //! The three resources that are sized, and their amounts as integers.
 
 use podshaper_core::quantity::{Quantity, QuantityError};
+use serde_json::Value;
 
 /// A resource that pods get a share of their node's of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,14 @@ impl SizedResource {
             Self::Memory | Self::Storage => quantity.value(),
         };
         Ok(amount.unwrap_or(if quantity.sign() < 0 { i64::MIN } else { i64::MAX }))
+    }
+
+    /// The same for a quantity in JSON, which may be a number (`Quantity.UnmarshalJSON`).
+    pub fn parse_json(self, value: &Value) -> Result<i64, QuantityError> {
+        match value {
+            Value::String(text) => self.parse(text),
+            number => self.parse(&number.to_string()),
+        }
     }
 
     /// Formats millicores or bytes as the API server does.

@@ -6,7 +6,8 @@ use podshaper_core::admission::{Decision, Request, Webhook};
 use podshaper_core::lookup::Lookup;
 use podshaper_core::pod::Pod;
 
-use crate::facts::{Facts, Outcome, Subject, named_template};
+use crate::daemon_set::named_template;
+use crate::facts::{Facts, Outcome, Subject};
 use crate::original_requests::OriginalRequests;
 use crate::patch::patch;
 use crate::sizing::size;

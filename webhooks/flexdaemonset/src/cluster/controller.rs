@@ -14,10 +14,10 @@ use podshaper_kube::request::{Media, send};
 use serde_json::json;
 use tokio::sync::watch;
 
-use flexdaemonset_decision::facts::TemplateFact;
 use flexdaemonset_decision::range::Range;
 use flexdaemonset_decision::rules::Template;
 use flexdaemonset_decision::template::{API_VERSION, PLURAL};
+use flexdaemonset_decision::template_object::TemplateFact;
 
 use super::drift::Drift;
 use super::metrics::FlexDaemonsetMetrics;

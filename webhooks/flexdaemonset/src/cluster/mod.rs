@@ -23,9 +23,11 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use controller::TemplateController;
-use flexdaemonset_decision::facts::{Facts, Outcome, Owner, Subject, TemplateFact};
+use flexdaemonset_decision::daemon_set::Owner;
+use flexdaemonset_decision::facts::{Facts, Outcome, Subject};
 use flexdaemonset_decision::node::Node;
 use flexdaemonset_decision::range::Range;
+use flexdaemonset_decision::template_object::TemplateFact;
 use metrics::FlexDaemonsetMetrics;
 use watches::Watches;
 

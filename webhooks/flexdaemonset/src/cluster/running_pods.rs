@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use flexdaemonset_decision::facts::{Owner, named_template};
+use flexdaemonset_decision::daemon_set::{Owner, named_template};
 use flexdaemonset_decision::original_requests::{ANNOTATION, OriginalRequests};
 
 /// A running pod.

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use podshaper_crd::{ConditionStatus, NewCondition};
 
-use flexdaemonset_decision::facts::TemplateFact;
 use flexdaemonset_decision::refit::Remedy;
 use flexdaemonset_decision::template::{Refit, TemplateStatus};
+use flexdaemonset_decision::template_object::TemplateFact;
 
 use super::drift::Drift;
 

@@ -8,9 +8,10 @@ use podshaper_kube::store::Store;
 use podshaper_kube::watch::{WatchScope, spawn_reflector};
 use tokio::sync::watch;
 
-use flexdaemonset_decision::facts::{Owner, TemplateFact};
+use flexdaemonset_decision::daemon_set::Owner;
 use flexdaemonset_decision::node::Node;
 use flexdaemonset_decision::range::Range;
+use flexdaemonset_decision::template_object::TemplateFact;
 
 /// One store for each kind.
 #[derive(Clone)]

@@ -62,7 +62,7 @@ pub(crate) fn container(name: &str, requests: Value, limits: Value) -> Value {
 
 /// The decision about the creation of `pod` in the cluster of these objects.
 pub(crate) fn decide(facts: &[Value], pod: &Value) -> Decision {
-    let webhook = FlexDaemonset::new(Offline::new(facts));
+    let webhook = FlexDaemonset::new(Offline::new(facts).unwrap());
     let request = json!({
         "uid": "u", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "operation": "CREATE", "namespace": "ns",
         "object": pod,

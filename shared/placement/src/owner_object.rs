@@ -1,22 +1,47 @@
-//! The fields of an owner, of whatever kind, that concern its pods.
+//! An owner of pods, of whatever kind.
 
 use std::collections::BTreeMap;
+
+use serde::Deserialize;
 
 use podshaper_core::object::{Object, ObjectMeta, lenient};
 use podshaper_core::owner_reference::OwnerReference;
 use podshaper_core::selector::LabelSelector;
-use podshaper_placement::owners::OwnerObject;
-use serde::Deserialize;
+
+use super::ledger::ResourceVersion;
 
 /// Bytes of the longest label selector that fits into a URL.
 const MAX_SELECTOR: usize = 8 << 10;
 /// Bytes that are kept of an annotation. None that is valid is so long, so a parser notices that it is cut.
 const MAX_ANNOTATION: usize = 32 << 10;
 
+/// An owner, as it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnerObject {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub version: ResourceVersion,
+    /// The owner's own controller.
+    pub controller: Option<OwnerReference>,
+    /// How many pods the owner may have at a time, if its kind says so.
+    pub pods: Option<u32>,
+    /// `status.replicas`.
+    pub created: Option<u32>,
+    /// The label selector of its pods, as the query parameter of a list, not encoded.
+    pub selector: Option<String>,
+    /// `spec.ordinals.start` of a `StatefulSet`: the ordinal of its first pod.
+    pub first_ordinal: u32,
+    /// The annotations that were asked for.
+    pub annotations: BTreeMap<String, String>,
+    /// Those of the pod template.
+    pub template: BTreeMap<String, String>,
+}
+
 /// `spec` of an owner. A custom kind may use these names for something else: a field of another type counts as absent.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct OwnerSpec {
+pub struct OwnerSpec {
     #[serde(deserialize_with = "lenient")]
     replicas: Option<u32>,
     #[serde(deserialize_with = "lenient")]
@@ -34,7 +59,7 @@ pub(crate) struct OwnerSpec {
 /// `status` of an owner.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct OwnerStatus {
+pub struct OwnerStatus {
     #[serde(deserialize_with = "lenient")]
     replicas: Option<u32>,
 }
@@ -62,7 +87,7 @@ struct Ordinals {
 
 impl OwnerSpec {
     /// How many pods the owner may have at a time, if its kind says so.
-    pub(crate) fn pods(&self, owner: &OwnerReference) -> Option<u32> {
+    pub fn pods(&self, owner: &OwnerReference) -> Option<u32> {
         if owner.is_kind("batch", "Job") { Some(self.parallelism.unwrap_or(1)) } else { self.replicas }
     }
 
@@ -74,38 +99,39 @@ impl OwnerSpec {
         template.and_then(|template| template.metadata?.annotations).unwrap_or_default()
     }
 
-    /// As in a URL, not encoded.
     fn selector(&self) -> Option<String> {
         let selector = self.selector.as_ref()?.query();
         (1..=MAX_SELECTOR).contains(&selector.len()).then_some(selector)
     }
 }
 
-/// Reads the owner that `owner` names, and those of its annotations and of its pod template's that have these keys.
-pub(crate) fn owner_object(
-    object: Object<OwnerSpec, OwnerStatus>,
-    owner: &OwnerReference,
-    annotations: &[&str],
-) -> OwnerObject {
-    let keep = |mut all: BTreeMap<String, String>| {
-        all.retain(|key, _| annotations.contains(&&**key));
-        for text in all.values_mut() {
-            text.truncate(text.floor_char_boundary(MAX_ANNOTATION));
+impl OwnerObject {
+    /// Projects the object that `owner` names, with those annotations of the owner and of its pod template that `keeps` accepts.
+    pub fn from_object(
+        object: Object<OwnerSpec, OwnerStatus>,
+        owner: &OwnerReference,
+        keeps: impl Fn(&str) -> bool,
+    ) -> Self {
+        let keep = |mut all: BTreeMap<String, String>| {
+            all.retain(|key, _| keeps(key));
+            for text in all.values_mut() {
+                text.truncate(text.floor_char_boundary(MAX_ANNOTATION));
+            }
+            all
+        };
+        let metadata = object.metadata;
+        let controller = metadata.controller().filter(|controller| controller.is_valid());
+        let spec = object.spec.unwrap_or_default();
+        Self {
+            version: metadata.resource_version.parse().unwrap_or(0),
+            controller: controller.map(OwnerReference::coordinates),
+            pods: spec.pods(owner),
+            created: object.status.and_then(|status| status.replicas),
+            selector: spec.selector(),
+            first_ordinal: spec.ordinals.as_ref().map_or(0, |ordinals| ordinals.start),
+            template: keep(spec.template_annotations()),
+            annotations: keep(metadata.annotations.unwrap_or_default()),
+            uid: metadata.uid,
         }
-        all
-    };
-    let metadata = object.metadata;
-    let controller = metadata.controller().filter(|controller| controller.is_valid());
-    let spec = object.spec.unwrap_or_default();
-    OwnerObject {
-        version: metadata.resource_version.parse().unwrap_or(0),
-        controller: controller.map(OwnerReference::coordinates),
-        pods: spec.pods(owner),
-        created: object.status.and_then(|status| status.replicas),
-        selector: spec.selector(),
-        first_ordinal: spec.ordinals.as_ref().map_or(0, |ordinals| ordinals.start),
-        template: keep(spec.template_annotations()),
-        annotations: keep(metadata.annotations.unwrap_or_default()),
-        uid: metadata.uid,
     }
 }

@@ -1,0 +1,127 @@
+//! A pod that has a controller, as ledgers count it.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use podshaper_core::object::{FromObject, Object, lenient};
+use podshaper_core::owner_reference::OwnerReference;
+use podshaper_core::pod::SKIP;
+
+use super::annotations::{
+    DELETION_COST, LOWEST_DELETION_COST, PLACED, deletion_cost, infer_group, parse, sequence_owner,
+};
+use super::ledger::{Assignment, PodPlacement, PodState, ResourceVersion};
+use super::policy::{GroupName, Policy};
+
+/// A pod, as far as its place is concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodObject {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.resourceVersion`; a file may lack it.
+    pub version: Option<ResourceVersion>,
+    /// The pod's controller.
+    pub controller: OwnerReference,
+    /// The uid of the owner in whose ledger the pod counts.
+    pub sequence_owner: String,
+    /// Whether it counts.
+    pub state: PodState,
+    /// Its slot and group, if a webhook has placed it.
+    pub assignment: Option<Assignment>,
+    /// `spec.nodeSelector`.
+    pub node_selector: BTreeMap<String, String>,
+    /// The value of [`DELETION_COST`].
+    pub deletion_cost: Option<String>,
+    /// The value of [`PLACED`].
+    pub placed_by: Option<String>,
+    /// Whether webhooks are to skip the pod.
+    pub skipped: bool,
+    /// `status.conditions`.
+    pub conditions: Vec<PodCondition>,
+}
+
+/// The fields of `v1.PodSpec` that show a pod's group.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodObjectSpec {
+    node_selector: Option<BTreeMap<String, String>>,
+}
+
+/// The fields of `v1.PodStatus` that show a pod's state and health.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PodObjectStatus {
+    phase: String,
+    conditions: Option<Vec<PodCondition>>,
+}
+
+/// `v1.PodCondition`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodCondition {
+    /// `type`.
+    pub r#type: String,
+    /// `status`.
+    pub status: String,
+    /// `reason`.
+    pub reason: Option<String>,
+    /// `lastTransitionTime`. No slot depends on it.
+    #[serde(deserialize_with = "lenient")]
+    pub last_transition_time: Option<String>,
+}
+
+impl PodObject {
+    /// Where the pod is. With `policy`, the group of a pod without a slot is inferred from its node selector.
+    pub fn placement(&self, policy: Option<&Policy>) -> PodPlacement {
+        match &self.assignment {
+            Some(assignment) => PodPlacement::Assigned(assignment.clone()),
+            None => policy
+                .and_then(|policy| self.inferred_group(policy))
+                .map_or(PodPlacement::Unknown, PodPlacement::Inferred),
+        }
+    }
+
+    /// The group that the pod's node selector selects.
+    pub fn inferred_group(&self, policy: &Policy) -> Option<GroupName> {
+        infer_group(|key| self.node_selector.get(key).map(String::as_str), policy)
+    }
+
+    /// Whether the pod's author has set its deletion cost, which this project then keeps.
+    pub fn has_own_deletion_cost(&self) -> bool {
+        let cost_of_slot = self.assignment.as_ref().map(|assignment| deletion_cost(assignment.slot));
+        let ours = cost_of_slot.as_deref().unwrap_or(LOWEST_DELETION_COST);
+        self.deletion_cost.as_ref().is_some_and(|cost| cost != ours && cost != LOWEST_DELETION_COST)
+    }
+}
+
+impl FromObject for PodObject {
+    type Spec = PodObjectSpec;
+    type Status = PodObjectStatus;
+    const PLURAL: &'static str = "pods";
+    const API: &'static str = "/api/v1";
+
+    fn from_object(object: Object<PodObjectSpec, PodObjectStatus>) -> Option<Self> {
+        let metadata = object.metadata;
+        let controller = metadata.controller().filter(|owner| owner.is_valid())?.coordinates();
+        let annotation = |key: &str| metadata.annotation(key);
+        let label = |key: &str| metadata.labels.as_ref()?.get(key);
+        let status = object.status.unwrap_or_default();
+        Some(Self {
+            version: metadata.resource_version.parse().ok(),
+            sequence_owner: sequence_owner(annotation, &controller.uid).to_owned(),
+            state: PodState::of(&status.phase, metadata.deletion_timestamp.is_some(), &controller.kind),
+            assignment: parse(annotation),
+            node_selector: object.spec.unwrap_or_default().node_selector.unwrap_or_default(),
+            deletion_cost: annotation(DELETION_COST).map(str::to_owned),
+            placed_by: label(PLACED).cloned(),
+            skipped: label(SKIP).is_some_and(|skip| skip == "true"),
+            conditions: status.conditions.unwrap_or_default(),
+            controller,
+            namespace: metadata.namespace.unwrap_or_default(),
+            name: metadata.name,
+        })
+    }
+}

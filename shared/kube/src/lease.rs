@@ -1,28 +1,31 @@
-//! One leader among the replicas, by a Lease (coordination.k8s.io/v1), as client-go's leader election does it.
+//! Elects one leader among the replicas with a Lease (coordination.k8s.io/v1), as client-go's `leaderelection` package does. kube has
+//! no leader election.
 
 use std::time::Duration;
 
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
-use kube::{Client, Error};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use kube::api::PostParams;
+use kube::{Api, Client, Error};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::request::{Media, get, send};
+use crate::error::describe;
+use crate::request::REQUEST_TIMEOUT;
 
-/// Who hasn't renewed for so long leads no more (client-go's defaults).
-const DURATION: Duration = Duration::from_secs(15);
-/// Who couldn't renew for so long stops by itself, before another may begin: there is time for one more [`RETRY`].
+/// Another replica may acquire a Lease that its holder has not renewed for this time. (This and the next two are client-go's defaults.)
+const LEASE_DURATION: Duration = Duration::from_secs(15);
+/// A leader that could not renew the Lease for this time stops, before another replica may acquire it.
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// Between two looks at the Lease.
-const RETRY: Duration = Duration::from_secs(2);
+/// The time between two attempts to acquire or renew the Lease.
+const RETRY_PERIOD: Duration = Duration::from_secs(2);
 
-/// Whether this replica leads, as it changes.
+/// Whether this replica is the leader, as it changes.
 pub type Leadership = watch::Receiver<bool>;
 
-/// Does `work` while this replica leads, from its beginning each time, and tells `changed` when it begins to lead and no longer does.
-/// Comes back when there is nobody to lead.
+/// Runs `work` whenever this replica becomes the leader, and cancels it when it no longer is. Calls `changed` at both times. Returns when
+/// the election has ended.
 pub async fn while_leading<W: Future<Output = ()>>(
     mut leadership: Leadership,
     work: impl Fn() -> W,
@@ -38,148 +41,119 @@ pub async fn while_leading<W: Future<Output = ()>>(
     }
 }
 
-/// The Lease that replicas contend for.
-#[derive(Clone, Debug)]
-pub struct Lease {
-    /// The namespace it is in.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Who contends: the pod's name.
-    pub identity: String,
+/// A candidate for one Lease.
+pub(crate) struct Candidate {
+    leases: Api<Lease>,
+    name: String,
+    identity: String,
 }
 
-/// `coordinationv1.Lease`.
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Object {
-    api_version: String,
-    kind: String,
-    metadata: Value,
-    spec: Option<Record>,
-}
-
-/// `coordinationv1.LeaseSpec`, as far as leaders use it. Times are opaque: clocks of others aren't trusted.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Record {
-    holder_identity: Option<String>,
-    lease_duration_seconds: Option<i32>,
-    acquire_time: Option<String>,
-    renew_time: Option<String>,
-    lease_transitions: Option<i32>,
-}
-
-/// What another's record looked like, and when it was first seen so.
+/// The Lease as another replica wrote it, and when it was first seen so: a time in the Lease is by another clock.
 struct Observed {
-    record: Option<Record>,
+    spec: Option<LeaseSpec>,
     since: Instant,
 }
 
-impl Lease {
-    /// Contends for the Lease until `ending`, and gives it back then. Needs a runtime.
+impl Candidate {
+    /// `identity` is the name of this pod.
     ///
     /// Rights: `create` Leases in the namespace; `get` and `update` this one.
-    pub fn contend(self, client: Client, mut ending: watch::Receiver<bool>) -> Leadership {
+    pub(crate) fn new(client: Client, namespace: &str, name: String, identity: String) -> Self {
+        Self { leases: Api::namespaced(client, namespace), name, identity }
+    }
+
+    /// Starts a task that keeps acquiring or renewing the Lease until `ending`, and then releases it.
+    pub(crate) fn start(self, mut ending: watch::Receiver<bool>) -> Leadership {
         let (leads, leadership) = watch::channel(false);
         tokio::spawn(async move {
-            let mut observed = Observed { record: None, since: Instant::now() };
-            let mut renewed = Instant::now();
-            loop {
-                let begun = Instant::now();
-                let spent = if *leads.borrow() { renewed.elapsed() } else { Duration::ZERO };
-                match timeout(RENEW_DEADLINE.saturating_sub(spent), self.attempt(&client, &mut observed))
-                    .await
-                {
-                    Ok(Ok(held)) => {
-                        // When the answer took its time, others may have seen the renewal long ago.
-                        renewed = begun;
-                        if leads.send_replace(held) != held {
-                            tracing::info!(lease = self.name, leads = held, "leadership");
-                        }
-                    }
-                    Ok(Err(error)) => tracing::warn!(lease = self.name, %error, "can't renew the Lease"),
-                    Err(_) => tracing::warn!(lease = self.name, "the API server doesn't answer"),
+            self.run(&leads, &mut ending).await;
+            if leads.send_replace(false) {
+                let released = timeout(REQUEST_TIMEOUT, self.release()).await;
+                if let Ok(Err(error)) = released {
+                    tracing::debug!(error = describe(&error), "cannot release the Lease, which will expire");
                 }
-                if renewed.elapsed() >= RENEW_DEADLINE && leads.send_replace(false) {
-                    tracing::warn!(lease = self.name, "lost the leadership: the Lease couldn't be renewed");
-                }
-                let end = async {
-                    // An error is the end as well.
-                    let _ = ending.wait_for(|ending| *ending).await;
-                };
-                tokio::select! {
-                    () = sleep(RETRY) => {},
-                    () = end => break,
-                }
-            }
-            if leads.send_replace(false)
-                && let Err(error) = self.release(&client).await
-            {
-                tracing::debug!(%error, "the Lease runs out by itself");
             }
         });
         leadership
     }
 
-    /// Takes or renews the Lease where that is possible; whether it is ours then.
-    async fn attempt(&self, client: &Client, observed: &mut Observed) -> kube::Result<bool> {
-        // `metav1.MicroTime` takes six digits, and no others.
-        let now = format!("{:.6}", Timestamp::now());
-        let Some(mut lease) = get::<Object>(client, &self.path()).await? else {
-            let lease = Object {
-                api_version: "coordination.k8s.io/v1".to_owned(),
-                kind: "Lease".to_owned(),
-                metadata: json!({"name": self.name}),
-                spec: Some(self.record(None, now)),
-            };
-            return won(send(client, "POST", &self.collection(), Media::Json, &lease).await);
+    async fn run(&self, leads: &watch::Sender<bool>, ending: &mut watch::Receiver<bool>) {
+        let mut observed = Observed { spec: None, since: Instant::now() };
+        let mut renewed = Instant::now();
+        loop {
+            let started = Instant::now();
+            let spent = if *leads.borrow() { renewed.elapsed() } else { Duration::ZERO };
+            let attempt = self.try_acquire_or_renew(&mut observed);
+            match timeout(RENEW_DEADLINE.saturating_sub(spent), attempt).await {
+                Ok(Ok(held)) => {
+                    // Other replicas may have seen the renewal long before its response arrived.
+                    renewed = started;
+                    if leads.send_replace(held) != held {
+                        tracing::info!(lease = self.name, leads = held, "leadership changed");
+                    }
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(lease = self.name, error = describe(&error), "cannot renew the Lease");
+                }
+                Err(_) => tracing::warn!(lease = self.name, "cannot renew the Lease: no response"),
+            }
+            if renewed.elapsed() >= RENEW_DEADLINE && leads.send_replace(false) {
+                tracing::warn!(lease = self.name, "leadership lost: the Lease was not renewed in time");
+            }
+            tokio::select! {
+                () = sleep(RETRY_PERIOD) => {},
+                _ = ending.wait_for(|ending| *ending) => return,
+            }
+        }
+    }
+
+    /// Acquires or renews the Lease unless another replica holds it. Returns whether this replica holds it now.
+    async fn try_acquire_or_renew(&self, observed: &mut Observed) -> kube::Result<bool> {
+        let Some(mut lease) = self.leases.get_opt(&self.name).await? else {
+            let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+            let lease = Lease { metadata, spec: Some(self.spec(None)) };
+            return is_held(self.leases.create(&PostParams::default(), &lease).await);
         };
-        if observed.record != lease.spec {
-            *observed = Observed { record: lease.spec.clone(), since: Instant::now() };
+        if observed.spec != lease.spec {
+            *observed = Observed { spec: lease.spec.clone(), since: Instant::now() };
         }
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
-        if !holder.is_empty() && holder != self.identity && observed.since.elapsed() < DURATION {
+        if !holder.is_empty() && holder != self.identity && observed.since.elapsed() < LEASE_DURATION {
             return Ok(false);
         }
-        lease.spec = Some(self.record(lease.spec.as_ref(), now));
-        won(send(client, "PUT", &self.path(), Media::Json, &lease).await)
+        lease.spec = Some(self.spec(lease.spec.as_ref()));
+        is_held(self.leases.replace(&self.name, &PostParams::default(), &lease).await)
     }
 
-    fn collection(&self) -> String {
-        format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", self.namespace)
-    }
-
-    fn path(&self) -> String {
-        format!("{}/{}", self.collection(), self.name)
-    }
-
-    fn record(&self, before: Option<&Record>, now: String) -> Record {
-        let held = before.filter(|spec| spec.holder_identity.as_deref() == Some(&self.identity));
-        let transitions = before.and_then(|spec| spec.lease_transitions).unwrap_or(0);
-        Record {
+    /// The spec that makes this replica the holder after `last`.
+    fn spec(&self, last: Option<&LeaseSpec>) -> LeaseSpec {
+        let now = MicroTime(Timestamp::now());
+        let held = last.filter(|spec| spec.holder_identity.as_deref() == Some(&self.identity));
+        let transitions = last.and_then(|spec| spec.lease_transitions).unwrap_or(0);
+        LeaseSpec {
             holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+            lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
             acquire_time: held.and_then(|spec| spec.acquire_time.clone()).or_else(|| Some(now.clone())),
             renew_time: Some(now),
-            lease_transitions: Some(transitions + i32::from(held.is_none() && before.is_some())),
+            lease_transitions: Some(transitions + i32::from(held.is_none() && last.is_some())),
+            ..LeaseSpec::default()
         }
     }
 
-    async fn release(&self, client: &Client) -> kube::Result<()> {
-        let Some(mut lease) = get::<Object>(client, &self.path()).await? else { return Ok(()) };
-        let ours = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(&self.identity));
-        if let Some(spec) = ours {
+    async fn release(&self) -> kube::Result<()> {
+        let Some(mut lease) = self.leases.get_opt(&self.name).await? else { return Ok(()) };
+        let held = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(&self.identity));
+        if let Some(spec) = held {
             spec.holder_identity = Some(String::new());
             spec.lease_duration_seconds = Some(1);
-            send(client, "PUT", &self.path(), Media::Json, &lease).await?;
+            self.leases.replace(&self.name, &PostParams::default(), &lease).await?;
         }
         Ok(())
     }
 }
 
-/// Somebody else may have written first: then it is theirs.
-fn won(written: kube::Result<String>) -> kube::Result<bool> {
+/// A conflict means that another replica wrote first, and holds the Lease.
+fn is_held(written: kube::Result<Lease>) -> kube::Result<bool> {
     match written {
         Ok(_) => Ok(true),
         Err(Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(false),
@@ -189,80 +163,81 @@ fn won(written: kube::Result<String>) -> kube::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use http::{Method, Request};
+    use podshaper_testing::{InMemoryApiServer, MockApiServer, MockResponse};
+    use serde_json::json;
 
     use super::*;
-    use podshaper_testing::{MockApiServer, MockResponse};
 
     const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/ns/leases/l";
 
-    /// An API server that stores one Lease.
-    fn api_server(stored: &Arc<Mutex<Option<Value>>>) -> Client {
-        let stored = Arc::clone(stored);
-        podshaper_testing::client(move |request: Request<Value>| {
-            let (head, body) = request.into_parts();
-            let name = if head.method == Method::POST { "/l" } else { "" };
-            assert_eq!(format!("{}{name}", head.uri), LEASE);
-            let mut stored = stored.lock().unwrap();
-            if head.method != Method::GET {
-                *stored = Some(body);
-            }
-            let response = match &*stored {
-                Some(lease) => MockResponse::json(200, lease),
-                None => MockResponse::failure(404, "NotFound"),
-            };
-            std::future::ready(response)
-        })
+    fn candidate(client: &Client, identity: &str) -> Candidate {
+        Candidate::new(client.clone(), "ns", "l".to_owned(), identity.to_owned())
     }
 
-    fn lease(identity: &str) -> Lease {
-        Lease { namespace: "ns".into(), name: "l".into(), identity: identity.into() }
+    fn nothing_observed() -> Observed {
+        Observed { spec: None, since: Instant::now() }
     }
 
-    /// The API server takes the first Lease, then errs slowly, then doesn't answer at all.
+    /// The API server accepts the first Lease, then responds slowly with an error, and then not at all.
     #[tokio::test(start_paused = true)]
-    async fn who_can_not_renew_stops_before_another_may_begin() {
+    async fn leader_without_renewal_stops_before_the_lease_expires() {
         let (client, mut server) = MockApiServer::start();
         let (_ending, ending) = watch::channel(false);
-        let mut leadership = lease("a").contend(client, ending);
+        let mut leadership = candidate(&client, "a").start(ending);
         server.next(LEASE).await.respond(MockResponse::failure(404, "NotFound"));
-        server.next_request().await.answer(201, &json!({}));
+        let create = server.next_request().await;
+        let lease = create.request().body().clone();
+        create.answer(201, &lease);
         leadership.wait_for(|leads| *leads).await.unwrap();
         let renewed = Instant::now();
         let slow = server.next(LEASE).await;
         sleep(Duration::from_millis(7_900)).await;
         slow.respond(MockResponse::failure(500, "InternalError"));
-        let _silent = server.next(LEASE).await;
+        let _unanswered = server.next(LEASE).await;
         leadership.wait_for(|leads| !*leads).await.unwrap();
-        assert!(renewed.elapsed() < DURATION, "{:?}", renewed.elapsed());
+        assert!(renewed.elapsed() < LEASE_DURATION, "{:?}", renewed.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_does_not_renew_loses_it() {
-        let kept = Arc::default();
-        let client = api_server(&kept);
-        let spec = |field: &str| kept.lock().unwrap().as_ref().unwrap()["spec"][field].clone();
-        let (a, b) = (lease("a"), lease("b"));
-        let mut by_a = Observed { record: None, since: Instant::now() };
-        let mut by_b = Observed { record: None, since: Instant::now() };
-        assert!(a.attempt(&client, &mut by_a).await.unwrap(), "there was none");
+    async fn lease_without_renewal_is_acquired_by_another() {
+        let server = InMemoryApiServer::default();
+        let spec = |field: &str| server.get(LEASE)["spec"][field].clone();
+        let (a, b) = (candidate(&server.client(), "a"), candidate(&server.client(), "b"));
+        let mut by_a = nothing_observed();
+        let mut by_b = nothing_observed();
+        assert!(a.try_acquire_or_renew(&mut by_a).await.unwrap(), "there was none");
         let (acquired, renewed) = (spec("acquireTime"), spec("renewTime"));
+        // The API server accepts six digits only.
         assert_eq!(acquired.as_str().unwrap().len(), "2006-01-02T15:04:05.000000Z".len());
-        assert!(!b.attempt(&client, &mut by_b).await.unwrap());
-        tokio::time::advance(DURATION * 2 / 3).await;
-        assert!(a.attempt(&client, &mut by_a).await.unwrap());
+        assert!(!b.try_acquire_or_renew(&mut by_b).await.unwrap());
+        tokio::time::advance(LEASE_DURATION * 2 / 3).await;
+        assert!(a.try_acquire_or_renew(&mut by_a).await.unwrap());
         assert_eq!(spec("acquireTime"), acquired);
         assert_ne!(spec("renewTime"), renewed);
-        assert!(!b.attempt(&client, &mut by_b).await.unwrap());
-        tokio::time::advance(DURATION * 2 / 3).await;
-        assert!(!b.attempt(&client, &mut by_b).await.unwrap(), "renewed, however long ago it was acquired");
-        tokio::time::advance(DURATION).await;
-        assert!(b.attempt(&client, &mut by_b).await.unwrap());
-        assert_eq!([spec("holderIdentity"), spec("leaseTransitions")], [json!("b"), json!(1)]);
-        assert!(!a.attempt(&client, &mut by_a).await.unwrap());
-        b.release(&client).await.unwrap();
-        assert!(a.attempt(&client, &mut by_a).await.unwrap(), "given back");
+        assert!(!b.try_acquire_or_renew(&mut by_b).await.unwrap());
+        tokio::time::advance(LEASE_DURATION * 2 / 3).await;
+        assert!(
+            !b.try_acquire_or_renew(&mut by_b).await.unwrap(),
+            "renewed, however long ago it was acquired"
+        );
+        tokio::time::advance(LEASE_DURATION).await;
+        assert!(b.try_acquire_or_renew(&mut by_b).await.unwrap());
+        assert_eq!((spec("holderIdentity"), spec("leaseTransitions")), (json!("b"), json!(1)));
+        assert!(!a.try_acquire_or_renew(&mut by_a).await.unwrap());
+        b.release().await.unwrap();
+        assert!(a.try_acquire_or_renew(&mut by_a).await.unwrap(), "released");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lease_is_released_at_the_end() {
+        let server = InMemoryApiServer::default();
+        let (end, ending) = watch::channel(false);
+        let mut leadership = candidate(&server.client(), "a").start(ending);
+        leadership.wait_for(|leads| *leads).await.unwrap();
+        end.send_replace(true);
+        leadership.wait_for(|leads| !*leads).await.unwrap();
+        while server.get(LEASE)["spec"]["holderIdentity"] != "" {
+            tokio::task::yield_now().await;
+        }
     }
 }

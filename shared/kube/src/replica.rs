@@ -1,35 +1,33 @@
-//! Which of a webhook's replicas this process is.
+//! The flags that identify a replica of a webhook.
 
 use kube::Client;
 use tokio::sync::watch;
 
-use super::lease::{Leadership, Lease};
+use crate::lease::{Candidate, Leadership};
 
-/// The flags that tell it.
+/// The pod and the Lease of a replica.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Replica {
-    /// The namespace of the Lease: the one that this pod is in
+    /// Namespace of the Lease: that of this pod
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", default_value = "default")]
     lease_namespace: String,
-    /// This pod's name
+    /// Name of this pod
     #[arg(long, env = "HOSTNAME", value_name = "NAME", default_value = "replica")]
     pod_name: String,
-    /// The Lease that replicas contend for, one that is the webhook's own: its holder does what only one should do. The webhook's
-    /// name, if not given
+    /// Name of the Lease that elects the leader among the replicas; each webhook needs its own. Defaults to the webhook's name
     #[arg(long, env = "PODSHAPER_LEASE", value_name = "NAME")]
     lease: Option<String>,
 }
 
 impl Replica {
-    /// The pod's name.
+    /// Returns the name of the pod.
     pub fn name(&self) -> &str {
         &self.pod_name
     }
 
-    /// Contends for the leadership among the replicas of `webhook`, until `ending`. Needs a runtime.
+    /// Takes part in the election of a leader among the replicas of `webhook` until `ending`.
     pub fn contend(&self, client: Client, webhook: &str, ending: watch::Receiver<bool>) -> Leadership {
-        let name = self.lease.clone().unwrap_or_else(|| webhook.to_owned());
-        let lease = Lease { namespace: self.lease_namespace.clone(), name, identity: self.pod_name.clone() };
-        lease.contend(client, ending)
+        let lease = self.lease.clone().unwrap_or_else(|| webhook.to_owned());
+        Candidate::new(client, &self.lease_namespace, lease, self.pod_name.clone()).start(ending)
     }
 }

@@ -1,4 +1,4 @@
-//! `metav1.LabelSelector`.
+//! `metav1.LabelSelector`. `kube::core::Selector` needs kube, which the decision crates do without.
 
 use std::collections::BTreeMap;
 

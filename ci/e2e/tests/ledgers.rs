@@ -119,7 +119,7 @@ async fn burst(
     allocator: &Arc<SlotAllocator>,
 ) -> Vec<(String, Assignment)> {
     let replicas: Vec<_> = (0..3).map(|_| Ledgers::start(client.clone(), "ledgers")).collect();
-    let filled = async || replicas.iter().all(|replica| replica.filled()).then_some(());
+    let filled = async || replicas.iter().all(|replica| replica.has_synced()).then_some(());
     eventually("watches", PATIENCE, filled).await;
     let started = Instant::now();
     let requests: Vec<_> = (0..PODS)
@@ -160,7 +160,7 @@ async fn ledger_stays_exact_from_first_to_last_pod() {
 
     // A new replica finds the slot of the rejected pod, which is reserved, and that of the deleted pod.
     let replica = Ledgers::start(client.clone(), "ledgers");
-    eventually("the watch", PATIENCE, async || replica.filled().then_some(())).await;
+    eventually("the watch", PATIENCE, async || replica.has_synced().then_some(())).await;
     let again = place(&replica, &workload, 1000, &allocator).await;
     assert_eq!(
         (again.slot, &*again.group),

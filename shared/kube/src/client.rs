@@ -1,8 +1,8 @@
-//! The API server as a pod reaches it: with its service account.
+//! A client that authenticates with the service account of its pod.
 //!
-//! What kube makes of a configuration can do far more (kubeconfig files, credential plugins, the system's trust), and weighs a
-//! quarter of a binary with it. A pod needs a token and a CA; the kubelet replaces both while it runs, so the token is read
-//! for every request and the CA for every connection.
+//! kube's own configuration also supports kubeconfig files, credential plugins and the system's trust store, which make up a quarter of
+//! a binary. A pod needs a token and a CA. The kubelet replaces both while the pod runs, so the token is read for each request and the
+//! CA for each connection.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,53 +23,48 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
 use tower::{BoxError, ServiceExt, service_fn};
 
-/// Where the kubelet mounts it (`serviceaccount.DefaultAPITokenMountPath` of Kubernetes).
-const MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// An API server that is gone without a word is noticed within this time, by watches too.
-const SILENCE: Duration = Duration::from_secs(30);
+/// Where the kubelet mounts the service account (`DefaultAPITokenMountPath` of k8s.io/kubernetes/plugin/pkg/admission/serviceaccount).
+const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// How long a connection may stay without an acknowledgement, that of a watch too.
+const TCP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the headers of a response may take: the default of the API server's `--request-timeout`. The body of a watch takes longer.
+const HEADERS_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// An API server that is there and says nothing is left after this time, which it gives itself for an answer
-/// (`--request-timeout`). What it answers may then take as long as a watch does.
-const ANSWER: Duration = Duration::from_mins(1);
-
-/// There is no API server to be had.
+/// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A variable that the kubelet sets in every pod isn't set, or not to an address.
+    /// A variable that the kubelet sets in every pod is missing or invalid.
     #[error(
-        "this isn't a pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT don't name the API server"
+        "not in a pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not the address of an API server"
     )]
     NotInPod,
-    /// The pod's service account can't be read.
-    #[error("no service account (is automountServiceAccountToken false?): {}: {source}", path.display())]
-    NoServiceAccount {
+    /// A file of the service account cannot be read.
+    #[error("cannot read the service account (is automountServiceAccountToken false?): {}: {source}", path.display())]
+    ServiceAccount {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the read.
         source: io::Error,
     },
-    /// The CA isn't one.
-    #[error("{}: {reason}", path.display())]
-    BadCa {
+    /// A certificate of the CA is invalid.
+    #[error("invalid CA certificate: {}: {reason}", path.display())]
+    InvalidCa {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the parser.
         reason: String,
     },
 }
 
-/// A client with the pod's service account.
-///
-/// # Errors
-/// This isn't a pod, or one without a service account token.
+/// Returns a client with the service account of this pod.
 pub fn in_cluster() -> Result<Client, Error> {
     let variable = |name| env::var(name).map_err(|_| Error::NotInPod);
     let (host, port) = (variable("KUBERNETES_SERVICE_HOST")?, variable("KUBERNETES_SERVICE_PORT")?);
     let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    ServiceAccount::at(MOUNT.into()).client(authority.parse().map_err(|_| Error::NotInPod)?)
+    ServiceAccount::at(MOUNT_PATH.into()).client(authority.parse().map_err(|_| Error::NotInPod)?)
 }
 
-/// The files of a service account.
+/// The directory of a service account.
 #[derive(Clone)]
 struct ServiceAccount(Arc<Path>);
 
@@ -92,14 +87,18 @@ impl ServiceAccount {
         });
         let http = legacy::Client::builder(TokioExecutor::new()).build(connector);
         let service = service_fn(move |request: Request<Body>| {
-            let (http, request) = (http.clone(), self.address(&server, request));
-            async move { Ok::<_, BoxError>(timeout(ANSWER, http.request(request?)).await??) }
+            let (http, request) = (http.clone(), self.authenticate(&server, request));
+            async move { Ok::<_, BoxError>(timeout(HEADERS_TIMEOUT, http.request(request?)).await??) }
         });
         Ok(Client::new(service, namespace))
     }
 
-    /// A request of kube's, which has a path alone, made one to `server` by this account.
-    fn address(&self, server: &Authority, mut request: Request<Body>) -> Result<Request<Body>, BoxError> {
+    /// Adds the server and the token to a request of kube, whose URI is only a path.
+    fn authenticate(
+        &self,
+        server: &Authority,
+        mut request: Request<Body>,
+    ) -> Result<Request<Body>, BoxError> {
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         (parts.scheme, parts.authority) = (Some(Scheme::HTTPS), Some(server.clone()));
         *request.uri_mut() = Uri::from_parts(parts)?;
@@ -109,12 +108,12 @@ impl ServiceAccount {
 
     fn read(&self, name: &str) -> Result<Vec<u8>, Error> {
         let path = self.0.join(name);
-        fs::read(&path).map_err(|source| Error::NoServiceAccount { path, source })
+        fs::read(&path).map_err(|source| Error::ServiceAccount { path, source })
     }
 
     fn token(&self) -> Result<HeaderValue, Error> {
         let bearer = [b"Bearer ", self.read("token")?.trim_ascii()].concat();
-        let mut value = HeaderValue::try_from(bearer).map_err(|error| Error::NoServiceAccount {
+        let mut value = HeaderValue::try_from(bearer).map_err(|error| Error::ServiceAccount {
             path: self.0.join("token"),
             source: io::Error::new(io::ErrorKind::InvalidData, error),
         })?;
@@ -123,18 +122,18 @@ impl ServiceAccount {
     }
 
     fn tls(&self) -> Result<ClientConfig, Error> {
-        let bad = |error: &dyn std::error::Error| Error::BadCa {
+        let invalid = |error: &dyn std::error::Error| Error::InvalidCa {
             path: self.0.join("ca.crt"),
             reason: error.to_string(),
         };
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&self.read("ca.crt")?) {
-            let certificate = certificate.map_err(|error| bad(&error))?;
-            roots.add(certificate).map_err(|error| bad(&error))?;
+            let certificate = certificate.map_err(|error| invalid(&error))?;
+            roots.add(certificate).map_err(|error| invalid(&error))?;
         }
         let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(|error| bad(&error))?;
+            .map_err(|error| invalid(&error))?;
         Ok(tls.with_root_certificates(roots).with_no_client_auth())
     }
 }
@@ -143,12 +142,12 @@ fn tcp() -> HttpConnector {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(SILENCE / 3));
-    tcp.set_keepalive(Some(SILENCE / 3));
-    tcp.set_keepalive_interval(Some(SILENCE / 6));
+    tcp.set_connect_timeout(Some(TCP_TIMEOUT / 3));
+    tcp.set_keepalive(Some(TCP_TIMEOUT / 3));
+    tcp.set_keepalive_interval(Some(TCP_TIMEOUT / 6));
     tcp.set_keepalive_retries(Some(4));
     #[cfg(target_os = "linux")]
-    tcp.set_tcp_user_timeout(Some(SILENCE));
+    tcp.set_tcp_user_timeout(Some(TCP_TIMEOUT));
     tcp
 }
 
@@ -161,7 +160,7 @@ mod tests {
     use http::Response;
     use hyper::body::Incoming;
     use hyper::server::conn::http1;
-    use hyper::service::service_fn as answer;
+    use hyper::service::service_fn as http_service;
     use hyper_util::rt::TokioIo;
     use rcgen::{CertifiedKey, generate_simple_self_signed};
     use rustls::ServerConfig;
@@ -171,13 +170,13 @@ mod tests {
 
     use super::*;
 
-    /// Answers each connection's only request with the authorization and the path that came, under the latest certificate.
+    /// Serves one request per connection, with the latest certificate. The response repeats the authorization and the URI.
     async fn echo(listener: TcpListener, certificate: Arc<Mutex<Arc<ServerConfig>>>) {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             let acceptor = TlsAcceptor::from(certificate.lock().unwrap().clone());
             let Ok(stream) = acceptor.accept(stream).await else { continue };
-            let echo = answer(async |request: Request<Incoming>| {
+            let echo = http_service(async |request: Request<Incoming>| {
                 let authorization = request.headers()[header::AUTHORIZATION].to_str().unwrap();
                 Ok::<_, Infallible>(Response::new(format!("{authorization} {}", request.uri())))
             });
@@ -203,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_token_and_a_new_ca_are_taken_up() {
+    async fn new_token_and_new_ca_are_used() {
         let account = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let server = listener.local_addr().unwrap().to_string().parse().unwrap();
@@ -223,21 +222,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_never_answers_is_left() {
+    async fn request_without_response_times_out() {
         let account = tempfile::tempdir().unwrap();
         issue(account.path(), "one");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let server = listener.local_addr().unwrap().to_string().parse().unwrap();
         let client = ServiceAccount::at(account.path().into()).client(server).unwrap();
-        let asking = tokio::spawn(async move { get(&client).await.unwrap_err() });
+        let request = tokio::spawn(async move { get(&client).await.unwrap_err() });
         let _silent = listener.accept().await.unwrap();
         tokio::time::pause();
-        let error = timeout(2 * ANSWER, asking).await.expect("it is left").unwrap();
+        let error = timeout(2 * HEADERS_TIMEOUT, request).await.expect("an error in time").unwrap();
         assert!(format!("{error:?}").contains("Elapsed"), "{error:?}");
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn error_names_the_file() {
         let account = tempfile::tempdir().unwrap();
         let error = |account: &Path| {
             let client = ServiceAccount::at(account.into()).client(Authority::from_static("127.0.0.1:1"));

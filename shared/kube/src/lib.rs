@@ -1,4 +1,4 @@
-//! The Kubernetes API as a pod uses it: requests that end, lists and watches, stores, leases and Events.
+//! A client of the Kubernetes API in a pod: bounded requests, watches and their stores, leader election and Events.
 #![forbid(unsafe_code)]
 
 pub mod client;
@@ -7,10 +7,10 @@ pub mod error;
 pub mod events;
 pub mod lease;
 pub mod pages;
-pub mod point_read;
+pub mod point_reader;
 pub mod replica;
 pub mod request;
 pub mod store;
 #[cfg(test)]
-mod thing;
+mod test_object;
 pub mod watch;

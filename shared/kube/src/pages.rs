@@ -1,4 +1,4 @@
-//! A list, page by page: however many objects there are, and however large, one page of bounded size is held at a time.
+//! Lists objects page by page, so that one page of bounded size is in memory at a time.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use kube::{Client, Error};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::request::{MAX_RESPONSE_BYTES, read};
+use crate::request::{MAX_RESPONSE_BYTES, get_text};
 
 /// `metav1.List`.
 #[derive(Deserialize)]
@@ -19,26 +19,28 @@ struct Page<'a> {
 /// `metav1.ListMeta`.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct ListMeta {
-    pub(crate) resource_version: String,
-    pub(crate) r#continue: String,
+struct ListMeta {
+    resource_version: String,
+    r#continue: String,
 }
 
-/// Reads a list in pages of `limit` objects, or fewer where a page would be too large, and hands each page to `each`; returns the
-/// version at which they were so. `uri` tells where a page of so many objects is that goes on after this token.
+/// Lists objects in pages of `limit`, or of fewer if a page would exceed 16 MiB, and calls `each` for each page. Returns the
+/// resourceVersion of the list.
+///
+/// `uri` makes the URI of a page from its limit and its `continue` token. `page_timeout` is for one page.
 pub async fn list_pages(
     client: &Client,
-    patience: Duration,
+    page_timeout: Duration,
     mut limit: usize,
     uri: impl Fn(usize, &str) -> String,
     each: &mut (dyn FnMut(&[&RawValue]) -> serde_json::Result<()> + Send),
 ) -> kube::Result<String> {
     let mut next = String::new();
     loop {
-        let Some(text) = read(client, &uri(limit, &next), patience).await? else {
+        let Some(text) = get_text(client, &uri(limit, &next), page_timeout).await? else {
             if limit <= 1 {
                 return Err(Error::Service(
-                    format!("one object takes more than {MAX_RESPONSE_BYTES} bytes").into(),
+                    format!("an object is larger than {MAX_RESPONSE_BYTES} bytes").into(),
                 ));
             }
             limit /= 2;
@@ -61,7 +63,7 @@ mod tests {
     use podshaper_testing::MockApiServer;
 
     #[tokio::test]
-    async fn pages_that_are_too_large_are_asked_for_again() {
+    async fn too_large_page_is_listed_in_smaller_pages() {
         let (client, mut server) = MockApiServer::start();
         let mut names = Vec::new();
         let mut each = |items: &[&RawValue]| {
@@ -69,7 +71,7 @@ mod tests {
             Ok(())
         };
         let uri = |limit: usize, next: &str| format!("/things?limit={limit}&continue={next}");
-        let read = list_pages(&client, Duration::from_mins(1), 3, uri, &mut each);
+        let listing = list_pages(&client, Duration::from_mins(1), 3, uri, &mut each);
         let serve = async {
             let large = "x".repeat(MAX_RESPONSE_BYTES);
             server
@@ -81,7 +83,7 @@ mod tests {
             let last = json!({"metadata": {"resourceVersion": "7"}, "items": [22]});
             server.next("/things?limit=1&continue=a").await.answer(200, &last);
         };
-        let (version, ()) = tokio::join!(read, serve);
+        let (version, ()) = tokio::join!(listing, serve);
         assert_eq!((version.unwrap().as_str(), &*names), ("7", &[1, 2][..]));
     }
 }

@@ -1,109 +1,91 @@
-//! One object at the moment of a decision.
+//! Reads single objects from a store, or from the API server if the watch may lag behind.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube::Client;
+use moka::sync::Cache;
+use tokio::time::timeout;
 
-use super::store::Store;
+use crate::error::describe;
 use crate::request::get;
+use crate::store::Store;
 use podshaper_core::lookup::Lookup;
-use podshaper_core::object::is_name;
-use podshaper_core::object::{FromObject, Object, key};
+use podshaper_core::object::{FromObject, Object, is_name, key};
 
-/// The longest that a decision waits for one read, however patient the API server is.
-const LONGEST: Duration = Duration::from_secs(1);
-/// What is left of the request's time for everything else.
+/// The longest that a read waits for the API server.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+/// What a read leaves of the request's time.
 const MARGIN: Duration = Duration::from_millis(250);
-/// How long an object that wasn't there isn't asked for again: a burst of pods asks once.
-const ABSENT: Duration = Duration::from_secs(1);
-/// So many absent names are remembered.
-const ABSENT_NAMES: usize = 1024;
+/// How long an absent object is not read again: a burst of pods causes one read.
+const ABSENT_TTL: Duration = Duration::from_secs(1);
+/// Absent objects that are remembered.
+const MAX_ABSENT: u64 = 1024;
 
-/// A store, and a read of the API server where the watch may lag behind.
+/// Reads objects of one kind.
 pub struct PointReader<T> {
     store: Arc<Store<T>>,
     client: Client,
-    absent: Mutex<HashMap<String, Instant>>,
+    absent: Cache<String, ()>,
 }
 
 impl<T: FromObject> PointReader<T> {
-    /// Looks into `store` and then asks the API server through `client`.
+    /// Reads from `store` first, and then through `client`.
     pub fn new(store: Arc<Store<T>>, client: Client) -> Self {
-        Self { store, client, absent: Mutex::default() }
+        let absent = Cache::builder().max_capacity(MAX_ABSENT).time_to_live(ABSENT_TTL).build();
+        Self { store, client, absent }
     }
 
-    /// The store.
+    /// Returns the store.
     pub fn store(&self) -> &Arc<Store<T>> {
         &self.store
     }
 
-    /// The object of this name, if it satisfies `is`: one that doesn't is an older one of the same name.
+    /// Finds an object by its name. The stored object may be an older one of the same name: one that does not satisfy `is_current` is
+    /// read again.
     pub async fn find(
         &self,
         namespace: Option<&str>,
         name: &str,
         deadline: Instant,
-        is: impl Fn(&T) -> bool,
+        is_current: impl Fn(&T) -> bool,
     ) -> Lookup<T> {
         if !is_name(name) {
             return Lookup::NotFound;
         }
         let key = key(namespace, name);
-        if let Some(object) = self.store.get(&key).filter(|object| is(object)) {
+        if let Some(object) = self.store.get(&key).filter(|object| is_current(object)) {
             return Lookup::Found(object);
         }
-        let now = Instant::now();
-        let patience = deadline.saturating_duration_since(now).saturating_sub(MARGIN).min(LONGEST);
-        if patience.is_zero() {
+        let left = deadline.saturating_duration_since(Instant::now()).saturating_sub(MARGIN);
+        if left.is_zero() {
             return Lookup::Unavailable;
         }
-        if self.absent(|absent| absent.get(&key).is_some_and(|seen| now.duration_since(*seen) < ABSENT)) {
+        if self.absent.contains_key(&key) {
             return Lookup::NotFound;
         }
-        match tokio::time::timeout(patience, read::<T>(&self.client, namespace, name)).await {
-            Ok(Ok(Some(object))) => {
-                if is(&object) {
-                    Lookup::Found(Arc::new(object))
-                } else {
-                    Lookup::NotFound
-                }
-            }
+        match timeout(left.min(MAX_WAIT), self.read(namespace, name)).await {
+            Ok(Ok(Some(object))) if is_current(&object) => Lookup::Found(Arc::new(object)),
+            Ok(Ok(Some(_))) => Lookup::NotFound,
             Ok(Ok(None)) => {
-                self.absent(|absent| {
-                    if absent.len() >= ABSENT_NAMES {
-                        absent.retain(|_, seen| now.duration_since(*seen) < ABSENT);
-                    }
-                    if absent.len() < ABSENT_NAMES {
-                        absent.insert(key, now);
-                    }
-                });
+                self.absent.insert(key, ());
                 Lookup::NotFound
             }
             Ok(Err(error)) => {
-                tracing::warn!(kind = T::PLURAL, name, %error, "can't read an object that no watch has shown");
+                tracing::warn!(kind = T::PLURAL, name, error = describe(&error), "cannot read an object");
                 Lookup::Unavailable
             }
             Err(_) => Lookup::Unavailable,
         }
     }
 
-    fn absent<R>(&self, with: impl FnOnce(&mut HashMap<String, Instant>) -> R) -> R {
-        with(&mut self.absent.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Reads an object from the API server. It is absent, too, if its projection is.
+    async fn read(&self, namespace: Option<&str>, name: &str) -> kube::Result<Option<T>> {
+        let namespace = namespace.map(|namespace| format!("/namespaces/{namespace}")).unwrap_or_default();
+        let path = format!("{}{namespace}/{}/{name}", T::API, T::PLURAL);
+        let object: Option<Object<T::Spec, T::Status>> = get(&self.client, &path).await?;
+        Ok(object.and_then(T::from_object))
     }
-}
-
-/// Reads one object; none if there is none, or none of interest.
-async fn read<T: FromObject>(
-    client: &Client,
-    namespace: Option<&str>,
-    name: &str,
-) -> kube::Result<Option<T>> {
-    let namespace = namespace.map(|namespace| format!("/namespaces/{namespace}")).unwrap_or_default();
-    let path = format!("{}{namespace}/{}/{name}", T::API, T::PLURAL);
-    let object: Option<Object<T::Spec, T::Status>> = get(client, &path).await?;
-    Ok(object.and_then(T::from_object))
 }
 
 #[cfg(test)]
@@ -111,59 +93,59 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::thing::Thing;
+    use crate::test_object::TestObject;
     use podshaper_testing::MockApiServer;
 
-    fn soon() -> Instant {
+    fn in_a_minute() -> Instant {
         Instant::now() + Duration::from_mins(1)
     }
 
-    async fn find(lookup: &PointReader<Thing>, name: &str) -> Lookup<Thing> {
-        lookup.find(Some("ns"), name, soon(), |_| true).await
+    async fn find(reader: &PointReader<TestObject>, name: &str) -> Lookup<TestObject> {
+        reader.find(Some("ns"), name, in_a_minute(), |_| true).await
     }
 
     #[tokio::test]
-    async fn what_no_watch_has_shown_is_read_once() {
+    async fn object_missing_in_the_store_is_read() {
         let (client, mut server) = MockApiServer::start();
         let store = Arc::new(Store::default());
-        store.put("ns/known".to_owned(), Thing(1));
-        let lookup = PointReader::new(store, client);
-        assert_eq!(find(&lookup, "known").await, Lookup::Found(Thing(1).into()));
+        store.put("ns/known".to_owned(), TestObject(1));
+        let reader = PointReader::new(store, client);
+        assert_eq!(find(&reader, "known").await, Lookup::Found(TestObject(1).into()));
         let read = async {
             let answer = json!({"metadata": {"name": "new"}, "spec": 2});
             server.next("/apis/x/v1/namespaces/ns/things/new").await.answer(200, &answer);
         };
-        assert_eq!(tokio::join!(find(&lookup, "new"), read).0, Lookup::Found(Thing(2).into()));
-        let of_another = lookup.find(Some("ns"), "known", soon(), |thing| thing.0 == 2);
+        assert_eq!(tokio::join!(find(&reader, "new"), read).0, Lookup::Found(TestObject(2).into()));
+        let newer = reader.find(Some("ns"), "known", in_a_minute(), |object| object.0 == 2);
         let read = async {
             let answer = json!({"metadata": {"name": "known"}, "spec": 1});
             server.next("/apis/x/v1/namespaces/ns/things/known").await.answer(200, &answer);
         };
-        assert_eq!(tokio::join!(of_another, read).0, Lookup::NotFound, "an older one of the same name");
+        assert_eq!(tokio::join!(newer, read).0, Lookup::NotFound, "an older one of the same name");
 
         let absent = json!({"kind": "Status", "reason": "NotFound", "code": 404});
         let read = async { server.next("/apis/x/v1/namespaces/ns/things/none").await.answer(404, &absent) };
-        assert_eq!(tokio::join!(find(&lookup, "none"), read).0, Lookup::NotFound);
-        assert_eq!(find(&lookup, "none").await, Lookup::NotFound);
-        assert!(server.is_idle(), "what wasn't there isn't asked for again at once");
+        assert_eq!(tokio::join!(find(&reader, "none"), read).0, Lookup::NotFound);
+        assert_eq!(find(&reader, "none").await, Lookup::NotFound);
+        assert!(server.is_idle(), "an absent object is not read again at once");
         for name in ["../../x", "a?watch=true", ""] {
-            assert_eq!(find(&lookup, name).await, Lookup::NotFound, "{name}");
+            assert_eq!(find(&reader, name).await, Lookup::NotFound, "{name}");
         }
-        assert!(server.is_idle(), "nothing can be called so");
+        assert!(server.is_idle(), "no object has such a name");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_long() {
+    async fn read_without_a_response_ends_in_time() {
         let (client, mut server) = MockApiServer::start();
-        let lookup = PointReader::<Thing>::new(Arc::default(), client);
-        let begun = tokio::time::Instant::now();
-        assert_eq!(find(&lookup, "a").await, Lookup::Unavailable, "the API server says nothing");
-        assert_eq!(begun.elapsed().as_secs(), LONGEST.as_secs());
+        let reader = PointReader::<TestObject>::new(Arc::default(), client);
+        let started = tokio::time::Instant::now();
+        assert_eq!(find(&reader, "a").await, Lookup::Unavailable, "no response");
+        assert_eq!(started.elapsed().as_secs(), MAX_WAIT.as_secs());
         server.next("/apis/x/v1/namespaces/ns/things/a").await;
-        let late = lookup.find(Some("ns"), "a", Instant::now() + MARGIN, |_| true).await;
+        let late = reader.find(Some("ns"), "a", Instant::now() + MARGIN, |_| true).await;
         assert!(late == Lookup::Unavailable && server.is_idle(), "the request has no time left");
         let failed = json!({"kind": "Status", "reason": "InternalError", "code": 500});
         let read = async { server.next("/apis/x/v1/namespaces/ns/things/a").await.answer(500, &failed) };
-        assert_eq!(tokio::join!(find(&lookup, "a"), read).0, Lookup::Unavailable);
+        assert_eq!(tokio::join!(find(&reader, "a"), read).0, Lookup::Unavailable);
     }
 }

@@ -1,4 +1,4 @@
-//! Requests to the API server, none of which is waited for without end.
+//! Requests to the API server with a timeout and a maximal size of the response.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -11,65 +11,62 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// A request that takes longer is given up.
+/// How long a request may take, unless its function takes a timeout.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// No more is held of an answer. (etcd takes objects of 1.5 MiB; lists are read in pages.)
+/// The largest response. (etcd accepts objects of 1.5 MiB; lists are read in pages.)
 pub const MAX_RESPONSE_BYTES: usize = 16 << 20;
 
-/// What a body is (`Content-Type`).
+/// The `Content-Type` of a request.
 #[derive(Clone, Copy, Debug)]
-pub enum Media {
-    /// An object.
+pub enum MediaType {
+    /// A whole object.
     Json,
     /// RFC 6902.
     JsonPatch,
     /// RFC 7386.
     MergePatch,
-    /// Kubernetes' own: lists are merged by the key of their kind.
+    /// Kubernetes' own: it merges lists by the merge key of their field.
     StrategicMergePatch,
     /// Server-side apply.
     ApplyPatch,
 }
 
-/// Sends `body`; the answer as text.
-///
-/// # Errors
-/// What the API server says, or that it says nothing for ten seconds.
+/// Sends `body` and returns the response as text.
 pub async fn send(
     client: &Client,
     method: &str,
     path: &str,
-    media: Media,
+    media_type: MediaType,
     body: &impl Serialize,
 ) -> kube::Result<String> {
-    let media = match media {
-        Media::Json => "application/json",
-        Media::JsonPatch => "application/json-patch+json",
-        Media::MergePatch => "application/merge-patch+json",
-        Media::StrategicMergePatch => "application/strategic-merge-patch+json",
-        Media::ApplyPatch => "application/apply-patch+yaml",
+    let media_type = match media_type {
+        MediaType::Json => "application/json",
+        MediaType::JsonPatch => "application/json-patch+json",
+        MediaType::MergePatch => "application/merge-patch+json",
+        MediaType::StrategicMergePatch => "application/strategic-merge-patch+json",
+        MediaType::ApplyPatch => "application/apply-patch+yaml",
     };
     let body = serde_json::to_vec(body).map_err(Error::SerdeError)?;
-    let request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, media).body(body);
-    text(client, request.map_err(Error::HttpError)?, REQUEST_TIMEOUT).await
+    let request =
+        Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, media_type).body(body);
+    let sent = client.request_text(request.map_err(Error::HttpError)?);
+    let text = tokio::time::timeout(REQUEST_TIMEOUT, sent).await;
+    text.map_err(|elapsed| Error::Service(elapsed.into()))?
 }
 
-/// Reads what is at `path`; none if there is none.
-///
-/// # Errors
-/// What the API server says, that it says nothing for ten seconds, or that it isn't a `T`, or larger than 16 MiB.
+/// Reads the object at `path`; none if the API server responds 404.
 pub async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> kube::Result<Option<T>> {
-    match read(client, path, REQUEST_TIMEOUT).await {
+    match get_text(client, path, REQUEST_TIMEOUT).await {
         Ok(Some(text)) => serde_json::from_str(&text).map(Some).map_err(Error::SerdeError),
-        Ok(None) => Err(Error::Service(format!("{path} takes more than {MAX_RESPONSE_BYTES} bytes").into())),
+        Ok(None) => Err(Error::Service(format!("{path} is larger than {MAX_RESPONSE_BYTES} bytes").into())),
         Err(Error::Api(status)) if status.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Reads what is at `path`, as text; none if it is larger than [`MAX_RESPONSE_BYTES`].
-pub async fn read(client: &Client, path: &str, patience: Duration) -> kube::Result<Option<String>> {
+/// Reads `path` as text; none if it is larger than [`MAX_RESPONSE_BYTES`].
+pub async fn get_text(client: &Client, path: &str, timeout: Duration) -> kube::Result<Option<String>> {
     let request = Request::get(path).body(Vec::new()).map_err(Error::HttpError)?;
     let reading = async {
         let mut text = Vec::new();
@@ -81,8 +78,8 @@ pub async fn read(client: &Client, path: &str, patience: Duration) -> kube::Resu
         let fits = text.len() <= MAX_RESPONSE_BYTES;
         fits.then(|| String::from_utf8(text).map_err(Error::FromUtf8)).transpose()
     };
-    let answer = tokio::time::timeout(patience, reading).await;
-    answer.map_err(|elapsed| Error::Service(elapsed.into()))?
+    let text = tokio::time::timeout(timeout, reading).await;
+    text.map_err(|elapsed| Error::Service(elapsed.into()))?
 }
 
 /// Appends query parameters to `path`, encoded; those with an empty value are left out.
@@ -94,66 +91,60 @@ pub fn with_query<'q>(path: &str, query: impl IntoIterator<Item = (&'q str, &'q 
     uri
 }
 
-async fn text(client: &Client, request: Request<Vec<u8>>, patience: Duration) -> kube::Result<String> {
-    let answer = tokio::time::timeout(patience, client.request_text(request)).await;
-    answer.map_err(|elapsed| Error::Service(elapsed.into()))?
-}
-
-/// What a watch tells (`metav1.WatchEvent`).
+/// `metav1.WatchEvent`, its object not parsed.
 #[derive(Deserialize)]
-pub struct Event<'a> {
-    #[serde(rename = "type")]
+pub struct WatchEvent<'a> {
     /// `type`.
-    pub kind: EventKind,
+    #[serde(rename = "type")]
+    pub event_type: WatchEventType,
+    /// `object`.
     #[serde(borrow)]
-    /// `object`, unparsed.
     pub object: &'a RawValue,
 }
 
+/// The `type` of a watch event.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "UPPERCASE")]
-/// `type` of a watch event.
-pub enum EventKind {
+pub enum WatchEventType {
     /// The object is new.
     Added,
     /// The object changed.
     Modified,
-    /// The object is gone; the event carries its last state.
+    /// The object was deleted; the event contains its last state.
     Deleted,
-    /// The watch has reached `metadata.resourceVersion`.
+    /// All changes up to `metadata.resourceVersion` were sent.
     Bookmark,
     /// The object is a `metav1.Status`.
     Error,
 }
 
-/// Hands each event of the watch at `path` to `each` until the API server ends it, or `patience` is over: then nobody knows
-/// whether the connection still stands.
+/// Calls `each` for each event of the watch at `path`, until the API server ends it or `timeout` has passed.
 ///
 /// # Errors
-/// What the API server says, at first or in an event; that the connection broke; what `each` can't read.
+/// An error response or event of the API server, a broken connection, an event that `each` cannot parse.
 pub async fn watch(
     client: &Client,
     path: &str,
-    patience: Duration,
-    each: &mut (dyn FnMut(Event<'_>) -> serde_json::Result<()> + Send),
+    timeout: Duration,
+    each: &mut (dyn FnMut(WatchEvent<'_>) -> serde_json::Result<()> + Send),
 ) -> kube::Result<()> {
     let request = Request::get(path).body(Vec::new()).map_err(Error::HttpError)?;
-    let follow = async {
+    let watching = async {
         let mut lines = pin!(client.request_stream(request).await?.lines());
         while let Some(line) = lines.try_next().await.map_err(Error::ReadEvents)? {
-            let event: Event<'_> = match serde_json::from_str(&line) {
-                // Ended within the line.
+            let event: WatchEvent<'_> = match serde_json::from_str(&line) {
+                // The body ended within the line.
                 Err(error) if error.is_eof() => break,
                 event => event.map_err(Error::SerdeError)?,
             };
-            if event.kind == EventKind::Error {
+            if event.event_type == WatchEventType::Error {
                 return Err(Error::Api(serde_json::from_str(event.object.get()).map_err(Error::SerdeError)?));
             }
             each(event).map_err(Error::SerdeError)?;
         }
         Ok(())
     };
-    tokio::time::timeout(patience, follow).await.unwrap_or(Ok(()))
+    tokio::time::timeout(timeout, watching).await.unwrap_or(Ok(()))
 }
 
 #[cfg(test)]

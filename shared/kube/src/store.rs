@@ -1,4 +1,4 @@
-//! What is kept of the objects of one kind.
+//! The objects of one kind in memory.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -9,35 +9,35 @@ use tokio::sync::watch;
 
 type Objects<T> = BTreeMap<Box<str>, Arc<T>>;
 
-/// The objects of one kind by [`super::key`]. Written by [`super::follow`], read by anybody.
+/// The projected objects of one kind, by [`podshaper_core::object::key`].
 #[derive(Debug)]
 pub struct Store<T> {
     objects: RwLock<Objects<T>>,
-    filled: AtomicBool,
+    synced: AtomicBool,
     revision: watch::Sender<u64>,
 }
 
 impl<T> Default for Store<T> {
     fn default() -> Self {
         let revision = watch::Sender::new(0);
-        Self { objects: RwLock::default(), filled: AtomicBool::new(false), revision }
+        Self { objects: RwLock::default(), synced: AtomicBool::new(false), revision }
     }
 }
 
 impl<T: PartialEq> Store<T> {
-    /// The object, if it is known.
+    /// Returns an object.
     pub fn get(&self, key: &str) -> Option<Arc<T>> {
         self.read(|objects| objects.get(key).cloned())
     }
 
-    /// All objects with their keys.
+    /// Returns all objects with their keys.
     pub fn all(&self) -> Vec<(Box<str>, Arc<T>)> {
         self.read(|objects| objects.iter().map(|(key, object)| (key.clone(), Arc::clone(object))).collect())
     }
 
-    /// The objects of one namespace.
+    /// Returns the objects of one namespace.
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<T>> {
-        // `0` is what follows `/`.
+        // `0` is the character after `/`.
         let (first, end) = (format!("{namespace}/"), format!("{namespace}0"));
         self.read(|objects| {
             let range = (Bound::Included(&*first), Bound::Excluded(&*end));
@@ -45,54 +45,54 @@ impl<T: PartialEq> Store<T> {
         })
     }
 
-    /// How many there are.
+    /// Returns the number of objects.
     pub fn len(&self) -> usize {
         self.read(BTreeMap::len)
     }
 
-    /// Whether there is none.
+    /// Returns true if there are no objects.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether all objects that there are have been seen once.
-    pub fn filled(&self) -> bool {
-        self.filled.load(Ordering::Acquire)
+    /// Returns true after the first complete list.
+    pub fn has_synced(&self) -> bool {
+        self.synced.load(Ordering::Acquire)
     }
 
-    /// Wakes at every change of what is kept; other changes of the objects don't count.
+    /// Returns a receiver of changes. A change that the projection does not contain is none.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.revision.subscribe()
     }
 
-    /// Keeps `object` in place of what was known by this key.
+    /// Stores `object` and replaces an earlier one of this key.
     pub fn put(&self, key: String, object: T) {
         self.write(|objects| {
-            let same = objects.get(&*key).is_some_and(|known| **known == object);
-            if !same {
+            let is_unchanged = objects.get(&*key).is_some_and(|stored| **stored == object);
+            if !is_unchanged {
                 objects.insert(key.into(), Arc::new(object));
             }
-            !same
+            !is_unchanged
         });
     }
 
-    /// Forgets the object.
+    /// Removes an object.
     pub fn remove(&self, key: &str) {
         self.write(|objects| objects.remove(key).is_some());
     }
 
-    /// Keeps `all` and nothing else.
+    /// Replaces the whole content by `all`.
     pub fn replace(&self, all: Vec<(String, T)>) {
         self.write(|objects| {
             let mut before = std::mem::take(objects);
             let count = before.len();
             let mut changed = count != all.len();
             for (key, object) in all {
-                let known = before.remove(&*key).filter(|known| **known == object);
-                changed |= known.is_none();
-                objects.insert(key.into(), known.unwrap_or_else(|| Arc::new(object)));
+                let unchanged = before.remove(&*key).filter(|stored| **stored == object);
+                changed |= unchanged.is_none();
+                objects.insert(key.into(), unchanged.unwrap_or_else(|| Arc::new(object)));
             }
-            let first = !self.filled.swap(true, Ordering::AcqRel);
+            let first = !self.synced.swap(true, Ordering::AcqRel);
             changed || first
         });
     }
@@ -114,30 +114,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_changes_wake() {
+    fn receiver_is_notified_of_changes_only() {
         let store = Store::default();
         let mut revision = store.changes();
-        let mut woke = || {
+        let mut is_notified = || {
             let changed = revision.has_changed().unwrap();
             revision.mark_unchanged();
             changed
         };
         store.replace(vec![]);
-        assert!(woke() && store.filled(), "filled with nothing");
+        assert!(is_notified() && store.has_synced(), "an empty list");
         store.put("a/x".into(), 1);
-        assert!(woke());
+        assert!(is_notified());
         store.put("a/x".into(), 1);
         store.remove("a/y");
         store.replace(vec![("a/x".into(), 1)]);
-        assert!(!woke());
+        assert!(!is_notified());
         store.replace(vec![("a/y".into(), 1)]);
-        assert!(woke() && store.get("a/x").is_none());
+        assert!(is_notified() && store.get("a/x").is_none());
         store.remove("a/y");
-        assert!(woke() && store.is_empty());
+        assert!(is_notified() && store.is_empty());
     }
 
     #[test]
-    fn a_namespace_is_told_from_its_neighbours() {
+    fn namespace_contains_its_own_objects_only() {
         let store = Store::default();
         for key in ["a-b/x", "a/x", "a/y", "a0/x", "aa/x", "node"] {
             store.put(key.to_owned(), key.to_owned());

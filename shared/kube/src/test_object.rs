@@ -1,13 +1,13 @@
-//! A kind for the tests of this crate.
+//! A kind for tests.
 
 use podshaper_core::object::{FromObject, Object};
 use serde::de::IgnoredAny;
 
-/// Its spec is a number, of no interest if it is zero.
+/// The spec is a number. An object with the number 0 has no projection.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Thing(pub(crate) u32);
+pub(crate) struct TestObject(pub(crate) u32);
 
-impl FromObject for Thing {
+impl FromObject for TestObject {
     type Spec = u32;
     type Status = IgnoredAny;
     const PLURAL: &'static str = "things";

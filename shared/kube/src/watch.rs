@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use kube::runtime::watcher::DefaultBackoff;
 use kube::{Client, Error};
-use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use crate::error::describe;
-use crate::pages::{ListMeta, list_pages};
-use crate::request::{EventKind, watch, with_query};
+use crate::pages::list_pages;
+use crate::request::{WatchEventType, watch, with_query};
 use crate::store::Store;
 use podshaper_core::object::{FromObject, Object};
 
@@ -121,11 +121,6 @@ struct Reflector {
     plural: &'static str,
 }
 
-#[derive(Deserialize)]
-struct Bookmark {
-    metadata: ListMeta,
-}
-
 impl Reflector {
     async fn run(&self, handler: &mut dyn WatchHandler) {
         let mut backoff = DefaultBackoff::default();
@@ -190,13 +185,13 @@ impl Reflector {
         // A dead connection ends nothing: without this timeout the watch would wait for ever.
         let timeout = Duration::from_secs(WATCH_SECONDS) + PAGE_TIMEOUT;
         watch(&self.client, &path, timeout, &mut |event| {
-            *version = match event.kind {
-                EventKind::Bookmark => {
-                    let bookmark: Bookmark = serde_json::from_str(event.object.get())?;
-                    handler.bookmark(&bookmark.metadata.resource_version);
-                    bookmark.metadata.resource_version
+            *version = match event.event_type {
+                WatchEventType::Bookmark => {
+                    let object: Object<IgnoredAny, IgnoredAny> = serde_json::from_str(event.object.get())?;
+                    handler.bookmark(&object.metadata.resource_version);
+                    object.metadata.resource_version
                 }
-                kind => handler.changed(event.object, kind == EventKind::Deleted)?,
+                event_type => handler.changed(event.object, event_type == WatchEventType::Deleted)?,
             };
             Ok(())
         })
@@ -223,80 +218,80 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::thing::Thing;
+    use crate::test_object::TestObject;
     use podshaper_testing::MockApiServer;
 
     fn thing(name: &str, version: u32, spec: u32) -> Value {
         json!({"metadata": {"name": name, "namespace": "ns", "resourceVersion": version.to_string()}, "spec": spec})
     }
 
-    fn kept(store: &Store<Thing>) -> Vec<(String, u32)> {
-        store.all().into_iter().map(|(key, thing)| (key.into(), thing.0)).collect()
+    fn stored(store: &Store<TestObject>) -> Vec<(String, u32)> {
+        store.all().into_iter().map(|(key, object)| (key.into(), object.0)).collect()
     }
 
-    /// Waits until these are kept.
-    async fn until(store: &Store<Thing>, things: &[(&str, u32)]) {
+    /// Waits until the store contains these.
+    async fn wait_for(store: &Store<TestObject>, things: &[(&str, u32)]) {
         let mut changes = store.changes();
-        while kept(store).iter().map(|(key, spec)| (&**key, *spec)).ne(things.iter().copied()) {
+        while stored(store).iter().map(|(key, spec)| (&**key, *spec)).ne(things.iter().copied()) {
             changes.changed().await.unwrap();
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_change_is_missed() {
+    async fn store_follows_list_and_watch() {
         let (client, mut server) = MockApiServer::start();
         let store = Arc::new(Store::default());
         let scope = WatchScope { namespace: Some("ns".to_owned()), label_selector: "a=b".to_owned() };
         tokio::spawn(reflect(client, scope, Arc::clone(&store)));
         let things = "/apis/x/v1/namespaces/ns/things?labelSelector=a%3Db&";
 
-        // A list in pages: nothing of it counts until it is complete.
+        // An incomplete list is not stored.
         let page = |more: &str, items: Value| json!({"metadata": {"resourceVersion": "7", "continue": more}, "items": items});
         let list = server.next(&format!("{things}limit=200")).await;
         list.answer(200, &page("next", json!([thing("a", 1, 1), thing("none", 1, 0)])));
         let list = server.next(&format!("{things}limit=200&continue=next")).await;
-        assert!(!store.filled());
+        assert!(!store.has_synced());
         list.answer(200, &page("", json!([thing("b", 2, 2)])));
 
-        // The watch goes on from there; what isn't of interest any more goes.
+        // The watch begins at the list's version. An object that is no longer projected is removed.
         let watch = |from: u32| {
             format!("{things}watch=true&allowWatchBookmarks=true&timeoutSeconds=280&resourceVersion={from}")
         };
         let stream = server.next(&watch(7)).await.stream();
-        until(&store, &[("ns/a", 1), ("ns/b", 2)]).await;
+        wait_for(&store, &[("ns/a", 1), ("ns/b", 2)]).await;
         stream.send_event("ADDED", &thing("c", 8, 3));
         stream.send_event("MODIFIED", &thing("a", 9, 0));
         stream.send_event("DELETED", &thing("b", 10, 2));
-        until(&store, &[("ns/c", 3)]).await;
+        wait_for(&store, &[("ns/c", 3)]).await;
         stream.send_event("BOOKMARK", &json!({"metadata": {"resourceVersion": "20"}}));
         drop(stream);
 
-        // From the bookmark, also after the connection broke, and after the API server had too much to do.
+        // It resumes at the last bookmark or event, also after a broken connection and a 429.
         let stream = server.next(&watch(20)).await.stream();
         stream.send_event("MODIFIED", &thing("c", 21, 4));
         stream.send("{\"type\": \"MODIFIED\", \"ob");
         stream.break_off();
         let busy = json!({"kind": "Status", "status": "Failure", "reason": "TooManyRequests", "message": "later", "code": 429});
         server.next(&watch(21)).await.answer(429, &busy);
-        until(&store, &[("ns/c", 4)]).await;
+        wait_for(&store, &[("ns/c", 4)]).await;
 
-        // What has expired is listed anew, and what has gone meanwhile goes.
+        // After a 410 the objects are listed again, and missing ones are removed.
         let expired = json!({"kind": "Status", "status": "Failure", "reason": "Expired", "message": "too old", "code": 410});
         let stream = server.next(&watch(21)).await.stream();
         stream.send_event("ERROR", &expired);
         server.next(&format!("{things}limit=200")).await.answer(200, &page("", json!([thing("d", 30, 6)])));
-        until(&store, &[("ns/d", 6)]).await;
-        // What can't be read is listed anew as well.
+        wait_for(&store, &[("ns/d", 6)]).await;
+        // They are listed again, too, after an event that cannot be parsed.
         let stream = server.next(&watch(7)).await.stream();
         stream.send("{\"type\": \"ADDED\", \"object\": {}}\n");
         server.next(&format!("{things}limit=200")).await.answer(200, &page("", json!([])));
-        until(&store, &[]).await;
+        wait_for(&store, &[]).await;
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_watch_that_says_nothing_any_more_is_left() {
+    async fn silent_watch_is_restarted() {
         let (client, mut server) = MockApiServer::start();
-        let store = Arc::new(Store::<Thing>::default());
+        let store = Arc::new(Store::<TestObject>::default());
         tokio::spawn(reflect(client, WatchScope::default(), Arc::clone(&store)));
         let empty = json!({"metadata": {"resourceVersion": "7"}, "items": []});
         server.next("/apis/x/v1/things?limit=200").await.answer(200, &empty);

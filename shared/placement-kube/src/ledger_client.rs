@@ -7,7 +7,7 @@ use kube::{Client, Error};
 use podshaper_core::object::Object;
 use podshaper_kube::error::describe;
 use podshaper_kube::pages;
-use podshaper_kube::request::{Media, get, send, with_query};
+use podshaper_kube::request::{MediaType, get, send, with_query};
 use podshaper_placement::annotations::{
     DELETION_COST, ESTIMATED, GROUP, LOWEST_DELETION_COST, OWNER, PLACED, SLOT, TOKEN, deletion_cost,
 };
@@ -69,11 +69,17 @@ impl LedgerClient {
         content: &LedgerContent,
     ) -> kube::Result<Event> {
         let written = if let Some(at) = at {
-            send(&self.client, "PATCH", &self.path(workload), Media::MergePatch, &update_body(at, content))
-                .await
+            send(
+                &self.client,
+                "PATCH",
+                &self.path(workload),
+                MediaType::MergePatch,
+                &update_body(at, content),
+            )
+            .await
         } else {
             let body = create_body(self.webhook, workload, content);
-            send(&self.client, "POST", &collection_path(&workload.namespace), Media::Json, &body).await
+            send(&self.client, "POST", &collection_path(&workload.namespace), MediaType::Json, &body).await
         };
         match written {
             Ok(text) => {
@@ -91,7 +97,7 @@ impl LedgerClient {
     /// Deletes the ledger where its version is `at`.
     pub(crate) async fn delete(&self, workload: &PlacedWorkload, at: ResourceVersion) -> kube::Result<Event> {
         let body = json!({"preconditions": {"resourceVersion": at.to_string()}});
-        match send(&self.client, "DELETE", &self.path(workload), Media::Json, &body).await {
+        match send(&self.client, "DELETE", &self.path(workload), MediaType::Json, &body).await {
             Ok(_) => Ok(Event::Written(None)),
             Err(Error::Api(status)) if status.code == 404 => Ok(Event::Written(None)),
             Err(Error::Api(status)) if status.code == 409 => Ok(Event::Conflict),
@@ -105,7 +111,7 @@ impl LedgerClient {
         status: &PlacementStatus,
     ) -> kube::Result<()> {
         let path = format!("{}/{}/status", collection_path(&placement.owner.namespace), placement.name);
-        send(&self.client, "PATCH", &path, Media::MergePatch, &json!({"status": status})).await.map(drop)
+        send(&self.client, "PATCH", &path, MediaType::MergePatch, &json!({"status": status})).await.map(drop)
     }
 
     /// Reads how many pods the owner may have at a time: 0 if it no longer exists, `None` if it does not say.
@@ -229,7 +235,9 @@ impl LedgerClient {
 
     async fn patch_pod(&self, workload: &PlacedWorkload, pod: &str, metadata: Value) -> kube::Result<()> {
         let path = format!("/api/v1/namespaces/{}/pods/{pod}", workload.namespace);
-        send(&self.client, "PATCH", &path, Media::MergePatch, &json!({"metadata": metadata})).await.map(drop)
+        send(&self.client, "PATCH", &path, MediaType::MergePatch, &json!({"metadata": metadata}))
+            .await
+            .map(drop)
     }
 }
 

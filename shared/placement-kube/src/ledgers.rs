@@ -58,7 +58,7 @@ impl Ledgers {
     }
 
     /// Whether the watch has listed all placed pods.
-    pub fn filled(&self) -> bool {
+    pub fn has_synced(&self) -> bool {
         self.filled.load(Ordering::Acquire)
     }
 

@@ -14,7 +14,7 @@ use crate::metrics::ServerMetrics;
 use crate::response::{HttpResponse, of_type, text};
 use podshaper_kube::client;
 use podshaper_kube::error::describe;
-use podshaper_kube::request::{Media, send};
+use podshaper_kube::request::{MediaType, send};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -113,7 +113,7 @@ impl ScrapeAuthorizer {
 async fn review(client: &Client, group: &str, kind: &str, spec: Value) -> kube::Result<Value> {
     let path = format!("/apis/{group}/v1/{}s", kind.to_lowercase());
     let review = json!({"apiVersion": format!("{group}/v1"), "kind": kind, "spec": spec});
-    let created = send(client, "POST", &path, Media::Json, &review).await?;
+    let created = send(client, "POST", &path, MediaType::Json, &review).await?;
     let mut created: Value = serde_json::from_str(&created).map_err(kube::Error::SerdeError)?;
     Ok(take(&mut created, "status"))
 }

@@ -14,7 +14,7 @@ use tokio::time::Duration;
 use super::secret::CertificateSecret;
 use super::webhook_configuration::WebhookConfiguration;
 use podshaper_kube::error::describe;
-use podshaper_kube::request::{self, Event, Media, REQUEST_TIMEOUT};
+use podshaper_kube::request::{self, MediaType, REQUEST_TIMEOUT, WatchEvent};
 
 /// The API server ends a watch after as many seconds, so that a dead connection is noticed.
 const WATCH_SECONDS: u64 = 240;
@@ -80,7 +80,7 @@ impl CertificateStore {
 
     /// Replaces the content of the Secret. Fails with a conflict if it has another version than `secret`.
     pub(super) async fn write_secret(&self, secret: &CertificateSecret) -> Result<(), StoreError> {
-        self.patch(&self.secret, Media::MergePatch, "", &secret.patch()).await
+        self.patch(&self.secret, MediaType::MergePatch, "", &secret.patch()).await
     }
 
     /// Creates an empty Secret. No release owns it, so the configuration does, and both are deleted together. When two
@@ -92,7 +92,7 @@ impl CertificateStore {
         });
         let metadata = json!({ "name": self.secret.name, "ownerReferences": [owner] });
         let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata });
-        self.patch(&self.secret, Media::ApplyPatch, "?fieldManager=podshaper", &secret).await
+        self.patch(&self.secret, MediaType::ApplyPatch, "?fieldManager=podshaper", &secret).await
     }
 
     /// Replaces caBundles, by the index of their webhook. Fails with a conflict if the configuration has another version.
@@ -101,7 +101,7 @@ impl CertificateStore {
         configuration: &WebhookConfiguration,
         bundles: &[(usize, String)],
     ) -> Result<(), StoreError> {
-        self.patch(&self.configuration, Media::JsonPatch, "", &configuration.patch(bundles)).await
+        self.patch(&self.configuration, MediaType::JsonPatch, "", &configuration.patch(bundles)).await
     }
 
     /// Notifies `changed` of the object as it is and of every change, until the watch ends.
@@ -111,7 +111,7 @@ impl CertificateStore {
         let path = format!(
             "{collection}?watch=true&fieldSelector=metadata.name%3D{name}&timeoutSeconds={WATCH_SECONDS}"
         );
-        let notify = &mut |_: Event<'_>| {
+        let notify = &mut |_: WatchEvent<'_>| {
             changed.notify_one();
             Ok(())
         };
@@ -129,7 +129,7 @@ impl CertificateStore {
     async fn patch(
         &self,
         object: &ApiObject,
-        media: Media,
+        media: MediaType,
         query: &str,
         patch: &Value,
     ) -> Result<(), StoreError> {

@@ -44,7 +44,7 @@ impl Cluster {
     /// Starts a replica of the webhook.
     pub(crate) async fn replica(&self) -> Arc<Ledgers> {
         let ledgers = Ledgers::start(self.server.client(), WEBHOOK);
-        while !ledgers.filled() {
+        while !ledgers.has_synced() {
             sleep(ROUND_TRIP).await;
         }
         // The watches are open a round trip after the lists.

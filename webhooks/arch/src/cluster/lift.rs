@@ -11,7 +11,7 @@ use podshaper_core::admission::{Decision, Verdict};
 use podshaper_core::patch::Pointer;
 use podshaper_core::pod::Pod;
 use podshaper_kube::error::describe;
-use podshaper_kube::request::{Media, get, send};
+use podshaper_kube::request::{MediaType, get, send};
 use podshaper_kube::store::Store;
 use podshaper_kube::watch::{WatchScope, reflect};
 use serde_json::{Value, json};
@@ -129,7 +129,7 @@ impl<I: Images> Lifter<I> {
         let Some(operations) = operations(&pod, gate, version_of(&object), &decision) else {
             return Ok(Look::Stuck);
         };
-        match send(&self.client, "PATCH", &path, Media::JsonPatch, &operations).await {
+        match send(&self.client, "PATCH", &path, MediaType::JsonPatch, &operations).await {
             Ok(_) if matches!(decision.verdict, Verdict::Deny(_)) => Ok(Look::Stuck),
             Ok(_) => {
                 tracing::info!(pod = key, complete, "a pod doesn't wait any more");

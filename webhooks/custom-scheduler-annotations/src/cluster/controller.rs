@@ -48,7 +48,7 @@ impl Controller {
     async fn lead(&self) {
         let mut all = All::new();
         loop {
-            if self.ledgers.filled() {
+            if self.ledgers.has_synced() {
                 all = self.look(all).await;
             }
             sleep(self.period).await;

@@ -80,7 +80,7 @@ impl Facts for Cluster {
     }
 
     fn not_ready(&self) -> Option<String> {
-        let filled = self.placing.ledgers().filled();
+        let filled = self.placing.ledgers().has_synced();
         (!filled).then(|| "the placed pods of the cluster haven't been read yet".to_owned())
     }
 }

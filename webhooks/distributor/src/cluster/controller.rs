@@ -127,7 +127,10 @@ impl DistributorController {
         let chains = ChainCache::new(Arc::clone(self.placing.owners()));
         let mut memory = Memory { chains, reconciled: HashMap::new() };
         loop {
-            if self.distributors.filled() && self.nodes.filled() && self.placing.ledgers().filled() {
+            if self.distributors.has_synced()
+                && self.nodes.has_synced()
+                && self.placing.ledgers().has_synced()
+            {
                 self.reconcile_all(&mut memory).await;
             }
             sleep(PERIOD).await;

@@ -101,9 +101,9 @@ impl Facts for DistributorCluster {
 
     fn not_ready(&self) -> Option<String> {
         let caches = [
-            ("poddistributors", self.distributors.filled()),
-            ("nodes", self.nodes.filled()),
-            ("placed pods", self.placing.ledgers().filled()),
+            ("poddistributors", self.distributors.has_synced()),
+            ("nodes", self.nodes.has_synced()),
+            ("placed pods", self.placing.ledgers().has_synced()),
         ];
         let (missing, _) = caches.into_iter().find(|(_, filled)| !filled)?;
         Some(format!("the {missing} of the cluster haven't been read yet"))

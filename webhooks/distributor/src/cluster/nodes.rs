@@ -30,8 +30,8 @@ impl Nodes {
         Self { store, cache }
     }
 
-    pub(super) fn filled(&self) -> bool {
-        self.store.filled()
+    pub(super) fn has_synced(&self) -> bool {
+        self.store.has_synced()
     }
 
     /// The groups with a node that takes pods.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kube::Client;
 use podshaper_kube::error::describe;
-use podshaper_kube::request::{Media, send};
+use podshaper_kube::request::{MediaType, send};
 use podshaper_placement::policy::GroupSet;
 use podshaper_placement::spread::Spread;
 use podshaper_placement_kube::{Health, LedgerInventory};
@@ -130,7 +130,7 @@ impl Rebalancer {
         let eviction = json!({
             "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"namespace": namespace, "name": pod},
         });
-        send(&self.client, "POST", &path, Media::Json, &eviction).await.map(drop)
+        send(&self.client, "POST", &path, MediaType::Json, &eviction).await.map(drop)
     }
 }
 

@@ -5,7 +5,7 @@ use kube::Client;
 use podshaper_crd::ConditionStatus;
 use podshaper_kube::error::describe;
 use podshaper_kube::events::{EventType, Events, ObjectReference};
-use podshaper_kube::request::{Media, send};
+use podshaper_kube::request::{MediaType, send};
 use serde_json::json;
 
 use distributor_decision::crd::{API_VERSION, KIND, PLURAL};
@@ -67,7 +67,7 @@ impl StatusWriter {
         let path = format!("/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}/{name}/status");
         // Fields without a value are null, which removes them.
         let body = json!({"status": after});
-        if let Err(error) = send(&self.client, "PATCH", &path, Media::MergePatch, &body).await {
+        if let Err(error) = send(&self.client, "PATCH", &path, MediaType::MergePatch, &body).await {
             tracing::warn!(namespace, name, error = describe(&error), "can't write the status, trying again");
         }
         for (warning, reason, message) in condition_events(distributor, &after) {

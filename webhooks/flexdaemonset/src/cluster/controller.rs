@@ -10,7 +10,7 @@ use podshaper_kube::discovery::serves;
 use podshaper_kube::error::describe;
 use podshaper_kube::events::Events;
 use podshaper_kube::lease::{Leadership, while_leading};
-use podshaper_kube::request::{Media, send};
+use podshaper_kube::request::{MediaType, send};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -182,7 +182,7 @@ impl TemplateController {
         }
         let path = format!("/apis/{API_VERSION}/{PLURAL}/{name}/status");
         let body = json!({"status": status});
-        if let Err(error) = send(&self.client, "PATCH", &path, Media::MergePatch, &body).await {
+        if let Err(error) = send(&self.client, "PATCH", &path, MediaType::MergePatch, &body).await {
             tracing::warn!(template = name, error = describe(&error), "can't write the status, trying again");
         }
     }

@@ -17,7 +17,7 @@ use std::time::Instant;
 use kube::Client;
 use podshaper_core::lookup::Lookup;
 use podshaper_kube::events::{EventType, Events, ObjectReference};
-use podshaper_kube::point_read::PointReader;
+use podshaper_kube::point_reader::PointReader;
 use podshaper_kube::replica::Replica;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;

@@ -8,7 +8,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use kube::Client;
 use podshaper_kube::error::describe;
 use podshaper_kube::events::{EventType, Events, ObjectReference};
-use podshaper_kube::request::{Media, send};
+use podshaper_kube::request::{MediaType, send};
 use serde_json::{Value, json};
 
 use flexdaemonset_decision::original_requests::ANNOTATION;
@@ -192,10 +192,10 @@ impl Refitter {
         // The original requests are recorded before the resize overwrites them.
         if let Some(record) = &candidate.record {
             let body = json!({"metadata": {"uid": candidate.pod.uid(), "annotations": {ANNOTATION: record}}});
-            send(&self.client, "PATCH", &candidate.path(""), Media::MergePatch, &body).await?;
+            send(&self.client, "PATCH", &candidate.path(""), MediaType::MergePatch, &body).await?;
         }
         let path = candidate.path("/resize");
-        send(&self.client, "PATCH", &path, Media::StrategicMergePatch, resize).await.map(drop)
+        send(&self.client, "PATCH", &path, MediaType::StrategicMergePatch, resize).await.map(drop)
     }
 
     /// Disruption budgets may reject the eviction.
@@ -205,7 +205,7 @@ impl Refitter {
             "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"namespace": namespace, "name": name},
             "deleteOptions": {"preconditions": {"uid": candidate.pod.uid()}},
         });
-        send(&self.client, "POST", &candidate.path("/eviction"), Media::Json, &eviction).await.map(drop)
+        send(&self.client, "POST", &candidate.path("/eviction"), MediaType::Json, &eviction).await.map(drop)
     }
 
     fn report(&mut self, candidate: Candidate, result: kube::Result<()>) {

@@ -240,7 +240,7 @@ impl RunningPods {
     pub(super) fn of(&self, key: &str) -> Option<Vec<(Box<str>, Arc<RunningPod>)>> {
         let PodWatch { daemon_set, store, .. } = self.watches.get(key)?;
         let is_controlled = |(_, pod): &(Box<str>, Arc<RunningPod>)| pod.controller == daemon_set.uid;
-        store.filled().then(|| store.all().into_iter().filter(is_controlled).collect())
+        store.has_synced().then(|| store.all().into_iter().filter(is_controlled).collect())
     }
 
     /// Receivers that wake at every change.

@@ -54,10 +54,10 @@ impl Watches {
     /// The plural of a kind whose first list is incomplete.
     pub(super) fn incomplete(&self) -> Option<&'static str> {
         let complete = [
-            (Node::PLURAL, self.nodes.filled()),
-            (TemplateFact::PLURAL, self.templates.filled()),
-            (Owner::PLURAL, self.daemon_sets.filled()),
-            (Range::PLURAL, self.limit_ranges.filled()),
+            (Node::PLURAL, self.nodes.has_synced()),
+            (TemplateFact::PLURAL, self.templates.has_synced()),
+            (Owner::PLURAL, self.daemon_sets.has_synced()),
+            (Range::PLURAL, self.limit_ranges.has_synced()),
         ];
         complete.into_iter().find(|(_, complete)| !complete).map(|(plural, _)| plural)
     }

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod chain_cache;
 mod inventory;
 mod ledger_client;
 mod ledger_driver;
@@ -26,6 +27,7 @@ mod reconcile;
 mod workload;
 
 pub use backend::ClusterBackend;
+pub use chain_cache::ChainCache;
 pub use inventory::{InventoryPod, LedgerInventory};
 pub use ledgers::Ledgers;
 pub use metrics::PlacementMetrics;

@@ -59,24 +59,29 @@ impl PlacementMetrics {
         self.clear_pods();
     }
 
-    /// Removes all series of pods.
-    pub fn clear_pods(&self) {
-        self.pods.clear();
-        self.unplaced.clear();
+    /// Replaces the series of pods by those of these workloads: their labels, policy and pods. Workloads with the same labels add up.
+    pub fn set_pods<'p, const N: usize>(
+        &self,
+        workloads: impl IntoIterator<Item = ([(&'static str, &'p str); N], &'p Policy, &'p Spread)>,
+    ) {
+        self.clear_pods();
+        for (labels, policy, spread) in workloads {
+            let labels: Labels = labels.map(|(name, value)| (name, value.to_owned())).into();
+            for (group, counts) in policy.groups().iter().zip(&spread.groups) {
+                for (state, count) in
+                    [("desired", counts.desired), ("actual", counts.actual), ("pending", counts.pending)]
+                {
+                    let more = [("group", group.name.to_string()), ("state", state.to_owned())];
+                    let labels = labels.iter().cloned().chain(more).collect();
+                    self.pods.get_or_create(&labels).inc_by(count.into());
+                }
+            }
+            self.unplaced.get_or_create(&labels).inc_by(spread.unplaced.into());
+        }
     }
 
-    /// Adds the pods of a workload, which `labels` name, to the series of pods.
-    pub fn add_pods(&self, labels: &[(&'static str, &str)], policy: &Policy, spread: &Spread) {
-        let labels: Labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        for (group, counts) in policy.groups().iter().zip(&spread.groups) {
-            for (state, count) in
-                [("desired", counts.desired), ("actual", counts.actual), ("pending", counts.pending)]
-            {
-                let more = [("group", group.name.to_string()), ("state", state.to_owned())];
-                let labels = labels.iter().cloned().chain(more).collect();
-                self.pods.get_or_create(&labels).inc_by(count.into());
-            }
-        }
-        self.unplaced.get_or_create(&labels).inc_by(spread.unplaced.into());
+    fn clear_pods(&self) {
+        self.pods.clear();
+        self.unplaced.clear();
     }
 }

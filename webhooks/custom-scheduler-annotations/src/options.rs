@@ -10,7 +10,7 @@ use podshaper_kube::replica::Replica;
 use podshaper_offline::manifests::FactFiles;
 use podshaper_placement::offline::FileBackend;
 
-use crate::cluster::Cluster;
+use crate::cluster::StrategyCluster;
 use custom_scheduler_annotations_decision::facts::Facts;
 use custom_scheduler_annotations_decision::strategies::Strategies;
 use custom_scheduler_annotations_decision::webhook::{Annotated, Settings};
@@ -57,12 +57,12 @@ pub struct Options {
 
 impl Options {
     /// The webhook that decides by the cluster.
-    pub fn webhook(self, context: ServeContext<'_>) -> anyhow::Result<Annotated<Cluster>> {
+    pub fn webhook(self, context: ServeContext<'_>) -> anyhow::Result<Annotated<StrategyCluster>> {
         let client = client::in_cluster().context("no access to the API server")?;
         let strategies = Arc::<Strategies>::default();
         let period = Duration::from_secs(self.reconciler_period);
         let governed = (Arc::clone(&strategies), self.decision.blocklist());
-        let cluster = Cluster::start(&client, &self.replica, governed, period, context);
+        let cluster = StrategyCluster::start(&client, &self.replica, governed, period, context);
         Ok(self.decision.webhook(cluster, strategies))
     }
 }

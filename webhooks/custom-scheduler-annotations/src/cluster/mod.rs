@@ -1,7 +1,7 @@
 //! The cluster: where decisions have their facts from, and what one of the replicas does about running pods.
 
 mod controller;
-mod governed;
+mod policies;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,21 +13,21 @@ use podshaper_kube::replica::Replica;
 use podshaper_placement::admit::PlaceOutcome;
 use podshaper_placement_kube::{ClusterBackend, PlacementMetrics};
 
-use controller::Controller;
+use controller::StrategyController;
 use custom_scheduler_annotations_decision::WEBHOOK;
 use custom_scheduler_annotations_decision::annotations::KEYS;
 use custom_scheduler_annotations_decision::facts::{Facts, News};
 use custom_scheduler_annotations_decision::strategies::Strategies;
-use governed::Governed;
+use policies::StrategyPolicies;
 
 /// What the API server says.
-pub struct Cluster {
+pub struct StrategyCluster {
     placing: ClusterBackend,
     events: Events,
     metrics: PlacementMetrics,
 }
 
-impl Cluster {
+impl StrategyCluster {
     /// Begins to watch, and to contend for the leadership. Needs a runtime.
     pub fn start(
         client: &Client,
@@ -39,17 +39,16 @@ impl Cluster {
         let placing = ClusterBackend::start(client, WEBHOOK, KEYS);
         let metrics = PlacementMetrics::register(context.metrics, WEBHOOK);
         let leadership = replica.contend(client.clone(), WEBHOOK, context.terminating);
-        let governed = Governed { owners: Arc::clone(placing.owners()), strategies, blocklist };
-        placing.reconcile(governed.clone(), leadership.clone());
-        let ledgers = Arc::clone(placing.ledgers());
-        let controller = Controller { governed, ledgers, metrics: metrics.clone(), period };
+        let policies = StrategyPolicies::new(Arc::clone(placing.owners()), strategies, blocklist);
+        placing.reconcile(policies.clone(), leadership.clone());
+        let controller = StrategyController::new(policies, placing.clone(), metrics.clone(), period);
         tokio::spawn(controller.run(leadership));
         let events = Events::start(client.clone(), WEBHOOK, replica.name().to_owned());
         Self { placing, events, metrics }
     }
 }
 
-impl Facts for Cluster {
+impl Facts for StrategyCluster {
     type Surroundings = ClusterBackend;
 
     fn surroundings(&self) -> &ClusterBackend {

@@ -6,29 +6,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
 use podshaper_core::lookup::Lookup;
 use podshaper_core::object::key;
 use podshaper_core::owner_reference::OwnerReference;
 use podshaper_kube::error::describe;
-use podshaper_kube::events::Events;
 use podshaper_kube::lease::{Leadership, while_leading};
 use podshaper_kube::store::Store;
 use podshaper_placement::owner_object::OwnerObject;
 use podshaper_placement::owners::OwnerChain;
 use podshaper_placement::policy::GroupSet;
 use podshaper_placement::spread::Spread;
-use podshaper_placement_kube::ClusterBackend;
-use podshaper_placement_kube::{Health, InventoryPod, LedgerId, LedgerInventory, UnplacedPods};
+use podshaper_placement_kube::{
+    ChainCache, ClusterBackend, Health, InventoryPod, LedgerId, LedgerInventory, PlacementMetrics,
+    UnplacedPods,
+};
 use tokio::time::{Instant, sleep};
 
 use super::DistributorCluster;
-use super::chain_cache::ChainCache;
-use super::metrics::DistributorMetrics;
 use super::nodes::Nodes;
 use super::policies::DistributorPolicies;
 use super::rebalance::{EvictionHistory, Rebalancer};
-use super::status_writer::{DistributorEvents, StatusWriter};
+use super::status_writer::StatusWriter;
 use distributor_decision::WEBHOOK;
 use distributor_decision::distributor::{Distributor, ValidSpec, governing};
 use distributor_decision::rebalance::groups_behind;
@@ -39,6 +37,9 @@ use distributor_decision::status::{Observation, Readiness};
 const PERIOD: Duration = Duration::from_secs(2);
 /// A distributor that hasn't changed is reconciled after this time.
 const RESYNC: Duration = Duration::from_secs(30);
+/// After this time the owners of pods are read again, so many in one reconciliation.
+const CHAIN_LIFETIME: Duration = Duration::from_mins(2);
+const MAX_CHAIN_REFRESHES: usize = 16;
 
 pub(super) struct DistributorController {
     distributors: Arc<Store<Distributor>>,
@@ -47,14 +48,7 @@ pub(super) struct DistributorController {
     placing: ClusterBackend,
     status: StatusWriter,
     rebalancer: Rebalancer,
-    metrics: DistributorMetrics,
-}
-
-/// What is remembered between reconciliations.
-struct Memory {
-    chains: ChainCache,
-    /// By uid of the distributor.
-    reconciled: HashMap<String, Reconciled>,
+    metrics: PlacementMetrics,
 }
 
 /// The last reconciliation of one distributor.
@@ -102,47 +96,46 @@ struct UnknownPods {
 impl DistributorController {
     pub(super) fn new(
         cluster: &DistributorCluster,
-        client: &Client,
-        events: Events,
         policies: DistributorPolicies,
+        status: StatusWriter,
+        rebalancer: Rebalancer,
     ) -> Self {
-        let (metrics, events) = (cluster.metrics.clone(), DistributorEvents::new(events));
         Self {
             distributors: Arc::clone(&cluster.distributors),
             policies,
             nodes: Arc::clone(&cluster.nodes),
             placing: cluster.placing.clone(),
-            status: StatusWriter::new(client.clone(), events.clone()),
-            rebalancer: Rebalancer::new(client.clone(), events, metrics.clone()),
-            metrics,
+            status,
+            rebalancer,
+            metrics: cluster.metrics.clone(),
         }
     }
 
     /// Reconciles while this replica leads.
     pub(super) async fn run(self, leadership: Leadership) {
-        while_leading(leadership, || self.lead(), |leads| self.metrics.set_leading(leads)).await;
+        while_leading(leadership, || self.lead(), |leads| self.metrics.set_leader(leads)).await;
     }
 
     async fn lead(&self) {
-        let chains = ChainCache::new(Arc::clone(self.placing.owners()));
-        let mut memory = Memory { chains, reconciled: HashMap::new() };
+        let mut chains =
+            ChainCache::new(Arc::clone(self.placing.owners()), CHAIN_LIFETIME, MAX_CHAIN_REFRESHES);
+        let mut reconciled = HashMap::new();
         loop {
             if self.distributors.has_synced()
                 && self.nodes.has_synced()
                 && self.placing.ledgers().has_synced()
             {
-                self.reconcile_all(&mut memory).await;
+                self.reconcile_all(&mut chains, &mut reconciled).await;
             }
             sleep(PERIOD).await;
         }
     }
 
-    async fn reconcile_all(&self, memory: &mut Memory) {
-        let mut governed = self.governed_pods(&mut memory.chains).await;
+    /// Reconciles every distributor. `reconciled` has the last reconciliation of each, by uid.
+    async fn reconcile_all(&self, chains: &mut ChainCache, reconciled: &mut HashMap<String, Reconciled>) {
+        let mut governed = self.governed_pods(chains).await;
         let distributors = self.distributors.all();
-        memory
-            .reconciled
-            .retain(|uid, _| distributors.iter().any(|(_, distributor)| distributor.uid == *uid));
+        reconciled.retain(|uid, _| distributors.iter().any(|(_, distributor)| distributor.uid == *uid));
         let mut counted = Vec::new();
         for (key, distributor) in distributors {
             let pods = governed.remove(&*key).unwrap_or_default();
@@ -153,29 +146,32 @@ impl DistributorController {
                     continue;
                 }
             };
-            let before = memory.reconciled.remove(&distributor.uid);
-            let (reconciled, total) = self.reconcile_one(&distributor, spec, &pods, before).await;
-            memory.reconciled.insert(distributor.uid.clone(), reconciled);
-            counted.push((distributor, total));
+            let before = reconciled.remove(&distributor.uid);
+            let (after, total) = self.reconcile_one(&distributor, spec, &pods, before).await;
+            reconciled.insert(distributor.uid.clone(), after);
+            counted.push((Arc::clone(&distributor), Arc::clone(&spec.allocator), total));
         }
-        self.metrics.export_pods(&counted);
+        self.metrics.set_pods(counted.iter().map(|(distributor, allocator, total)| {
+            let labels = [("namespace", &*distributor.namespace), ("distributor", &*distributor.name)];
+            (labels, allocator.policy(), total)
+        }));
     }
 
     /// Known pods, by the key of the distributor that governs them.
     async fn governed_pods(&self, chains: &mut ChainCache) -> BTreeMap<String, Vec<OwnedPods>> {
         let mut governed: BTreeMap<String, Vec<OwnedPods>> = BTreeMap::new();
         let all = self.placing.ledgers().inventory();
-        chains.begin(&all);
-        for census in all {
-            let namespace = &census.controller.namespace;
+        chains.start_pass(&all);
+        for inventory in all {
+            let namespace = &inventory.controller.namespace;
             let distributors = self.distributors.in_namespace(namespace);
-            if distributors.is_empty() || census.pods.is_empty() {
+            if distributors.is_empty() || inventory.pods.is_empty() {
                 continue;
             }
-            let chain = chains.get(&census).await;
+            let (chain, _) = chains.get(&inventory).await;
             if let Some(distributor) = governing(&distributors, &chain) {
                 let key = key(Some(namespace), &distributor.name);
-                governed.entry(key).or_default().push((chain, census));
+                governed.entry(key).or_default().push((chain, inventory));
             }
         }
         governed
@@ -234,14 +230,14 @@ impl DistributorController {
             readiness = Readiness::SupersededByWebhook(webhook);
         }
         let replicas = target.and_then(|target| target.pods);
-        if let [(chain, census)] = pods
+        if let [(chain, inventory)] = pods
             && rebalances
             && replicas == Some(known + unknown.excluded)
-            && is_settled(chain, census)
+            && is_settled(chain, inventory)
         {
             let (mode, policy) = (spec.fields.rebalance.mode, spec.allocator.policy());
             let behind = groups_behind(mode, &distributor.status, policy, &total, available);
-            self.rebalancer.rebalance(distributor, spec, census, &total, behind, &mut evictions).await;
+            self.rebalancer.rebalance(distributor, spec, inventory, &total, behind, &mut evictions).await;
         }
         let observation = Observation {
             readiness,
@@ -267,13 +263,14 @@ impl DistributorController {
 
     fn count(&self, spec: &ValidSpec, pods: &[OwnedPods]) -> PodCounts {
         let policy = spec.allocator.policy();
-        let spreads = pods.iter().map(|(_, census)| (census.ledger.clone(), census.spread(&spec.allocator)));
+        let spreads =
+            pods.iter().map(|(_, inventory)| (inventory.ledger.clone(), inventory.spread(&spec.allocator)));
         let spreads: Vec<(LedgerId, Spread)> = spreads.collect();
         let mut total = Spread::none(policy);
         for (_, spread) in &spreads {
             total.add(spread);
         }
-        let all = pods.iter().flat_map(|(_, census)| &census.pods);
+        let all = pods.iter().flat_map(|(_, inventory)| &inventory.pods);
         let unschedulable = all.filter(|pod| is_unschedulable_too_long(pod, spec));
         let unschedulable = unschedulable.filter_map(|pod| policy.index(pod.group.as_deref()?)).collect();
         let with_nodes = self.nodes.available(policy);
@@ -367,9 +364,9 @@ impl DistributorController {
 }
 
 /// Whether pods may be evicted: no slot is reserved, and they don't run to completion, as those of a Job, which would begin anew.
-fn is_settled(chain: &OwnerChain, census: &LedgerInventory) -> bool {
+fn is_settled(chain: &OwnerChain, inventory: &LedgerInventory) -> bool {
     let is_job = chain.controller().is_some_and(|(owner, _)| owner.is_kind("batch", "Job"));
-    census.reserved == 0 && !is_job
+    inventory.reserved == 0 && !is_job
 }
 
 /// Kind and name of the owners of pods, such as the `ReplicaSet`s of a Deployment, and their pods.

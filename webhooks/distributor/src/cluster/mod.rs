@@ -1,8 +1,6 @@
 //! The cluster: facts for decisions from watches, and what one of the replicas does about running pods.
 
-mod chain_cache;
 mod controller;
-mod metrics;
 mod nodes;
 mod policies;
 mod rebalance;
@@ -19,7 +17,7 @@ use podshaper_kube::watch::{WatchScope, spawn_reflector};
 use podshaper_placement::admit::PlaceOutcome;
 use podshaper_placement::owners::OwnerChain;
 use podshaper_placement::policy::GroupSet;
-use podshaper_placement_kube::ClusterBackend;
+use podshaper_placement_kube::{ClusterBackend, PlacementMetrics};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
@@ -28,16 +26,17 @@ use controller::DistributorController;
 use distributor_decision::WEBHOOK;
 use distributor_decision::distributor::{Distributor, ValidSpec};
 use distributor_decision::facts::Facts;
-use metrics::DistributorMetrics;
 use nodes::Nodes;
 use policies::DistributorPolicies;
+use rebalance::Rebalancer;
+use status_writer::{DistributorEvents, StatusWriter};
 
 /// What the API server says.
 pub struct DistributorCluster {
     distributors: Arc<Store<Distributor>>,
     nodes: Arc<Nodes>,
     placing: ClusterBackend,
-    metrics: DistributorMetrics,
+    metrics: PlacementMetrics,
 }
 
 impl DistributorCluster {
@@ -52,14 +51,16 @@ impl DistributorCluster {
             distributors: spawn_reflector(client, WatchScope::default()),
             nodes: Arc::new(Nodes::new(spawn_reflector(client, WatchScope::default()))),
             placing: ClusterBackend::start(client, WEBHOOK, &[]),
-            metrics: DistributorMetrics::register(registry),
+            metrics: PlacementMetrics::register(registry, WEBHOOK),
         };
         let leadership = replica.contend(client.clone(), WEBHOOK, ending);
         let owners = Arc::clone(cluster.placing.owners());
         let policies = DistributorPolicies::new(Arc::clone(&cluster.distributors), owners);
         cluster.placing.reconcile(policies.clone(), leadership.clone());
         let events = Events::start(client.clone(), WEBHOOK, replica.name().to_owned());
-        let controller = DistributorController::new(&cluster, client, events, policies);
+        let rebalancer = Rebalancer::new(client.clone(), DistributorEvents::new(events.clone()), registry);
+        let status = StatusWriter::new(client.clone(), DistributorEvents::new(events));
+        let controller = DistributorController::new(&cluster, policies, status, rebalancer);
         tokio::spawn(controller.run(leadership));
         cluster
     }
@@ -96,7 +97,7 @@ impl Facts for DistributorCluster {
     }
 
     fn heard(&self, _: &Distributor, outcome: PlaceOutcome) {
-        self.metrics.count_decision(outcome);
+        self.metrics.decided(outcome);
     }
 
     fn not_ready(&self) -> Option<String> {

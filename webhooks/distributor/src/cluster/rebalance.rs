@@ -8,10 +8,13 @@ use podshaper_kube::request::{MediaType, send};
 use podshaper_placement::policy::GroupSet;
 use podshaper_placement::spread::Spread;
 use podshaper_placement_kube::{Health, LedgerInventory};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::metrics::DistributorMetrics;
 use super::status_writer::DistributorEvents;
 use distributor_decision::distributor::{Distributor, ValidSpec};
 use distributor_decision::rebalance::{PlacedPod, eviction_budget, select_evictions};
@@ -24,7 +27,12 @@ const HOLD: Duration = Duration::from_mins(10);
 pub(super) struct Rebalancer {
     client: Client,
     events: DistributorEvents,
-    metrics: DistributorMetrics,
+    evictions: Family<EvictionLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EvictionLabels {
+    result: &'static str,
 }
 
 /// The last evictions of one distributor.
@@ -75,8 +83,14 @@ impl EvictionHistory {
 }
 
 impl Rebalancer {
-    pub(super) fn new(client: Client, events: DistributorEvents, metrics: DistributorMetrics) -> Self {
-        Self { client, events, metrics }
+    pub(super) fn new(client: Client, events: DistributorEvents, registry: &mut Registry) -> Self {
+        let evictions = Family::default();
+        registry.register(
+            "distributor_evictions",
+            "Evictions of pods that take the place of another group, by result: evicted or refused",
+            evictions.clone(),
+        );
+        Self { client, events, evictions }
     }
 
     /// Evicts pods of groups that have too many, so that pods that replace them go to the groups of `behind`.
@@ -84,7 +98,7 @@ impl Rebalancer {
         &self,
         distributor: &Distributor,
         spec: &ValidSpec,
-        census: &LedgerInventory,
+        inventory: &LedgerInventory,
         spread: &Spread,
         behind: GroupSet,
         history: &mut Option<EvictionHistory>,
@@ -92,16 +106,16 @@ impl Rebalancer {
         if behind.is_empty() {
             return;
         }
-        let unready = census.pods.iter().filter(|pod| pod.health != Health::Ready).count();
+        let unready = inventory.pods.iter().filter(|pod| pod.health != Health::Ready).count();
         if history.as_mut().is_some_and(|history| !history.allows(unready, spread.misplaced())) {
             return;
         }
         let policy = spec.allocator.policy();
-        let ready = census.pods.iter().filter(|pod| pod.health == Health::Ready);
+        let ready = inventory.pods.iter().filter(|pod| pod.health == Health::Ready);
         let placed = ready.filter_map(|pod| {
             Some(PlacedPod { name: &pod.name, slot: pod.slot?, group: policy.index(pod.group.as_deref()?)? })
         });
-        let budget = eviction_budget(&spec.fields.rebalance, census.pods.len(), unready);
+        let budget = eviction_budget(&spec.fields.rebalance, inventory.pods.len(), unready);
         let evictions = select_evictions(placed.collect(), spread, &spec.allocator, behind);
         for pod in evictions.into_iter().take(budget) {
             let error = match self.evict(&distributor.namespace, pod).await {
@@ -114,7 +128,8 @@ impl Rebalancer {
                 Some(reason) => format!("can't evict {pod}: {reason}"),
             };
             tracing::info!(distributor = distributor.name, message, "rebalance");
-            self.metrics.count_eviction(!refused);
+            let result = if refused { "refused" } else { "evicted" };
+            self.evictions.get_or_create(&EvictionLabels { result }).inc();
             self.events.publish(distributor, refused, "Rebalance", message);
             if refused {
                 // A PodDisruptionBudget that rejects one eviction rejects the others too. They are tried again after the interval.

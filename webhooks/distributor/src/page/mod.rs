@@ -36,32 +36,16 @@ impl Page {
     }
 
     fn state(&self) -> Value {
-        self.distributors.all().iter().map(|(_, distributor)| told(distributor)).collect()
+        self.distributors.all().iter().map(|(_, distributor)| describe(distributor)).collect()
     }
 }
 
-fn told(distributor: &Distributor) -> Value {
-    let groups: Vec<Value> = match &distributor.spec {
-        Ok(spec) => {
-            let groups = spec.allocator.policy().groups().iter();
-            groups
-                .map(|group| {
-                    json!({
-                        "name": *group.name, "nodeLabel": group.node_labels, "weight": group.weight, "base": group.base,
-                        "max": group.max,
-                    })
-                })
-                .collect()
-        }
-        Err(_) => Vec::new(),
-    };
-    let target = &distributor.target;
+fn describe(distributor: &Distributor) -> Value {
     json!({
         "namespace": distributor.namespace,
         "name": distributor.name,
-        "target": {"apiVersion": target.api_version(), "kind": target.kind, "name": target.name},
+        "target": {"kind": distributor.target.kind, "name": distributor.target.name},
         "error": distributor.spec.as_ref().err(),
-        "groups": groups,
         "status": distributor.status,
     })
 }
@@ -136,18 +120,13 @@ mod tests {
     }
 
     #[test]
-    fn what_it_tells_of_a_distributor() {
-        let spec = json!({
-            "distribution": [{"name": "<b>", "nodeLabel": {"type": "a"}, "weight": 80, "max": 5}], "target": {"name": "web"},
-        });
-        let told = told(&Distributor { name: "d".to_owned(), ..Distributor::from_spec(spec) });
-        assert_eq!(
-            told["groups"],
-            json!([{"name": "<b>", "nodeLabel": {"type": "a"}, "weight": 80, "base": 0, "max": 5}])
-        );
-        assert_eq!((&told["target"]["kind"], &told["error"]), (&json!("Deployment"), &Value::Null));
-        let senseless = super::told(&Distributor::from_spec(json!({})));
-        assert_eq!(senseless["error"], "spec.target.name: must name the workload");
+    fn invalid_distributor_is_described_with_its_error() {
+        let valid =
+            json!({"distribution": [{"nodeLabel": {"type": "a"}, "weight": 80}], "target": {"name": "web"}});
+        let valid = describe(&Distributor { name: "d".to_owned(), ..Distributor::from_spec(valid) });
+        assert_eq!((&valid["target"]["kind"], &valid["error"]), (&json!("Deployment"), &Value::Null));
+        let invalid = describe(&Distributor::from_spec(json!({})));
+        assert_eq!(invalid["error"], "spec.target.name: must name the workload");
     }
 
     #[test]

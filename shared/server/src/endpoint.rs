@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -244,17 +244,12 @@ impl Rejection {
     #[cold]
     fn into_response(self) -> HttpResponse {
         tracing::debug!(reason = ?self.reason, response = &*self.message, "rejected a request");
-        let (status, header) = match self.reason {
-            RejectReason::Path => (StatusCode::NOT_FOUND, None),
-            RejectReason::Method => (StatusCode::METHOD_NOT_ALLOWED, Some((ALLOW, "POST"))),
-            RejectReason::ContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, None),
-            RejectReason::Length => (StatusCode::LENGTH_REQUIRED, None),
-            RejectReason::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, None),
-            RejectReason::Review => (StatusCode::BAD_REQUEST, None),
+        let (_, status) = self.reason.label_and_status();
+        let header = match self.reason {
+            RejectReason::Method => Some((ALLOW, "POST")),
             // The API server retries after whole seconds.
-            RejectReason::Busy => (StatusCode::TOO_MANY_REQUESTS, Some((RETRY_AFTER, "1"))),
-            RejectReason::Timeout => (StatusCode::GATEWAY_TIMEOUT, None),
-            RejectReason::Panic => (StatusCode::INTERNAL_SERVER_ERROR, None),
+            RejectReason::Busy => Some((RETRY_AFTER, "1")),
+            _ => None,
         };
         let mut response = text(status, &self.message);
         if let Some((name, value)) = header {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use podshaper_core::admission::Outcome;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -64,19 +65,19 @@ impl RejectReason {
         Self::Panic,
     ];
 
-    fn label(self) -> Label {
-        let reason = match self {
-            Self::Path => "path",
-            Self::Method => "method",
-            Self::ContentType => "content_type",
-            Self::Length => "length",
-            Self::TooLarge => "too_large",
-            Self::Review => "review",
-            Self::Busy => "busy",
-            Self::Timeout => "timeout",
-            Self::Panic => "panic",
-        };
-        [("reason", reason)]
+    /// The label of the metric and the status of the response.
+    pub(crate) fn label_and_status(self) -> (&'static str, StatusCode) {
+        match self {
+            Self::Path => ("path", StatusCode::NOT_FOUND),
+            Self::Method => ("method", StatusCode::METHOD_NOT_ALLOWED),
+            Self::ContentType => ("content_type", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            Self::Length => ("length", StatusCode::LENGTH_REQUIRED),
+            Self::TooLarge => ("too_large", StatusCode::PAYLOAD_TOO_LARGE),
+            Self::Review => ("review", StatusCode::BAD_REQUEST),
+            Self::Busy => ("busy", StatusCode::TOO_MANY_REQUESTS),
+            Self::Timeout => ("timeout", StatusCode::GATEWAY_TIMEOUT),
+            Self::Panic => ("panic", StatusCode::INTERNAL_SERVER_ERROR),
+        }
     }
 }
 
@@ -99,7 +100,7 @@ impl AdmissionMetrics {
         );
         for reason in RejectReason::ALL {
             // Every reason is exported from the start, with the value 0.
-            drop(rejections.get_or_create(&reason.label()));
+            drop(rejections.get_or_create(&[("reason", reason.label_and_status().0)]));
         }
         let reviews = [
             (Outcome::Unchanged, "unchanged"),
@@ -119,7 +120,7 @@ impl AdmissionMetrics {
     }
 
     pub(crate) fn record_rejection(&self, reason: RejectReason) {
-        self.rejections.get_or_create(&reason.label()).inc();
+        self.rejections.get_or_create(&[("reason", reason.label_and_status().0)]).inc();
     }
 }
 

@@ -9,7 +9,7 @@ use crate::certificate::Certificate;
 
 /// A `MutatingWebhookConfiguration`. The default value means that it doesn't exist.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(from = "ConfigurationObject")]
+#[serde(from = "Value")]
 pub(super) struct WebhookConfiguration {
     uid: String,
     /// The API server increments it when a webhook of the configuration changes.
@@ -18,42 +18,20 @@ pub(super) struct WebhookConfiguration {
     bundles: Vec<CaBundle>,
 }
 
-#[derive(Deserialize)]
-struct ConfigurationObject {
-    metadata: ConfigurationMetadata,
-    webhooks: Option<Vec<WebhookEntry>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ConfigurationMetadata {
-    uid: String,
-    resource_version: String,
-    #[serde(default)]
-    generation: i64,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WebhookEntry {
-    client_config: ClientConfig,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ClientConfig {
-    #[serde(default)]
-    ca_bundle: String,
-}
-
-impl From<ConfigurationObject> for WebhookConfiguration {
-    fn from(object: ConfigurationObject) -> Self {
-        let bundles =
-            object.webhooks.into_iter().flatten().map(|webhook| {
-                CaBundle::new(BASE64.decode(webhook.client_config.ca_bundle).unwrap_or_default())
-            });
-        let ConfigurationMetadata { uid, resource_version, generation } = object.metadata;
-        Self::new(uid, generation, resource_version, bundles.collect())
+impl From<Value> for WebhookConfiguration {
+    fn from(object: Value) -> Self {
+        let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+        let webhooks = object.get("webhooks").and_then(Value::as_array).into_iter().flatten();
+        let bundles = webhooks.map(|webhook| {
+            let base64 = text(webhook.pointer("/clientConfig/caBundle"));
+            CaBundle::new(BASE64.decode(base64).unwrap_or_default())
+        });
+        Self::new(
+            text(object.pointer("/metadata/uid")),
+            object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default(),
+            text(object.pointer("/metadata/resourceVersion")),
+            bundles.collect(),
+        )
     }
 }
 

@@ -1,5 +1,5 @@
 //! API servers for tests: [`MockApiServer`] leaves each request to the test, [`client`] to a function, and
-//! [`InMemoryApiServer`] stores objects.
+//! [`InMemoryApiServer`] stores objects. [`command_line`] checks binaries.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
@@ -9,6 +9,7 @@
     reason = "a panic here is a failed test"
 )]
 
+pub mod command_line;
 mod in_memory;
 
 use std::convert::Infallible;

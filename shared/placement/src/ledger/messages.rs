@@ -1,10 +1,9 @@
 //! What goes into a ledger and comes out of it.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::content::{Assignment, LedgerContent, PodName, ResourceVersion, Token};
-use super::pods::PodRecord;
+use super::pods::{PodMap, PodRecord};
 use crate::policy::GroupSet;
 
 /// An input of a ledger.
@@ -27,7 +26,7 @@ pub enum Event {
         /// The list's version.
         version: ResourceVersion,
         /// All pods of the owner.
-        pods: BTreeMap<PodName, PodRecord>,
+        pods: PodMap,
         /// How many pods the owner may have at a time, read after the list; `None`: unknown.
         max_pods: Option<u32>,
     },
@@ -36,7 +35,7 @@ pub enum Event {
         /// The list's version.
         version: ResourceVersion,
         /// All pods of the owner.
-        pods: BTreeMap<PodName, PodRecord>,
+        pods: PodMap,
     },
     /// Watch event of the object: its content at this version; `None`: it was deleted at this version.
     ObjectChanged(ResourceVersion, Option<LedgerContent>),
@@ -47,7 +46,7 @@ pub enum Event {
         /// The version that it started at.
         version: ResourceVersion,
         /// All pods of the owner that are marked.
-        pods: BTreeMap<PodName, PodRecord>,
+        pods: PodMap,
     },
     /// How many pods the owner may have at a time; `None`: unknown.
     MaxPods(Option<u32>),

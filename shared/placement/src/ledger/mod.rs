@@ -27,14 +27,14 @@
 mod content;
 mod messages;
 mod pods;
-mod queue;
 mod reassign;
 mod reservations;
 mod state_machine;
 #[cfg(test)]
 mod tests;
+mod waiting_request;
 
 pub use content::{Assignment, LedgerContent, PodName, Reservation, ResourceVersion, Token};
 pub use messages::{Call, Effect, Event, LedgerConfig, Now, SlotReply, SlotRequest};
-pub use pods::{PodPlacement, PodRecord, PodState};
+pub use pods::{PodMap, PodPlacement, PodRecord, PodState};
 pub use state_machine::Ledger;

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use super::content::{Assignment, PodName, ResourceVersion, Token};
 use crate::policy::GroupName;
 
+/// The pods of one owner.
+pub type PodMap = BTreeMap<PodName, PodRecord>;
+
 /// A pod as placement sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PodRecord {
@@ -59,7 +62,7 @@ pub enum PodPlacement {
 /// others up to that of the last list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct PodView {
-    pods: BTreeMap<PodName, PodRecord>,
+    pods: PodMap,
     complete: ResourceVersion,
     /// Up to which version pods are known that aren't marked.
     unmarked: ResourceVersion,
@@ -76,37 +79,24 @@ impl PodView {
 
     /// Takes in a list of all pods as of `version`. Where the watch or another list has overtaken it, it still tells of pods that
     /// aren't marked.
-    pub(super) fn apply_list(
-        &mut self,
-        version: ResourceVersion,
-        watched: ResourceVersion,
-        pods: BTreeMap<PodName, PodRecord>,
-    ) {
-        if version >= self.complete_up_to(watched) {
+    pub(super) fn apply_list(&mut self, version: ResourceVersion, watched: ResourceVersion, pods: PodMap) {
+        let is_newest = version >= self.complete_up_to(watched);
+        let counts = pods.into_iter().filter(|(_, pod)| pod.state != PodState::Gone);
+        if is_newest {
             self.complete = version;
             self.unmarked = version;
-            self.pods.clear();
-            for (name, pod) in pods {
-                self.set(name, pod);
-            }
+            self.pods = counts.collect();
         } else if version > self.unmarked {
             self.unmarked = version;
             self.pods.retain(|_, pod| pod.marked);
-            for (name, pod) in pods {
-                if !pod.marked && !self.pods.contains_key(&name) {
-                    self.set(name, pod);
-                }
+            for (name, pod) in counts.filter(|(_, pod)| !pod.marked) {
+                self.pods.entry(name).or_insert(pod);
             }
         }
     }
 
     /// Takes in what the watch began anew with, as of `version`: all pods that are marked.
-    pub(super) fn apply_restart(
-        &mut self,
-        version: ResourceVersion,
-        watched: ResourceVersion,
-        pods: BTreeMap<PodName, PodRecord>,
-    ) {
+    pub(super) fn apply_restart(&mut self, version: ResourceVersion, watched: ResourceVersion, pods: PodMap) {
         if version >= self.complete_up_to(watched) {
             self.complete = version;
             self.pods.retain(|_, pod| !pod.marked);
@@ -144,7 +134,7 @@ impl PodView {
     }
 
     /// Those that count, by name.
-    pub(super) fn pods(&self) -> &BTreeMap<PodName, PodRecord> {
+    pub(super) fn pods(&self) -> &PodMap {
         &self.pods
     }
 }

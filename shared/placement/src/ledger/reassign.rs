@@ -3,30 +3,53 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::content::PodName;
-use super::pods::PodRecord;
-use super::queue::Move;
+use super::content::{Assignment, PodName, ResourceVersion, Token};
+use super::pods::{PodMap, PodRecord};
 use crate::allocator::{Occupancy, SlotAllocator};
+use crate::policy::GroupName;
+
+/// A pod that is to get another slot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Move {
+    pub token: Token,
+    pub pod: PodName,
+    /// The version that the pod must still have.
+    pub version: ResourceVersion,
+    group: GroupName,
+    /// The new slot; `None`: any of its group, or else any.
+    to: Option<u32>,
+}
+
+impl Move {
+    /// Moves a pod away from the slot `from`; `None` if its group is unknown.
+    fn new(pod: &PodName, record: &PodRecord, from: Option<u32>, to: Option<u32>) -> Option<Self> {
+        // The same in every replica that finds the pod there, whatever its version: the format must stay.
+        let token = Token::of(&format!("{pod}/{from:?}"));
+        Some(Self { token, pod: pod.clone(), version: record.version, group: record.group()?.clone(), to })
+    }
+
+    /// The new assignment, if its slot is free.
+    pub(super) fn assignment(&self, occupancy: &Occupancy, allocator: &SlotAllocator) -> Option<Assignment> {
+        let slot = match self.to {
+            Some(to) => Some(to).filter(|to| occupancy.is_free(*to))?,
+            None => allocator.slot_in(occupancy, allocator.policy().index(&self.group)?),
+        };
+        Some(Assignment { token: self.token, slot, group: self.group.clone() })
+    }
+}
 
 /// Moves for the pods that have no slot or one that another pod has. With an `occupancy`, which stands for all pods that the owner
 /// wants, also for pods that can move down to a free slot of their group.
-pub(super) fn moves(
-    pods: &BTreeMap<PodName, PodRecord>,
-    occupancy: Option<&Occupancy>,
-    allocator: &SlotAllocator,
-) -> Vec<Move> {
+pub(super) fn moves(pods: &PodMap, occupancy: Option<&Occupancy>, allocator: &SlotAllocator) -> Vec<Move> {
     let mut holders = BTreeSet::new();
     let mut moves = Vec::new();
     let mut settled: BTreeMap<usize, Vec<(u32, &PodName, &PodRecord)>> = BTreeMap::new();
     for (name, pod) in pods {
         let Some(group) = pod.group().and_then(|group| allocator.policy().index(group)) else { continue };
-        match pod.assignment() {
-            Some(assignment) if holders.insert(assignment.slot) => {
-                settled.entry(group).or_default().push((assignment.slot, name, pod));
-            }
-            duplicate => {
-                moves.extend(Move::new(name, pod, duplicate.map(|assignment| assignment.slot), None));
-            }
+        let slot = pod.assignment().map(|assignment| assignment.slot);
+        match slot.filter(|slot| holders.insert(*slot)) {
+            Some(slot) => settled.entry(group).or_default().push((slot, name, pod)),
+            None => moves.extend(Move::new(name, pod, slot, None)),
         }
     }
     let Some(occupancy) = occupancy else { return moves };

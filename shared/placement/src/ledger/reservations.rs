@@ -18,12 +18,18 @@ pub(super) struct Reservations {
     latest: ResourceVersion,
     /// Slots given without the ledger, and when.
     estimates: Vec<(Reservation, Duration)>,
-    /// Reservations whose pods were seen: at which version, and when.
-    confirmed: BTreeMap<Token, (ResourceVersion, Duration)>,
-    /// Reservations whose pods will not come.
-    lost: BTreeSet<Token>,
-    /// When each reservation was first read here.
-    first_read: BTreeMap<Token, Duration>,
+    /// What became of each reservation in the object.
+    status: BTreeMap<Token, Status>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Status {
+    /// When the reservation was first read here.
+    first_read: Duration,
+    /// At which version its pod was seen, and when.
+    confirmed: Option<(ResourceVersion, Duration)>,
+    /// Its pod will not come.
+    is_lost: bool,
 }
 
 /// The object, as last read or written.
@@ -46,23 +52,22 @@ impl Reservations {
         clock: Duration,
     ) {
         self.latest = self.latest.max(version);
-        let tokens: BTreeSet<Token> = content.iter().flat_map(LedgerContent::tokens).collect();
-        self.object = content.map_or(Object::Absent, |content| Object::At(version, content));
-        let seen = pods.pods().values().filter_map(|pod| Some((pod.assignment()?.token, pod.version)));
-        for (token, version) in seen.filter(|(token, _)| tokens.contains(token)) {
-            self.confirmed.entry(token).or_insert((version, clock));
+        let mut status = std::mem::take(&mut self.status);
+        for token in content.iter().flat_map(LedgerContent::tokens) {
+            let new = Status { first_read: clock, confirmed: None, is_lost: false };
+            self.status.insert(token, status.remove(&token).unwrap_or(new));
         }
-        self.confirmed.retain(|token, _| tokens.contains(token));
-        self.lost.retain(|token| tokens.contains(token));
-        self.first_read.retain(|token, _| tokens.contains(token));
-        for token in tokens {
-            self.first_read.entry(token).or_insert(clock);
+        self.object = content.map_or(Object::Absent, |content| Object::At(version, content));
+        for (token, version) in
+            pods.pods().values().filter_map(|pod| Some((pod.assignment()?.token, pod.version)))
+        {
+            self.set_confirmed(token, version, clock);
         }
     }
 
     /// The object was written: without what was lost, and the token of a lost reservation may have a new slot.
     pub(super) fn clear_lost(&mut self) {
-        self.lost.clear();
+        self.status.values_mut().for_each(|status| status.is_lost = false);
     }
 
     /// The object has changed, and must be read.
@@ -72,10 +77,16 @@ impl Reservations {
 
     /// A pod was seen with this token.
     pub(super) fn confirm(&mut self, token: Token, version: ResourceVersion, clock: Duration) {
-        if self.content().is_some_and(|content| content.reservation(token).is_some()) {
-            self.confirmed.entry(token).or_insert((version, clock));
+        if self.content().is_some() {
+            self.set_confirmed(token, version, clock);
         }
         self.estimates.retain(|(estimate, _)| estimate.assignment.token != token);
+    }
+
+    fn set_confirmed(&mut self, token: Token, version: ResourceVersion, clock: Duration) {
+        if let Some(status) = self.status.get_mut(&token) {
+            status.confirmed.get_or_insert((version, clock));
+        }
     }
 
     /// After a list that began at `since`: old reservations whose pods it doesn't have are lost.
@@ -83,7 +94,7 @@ impl Reservations {
     /// No reservation was read while the list was under way, so that each is older than the list.
     pub(super) fn lose_overdue(&mut self, since: Duration, expiry: Duration) {
         let overdue: Vec<_> = self.overdue(since, expiry).collect();
-        self.lost.extend(overdue);
+        self.lose(&overdue);
     }
 
     /// The oldest reservations of new pods are lost.
@@ -91,7 +102,15 @@ impl Reservations {
         let oldest: Vec<_> =
             self.pending_new_pods().take(count).map(|oldest| oldest.assignment.token).collect();
         self.estimates.retain(|(estimate, _)| !oldest.contains(&estimate.assignment.token));
-        self.lost.extend(oldest);
+        self.lose(&oldest);
+    }
+
+    fn lose(&mut self, tokens: &[Token]) {
+        for token in tokens {
+            if let Some(status) = self.status.get_mut(token) {
+                status.is_lost = true;
+            }
+        }
     }
 
     /// Remembers a slot that the object doesn't have.
@@ -132,11 +151,12 @@ impl Reservations {
     /// The stored assignment of this token, if its pod may still come.
     pub(super) fn assignment(&self, token: Token) -> Option<&Assignment> {
         let reservation = self.content()?.reservation(token)?;
-        (!self.lost.contains(&token)).then_some(&reservation.assignment)
+        let is_lost = self.status.get(&token).is_some_and(|status| status.is_lost);
+        (!is_lost).then_some(&reservation.assignment)
     }
 
     pub(super) fn is_confirmed(&self, token: Token) -> bool {
-        self.confirmed.contains_key(&token)
+        self.status.get(&token).is_some_and(|status| status.confirmed.is_some())
     }
 
     /// Reservations that count: their pods may come, and weren't seen yet.
@@ -155,10 +175,10 @@ impl Reservations {
         content: Option<&'a LedgerContent>,
     ) -> impl Iterator<Item = &'a Reservation> {
         let stored = content.map_or(&[][..], |content| &content.reservations);
-        let pending = stored.iter().filter(|reservation| {
-            let token = &reservation.assignment.token;
-            !self.confirmed.contains_key(token) && !self.lost.contains(token)
-        });
+        let is_pending = |status: &Status| status.confirmed.is_none() && !status.is_lost;
+        let pending = stored
+            .iter()
+            .filter(move |reservation| self.status.get(&reservation.assignment.token).is_none_or(is_pending));
         // A set, because there may be as many estimates as reservations.
         let tokens: BTreeSet<Token> = match self.estimates[..] {
             [] => BTreeSet::new(),
@@ -170,8 +190,9 @@ impl Reservations {
 
     /// Pending reservations that were first read so long before `clock` that their pods should have come.
     pub(super) fn overdue(&self, clock: Duration, expiry: Duration) -> impl Iterator<Item = Token> {
-        let is_old =
-            move |token: &Token| self.first_read.get(token).is_some_and(|since| *since + expiry <= clock);
+        let is_old = move |token: &Token| {
+            self.status.get(token).is_some_and(|status| status.first_read + expiry <= clock)
+        };
         self.pending().map(|reservation| reservation.assignment.token).filter(is_old)
     }
 
@@ -181,13 +202,16 @@ impl Reservations {
         let is_half_full = content.reservations.len() * 2 >= config.max_reservations;
         let is_settled = |since: Duration| is_half_full || since + config.settle <= clock;
         let mut fence = content.fence;
-        content.reservations.retain(|reservation| match self.confirmed.get(&reservation.assignment.token) {
-            Some((version, since)) if is_settled(*since) => {
-                fence = fence.max(*version);
-                false
+        content.reservations.retain(|reservation| {
+            let Some(status) = self.status.get(&reservation.assignment.token) else { return true };
+            match status.confirmed {
+                Some((version, since)) if is_settled(since) => {
+                    fence = fence.max(version);
+                    false
+                }
+                Some(_) => true,
+                None => !status.is_lost,
             }
-            Some(_) => true,
-            None => !self.lost.contains(&reservation.assignment.token),
         });
         content.fence = fence;
         content
@@ -196,14 +220,8 @@ impl Reservations {
     /// Whether other replicas know all of it: reservations that were read long ago have been dropped meanwhile, which this replica
     /// needn't have read.
     pub(super) fn can_be_dropped(&self, clock: Duration) -> bool {
-        let estimates = self.estimates.iter().map(|(_, since)| since);
-        self.first_read.values().chain(estimates).all(|since| *since + FORGOTTEN <= clock)
-    }
-
-    /// Whether what is known of reservations agrees with the object.
-    pub(super) fn is_consistent(&self) -> bool {
-        let Some(content) = self.content() else { return true };
-        let tokens: BTreeSet<Token> = content.tokens().collect();
-        self.confirmed.keys().all(|token| tokens.contains(token)) && self.first_read.keys().eq(&tokens)
+        let estimates = self.estimates.iter().map(|(_, since)| *since);
+        let read = self.status.values().map(|status| status.first_read);
+        read.chain(estimates).all(|since| since + FORGOTTEN <= clock)
     }
 }

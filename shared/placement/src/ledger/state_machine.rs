@@ -1,14 +1,14 @@
 //! The state of one replica's ledger, and how events change it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::content::{Assignment, LedgerContent, PodName, Reservation, ResourceVersion, Token};
+use super::content::{Assignment, LedgerContent, Reservation, ResourceVersion, Token};
 use super::messages::{Call, Effect, Event, LedgerConfig, Now, SlotReply, SlotRequest};
-use super::pods::{PodRecord, PodView};
-use super::queue::{Progress, Queue, Waiting, WaitingRequest};
-use super::reassign;
+use super::pods::{PodMap, PodRecord, PodView};
+use super::reassign::{Move, moves};
 use super::reservations::Reservations;
+use super::waiting_request::{Progress, WaitingRequest};
 use crate::allocator::{Occupancy, SlotAllocator};
 use crate::policy::Policy;
 
@@ -25,24 +25,18 @@ pub struct Ledger {
     reservations: Reservations,
     /// The last watch event of the object that came while a call was under way.
     noticed: Option<(ResourceVersion, Option<LedgerContent>)>,
-    under_way: Option<UnderWay>,
-    queue: Queue,
+    under_way: Option<Call>,
+    /// When the list of the pods as they are that is under way began.
+    list_began: Duration,
+    /// Requests in order of arrival.
+    requests: Vec<WaitingRequest>,
+    /// Pods that are to get another slot.
+    moves: Vec<Move>,
     reconciling: Reconciling,
     /// No call begins before this time, so that requests that arrive meanwhile share the next write.
     paused_until: Duration,
     /// Effects of the event that is being handled.
     effects: Vec<Effect>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum UnderWay {
-    Read,
-    Write(LedgerContent),
-    Delete,
-    /// A list no older than the fence.
-    ListToFence,
-    /// A list of the pods as they are, which began at this time.
-    ListNow(Duration),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -67,8 +61,12 @@ impl Ledger {
             Event::Requested(request, _) if request.dry_run && request.existing.is_some() => {
                 self.reply(request.token, SlotReply::Kept);
             }
-            Event::Requested(request, deadline) => self.queue.push_request(request, deadline),
-            Event::Cancelled(token) => self.queue.cancel(token),
+            Event::Requested(request, deadline) => {
+                if !self.awaits(request.token) {
+                    self.requests.push(WaitingRequest::new(request, deadline));
+                }
+            }
+            Event::Cancelled(token) => self.requests.retain(|waiting| waiting.request.token != token),
             Event::Tick => self.estimate_late_requests(allocator, now),
             Event::Reconcile => self.reconciling = Reconciling::Requested,
             Event::Read(object) => {
@@ -85,15 +83,16 @@ impl Ledger {
                 self.paused_until = now.clock + self.config.pause;
             }
             Event::Failed => {
-                if matches!(self.finish(false), Some(UnderWay::Write(_) | UnderWay::Delete)) {
+                if matches!(self.finish(false), Some(Call::Write(..) | Call::Delete(_))) {
                     self.reservations.invalidate();
                 }
             }
             Event::Listed { version, pods, max_pods } => {
                 self.observe(Event::PodsListed { version, pods }, now);
-                if let Some(UnderWay::ListNow(since)) = self.finish(true) {
+                let began = self.list_began;
+                if let Some(Call::List(None)) = self.finish(true) {
                     self.max_pods = max_pods;
-                    self.find_lost(since);
+                    self.find_lost(began);
                 }
             }
             Event::ObjectChanged(version, content) => {
@@ -103,11 +102,8 @@ impl Ledger {
             event => self.observe(event, now),
         }
         self.advance(allocator, now);
-        debug_assert!(self.reservations.is_consistent());
-        debug_assert!(
-            self.is_calling() || self.queue.is_empty() || now.clock < self.paused_until,
-            "requests wait for nothing"
-        );
+        let waits_for_nothing = !self.is_idle() && !self.is_calling() && now.clock >= self.paused_until;
+        debug_assert!(!waits_for_nothing, "no call is under way for {:?} {:?}", self.requests, self.moves);
         std::mem::take(&mut self.effects)
     }
 
@@ -136,13 +132,13 @@ impl Ledger {
     /// Whether this replica can forget the ledger: it knows nothing that it wouldn't learn again.
     pub fn can_be_dropped(&self, clock: Duration) -> bool {
         !self.is_calling()
-            && self.queue.is_empty()
+            && self.is_idle()
             && self.pods.pods().is_empty()
             && self.reservations.can_be_dropped(clock)
     }
 
     /// The owner's pods that are known and not gone.
-    pub fn pods(&self) -> &BTreeMap<PodName, PodRecord> {
+    pub fn pods(&self) -> &PodMap {
         self.pods.pods()
     }
 
@@ -153,9 +149,19 @@ impl Ledger {
 
     /// When the ledger needs an [`Event::Tick`], if no event comes before.
     pub fn next_tick(&self) -> Option<Duration> {
-        let idle = self.queue.is_empty() && self.reconciling == Reconciling::No;
-        let pause = (!self.is_calling() && !idle).then_some(self.paused_until);
-        self.queue.requests().map(|waiting| waiting.deadline).chain(pause).min()
+        let has_work = !self.is_idle() || self.reconciling != Reconciling::No;
+        let pause = (!self.is_calling() && has_work).then_some(self.paused_until);
+        self.requests.iter().map(|waiting| waiting.deadline).chain(pause).min()
+    }
+
+    /// Whether no pod waits for a slot.
+    fn is_idle(&self) -> bool {
+        self.requests.is_empty() && self.moves.is_empty()
+    }
+
+    /// Whether the request with this token waits here.
+    pub(crate) fn awaits(&self, token: Token) -> bool {
+        self.requests.iter().any(|waiting| waiting.request.token == token)
     }
 
     fn is_calling(&self) -> bool {
@@ -167,7 +173,7 @@ impl Ledger {
         for (pod, assignment) in pods.into_iter().filter_map(|pod| Some((pod, pod.assignment()?))) {
             self.reservations.confirm(assignment.token, pod.version, now.clock);
             // The API server sent the request twice, and one reply was enough.
-            if self.queue.remove(assignment.token) {
+            if self.requests.extract_if(.., |waiting| waiting.request.token == assignment.token).count() > 0 {
                 self.reply(assignment.token, SlotReply::Placed(assignment.clone()));
             }
         }
@@ -176,7 +182,8 @@ impl Ledger {
     /// Takes in the object as it was read.
     fn take_object(&mut self, version: ResourceVersion, content: Option<LedgerContent>, now: &Now) {
         self.reservations.set(version, content, &self.pods, now.clock);
-        self.queue.update_lists(Progress::reset);
+        // Only a later list shows which of these reservations are lost.
+        self.requests.iter_mut().for_each(|waiting| waiting.list = Progress::Due);
         self.reply_to_known();
     }
 
@@ -184,7 +191,7 @@ impl Ledger {
     fn written(&mut self, version: Option<ResourceVersion>, now: &Now) {
         self.extend_pause(now);
         let content = self.finish(true).and_then(|call| match call {
-            UnderWay::Write(content) => Some(content),
+            Call::Write(_, content) => Some(content),
             _ => None,
         });
         self.reservations.clear_lost();
@@ -208,14 +215,15 @@ impl Ledger {
     /// Requests that came since don't count: what makes room for them may have happened after the list.
     fn find_lost(&mut self, since: Duration) {
         self.reservations.lose_overdue(since, self.config.expiry);
-        let surplus = self.surplus(WaitingRequest::is_listed);
+        let surplus = self.surplus(|waiting| waiting.list == Progress::Done);
         self.reservations.lose_oldest(surplus);
     }
 
     /// By how many pods the owner would exceed its maximum, if all came that have a reservation or are among these requests.
     fn surplus(&self, requests: impl Fn(&WaitingRequest) -> bool) -> usize {
         let Some(max_pods) = self.max_pods else { return 0 };
-        let new = self.queue.requests().filter(|waiting| waiting.adds_pod() && requests(waiting)).count();
+        let new =
+            self.requests.iter().filter(|waiting| !waiting.request.dry_run && requests(waiting)).count();
         let pods = self.pods.active() + self.reservations.pending_new_pods().count() + new;
         pods.saturating_sub(max_pods as usize)
     }
@@ -232,28 +240,27 @@ impl Ledger {
         self.reply_to_known();
         if self.reconciling == Reconciling::Requested {
             self.reconciling = Reconciling::Begun;
-            return self.read();
+            return self.begin(Call::Read, now);
         }
-        if self.queue.is_empty() && self.reconciling == Reconciling::No {
+        if self.is_idle() && self.reconciling == Reconciling::No {
             return;
         }
         if self.reservations.is_unknown() {
-            return self.read();
+            return self.begin(Call::Read, now);
         }
         let fence = self.reservations.content().map_or(0, |content| content.fence);
         if self.pods.complete_up_to(now.watched) < fence {
-            return self.begin(UnderWay::ListToFence, Call::List(Some(fence)));
+            return self.begin(Call::List(Some(fence)), now);
         }
-        if self.queue.requests().any(WaitingRequest::needs_read) {
-            return self.read();
+        if self.requests.iter().any(WaitingRequest::needs_read) {
+            return self.begin(Call::Read, now);
         }
-        let unlisted = |waiting: &WaitingRequest| waiting.adds_pod() && !waiting.is_listed();
-        if self.queue.requests().any(unlisted) && self.surplus(|_| true) > 0 {
-            return self.list_now(now);
+        if self.requests.iter().any(WaitingRequest::needs_list) && self.surplus(|_| true) > 0 {
+            return self.begin(Call::List(None), now);
         }
         if self.reconciling == Reconciling::Begun {
             if self.reservations.overdue(now.clock, self.config.expiry).next().is_some() {
-                return self.list_now(now);
+                return self.begin(Call::List(None), now);
             }
             self.queue_moves(allocator);
             self.reply_to_known();
@@ -268,29 +275,31 @@ impl Ledger {
         if reservations.version().is_none() {
             return;
         }
-        self.queue.retain(|waiting| {
-            let waiting = match waiting {
-                Waiting::Request(waiting) => waiting,
-                Waiting::Move(to_move) => {
-                    let Some(known) = reservations.assignment(to_move.token) else { return true };
-                    effects.push(Effect::Reassign(to_move.pod.clone(), to_move.version, known.clone()));
-                    return false;
-                }
-            };
+        self.moves.retain(|to_move| {
+            let known = reservations.assignment(to_move.token).cloned();
+            let reassign = |known| Effect::Reassign(to_move.pod.clone(), to_move.version, known);
+            effects.extend(known.clone().map(reassign));
+            known.is_none()
+        });
+        self.requests.retain_mut(|waiting| {
             let SlotRequest { token, existing, dry_run, .. } = &waiting.request;
             let is_ours = |existing: &Assignment| {
                 // If a pod was seen with it, this one is a copy.
                 reservations.assignment(existing.token) == Some(existing)
                     && !reservations.is_confirmed(existing.token)
             };
-            if existing.as_ref().is_some_and(is_ours) {
-                effects.push(Effect::Reply(*token, SlotReply::Kept));
-                return false;
-            }
             let known = reservations.assignment(*token).filter(|_| !dry_run);
-            effects.extend(known.map(|known| Effect::Reply(*token, SlotReply::Placed(known.clone()))));
-            waiting.forget_copied();
-            known.is_none()
+            let reply = match existing {
+                Some(existing) if is_ours(existing) => Some(SlotReply::Kept),
+                _ => known.cloned().map(SlotReply::Placed),
+            };
+            let is_waiting = reply.is_none();
+            effects.extend(reply.map(|reply| Effect::Reply(*token, reply)));
+            if waiting.read == Progress::Done {
+                // The object was read since, and no other replica has given the assignment to this pod.
+                waiting.request.existing = None;
+            }
+            is_waiting
         });
     }
 
@@ -298,15 +307,19 @@ impl Ledger {
     fn queue_moves(&mut self, allocator: &SlotAllocator) {
         let occupancy =
             self.is_complete().then(|| self.occupancy(self.reservations.content(), allocator.policy()));
-        let mut moves = reassign::moves(self.pods.pods(), occupancy.as_ref(), allocator);
-        moves.truncate(self.config.max_moves);
-        self.queue.push_moves(moves);
+        for to_move in
+            moves(self.pods.pods(), occupancy.as_ref(), allocator).into_iter().take(self.config.max_moves)
+        {
+            if self.moves.iter().all(|waiting| waiting.token != to_move.token) {
+                self.moves.push(to_move);
+            }
+        }
     }
 
     /// Whether all pods exist that the owner wants, and no more are on their way.
     fn is_complete(&self) -> bool {
         self.reservations.pending().next().is_none()
-            && self.queue.is_empty()
+            && self.is_idle()
             && self.max_pods.is_none_or(|max_pods| max_pods as usize == self.pods.active())
     }
 
@@ -315,41 +328,36 @@ impl Ledger {
         let mut content = self.reservations.unsettled(now.clock, &self.config);
         let mut occupancy = self.occupancy(self.reservations.content(), allocator.policy());
         let before = occupancy.clone();
-        let mut queue = std::mem::take(&mut self.queue);
-        queue.retain(|waiting| {
-            let is_full = content.reservations.len() >= self.config.max_reservations;
-            let (assignment, pod) = match waiting {
-                Waiting::Request(WaitingRequest { request, .. }) if request.dry_run => {
-                    let assignment = assignment(request, &before, allocator);
-                    self.reply(request.token, assignment.map_or(SlotReply::Unplaced, SlotReply::Placed));
-                    return false;
-                }
-                Waiting::Request(WaitingRequest { request, .. }) => {
-                    let Some(assignment) = assignment(request, &occupancy, allocator) else {
-                        self.reply(request.token, SlotReply::Unplaced);
-                        return false;
-                    };
-                    debug_assert!(occupancy.is_free(assignment.slot), "two pods get one slot");
-                    occupy(&mut occupancy, &assignment, allocator.policy());
-                    if is_full {
-                        self.estimate(assignment, now);
-                        return false;
-                    }
-                    (assignment, None)
-                }
-                Waiting::Move(to_move) => {
-                    let Some(assignment) = to_move.assignment(&occupancy, allocator).filter(|_| !is_full)
-                    else {
-                        return false;
-                    };
-                    occupancy.take_slot(assignment.slot);
-                    (assignment, Some(to_move.pod.clone()))
-                }
+        let at = now.wall;
+        let mut requests = std::mem::take(&mut self.requests);
+        requests.retain(|WaitingRequest { request, .. }| {
+            let occupancy_for = if request.dry_run { &before } else { &occupancy };
+            let Some(assignment) = assignment(request, occupancy_for, allocator) else {
+                self.reply(request.token, SlotReply::Unplaced);
+                return false;
             };
-            content.reservations.push(Reservation { assignment, pod, at: now.wall });
+            if request.dry_run {
+                self.reply(request.token, SlotReply::Placed(assignment));
+                return false;
+            }
+            debug_assert!(occupancy.is_free(assignment.slot), "two pods get one slot");
+            occupy(&mut occupancy, &assignment, allocator.policy());
+            if content.reservations.len() >= self.config.max_reservations {
+                self.estimate(assignment, now);
+                return false;
+            }
+            content.reservations.push(Reservation { assignment, pod: None, at });
             true
         });
-        self.queue = queue;
+        self.requests = requests;
+        self.moves.retain(|to_move| {
+            let is_full = content.reservations.len() >= self.config.max_reservations;
+            let assignment = to_move.assignment(&occupancy, allocator).filter(|_| !is_full);
+            let Some(assignment) = assignment else { return false };
+            occupancy.take_slot(assignment.slot);
+            content.reservations.push(Reservation { assignment, pod: Some(to_move.pod.clone()), at });
+            true
+        });
         self.write_if_changed(content, now);
     }
 
@@ -360,22 +368,23 @@ impl Ledger {
         let is_over =
             content.reservations.is_empty() && self.pods.pods().is_empty() && self.max_pods == Some(0);
         if let Some(version) = version.filter(|_| is_over && is_reconciling) {
-            return self.begin(UnderWay::Delete, Call::Delete(version));
+            return self.begin(Call::Delete(version), now);
         }
         let is_changed = content != self.reservations.content().cloned().unwrap_or_default();
-        if !is_changed || self.queue.is_empty() && !is_reconciling {
+        if !is_changed || self.is_idle() && !is_reconciling {
             return;
         }
-        debug_assert!(content.tokens().collect::<BTreeSet<_>>().len() == content.reservations.len());
+        debug_assert_eq!(content.tokens().collect::<BTreeSet<_>>().len(), content.reservations.len());
         if self.config.pause > Duration::ZERO {
             self.paused_until = now.clock + self.config.pause;
         }
-        self.begin(UnderWay::Write(content.clone()), Call::Write(version, content));
+        self.begin(Call::Write(version, content), now);
     }
 
     /// Gives requests whose deadline has come a slot by what is known here.
     fn estimate_late_requests(&mut self, allocator: &SlotAllocator, now: &Now) {
-        let late = self.queue.take_late(now.clock);
+        let late = self.requests.extract_if(.., |waiting| waiting.deadline <= now.clock);
+        let late: Vec<SlotRequest> = late.map(|waiting| waiting.request).collect();
         if late.is_empty() {
             return;
         }
@@ -384,7 +393,7 @@ impl Ledger {
             // The watch has shown what the write that is under way conflicts with.
             (Some((_, content)), _) => (content.as_ref(), content.as_ref()),
             // The write that is under way may well succeed.
-            (None, Some(UnderWay::Write(content))) => (self.reservations.content(), Some(content)),
+            (None, Some(Call::Write(_, content))) => (self.reservations.content(), Some(content)),
             (None, _) => (self.reservations.content(), self.reservations.content()),
         };
         let mut occupancy = self.occupancy(content, allocator.policy());
@@ -466,32 +475,32 @@ impl Ledger {
         }
     }
 
-    fn read(&mut self) {
-        self.queue.update_reads(Progress::begin);
-        self.begin(UnderWay::Read, Call::Read);
-    }
-
-    fn list_now(&mut self, now: &Now) {
-        self.queue.update_lists(Progress::begin);
-        self.begin(UnderWay::ListNow(now.clock), Call::List(None));
-    }
-
-    fn begin(&mut self, under_way: UnderWay, call: Call) {
-        debug_assert!(!self.is_calling(), "a second call beside {:?}", self.under_way);
-        self.under_way = Some(under_way);
+    fn begin(&mut self, call: Call, now: &Now) {
+        debug_assert!(!self.is_calling(), "{call:?} during {:?}", self.under_way);
+        for waiting in &mut self.requests {
+            match call {
+                Call::Read => waiting.read.begin(),
+                Call::List(None) => waiting.list.begin(),
+                _ => {}
+            }
+        }
+        self.list_began = if call == Call::List(None) { now.clock } else { Duration::ZERO };
+        self.under_way = Some(call.clone());
         self.effects.push(Effect::Call(call));
     }
 
     /// The call that is under way has ended.
-    fn finish(&mut self, succeeded: bool) -> Option<UnderWay> {
+    fn finish(&mut self, succeeded: bool) -> Option<Call> {
         debug_assert!(self.is_calling(), "a response without a call");
-        let ended = self.under_way.take();
-        match ended {
-            Some(UnderWay::Read) => self.queue.update_reads(|read| read.end(succeeded)),
-            Some(UnderWay::ListNow(_)) => self.queue.update_lists(|list| list.end(succeeded)),
-            _ => {}
+        for waiting in &mut self.requests {
+            match self.under_way {
+                Some(Call::Read) => waiting.read.end(succeeded),
+                Some(Call::List(None)) => waiting.list.end(succeeded),
+                _ => {}
+            }
         }
-        ended
+        self.list_began = Duration::ZERO;
+        self.under_way.take()
     }
 }
 
@@ -520,14 +529,16 @@ mod model_access {
             self.noticed.as_ref().map_or(0, |(version, _)| *version).max(self.reservations.latest())
         }
 
-        /// Whether the request with this token waits here.
-        pub(crate) fn awaits(&self, token: Token) -> bool {
-            self.queue.contains(token)
-        }
-
         /// The same without requests and calls under way.
         pub(crate) fn at_rest(&self) -> Self {
-            Self { under_way: None, queue: Queue::default(), reconciling: Reconciling::No, ..self.clone() }
+            Self {
+                under_way: None,
+                requests: Vec::new(),
+                moves: Vec::new(),
+                list_began: Duration::ZERO,
+                reconciling: Reconciling::No,
+                ..self.clone()
+            }
         }
     }
 }

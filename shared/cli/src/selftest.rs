@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use clap::Args;
 use http_body_util::BodyExt;
 use json_patch::PatchOperation;
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use podshaper_core::admission;
 use podshaper_core::admission::{Request, Webhook};
 use podshaper_kube::client;
+use podshaper_kube::error::describe;
 use podshaper_kube::request::get;
 use podshaper_offline::block_on;
 use podshaper_offline::console::Console;
@@ -100,7 +101,8 @@ impl<O: Args> Selftest<O> {
 
 /// What names the object at `path` as a pod's controller (`metav1.OwnerReference`).
 async fn controller(client: &Client, path: &str) -> anyhow::Result<Value> {
-    let object: Option<Value> = get(client, path).await.with_context(|| format!("can't read {path}"))?;
+    let object: Option<Value> =
+        get(client, path).await.map_err(|error| anyhow!("can't read {path}: {}", describe(&error)))?;
     let object = object.with_context(|| format!("there is no {path}"))?;
     let field = |pointer: &str| object.pointer(pointer).cloned().unwrap_or_default();
     Ok(json!({
@@ -111,7 +113,8 @@ async fn controller(client: &Client, path: &str) -> anyhow::Result<Value> {
 
 /// What the API server warns of, and the pod as it would be stored.
 async fn create(client: &Client, request: http::Request<Vec<u8>>) -> anyhow::Result<(String, Value)> {
-    let answer = client.send(request.map(Body::from)).await?;
+    let answer =
+        client.send(request.map(Body::from)).await.map_err(|error| anyhow!("{}", describe(&error)))?;
     let (parts, body) = answer.into_parts();
     let body: Value = serde_json::from_str(std::str::from_utf8(&body.collect().await?.to_bytes())?)?;
     if !parts.status.is_success() {

@@ -1,13 +1,13 @@
 //! Kubernetes Events about objects, published in the background.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::time::Duration;
 
 pub use k8s_openapi::api::core::v1::ObjectReference;
 pub use kube::runtime::events::EventType;
 use kube::runtime::events::{Event, Recorder, Reporter};
 use kube::{Client, Error};
+use moka::sync::Cache;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
@@ -20,7 +20,11 @@ const QUEUE: usize = 256;
 /// The least time between two Events of an object and reason.
 const MIN_INTERVAL: Duration = Duration::from_mins(1);
 /// Pairs of object and reason whose last Event is remembered. If all are recent, Events of others are dropped.
-const MAX_SERIES: usize = 4096;
+const MAX_RECENT: usize = 4096;
+/// Events whose repetitions are counted. [`Recorder`] needs 8 KB for each.
+const MAX_SERIES: u64 = 256;
+/// How long [`Recorder`] counts repetitions in one Event.
+const SERIES_TTL: Duration = Duration::from_mins(6);
 /// Bytes of a `note` (`NoteLengthLimit` of k8s.io/kubernetes/pkg/apis/core/validation).
 const MAX_NOTE: usize = 1024;
 /// Bytes of a uid. A real one is a UUID of 36; the one that a pod names for its owner can be any text.
@@ -36,7 +40,7 @@ impl Events {
         let (sender, mut queue) = mpsc::channel(QUEUE);
         let reporter =
             Reporter { controller: format!("podshaper.dev/{controller}"), instance: Some(instance) };
-        let mut publisher = Publisher { client, reporter, series: HashMap::new() };
+        let mut publisher = Publisher::new(client, reporter);
         tokio::spawn(async move {
             while let Some((regarding, event)) = queue.recv().await {
                 publisher.publish(&regarding, &event).await;
@@ -72,52 +76,49 @@ impl Events {
     }
 }
 
-/// The Events of one object and reason.
-struct Series {
-    recorder: Recorder,
-    note_hash: u64,
-    last: Instant,
-}
-
 struct Publisher {
     client: Client,
     reporter: Reporter,
-    /// By uid and reason.
-    series: HashMap<(String, String), Series>,
+    /// When the last Event was published, by uid and reason.
+    last: HashMap<(String, String), Instant>,
+    /// By uid, reason and note: a recorder counts Events with different notes as one, and keeps the first note.
+    recorders: Cache<(String, String, String), Recorder>,
 }
 
 impl Publisher {
+    fn new(client: Client, reporter: Reporter) -> Self {
+        let recorders = Cache::builder().max_capacity(MAX_SERIES).time_to_idle(SERIES_TTL).build();
+        Self { client, reporter, last: HashMap::new(), recorders }
+    }
+
     async fn publish(&mut self, regarding: &ObjectReference, event: &Event) {
-        let now = Instant::now();
-        let is_recent = |series: &Series| now.duration_since(series.last) < MIN_INTERVAL;
-        if self.series.len() >= MAX_SERIES {
-            self.series.retain(|_, series| is_recent(series));
+        let uid = regarding.uid.clone().unwrap_or_default();
+        if !self.admit((uid.clone(), event.reason.clone())) {
+            return;
         }
-        let key = (regarding.uid.clone().unwrap_or_default(), event.reason.clone());
-        match self.series.get(&key) {
-            Some(series) if is_recent(series) => return,
-            None if self.series.len() >= MAX_SERIES => return,
-            _ => {}
-        }
+        let series = (uid, event.reason.clone(), event.note.clone().unwrap_or_default());
         let new_recorder = || Recorder::new(self.client.clone(), self.reporter.clone());
-        let note_hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(&event.note);
-        let series = self.series.entry(key).or_insert_with(|| Series {
-            recorder: new_recorder(),
-            note_hash,
-            last: now,
-        });
-        series.last = now;
-        if series.note_hash != note_hash {
-            // A recorder counts Events as one series whatever their notes, and keeps the first note.
-            series.recorder = new_recorder();
-            series.note_hash = note_hash;
-        }
-        let published = timeout(REQUEST_TIMEOUT, series.recorder.publish(event, regarding)).await;
+        let recorder = self.recorders.get_with_by_ref(&series, new_recorder);
+        let published = timeout(REQUEST_TIMEOUT, recorder.publish(event, regarding)).await;
         if let Err(error) = published.unwrap_or_else(|elapsed| Err(Error::Service(elapsed.into()))) {
             // The Event that would count the next repetition may not exist.
-            series.recorder = new_recorder();
+            self.recorders.invalidate(&series);
             tracing::warn!(reason = event.reason, error = describe(&error), "cannot publish an Event");
         }
+    }
+
+    /// Whether an Event of this uid and reason may be published now.
+    fn admit(&mut self, key: (String, String)) -> bool {
+        let now = Instant::now();
+        let is_recent = |last: &Instant| now.duration_since(*last) < MIN_INTERVAL;
+        if self.last.len() >= MAX_RECENT {
+            self.last.retain(|_, last| is_recent(last));
+        }
+        if self.last.get(&key).is_some_and(is_recent) || self.last.len() >= MAX_RECENT {
+            return false;
+        }
+        self.last.insert(key, now);
+        true
     }
 }
 

@@ -41,8 +41,8 @@ pub async fn while_leading<W: Future<Output = ()>>(
     }
 }
 
-/// A candidate for one Lease.
-pub(crate) struct Candidate {
+/// Acquires and renews one Lease.
+pub(crate) struct LeaderElector {
     leases: Api<Lease>,
     name: String,
     identity: String,
@@ -54,7 +54,7 @@ struct Observed {
     since: Instant,
 }
 
-impl Candidate {
+impl LeaderElector {
     /// `identity` is the name of this pod.
     ///
     /// Rights: `create` Leases in the namespace; `get` and `update` this one.
@@ -170,8 +170,8 @@ mod tests {
 
     const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/ns/leases/l";
 
-    fn candidate(client: &Client, identity: &str) -> Candidate {
-        Candidate::new(client.clone(), "ns", "l".to_owned(), identity.to_owned())
+    fn elector(client: &Client, identity: &str) -> LeaderElector {
+        LeaderElector::new(client.clone(), "ns", "l".to_owned(), identity.to_owned())
     }
 
     fn nothing_observed() -> Observed {
@@ -183,7 +183,7 @@ mod tests {
     async fn leader_without_renewal_stops_before_the_lease_expires() {
         let (client, mut server) = MockApiServer::start();
         let (_ending, ending) = watch::channel(false);
-        let mut leadership = candidate(&client, "a").start(ending);
+        let mut leadership = elector(&client, "a").start(ending);
         server.next(LEASE).await.respond(MockResponse::failure(404, "NotFound"));
         let create = server.next_request().await;
         let lease = create.request().body().clone();
@@ -202,7 +202,7 @@ mod tests {
     async fn lease_without_renewal_is_acquired_by_another() {
         let server = InMemoryApiServer::default();
         let spec = |field: &str| server.get(LEASE)["spec"][field].clone();
-        let (a, b) = (candidate(&server.client(), "a"), candidate(&server.client(), "b"));
+        let (a, b) = (elector(&server.client(), "a"), elector(&server.client(), "b"));
         let mut by_a = nothing_observed();
         let mut by_b = nothing_observed();
         assert!(a.try_acquire_or_renew(&mut by_a).await.unwrap(), "there was none");
@@ -232,7 +232,7 @@ mod tests {
     async fn lease_is_released_at_the_end() {
         let server = InMemoryApiServer::default();
         let (end, ending) = watch::channel(false);
-        let mut leadership = candidate(&server.client(), "a").start(ending);
+        let mut leadership = elector(&server.client(), "a").start(ending);
         leadership.wait_for(|leads| *leads).await.unwrap();
         end.send_replace(true);
         leadership.wait_for(|leads| !*leads).await.unwrap();

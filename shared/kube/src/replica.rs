@@ -3,7 +3,7 @@
 use kube::Client;
 use tokio::sync::watch;
 
-use crate::lease::{Candidate, Leadership};
+use crate::lease::{LeaderElector, Leadership};
 
 /// The pod and the Lease of a replica.
 #[derive(Clone, Debug, clap::Args)]
@@ -28,6 +28,6 @@ impl Replica {
     /// Takes part in the election of a leader among the replicas of `webhook` until `ending`.
     pub fn contend(&self, client: Client, webhook: &str, ending: watch::Receiver<bool>) -> Leadership {
         let lease = self.lease.clone().unwrap_or_else(|| webhook.to_owned());
-        Candidate::new(client, &self.lease_namespace, lease, self.pod_name.clone()).start(ending)
+        LeaderElector::new(client, &self.lease_namespace, lease, self.pod_name.clone()).start(ending)
     }
 }

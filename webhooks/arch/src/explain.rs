@@ -7,7 +7,7 @@ use podshaper_offline::console::Console;
 use podshaper_offline::table::{ReportFormat, Table};
 use serde_json::json;
 
-use crate::known::Explained;
+use crate::image_resolver::Explained;
 use crate::options::ImageOptions;
 use arch_decision::platform::Platforms;
 

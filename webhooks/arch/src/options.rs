@@ -10,9 +10,9 @@ use podshaper_cli::ServeContext;
 use podshaper_kube::client;
 use podshaper_offline::yaml;
 
-use crate::cluster::Lifter;
-use crate::known::KnownImages;
-use crate::mounted;
+use crate::cluster::GateController;
+use crate::docker_config_watch;
+use crate::image_resolver::ImageResolver;
 use crate::secrets::PullSecrets;
 use arch_decision::config::{OnUnknown, Settings};
 use arch_decision::webhook::Arch;
@@ -24,7 +24,7 @@ pub struct ImageOptions {
     #[arg(long, env = "ARCH_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Credentials of registries, as docker login writes them; there needn't be any at the default place
-    #[arg(long, env = "ARCH_DOCKER_CONFIG", value_name = "FILE", default_value = mounted::USUAL)]
+    #[arg(long, env = "ARCH_DOCKER_CONFIG", value_name = "FILE", default_value = docker_config_watch::USUAL)]
     docker_config: PathBuf,
 }
 
@@ -47,19 +47,19 @@ impl Options {
     pub fn webhook(
         self,
         ServeContext { metrics, .. }: ServeContext<'_>,
-    ) -> anyhow::Result<Arch<Arc<KnownImages>>> {
+    ) -> anyhow::Result<Arch<Arc<ImageResolver>>> {
         let client = || client::in_cluster().context("no access to the API server");
         let secrets = self.pull_secrets.then(client).transpose()?.map(PullSecrets::new);
         let (settings, images) = self.images.images(secrets)?;
         let images = Arc::new(images);
         images.register(metrics);
-        tokio::spawn(mounted::follow(self.images.docker_config, Arc::clone(&images)));
+        tokio::spawn(docker_config_watch::follow(self.images.docker_config, Arc::clone(&images)));
         let gates = settings.on_unknown == OnUnknown::Gate;
         if gates || self.lift_gated {
             let arch = Arch::new(settings.clone(), Arc::clone(&images));
             // Where none has to wait, those that do have waited for long enough.
             let max_age = if gates { settings.gate_max_age } else { Duration::ZERO };
-            tokio::spawn(Lifter::new(client()?, arch, max_age).run());
+            tokio::spawn(GateController::new(client()?, arch, max_age).run());
         }
         Ok(Arch::new(settings, images))
     }
@@ -67,21 +67,21 @@ impl Options {
 
 impl ImageOptions {
     /// The webhook that these options ask for, by the registries alone.
-    pub fn webhook(self) -> anyhow::Result<Arch<KnownImages>> {
+    pub fn webhook(self) -> anyhow::Result<Arch<ImageResolver>> {
         let (settings, images) = self.images(None)?;
         Ok(Arch::new(settings, images))
     }
 
     /// The settings, and what knows images.
-    pub fn images(&self, secrets: Option<PullSecrets>) -> anyhow::Result<(Settings, KnownImages)> {
+    pub fn images(&self, secrets: Option<PullSecrets>) -> anyhow::Result<(Settings, ImageResolver)> {
         let settings = match &self.config {
             Some(path) => settings(path).with_context(|| format!("configuration {}", path.display()))?,
             None => Settings::default(),
         };
-        let mounted = mounted::read(&self.docker_config);
+        let mounted = docker_config_watch::read(&self.docker_config);
         let mounted =
             mounted.with_context(|| format!("docker configuration {}", self.docker_config.display()))?;
-        let images = KnownImages::new(&settings, mounted, secrets)?;
+        let images = ImageResolver::new(&settings, mounted, secrets)?;
         Ok((settings, images))
     }
 }

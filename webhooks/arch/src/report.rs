@@ -17,9 +17,9 @@ use podshaper_offline::table::{ReportFormat, Table};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::known::KnownImages;
+use crate::image_resolver::ImageResolver;
 use crate::options::ImageOptions;
-use arch_decision::images::{Access, Image, Images, Knowledge, Why, images_of};
+use arch_decision::images::{Access, Image, Images, Knowledge, LookupError, images_of};
 use arch_decision::platform::Architecture;
 
 /// Images that are asked for at a time.
@@ -55,11 +55,11 @@ workloads stand the images to rebuild, those first that keep most workloads.";
 
 /// How a workload stands to the architecture.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
+pub enum Readiness {
     /// These images don't run there; each with what it runs on.
     Blocked(Vec<(String, String)>),
     /// Of these images nobody knows, and why.
-    Unknown(Vec<(String, Why)>),
+    Unknown(Vec<(String, LookupError)>),
     /// All images run there.
     Ready,
 }
@@ -98,7 +98,7 @@ impl Report {
         }
     }
 
-    fn print(&self, out: &mut dyn Write, rows: &[(Standing, &Workload)]) -> anyhow::Result<()> {
+    fn print(&self, out: &mut dyn Write, rows: &[(Readiness, &Workload)]) -> anyhow::Result<()> {
         let target = self.target.to_string();
         let mut table = Table::new(["NAMESPACE", "WORKLOAD", &target.to_uppercase(), "WHY"]);
         for (standing, workload) in rows {
@@ -108,7 +108,7 @@ impl Report {
         table.print(out)?;
         let mut blocking: BTreeMap<&str, usize> = BTreeMap::new();
         for (standing, _) in rows {
-            if let Standing::Blocked(images) = standing {
+            if let Readiness::Blocked(images) = standing {
                 for (image, _) in images {
                     *blocking.entry(image).or_default() += 1;
                 }
@@ -134,18 +134,18 @@ impl Report {
     }
 }
 
-fn print_json(out: &mut dyn Write, rows: &[(Standing, &Workload)]) -> anyhow::Result<()> {
+fn print_json(out: &mut dyn Write, rows: &[(Readiness, &Workload)]) -> anyhow::Result<()> {
     let items = rows.iter().map(|(standing, workload)| {
         let mut item =
             json!({"namespace": workload.namespace, "workload": workload.name, "standing": standing.word()});
         if let Some(item) = item.as_object_mut() {
             match standing {
-                Standing::Ready => None,
-                Standing::Blocked(images) => item.insert(
+                Readiness::Ready => None,
+                Readiness::Blocked(images) => item.insert(
                     "images".to_owned(),
                     images.iter().map(|(image, runs)| json!({"image": image, "runsOn": runs})).collect(),
                 ),
-                Standing::Unknown(images) => item.insert(
+                Readiness::Unknown(images) => item.insert(
                     "images".to_owned(),
                     images
                         .iter()
@@ -159,7 +159,7 @@ fn print_json(out: &mut dyn Write, rows: &[(Standing, &Workload)]) -> anyhow::Re
     Ok(writeln!(out, "{:#}", items.collect::<Value>())?)
 }
 
-impl Standing {
+impl Readiness {
     fn word(&self) -> &'static str {
         match self {
             Self::Blocked(_) => "blocked",
@@ -176,7 +176,7 @@ impl Standing {
             }
             // Many images of one registry have the same reason: it is told once.
             Self::Unknown(images) => {
-                let mut by_reason: BTreeMap<Why, Vec<&str>> = BTreeMap::new();
+                let mut by_reason: BTreeMap<LookupError, Vec<&str>> = BTreeMap::new();
                 for (image, why) in images {
                     by_reason.entry(*why).or_default().push(image);
                 }
@@ -188,7 +188,7 @@ impl Standing {
 }
 
 impl Workload {
-    fn standing(&self, known: &BTreeMap<String, Knowledge>, target: &Architecture) -> Standing {
+    fn standing(&self, known: &BTreeMap<String, Knowledge>, target: &Architecture) -> Readiness {
         let (mut blocked, mut unknown) = (Vec::new(), Vec::new());
         for image in &self.images {
             match known.get(image) {
@@ -197,13 +197,13 @@ impl Workload {
                     blocked.push((image.clone(), platforms.on("linux")));
                 }
                 Some(Knowledge::Unknown(why)) => unknown.push((image.clone(), *why)),
-                None => unknown.push((image.clone(), Why::Timeout)),
+                None => unknown.push((image.clone(), LookupError::Timeout)),
             }
         }
         match (blocked.is_empty(), unknown.is_empty()) {
-            (false, _) => Standing::Blocked(blocked),
-            (true, false) => Standing::Unknown(unknown),
-            (true, true) => Standing::Ready,
+            (false, _) => Readiness::Blocked(blocked),
+            (true, false) => Readiness::Unknown(unknown),
+            (true, true) => Readiness::Ready,
         }
     }
 }
@@ -243,7 +243,7 @@ fn workload(object: &Value) -> Option<Workload> {
 
 /// Asks for every image once, a few at a time; progress goes to a terminal.
 async fn look_up(
-    images: &KnownImages,
+    images: &ImageResolver,
     workloads: &[Workload],
 ) -> anyhow::Result<BTreeMap<String, Knowledge>> {
     let names: Vec<_> =
@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn names_are_no_orders_to_a_terminal() {
         let workload = Workload { namespace: "n".into(), name: "Pod/\u{1b}[2J".into(), images: Vec::new() };
-        let blocked = Standing::Blocked(vec![("a\u{1b}]0;x\u{7}".into(), "amd64".into())]);
+        let blocked = Readiness::Blocked(vec![("a\u{1b}]0;x\u{7}".into(), "amd64".into())]);
         let mut out = Vec::new();
         Cli::parse_from(["report"]).report.print(&mut out, &[(blocked, &workload)]).unwrap();
         let out = String::from_utf8(out).unwrap();

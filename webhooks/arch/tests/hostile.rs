@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use arch::known::KnownImages;
+use arch::image_resolver::ImageResolver;
 use arch::secrets::PullSecrets;
 use arch_decision::config::Settings;
-use arch_decision::images::{Access, Images, Knowledge, Known, Why};
+use arch_decision::images::{Access, Images, Knowledge, Known, LookupError};
 use arch_decision::platform::{Platform, Platforms};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -30,7 +30,7 @@ async fn a_registry_that_hangs_costs_the_budget_and_no_more() {
     let images = images(&[&registry], &json!({}), &[]);
     let name = format!("{}/a:1", registry.host());
     for _ in 0..3 {
-        assert_eq!(known(&images, &name, false, BUDGET).await, Knowledge::Unknown(Why::Timeout));
+        assert_eq!(known(&images, &name, false, BUDGET).await, Knowledge::Unknown(LookupError::Timeout));
     }
     assert_eq!(registry.asked().len(), 1, "one look-up that all wait for");
 }
@@ -41,7 +41,7 @@ async fn a_registry_that_wants_to_be_left_alone_is() {
     let images = images(&[&registry], &json!({}), &[]);
     for tag in 0..20 {
         let name = format!("{}/a:{tag}", registry.host());
-        assert_eq!(known(&images, &name, false, BUDGET).await, Knowledge::Unknown(Why::RateLimited));
+        assert_eq!(known(&images, &name, false, BUDGET).await, Knowledge::Unknown(LookupError::RateLimited));
     }
     assert_eq!(registry.asked().len(), 1);
 }
@@ -51,10 +51,10 @@ async fn however_a_registry_is_written_it_is_left_alone() {
     let registry = Registry::start(|_| async { with(429, &[("retry-after", "60")]) }).await;
     let (port, plain) = (registry.address.port(), format!("localhost:{}", registry.address.port()));
     let settings = Settings::from_value(json!({"registries": {"plainHttp": [plain]}})).unwrap();
-    let images = KnownImages::new(&settings, None, None).unwrap();
+    let images = ImageResolver::new(&settings, None, None).unwrap();
     for (tag, host) in ["localhost", "LOCALHOST", "LocalHost", "localhosT"].iter().enumerate() {
         let name = format!("{host}:{port}/a:{tag}");
-        assert_eq!(known(&images, &name, false, BUDGET).await, Knowledge::Unknown(Why::RateLimited));
+        assert_eq!(known(&images, &name, false, BUDGET).await, Knowledge::Unknown(LookupError::RateLimited));
     }
     assert_eq!(registry.asked().len(), 1);
 }
@@ -70,7 +70,7 @@ async fn registries_that_hang_are_their_own_tenants_trouble() {
     let tarpits: Vec<_> = names.iter().map(|name| image(name, false)).collect();
     let of = |namespace| Access { namespace, ..Access::default() };
     let greedy = images.known(&tarpits, &of("greedy"), Instant::now() + BUDGET).await;
-    assert_eq!(greedy.images, vec![Knowledge::Unknown(Why::Timeout); 128]);
+    assert_eq!(greedy.images, vec![Knowledge::Unknown(LookupError::Timeout); 128]);
     let names: Vec<_> = (0..128).map(|n| format!("{}/a{n}:1", serves.host())).collect();
     let many: Vec<_> = names.iter().map(|name| image(name, false)).collect();
     // What is over its share waits, and isn't given up; those that hang are, after five seconds.
@@ -89,7 +89,7 @@ async fn bodies_without_end() {
     let images = images(&[&registry], &json!({}), &[]);
     for tag in 0..5 {
         let name = format!("{}/a:{tag}", registry.host());
-        assert_eq!(runs_on(&images, &name).await, Err(Why::Malformed));
+        assert_eq!(runs_on(&images, &name).await, Err(LookupError::Malformed));
     }
 }
 
@@ -105,7 +105,7 @@ async fn bodies_of_four_mebibytes_and_no_more() {
     let images = images(&[&registry], &json!({}), &[]);
     let name = |tag: &str| format!("{}/a:{tag}", registry.host());
     assert_eq!(runs_on(&images, &name("most")).await.as_deref(), Ok("linux/amd64"));
-    assert_eq!(runs_on(&images, &name("more")).await, Err(Why::Malformed));
+    assert_eq!(runs_on(&images, &name("more")).await, Err(LookupError::Malformed));
 }
 
 /// A stream that never ends.
@@ -118,7 +118,7 @@ async fn redirects_without_end() {
     let registry =
         Registry::start(|asked| async move { with(307, &[("location", &format!("{}x", asked.path))]) }).await;
     let images = images(&[&registry], &json!({}), &[]);
-    assert_eq!(runs_on(&images, &format!("{}/a:1", registry.host())).await, Err(Why::Unavailable));
+    assert_eq!(runs_on(&images, &format!("{}/a:1", registry.host())).await, Err(LookupError::Unavailable));
     assert!(registry.asked().len() < 8, "{}", registry.asked().len());
 }
 
@@ -149,11 +149,11 @@ async fn indexes_of_every_size_and_depth() {
     let images = images(&[&registry], &json!({}), &[]);
     let name = |tag: &str| format!("{}/a{tag}", registry.host());
     assert_eq!(runs_on(&images, &name(":many")).await.unwrap().split(' ').count(), 40);
-    assert_eq!(runs_on(&images, &name(":deep")).await, Err(Why::Malformed));
+    assert_eq!(runs_on(&images, &name(":deep")).await, Err(LookupError::Malformed));
     let before = registry.asked().len();
     assert!(runs_on(&images, &name(":untold")).await.is_err());
     assert!(registry.asked().len() - before < 30);
-    assert_eq!(runs_on(&images, &name(&format!("@sha256:{:064}", 1))).await, Err(Why::Malformed));
+    assert_eq!(runs_on(&images, &name(&format!("@sha256:{:064}", 1))).await, Err(LookupError::Malformed));
 }
 
 #[tokio::test]
@@ -168,7 +168,7 @@ async fn wrong_digests() {
     for name in ["a:1".to_owned(), format!("a@{}", digest(b"something else"))] {
         assert_eq!(
             runs_on(&images, &format!("{}/{name}", registry.host())).await,
-            Err(Why::Malformed),
+            Err(LookupError::Malformed),
             "{name}"
         );
     }
@@ -181,11 +181,11 @@ async fn no_request_to_where_none_may_go() {
     let images = images(&[], &json!({}), &[("127.0.0.1", "u:p"), (&victim.host(), "u:p")]);
     for host in ["127.0.0.1", "localhost", "0.0.0.0", "127.1.2.3", "169.254.169.254"] {
         let found = runs_on(&images, &format!("{host}:{port}/a:1")).await;
-        assert_eq!(found, Err(Why::Refused), "{host}");
+        assert_eq!(found, Err(LookupError::Refused), "{host}");
     }
     for host in ["[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::]"] {
         let found = runs_on(&images, &format!("{host}:{port}/a:1")).await;
-        assert!(matches!(found, Err(Why::Refused | Why::Invalid)), "{host}: {found:?}");
+        assert!(matches!(found, Err(LookupError::Refused | LookupError::Invalid)), "{host}: {found:?}");
     }
     assert_eq!(victim.asked().len(), 0);
 }
@@ -228,7 +228,11 @@ async fn no_redirect_to_where_none_may_go_and_no_credential_across_one() {
     assert!(storage.asked().iter().all(|asked| asked.authorization.is_none()), "{:?}", storage.asked());
     for number in (0..locations.len()).filter(|number| *number != 1) {
         let found = runs_on(&images, &name(number)).await;
-        assert!(matches!(found, Err(Why::Refused | Why::Unavailable)), "{}: {found:?}", locations[number]);
+        assert!(
+            matches!(found, Err(LookupError::Refused | LookupError::Unavailable)),
+            "{}: {found:?}",
+            locations[number]
+        );
     }
     assert_eq!((victim.asked().len(), named.asked().len(), storage.asked().len()), (0, 0, 1));
 }
@@ -245,7 +249,7 @@ async fn no_credential_for_whom_a_redirect_leads_to() {
     .await;
     let plain = [&registry, &storage, &tokens];
     let images = images(&plain, &json!({}), &[(&registry.host(), "u:p"), (&storage.host(), "s:p")]);
-    assert_eq!(runs_on(&images, &format!("{}/a:1", registry.host())).await, Err(Why::Unauthorized));
+    assert_eq!(runs_on(&images, &format!("{}/a:1", registry.host())).await, Err(LookupError::Unauthorized));
     assert_eq!((storage.asked().len(), tokens.asked().len()), (1, 0));
     assert_eq!(storage.asked()[0].authorization, None);
 }
@@ -264,13 +268,17 @@ async fn no_credential_to_a_token_server_where_none_may_be() {
     ] {
         let registry = with_tokens(realm.clone(), &["u"]).await;
         let images = images(&[&registry], &json!({}), &[(&registry.host(), "u:p")]);
-        assert_eq!(runs_on(&images, &format!("{}/a:1", registry.host())).await, Err(Why::Refused), "{realm}");
+        assert_eq!(
+            runs_on(&images, &format!("{}/a:1", registry.host())).await,
+            Err(LookupError::Refused),
+            "{realm}"
+        );
     }
     // One that may be reached is still asked by TLS alone.
     let registry = with_tokens(format!("http://{}/token", victim.host()), &["u"]).await;
     let named = json!({"allowPrivateRealms": [victim.host()]});
     let images = images(&[&registry], &named, &[(&registry.host(), "u:p")]);
-    assert_eq!(runs_on(&images, &format!("{}/a:1", registry.host())).await, Err(Why::Refused));
+    assert_eq!(runs_on(&images, &format!("{}/a:1", registry.host())).await, Err(LookupError::Refused));
     assert_eq!(victim.asked().len(), 0);
 }
 
@@ -278,7 +286,7 @@ async fn no_credential_to_a_token_server_where_none_may_be() {
 async fn only_registries_that_are_allowed() {
     let registry = Registry::of(vec![("a/manifests/1", index(&["linux/amd64"]))]).await;
     let images = images(&[&registry], &json!({"allow": ["*.example.com"]}), &[]);
-    assert_eq!(runs_on(&images, &format!("{}/a:1", registry.host())).await, Err(Why::NotAllowed));
+    assert_eq!(runs_on(&images, &format!("{}/a:1", registry.host())).await, Err(LookupError::NotAllowed));
     assert_eq!(registry.asked().len(), 0);
 }
 
@@ -329,11 +337,11 @@ async fn pods_that_name_more_secrets_than_any_needs() {
     let settings = settings(&[&registry], &json!({}));
     let name = format!("{}/{}:1", registry.host(), "a".repeat(200));
     let known = async |secrets, names: &[String]| {
-        let images = KnownImages::new(&settings, None, Some(secrets)).unwrap();
+        let images = ImageResolver::new(&settings, None, Some(secrets)).unwrap();
         let pull_secrets = names.iter().map(String::as_str).collect();
         let access = Access { namespace: "one", pull_secrets };
         let known = images.known(&[image(&name, false)], &access, Instant::now() + 10 * BUDGET).await;
-        assert_eq!(known.images, [Knowledge::Unknown(Why::Unauthorized)]);
+        assert_eq!(known.images, [Knowledge::Unknown(LookupError::Unauthorized)]);
         known.warnings
     };
     let host = registry.host();
@@ -367,7 +375,7 @@ async fn pods_that_name_more_secrets_than_any_needs() {
 #[tokio::test]
 async fn workloads_by_the_thousand_are_foreseen_a_few_at_a_time() {
     let (secrets, asked) = api_server(std::future::pending);
-    let images = KnownImages::new(&settings(&[], &json!({})), None, Some(secrets)).unwrap();
+    let images = ImageResolver::new(&settings(&[], &json!({})), None, Some(secrets)).unwrap();
     let name = "a".repeat(200);
     for _ in 0..1000 {
         let access = Access { namespace: "one", pull_secrets: vec!["pull"] };
@@ -392,7 +400,7 @@ async fn what_one_tenant_may_read_another_may_not() {
     let of = &[("one", "tenant:1"), ("two", "other:1"), ("three", "tenant:1"), ("odd", "no pair")];
     let name = format!("{}/private:1", registry.host());
     let settings = settings(&[&registry, &tokens], &json!({}));
-    let images = KnownImages::new(&settings, None, Some(secrets(of, registry.host()))).unwrap();
+    let images = ImageResolver::new(&settings, None, Some(secrets(of, registry.host()))).unwrap();
     let known = async |namespace, pull_secrets: &[&'static str]| {
         let access = Access { namespace, pull_secrets: pull_secrets.to_vec() };
         let image = image(&name, false);
@@ -400,7 +408,7 @@ async fn what_one_tenant_may_read_another_may_not() {
         (images.remove(0), warnings)
     };
     let arm64 = Knowledge::Known(Arc::new(Platforms::Only([Platform::new("linux", "arm64", None)].into())));
-    let unauthorized = Knowledge::Unknown(Why::Unauthorized);
+    let unauthorized = Knowledge::Unknown(LookupError::Unauthorized);
     assert_eq!(known("one", &["pull"]).await.0, arm64);
     let asked = registry.asked().len();
     assert_eq!(known("two", &["pull"]).await.0, unauthorized, "another credential");

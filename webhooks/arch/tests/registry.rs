@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use arch::known::KnownImages;
+use arch::image_resolver::ImageResolver;
 use arch_decision::config::Settings;
-use arch_decision::images::{Knowledge, Why};
+use arch_decision::images::{Knowledge, LookupError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::Response;
@@ -61,12 +61,12 @@ async fn every_kind_of_manifest() {
     ] {
         assert_eq!(runs_on(&images, &format!("{host}/a/b:{tag}")).await.as_deref(), Ok(expected), "{tag}");
     }
-    assert_eq!(runs_on(&images, &format!("{host}/a/b:none")).await, Err(Why::NotFound));
-    assert_eq!(runs_on(&images, "NOT A NAME").await, Err(Why::Invalid));
+    assert_eq!(runs_on(&images, &format!("{host}/a/b:none")).await, Err(LookupError::NotFound));
+    assert_eq!(runs_on(&images, "NOT A NAME").await, Err(LookupError::Invalid));
 }
 
 /// What becomes of a pod with this image, and this volume.
-async fn becomes(images: &Arc<KnownImages>, image: &str, volume: Option<&str>, budget: Duration) -> String {
+async fn becomes(images: &Arc<ImageResolver>, image: &str, volume: Option<&str>, budget: Duration) -> String {
     let volumes: Vec<_> =
         volume.iter().map(|volume| json!({"name": "v", "image": {"reference": volume}})).collect();
     let containers = json!([{"name": "c", "image": image, "imagePullPolicy": "IfNotPresent"}]);
@@ -195,9 +195,9 @@ async fn passwords_where_a_registry_wants_them() {
     assert_eq!(runs_on(&right, &name).await.as_deref(), Ok("linux/amd64"));
     assert_eq!(registry.asked().len(), 3, "what the registry wants is remembered");
     let wrong = images(&[&registry], &json!({}), &[(&host, "u:wrong")]);
-    assert_eq!(runs_on(&wrong, &name).await, Err(Why::Unauthorized));
+    assert_eq!(runs_on(&wrong, &name).await, Err(LookupError::Unauthorized));
     let none = images(&[&registry], &json!({}), &[]);
-    assert_eq!(runs_on(&none, &name).await, Err(Why::Unauthorized));
+    assert_eq!(runs_on(&none, &name).await, Err(LookupError::Unauthorized));
 }
 
 #[tokio::test]
@@ -233,7 +233,7 @@ async fn a_thousand_admissions_of_one_image_ask_once() {
     // Who came first has no time, and leaves; what was begun goes on.
     assert_eq!(
         known(&images, &name, false, Duration::from_millis(50)).await,
-        Knowledge::Unknown(Why::Timeout)
+        Knowledge::Unknown(LookupError::Timeout)
     );
     let all = (0..1000).map(|_| {
         let (images, name) = (Arc::clone(&images), name.clone());

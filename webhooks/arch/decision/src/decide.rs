@@ -9,11 +9,11 @@ use serde_json::json;
 use crate::affinity::{Choice, Stage, narrow, shape};
 use crate::config::{OnImpossible, OnUnknown, Settings};
 use crate::gate;
-use crate::images::{Image, Knowledge, Why};
-use crate::listed::listed;
+use crate::images::{Image, Knowledge, LookupError};
 use crate::platform::Platforms;
 use crate::table::Nodes;
 use crate::tolerations::{Tolerations, toleration};
+use crate::truncate::listed;
 
 /// Says what was decided, and that this webhook did.
 pub const ANNOTATION: &str = "podshaper.dev/arch";
@@ -88,9 +88,9 @@ fn known<'k>(image: &Image<'_>, knowledge: &'k Knowledge) -> Option<&'k Platform
     }
 }
 
-fn unknown(image: &Image<'_>, knowledge: &Knowledge) -> Option<Why> {
+fn unknown(image: &Image<'_>, knowledge: &Knowledge) -> Option<LookupError> {
     match knowledge {
-        Knowledge::Known(_) => known(image, knowledge).is_none().then_some(Why::Malformed),
+        Knowledge::Known(_) => known(image, knowledge).is_none().then_some(LookupError::Malformed),
         Knowledge::Unknown(why) => Some(*why),
     }
 }
@@ -137,7 +137,7 @@ fn preference(nodes: &Nodes, weight: usize) -> serde_json::Value {
 }
 
 /// Some images aren't known: the others still say where the pod can't run.
-fn settled_in_part(case: Case<'_, '_>, choice: &Choice<'_>, unknown: &[(&str, Why)]) -> Decision {
+fn settled_in_part(case: Case<'_, '_>, choice: &Choice<'_>, unknown: &[(&str, LookupError)]) -> Decision {
     let mut patch = PodPatch::new(case.pod);
     narrow(&mut patch, choice, case.stage);
     annotated(case, patch, choice, &format!("; unknown: {}", names(unknown)))
@@ -157,7 +157,7 @@ fn defaulted<'n>(
 }
 
 /// The pod waits.
-fn gated(case: Case<'_, '_>, choice: &Choice<'_>, unknown: &[(&str, Why)]) -> Decision {
+fn gated(case: Case<'_, '_>, choice: &Choice<'_>, unknown: &[(&str, LookupError)]) -> Decision {
     let mut patch = PodPatch::new(case.pod);
     shape(&mut patch, choice.all);
     gate::shut(&mut patch);
@@ -206,6 +206,6 @@ fn finished(case: Case<'_, '_>, mut patch: PodPatch<'_, '_>) -> Decision {
     patch.finish().into()
 }
 
-fn names(unknown: &[(&str, Why)]) -> String {
+fn names(unknown: &[(&str, LookupError)]) -> String {
     listed(", ", unknown.iter().map(|(name, _)| name))
 }

@@ -35,12 +35,12 @@ pub enum Knowledge {
     /// What it runs on.
     Known(Arc<Platforms>),
     /// Nothing, for now.
-    Unknown(Why),
+    Unknown(LookupError),
 }
 
-/// Why nothing is known of an image: all that a tenant is told of what a registry said.
+/// LookupError nothing is known of an image: all that a tenant is told of what a registry said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
-pub enum Why {
+pub enum LookupError {
     /// What the pod says isn't the name of an image.
     #[error("is no image's name")]
     Invalid,
@@ -70,7 +70,7 @@ pub enum Why {
     Malformed,
 }
 
-impl Why {
+impl LookupError {
     /// All there are.
     pub const ALL: [Self; 9] = [
         Self::Invalid,
@@ -156,7 +156,7 @@ impl<'p> Access<'p> {
     }
 }
 
-/// Why a pod's images can't be told.
+/// LookupError a pod's images can't be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Untold {
     /// A volume isn't what the API server takes, or there are too many.
@@ -171,7 +171,7 @@ pub enum Untold {
 /// volumes.
 ///
 /// # Errors
-/// Why nobody can tell.
+/// LookupError nobody can tell.
 pub fn images_of<'p>(pod: &'p Pod<'_>) -> Result<Vec<Image<'p>>, Untold> {
     let (mut images, mut places): (Vec<Image<'p>>, HashMap<_, usize>) = Default::default();
     let mut add = |reference: Option<&'p str>, policy: Option<&'p str>, volume| {

@@ -11,13 +11,13 @@
 pub mod affinity;
 pub mod config;
 pub mod decide;
+pub mod exempt;
 pub mod gate;
 pub mod images;
-pub mod listed;
 pub mod platform;
 pub mod table;
 pub mod tolerations;
-pub mod treated;
+pub mod truncate;
 pub mod webhook;
 
 pub use webhook::Arch;

@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 use crate::affinity::Stage;
 use crate::config::Settings;
 use crate::decide::{Case, Impossible, decide};
+use crate::exempt::{LeftAlone, left_alone};
 use crate::images::{Access, Image, Images, Knowledge, Known, images_of};
-use crate::treated::{LeftAlone, left_alone};
 
 /// What is left of the request's time for everything but the look-up.
 const MARGIN: Duration = Duration::from_millis(150);

@@ -1,7 +1,7 @@
 //! What is done in the cluster: pods that wait for their images are let go.
 
+mod gate_controller;
 mod gated;
-mod lift;
-mod pause;
+mod recheck;
 
-pub(crate) use lift::Lifter;
+pub(crate) use gate_controller::GateController;

@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use arch_decision::images::Why;
+use arch_decision::images::LookupError;
 
 /// The largest manifest that registries are to take (the distribution specification's limit), and so the largest body.
 const MAX: usize = 4 << 20;
@@ -27,12 +27,12 @@ pub(crate) struct Bodies {
 #[derive(Debug, Default)]
 pub(crate) struct Body {
     bytes: Vec<u8>,
-    turn: Option<Turn>,
+    turn: Option<LookupPermit>,
 }
 
 /// The turn of a large body.
 #[derive(Debug)]
-struct Turn {
+struct LookupPermit {
     buffers: Arc<Mutex<Vec<Vec<u8>>>>,
     _permit: OwnedSemaphorePermit,
 }
@@ -44,13 +44,13 @@ impl Default for Bodies {
 }
 
 impl Bodies {
-    pub(crate) async fn read(&self, mut incoming: Incoming) -> Result<Body, Why> {
+    pub(crate) async fn read(&self, mut incoming: Incoming) -> Result<Body, LookupError> {
         let mut body = Body::default();
         while let Some(frame) = incoming.frame().await {
-            let Ok(data) = frame.map_err(|_| Why::Unavailable)?.into_data() else { continue };
+            let Ok(data) = frame.map_err(|_| LookupError::Unavailable)?.into_data() else { continue };
             let size = body.len() + data.len();
             if size > MAX {
-                return Err(Why::Malformed);
+                return Err(LookupError::Malformed);
             }
             if size > SMALL && body.turn.is_none() {
                 self.enlarge(&mut body).await?;
@@ -60,12 +60,13 @@ impl Bodies {
         Ok(body)
     }
 
-    async fn enlarge(&self, body: &mut Body) -> Result<(), Why> {
-        let permit = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| Why::Unavailable)?;
+    async fn enlarge(&self, body: &mut Body) -> Result<(), LookupError> {
+        let permit = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| LookupError::Unavailable)?;
         let spare = self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut bytes = spare.unwrap_or_else(|| Vec::with_capacity(MAX));
         bytes.extend_from_slice(&body.bytes);
-        *body = Body { bytes, turn: Some(Turn { buffers: Arc::clone(&self.buffers), _permit: permit }) };
+        *body =
+            Body { bytes, turn: Some(LookupPermit { buffers: Arc::clone(&self.buffers), _permit: permit }) };
         Ok(())
     }
 }

@@ -19,9 +19,9 @@ use tower::util::BoxCloneSyncService;
 use super::address::Reach;
 use super::body::{Bodies, Body};
 use super::connect::{Names, Refused, connect, is_private};
+use super::host_limiter::HostLimiters;
 use super::hosts::Hosts;
-use super::pace::Paces;
-use arch_decision::images::Why;
+use arch_decision::images::LookupError;
 
 /// The longest that one request may take, redirects included.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -66,7 +66,7 @@ pub(crate) struct Exchange {
     internet: Http,
     pub(crate) hosts: Arc<Hosts>,
     names: Names,
-    paces: Paces,
+    paces: HostLimiters,
     bodies: Bodies,
 }
 
@@ -86,15 +86,15 @@ impl Exchange {
                 .build(https.wrap_connector(BoxCloneSyncService::new(tcp)))
         };
         let (registry, internet) = (http(Reach::Registry), http(Reach::Internet));
-        Self { registry, internet, hosts, names, paces: Paces::default(), bodies: Bodies::default() }
+        Self { registry, internet, hosts, names, paces: HostLimiters::default(), bodies: Bodies::default() }
     }
 
     /// Sends `ask` and follows where the answer points to, without the authorization: it is for the first host.
-    pub(crate) async fn send(&self, ask: Ask) -> Result<Answer, Why> {
-        timeout(PATIENCE, self.follow(ask)).await.unwrap_or(Err(Why::Timeout))
+    pub(crate) async fn send(&self, ask: Ask) -> Result<Answer, LookupError> {
+        timeout(PATIENCE, self.follow(ask)).await.unwrap_or(Err(LookupError::Timeout))
     }
 
-    async fn follow(&self, mut ask: Ask) -> Result<Answer, Why> {
+    async fn follow(&self, mut ask: Ask) -> Result<Answer, LookupError> {
         for hop in 0..=MAX_REDIRECTS {
             let mut answer = self.once(&ask).await?;
             answer.redirected = hop > 0;
@@ -106,14 +106,14 @@ impl Exchange {
                 .headers
                 .get(header::LOCATION)
                 .and_then(|to| to.to_str().ok())
-                .ok_or(Why::Unavailable)?;
-            let target = resolve(&ask.uri, target).ok_or(Why::Unavailable)?;
+                .ok_or(LookupError::Unavailable)?;
+            let target = resolve(&ask.uri, target).ok_or(LookupError::Unavailable)?;
             self.check_scheme(&target, Some(&ask.uri))?;
             ask.reach = answer.reach;
             ask.authorization = None;
             ask.uri = target;
         }
-        Err(Why::Unavailable)
+        Err(LookupError::Unavailable)
     }
 
     /// How far something may lead that this host points to: into private networks only from there. What counts is who answered,
@@ -128,18 +128,18 @@ impl Exchange {
     }
 
     /// Whether this may be asked without TLS, if it would be: the operator named the host, or it is where one already is.
-    pub(crate) fn check_scheme(&self, uri: &Uri, from: Option<&Uri>) -> Result<(), Why> {
+    pub(crate) fn check_scheme(&self, uri: &Uri, from: Option<&Uri>) -> Result<(), LookupError> {
         let (host, port) = place(uri);
         let same =
             from.is_some_and(|from| from.scheme() == uri.scheme() && from.authority() == uri.authority());
         match uri.scheme_str() {
             Some("https") => Ok(()),
             Some("http") if same || self.hosts.is_plain(host, port) => Ok(()),
-            _ => Err(Why::Refused),
+            _ => Err(LookupError::Refused),
         }
     }
 
-    async fn once(&self, ask: &Ask) -> Result<Answer, Why> {
+    async fn once(&self, ask: &Ask) -> Result<Answer, LookupError> {
         let (host, _) = place(&ask.uri);
         let pace = self.paces.of(&authority(&ask.uri));
         let _turn = pace.turn().await?;
@@ -153,7 +153,7 @@ impl Exchange {
             request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
         }
         let body = Full::new(ask.form.clone().unwrap_or_default());
-        let request = request.body(body).map_err(|_| Why::Invalid)?;
+        let request = request.body(body).map_err(|_| LookupError::Invalid)?;
         let http = match ask.reach {
             Reach::Registry => &self.registry,
             Reach::Internet => &self.internet,
@@ -161,15 +161,15 @@ impl Exchange {
         let sent = timeout(PATIENCE / 2, http.request(request)).await;
         let answer = match sent {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) if is_refusal(&error) => return Err(Why::Refused),
+            Ok(Err(error)) if is_refusal(&error) => return Err(LookupError::Refused),
             Ok(Err(error)) => {
                 tracing::debug!(%host, error = &error as &dyn Error, "a registry can't be asked");
                 pace.failed();
-                return Err(Why::Unavailable);
+                return Err(LookupError::Unavailable);
             }
             Err(_) => {
                 pace.failed();
-                return Err(Why::Timeout);
+                return Err(LookupError::Timeout);
             }
         };
         let peer = answer.extensions().get::<HttpInfo>().map(|info| info.remote_addr().ip());
@@ -177,16 +177,16 @@ impl Exchange {
         let retry_after = parts.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         match parts.status.as_u16() {
             429 => {
-                pace.told(retry_after, Why::RateLimited);
-                return Err(Why::RateLimited);
+                pace.told(retry_after, LookupError::RateLimited);
+                return Err(LookupError::RateLimited);
             }
             503 if retry_after.is_some() => {
-                pace.told(retry_after, Why::Unavailable);
-                return Err(Why::Unavailable);
+                pace.told(retry_after, LookupError::Unavailable);
+                return Err(LookupError::Unavailable);
             }
             500.. => {
                 pace.failed();
-                return Err(Why::Unavailable);
+                return Err(LookupError::Unavailable);
             }
             _ => pace.answered(),
         }
@@ -292,7 +292,7 @@ mod tests {
             async { Ok(addresses.expect("each connection has one answer")) }
         })));
         let ask = ask(&format!("https://rebound.example:{port}/v2/"));
-        for expected in [Why::Unavailable, Why::Refused, Why::Unavailable] {
+        for expected in [LookupError::Unavailable, LookupError::Refused, LookupError::Unavailable] {
             assert_eq!(exchange.send(ask.clone()).await.err(), Some(expected));
         }
         assert_eq!(told.lock().unwrap().next(), None, "a name is looked up once for each connection");

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use arch_decision::images::Why;
+use arch_decision::images::LookupError;
 use arch_decision::platform::Platform;
 
 /// Platforms of one image: more than Go knows. All are remembered; who names more wants others forgotten.
@@ -91,7 +91,7 @@ struct Entries {
 
 impl Manifest {
     /// Reads a manifest; its own word for what it is counts more than the registry's (`content_type`).
-    pub(crate) fn read(content_type: Option<&str>, text: &str) -> Result<Self, Why> {
+    pub(crate) fn read(content_type: Option<&str>, text: &str) -> Result<Self, LookupError> {
         let shape: Shape = parse(text)?;
         let kind = shape.media_type.as_deref().or(content_type).unwrap_or_default();
         match (shape.schema_version, shape.manifests, shape.config) {
@@ -105,11 +105,11 @@ impl Manifest {
                 _ => Self::Artifact,
             }),
             (1, None, None) => {
-                let architecture = shape.architecture.ok_or(Why::Malformed)?;
+                let architecture = shape.architecture.ok_or(LookupError::Malformed)?;
                 Ok(Self::Old(Platform::new("linux", &architecture, None)))
             }
             // What is both, others may take for the other, whatever it calls itself (CVE-2021-41190).
-            _ => Err(Why::Malformed),
+            _ => Err(LookupError::Malformed),
         }
     }
 }
@@ -152,12 +152,12 @@ impl Entries {
 }
 
 /// The platform that an image's configuration names. Nothing else of it is read: some have `null` in place of a list of no layers.
-pub(crate) fn platform_of_config(text: &str) -> Result<Platform, Why> {
-    parse::<Named>(text)?.platform().ok_or(Why::Malformed)
+pub(crate) fn platform_of_config(text: &str) -> Result<Platform, LookupError> {
+    parse::<Named>(text)?.platform().ok_or(LookupError::Malformed)
 }
 
-fn parse<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, Why> {
-    serde_json::from_str(text).map_err(|_| Why::Malformed)
+fn parse<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, LookupError> {
+    serde_json::from_str(text).map_err(|_| LookupError::Malformed)
 }
 
 fn is_index(kind: &str) -> bool {
@@ -230,7 +230,7 @@ mod tests {
                 .map(str::to_owned)
                 .chain([both.to_string(), posing.to_string(), "[".repeat(100_000)])
         {
-            assert_eq!(Manifest::read(None, &text), Err(Why::Malformed), "{text:.80}");
+            assert_eq!(Manifest::read(None, &text), Err(LookupError::Malformed), "{text:.80}");
         }
     }
 
@@ -238,6 +238,6 @@ mod tests {
     fn configurations() {
         let config = json!({"architecture": "arm", "os": "linux", "variant": "v6", "rootfs": {"type": "layers", "diff_ids": null}});
         assert_eq!(platform_of_config(&config.to_string()).unwrap().to_string(), "linux/arm/v6");
-        assert_eq!(platform_of_config("{}"), Err(Why::Malformed));
+        assert_eq!(platform_of_config("{}"), Err(LookupError::Malformed));
     }
 }

@@ -16,7 +16,7 @@ use super::manifest::{ACCEPT, MAX_PLATFORMS, Manifest, platform_of_config};
 use super::token::{Scope, Tokens};
 use crate::credentials::{Credential, DockerConfig, matching};
 use crate::name::ImageName;
-use arch_decision::images::Why;
+use arch_decision::images::LookupError;
 use arch_decision::platform::Platforms;
 
 /// Indexes within indexes.
@@ -96,7 +96,7 @@ impl Resolver {
     }
 
     /// Finds the credentials for an image: what it takes to ask for it.
-    pub(crate) fn plan(&self, image: &ImageName, keyring: &Keyring) -> Result<Plan, Why> {
+    pub(crate) fn plan(&self, image: &ImageName, keyring: &Keyring) -> Result<Plan, LookupError> {
         if keyring.is_empty() {
             return Ok(Plan { places: None, identity: [0; 16] });
         }
@@ -115,18 +115,18 @@ impl Resolver {
     }
 
     /// Asks the mirrors, then the registry, each by all credentials that match, for what `image` is.
-    pub(crate) async fn resolve(&self, image: &ImageName, plan: &Plan) -> Result<Resolved, Why> {
+    pub(crate) async fn resolve(&self, image: &ImageName, plan: &Plan) -> Result<Resolved, LookupError> {
         self.ask(image, plan, Question::Platforms).await
     }
 
     /// Asks for the digest alone: a small request, as a rule, that registries don't count.
-    pub(crate) async fn digest(&self, image: &ImageName, plan: &Plan) -> Result<Box<str>, Why> {
+    pub(crate) async fn digest(&self, image: &ImageName, plan: &Plan) -> Result<Box<str>, LookupError> {
         self.ask(image, plan, Question::Digest).await.map(|resolved| resolved.digest)
     }
 
-    async fn ask(&self, image: &ImageName, plan: &Plan, question: Question) -> Result<Resolved, Why> {
+    async fn ask(&self, image: &ImageName, plan: &Plan, question: Question) -> Result<Resolved, LookupError> {
         if !self.hosts().allows(&image.registry) {
-            return Err(Why::NotAllowed);
+            return Err(LookupError::NotAllowed);
         }
         let found;
         let places = if let Some(places) = &plan.places {
@@ -135,7 +135,7 @@ impl Resolver {
             found = self.places(image, &[])?;
             &found
         };
-        let mut last = Why::Unavailable;
+        let mut last = LookupError::Unavailable;
         for place in places {
             let mut credentials: Vec<_> = place.credentials.iter().map(|own| Some(&**own)).collect();
             if credentials.is_empty() {
@@ -160,7 +160,7 @@ impl Resolver {
                     Err(why) => last = why,
                 }
                 // Another credential helps against nothing else.
-                if last != Why::Unauthorized && last != Why::NotFound {
+                if last != LookupError::Unauthorized && last != LookupError::NotFound {
                     break;
                 }
             }
@@ -168,7 +168,7 @@ impl Resolver {
         Err(last)
     }
 
-    fn places(&self, image: &ImageName, keyring: &Keyring) -> Result<Vec<Place>, Why> {
+    fn places(&self, image: &ImageName, keyring: &Keyring) -> Result<Vec<Place>, LookupError> {
         let (registry, repository) = (&*image.registry, &*image.repository);
         let files = || keyring.iter().map(|file| &**file);
         let mut places = Vec::new();
@@ -210,7 +210,7 @@ impl Resolver {
 
 impl Attempt<'_> {
     /// The digest and platforms of an image, and whether an index tells them.
-    async fn image(&mut self, image: &ImageName) -> Result<(Box<str>, Platforms, bool), Why> {
+    async fn image(&mut self, image: &ImageName) -> Result<(Box<str>, Platforms, bool), LookupError> {
         let (digest, manifest) = self.manifest(image.version.as_str()).await?;
         let index = matches!(manifest, Manifest::Index { .. });
         let platforms = match manifest {
@@ -231,12 +231,12 @@ impl Attempt<'_> {
         &mut self,
         untold: Vec<String>,
         platforms: &mut BTreeSet<arch_decision::platform::Platform>,
-    ) -> Result<(), Why> {
+    ) -> Result<(), LookupError> {
         let mut seen = BTreeSet::new();
         let mut next: Vec<_> = untold.into_iter().map(|digest| (digest, 1)).collect();
         while let Some((digest, depth)) = next.pop() {
             if depth > MAX_DEPTH {
-                return Err(Why::Malformed);
+                return Err(LookupError::Malformed);
             }
             if !seen.insert(digest.clone()) {
                 continue;
@@ -248,7 +248,7 @@ impl Attempt<'_> {
                 Manifest::Index { platforms: more, untold } => {
                     platforms.extend(more);
                     if platforms.len() > MAX_PLATFORMS {
-                        return Err(Why::Malformed);
+                        return Err(LookupError::Malformed);
                     }
                     next.extend(untold.into_iter().map(|digest| (digest, depth + 1)));
                 }
@@ -257,27 +257,27 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    async fn manifest(&mut self, wanted: &str) -> Result<(Box<str>, Manifest), Why> {
+    async fn manifest(&mut self, wanted: &str) -> Result<(Box<str>, Manifest), LookupError> {
         let answer = self.get(Method::GET, "manifests", wanted, ACCEPT).await?;
         if !answer.body.is_large() {
             return understood(wanted, &answer);
         }
         // It takes long enough for others to notice.
         let wanted = wanted.to_owned();
-        spawn_blocking(move || understood(&wanted, &answer)).await.map_err(|_| Why::Malformed)?
+        spawn_blocking(move || understood(&wanted, &answer)).await.map_err(|_| LookupError::Malformed)?
     }
 
-    async fn config(&mut self, wanted: &str) -> Result<arch_decision::platform::Platform, Why> {
+    async fn config(&mut self, wanted: &str) -> Result<arch_decision::platform::Platform, LookupError> {
         let answer = self.get(Method::GET, "blobs", wanted, "*/*").await?;
         if !is_digest_of(wanted, &answer.body) {
-            return Err(Why::Malformed);
+            return Err(LookupError::Malformed);
         }
-        platform_of_config(str::from_utf8(&answer.body).map_err(|_| Why::Malformed)?)
+        platform_of_config(str::from_utf8(&answer.body).map_err(|_| LookupError::Malformed)?)
     }
 
     /// The digest alone. A registry should tell it of what it would send (OCI distribution, "Checking if content exists in the
     /// registry"), and needn't.
-    async fn digest(&mut self, image: &ImageName) -> Result<Box<str>, Why> {
+    async fn digest(&mut self, image: &ImageName) -> Result<Box<str>, LookupError> {
         let version = image.version.as_str();
         let answer = self.get(Method::HEAD, "manifests", version, ACCEPT).await?;
         let told = answer.headers.get("docker-content-digest").and_then(|digest| digest.to_str().ok());
@@ -294,17 +294,17 @@ impl Attempt<'_> {
         kind: &str,
         wanted: &str,
         accept: &'static str,
-    ) -> Result<Answer, Why> {
+    ) -> Result<Answer, LookupError> {
         self.fetches += 1;
         if self.fetches > MAX_FETCHES || !is_reference(wanted) {
-            return Err(Why::Malformed);
+            return Err(LookupError::Malformed);
         }
         let path = format!("/v2/{}/{kind}/{wanted}", self.place.repository);
         let base = &self.place.base;
         let uri = Uri::builder().scheme(base.scheme_str().unwrap_or("https"));
         let uri =
             uri.authority(base.authority().map_or("", |authority| authority.as_str())).path_and_query(path);
-        let uri = uri.build().map_err(|_| Why::Invalid)?;
+        let uri = uri.build().map_err(|_| LookupError::Invalid)?;
         let Resolver { exchange, tokens } = self.resolver;
         let ask = |authorization: Option<HeaderValue>| {
             let (method, uri) = (method.clone(), uri.clone());
@@ -320,46 +320,47 @@ impl Attempt<'_> {
         if let Some(challenge) = challenge {
             let authorization = tokens.answer(exchange, &self.scope, &challenge).await?;
             // What was refused is refused again.
-            let other =
-                authorization.filter(|other| known.as_ref() != Some(other)).ok_or(Why::Unauthorized)?;
+            let other = authorization
+                .filter(|other| known.as_ref() != Some(other))
+                .ok_or(LookupError::Unauthorized)?;
             answer = exchange.send(ask(Some(other))).await?;
         }
         match answer.status.as_u16() {
             200 => Ok(answer),
-            401 | 403 => Err(Why::Unauthorized),
-            404 => Err(Why::NotFound),
-            _ => Err(Why::Unavailable),
+            401 | 403 => Err(LookupError::Unauthorized),
+            404 => Err(LookupError::NotFound),
+            _ => Err(LookupError::Unavailable),
         }
     }
 }
 
 /// How the registry itself wants to be shown who asks, if it does. Whoever a redirect leads to is told nothing of who asks, nor
 /// where to say so.
-fn challenge_of(answer: &Answer) -> Result<Option<(Challenge, Reach)>, Why> {
+fn challenge_of(answer: &Answer) -> Result<Option<(Challenge, Reach)>, LookupError> {
     if answer.status != StatusCode::UNAUTHORIZED || answer.redirected {
         return Ok(None);
     }
     let headers = answer.headers.get_all(header::WWW_AUTHENTICATE).iter();
     let challenge =
-        Challenge::of(headers.filter_map(|value| value.to_str().ok())).ok_or(Why::Unauthorized)?;
+        Challenge::of(headers.filter_map(|value| value.to_str().ok())).ok_or(LookupError::Unauthorized)?;
     Ok(Some((challenge, answer.reach)))
 }
 
 /// What came for a tag or a digest, and the digest that it has.
-fn understood(wanted: &str, answer: &Answer) -> Result<(Box<str>, Manifest), Why> {
-    let text = str::from_utf8(&answer.body).map_err(|_| Why::Malformed)?;
+fn understood(wanted: &str, answer: &Answer) -> Result<(Box<str>, Manifest), LookupError> {
+    let text = str::from_utf8(&answer.body).map_err(|_| LookupError::Malformed)?;
     let digest = if wanted.contains(':') { wanted.to_owned() } else { sha256(&answer.body) };
     if !is_digest_of(&digest, &answer.body) {
-        return Err(Why::Malformed);
+        return Err(LookupError::Malformed);
     }
     let content_type = answer.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let content_type = content_type.map(|kind| kind.split(';').next().unwrap_or(kind).trim());
     Ok((digest.into(), Manifest::read(content_type, text)?))
 }
 
-fn base(scheme: &str, authority: &str) -> Result<Uri, Why> {
+fn base(scheme: &str, authority: &str) -> Result<Uri, LookupError> {
     let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query("/").build();
-    uri.ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty())).ok_or(Why::Invalid)
+    uri.ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty())).ok_or(LookupError::Invalid)
 }
 
 /// A tag or a digest, and nothing that would lead elsewhere.

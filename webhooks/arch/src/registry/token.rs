@@ -17,7 +17,7 @@ use super::address::Reach;
 use super::challenge::Challenge;
 use super::exchange::{Ask, Exchange, authority, place};
 use crate::credentials::Credential;
-use arch_decision::images::Why;
+use arch_decision::images::LookupError;
 
 /// How long others are waited for who find out what a registry wants.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -104,7 +104,7 @@ impl Tokens {
         &self,
         exchange: &Exchange,
         scope: &Scope<'_>,
-    ) -> Result<Option<HeaderValue>, Why> {
+    ) -> Result<Option<HeaderValue>, LookupError> {
         match self.challenges.get(&authority(scope.registry)) {
             Some(challenge) => self.meet(exchange, scope, &challenge, false).await,
             None => Ok(None),
@@ -117,7 +117,7 @@ impl Tokens {
         exchange: &Exchange,
         scope: &Scope<'_>,
         challenge: &(Challenge, Reach),
-    ) -> Result<Option<HeaderValue>, Why> {
+    ) -> Result<Option<HeaderValue>, LookupError> {
         self.meet(exchange, scope, challenge, true).await
     }
 
@@ -127,7 +127,7 @@ impl Tokens {
         scope: &Scope<'_>,
         (challenge, reach): &(Challenge, Reach),
         anew: bool,
-    ) -> Result<Option<HeaderValue>, Why> {
+    ) -> Result<Option<HeaderValue>, LookupError> {
         let (realm, service) = match challenge {
             Challenge::None => return Ok(None),
             Challenge::Basic => return Ok(scope.credential.and_then(basic)),
@@ -152,11 +152,11 @@ async fn grant(
     realm: &str,
     service: Option<&str>,
     reach: Reach,
-) -> Result<(HeaderValue, Duration), Why> {
-    let realm: Uri = realm.parse().map_err(|_| Why::Refused)?;
-    let authority = realm.authority().ok_or(Why::Refused)?;
+) -> Result<(HeaderValue, Duration), LookupError> {
+    let realm: Uri = realm.parse().map_err(|_| LookupError::Refused)?;
+    let authority = realm.authority().ok_or(LookupError::Refused)?;
     if authority.as_str().contains('@') {
-        return Err(Why::Refused);
+        return Err(LookupError::Refused);
     }
     exchange.check_scheme(&realm, None)?;
     let (host, port) = place(&realm);
@@ -175,23 +175,24 @@ async fn grant(
         let before = realm.path_and_query().map_or("/", |path| path.as_str());
         let glue = if before.contains('?') { '&' } else { '?' };
         let uri = Uri::builder().scheme(realm.scheme_str().unwrap_or("https")).authority(authority.as_str());
-        let uri = uri.path_and_query(format!("{before}{glue}{query}")).build().map_err(|_| Why::Refused)?;
+        let uri =
+            uri.path_and_query(format!("{before}{glue}{query}")).build().map_err(|_| LookupError::Refused)?;
         Ask { authorization: scope.credential.and_then(basic), reach, ..ask(uri) }
     };
     let answer = exchange.send(ask).await?;
     match answer.status.as_u16() {
         200 => {}
-        400 | 401 | 403 | 404 => return Err(Why::Unauthorized),
-        _ => return Err(Why::Unavailable),
+        400 | 401 | 403 | 404 => return Err(LookupError::Unauthorized),
+        _ => return Err(LookupError::Unavailable),
     }
-    let text = str::from_utf8(&answer.body).map_err(|_| Why::Malformed)?;
-    let grant: Grant = serde_json::from_str(text).map_err(|_| Why::Malformed)?;
+    let text = str::from_utf8(&answer.body).map_err(|_| LookupError::Malformed)?;
+    let grant: Grant = serde_json::from_str(text).map_err(|_| LookupError::Malformed)?;
     let token = grant.token.filter(|token| !token.is_empty()).or(grant.access_token).unwrap_or_default();
     if token.is_empty() || token.len() > MAX_TOKEN {
-        return Err(Why::Malformed);
+        return Err(LookupError::Malformed);
     }
     let life = grant.expires_in.unwrap_or(USUAL).min(LONGEST).saturating_sub(MARGIN);
-    let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| Why::Malformed)?;
+    let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| LookupError::Malformed)?;
     value.set_sensitive(true);
     Ok((value, Duration::from_secs(life)))
 }

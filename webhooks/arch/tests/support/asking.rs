@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use arch::credentials::DockerConfig;
-use arch::known::KnownImages;
+use arch::image_resolver::ImageResolver;
 use arch_decision::config::Settings;
-use arch_decision::images::{Access, Image, Images, Knowledge, Why};
+use arch_decision::images::{Access, Image, Images, Knowledge, LookupError};
 use arch_decision::platform::Platforms;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -22,16 +22,16 @@ pub(crate) fn settings(plain: &[&Registry], more: &Value) -> Settings {
     Settings::from_value(json!({"registries": registries})).unwrap()
 }
 
-pub(crate) fn images(plain: &[&Registry], more: &Value, credentials: &[(&str, &str)]) -> KnownImages {
+pub(crate) fn images(plain: &[&Registry], more: &Value, credentials: &[(&str, &str)]) -> ImageResolver {
     let auths: serde_json::Map<_, _> = credentials
         .iter()
         .map(|(place, pair)| ((*place).to_owned(), json!({"auth": STANDARD.encode(pair)})))
         .collect();
     let config = DockerConfig::from_json(&json!({"auths": auths}).to_string()).unwrap();
-    KnownImages::new(&settings(plain, more), Some(config), None).unwrap()
+    ImageResolver::new(&settings(plain, more), Some(config), None).unwrap()
 }
 
-pub(crate) async fn runs_on(images: &KnownImages, name: &str) -> Result<String, Why> {
+pub(crate) async fn runs_on(images: &ImageResolver, name: &str) -> Result<String, LookupError> {
     let explained = images.explain(name).await?;
     Ok(match &*explained.platforms {
         Platforms::Any => "any".to_owned(),
@@ -44,7 +44,7 @@ pub(crate) fn image(reference: &str, always: bool) -> Image<'_> {
 }
 
 /// What admission knows within this time.
-pub(crate) async fn known(images: &KnownImages, name: &str, always: bool, budget: Duration) -> Knowledge {
+pub(crate) async fn known(images: &ImageResolver, name: &str, always: bool, budget: Duration) -> Knowledge {
     let begun = Instant::now();
     let mut known = images.known(&[image(name, always)], &Access::default(), begun + budget).await;
     assert!(begun.elapsed() < budget + Duration::from_millis(250), "{name}: {:?}", begun.elapsed());

@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 
 use arch_decision::affinity::Stage;
 use arch_decision::config::Settings;
-use arch_decision::images::{Access, Image, Images, Knowledge, Known, Why};
+use arch_decision::images::{Access, Image, Images, Knowledge, Known, LookupError};
 use arch_decision::platform::{Platform, Platforms};
 use podshaper_core::admission::{Decision, Verdict};
 use podshaper_core::pod::Pod;
 use serde_json::{Value, json};
 
-/// An image is called what it runs on: `amd64_arm64`; `any` is data, `unknown` and what else is one of [`Why`] isn't known.
+/// An image is called what it runs on: `amd64_arm64`; `any` is data, `unknown` and what else is one of [`LookupError`] isn't known.
 #[derive(Debug)]
 pub(crate) struct ByName;
 
@@ -36,7 +36,7 @@ pub(crate) fn knowledge(name: &str) -> Knowledge {
     if name == "any" {
         return Knowledge::Known(Arc::new(Platforms::Any));
     }
-    if let Some(why) = Why::ALL.into_iter().find(|why| why.label() == name) {
+    if let Some(why) = LookupError::ALL.into_iter().find(|why| why.label() == name) {
         return Knowledge::Unknown(why);
     }
     let platforms = name.split('_').map(|platform| match platform.split_once('-') {

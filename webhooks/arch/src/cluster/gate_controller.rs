@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::gated::GatedPod;
-use super::pause::{Look, PACE, Pause, Pauses};
+use super::recheck::{GateVerdict, Recheck, Rechecks, SHORTEST};
 use arch_decision::affinity::Stage;
 use arch_decision::decide::ANNOTATION;
 use arch_decision::gate::{LABEL, gate_of};
@@ -32,13 +32,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const LOOKS: usize = 16;
 
 /// Lets pods go.
-pub(crate) struct Lifter<I> {
+pub(crate) struct GateController<I> {
     client: Client,
     arch: Arch<I>,
     max_age: Duration,
 }
 
-impl<I: Images> Lifter<I> {
+impl<I: Images> GateController<I> {
     pub(crate) fn new(client: Client, arch: Arch<I>, max_age: Duration) -> Arc<Self> {
         Arc::new(Self { client, arch, max_age })
     }
@@ -49,7 +49,7 @@ impl<I: Images> Lifter<I> {
         let mut changes = store.changes();
         let scope = WatchScope { namespace: None, label_selector: format!("{LABEL}=true") };
         tokio::spawn(reflect(self.client.clone(), scope, Arc::clone(&store)));
-        let mut pauses = Pauses::default();
+        let mut pauses = Rechecks::default();
         loop {
             changes.mark_unchanged();
             let next = self.round(store.all(), &mut pauses).await;
@@ -59,7 +59,7 @@ impl<I: Images> Lifter<I> {
                 None => _ = changes.changed().await,
             }
             // A burst of pods is looked at once.
-            sleep(PACE / 20).await;
+            sleep(SHORTEST / 20).await;
         }
     }
 
@@ -67,7 +67,7 @@ impl<I: Images> Lifter<I> {
     async fn round(
         self: &Arc<Self>,
         pods: Vec<(Box<str>, Arc<GatedPod>)>,
-        pauses: &mut Pauses,
+        pauses: &mut Rechecks,
     ) -> Option<Instant> {
         let (now, mut looks) = (Instant::now(), JoinSet::new());
         let mut before = std::mem::take(pauses);
@@ -87,15 +87,15 @@ impl<I: Images> Lifter<I> {
                     let look = lifter.look(&key, &pod).await.unwrap_or_else(|error| {
                         tracing::warn!(pod = &*key, error = describe(&error), "can't let a pod go");
                         match error {
-                            Error::Api(status) if status.code == 422 => Look::Stuck,
+                            Error::Api(status) if status.code == 422 => GateVerdict::Stuck,
                             // Who doesn't answer now may do so soon.
-                            _ => Look::Unknown,
+                            _ => GateVerdict::Unknown,
                         }
                     });
-                    let mut pause = Pause::after(look, pause);
+                    let mut pause = Recheck::after(look, pause);
                     // It goes on time, known or not.
                     let left = lifter.wait_left(&pod, Timestamp::now()).filter(|left| !left.is_zero());
-                    if let (Look::Unknown, Some(left)) = (look, left) {
+                    if let (GateVerdict::Unknown, Some(left)) = (look, left) {
                         pause.end = pause.end.min(Instant::now() + left);
                     }
                     (key, (pod, pause))
@@ -111,29 +111,29 @@ impl<I: Images> Lifter<I> {
         pauses.0.values().map(|(_, pause)| pause.end).min()
     }
 
-    async fn look(&self, key: &str, gated: &GatedPod) -> kube::Result<Look> {
-        let Some((namespace, name)) = key.split_once('/') else { return Ok(Look::Done) };
+    async fn look(&self, key: &str, gated: &GatedPod) -> kube::Result<GateVerdict> {
+        let Some((namespace, name)) = key.split_once('/') else { return Ok(GateVerdict::Done) };
         let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
-        let Some(object) = get::<Value>(&self.client, &path).await? else { return Ok(Look::Done) };
+        let Some(object) = get::<Value>(&self.client, &path).await? else { return Ok(GateVerdict::Done) };
         let text = object.to_string();
         let pod: Pod<'_> = serde_json::from_str(&text).map_err(Error::SerdeError)?;
         let is_same = object.pointer("/metadata/uid").and_then(Value::as_str) == Some(&*gated.uid);
-        let Some(gate) = gate_of(&pod).filter(|_| is_same) else { return Ok(Look::Done) };
+        let Some(gate) = gate_of(&pod).filter(|_| is_same) else { return Ok(GateVerdict::Done) };
 
         let deadline = (Instant::now() + PATIENCE).into_std();
         let Judgement { decision, complete } = self.arch.judge(&pod, namespace, deadline, Stage::Gated).await;
         let has_waited = self.wait_left(gated, Timestamp::now()).is_none_or(|left| left.is_zero());
         if !complete && !has_waited {
-            return Ok(Look::Unknown);
+            return Ok(GateVerdict::Unknown);
         }
         let Some(operations) = operations(&pod, gate, version_of(&object), &decision) else {
-            return Ok(Look::Stuck);
+            return Ok(GateVerdict::Stuck);
         };
         match send(&self.client, "PATCH", &path, MediaType::JsonPatch, &operations).await {
-            Ok(_) if matches!(decision.verdict, Verdict::Deny(_)) => Ok(Look::Stuck),
+            Ok(_) if matches!(decision.verdict, Verdict::Deny(_)) => Ok(GateVerdict::Stuck),
             Ok(_) => {
                 tracing::info!(pod = key, complete, "a pod doesn't wait any more");
-                Ok(Look::Done)
+                Ok(GateVerdict::Done)
             }
             // Another was faster, or the pod is gone; what the API server doesn't take of one that stands is another matter.
             Err(Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => {
@@ -142,7 +142,7 @@ impl<I: Images> Lifter<I> {
                     return Err(Error::Api(status));
                 }
                 tracing::debug!(pod = key, %status, "a pod has changed meanwhile");
-                Ok(Look::Done)
+                Ok(GateVerdict::Done)
             }
             Err(error) => Err(error),
         }
@@ -197,10 +197,10 @@ mod tests {
     use podshaper_testing::MockResponse;
 
     use super::*;
-    use crate::cluster::pause::PACE_OF_UNKNOWN;
+    use crate::cluster::recheck::LONGEST_IF_UNKNOWN;
     use arch_decision::config::Settings;
     use arch_decision::gate::GATE;
-    use arch_decision::images::{Access, Image, Knowledge, Known, Why};
+    use arch_decision::images::{Access, Image, Knowledge, Known, LookupError};
     use arch_decision::platform::Platforms;
 
     /// Images of which nothing is known, or of which one runs nowhere, after a second.
@@ -214,7 +214,7 @@ mod tests {
     }
 
     fn unknown() -> Knowledge {
-        Knowledge::Unknown(Why::Timeout)
+        Knowledge::Unknown(LookupError::Timeout)
     }
 
     fn nowhere() -> Knowledge {
@@ -225,7 +225,7 @@ mod tests {
     type Asked = Arc<Mutex<Vec<Method>>>;
 
     /// A lifter, before an API server that has a pod of each name, and answers patches so.
-    fn lifter(knowledge: Knowledge, patched: u16) -> (Arc<Lifter<Slow>>, Asked) {
+    fn lifter(knowledge: Knowledge, patched: u16) -> (Arc<GateController<Slow>>, Asked) {
         let asked = Asked::default();
         let seen = Arc::clone(&asked);
         let annotation = Arc::new(Mutex::new(Value::Null));
@@ -249,7 +249,7 @@ mod tests {
             std::future::ready(response)
         });
         let arch = Arch::new(Settings::default(), Slow(knowledge));
-        (Lifter::new(client, arch, Duration::from_mins(10)), asked)
+        (GateController::new(client, arch, Duration::from_mins(10)), asked)
     }
 
     fn pods(count: usize, age: Duration) -> Vec<(Box<str>, Arc<GatedPod>)> {
@@ -261,7 +261,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn pods_are_looked_at_beside_one_another() {
         let (lifter, asked) = lifter(unknown(), 200);
-        let mut pauses = Pauses::default();
+        let mut pauses = Rechecks::default();
         let begun = Instant::now();
         let next = lifter.round(pods(160, Duration::ZERO), &mut pauses).await.unwrap();
         assert_eq!(begun.elapsed().as_secs(), 10, "sixteen at a time");
@@ -276,7 +276,7 @@ mod tests {
     async fn who_goes_on_waiting_is_looked_at_less_and_less() {
         for (knowledge, looks, patches) in [(nowhere(), 9, 1), (unknown(), 41, 0)] {
             let (lifter, asked) = lifter(knowledge, 200);
-            let (mut pauses, begun) = (Pauses::default(), Instant::now());
+            let (mut pauses, begun) = (Rechecks::default(), Instant::now());
             while begun.elapsed() < Duration::from_mins(11) {
                 let next = lifter.round(pods(1, Duration::ZERO), &mut pauses).await.unwrap();
                 tokio::time::sleep_until(next).await;
@@ -303,14 +303,14 @@ mod tests {
             let (key, pod) = pods(1, age).remove(0);
             lifter.look(&key, &pod).await.unwrap()
         };
-        assert_eq!(look(Duration::from_mins(9)).await, Look::Unknown);
-        assert_eq!(look(Duration::from_mins(10)).await, Look::Done);
+        assert_eq!(look(Duration::from_mins(9)).await, GateVerdict::Unknown);
+        assert_eq!(look(Duration::from_mins(10)).await, GateVerdict::Done);
         let undated = GatedPod { uid: "u".into(), created: None };
-        assert_eq!(lifter.look("ns/p", &undated).await.unwrap(), Look::Done, "nobody can tell");
+        assert_eq!(lifter.look("ns/p", &undated).await.unwrap(), GateVerdict::Done, "nobody can tell");
         // The last look is on time.
-        let mut pauses = Pauses::default();
+        let mut pauses = Rechecks::default();
         let (begun, late) = (Instant::now(), pods(1, Duration::from_secs(10 * 60 - 5)));
-        let pause = Pause { length: PACE_OF_UNKNOWN, end: begun };
+        let pause = Recheck { length: LONGEST_IF_UNKNOWN, end: begun };
         pauses.0.insert("ns/p0".into(), (Arc::clone(&late[0].1), pause));
         let next = lifter.round(late, &mut pauses).await.unwrap();
         assert!(next.duration_since(begun) <= Duration::from_secs(6), "{:?}", next.duration_since(begun));

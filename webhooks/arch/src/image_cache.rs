@@ -8,10 +8,10 @@ use moka::sync::Cache as Moka;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use crate::fair_queue::FairQueue;
 use crate::registry::Resolved;
-use crate::shares::Shares;
 use arch_decision::config::CacheSettings;
-use arch_decision::images::Why;
+use arch_decision::images::LookupError;
 use arch_decision::platform::Platforms;
 
 /// The longest that a look-up takes, whoever waits for it or has gone, and that it waits for its own turn.
@@ -24,7 +24,7 @@ pub(crate) struct Key {
     pub(crate) identity: [u8; 16],
 }
 
-pub(crate) type Outcome = Result<Resolved, Why>;
+pub(crate) type Outcome = Result<Resolved, LookupError>;
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -44,7 +44,7 @@ pub(crate) enum Freshness {
 }
 
 /// What the cache has to say.
-pub(crate) enum Hit {
+pub(crate) enum CacheAnswer {
     /// This, and it is fresh.
     Fresh(Outcome),
     /// This, but it should be looked at again.
@@ -54,28 +54,28 @@ pub(crate) enum Hit {
 }
 
 /// The cache.
-pub(crate) struct Cache {
+pub(crate) struct ImageCache {
     entries: Moka<Key, Entry>,
     flights: Mutex<HashMap<Key, watch::Receiver<Option<Outcome>>>>,
-    shares: Arc<Shares>,
+    shares: Arc<FairQueue>,
 }
 
-impl Cache {
+impl ImageCache {
     pub(crate) fn new(settings: CacheSettings) -> Self {
         let entries = Moka::builder().weigher(weight).max_capacity(settings.bytes).build();
         Self { entries, flights: Mutex::default(), shares: Arc::default() }
     }
 
     /// What is known at once.
-    pub(crate) fn look(&self, key: &Key, freshness: Freshness) -> Hit {
-        let Some(Entry { outcome, at }) = self.entries.get(key) else { return Hit::Miss };
+    pub(crate) fn look(&self, key: &Key, freshness: Freshness) -> CacheAnswer {
+        let Some(Entry { outcome, at }) = self.entries.get(key) else { return CacheAnswer::Miss };
         let age = at.elapsed();
         match (&outcome, freshness) {
-            (Err(why), _) if age < patience(*why) => Hit::Fresh(outcome),
-            (Err(_), _) => Hit::Miss,
-            (Ok(_), Freshness::Always) => Hit::Fresh(outcome),
-            (Ok(_), Freshness::Within(time)) if age < time => Hit::Fresh(outcome),
-            (Ok(_), Freshness::Within(_) | Freshness::Now) => Hit::Stale(outcome),
+            (Err(why), _) if age < patience(*why) => CacheAnswer::Fresh(outcome),
+            (Err(_), _) => CacheAnswer::Miss,
+            (Ok(_), Freshness::Always) => CacheAnswer::Fresh(outcome),
+            (Ok(_), Freshness::Within(time)) if age < time => CacheAnswer::Fresh(outcome),
+            (Ok(_), Freshness::Within(_) | Freshness::Now) => CacheAnswer::Stale(outcome),
         }
     }
 
@@ -84,9 +84,10 @@ impl Cache {
         let before = self.entries.get(&key);
         // What can't be looked at again for now stays as it was.
         let kept = match (&outcome, before) {
-            (Err(Why::Unavailable | Why::Timeout | Why::RateLimited), Some(before))
-                if before.outcome.is_ok() =>
-            {
+            (
+                Err(LookupError::Unavailable | LookupError::Timeout | LookupError::RateLimited),
+                Some(before),
+            ) if before.outcome.is_ok() => {
                 return;
             }
             _ => outcome,
@@ -109,14 +110,14 @@ impl Cache {
         let seat = self.shares.seat(namespace)?;
         let (told, flight) = watch::channel(None);
         flights.insert(key.clone(), flight.clone());
-        let landing = Landing { cache: Arc::clone(self), key: key.clone() };
+        let landing = EndOfLookup { cache: Arc::clone(self), key: key.clone() };
         // A task has room for all that it is made of, twice: as what it begins with, and as what it waits for.
         let look_up = Box::pin(async move {
             let _turn = seat.turn().await;
             look_up.await
         });
         tokio::spawn(async move {
-            let outcome = timeout(LONGEST, look_up).await.unwrap_or(Err(Why::Timeout));
+            let outcome = timeout(LONGEST, look_up).await.unwrap_or(Err(LookupError::Timeout));
             landing.cache.keep(landing.key.clone(), outcome.clone());
             drop(landing);
             told.send_replace(Some(outcome));
@@ -131,23 +132,23 @@ impl Cache {
 }
 
 /// However a look-up ends, another may begin.
-struct Landing {
-    cache: Arc<Cache>,
+struct EndOfLookup {
+    cache: Arc<ImageCache>,
     key: Key,
 }
 
-impl Drop for Landing {
+impl Drop for EndOfLookup {
     fn drop(&mut self) {
         self.cache.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
     }
 }
 
 /// How long what isn't known isn't asked for again.
-fn patience(why: Why) -> Duration {
+fn patience(why: LookupError) -> Duration {
     Duration::from_secs(match why {
-        Why::Unavailable | Why::Timeout | Why::RateLimited => 5,
-        Why::Unauthorized | Why::NotFound => 20,
-        Why::Invalid | Why::NotAllowed | Why::Refused | Why::Malformed => 60,
+        LookupError::Unavailable | LookupError::Timeout | LookupError::RateLimited => 5,
+        LookupError::Unauthorized | LookupError::NotFound => 20,
+        LookupError::Invalid | LookupError::NotAllowed | LookupError::Refused | LookupError::Malformed => 60,
     })
 }
 
@@ -171,8 +172,8 @@ mod tests {
     use arch_decision::config::Settings;
     use arch_decision::platform::Platform;
 
-    fn cache() -> Arc<Cache> {
-        Arc::new(Cache::new(Settings::default().cache))
+    fn cache() -> Arc<ImageCache> {
+        Arc::new(ImageCache::new(Settings::default().cache))
     }
 
     fn key(name: &str) -> Key {
@@ -210,34 +211,37 @@ mod tests {
             assert_eq!(*other.wait_for(Option::is_some).await.unwrap(), Some(Ok(resolved())));
         }
         assert_eq!(asked.load(Ordering::Relaxed), 1);
-        assert!(matches!(cache.look(&key("a"), Freshness::Always), Hit::Fresh(Ok(_))));
+        assert!(matches!(cache.look(&key("a"), Freshness::Always), CacheAnswer::Fresh(Ok(_))));
     }
 
     #[tokio::test(start_paused = true)]
     async fn failures_are_short_and_never_replace_what_is_known() {
         let cache = cache();
-        cache.keep(key("a"), Err(Why::NotFound));
-        assert!(matches!(cache.look(&key("a"), Freshness::Always), Hit::Fresh(Err(Why::NotFound))));
+        cache.keep(key("a"), Err(LookupError::NotFound));
+        assert!(matches!(
+            cache.look(&key("a"), Freshness::Always),
+            CacheAnswer::Fresh(Err(LookupError::NotFound))
+        ));
         tokio::time::advance(Duration::from_secs(20)).await;
-        assert!(matches!(cache.look(&key("a"), Freshness::Always), Hit::Miss));
+        assert!(matches!(cache.look(&key("a"), Freshness::Always), CacheAnswer::Miss));
         cache.keep(key("a"), Ok(resolved()));
         let week = Freshness::Within(Duration::from_hours(168));
-        assert!(matches!(cache.look(&key("a"), week), Hit::Fresh(Ok(_))));
-        assert!(matches!(cache.look(&key("a"), Freshness::Now), Hit::Stale(Ok(_))));
+        assert!(matches!(cache.look(&key("a"), week), CacheAnswer::Fresh(Ok(_))));
+        assert!(matches!(cache.look(&key("a"), Freshness::Now), CacheAnswer::Stale(Ok(_))));
         tokio::time::advance(Duration::from_hours(169)).await;
-        cache.keep(key("a"), Err(Why::Unavailable));
+        cache.keep(key("a"), Err(LookupError::Unavailable));
         assert!(
-            matches!(cache.look(&key("a"), week), Hit::Stale(Ok(_))),
+            matches!(cache.look(&key("a"), week), CacheAnswer::Stale(Ok(_))),
             "a registry that is down is forgiven"
         );
-        cache.keep(key("a"), Err(Why::NotFound));
-        assert!(matches!(cache.look(&key("a"), week), Hit::Fresh(Err(Why::NotFound))));
+        cache.keep(key("a"), Err(LookupError::NotFound));
+        assert!(matches!(cache.look(&key("a"), week), CacheAnswer::Fresh(Err(LookupError::NotFound))));
     }
 
     #[tokio::test]
     async fn whatever_images_call_their_platforms_the_memory_is_bounded() {
         let settings = CacheSettings { bytes: 1 << 20, ..Settings::default().cache };
-        let cache = Arc::new(Cache::new(settings));
+        let cache = Arc::new(ImageCache::new(settings));
         for number in 0..100 {
             let platform = Platform::new("linux", &"x".repeat(100_000), None);
             let platforms = Arc::new(Platforms::Only([platform].into()));
@@ -253,7 +257,7 @@ mod tests {
         let cache = cache();
         cache.keep(key("a"), Ok(resolved()));
         let other = Key { identity: [1; 16], ..key("a") };
-        assert!(matches!(cache.look(&other, Freshness::Always), Hit::Miss));
+        assert!(matches!(cache.look(&other, Freshness::Always), CacheAnswer::Miss));
         let mut flight = cache.fly(&other, "ns", async { panic!("a look-up that ends in a panic") }).unwrap();
         assert!(flight.wait_for(Option::is_some).await.is_err());
         let mut flight = cache.fly(&other, "ns", async { Ok(resolved()) }).unwrap();

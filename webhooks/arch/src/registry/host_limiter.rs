@@ -8,7 +8,7 @@ use moka::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use arch_decision::images::Why;
+use arch_decision::images::LookupError;
 
 /// Requests to one host at a time.
 const AT_A_TIME: usize = 8;
@@ -25,43 +25,43 @@ const HOSTS: u64 = 1024;
 
 /// The pace of all hosts.
 #[derive(Debug)]
-pub(crate) struct Paces(Cache<String, Arc<Pace>>);
+pub(crate) struct HostLimiters(Cache<String, Arc<HostLimiter>>);
 
 /// The pace of one host.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct HostLimiter {
     permits: Arc<Semaphore>,
     failures: AtomicU32,
-    rest: Mutex<Option<(Instant, Why)>>,
+    rest: Mutex<Option<(Instant, LookupError)>>,
 }
 
-impl Default for Paces {
+impl Default for HostLimiters {
     fn default() -> Self {
         Self(Cache::builder().max_capacity(HOSTS).time_to_idle(Duration::from_mins(30)).build())
     }
 }
 
-impl Paces {
+impl HostLimiters {
     /// The pace of `host:port`.
-    pub(crate) fn of(&self, authority: &str) -> Arc<Pace> {
+    pub(crate) fn of(&self, authority: &str) -> Arc<HostLimiter> {
         let new = || {
             let permits = Arc::new(Semaphore::new(AT_A_TIME));
-            Arc::new(Pace { permits, failures: AtomicU32::new(0), rest: Mutex::default() })
+            Arc::new(HostLimiter { permits, failures: AtomicU32::new(0), rest: Mutex::default() })
         };
         self.0.get_with_by_ref(authority, new)
     }
 }
 
-impl Pace {
+impl HostLimiter {
     /// Waits until the host may be asked; not if it is to be left alone.
-    pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit, Why> {
+    pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit, LookupError> {
         self.rested()?;
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Why::Unavailable)?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| LookupError::Unavailable)?;
         self.rested()?;
         Ok(permit)
     }
 
-    fn rested(&self) -> Result<(), Why> {
+    fn rested(&self) -> Result<(), LookupError> {
         match *self.rest.lock().unwrap_or_else(PoisonError::into_inner) {
             Some((until, why)) if Instant::now() < until => Err(why),
             _ => Ok(()),
@@ -77,17 +77,17 @@ impl Pace {
     pub(crate) fn failed(&self) {
         if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES {
             self.failures.store(0, Ordering::Relaxed);
-            self.leave(REST, Why::Unavailable);
+            self.leave(REST, LookupError::Unavailable);
         }
     }
 
     /// The host wants to be left alone: `Retry-After`, in seconds, if it says for how long.
-    pub(crate) fn told(&self, retry_after: Option<&str>, why: Why) {
+    pub(crate) fn told(&self, retry_after: Option<&str>, why: LookupError) {
         let seconds = retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
         self.leave(seconds.unwrap_or(PATIENCE).min(LONGEST), why);
     }
 
-    fn leave(&self, time: Duration, why: Why) {
+    fn leave(&self, time: Duration, why: LookupError) {
         let until = Instant::now() + time;
         *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = Some((until, why));
     }
@@ -99,21 +99,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_host_is_left_alone_for_as_long_as_it_says() {
-        let paces = Paces::default();
+        let paces = HostLimiters::default();
         let pace = paces.of("a:443");
-        pace.told(Some("60"), Why::RateLimited);
-        assert_eq!(paces.of("a:443").turn().await.err(), Some(Why::RateLimited));
+        pace.told(Some("60"), LookupError::RateLimited);
+        assert_eq!(paces.of("a:443").turn().await.err(), Some(LookupError::RateLimited));
         assert!(paces.of("b:443").turn().await.is_ok());
         tokio::time::advance(Duration::from_secs(61)).await;
         assert!(pace.turn().await.is_ok());
-        pace.told(Some("99999999999"), Why::RateLimited);
+        pace.told(Some("99999999999"), LookupError::RateLimited);
         tokio::time::advance(LONGEST).await;
         assert!(pace.turn().await.is_ok(), "nobody can have it left alone for ever");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_host_that_keeps_failing_rests() {
-        let pace = Paces::default().of("a");
+        let pace = HostLimiters::default().of("a");
         for _ in 1..FAILURES {
             pace.failed();
             assert!(pace.turn().await.is_ok());
@@ -123,12 +123,12 @@ mod tests {
             assert!(pace.turn().await.is_ok());
             pace.failed();
         }
-        assert_eq!(pace.turn().await.err(), Some(Why::Unavailable));
+        assert_eq!(pace.turn().await.err(), Some(LookupError::Unavailable));
     }
 
     #[tokio::test(start_paused = true)]
     async fn so_many_at_a_time() {
-        let pace = Paces::default().of("a");
+        let pace = HostLimiters::default().of("a");
         let mut permits = Vec::new();
         for _ in 0..AT_A_TIME {
             permits.push(pace.turn().await.unwrap());

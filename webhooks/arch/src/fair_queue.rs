@@ -6,77 +6,77 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Look-ups at a time.
+/// GateVerdict-ups at a time.
 const AT_A_TIME: usize = 128;
-/// Look-ups that are under way or wait for their turn.
+/// GateVerdict-ups that are under way or wait for their turn.
 const SEATS: usize = 8 * AT_A_TIME;
 /// What one namespace may have of either.
 const PART: usize = 4;
 
 /// Who looks up how much.
-pub(crate) struct Shares {
+pub(crate) struct FairQueue {
     turns: Semaphore,
-    seats: Mutex<Seats>,
+    seats: Mutex<Queued>,
 }
 
 #[derive(Default)]
-struct Seats {
+struct Queued {
     taken: usize,
     /// Of namespaces that have any.
-    namespaces: HashMap<Box<str>, Share>,
+    namespaces: HashMap<Box<str>, NamespaceShare>,
 }
 
-struct Share {
+struct NamespaceShare {
     turns: Arc<Semaphore>,
     seats: usize,
 }
 
 /// One look-up's place in the queue, for as long as it is there.
-pub(crate) struct Seat {
-    shares: Arc<Shares>,
+pub(crate) struct QueuedLookup {
+    shares: Arc<FairQueue>,
     namespace: Box<str>,
     turns: Arc<Semaphore>,
 }
 
 /// Leave to go on.
-pub(crate) struct Turn<'s> {
+pub(crate) struct LookupPermit<'s> {
     _own: Option<SemaphorePermit<'s>>,
     _all: Option<SemaphorePermit<'s>>,
 }
 
-impl Default for Shares {
+impl Default for FairQueue {
     fn default() -> Self {
         Self { turns: Semaphore::new(AT_A_TIME), seats: Mutex::default() }
     }
 }
 
-impl Shares {
+impl FairQueue {
     /// A place for a look-up of this namespace; none if too many wait already.
-    pub(crate) fn seat(self: &Arc<Self>, namespace: &str) -> Option<Seat> {
+    pub(crate) fn seat(self: &Arc<Self>, namespace: &str) -> Option<QueuedLookup> {
         let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        let Seats { taken, namespaces } = &mut *seats;
+        let Queued { taken, namespaces } = &mut *seats;
         if *taken == SEATS || namespaces.get(namespace).is_some_and(|share| share.seats == SEATS / PART) {
             return None;
         }
-        let new = || Share { turns: Arc::new(Semaphore::new(AT_A_TIME / PART)), seats: 0 };
+        let new = || NamespaceShare { turns: Arc::new(Semaphore::new(AT_A_TIME / PART)), seats: 0 };
         let share = namespaces.entry(namespace.into()).or_insert_with(new);
         share.seats += 1;
         *taken += 1;
         let turns = Arc::clone(&share.turns);
-        Some(Seat { shares: Arc::clone(self), namespace: namespace.into(), turns })
+        Some(QueuedLookup { shares: Arc::clone(self), namespace: namespace.into(), turns })
     }
 }
 
-impl Seat {
+impl QueuedLookup {
     /// Waits for the turn of this look-up: its namespace's, and then everybody's.
-    pub(crate) async fn turn(&self) -> Turn<'_> {
+    pub(crate) async fn turn(&self) -> LookupPermit<'_> {
         // Neither is ever closed.
         let own = self.turns.acquire().await.ok();
-        Turn { _own: own, _all: self.shares.turns.acquire().await.ok() }
+        LookupPermit { _own: own, _all: self.shares.turns.acquire().await.ok() }
     }
 }
 
-impl Drop for Seat {
+impl Drop for QueuedLookup {
     fn drop(&mut self) {
         let mut seats = self.shares.seats.lock().unwrap_or_else(PoisonError::into_inner);
         seats.taken = seats.taken.saturating_sub(1);
@@ -98,13 +98,13 @@ mod tests {
     use super::*;
 
     /// Whether its turn comes while nothing else happens.
-    async fn goes(seat: &Seat) -> bool {
+    async fn goes(seat: &QueuedLookup) -> bool {
         timeout(Duration::from_mins(1), seat.turn()).await.is_ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_namespace_has_its_share_and_waits_for_its_own() {
-        let shares = Arc::new(Shares::default());
+        let shares = Arc::new(FairQueue::default());
         let seats: Vec<_> = (0..SEATS / PART).map(|_| shares.seat("greedy").unwrap()).collect();
         assert!(shares.seat("greedy").is_none(), "so many may wait");
         let mut turns = Vec::new();
@@ -123,7 +123,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn all_together_have_so_many_at_a_time() {
-        let shares = Arc::new(Shares::default());
+        let shares = Arc::new(FairQueue::default());
         let seat = |n: usize| shares.seat(&(n % PART).to_string()).unwrap();
         let mut seats: Vec<_> = (0..AT_A_TIME).map(seat).collect();
         let another = shares.seat("another").unwrap();

@@ -9,7 +9,7 @@ use crate::gate::is_gated;
 use crate::table::Table;
 use crate::tolerations::Tolerations;
 
-/// Why a pod is none of this webhook's business.
+/// LookupError a pod is none of this webhook's business.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeftAlone {
     /// Its node is chosen, or it shows what a kubelet runs already.
@@ -24,7 +24,7 @@ pub enum LeftAlone {
     Tolerates,
 }
 
-/// Why this pod isn't treated, if it isn't.
+/// LookupError this pod isn't treated, if it isn't.
 ///
 /// What the webhook itself did to a pod in an earlier pass is no word of its author's.
 pub fn left_alone(table: &Table, pod: &Pod<'_>) -> Option<LeftAlone> {

@@ -7,14 +7,14 @@ use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
-use crate::cache::{Cache, Freshness, Hit, Key, Outcome};
 use crate::credentials::DockerConfig;
+use crate::image_cache::{CacheAnswer, Freshness, ImageCache, Key, Outcome};
 use crate::metrics::Metrics;
 use crate::name::{ImageName, Version};
 use crate::registry::{Keyring, Plan, Resolved, Resolver, resolver};
 use crate::secrets::{PullSecrets, named};
 use arch_decision::config::{CacheSettings, Settings};
-use arch_decision::images::{Access, Image, Images, Knowledge, Known, Why};
+use arch_decision::images::{Access, Image, Images, Knowledge, Known, LookupError};
 use arch_decision::platform::Platforms;
 
 /// How long a registry is waited for that is asked whether what is remembered is still true.
@@ -28,9 +28,9 @@ const ENTRY: usize = 48;
 
 /// What is known of images.
 #[derive(Clone)]
-pub struct KnownImages {
+pub struct ImageResolver {
     resolver: Arc<Resolver>,
-    cache: Arc<Cache>,
+    cache: Arc<ImageCache>,
     settings: CacheSettings,
     mounted: Arc<RwLock<Option<Arc<DockerConfig>>>>,
     secrets: Option<Arc<PullSecrets>>,
@@ -59,7 +59,7 @@ pub struct Explained {
     pub from: String,
 }
 
-impl KnownImages {
+impl ImageResolver {
     /// What asks the registries of these settings, with the credentials of one file and of Secrets.
     pub fn new(
         settings: &Settings,
@@ -67,7 +67,7 @@ impl KnownImages {
         secrets: Option<PullSecrets>,
     ) -> anyhow::Result<Self> {
         let resolver = Arc::new(resolver(&settings.registries)?);
-        let cache = Arc::new(Cache::new(settings.cache));
+        let cache = Arc::new(ImageCache::new(settings.cache));
         let (mounted, secrets) = (Arc::new(RwLock::new(mounted.map(Arc::new))), secrets.map(Arc::new));
         let (metrics, prefetches) = (Metrics::default(), Arc::new(Semaphore::new(PREFETCHES)));
         Ok(Self { resolver, cache, settings: settings.cache, mounted, secrets, metrics, prefetches })
@@ -89,8 +89,8 @@ impl KnownImages {
     }
 
     /// Looks one image up, whatever is remembered.
-    pub async fn explain(&self, name: &str) -> Result<Explained, Why> {
-        let name = ImageName::parse(name).ok_or(Why::Invalid)?;
+    pub async fn explain(&self, name: &str) -> Result<Explained, LookupError> {
+        let name = ImageName::parse(name).ok_or(LookupError::Invalid)?;
         let plan = self.resolver.plan(&name, self.mounted().as_slice())?;
         let Resolved { digest, platforms, from, .. } = self.resolver.resolve(&name, &plan).await?;
         Ok(Explained { name: name.to_string(), digest: digest.into(), platforms, from: from.into() })
@@ -106,8 +106,8 @@ impl KnownImages {
         (files, warnings)
     }
 
-    fn wanted(&self, image: &Image<'_>, keyring: &Keyring) -> Result<Wanted, Why> {
-        let name = ImageName::parse(image.reference).ok_or(Why::Invalid)?;
+    fn wanted(&self, image: &Image<'_>, keyring: &Keyring) -> Result<Wanted, LookupError> {
+        let name = ImageName::parse(image.reference).ok_or(LookupError::Invalid)?;
         let freshness = match (&name.version, image.always, self.settings.pull_always) {
             (Version::Digest(_), ..) => Freshness::Always,
             (Version::Tag(_), ..) if image.anew => Freshness::Now,
@@ -127,7 +127,7 @@ impl KnownImages {
         let Wanted { name: image, key, freshness, plan } = wanted;
         self.cache.fly(&key.clone(), namespace, async move {
             // A look-up may have ended between the look into the cache and the beginning of this one.
-            if let Hit::Fresh(outcome) = cache.look(&key, freshness) {
+            if let CacheAnswer::Fresh(outcome) = cache.look(&key, freshness) {
                 return outcome;
             }
             let (identity, begun) = (key.identity, Instant::now());
@@ -155,11 +155,11 @@ impl KnownImages {
             Err(why) => return Pending::Known(Err(why)),
         };
         match self.cache.look(&wanted.key, wanted.freshness) {
-            Hit::Fresh(outcome) => {
+            CacheAnswer::Fresh(outcome) => {
                 self.metrics.wanted("hit");
                 Pending::Known(outcome)
             }
-            Hit::Stale(outcome) => {
+            CacheAnswer::Stale(outcome) => {
                 self.metrics.wanted("stale");
                 let freshness = wanted.freshness;
                 let flight = self.look_up(namespace, wanted, outcome.as_ref().ok().cloned());
@@ -169,10 +169,12 @@ impl KnownImages {
                     _ => Pending::Known(outcome),
                 }
             }
-            Hit::Miss => {
+            CacheAnswer::Miss => {
                 self.metrics.wanted("miss");
                 let flight = self.look_up(namespace, wanted, None);
-                flight.map_or(Pending::Known(Err(Why::Unavailable)), |flight| Pending::Flying(flight, None))
+                flight.map_or(Pending::Known(Err(LookupError::Unavailable)), |flight| {
+                    Pending::Flying(flight, None)
+                })
             }
         }
     }
@@ -195,18 +197,21 @@ impl Pending {
         let deadline = if remembered.is_some() { deadline.min(Instant::now() + PATIENCE) } else { deadline };
         let told = timeout_at(deadline.into(), flight.wait_for(Option::is_some)).await;
         let outcome = match told {
-            Ok(Ok(outcome)) => outcome.clone().unwrap_or(Err(Why::Unavailable)),
-            Ok(Err(_)) => Err(Why::Unavailable),
-            Err(_) => Err(Why::Timeout),
+            Ok(Ok(outcome)) => outcome.clone().unwrap_or(Err(LookupError::Unavailable)),
+            Ok(Err(_)) => Err(LookupError::Unavailable),
+            Err(_) => Err(LookupError::Timeout),
         };
         match (outcome, remembered) {
-            (Err(Why::Unavailable | Why::Timeout | Why::RateLimited), Some(remembered)) => remembered,
+            (
+                Err(LookupError::Unavailable | LookupError::Timeout | LookupError::RateLimited),
+                Some(remembered),
+            ) => remembered,
             (outcome, _) => outcome,
         }
     }
 }
 
-impl Images for KnownImages {
+impl Images for ImageResolver {
     async fn known(&self, images: &[Image<'_>], access: &Access<'_>, deadline: Instant) -> Known {
         let (keyring, warnings) = self.keyring(access, deadline).await;
         // All at once, then one after the other: the longest tells how long it takes.
@@ -253,7 +258,7 @@ impl Images for KnownImages {
 /// Looks whether a tag still means what it did.
 async fn again(
     resolver: &Resolver,
-    cache: &Cache,
+    cache: &ImageCache,
     image: &ImageName,
     plan: &Plan,
     before: Resolved,
@@ -265,7 +270,7 @@ async fn again(
     // Another tag may have told what this is.
     let key = Key { name: image.with_digest(&digest).to_string().into(), identity: plan.identity };
     match cache.look(&key, Freshness::Always) {
-        Hit::Fresh(Ok(known)) => Ok(known),
+        CacheAnswer::Fresh(Ok(known)) => Ok(known),
         _ => resolver.resolve(image, plan).await,
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::credentials::DockerConfig;
-use crate::known::KnownImages;
+use crate::image_resolver::ImageResolver;
 
 /// Where Docker keeps it, for root.
 pub(crate) const USUAL: &str = "/root/.docker/config.json";
@@ -35,7 +35,7 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Option<DockerConfig>> {
 }
 
 /// Keeps what is in the file, for ever. What can't be read is named once, and what was read before stays.
-pub(crate) async fn follow(path: PathBuf, images: Arc<KnownImages>) {
+pub(crate) async fn follow(path: PathBuf, images: Arc<ImageResolver>) {
     let mut said = String::new();
     loop {
         sleep(INTERVAL).await;
@@ -57,7 +57,7 @@ pub(crate) async fn follow(path: PathBuf, images: Arc<KnownImages>) {
 }
 
 /// Whether there is something new.
-fn look(path: &Path, images: &KnownImages) -> anyhow::Result<bool> {
+fn look(path: &Path, images: &ImageResolver) -> anyhow::Result<bool> {
     match (read(path)?, images.mounted()) {
         (None, Some(_)) => bail!("it is gone"),
         (None, None) => Ok(false),
@@ -84,7 +84,7 @@ mod tests {
             DockerConfig::from_json(&file).unwrap()
         };
         let first = write("first");
-        let images = KnownImages::new(&Settings::default(), read(&path).unwrap(), None).unwrap();
+        let images = ImageResolver::new(&Settings::default(), read(&path).unwrap(), None).unwrap();
         let images = Arc::new(images);
         tokio::spawn(follow(path.clone(), Arc::clone(&images)));
         let used = async || {

@@ -1,4 +1,4 @@
-//! `arch` in a cluster, installed by the chart: pods land on nodes that run all their images, as real registries tell of them.
+//! `arch` in a cluster, installed by the chart, with real registries.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -108,10 +108,10 @@ impl Setting {
         node.trim_start_matches(&format!("{}-", self.release.name)).trim_end_matches("-1").to_owned()
     }
 
-    /// What `kubectl` tells of a pod that is created, or refused.
-    async fn told(&self, pod: &Value) -> String {
-        let told = run("kubectl", &["create", "-f", "-"], &pod.to_string()).await;
-        String::from_utf8_lossy(&told.stderr).into_owned()
+    /// The output of `kubectl` for a pod that is created or refused.
+    async fn create_output(&self, pod: &Value) -> String {
+        let output = run("kubectl", &["create", "-f", "-"], &pod.to_string()).await;
+        String::from_utf8_lossy(&output.stderr).into_owned()
     }
 }
 
@@ -162,22 +162,25 @@ async fn pods_land_where_all_their_images_run() {
         assert_eq!(setting.lands(&setting.pod(&images, more.clone())).await, expected, "{images:?} {more}");
     }
 
-    let denied = setting.told(&setting.pod(&[&amd, &arm], json!({}))).await;
+    let denied = setting.create_output(&setting.pod(&[&amd, &arm], json!({}))).await;
     assert!(denied.contains("no architecture runs all images") && denied.contains(&arm), "{denied}");
 
     let nothing = format!("{}/team/nothing:1", registry.host);
     let unknown = setting.pod(&[&amd, &nothing], json!({}));
-    assert!(setting.told(&unknown).await.contains("isn't there"));
+    assert!(setting.create_output(&unknown).await.contains("isn't there"));
     let created = create(&unknown, &[]).await.unwrap();
     assert_eq!(created["metadata"]["annotations"][ANNOTATION], json!(format!("amd64; unknown: {nothing}")));
     assert_eq!(setting.landed(&created).await, "amd64");
 
-    // The registry dies; whose images are known don't notice, and the others are created all the same.
+    // The registry stops. Pods with known images are not affected, and the others are created unchanged.
     registry.kill().await;
     assert_eq!(setting.lands(&setting.pod(&[&arm], json!({}))).await, "arm64");
     let never_seen = format!("{}/team/new:1", registry.host);
     assert!(
-        setting.told(&setting.pod(&[&never_seen], json!({}))).await.contains("doesn't answer as it should")
+        setting
+            .create_output(&setting.pod(&[&never_seen], json!({})))
+            .await
+            .contains("doesn't answer as it should")
     );
     let helm = ["test", &setting.release.name, "--namespace", &setting.release.name];
     output("helm", &helm, "").await;
@@ -196,14 +199,14 @@ async fn images_are_read_with_the_secrets_that_pods_name() {
     }))
     .await;
     let pod = |secrets: Value| setting.pod(&[&arm], json!({"imagePullSecrets": secrets}));
-    let told = setting.told(&pod(json!([]))).await;
-    assert!(told.contains("may not be read with the credentials at hand"), "{told}");
-    let odd = setting.told(&pod(json!([{"name": "odd"}, {"name": "missing"}]))).await;
+    let output = setting.create_output(&pod(json!([]))).await;
+    assert!(output.contains("may not be read with the credentials at hand"), "{output}");
+    let odd = setting.create_output(&pod(json!([{"name": "odd"}, {"name": "missing"}]))).await;
     assert!(odd.contains("Secret odd: it isn't a Docker configuration"), "{odd}");
     assert_eq!(setting.lands(&pod(json!([{"name": "odd"}, {"name": "right"}]))).await, "arm64");
-    // What one pod's secret opened, another without it doesn't see.
-    let told = setting.told(&pod(json!([]))).await;
-    assert!(told.contains("may not be read with the credentials at hand"), "{told}");
+    // An answer that required one pod's Secret is not available to a pod without it.
+    let output = setting.create_output(&pod(json!([]))).await;
+    assert!(output.contains("may not be read with the credentials at hand"), "{output}");
 
     // Workloads are seen before their pods are.
     let another = registry.push("private/another:1", &["linux/arm64"], false).await;
@@ -247,7 +250,7 @@ async fn a_pod_waits_until_its_image_is_there() {
     assert_eq!(lifted["metadata"]["annotations"][ANNOTATION], "arm64");
     assert!(lifted["metadata"]["labels"]["podshaper.dev/arch-gated"].is_null());
 
-    // Nobody waits for ever; amd64 is where it lands, since tolerations need every image.
+    // The pod does not wait forever. It runs on amd64, because a toleration requires an answer for every image.
     let name = given_up["metadata"]["name"].as_str().unwrap();
     let node = eventually("the longest wait is over", Duration::from_mins(2), async || {
         let pod = get(&["pod", "--namespace", &setting.release.pods, name]).await;
@@ -256,7 +259,7 @@ async fn a_pod_waits_until_its_image_is_there() {
     .await;
     assert!(node.contains("amd64"), "{node}");
 
-    // Nor does anybody when nobody is to wait any more.
+    // liftGated removes the gate, too.
     setting.upgrade(json!({"gateMaxAge": "1h"})).await;
     let never = format!("{}/team/never:2", registry.host);
     let left = create(&setting.pod(&[&amd, &never], json!({})), &[]).await.unwrap();

@@ -30,9 +30,9 @@ pub struct Credential {
     pub user: String,
     /// The password.
     pub password: String,
-    /// What tokens are had for instead, if anything (`identitytoken`).
+    /// The identity token (`identitytoken`), if there is one.
     pub refresh_token: Option<String>,
-    /// Names it, and tells nothing of it.
+    /// Identifies the credential without revealing it.
     identity: [u8; 16],
 }
 
@@ -66,7 +66,7 @@ pub enum CredentialError {
     TooMany,
 }
 
-/// What stands in `auth` isn't `USER:PASSWORD` in base64.
+/// `auth` is not `USER:PASSWORD` in base64.
 struct NotAuth;
 
 #[derive(Deserialize)]
@@ -172,7 +172,7 @@ impl Credential {
         self.user.len() + self.password.len() + self.refresh_token.as_ref().map_or(0, String::len)
     }
 
-    /// Names it, and tells nothing of it: what was learnt with one is for those who have the same.
+    /// Identifies the credential without revealing it: an answer is available only to pods with the same credential.
     pub(crate) fn identity(&self) -> [u8; 16] {
         self.identity
     }
@@ -229,7 +229,7 @@ fn split(host: &str) -> (&str, &str) {
 /// `*` and `?` of Go's `filepath.Match`, which is what hosts are written with. Of all stars the last alone may ever have to stand
 /// for more: who writes them can't make it take long.
 fn glob(mut pattern: &[u8], mut label: &[u8]) -> bool {
-    // What follows the last star, and where that may begin.
+    // The pattern after the last star, and the position from which it may match.
     let mut star: Option<(&[u8], &[u8])> = None;
     loop {
         match (pattern, label) {
@@ -331,7 +331,7 @@ mod tests {
         ] {
             assert_eq!(glob(pattern.as_bytes(), label.as_bytes()), expected, "{pattern} {label}");
         }
-        // Who tries all that each star may stand for isn't done with this in a lifetime.
+        // A backtracking matcher would not finish with this input.
         let host = format!("{}.example.com", "a".repeat(60));
         let all = config(&[(&format!("{}b.example.com", "*a".repeat(40)), "greedy")]);
         assert_eq!(users(&all, &host, "x"), "");

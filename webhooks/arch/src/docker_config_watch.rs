@@ -34,12 +34,12 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Option<DockerConfig>> {
     }
 }
 
-/// Keeps what is in the file, for ever. What can't be read is named once, and what was read before stays.
+/// Reads the file again when it changes, and never returns. A file that cannot be read is logged once, and the previous credentials stay.
 pub(crate) async fn follow(path: PathBuf, images: Arc<ImageResolver>) {
     let mut said = String::new();
     loop {
         sleep(INTERVAL).await;
-        match look(&path, &images) {
+        match reload(&path, &images) {
             Ok(true) => info!(path = %path.display(), "the docker configuration was read again"),
             Ok(false) => {}
             Err(error) => {
@@ -57,7 +57,7 @@ pub(crate) async fn follow(path: PathBuf, images: Arc<ImageResolver>) {
 }
 
 /// Whether there is something new.
-fn look(path: &Path, images: &ImageResolver) -> anyhow::Result<bool> {
+fn reload(path: &Path, images: &ImageResolver) -> anyhow::Result<bool> {
     match (read(path)?, images.mounted()) {
         (None, Some(_)) => bail!("it is gone"),
         (None, None) => Ok(false),

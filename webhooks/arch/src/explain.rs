@@ -17,7 +17,7 @@ pub struct Explain {
     /// Images, as pods name them
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
-    /// What to print
+    /// Output format
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = ReportFormat::Table)]
     output: ReportFormat,
     #[command(flatten)]

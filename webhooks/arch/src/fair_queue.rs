@@ -1,5 +1,5 @@
-//! So many look-ups at a time, and of each namespace no more than its share: a tenant whose registries never answer keeps its
-//! own pods waiting, and nobody else's.
+//! A queue of lookups with a limit for each namespace: registries that never answer delay only the pods of the namespaces that name
+//! them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,35 +10,35 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 const AT_A_TIME: usize = 128;
 /// GateVerdict-ups that are under way or wait for their turn.
 const SEATS: usize = 8 * AT_A_TIME;
-/// What one namespace may have of either.
+/// A namespace may have one part in this number of either.
 const PART: usize = 4;
 
-/// Who looks up how much.
+/// The queue.
 pub(crate) struct FairQueue {
     turns: Semaphore,
-    seats: Mutex<Queued>,
+    queued: Mutex<Queued>,
 }
 
 #[derive(Default)]
 struct Queued {
     taken: usize,
-    /// Of namespaces that have any.
+    /// Namespaces with at least one lookup.
     namespaces: HashMap<Box<str>, NamespaceShare>,
 }
 
 struct NamespaceShare {
     turns: Arc<Semaphore>,
-    seats: usize,
+    queued: usize,
 }
 
-/// One look-up's place in the queue, for as long as it is there.
+/// A lookup in the queue. It leaves the queue when this is dropped.
 pub(crate) struct QueuedLookup {
     shares: Arc<FairQueue>,
     namespace: Box<str>,
     turns: Arc<Semaphore>,
 }
 
-/// Leave to go on.
+/// The permission to run.
 pub(crate) struct LookupPermit<'s> {
     _own: Option<SemaphorePermit<'s>>,
     _all: Option<SemaphorePermit<'s>>,
@@ -46,21 +46,21 @@ pub(crate) struct LookupPermit<'s> {
 
 impl Default for FairQueue {
     fn default() -> Self {
-        Self { turns: Semaphore::new(AT_A_TIME), seats: Mutex::default() }
+        Self { turns: Semaphore::new(AT_A_TIME), queued: Mutex::default() }
     }
 }
 
 impl FairQueue {
-    /// A place for a look-up of this namespace; none if too many wait already.
-    pub(crate) fn seat(self: &Arc<Self>, namespace: &str) -> Option<QueuedLookup> {
-        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        let Queued { taken, namespaces } = &mut *seats;
-        if *taken == SEATS || namespaces.get(namespace).is_some_and(|share| share.seats == SEATS / PART) {
+    /// Adds a lookup of this namespace. None if too many are waiting.
+    pub(crate) fn enqueue(self: &Arc<Self>, namespace: &str) -> Option<QueuedLookup> {
+        let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
+        let Queued { taken, namespaces } = &mut *queued;
+        if *taken == SEATS || namespaces.get(namespace).is_some_and(|share| share.queued == SEATS / PART) {
             return None;
         }
-        let new = || NamespaceShare { turns: Arc::new(Semaphore::new(AT_A_TIME / PART)), seats: 0 };
+        let new = || NamespaceShare { turns: Arc::new(Semaphore::new(AT_A_TIME / PART)), queued: 0 };
         let share = namespaces.entry(namespace.into()).or_insert_with(new);
-        share.seats += 1;
+        share.queued += 1;
         *taken += 1;
         let turns = Arc::clone(&share.turns);
         Some(QueuedLookup { shares: Arc::clone(self), namespace: namespace.into(), turns })
@@ -68,7 +68,7 @@ impl FairQueue {
 }
 
 impl QueuedLookup {
-    /// Waits for the turn of this look-up: its namespace's, and then everybody's.
+    /// Waits for the limit of the namespace, and then for the limit of all.
     pub(crate) async fn turn(&self) -> LookupPermit<'_> {
         // Neither is ever closed.
         let own = self.turns.acquire().await.ok();
@@ -78,12 +78,12 @@ impl QueuedLookup {
 
 impl Drop for QueuedLookup {
     fn drop(&mut self) {
-        let mut seats = self.shares.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        seats.taken = seats.taken.saturating_sub(1);
-        if let Some(share) = seats.namespaces.get_mut(&self.namespace) {
-            share.seats = share.seats.saturating_sub(1);
-            if share.seats == 0 {
-                seats.namespaces.remove(&self.namespace);
+        let mut queued = self.shares.queued.lock().unwrap_or_else(PoisonError::into_inner);
+        queued.taken = queued.taken.saturating_sub(1);
+        if let Some(share) = queued.namespaces.get_mut(&self.namespace) {
+            share.queued = share.queued.saturating_sub(1);
+            if share.queued == 0 {
+                queued.namespaces.remove(&self.namespace);
             }
         }
     }
@@ -97,41 +97,41 @@ mod tests {
 
     use super::*;
 
-    /// Whether its turn comes while nothing else happens.
-    async fn goes(seat: &QueuedLookup) -> bool {
-        timeout(Duration::from_mins(1), seat.turn()).await.is_ok()
+    /// Whether the lookup runs while no other one ends.
+    async fn goes(enqueue: &QueuedLookup) -> bool {
+        timeout(Duration::from_mins(1), enqueue.turn()).await.is_ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_namespace_has_its_share_and_waits_for_its_own() {
         let shares = Arc::new(FairQueue::default());
-        let seats: Vec<_> = (0..SEATS / PART).map(|_| shares.seat("greedy").unwrap()).collect();
-        assert!(shares.seat("greedy").is_none(), "so many may wait");
+        let queued: Vec<_> = (0..SEATS / PART).map(|_| shares.enqueue("greedy").unwrap()).collect();
+        assert!(shares.enqueue("greedy").is_none(), "so many may wait");
         let mut turns = Vec::new();
-        for seat in &seats[..AT_A_TIME / PART] {
-            turns.push(seat.turn().await);
+        for enqueue in &queued[..AT_A_TIME / PART] {
+            turns.push(enqueue.turn().await);
         }
-        assert!(!goes(&seats[AT_A_TIME / PART]).await);
-        assert!(goes(&shares.seat("other").unwrap()).await, "it is nobody else's");
+        assert!(!goes(&queued[AT_A_TIME / PART]).await);
+        assert!(goes(&shares.enqueue("other").unwrap()).await, "other namespaces are not affected");
         turns.pop();
-        assert!(goes(&seats[AT_A_TIME / PART]).await);
+        assert!(goes(&queued[AT_A_TIME / PART]).await);
         drop(turns);
-        drop(seats);
-        assert!(shares.seat("greedy").is_some());
-        assert!(shares.seats.lock().unwrap().namespaces.is_empty(), "nothing is kept of who has gone");
+        drop(queued);
+        assert!(shares.enqueue("greedy").is_some());
+        assert!(shares.queued.lock().unwrap().namespaces.is_empty(), "no state remains");
     }
 
     #[tokio::test(start_paused = true)]
     async fn all_together_have_so_many_at_a_time() {
         let shares = Arc::new(FairQueue::default());
-        let seat = |n: usize| shares.seat(&(n % PART).to_string()).unwrap();
-        let mut seats: Vec<_> = (0..AT_A_TIME).map(seat).collect();
-        let another = shares.seat("another").unwrap();
-        seats.extend((AT_A_TIME + 1..SEATS).map(seat));
-        assert!(shares.seat("late").is_none());
+        let enqueue = |n: usize| shares.enqueue(&(n % PART).to_string()).unwrap();
+        let mut queued: Vec<_> = (0..AT_A_TIME).map(enqueue).collect();
+        let another = shares.enqueue("another").unwrap();
+        queued.extend((AT_A_TIME + 1..SEATS).map(enqueue));
+        assert!(shares.enqueue("late").is_none());
         let mut turns = Vec::new();
-        for seat in &seats[..AT_A_TIME] {
-            turns.push(timeout(Duration::from_secs(1), seat.turn()).await.unwrap());
+        for enqueue in &queued[..AT_A_TIME] {
+            turns.push(timeout(Duration::from_secs(1), enqueue.turn()).await.unwrap());
         }
         assert!(!goes(&another).await);
         turns.pop();

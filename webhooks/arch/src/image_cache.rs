@@ -1,4 +1,4 @@
-//! What was learnt of images, and who asks for what isn't known: one look-up at a time for one image and credential.
+//! The cache of answers for images. Concurrent lookups of one image and credential are joined.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,10 +14,10 @@ use arch_decision::config::CacheSettings;
 use arch_decision::images::LookupError;
 use arch_decision::platform::Platforms;
 
-/// The longest that a look-up takes, whoever waits for it or has gone, and that it waits for its own turn.
+/// The longest time of a lookup, including its wait in the queue.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// An image as cached: its full name, and whose credentials it was read with.
+/// The key of an answer: the full name, and the identity of the credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     pub(crate) name: Box<str>,
@@ -39,15 +39,15 @@ pub(crate) enum Freshness {
     Always,
     /// No older than this.
     Within(Duration),
-    /// Looked at now; what is remembered is for when nobody answers.
+    /// The registry is asked. The cached answer is used if it does not respond.
     Now,
 }
 
-/// What the cache has to say.
+/// The result of a read.
 pub(crate) enum CacheAnswer {
-    /// This, and it is fresh.
+    /// A fresh answer.
     Fresh(Outcome),
-    /// This, but it should be looked at again.
+    /// An answer that should be looked up again.
     Stale(Outcome),
     /// Nothing.
     Miss,
@@ -66,8 +66,8 @@ impl ImageCache {
         Self { entries, flights: Mutex::default(), shares: Arc::default() }
     }
 
-    /// What is known at once.
-    pub(crate) fn look(&self, key: &Key, freshness: Freshness) -> CacheAnswer {
+    /// Reads an answer.
+    pub(crate) fn get(&self, key: &Key, freshness: Freshness) -> CacheAnswer {
         let Some(Entry { outcome, at }) = self.entries.get(key) else { return CacheAnswer::Miss };
         let age = at.elapsed();
         match (&outcome, freshness) {
@@ -82,7 +82,7 @@ impl ImageCache {
     /// Remembers what an image is.
     pub(crate) fn keep(&self, key: Key, outcome: Outcome) {
         let before = self.entries.get(&key);
-        // What can't be looked at again for now stays as it was.
+        // A temporary failure does not replace an answer.
         let kept = match (&outcome, before) {
             (
                 Err(LookupError::Unavailable | LookupError::Timeout | LookupError::RateLimited),
@@ -95,32 +95,32 @@ impl ImageCache {
         self.entries.insert(key, Entry { outcome: kept, at: Instant::now() });
     }
 
-    /// Joins the look-up that is under way, or begins one for this namespace: a task of its own, which nobody's leaving ends.
+    /// Joins the running lookup, or starts one for this namespace. A lookup is a task of its own and continues without its callers.
     /// None if too many wait for their turn.
-    pub(crate) fn fly(
+    pub(crate) fn join_or_start(
         self: &Arc<Self>,
         key: &Key,
         namespace: &str,
-        look_up: impl Future<Output = Outcome> + Send + 'static,
+        start_lookup: impl Future<Output = Outcome> + Send + 'static,
     ) -> Option<watch::Receiver<Option<Outcome>>> {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(flight) = flights.get(key) {
             return Some(flight.clone());
         }
-        let seat = self.shares.seat(namespace)?;
-        let (told, flight) = watch::channel(None);
+        let enqueue = self.shares.enqueue(namespace)?;
+        let (outcome_sender, flight) = watch::channel(None);
         flights.insert(key.clone(), flight.clone());
         let landing = EndOfLookup { cache: Arc::clone(self), key: key.clone() };
         // A task has room for all that it is made of, twice: as what it begins with, and as what it waits for.
-        let look_up = Box::pin(async move {
-            let _turn = seat.turn().await;
-            look_up.await
+        let start_lookup = Box::pin(async move {
+            let _turn = enqueue.turn().await;
+            start_lookup.await
         });
         tokio::spawn(async move {
-            let outcome = timeout(LONGEST, look_up).await.unwrap_or(Err(LookupError::Timeout));
+            let outcome = timeout(LONGEST, start_lookup).await.unwrap_or(Err(LookupError::Timeout));
             landing.cache.keep(landing.key.clone(), outcome.clone());
             drop(landing);
-            told.send_replace(Some(outcome));
+            outcome_sender.send_replace(Some(outcome));
         });
         Some(flight)
     }
@@ -131,7 +131,7 @@ impl ImageCache {
     }
 }
 
-/// However a look-up ends, another may begin.
+/// Removes the lookup when it ends, also by a panic.
 struct EndOfLookup {
     cache: Arc<ImageCache>,
     key: Key,
@@ -192,7 +192,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_thousand_ask_once_and_the_first_may_leave() {
         let (cache, asked) = (cache(), Arc::new(AtomicUsize::new(0)));
-        let look_up = || {
+        let start_lookup = || {
             let asked = Arc::clone(&asked);
             async move {
                 asked.fetch_add(1, Ordering::Relaxed);
@@ -200,18 +200,19 @@ mod tests {
                 Ok(resolved())
             }
         };
-        let mut first = cache.fly(&key("a"), "ns", look_up()).unwrap();
+        let mut first = cache.join_or_start(&key("a"), "ns", start_lookup()).unwrap();
         assert!(
             timeout(Duration::from_secs(1), first.wait_for(Option::is_some)).await.is_err(),
             "out of time"
         );
         drop(first);
-        let mut others: Vec<_> = (0..1000).map(|_| cache.fly(&key("a"), "ns", look_up()).unwrap()).collect();
+        let mut others: Vec<_> =
+            (0..1000).map(|_| cache.join_or_start(&key("a"), "ns", start_lookup()).unwrap()).collect();
         for other in &mut others {
             assert_eq!(*other.wait_for(Option::is_some).await.unwrap(), Some(Ok(resolved())));
         }
         assert_eq!(asked.load(Ordering::Relaxed), 1);
-        assert!(matches!(cache.look(&key("a"), Freshness::Always), CacheAnswer::Fresh(Ok(_))));
+        assert!(matches!(cache.get(&key("a"), Freshness::Always), CacheAnswer::Fresh(Ok(_))));
     }
 
     #[tokio::test(start_paused = true)]
@@ -219,23 +220,23 @@ mod tests {
         let cache = cache();
         cache.keep(key("a"), Err(LookupError::NotFound));
         assert!(matches!(
-            cache.look(&key("a"), Freshness::Always),
+            cache.get(&key("a"), Freshness::Always),
             CacheAnswer::Fresh(Err(LookupError::NotFound))
         ));
         tokio::time::advance(Duration::from_secs(20)).await;
-        assert!(matches!(cache.look(&key("a"), Freshness::Always), CacheAnswer::Miss));
+        assert!(matches!(cache.get(&key("a"), Freshness::Always), CacheAnswer::Miss));
         cache.keep(key("a"), Ok(resolved()));
         let week = Freshness::Within(Duration::from_hours(168));
-        assert!(matches!(cache.look(&key("a"), week), CacheAnswer::Fresh(Ok(_))));
-        assert!(matches!(cache.look(&key("a"), Freshness::Now), CacheAnswer::Stale(Ok(_))));
+        assert!(matches!(cache.get(&key("a"), week), CacheAnswer::Fresh(Ok(_))));
+        assert!(matches!(cache.get(&key("a"), Freshness::Now), CacheAnswer::Stale(Ok(_))));
         tokio::time::advance(Duration::from_hours(169)).await;
         cache.keep(key("a"), Err(LookupError::Unavailable));
         assert!(
-            matches!(cache.look(&key("a"), week), CacheAnswer::Stale(Ok(_))),
+            matches!(cache.get(&key("a"), week), CacheAnswer::Stale(Ok(_))),
             "a registry that is down is forgiven"
         );
         cache.keep(key("a"), Err(LookupError::NotFound));
-        assert!(matches!(cache.look(&key("a"), week), CacheAnswer::Fresh(Err(LookupError::NotFound))));
+        assert!(matches!(cache.get(&key("a"), week), CacheAnswer::Fresh(Err(LookupError::NotFound))));
     }
 
     #[tokio::test]
@@ -257,10 +258,11 @@ mod tests {
         let cache = cache();
         cache.keep(key("a"), Ok(resolved()));
         let other = Key { identity: [1; 16], ..key("a") };
-        assert!(matches!(cache.look(&other, Freshness::Always), CacheAnswer::Miss));
-        let mut flight = cache.fly(&other, "ns", async { panic!("a look-up that ends in a panic") }).unwrap();
+        assert!(matches!(cache.get(&other, Freshness::Always), CacheAnswer::Miss));
+        let mut flight =
+            cache.join_or_start(&other, "ns", async { panic!("a lookup that ends in a panic") }).unwrap();
         assert!(flight.wait_for(Option::is_some).await.is_err());
-        let mut flight = cache.fly(&other, "ns", async { Ok(resolved()) }).unwrap();
+        let mut flight = cache.join_or_start(&other, "ns", async { Ok(resolved()) }).unwrap();
         assert!(flight.wait_for(Option::is_some).await.is_ok());
     }
 }

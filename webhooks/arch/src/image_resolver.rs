@@ -1,4 +1,4 @@
-//! Images as registries know them: the cache in front, look-ups behind.
+//! Answers about images: from the cache, or from registries.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -19,14 +19,14 @@ use arch_decision::platform::Platforms;
 
 /// How long a registry is waited for that is asked whether what is remembered is still true.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Workloads at a time whose pods' images are looked for; those of others wait for the pods.
+/// Largest number of workloads with concurrent prefetches. Images of other workloads are resolved when their pods are created.
 const PREFETCHES: usize = 16;
 /// Memory for the names of one's images, in bytes.
 const FORESEEN: usize = 32 << 10;
 /// Bytes of a name beside its text.
 const ENTRY: usize = 48;
 
-/// What is known of images.
+/// Resolves images.
 #[derive(Clone)]
 pub struct ImageResolver {
     resolver: Arc<Resolver>,
@@ -53,14 +53,14 @@ pub struct Explained {
     pub name: String,
     /// The digest of its manifest or index.
     pub digest: String,
-    /// What it runs on.
+    /// The platforms that it supports.
     pub platforms: Arc<Platforms>,
-    /// Who told.
+    /// The registry or mirror that answered.
     pub from: String,
 }
 
 impl ImageResolver {
-    /// What asks the registries of these settings, with the credentials of one file and of Secrets.
+    /// A resolver with these settings, and with credentials of a file and of Secrets.
     pub fn new(
         settings: &Settings,
         mounted: Option<DockerConfig>,
@@ -120,14 +120,14 @@ impl ImageResolver {
         Ok(Wanted { name, key, freshness, plan })
     }
 
-    /// Begins a look-up, or joins one.
-    fn look_up(&self, namespace: &str, wanted: Wanted, before: Option<Resolved>) -> Option<Flight> {
+    /// Starts a lookup, or joins one.
+    fn start_lookup(&self, namespace: &str, wanted: Wanted, before: Option<Resolved>) -> Option<Flight> {
         let (resolver, cache, metrics) =
             (Arc::clone(&self.resolver), Arc::clone(&self.cache), self.metrics.clone());
         let Wanted { name: image, key, freshness, plan } = wanted;
-        self.cache.fly(&key.clone(), namespace, async move {
-            // A look-up may have ended between the look into the cache and the beginning of this one.
-            if let CacheAnswer::Fresh(outcome) = cache.look(&key, freshness) {
+        self.cache.join_or_start(&key.clone(), namespace, async move {
+            // A lookup may have ended between the read of the cache and the start of this one.
+            if let CacheAnswer::Fresh(outcome) = cache.get(&key, freshness) {
                 return outcome;
             }
             let (identity, begun) = (key.identity, Instant::now());
@@ -136,7 +136,7 @@ impl ImageResolver {
                 None => resolver.resolve(&image, &plan).await,
             };
             let label = outcome.as_ref().map_or_else(|why| why.label(), |_| "known");
-            metrics.looked_up(resolver.label(&image.registry), label, begun.elapsed());
+            metrics.record_lookup(resolver.label(&image.registry), label, begun.elapsed());
             if let Ok(resolved) = &outcome {
                 let name = image.with_digest(&resolved.digest).to_string().into();
                 cache.keep(Key { name, identity }, Ok(resolved.clone()));
@@ -148,13 +148,13 @@ impl ImageResolver {
         })
     }
 
-    /// What is known of one image, or who will tell.
+    /// The answer for an image, or its lookup.
     fn begin(&self, image: &Image<'_>, namespace: &str, keyring: &Keyring) -> Pending {
         let wanted = match self.wanted(image, keyring) {
             Ok(wanted) => wanted,
             Err(why) => return Pending::Known(Err(why)),
         };
-        match self.cache.look(&wanted.key, wanted.freshness) {
+        match self.cache.get(&wanted.key, wanted.freshness) {
             CacheAnswer::Fresh(outcome) => {
                 self.metrics.wanted("hit");
                 Pending::Known(outcome)
@@ -162,7 +162,7 @@ impl ImageResolver {
             CacheAnswer::Stale(outcome) => {
                 self.metrics.wanted("stale");
                 let freshness = wanted.freshness;
-                let flight = self.look_up(namespace, wanted, outcome.as_ref().ok().cloned());
+                let flight = self.start_lookup(namespace, wanted, outcome.as_ref().ok().cloned());
                 match (flight, freshness) {
                     (Some(flight), Freshness::Now) => Pending::Flying(flight, Some(outcome)),
                     // It is looked at again for those who come later.
@@ -171,7 +171,7 @@ impl ImageResolver {
             }
             CacheAnswer::Miss => {
                 self.metrics.wanted("miss");
-                let flight = self.look_up(namespace, wanted, None);
+                let flight = self.start_lookup(namespace, wanted, None);
                 flight.map_or(Pending::Known(Err(LookupError::Unavailable)), |flight| {
                     Pending::Flying(flight, None)
                 })
@@ -184,7 +184,7 @@ type Flight = tokio::sync::watch::Receiver<Option<Outcome>>;
 
 enum Pending {
     Known(Outcome),
-    /// Who will tell, and what is to be believed if it doesn't.
+    /// The lookup, and the cached answer for its failure.
     Flying(Flight, Option<Outcome>),
 }
 
@@ -195,8 +195,8 @@ impl Pending {
             Self::Flying(flight, remembered) => (flight, remembered),
         };
         let deadline = if remembered.is_some() { deadline.min(Instant::now() + PATIENCE) } else { deadline };
-        let told = timeout_at(deadline.into(), flight.wait_for(Option::is_some)).await;
-        let outcome = match told {
+        let received = timeout_at(deadline.into(), flight.wait_for(Option::is_some)).await;
+        let outcome = match received {
             Ok(Ok(outcome)) => outcome.clone().unwrap_or(Err(LookupError::Unavailable)),
             Ok(Err(_)) => Err(LookupError::Unavailable),
             Err(_) => Err(LookupError::Timeout),
@@ -214,7 +214,7 @@ impl Pending {
 impl Images for ImageResolver {
     async fn known(&self, images: &[Image<'_>], access: &Access<'_>, deadline: Instant) -> Known {
         let (keyring, warnings) = self.keyring(access, deadline).await;
-        // All at once, then one after the other: the longest tells how long it takes.
+        // All lookups start before the first is awaited, so the wait is that of the longest.
         let begun = images.iter().map(|image| self.begin(image, access.namespace, &keyring));
         let pending: Vec<_> = begun.collect();
         drop(keyring);
@@ -267,9 +267,9 @@ async fn again(
     if digest == before.digest {
         return Ok(before);
     }
-    // Another tag may have told what this is.
+    // Another tag may have the same digest.
     let key = Key { name: image.with_digest(&digest).to_string().into(), identity: plan.identity };
-    match cache.look(&key, Freshness::Always) {
+    match cache.get(&key, Freshness::Always) {
         CacheAnswer::Fresh(Ok(known)) => Ok(known),
         _ => resolver.resolve(image, plan).await,
     }

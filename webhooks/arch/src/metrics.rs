@@ -52,7 +52,7 @@ impl Metrics {
             "Images of pods, by what was known at once: hit, stale or miss",
             self.images.clone(),
         );
-        let lookups = "Seconds that look-ups took, by registry (other: none of those configured) and outcome";
+        let lookups = "Seconds that lookups took, by registry (other: none of those configured) and outcome";
         registry.register("arch_lookup_seconds", lookups, self.lookups.clone());
         registry.register("arch_known_images", "Images that are remembered", self.known.clone());
         registry.register("arch_cache_bytes", "Memory that they take", self.bytes.clone());
@@ -63,8 +63,8 @@ impl Metrics {
         self.images.get_or_create(&AnswerLabel { answer }).inc();
     }
 
-    /// A look-up ended.
-    pub(crate) fn looked_up(&self, registry: &str, outcome: &'static str, took: Duration) {
+    /// Records a lookup.
+    pub(crate) fn record_lookup(&self, registry: &str, outcome: &'static str, took: Duration) {
         let label = LookupLabel { registry: registry.into(), outcome };
         self.lookups.get_or_create(&label).observe(took.as_secs_f64());
     }

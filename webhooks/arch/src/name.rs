@@ -26,7 +26,7 @@ pub struct ImageName {
 /// Which image of a repository is meant. A tag beside a digest means nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// The one that bears this tag for now.
+    /// The image that the tag currently refers to.
     Tag(Box<str>),
     /// This one for ever.
     Digest(Box<str>),
@@ -104,7 +104,7 @@ fn has_upper(text: &str) -> bool {
     text.chars().any(char::is_uppercase)
 }
 
-/// Whether it looks like the ID of a container, which nobody may take for a name.
+/// Whether it has the form of a container ID, which is not a valid name.
 fn is_identifier(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(is_lower_hex)
 }

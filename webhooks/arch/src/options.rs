@@ -17,7 +17,7 @@ use crate::secrets::PullSecrets;
 use arch_decision::config::{OnUnknown, Settings};
 use arch_decision::webhook::Arch;
 
-/// What decides, in a cluster and without.
+/// Options of the decision, with and without a cluster.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ImageOptions {
     /// Settings, in YAML
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line() {
+    fn error_names_the_line() {
         assert_eq!(started("architectures: {amd64: {}}", "{}"), Ok(()));
         for (config, docker, expected) in [
             ("\n\nfoo: 1", "{}", "line 3: foo: unknown field `foo`"),

@@ -19,7 +19,8 @@ pub enum ArchCommand {
 
 impl Program for ArchCommand {
     const NAME: &'static str = "arch";
-    const ABOUT: &'static str = "Keeps pods on nodes whose CPU architecture all their images run on";
+    const ABOUT: &'static str =
+        "Restricts pods to nodes with a CPU architecture that all of their images support";
     const PATHS: &'static [&'static str] = &["/mutate-v1-pod"];
     type Serve = Options;
     type Mutate = ImageOptions;

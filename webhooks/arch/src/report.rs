@@ -37,7 +37,7 @@ pub struct Report {
     /// The architecture to move to
     #[arg(long = "for", value_name = "ARCH", default_value = "arm64")]
     target: Architecture,
-    /// What to print
+    /// Output format
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = ReportFormat::Table)]
     output: ReportFormat,
     #[command(flatten)]
@@ -45,20 +45,20 @@ pub struct Report {
 }
 
 const HELP: &str = "\
-Of a cluster:
+For all workloads of a cluster:
 
   kubectl get --all-namespaces --output yaml deployments,statefulsets,daemonsets,jobs,cronjobs | arch report
 
 Registries are asked with the credentials of --docker-config. A workload is ready if all its images run on the architecture; \
-blocked if one doesn't (the reason says which, and what it runs on); unknown if the registry of one doesn't tell. Below the \
-workloads stand the images to rebuild, those first that keep most workloads.";
+blocked if one does not (the reason names it and its architectures); unknown if a registry does not answer. The images to rebuild \
+follow the workloads, those of most workloads first.";
 
-/// How a workload stands to the architecture.
+/// Whether a workload can move to the architecture.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Readiness {
     /// These images don't run there; each with what it runs on.
     Blocked(Vec<(String, String)>),
-    /// Of these images nobody knows, and why.
+    /// Images without an answer, with the reason.
     Unknown(Vec<(String, LookupError)>),
     /// All images run there.
     Ready,
@@ -86,9 +86,9 @@ impl Report {
             bail!("no workload in there: nothing that has a pod template, and no pod");
         }
         let (_, images) = self.options.images(None)?;
-        let known = block_on(look_up(&images, &workloads))?;
+        let known = block_on(start_lookup(&images, &workloads))?;
         let mut rows: Vec<_> =
-            workloads.iter().map(|workload| (workload.standing(&known, &self.target), workload)).collect();
+            workloads.iter().map(|workload| (workload.readiness(&known, &self.target), workload)).collect();
         rows.sort_by(|(a, one), (b, other)| {
             (a.word(), &one.namespace, &one.name).cmp(&(b.word(), &other.namespace, &other.name))
         });
@@ -101,20 +101,20 @@ impl Report {
     fn print(&self, out: &mut dyn Write, rows: &[(Readiness, &Workload)]) -> anyhow::Result<()> {
         let target = self.target.to_string();
         let mut table = Table::new(["NAMESPACE", "WORKLOAD", &target.to_uppercase(), "WHY"]);
-        for (standing, workload) in rows {
+        for (readiness, workload) in rows {
             let (namespace, name) = (workload.namespace.clone(), workload.name.clone());
-            table.row([namespace, name, standing.word().to_owned(), standing.reason()]);
+            table.row([namespace, name, readiness.word().to_owned(), readiness.reason()]);
         }
         table.print(out)?;
         let mut blocking: BTreeMap<&str, usize> = BTreeMap::new();
-        for (standing, _) in rows {
-            if let Readiness::Blocked(images) = standing {
+        for (readiness, _) in rows {
+            if let Readiness::Blocked(images) = readiness {
                 for (image, _) in images {
                     *blocking.entry(image).or_default() += 1;
                 }
             }
         }
-        let count = |word: &str| rows.iter().filter(|(standing, _)| standing.word() == word).count();
+        let count = |word: &str| rows.iter().filter(|(readiness, _)| readiness.word() == word).count();
         let (ready, blocked, unknown) = (count("ready"), count("blocked"), count("unknown"));
         writeln!(
             out,
@@ -135,11 +135,11 @@ impl Report {
 }
 
 fn print_json(out: &mut dyn Write, rows: &[(Readiness, &Workload)]) -> anyhow::Result<()> {
-    let items = rows.iter().map(|(standing, workload)| {
+    let items = rows.iter().map(|(readiness, workload)| {
         let mut item =
-            json!({"namespace": workload.namespace, "workload": workload.name, "standing": standing.word()});
+            json!({"namespace": workload.namespace, "workload": workload.name, "standing": readiness.word()});
         if let Some(item) = item.as_object_mut() {
-            match standing {
+            match readiness {
                 Readiness::Ready => None,
                 Readiness::Blocked(images) => item.insert(
                     "images".to_owned(),
@@ -174,7 +174,7 @@ impl Readiness {
             Self::Blocked(images) => {
                 images.iter().map(|(image, runs)| format!("{image} runs on {runs}")).collect()
             }
-            // Many images of one registry have the same reason: it is told once.
+            // Many images of one registry have the same reason, which is listed once.
             Self::Unknown(images) => {
                 let mut by_reason: BTreeMap<LookupError, Vec<&str>> = BTreeMap::new();
                 for (image, why) in images {
@@ -188,7 +188,7 @@ impl Readiness {
 }
 
 impl Workload {
-    fn standing(&self, known: &BTreeMap<String, Knowledge>, target: &Architecture) -> Readiness {
+    fn readiness(&self, known: &BTreeMap<String, Knowledge>, target: &Architecture) -> Readiness {
         let (mut blocked, mut unknown) = (Vec::new(), Vec::new());
         for image in &self.images {
             match known.get(image) {
@@ -242,7 +242,7 @@ fn workload(object: &Value) -> Option<Workload> {
 }
 
 /// Asks for every image once, a few at a time; progress goes to a terminal.
-async fn look_up(
+async fn start_lookup(
     images: &ImageResolver,
     workloads: &[Workload],
 ) -> anyhow::Result<BTreeMap<String, Knowledge>> {
@@ -293,7 +293,7 @@ mod tests {
             object("apps/v1", "Deployment", None, json!({"template": template})),
             object("apps/v1", "ReplicaSet", Some("Deployment"), json!({"template": template})),
             object("v1", "Pod", Some("ReplicaSet"), template["spec"].clone()),
-            // What manages it has no pods of its own.
+            // Its owner has no pods of its own.
             object("example.com/v1", "Database", None, json!({})),
             object("apps/v1", "StatefulSet", Some("Database"), json!({"template": template})),
             object("batch/v1", "Job", Some("elsewhere"), json!({"template": template})),

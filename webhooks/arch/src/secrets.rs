@@ -30,7 +30,7 @@ const CREDENTIALS: usize = 256;
 /// The longest Docker configuration, in bytes of base64: hundreds of registries.
 const LONGEST: usize = 256 << 10;
 
-/// What a Secret holds.
+/// The data of a Secret.
 #[derive(Clone, Debug)]
 enum Secret {
     /// Credentials.
@@ -153,7 +153,7 @@ impl Object {
             if legacy { DockerConfig::from_legacy_json(&text) } else { DockerConfig::from_json(&text) };
         match file {
             Ok(file) => Secret::Credentials(Arc::new(file)),
-            // The error would quote what stands there.
+            // The error would quote the credentials.
             Err(_) => Secret::Malformed("it isn't a Docker configuration".into()),
         }
     }

@@ -32,7 +32,7 @@ async fn a_registry_that_hangs_costs_the_budget_and_no_more() {
     for _ in 0..3 {
         assert_eq!(known(&images, &name, false, BUDGET).await, Knowledge::Unknown(LookupError::Timeout));
     }
-    assert_eq!(registry.asked().len(), 1, "one look-up that all wait for");
+    assert_eq!(registry.asked().len(), 1, "one lookup that all wait for");
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ async fn registries_that_hang_are_their_own_tenants_trouble() {
     assert_eq!(greedy.images, vec![Knowledge::Unknown(LookupError::Timeout); 128]);
     let names: Vec<_> = (0..128).map(|n| format!("{}/a{n}:1", serves.host())).collect();
     let many: Vec<_> = names.iter().map(|name| image(name, false)).collect();
-    // What is over its share waits, and isn't given up; those that hang are, after five seconds.
+    // Lookups over the limit of the namespace wait. Those that hang end after five seconds.
     let others = images.known(&many, &of("other"), Instant::now() + 4 * BUDGET).await;
     assert!(others.images.iter().all(|known| matches!(known, Knowledge::Known(_))), "{:?}", others.images);
 }
@@ -129,7 +129,8 @@ async fn indexes_of_every_size_and_depth() {
             entry(&format!("sha256:{n:064}"), json!({"os": "linux", "architecture": format!("a{}", n % 40)}))
         })
         .collect();
-    let untold: Vec<_> = (0..10_000).map(|n| entry(&format!("sha256:{n:064}"), Value::Null)).collect();
+    let resolve_unnamed_entries: Vec<_> =
+        (0..10_000).map(|n| entry(&format!("sha256:{n:064}"), Value::Null)).collect();
     let mut deep = index(&["linux/amd64"]);
     let mut contents = Vec::new();
     for _ in 0..6 {
@@ -139,7 +140,7 @@ async fn indexes_of_every_size_and_depth() {
     }
     contents.push(("a/manifests/deep".to_owned(), deep));
     contents.push(("a/manifests/many".to_owned(), index_of(many)));
-    contents.push(("a/manifests/untold".to_owned(), index_of(untold)));
+    contents.push(("a/manifests/resolve_unnamed_entries".to_owned(), index_of(resolve_unnamed_entries)));
     // An index within itself can't have its own digest: it is found out by that.
     contents.push((
         format!("a/manifests/sha256:{:064}", 1),
@@ -151,7 +152,7 @@ async fn indexes_of_every_size_and_depth() {
     assert_eq!(runs_on(&images, &name(":many")).await.unwrap().split(' ').count(), 40);
     assert_eq!(runs_on(&images, &name(":deep")).await, Err(LookupError::Malformed));
     let before = registry.asked().len();
-    assert!(runs_on(&images, &name(":untold")).await.is_err());
+    assert!(runs_on(&images, &name(":resolve_unnamed_entries")).await.is_err());
     assert!(registry.asked().len() - before < 30);
     assert_eq!(runs_on(&images, &name(&format!("@sha256:{:064}", 1))).await, Err(LookupError::Malformed));
 }
@@ -238,7 +239,7 @@ async fn no_redirect_to_where_none_may_go_and_no_credential_across_one() {
 }
 
 #[tokio::test]
-async fn no_credential_for_whom_a_redirect_leads_to() {
+async fn redirect_target_gets_no_credential() {
     let tokens = token_server().await;
     let storage = with_tokens(format!("http://{}/token", tokens.host()), &["u"]).await;
     let location = format!("http://{}/x", storage.host());
@@ -348,7 +349,7 @@ async fn pods_that_name_more_secrets_than_any_needs() {
     let (secrets, asked) = api_server(move || std::future::ready(secret(&host, 100)));
     let same = vec!["pull".to_owned(); 1000];
     assert_eq!((known(secrets, &same).await, asked.load(Ordering::Relaxed)), (vec![], 1));
-    // Somebody has to be told how to show who asks.
+    // The first request finds the challenge.
     assert_eq!(registry.asked().len(), 1 + 16, "so many are tried, and each once");
 
     let host = registry.host();
@@ -418,6 +419,6 @@ async fn what_one_tenant_may_read_another_may_not() {
     let asked = registry.asked().len();
     assert_eq!(known("three", &["pull"]).await.0, arm64, "the same credential");
     assert_eq!(registry.asked().len(), asked, "and nothing is asked for twice");
-    let told = vec!["arch: Secret pull: it isn't a Docker configuration".to_owned()];
-    assert_eq!(known("odd", &["pull"]).await, (unauthorized, told));
+    let warnings = vec!["arch: Secret pull: it isn't a Docker configuration".to_owned()];
+    assert_eq!(known("odd", &["pull"]).await, (unauthorized, warnings));
 }

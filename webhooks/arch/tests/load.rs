@@ -76,7 +76,7 @@ async fn pods_of_fifty_images_cost_two_requests_an_image() {
     for Asked { path, .. } in registry.asked() {
         *asked.entry(path.split('/').nth(2).unwrap().to_owned()).or_default() += 1;
     }
-    // Somebody has to be told how to ask.
+    // The first request finds the challenge.
     let found_out = registry.asked().iter().filter(|asked| asked.authorization.is_none()).count();
     assert_eq!(found_out, 1);
     assert_eq!(asked.len(), 50);
@@ -109,7 +109,7 @@ async fn a_thousand_admissions_of_one_image_are_one_look_up() {
     while connections.len() < 1000 {
         connections.extend(join_all((0..50).map(|_| client.connect())).await.into_iter().map(Result::unwrap));
     }
-    // Who comes first runs out of time, and leaves.
+    // The first caller times out.
     let in_haste = String::from_utf8(post(PATH, &review)).unwrap().replacen("timeout=10s", "timeout=1s", 1);
     let first = client.send(in_haste).await.unwrap();
     assert!(first.body.contains("couldn't be read in time"), "{first:?}");

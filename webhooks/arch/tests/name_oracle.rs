@@ -24,7 +24,7 @@ struct Parts {
     digest: String,
 }
 
-/// What names are made of, whole and broken.
+/// Parts of valid and invalid names.
 fn texts() -> impl Strategy<Value = String> {
     let hash = |length: usize| "0123456789abcdef".repeat(length / 16);
     let (sha256, sha384, sha512) = (hash(64), hash(96), hash(128));
@@ -86,7 +86,7 @@ fn agrees_with_go() {
     for name in &names {
         let answer = lines.next().expect("an answer for each name").unwrap();
         let go: Option<Parts> = serde_json::from_str(&answer).unwrap();
-        // What names a registry that no host can have is taken for a repository of no registry: nobody can pull it.
+        // A name with an invalid registry host parses as a repository without a registry. No runtime can pull it.
         let go = go.filter(|parts| !parts.registry.is_empty());
         valid += usize::from(go.is_some());
         let go = go.map(|Parts { registry, repository, tag, digest }| ImageName {

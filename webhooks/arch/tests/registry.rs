@@ -65,7 +65,7 @@ async fn every_kind_of_manifest() {
     assert_eq!(runs_on(&images, "NOT A NAME").await, Err(LookupError::Invalid));
 }
 
-/// What becomes of a pod with this image, and this volume.
+/// The result for a pod with this image and this volume.
 async fn becomes(images: &Arc<ImageResolver>, image: &str, volume: Option<&str>, budget: Duration) -> String {
     let volumes: Vec<_> =
         volume.iter().map(|volume| json!({"name": "v", "image": {"reference": volume}})).collect();
@@ -113,7 +113,7 @@ async fn a_pod_is_refused_only_for_what_is_so_now() {
     );
     dead.store(true, Ordering::Relaxed);
     let begun = Instant::now();
-    assert_eq!(becomes().await, "denied", "nobody knows better");
+    assert_eq!(becomes().await, "denied", "no source has an answer");
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
@@ -230,7 +230,7 @@ async fn a_thousand_admissions_of_one_image_ask_once() {
     .await;
     let images = Arc::new(images(&[&registry], &json!({}), &[]));
     let name = format!("{}/a:1", registry.host());
-    // Who came first has no time, and leaves; what was begun goes on.
+    // The first caller times out; its lookup continues.
     assert_eq!(
         known(&images, &name, false, Duration::from_millis(50)).await,
         Knowledge::Unknown(LookupError::Timeout)
@@ -280,7 +280,7 @@ async fn a_registry_that_dies_is_not_noticed_where_the_image_is_known() {
 }
 
 #[tokio::test]
-async fn a_registry_that_tells_no_digest_is_asked_for_the_manifest() {
+async fn head_without_digest_falls_back_to_get() {
     let moved = Arc::new(AtomicBool::new(false));
     let switch = Arc::clone(&moved);
     let registry = Registry::start(move |asked: Asked| {
@@ -299,7 +299,7 @@ async fn a_registry_that_tells_no_digest_is_asked_for_the_manifest() {
     assert_eq!(
         (on().await.as_str(), registry.asked().len()),
         ("arm64", 3),
-        "HEAD, and GET as it told nothing"
+        "HEAD, and GET because HEAD has no digest"
     );
     moved.store(true, Ordering::Relaxed);
     assert_eq!(on().await, "s390x");

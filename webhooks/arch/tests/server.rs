@@ -39,8 +39,8 @@ fn bad_configuration_ends_the_process_with_the_line_and_the_reason() {
         ("onUnknown: skip", "{\n\"auths\": {\"a\": 7}}", "line 2 column"),
     ] {
         let output = run(config, docker);
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert!(told.contains(expected), "{told}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains(expected), "{stderr}");
     }
 }
 

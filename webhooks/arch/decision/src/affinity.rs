@@ -46,7 +46,7 @@ impl<'n> Selected<'n> {
 
 /// Keeps the pod on these nodes.
 ///
-/// A term that only the right nodes meet is left alone, whatever its words; so is all that stands where nothing is excluded.
+/// Leaves a term unchanged if only allowed nodes match it, and the whole affinity if no node is excluded.
 pub(crate) fn narrow(patch: &mut PodPatch<'_, '_>, choice: &Choice<'_>, stage: Stage) {
     let pod = patch.pod();
     let selected = Selected::by(pod, choice);
@@ -70,7 +70,7 @@ pub(crate) fn narrow(patch: &mut PodPatch<'_, '_>, choice: &Choice<'_>, stage: S
     }
 }
 
-/// What a term is narrowed by: nothing, one term, or several of which each gets a copy.
+/// The terms that narrow a term: none, one, or several; each gets a copy of the term.
 fn alternatives(
     term: &NodeSelectorTerm<'_>,
     choice: &Choice<'_>,
@@ -84,7 +84,7 @@ fn alternatives(
     }
     let mut right: Vec<_> = selected.run.iter().filter(meets).copied().collect();
     if right.is_empty() {
-        // Nobody will meet it, as nobody should.
+        // No node matches the result, as no node should.
         right.clone_from(&choice.run);
     }
     let wanted = terms(right.iter().copied());
@@ -105,8 +105,7 @@ fn alternatives(
     }
 }
 
-/// Gives each term the shape that it will need: a copy for each group of nodes that one term can tell. Where there is one
-/// group, or no term, it needs none.
+/// Gives each term its final shape: a copy for each group of nodes that one term can select. One group, or no term, needs no copy.
 pub(crate) fn shape(patch: &mut PodPatch<'_, '_>, all: &[Nodes]) {
     let groups = groups(all);
     let wanted: Vec<_> = groups.iter().map(Group::term).collect();

@@ -21,7 +21,7 @@ pub const ANNOTATION: &str = "podshaper.dev/arch";
 /// The labels that every kubelet gives its node for its operating system.
 const OS_LABELS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
 
-/// What a decision is made by.
+/// The input of a decision.
 #[derive(Clone, Copy, Debug)]
 pub struct Case<'c, 'p> {
     /// The pod.
@@ -69,7 +69,9 @@ pub fn decide(settings: &Settings, case: Case<'_, '_>) -> Result<Decision, Impos
         _ if unknown.is_empty() => settled(settings, case, &choice),
         OnUnknown::Deny => {
             let reasons = listed("; ", unknown.iter().map(|(name, why)| format!("image {name} {why}")));
-            return Ok(Decision::denied(format!("arch: nobody knows where this pod can run: {reasons}")));
+            return Ok(Decision::denied(format!(
+                "arch: the architectures of this pod are unknown: {reasons}"
+            )));
         }
         OnUnknown::Gate if case.stage == Stage::Creation => gated(case, &choice, &unknown),
         OnUnknown::DefaultArchitectures => {
@@ -95,7 +97,7 @@ fn unknown(image: &Image<'_>, knowledge: &Knowledge) -> Option<LookupError> {
     }
 }
 
-/// The operating system that the pod is for, by its own word or that of its node selector and affinity.
+/// The operating system of the pod: `spec.os`, or else its node selector and affinity.
 fn os<'p>(pod: &'p Pod<'_>) -> &'p str {
     let named = pod.spec.as_ref().and_then(|spec| spec.os.as_ref()).map(|os| &*os.name);
     let labels = |os: &str| BTreeMap::from(OS_LABELS.map(|key| (key.to_owned(), os.to_owned())));
@@ -143,7 +145,7 @@ fn settled_in_part(case: Case<'_, '_>, choice: &Choice<'_>, unknown: &[(&str, Lo
     annotated(case, patch, choice, &format!("; unknown: {}", names(unknown)))
 }
 
-/// The same nodes without those that an operator doesn't take images for that nobody knows.
+/// The nodes of the architectures that unknown images are assumed to support.
 fn defaulted<'n>(
     settings: &Settings,
     choice: &Choice<'n>,
@@ -160,7 +162,7 @@ fn defaulted<'n>(
 fn gated(case: Case<'_, '_>, choice: &Choice<'_>, unknown: &[(&str, LookupError)]) -> Decision {
     let mut patch = PodPatch::new(case.pod);
     shape(&mut patch, choice.all);
-    gate::shut(&mut patch);
+    gate::add_gate(&mut patch);
     patch.set_annotation(ANNOTATION, &format!("waits for: {}", names(unknown)));
     finished(case, patch)
 }
@@ -181,7 +183,7 @@ fn impossible(settings: &Settings, case: Case<'_, '_>, known: &[(&str, &Platform
         OnImpossible::Leave => {
             let mut patch = PodPatch::new(case.pod);
             if case.pod.annotation(ANNOTATION).is_some() {
-                // What it says from before isn't so any more.
+                // The annotation of an earlier call is outdated.
                 patch.set_annotation(ANNOTATION, &reason);
             }
             finished(case, patch).with_warnings([reason])
@@ -201,7 +203,7 @@ fn annotated(case: Case<'_, '_>, mut patch: PodPatch<'_, '_>, choice: &Choice<'_
 /// A pod that came with the gate, from its author or an earlier pass, is let go as the others are.
 fn finished(case: Case<'_, '_>, mut patch: PodPatch<'_, '_>) -> Decision {
     if case.stage == Stage::Creation && gate::is_gated(case.pod) {
-        gate::shut(&mut patch);
+        gate::add_gate(&mut patch);
     }
     patch.finish().into()
 }

@@ -1,4 +1,4 @@
-//! Which pods are left alone.
+//! Pods that the webhook does not change.
 
 use podshaper_core::json::Text;
 use podshaper_core::owner_reference::OwnerReference;
@@ -9,9 +9,9 @@ use crate::gate::is_gated;
 use crate::table::Table;
 use crate::tolerations::Tolerations;
 
-/// LookupError a pod is none of this webhook's business.
+/// The reason why a pod is none of this webhook's business.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LeftAlone {
+pub enum Exemption {
     /// Its node is chosen, or it shows what a kubelet runs already.
     Bound,
     /// A `DaemonSet`'s pod is for one node.
@@ -24,26 +24,26 @@ pub enum LeftAlone {
     Tolerates,
 }
 
-/// LookupError this pod isn't treated, if it isn't.
+/// The reason why the webhook does not change this pod, if there is one.
 ///
-/// What the webhook itself did to a pod in an earlier pass is no word of its author's.
-pub fn left_alone(table: &Table, pod: &Pod<'_>) -> Option<LeftAlone> {
+/// Changes that the webhook made in an earlier call do not count as the choice of the author.
+pub fn exemption(table: &Table, pod: &Pod<'_>) -> Option<Exemption> {
     pod.spec.as_ref()?;
     let of_a_daemon_set = |owner: &OwnerReference<Text<'_>>| {
         &*owner.kind == "DaemonSet" && owner.api_version.starts_with("apps/")
     };
     if pod.is_bound() || pod.is_mirror() {
-        Some(LeftAlone::Bound)
+        Some(Exemption::Bound)
     } else if pod.controller().is_some_and(of_a_daemon_set) {
-        Some(LeftAlone::OfADaemonSet)
+        Some(Exemption::OfADaemonSet)
     } else if table.is_overtaxed_by(pod) {
-        Some(LeftAlone::Overtaxing)
+        Some(Exemption::Overtaxing)
     } else if pod.annotation(ANNOTATION).is_some() || is_gated(pod) {
         None
     } else if table.decided_by(pod) {
-        Some(LeftAlone::Decided)
+        Some(Exemption::Decided)
     } else if Tolerations::of(pod).name_one_of(table.configured()) {
-        Some(LeftAlone::Tolerates)
+        Some(Exemption::Tolerates)
     } else {
         None
     }

@@ -7,7 +7,7 @@ pub const GATE: &str = "podshaper.dev/arch";
 /// The label of pods that have it, so that they alone need to be watched.
 pub const LABEL: &str = "podshaper.dev/arch-gated";
 
-/// Where the gate stands among the pod's, if it has it.
+/// The index of the gate in the pod's scheduling gates, if it has the gate.
 pub fn gate_of(pod: &Pod<'_>) -> Option<usize> {
     let gates = pod.spec.as_ref()?.scheduling_gates.as_deref()?;
     gates.iter().position(|gate| &*gate.name == GATE)
@@ -19,7 +19,7 @@ pub fn is_gated(pod: &Pod<'_>) -> bool {
 }
 
 /// Puts the gate up where it isn't, and the label that it is found by.
-pub(crate) fn shut(patch: &mut PodPatch<'_, '_>) {
+pub(crate) fn add_gate(patch: &mut PodPatch<'_, '_>) {
     if !is_gated(patch.pod()) {
         patch.add_scheduling_gate(GATE);
     }

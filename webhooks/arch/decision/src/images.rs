@@ -29,19 +29,19 @@ pub struct Image<'p> {
     pub volume: bool,
 }
 
-/// What is known of an image.
+/// The answer for an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Knowledge {
-    /// What it runs on.
+    /// The platforms that it supports.
     Known(Arc<Platforms>),
     /// Nothing, for now.
     Unknown(LookupError),
 }
 
-/// LookupError nothing is known of an image: all that a tenant is told of what a registry said.
+/// The reason why there is no answer for an image. Tenants see no more of the response of a registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 pub enum LookupError {
-    /// What the pod says isn't the name of an image.
+    /// The reference is not the name of an image.
     #[error("is no image's name")]
     Invalid,
     /// The registry isn't among those that may be asked.
@@ -65,7 +65,7 @@ pub enum LookupError {
     /// The registry didn't answer in time.
     #[error("couldn't be read in time")]
     Timeout,
-    /// What came isn't an image.
+    /// The response is not an image.
     #[error("is no image that can be understood")]
     Malformed,
 }
@@ -84,7 +84,7 @@ impl LookupError {
         Self::Malformed,
     ];
 
-    /// In a word: the label of metrics.
+    /// The value of the label in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Invalid => "invalid",
@@ -100,7 +100,7 @@ impl LookupError {
     }
 }
 
-/// By whose leave images are read.
+/// The credentials that images are read with.
 #[derive(Clone, Debug, Default)]
 pub struct Access<'p> {
     /// The pod's namespace.
@@ -109,18 +109,18 @@ pub struct Access<'p> {
     pub pull_secrets: Vec<&'p str>,
 }
 
-/// What is known of several images.
+/// The answers for several images.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     /// Of each, in their order.
     pub images: Vec<Knowledge>,
-    /// What is wrong with the credentials that the pod names, each a line.
+    /// Problems of the credentials that the pod names, one a line.
     pub warnings: Vec<String>,
 }
 
-/// Whoever knows images: registries, or what a test says.
+/// A source of answers about images: registries, or a test double.
 pub trait Images: Send + Sync + 'static {
-    /// What is known of each of `images`, in their order, by `deadline` at the latest.
+    /// Returns the answers for `images`, in their order, at `deadline` at the latest.
     fn known(
         &self,
         images: &[Image<'_>],
@@ -128,7 +128,7 @@ pub trait Images: Send + Sync + 'static {
         deadline: Instant,
     ) -> impl Future<Output = Known> + Send;
 
-    /// These images will be wanted soon. Nobody waits for this.
+    /// Starts lookups of images that pods will need soon. Returns at once.
     fn prefetch(&self, _images: &[Image<'_>], _access: &Access<'_>) {}
 }
 
@@ -156,9 +156,9 @@ impl<'p> Access<'p> {
     }
 }
 
-/// LookupError a pod's images can't be told.
+/// The reason why the images of a pod cannot be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Untold {
+pub enum ImagesError {
     /// A volume isn't what the API server takes, or there are too many.
     #[error("the pod's volumes can't be read")]
     Volumes,
@@ -167,12 +167,12 @@ pub enum Untold {
     Many,
 }
 
-/// The images whose architecture matters, each once: those of containers and init containers that are pulled, and of
+/// The images that restrict the architecture, each once: those of containers and init containers that are pulled, and of
 /// volumes.
 ///
 /// # Errors
-/// LookupError nobody can tell.
-pub fn images_of<'p>(pod: &'p Pod<'_>) -> Result<Vec<Image<'p>>, Untold> {
+/// The volumes are malformed, or there are too many images.
+pub fn images_of<'p>(pod: &'p Pod<'_>) -> Result<Vec<Image<'p>>, ImagesError> {
     let (mut images, mut places): (Vec<Image<'p>>, HashMap<_, usize>) = Default::default();
     let mut add = |reference: Option<&'p str>, policy: Option<&'p str>, volume| {
         let Some(reference) = reference.filter(|reference| !reference.is_empty()) else { return };
@@ -193,12 +193,12 @@ pub fn images_of<'p>(pod: &'p Pod<'_>) -> Result<Vec<Image<'p>>, Untold> {
         add(container.image.as_deref(), container.image_pull_policy.as_deref(), false);
     }
     if let Some(volumes) = pod.spec.as_ref().and_then(|spec| spec.volumes) {
-        let Volumes(volumes) = serde_json::from_str(volumes.get()).map_err(|_| Untold::Volumes)?;
+        let Volumes(volumes) = serde_json::from_str(volumes.get()).map_err(|_| ImagesError::Volumes)?;
         for image in volumes.into_iter().flatten().filter_map(|volume| volume.image) {
             add(image.reference, image.pull_policy, true);
         }
     }
-    if images.len() > MAX_IMAGES { Err(Untold::Many) } else { Ok(images) }
+    if images.len() > MAX_IMAGES { Err(ImagesError::Many) } else { Ok(images) }
 }
 
 /// Whether the API server takes `Always` for its policy (`SetDefaults_Container` of Kubernetes): the tag is `latest`.
@@ -256,7 +256,7 @@ mod tests {
             ]
         );
         let odd: Pod = serde_json::from_str(r#"{"spec": {"volumes": {}}}"#).unwrap();
-        assert_eq!(images_of(&odd), Err(Untold::Volumes));
+        assert_eq!(images_of(&odd), Err(ImagesError::Volumes));
         let volumes = |count, volume: &dyn Fn(usize) -> String| {
             let volumes: Vec<_> = (0..count).map(volume).collect();
             let pod = format!(r#"{{"spec": {{"volumes": [{}]}}}}"#, volumes.join(","));
@@ -265,8 +265,8 @@ mod tests {
         };
         let image = |number: usize| format!(r#"{{"image": {{"reference": "v:{number}"}}}}"#);
         assert_eq!(volumes(MAX_IMAGES, &image), Ok(MAX_IMAGES));
-        assert_eq!(volumes(MAX_IMAGES + 1, &image), Err(Untold::Many));
+        assert_eq!(volumes(MAX_IMAGES + 1, &image), Err(ImagesError::Many));
         assert_eq!(volumes(MAX_VOLUMES, &|_| "{}".to_owned()), Ok(0));
-        assert_eq!(volumes(MAX_VOLUMES + 1, &|_| "{}".to_owned()), Err(Untold::Volumes));
+        assert_eq!(volumes(MAX_VOLUMES + 1, &|_| "{}".to_owned()), Err(ImagesError::Volumes));
     }
 }

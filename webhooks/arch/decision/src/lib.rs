@@ -1,4 +1,4 @@
-//! Pods on nodes whose CPU architecture all their images run on.
+//! The decision of `arch`: restricts pods to nodes with a CPU architecture that all of their images support.
 //!
 //! ```text
 //! pod ──▶ its images ──▶ what registries know of each ──▶ nodes that run all ──▶ affinity, tolerations

@@ -1,4 +1,4 @@
-//! What an image runs on.
+//! The platforms of images.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -24,7 +24,7 @@ pub struct Architecture {
     pub variant: Option<Box<str>>,
 }
 
-/// What one image runs on.
+/// The platforms that an image supports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Platforms {
     /// It holds nothing that a CPU would run, such as a volume of data.
@@ -71,8 +71,8 @@ impl Architecture {
         }
     }
 
-    /// Whether CPUs of this architecture run what was built for `other`. Without a variant it stands for all of them; with
-    /// one, for it and those before it.
+    /// Whether CPUs of this architecture run images for `other`. Without a variant it includes all variants; with one, it
+    /// includes that one and those before it.
     pub fn runs(&self, other: &Self) -> bool {
         let level = |variant: &Option<Box<str>>| {
             variant.as_deref().map_or(Some(0), |variant| variant.strip_prefix('v')?.parse::<u8>().ok())
@@ -98,7 +98,7 @@ impl Platforms {
         }
     }
 
-    /// What the architectures are called, for whatever operating system; none where any will do.
+    /// The names of the architectures, of all operating systems. None if every architecture is supported.
     pub(crate) fn architectures(&self) -> Option<BTreeSet<&str>> {
         match self {
             Self::Any => None,
@@ -188,7 +188,7 @@ mod tests {
         let amd64: Architecture = "amd64".parse().unwrap();
         assert!(
             amd64.runs(&Platform::new("linux", "x86_64", Some("v3")).architecture),
-            "no label tells the level"
+            "no label states the level"
         );
         for bad in ["", "arm/", "/v7", "a b", "AMD64", "kubernetes.io/arch"] {
             assert!(bad.parse::<Architecture>().is_err(), "{bad}");

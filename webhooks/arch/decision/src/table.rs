@@ -1,4 +1,4 @@
-//! The architectures that a cluster's nodes have, and how their nodes are told.
+//! The architectures of a cluster's nodes, and the labels that select their nodes.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,18 +12,18 @@ use crate::platform::{Architecture, Platforms};
 /// The label that every kubelet gives its node.
 pub const ARCH_LABEL: &str = "kubernetes.io/arch";
 
-/// What a kubelet may call its node's architecture (`GOARCH` of the platforms that Kubernetes is built for, or has been).
+/// The values of `kubernetes.io/arch` that kubelets set: `GOARCH` of the platforms that Kubernetes is or was built for.
 const WELL_KNOWN: [&str; 9] =
     ["386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x"];
 
-/// What no label can be, and so stands for every value that nobody has named.
+/// An invalid label value. It represents every value that neither pod nor settings name.
 const ANOTHER: &str = "-";
 
-/// The most that a pod says of its nodes and is still listened to: entries of its node selector, requirements, and values of
-/// labels that tell architectures. Each is held against each architecture, and a pod has room for hundreds of thousands.
+/// The largest number of node selector entries, requirements, and values of architecture labels in a pod. Each is compared with each
+/// architecture, and a pod has room for hundreds of thousands.
 const MAX_WORDS: usize = 1024;
 
-/// What a node's labels are, or must be.
+/// The labels of a node, or those that it must have.
 pub type Labels = BTreeMap<String, String>;
 
 /// A taint of nodes (`v1.Taint`).
@@ -42,7 +42,7 @@ pub struct Taint {
 pub struct Nodes {
     /// Their architecture.
     pub architecture: Architecture,
-    /// The labels that tell them from others.
+    /// The labels that distinguish these nodes.
     pub labels: Labels,
     /// The taints that keep pods off that don't say they can run there.
     pub taints: Vec<Taint>,
@@ -56,7 +56,7 @@ pub struct Table {
 }
 
 impl Nodes {
-    /// Those that bear the label of this architecture.
+    /// The nodes with the label of this architecture.
     pub fn labelled(architecture: Architecture) -> Self {
         let labels = [(ARCH_LABEL.to_owned(), architecture.name.to_string())].into();
         Self { architecture, labels, taints: Vec::new() }
@@ -78,7 +78,7 @@ impl Table {
         Self { configured }
     }
 
-    /// What was configured.
+    /// The configured architectures.
     pub fn configured(&self) -> &[Nodes] {
         &self.configured
     }
@@ -89,20 +89,20 @@ impl Table {
         let requirements = pod.required_terms().unwrap_or_default().iter().flat_map(|term| {
             [&term.match_expressions, &term.match_fields].into_iter().flat_map(|list| list.iter().flatten())
         });
-        let tells = |key: &str| match &*self.configured {
+        let distinguishes = |key: &str| match &*self.configured {
             [] => key == ARCH_LABEL,
             configured => configured.iter().any(|nodes| nodes.labels.contains_key(key)),
         };
         let values = |own: &NodeSelectorRequirement<'_>| match &own.values {
-            Some(values) if tells(&own.key) => values.len(),
+            Some(values) if distinguishes(&own.key) => values.len(),
             _ => 0,
         };
         let selected = selector.map_or(0, |selector| selector.iter().count());
         selected + requirements.map(|own| 1 + values(own)).sum::<usize>() > MAX_WORDS
     }
 
-    /// The nodes that a decision about `pod` with these images has to tell apart: those configured, or else all that the pod
-    /// speaks of or that may run every image, and those of which nobody speaks.
+    /// The kinds of nodes that a decision about `pod` with these images distinguishes: the configured ones; or else those that the
+    /// pod names or that may run every image, and one for all other nodes.
     pub fn nodes_for<'i>(
         &self,
         pod: &Pod<'_>,
@@ -112,11 +112,11 @@ impl Table {
             return Cow::Borrowed(&self.configured);
         }
         let built = images.into_iter().filter_map(Platforms::architectures);
-        // What only some images call an architecture runs not all of them, as that of which nobody speaks.
+        // An architecture that only some of the images name does not run all of them, like one that none names.
         let shared = built.reduce(|shared, other| &shared & &other).unwrap_or_default();
         let names: BTreeSet<&str> =
             WELL_KNOWN.into_iter().chain(shared).chain(mentioned(pod, ARCH_LABEL)).collect();
-        // What the pod or an image calls an architecture may be anything; the API server takes only what may be a label's value.
+        // A pod or an image can name any text as an architecture. The API server accepts valid label values only.
         let real = names.into_iter().filter(|name| is_value(name) && !name.is_empty());
         let labelled = real.map(|name| Nodes::labelled(Architecture { name: name.into(), variant: None }));
         let another = Nodes::another(&BTreeSet::from([ARCH_LABEL]));
@@ -166,12 +166,12 @@ pub fn terms<'n>(nodes: impl IntoIterator<Item = &'n Nodes>) -> Vec<Value> {
     groups(nodes).iter().map(Group::term).collect()
 }
 
-/// Nodes that one term can tell from others.
+/// Nodes that one term can select.
 #[derive(Debug)]
 pub(crate) struct Group<'n> {
     /// The values that each label may have; all but one key have one.
     values: BTreeMap<&'n str, BTreeSet<&'n str>>,
-    /// What they are.
+    /// The nodes.
     pub(crate) nodes: Vec<&'n Nodes>,
 }
 
@@ -188,7 +188,7 @@ pub(crate) fn groups<'n>(nodes: impl IntoIterator<Item = &'n Nodes>) -> Vec<Grou
 }
 
 impl<'n> Group<'n> {
-    /// Takes `nodes` in if one term still tells exactly the group.
+    /// Adds `nodes` if one term still selects exactly the group.
     fn take_in(&mut self, nodes: &'n Nodes) -> bool {
         let same_keys = self.values.keys().copied().eq(nodes.labels.keys().map(|key| &**key));
         let value_of = |key: &str| nodes.labels.get(key).map(|value| &**value).unwrap_or_default();
@@ -206,7 +206,7 @@ impl<'n> Group<'n> {
         fits
     }
 
-    /// The `v1.NodeSelectorTerm` that tells it.
+    /// The `v1.NodeSelectorTerm` that selects the group.
     pub(crate) fn term(&self) -> Value {
         let requirements: Vec<_> = self
             .values
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_some_images_name_is_not_told_apart() {
+    fn architecture_of_some_images_is_not_distinguished() {
         let images: Vec<_> = (0..100)
             .map(|image| {
                 let own = (0..200).map(|number| format!("a{image}x{number}"));

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_tolerates_what() {
+    fn tolerations_match_taints() {
         let taint = Taint { key: "arch".into(), value: "arm64".into(), effect: "NoSchedule".into() };
         let nodes = [Nodes { taints: vec![taint.clone()], ..Nodes::labelled("arm64".parse().unwrap()) }];
         for (tolerations, tolerates, names) in [

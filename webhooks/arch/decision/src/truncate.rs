@@ -1,4 +1,4 @@
-//! Lists that people read. Who writes a pod says how long they are; of a long one the beginning is shown.
+//! Truncated lists in messages, because the author of a pod determines their length.
 
 use std::fmt::Display;
 

@@ -10,10 +10,10 @@ use serde_json::value::RawValue;
 use crate::affinity::Stage;
 use crate::config::Settings;
 use crate::decide::{Case, Impossible, decide};
-use crate::exempt::{LeftAlone, left_alone};
+use crate::exempt::{Exemption, exemption};
 use crate::images::{Access, Image, Images, Knowledge, Known, images_of};
 
-/// What is left of the request's time for everything but the look-up.
+/// The part of the request's time that is reserved for everything except lookups.
 const MARGIN: Duration = Duration::from_millis(150);
 
 /// The arch webhook.
@@ -23,16 +23,16 @@ pub struct Arch<I> {
     images: I,
 }
 
-/// What becomes of a pod.
+/// A decision about a pod.
 #[derive(Debug)]
 pub struct Judgement {
-    /// That.
+    /// The decision.
     pub decision: Decision,
-    /// Whether there was nothing left to find out.
+    /// Whether every lookup had an answer.
     pub complete: bool,
 }
 
-/// An object under admission, as it stands: a pod, or a workload whose pods will come.
+/// An object under admission, unparsed: a pod, or a workload.
 #[derive(Debug, Deserialize)]
 #[serde(transparent)]
 pub struct Reviewed<'a>(#[serde(borrow)] &'a RawValue);
@@ -68,8 +68,8 @@ impl<I: Images> Arch<I> {
 
     /// Decides about a pod that is being created.
     pub async fn decide(&self, pod: &Pod<'_>, namespace: &str, deadline: Instant) -> Decision {
-        match left_alone(&self.settings.table, pod) {
-            None | Some(LeftAlone::Overtaxing) => {
+        match exemption(&self.settings.table, pod) {
+            None | Some(Exemption::Overtaxing) => {
                 self.judge(pod, namespace, deadline, Stage::Creation).await.decision
             }
             Some(_) => Decision::unchanged(),
@@ -85,7 +85,7 @@ impl<I: Images> Arch<I> {
         }
         let mut images = match images_of(pod) {
             Ok(images) => images,
-            Err(untold) => return undecided(untold.to_string()),
+            Err(resolve_unnamed_entries) => return undecided(resolve_unnamed_entries.to_string()),
         };
         let latest = Instant::now() + self.settings.lookup_timeout;
         let deadline = deadline.checked_sub(MARGIN).unwrap_or(deadline).min(latest);
@@ -121,7 +121,7 @@ impl<I: Images> Arch<I> {
     /// Looks for the images of a workload's pods before these come.
     fn foresee(&self, workload: Workload<'_>, namespace: &str) {
         let Some(pod) = workload.pod() else { return };
-        if left_alone(&self.settings.table, &pod).is_some() {
+        if exemption(&self.settings.table, &pod).is_some() {
             return;
         }
         if let Ok(images) = images_of(&pod) {

@@ -1,4 +1,4 @@
-//! What becomes of generated pods, judged by Kubernetes' own node affinity and tolerations.
+//! Decisions about generated pods, evaluated by the node affinity and tolerations of Kubernetes.
 //!
 //! `PODSHAPER_AFFINITY_ORACLE` names the binary of `ci/go/affinity-oracle`. `PODSHAPER_ORACLE_PODS` and `PODSHAPER_SEED` say
 //! how many pods, and which.
@@ -74,21 +74,21 @@ fn nodes() -> Vec<Value> {
     every_node().iter().flat_map(tainted).collect()
 }
 
-/// What the settings and the images say of a node: the architectures configured whose labels it bears.
+/// The configured architectures with labels that a node has.
 fn architectures<'s>(settings: &'s Value, node: &'s Value) -> Vec<&'s str> {
     let labels = node["metadata"]["labels"].as_object().unwrap();
     let table = settings["architectures"].as_object().unwrap();
     if table.is_empty() {
         return labels.get("kubernetes.io/arch").and_then(Value::as_str).into_iter().collect();
     }
-    let bears = |(name, own): &(&'s String, &'s Value)| match own["requireNodeLabels"].as_array() {
+    let has_labels = |(name, own): &(&'s String, &'s Value)| match own["requireNodeLabels"].as_array() {
         Some(required) => required
             .iter()
             .flat_map(|map| map.as_object().unwrap())
             .all(|(key, value)| labels.get(key) == Some(value)),
         None => labels.get("kubernetes.io/arch").and_then(Value::as_str) == Some(name.as_str()),
     };
-    table.iter().filter(bears).map(|(name, _)| name.as_str()).collect()
+    table.iter().filter(has_labels).map(|(name, _)| name.as_str()).collect()
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn check(
         let (was, is) = (before.selected[index], now.selected[index]);
         let kinds = architectures(settings, node);
         let right = kinds.iter().any(|kind| *known.entry(*kind).or_insert_with(|| runs(kind)));
-        // A node that bears the labels of no architecture is one of which nobody says anything.
+        // A node without the labels of a configured architecture has an unknown architecture.
         if is && !right && !kinds.is_empty() {
             return Err(format!("{node} is still there"));
         }

@@ -185,7 +185,7 @@ fn a_pod_that_says_too_much_of_its_nodes() {
         (own(names(1024)), false),
         (many(exists.clone(), 1024), true),
         (terms(json!(vec![json!({"matchExpressions": vec![exists; 41]}); 25])), false),
-        // What tells no architecture is only looked past.
+        // Requirements on other labels do not count.
         (many(hosts, 20), true),
         (json!({"nodeSelector": selector}), false),
     ] {
@@ -193,8 +193,9 @@ fn a_pod_that_says_too_much_of_its_nodes() {
             let mut pod = pod(&["amd64"], said.clone());
             pod["spec"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             let decision = decide(&open, &pod);
-            let told = Verdict::Undecided("arch: the pod says more of its nodes than is weighed".to_owned());
-            assert_eq!(decision.verdict, if weighed { Verdict::Admit } else { told });
+            let undecided =
+                Verdict::Undecided("arch: the pod says more of its nodes than is weighed".to_owned());
+            assert_eq!(decision.verdict, if weighed { Verdict::Admit } else { undecided });
             assert_eq!(decision.patch.is_empty(), !weighed);
         }
     }
@@ -346,7 +347,10 @@ fn an_image_of_which_nothing_is_known() {
     assert_eq!(annotation(&against), "arm64; unknown: not-found", "what is known has the last word");
 
     let denied = decide(&with(json!({"onUnknown": "deny"})), &images);
-    assert_eq!(denial(&denied), "arch: nobody knows where this pod can run: image not-found isn't there");
+    assert_eq!(
+        denial(&denied),
+        "arch: the architectures of this pod are unknown: image not-found isn't there"
+    );
 
     let gated = pass(&with(json!({"onUnknown": "gate"})), &images);
     assert_eq!(gated["spec"]["schedulingGates"], json!([{"name": "podshaper.dev/arch"}]));
@@ -413,7 +417,7 @@ fn preferred_architectures_stand_beside_the_required_ones() {
     assert_eq!(preferred(&["amd64_arm64_s390x"]), json!([term(100, "arm64"), term(50, "s390x")]));
     assert_eq!(preferred(&["amd64_s390x"]), json!([term(50, "s390x")]));
     assert_eq!(preferred(&["arm64"]), Value::Null, "there is nothing to choose");
-    assert_eq!(preferred(&["arm64_amd64", "timeout"]), Value::Null, "nobody knows");
+    assert_eq!(preferred(&["arm64_amd64", "timeout"]), Value::Null, "no image has an answer");
 }
 
 #[test]

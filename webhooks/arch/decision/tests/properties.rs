@@ -1,4 +1,4 @@
-//! What holds for every pod.
+//! Properties of the decision about generated pods.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
@@ -87,7 +87,7 @@ proptest! {
         }
     }
 
-    /// What excludes nodes that an image can't run on excludes all of them, as far as the table knows them.
+    /// A restriction excludes all nodes in the table that an image does not support.
     #[test]
     fn no_node_that_an_image_cannot_run_on(settings in settings(), pod in pods()) {
         let webhook = webhook(settings.clone());
@@ -138,7 +138,7 @@ proptest! {
             prop_assert_eq!(terms_of(&lifted).as_array().unwrap().len(), shaped.len());
         }
         for node in every_node() {
-            // Shaped for several kinds of nodes, a pod doesn't run on those that bear the labels of none.
+            // A pod with terms for several kinds of nodes does not run on nodes without the labels of any kind.
             if selects(&lifted, &node) {
                 prop_assert!(selects(&direct, &node), "{node:?}: {lifted}");
             }
@@ -149,7 +149,7 @@ proptest! {
 
 #[test]
 fn generated_pods_are_of_all_kinds() {
-    // What the properties say is worth little if nothing ever changes.
+    // The properties say little if no generated pod changes.
     let (mut patched, mut denied, mut unchanged) = (0, 0, 0);
     for seed in 0..2000 {
         let (settings, pod) = pod_of(seed);

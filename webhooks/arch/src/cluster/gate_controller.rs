@@ -1,6 +1,6 @@
-//! Lets pods go once their images are known, or they have waited for long enough.
+//! Removes the scheduling gate of pods when their images are known or their time is over.
 //!
-//! Every replica does so. Who comes second finds that the pod has changed: each patch names the version that it is for.
+//! Every replica does so. Each patch tests the resourceVersion, so the second replica gets a conflict.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use arch_decision::gate::{LABEL, gate_of};
 use arch_decision::images::Images;
 use arch_decision::webhook::{Arch, Judgement};
 
-/// How long the registries of one pod are waited for. A look-up goes on without; the next look finds what it brought.
+/// The longest wait for the registries of one pod. A lookup continues after it, and the next check uses its answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Pods that are looked at at a time.
 const LOOKS: usize = 16;
@@ -63,7 +63,7 @@ impl<I: Images> GateController<I> {
         }
     }
 
-    /// Looks at the pods whose time has come, and tells when the next one's does.
+    /// Checks the pods that are due, and returns when the next one is due.
     async fn round(
         self: &Arc<Self>,
         pods: Vec<(Box<str>, Arc<GatedPod>)>,
@@ -84,11 +84,11 @@ impl<I: Images> GateController<I> {
             for (key, pod, pause) in due.by_ref().take(LOOKS - looks.len()) {
                 let lifter = Arc::clone(self);
                 looks.spawn(async move {
-                    let look = lifter.look(&key, &pod).await.unwrap_or_else(|error| {
+                    let look = lifter.check(&key, &pod).await.unwrap_or_else(|error| {
                         tracing::warn!(pod = &*key, error = describe(&error), "can't let a pod go");
                         match error {
                             Error::Api(status) if status.code == 422 => GateVerdict::Stuck,
-                            // Who doesn't answer now may do so soon.
+                            // The API server may answer the next time.
                             _ => GateVerdict::Unknown,
                         }
                     });
@@ -111,7 +111,7 @@ impl<I: Images> GateController<I> {
         pauses.0.values().map(|(_, pause)| pause.end).min()
     }
 
-    async fn look(&self, key: &str, gated: &GatedPod) -> kube::Result<GateVerdict> {
+    async fn check(&self, key: &str, gated: &GatedPod) -> kube::Result<GateVerdict> {
         let Some((namespace, name)) = key.split_once('/') else { return Ok(GateVerdict::Done) };
         let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
         let Some(object) = get::<Value>(&self.client, &path).await? else { return Ok(GateVerdict::Done) };
@@ -135,7 +135,7 @@ impl<I: Images> GateController<I> {
                 tracing::info!(pod = key, complete, "a pod doesn't wait any more");
                 Ok(GateVerdict::Done)
             }
-            // Another was faster, or the pod is gone; what the API server doesn't take of one that stands is another matter.
+            // Another replica was faster, or the pod is deleted. If the pod is unchanged, the API server refuses the patch itself.
             Err(Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => {
                 let now = get::<Value>(&self.client, &path).await?;
                 if now.is_some_and(|now| version_of(&now) == version_of(&object)) {
@@ -148,7 +148,7 @@ impl<I: Images> GateController<I> {
         }
     }
 
-    /// How much longer a pod may wait; none if nobody can tell.
+    /// The remaining time of a pod; none without a creation timestamp.
     fn wait_left(&self, gated: &GatedPod, now: Timestamp) -> Option<Duration> {
         let age = now.duration_since(gated.created?);
         Some(self.max_age.saturating_sub(age.try_into().unwrap_or_default()))
@@ -159,7 +159,7 @@ fn version_of(object: &Value) -> &Value {
     object.pointer("/metadata/resourceVersion").unwrap_or(&Value::Null)
 }
 
-/// What is sent for a decision; none where there is nothing to do: a pod that would be refused keeps waiting, and says why.
+/// The patch for a decision. None if the annotation of a pod without a possible node already states the reason.
 fn operations(pod: &Pod<'_>, gate: usize, version: &Value, decision: &Decision) -> Option<Vec<Value>> {
     let mut operations = vec![json!({"op": "test", "path": "/metadata/resourceVersion", "value": version})];
     if let Verdict::Deny(reason) = &decision.verdict {
@@ -234,10 +234,10 @@ mod tests {
             let mut annotation = annotation.lock().unwrap();
             let response = if request.method() == Method::PATCH {
                 let operations = request.body().as_array().unwrap();
-                let told = operations
+                let annotated = operations
                     .iter()
                     .find(|operation| operation["value"].is_string() && operation["op"] == "add");
-                told.inspect(|told| annotation.clone_from(&told["value"]));
+                annotated.inspect(|annotated| annotation.clone_from(&annotated["value"]));
                 MockResponse::failure(patched, "Invalid")
             } else {
                 let pod = json!({
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pods_are_looked_at_beside_one_another() {
+    async fn checks_run_concurrently() {
         let (lifter, asked) = lifter(unknown(), 200);
         let mut pauses = Rechecks::default();
         let begun = Instant::now();
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_goes_on_waiting_is_looked_at_less_and_less() {
+    async fn waiting_pod_is_checked_less_often() {
         for (knowledge, looks, patches) in [(nowhere(), 9, 1), (unknown(), 41, 0)] {
             let (lifter, asked) = lifter(knowledge, 200);
             let (mut pauses, begun) = (Rechecks::default(), Instant::now());
@@ -288,10 +288,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_the_api_server_refuses_is_told() {
+    async fn refused_patch_is_stuck() {
         let (lifter, asked) = lifter(nowhere(), 422);
         let (key, pod) = pods(1, Duration::ZERO).remove(0);
-        let refused = lifter.look(&key, &pod).await.unwrap_err();
+        let refused = lifter.check(&key, &pod).await.unwrap_err();
         assert!(refused.to_string().contains("responds with Invalid"), "{refused}");
         assert_eq!(*asked.lock().unwrap(), [Method::GET, Method::PATCH, Method::GET]);
     }
@@ -301,12 +301,12 @@ mod tests {
         let (lifter, _) = lifter(unknown(), 200);
         let look = async |age| {
             let (key, pod) = pods(1, age).remove(0);
-            lifter.look(&key, &pod).await.unwrap()
+            lifter.check(&key, &pod).await.unwrap()
         };
         assert_eq!(look(Duration::from_mins(9)).await, GateVerdict::Unknown);
         assert_eq!(look(Duration::from_mins(10)).await, GateVerdict::Done);
         let undated = GatedPod { uid: "u".into(), created: None };
-        assert_eq!(lifter.look("ns/p", &undated).await.unwrap(), GateVerdict::Done, "nobody can tell");
+        assert_eq!(lifter.check("ns/p", &undated).await.unwrap(), GateVerdict::Done, "the age is unknown");
         // The last look is on time.
         let mut pauses = Rechecks::default();
         let (begun, late) = (Instant::now(), pods(1, Duration::from_secs(10 * 60 - 5)));
@@ -335,8 +335,12 @@ mod tests {
         );
         let refused = operations(&pod, gate, &json!("7"), &Decision::denied("why")).unwrap();
         assert!(!Value::from(refused).to_string().contains("schedulingGates"), "it goes on waiting");
-        let told: Pod<'_> =
+        let annotated: Pod<'_> =
             serde_json::from_str(r#"{"metadata":{"annotations":{"podshaper.dev/arch":"why"}}}"#).unwrap();
-        assert_eq!(operations(&told, gate, &json!("7"), &Decision::denied("why")), None, "once is enough");
+        assert_eq!(
+            operations(&annotated, gate, &json!("7"), &Decision::denied("why")),
+            None,
+            "once is enough"
+        );
     }
 }

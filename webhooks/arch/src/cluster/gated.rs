@@ -11,7 +11,7 @@ use arch_decision::gate::GATE;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct GatedPod {
     pub(super) uid: Box<str>,
-    /// When it was created; none if nobody can tell.
+    /// The creation timestamp, if it is valid.
     pub(super) created: Option<Timestamp>,
 }
 

@@ -1,4 +1,4 @@
-//! What is done in the cluster: pods that wait for their images are let go.
+//! The controller of scheduling gates.
 
 mod gate_controller;
 mod gated;

@@ -1,4 +1,4 @@
-//! When a pod that waits is looked at again.
+//! The times at which a gated pod is checked again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,25 +8,25 @@ use tokio::time::Instant;
 
 use super::gated::GatedPod;
 
-/// Between two looks at a pod, at first.
+/// The first interval between two checks of a pod.
 pub(super) const SHORTEST: Duration = Duration::from_secs(2);
-/// The same at last for a pod whose images aren't known: as long as it is remembered that they aren't.
+/// The longest interval for a pod with unknown images: the cache keeps most errors that long.
 pub(super) const LONGEST_IF_UNKNOWN: Duration = Duration::from_secs(16);
-/// The same for one that can't go whoever looks.
+/// The longest interval for a pod that cannot be released.
 const LONGEST_IF_STUCK: Duration = Duration::from_secs(256);
 
-/// What came of a look at a pod.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GateVerdict {
-    /// It has gone, or another has changed it.
+    /// The pod is deleted, or another replica changed it.
     Done,
-    /// Its images aren't known, or the API server didn't answer.
+    /// Its images are unknown, or the API server did not answer.
     Unknown,
-    /// It can't go: nothing runs its images, or the API server refuses what should be done.
+    /// No node runs its images, or the API server refuses the patch.
     Stuck,
 }
 
-/// When a pod is looked at again.
+/// The next check of a pod.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Recheck {
     pub(super) length: Duration,
@@ -34,7 +34,7 @@ pub(super) struct Recheck {
 }
 
 impl Recheck {
-    /// The pause after this look, where `before` was the one before it.
+    /// The interval after this check; `before` is the previous one.
     pub(super) fn after(look: GateVerdict, before: Option<Self>) -> Self {
         let longest = match look {
             GateVerdict::Done => SHORTEST,
@@ -46,12 +46,12 @@ impl Recheck {
     }
 }
 
-/// The pauses of pods, by their keys.
+/// The next checks of pods, by their keys.
 #[derive(Default)]
 pub(super) struct Rechecks(pub(super) HashMap<Box<str>, (Arc<GatedPod>, Recheck)>);
 
 impl Rechecks {
-    /// The last pause of this pod, not that of one of the same name before it.
+    /// The last interval of this pod. A pod with the same name and another uid has none.
     pub(super) fn of(&self, key: &str, pod: &GatedPod) -> Option<Recheck> {
         self.0.get(key).filter(|(own, _)| own.uid == pod.uid).map(|(_, pause)| *pause)
     }

@@ -4,14 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// How far a request may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Reach {
+pub(crate) enum AddressPolicy {
     /// A registry: any address but those of this machine and its link.
     Registry,
-    /// What a registry on the internet points to: addresses of the internet alone.
+    /// A redirect or token server of a registry with a public address: public addresses only.
     Internet,
 }
 
-impl Reach {
+impl AddressPolicy {
     /// Whether this address may be reached.
     pub(crate) fn allows(self, address: IpAddr) -> bool {
         let address = embedded(address);
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_may_be_asked() {
+    fn policy_decides_by_address() {
         for (address, registry, internet) in [
             ("8.8.8.8", true, true),
             ("2606:4700::1111", true, true),
@@ -102,7 +102,7 @@ mod tests {
         ] {
             let ip = address.parse().unwrap();
             assert_eq!(
-                (Reach::Registry.allows(ip), Reach::Internet.allows(ip)),
+                (AddressPolicy::Registry.allows(ip), AddressPolicy::Internet.allows(ip)),
                 (registry, internet),
                 "{address}"
             );

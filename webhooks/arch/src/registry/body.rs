@@ -12,7 +12,7 @@ use arch_decision::images::LookupError;
 
 /// The largest manifest that registries are to take (the distribution specification's limit), and so the largest body.
 const MAX: usize = 4 << 20;
-/// What is read of any body without waiting for others.
+/// Bytes of a body that are read without a permit.
 const SMALL: usize = 64 << 10;
 /// Larger ones at a time.
 const LARGE_AT_A_TIME: usize = 2;
@@ -23,7 +23,7 @@ pub(crate) struct Bodies {
     buffers: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
-/// What was read.
+/// The bytes read so far.
 #[derive(Debug, Default)]
 pub(crate) struct Body {
     bytes: Vec<u8>,

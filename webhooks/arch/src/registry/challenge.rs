@@ -13,7 +13,7 @@ pub(crate) enum Challenge {
     Bearer {
         /// The token server's URL.
         realm: String,
-        /// What it calls the registry.
+        /// The service.
         service: Option<String>,
     },
 }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
-use super::address::Reach;
+use super::address::AddressPolicy;
 use super::hosts::Hosts;
 
 /// A registry that can't be connected to within this time can't be reached.
@@ -22,7 +22,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// As much as a proxy may say before it lets anything through.
 const PROXY_ANSWER: usize = 8 << 10;
 
-/// Who knows the addresses of a host and port: name servers.
+/// Resolves the addresses of a host and port.
 pub(crate) type Names = BoxCloneSyncService<(String, u16), Vec<SocketAddr>, io::Error>;
 
 /// Names as this machine knows them.
@@ -38,7 +38,7 @@ pub(crate) struct Refused(pub(crate) String);
 /// Connects to `uri`'s host as far as `reach` goes, or anywhere if the operator named the host.
 pub(crate) async fn connect(
     uri: Uri,
-    reach: Reach,
+    reach: AddressPolicy,
     hosts: Arc<Hosts>,
     names: Names,
 ) -> io::Result<TokioIo<TcpStream>> {
@@ -48,8 +48,8 @@ pub(crate) async fn connect(
     let stream = timeout(CONNECT, async {
         let known = resolve(names, &host, port).await;
         match hosts.proxy_for(&host) {
-            // It resolves the name itself, perhaps one that nobody here knows; but what is known here to lead where it
-            // shouldn't isn't asked for.
+            // A proxy resolves the name itself, also names that are unknown here. A name that resolves to a forbidden address here is
+            // refused.
             Some(_) if !known.iter().flatten().all(allowed) => Err(io::Error::other(Refused(host.clone()))),
             Some(proxy) => through(proxy, &host, port).await,
             None => directly(&host, known?.into_iter().filter(allowed)).await,
@@ -103,5 +103,5 @@ async fn resolve(names: Names, host: &str, port: u16) -> io::Result<Vec<SocketAd
 pub(crate) async fn is_private(names: Names, host: &str, port: u16) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let known = timeout(CONNECT, resolve(names, host, port)).await;
-    known.is_ok_and(|known| known.iter().flatten().any(|to| !Reach::Internet.allows(to.ip())))
+    known.is_ok_and(|known| known.iter().flatten().any(|to| !AddressPolicy::Internet.allows(to.ip())))
 }

@@ -16,7 +16,7 @@ use rustls::ClientConfig;
 use tokio::time::timeout;
 use tower::util::BoxCloneSyncService;
 
-use super::address::Reach;
+use super::address::AddressPolicy;
 use super::body::{Bodies, Body};
 use super::connect::{Names, Refused, connect, is_private};
 use super::host_limiter::HostLimiters;
@@ -31,9 +31,9 @@ const MAX_REDIRECTS: usize = 4;
 type Connector = BoxCloneSyncService<Uri, hyper_util::rt::TokioIo<tokio::net::TcpStream>, std::io::Error>;
 type Http = Client<HttpsConnector<Connector>, Full<Bytes>>;
 
-/// What is sent.
+/// A request to a registry.
 #[derive(Clone, Debug)]
-pub(crate) struct Ask {
+pub(crate) struct RegistryRequest {
     /// GET, HEAD, or POST to a token server.
     pub(crate) method: Method,
     /// Where to.
@@ -45,17 +45,17 @@ pub(crate) struct Ask {
     /// A form.
     pub(crate) form: Option<Bytes>,
     /// How far it may go.
-    pub(crate) reach: Reach,
+    pub(crate) reach: AddressPolicy,
 }
 
-/// What came.
+/// A response of a registry.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct RegistryResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,
     /// How far it may lead, if it points anywhere.
-    pub(crate) reach: Reach,
+    pub(crate) reach: AddressPolicy,
     /// Whether another answered than was asked.
     pub(crate) redirected: bool,
 }
@@ -85,16 +85,16 @@ impl Exchange {
                 .http1_max_buf_size(64 << 10)
                 .build(https.wrap_connector(BoxCloneSyncService::new(tcp)))
         };
-        let (registry, internet) = (http(Reach::Registry), http(Reach::Internet));
+        let (registry, internet) = (http(AddressPolicy::Registry), http(AddressPolicy::Internet));
         Self { registry, internet, hosts, names, paces: HostLimiters::default(), bodies: Bodies::default() }
     }
 
     /// Sends `ask` and follows where the answer points to, without the authorization: it is for the first host.
-    pub(crate) async fn send(&self, ask: Ask) -> Result<Answer, LookupError> {
+    pub(crate) async fn send(&self, ask: RegistryRequest) -> Result<RegistryResponse, LookupError> {
         timeout(PATIENCE, self.follow(ask)).await.unwrap_or(Err(LookupError::Timeout))
     }
 
-    async fn follow(&self, mut ask: Ask) -> Result<Answer, LookupError> {
+    async fn follow(&self, mut ask: RegistryRequest) -> Result<RegistryResponse, LookupError> {
         for hop in 0..=MAX_REDIRECTS {
             let mut answer = self.once(&ask).await?;
             answer.redirected = hop > 0;
@@ -116,15 +116,19 @@ impl Exchange {
         Err(LookupError::Unavailable)
     }
 
-    /// How far something may lead that this host points to: into private networks only from there. What counts is who answered,
-    /// not what the name means by now; through a proxy, the name is all that there is.
-    async fn reach_from(&self, ask: &Ask, peer: Option<IpAddr>) -> Reach {
+    /// The addresses that this host may refer to: private ones only if its own address is private. The address that answered counts,
+    /// not a new resolution of the name. Through a proxy only the name is available.
+    async fn address_policy_of(&self, ask: &RegistryRequest, peer: Option<IpAddr>) -> AddressPolicy {
         let (host, port) = place(&ask.uri);
         let private = match peer.filter(|_| self.hosts.proxy_for(host).is_none()) {
-            Some(peer) => !Reach::Internet.allows(peer),
+            Some(peer) => !AddressPolicy::Internet.allows(peer),
             None => is_private(self.names.clone(), host, port).await,
         };
-        if ask.reach == Reach::Registry && private { Reach::Registry } else { Reach::Internet }
+        if ask.reach == AddressPolicy::Registry && private {
+            AddressPolicy::Registry
+        } else {
+            AddressPolicy::Internet
+        }
     }
 
     /// Whether this may be asked without TLS, if it would be: the operator named the host, or it is where one already is.
@@ -139,7 +143,7 @@ impl Exchange {
         }
     }
 
-    async fn once(&self, ask: &Ask) -> Result<Answer, LookupError> {
+    async fn once(&self, ask: &RegistryRequest) -> Result<RegistryResponse, LookupError> {
         let (host, _) = place(&ask.uri);
         let pace = self.paces.of(&authority(&ask.uri));
         let _turn = pace.turn().await?;
@@ -155,8 +159,8 @@ impl Exchange {
         let body = Full::new(ask.form.clone().unwrap_or_default());
         let request = request.body(body).map_err(|_| LookupError::Invalid)?;
         let http = match ask.reach {
-            Reach::Registry => &self.registry,
-            Reach::Internet => &self.internet,
+            AddressPolicy::Registry => &self.registry,
+            AddressPolicy::Internet => &self.internet,
         };
         let sent = timeout(PATIENCE / 2, http.request(request)).await;
         let answer = match sent {
@@ -164,11 +168,11 @@ impl Exchange {
             Ok(Err(error)) if is_refusal(&error) => return Err(LookupError::Refused),
             Ok(Err(error)) => {
                 tracing::debug!(%host, error = &error as &dyn Error, "a registry can't be asked");
-                pace.failed();
+                pace.record_failure();
                 return Err(LookupError::Unavailable);
             }
             Err(_) => {
-                pace.failed();
+                pace.record_failure();
                 return Err(LookupError::Timeout);
             }
         };
@@ -177,23 +181,23 @@ impl Exchange {
         let retry_after = parts.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         match parts.status.as_u16() {
             429 => {
-                pace.told(retry_after, LookupError::RateLimited);
+                pace.pause_after(retry_after, LookupError::RateLimited);
                 return Err(LookupError::RateLimited);
             }
             503 if retry_after.is_some() => {
-                pace.told(retry_after, LookupError::Unavailable);
+                pace.pause_after(retry_after, LookupError::Unavailable);
                 return Err(LookupError::Unavailable);
             }
             500.. => {
-                pace.failed();
+                pace.record_failure();
                 return Err(LookupError::Unavailable);
             }
-            _ => pace.answered(),
+            _ => pace.record_success(),
         }
         let body = if parts.status.is_success() { self.bodies.read(body).await? } else { Body::default() };
         let points = parts.status == StatusCode::UNAUTHORIZED || parts.status.is_redirection();
-        let reach = if points { self.reach_from(ask, peer).await } else { Reach::Internet };
-        Ok(Answer { status: parts.status, headers: parts.headers, body, reach, redirected: false })
+        let reach = if points { self.address_policy_of(ask, peer).await } else { AddressPolicy::Internet };
+        Ok(RegistryResponse { status: parts.status, headers: parts.headers, body, reach, redirected: false })
     }
 }
 
@@ -253,9 +257,9 @@ mod tests {
         Exchange::new(Arc::new(Hosts::new(settings.clone())), names, &client_config(&settings).unwrap())
     }
 
-    fn ask(uri: &str) -> Ask {
-        let (method, uri, reach) = (Method::GET, uri.parse().unwrap(), Reach::Registry);
-        Ask { method, uri, accept: "*/*", authorization: None, form: None, reach }
+    fn ask(uri: &str) -> RegistryRequest {
+        let (method, uri, reach) = (Method::GET, uri.parse().unwrap(), AddressPolicy::Registry);
+        RegistryRequest { method, uri, accept: "*/*", authorization: None, form: None, reach }
     }
 
     #[test]
@@ -268,25 +272,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_answered_counts_and_not_what_the_name_means_now() {
+    async fn peer_address_decides_about_redirects() {
         let exchange = exchange(names());
         // By now, this name leads here.
         let mut ask = ask("https://localhost/v2/");
         let [public, private] = ["8.8.8.8", "10.0.0.1"].map(|peer| peer.parse().ok());
-        assert_eq!(exchange.reach_from(&ask, public).await, Reach::Internet);
-        assert_eq!(exchange.reach_from(&ask, private).await, Reach::Registry);
-        ask.reach = Reach::Internet;
-        assert_eq!(exchange.reach_from(&ask, private).await, Reach::Internet, "never further again");
+        assert_eq!(exchange.address_policy_of(&ask, public).await, AddressPolicy::Internet);
+        assert_eq!(exchange.address_policy_of(&ask, private).await, AddressPolicy::Registry);
+        ask.reach = AddressPolicy::Internet;
+        assert_eq!(
+            exchange.address_policy_of(&ask, private).await,
+            AddressPolicy::Internet,
+            "never further again"
+        );
     }
 
-    /// The clock stands still, and goes on when nobody answers: nobody does at an address that is for nobody (RFC 6666).
+    /// The clock is paused and advances while no address answers: 100::/64 is the discard prefix (RFC 6666).
     #[tokio::test(start_paused = true)]
     async fn a_name_that_leads_here_the_second_time() {
         let victim = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = victim.local_addr().unwrap().port();
-        let [nobody, here] = ["100::1", "127.0.0.1"].map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
-        let told = Arc::new(Mutex::new(vec![vec![nobody], vec![here], vec![here, nobody]].into_iter()));
-        let next = Arc::clone(&told);
+        let address = |ip: &str| SocketAddr::new(ip.parse().unwrap(), port);
+        let discarded = address("100::1");
+        let here = address("127.0.0.1");
+        let answers =
+            Arc::new(Mutex::new(vec![vec![discarded], vec![here], vec![here, discarded]].into_iter()));
+        let next = Arc::clone(&answers);
         let exchange = exchange(Names::new(tower::service_fn(move |_| {
             let addresses = next.lock().unwrap().next();
             async { Ok(addresses.expect("each connection has one answer")) }
@@ -295,7 +306,7 @@ mod tests {
         for expected in [LookupError::Unavailable, LookupError::Refused, LookupError::Unavailable] {
             assert_eq!(exchange.send(ask.clone()).await.err(), Some(expected));
         }
-        assert_eq!(told.lock().unwrap().next(), None, "a name is looked up once for each connection");
+        assert_eq!(answers.lock().unwrap().next(), None, "a name is looked up once for each connection");
         let connected = timeout(Duration::from_secs(1), victim.accept()).await;
         assert!(connected.is_err(), "somebody was let in");
     }

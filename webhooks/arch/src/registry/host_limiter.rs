@@ -1,4 +1,4 @@
-//! How often a host is asked: so many requests at a time, and none for a while after it said so or didn't answer.
+//! Limits of requests to a host: a number of concurrent ones, and a pause after `Retry-After` or repeated failures.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,15 +10,15 @@ use tokio::time::Instant;
 
 use arch_decision::images::LookupError;
 
-/// Requests to one host at a time.
+/// Largest number of concurrent requests to a host.
 const AT_A_TIME: usize = 8;
-/// So many failures in a row, and the host is left alone for a while.
+/// Number of consecutive failures that pause a host.
 const FAILURES: u32 = 4;
-/// For how long.
+/// The pause after them.
 const REST: Duration = Duration::from_secs(10);
-/// How long a host is left alone that is asked too often and doesn't say.
+/// The pause after 429 without `Retry-After`.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// The longest that a host may have itself left alone.
+/// The longest `Retry-After` that counts.
 const LONGEST: Duration = Duration::from_mins(5);
 /// Hosts that are remembered. Tenants can name any number.
 const HOSTS: u64 = 1024;
@@ -53,7 +53,7 @@ impl HostLimiters {
 }
 
 impl HostLimiter {
-    /// Waits until the host may be asked; not if it is to be left alone.
+    /// Waits for a permit. An error if the host is paused.
     pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit, LookupError> {
         self.rested()?;
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| LookupError::Unavailable)?;
@@ -69,20 +69,20 @@ impl HostLimiter {
     }
 
     /// The host answered.
-    pub(crate) fn answered(&self) {
+    pub(crate) fn record_success(&self) {
         self.failures.store(0, Ordering::Relaxed);
     }
 
     /// The host didn't answer, or with an error of its own.
-    pub(crate) fn failed(&self) {
+    pub(crate) fn record_failure(&self) {
         if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES {
             self.failures.store(0, Ordering::Relaxed);
             self.leave(REST, LookupError::Unavailable);
         }
     }
 
-    /// The host wants to be left alone: `Retry-After`, in seconds, if it says for how long.
-    pub(crate) fn told(&self, retry_after: Option<&str>, why: LookupError) {
+    /// Pauses the host for `Retry-After` seconds, or for the default.
+    pub(crate) fn pause_after(&self, retry_after: Option<&str>, why: LookupError) {
         let seconds = retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
         self.leave(seconds.unwrap_or(PATIENCE).min(LONGEST), why);
     }
@@ -101,27 +101,27 @@ mod tests {
     async fn a_host_is_left_alone_for_as_long_as_it_says() {
         let paces = HostLimiters::default();
         let pace = paces.of("a:443");
-        pace.told(Some("60"), LookupError::RateLimited);
+        pace.pause_after(Some("60"), LookupError::RateLimited);
         assert_eq!(paces.of("a:443").turn().await.err(), Some(LookupError::RateLimited));
         assert!(paces.of("b:443").turn().await.is_ok());
         tokio::time::advance(Duration::from_secs(61)).await;
         assert!(pace.turn().await.is_ok());
-        pace.told(Some("99999999999"), LookupError::RateLimited);
+        pace.pause_after(Some("99999999999"), LookupError::RateLimited);
         tokio::time::advance(LONGEST).await;
-        assert!(pace.turn().await.is_ok(), "nobody can have it left alone for ever");
+        assert!(pace.turn().await.is_ok(), "the pause is bounded");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_host_that_keeps_failing_rests() {
         let pace = HostLimiters::default().of("a");
         for _ in 1..FAILURES {
-            pace.failed();
+            pace.record_failure();
             assert!(pace.turn().await.is_ok());
         }
-        pace.answered();
+        pace.record_success();
         for _ in 0..FAILURES {
             assert!(pace.turn().await.is_ok());
-            pace.failed();
+            pace.record_failure();
         }
         assert_eq!(pace.turn().await.err(), Some(LookupError::Unavailable));
     }

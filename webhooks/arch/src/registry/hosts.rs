@@ -1,4 +1,4 @@
-//! What the operator says of hosts.
+//! The settings of hosts.
 
 use arch_decision::config::Registries;
 
@@ -84,7 +84,7 @@ fn is(named: &str, host: &str, port: u16) -> bool {
     }
 }
 
-/// Whether a host is like a pattern, in which `*` stands for one label.
+/// Whether a host matches a pattern, in which `*` matches one label.
 fn matches(pattern: &str, registry: &str) -> bool {
     let mut labels = registry.split('.');
     pattern

@@ -1,4 +1,4 @@
-//! What a manifest says of platforms: image indexes, manifest lists, manifests of schema 2 and 1.
+//! The platforms in image indexes, manifest lists, and manifests of schema 2 and 1.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,7 +13,7 @@ use arch_decision::platform::Platform;
 pub(crate) const MAX_PLATFORMS: usize = 256;
 /// Entries of an index that name no platform, each of which must be asked for.
 const MAX_UNTOLD: usize = 24;
-/// What is asked for.
+/// The accepted media types.
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.v1+prettyjws";
@@ -33,7 +33,7 @@ pub(crate) enum Manifest {
         /// The platforms that it names.
         platforms: BTreeSet<Platform>,
         /// The digests of those for which it names none.
-        untold: Vec<String>,
+        resolve_unnamed_entries: Vec<String>,
     },
     /// One image; the digest of its configuration, which knows the platform.
     Image(String),
@@ -43,7 +43,7 @@ pub(crate) enum Manifest {
     Artifact,
 }
 
-/// What all kinds of manifests have, or lack.
+/// The union of the fields of all kinds of manifests.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Shape {
@@ -54,7 +54,7 @@ struct Shape {
     architecture: Option<String>,
 }
 
-/// What a manifest says of another document, or of an image (`Descriptor` of the OCI image specification).
+/// A reference to another document (`Descriptor` of the OCI image specification).
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Descriptor {
@@ -86,7 +86,7 @@ impl Named {
 #[derive(Default)]
 struct Entries {
     platforms: BTreeSet<Platform>,
-    untold: Vec<String>,
+    resolve_unnamed_entries: Vec<String>,
 }
 
 impl Manifest {
@@ -95,10 +95,10 @@ impl Manifest {
         let shape: Shape = parse(text)?;
         let kind = shape.media_type.as_deref().or(content_type).unwrap_or_default();
         match (shape.schema_version, shape.manifests, shape.config) {
-            (2, Some(Entries { platforms, untold }), None)
+            (2, Some(Entries { platforms, resolve_unnamed_entries }), None)
                 if !matches!(kind, DOCKER_MANIFEST | OCI_MANIFEST) =>
             {
-                Ok(Self::Index { platforms, untold })
+                Ok(Self::Index { platforms, resolve_unnamed_entries })
             }
             (2, None, Some(config)) if !is_index(kind) => Ok(match &*config.media_type {
                 OCI_CONFIG | DOCKER_CONFIG => Self::Image(config.digest),
@@ -108,7 +108,7 @@ impl Manifest {
                 let architecture = shape.architecture.ok_or(LookupError::Malformed)?;
                 Ok(Self::Old(Platform::new("linux", &architecture, None)))
             }
-            // What is both, others may take for the other, whatever it calls itself (CVE-2021-41190).
+            // A document that is both an index and a manifest can be read either way, regardless of its media type (CVE-2021-41190).
             _ => Err(LookupError::Malformed),
         }
     }
@@ -128,7 +128,9 @@ impl<'de> Deserialize<'de> for Entries {
                 let mut entries = Entries::default();
                 while let Some(entry) = list.next_element::<Descriptor>()? {
                     entries.add(entry);
-                    if entries.platforms.len() > MAX_PLATFORMS || entries.untold.len() > MAX_UNTOLD {
+                    if entries.platforms.len() > MAX_PLATFORMS
+                        || entries.resolve_unnamed_entries.len() > MAX_UNTOLD
+                    {
                         return Err(A::Error::custom("no image has so many platforms"));
                     }
                 }
@@ -146,7 +148,7 @@ impl Entries {
         }
         match entry.platform.as_ref().and_then(Named::platform) {
             Some(platform) => drop(self.platforms.insert(platform)),
-            None => self.untold.push(entry.digest),
+            None => self.resolve_unnamed_entries.push(entry.digest),
         }
     }
 }
@@ -196,12 +198,14 @@ mod tests {
             entry("sha256:5", json!(null), &json!({})),
             entry("sha256:6", json!({"os": "windows", "architecture": "amd64", "os.version": "10"}), &json!({})),
         ]});
-        let Manifest::Index { platforms, untold } = Manifest::read(None, &index.to_string()).unwrap() else {
+        let Manifest::Index { platforms, resolve_unnamed_entries } =
+            Manifest::read(None, &index.to_string()).unwrap()
+        else {
             panic!()
         };
         let platforms: Vec<_> = platforms.iter().map(ToString::to_string).collect();
         assert_eq!(platforms, ["linux/amd64", "linux/arm/v6", "windows/amd64"]);
-        assert_eq!(untold, ["sha256:5"]);
+        assert_eq!(resolve_unnamed_entries, ["sha256:5"]);
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! Registries, as far as an image's platforms are concerned.
+//! A client of registries for the platforms of images.
 //!
 //! ```text
-//! resolve: mirrors, credentials, index ──▶ token ──▶ exchange: bounds, redirects, pace ──▶ connect: addresses
+//! resolve: mirrors, credentials, index ──▶ token ──▶ exchange: bounds, redirects, limits ──▶ connect: addresses
 //!                        manifest ◀──────────────────────┘
 //! ```
 //!
-//! What an image is called is chosen by tenants, and so is every host that is asked, and what it answers: no client of
-//! registries at hand has a say in where a request leads, so this is ours.
+//! Tenants choose the names of images, and so the hosts and their responses. No client library restricts the addresses of a request,
+//! its redirects and its token servers, so this code does.
 
 mod address;
 mod body;
@@ -28,7 +28,7 @@ use arch_decision::config::Registries;
 use exchange::Exchange;
 use hosts::Hosts;
 
-/// What asks the registries of these settings.
+/// A resolver with these settings.
 pub(crate) fn resolver(settings: &Registries) -> anyhow::Result<Resolver> {
     let tls = tls::client_config(settings)?;
     Ok(Resolver::new(Exchange::new(Arc::new(Hosts::new(settings.clone())), connect::names(), &tls)))

@@ -8,9 +8,9 @@ use http::{HeaderValue, Method, StatusCode, Uri, header};
 use ring::digest::{Context, SHA256, SHA512, digest};
 use tokio::task::spawn_blocking;
 
-use super::address::Reach;
+use super::address::AddressPolicy;
 use super::challenge::Challenge;
-use super::exchange::{Answer, Ask, Exchange};
+use super::exchange::{Exchange, RegistryRequest, RegistryResponse};
 use super::hosts::{Hosts, authority_of};
 use super::manifest::{ACCEPT, MAX_PLATFORMS, Manifest, platform_of_config};
 use super::token::{Scope, Tokens};
@@ -24,17 +24,17 @@ const MAX_DEPTH: usize = 3;
 /// Manifests and configurations that are fetched for one image.
 const MAX_FETCHES: usize = 24;
 
-/// What a name means at the moment.
+/// The current answer for a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Resolved {
     /// The digest of its manifest or index.
     pub(crate) digest: Box<str>,
-    /// What it runs on.
+    /// The platforms that it supports.
     pub(crate) platforms: Arc<Platforms>,
     /// Whether that is an index, of which a node takes the entry for its own platform. A manifest that a name leads to without
     /// one it takes as it is (`Manifest` of github.com/containerd/containerd/core/images).
     pub(crate) index: bool,
-    /// Who told: the registry's host, or a mirror's.
+    /// The host that answered: the registry, or a mirror.
     pub(crate) from: Box<str>,
 }
 
@@ -43,9 +43,9 @@ pub(crate) type Keyring = [Arc<DockerConfig>];
 
 /// Where an image may be, in the order in which it is asked for there, and by which credentials.
 pub(crate) struct Plan {
-    /// None where nobody has credentials: then it takes nothing to find them when they are asked, which they rarely are.
-    places: Option<Vec<Place>>,
-    /// Names the credentials, and tells nothing of them: what was learnt with some is for those alone who have the same.
+    /// None without credentials: the endpoints are then computed when they are needed, which is rare.
+    endpoints: Option<Vec<RegistryEndpoint>>,
+    /// Identifies the credentials without revealing them: an answer is available only to pods with the same credentials.
     pub(crate) identity: [u8; 16],
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Resolver {
     tokens: Tokens,
 }
 
-/// What is asked of an image.
+/// The question about an image.
 #[derive(Clone, Copy)]
 enum Question {
     Platforms,
@@ -63,7 +63,7 @@ enum Question {
 }
 
 /// A mirror, or the image's registry.
-struct Place {
+struct RegistryEndpoint {
     /// `https://host:port`.
     base: Uri,
     /// The host as credentials name it.
@@ -76,7 +76,7 @@ struct Place {
 /// One attempt at one place, by one credential.
 struct Attempt<'a> {
     resolver: &'a Resolver,
-    place: &'a Place,
+    place: &'a RegistryEndpoint,
     scope: Scope<'a>,
     fetches: usize,
 }
@@ -98,20 +98,23 @@ impl Resolver {
     /// Finds the credentials for an image: what it takes to ask for it.
     pub(crate) fn plan(&self, image: &ImageName, keyring: &Keyring) -> Result<Plan, LookupError> {
         if keyring.is_empty() {
-            return Ok(Plan { places: None, identity: [0; 16] });
+            return Ok(Plan { endpoints: None, identity: [0; 16] });
         }
-        let places = self.places(image, keyring)?;
+        let endpoints = self.endpoints(image, keyring)?;
         let mut hash = Context::new(&SHA256);
-        for place in &places {
+        for place in &endpoints {
             for credential in &place.credentials {
                 hash.update(&credential.identity());
             }
             hash.update(b"/");
         }
-        let nobody = places.iter().all(|place| place.credentials.is_empty());
-        let identity =
-            if nobody { [0; 16] } else { hash.finish().as_ref().first_chunk().copied().unwrap_or_default() };
-        Ok(Plan { places: Some(places), identity })
+        let anonymous = endpoints.iter().all(|place| place.credentials.is_empty());
+        let identity = if anonymous {
+            [0; 16]
+        } else {
+            hash.finish().as_ref().first_chunk().copied().unwrap_or_default()
+        };
+        Ok(Plan { endpoints: Some(endpoints), identity })
     }
 
     /// Asks the mirrors, then the registry, each by all credentials that match, for what `image` is.
@@ -129,14 +132,14 @@ impl Resolver {
             return Err(LookupError::NotAllowed);
         }
         let found;
-        let places = if let Some(places) = &plan.places {
-            places
+        let endpoints = if let Some(endpoints) = &plan.endpoints {
+            endpoints
         } else {
-            found = self.places(image, &[])?;
+            found = self.endpoints(image, &[])?;
             &found
         };
         let mut last = LookupError::Unavailable;
-        for place in places {
+        for place in endpoints {
             let mut credentials: Vec<_> = place.credentials.iter().map(|own| Some(&**own)).collect();
             if credentials.is_empty() {
                 credentials.push(None);
@@ -146,13 +149,13 @@ impl Resolver {
                 let scope =
                     Scope { registry: &place.base, repository: &place.repository, credential, identity };
                 let mut attempt = Attempt { resolver: self, place, scope, fetches: 0 };
-                let told = match question {
+                let answered = match question {
                     Question::Platforms => attempt.image(image).await,
                     Question::Digest => {
                         attempt.digest(image).await.map(|digest| (digest, Platforms::Any, false))
                     }
                 };
-                match told {
+                match answered {
                     Ok((digest, platforms, index)) => {
                         let (platforms, from) = (Arc::new(platforms), place.registry.as_str().into());
                         return Ok(Resolved { digest, platforms, index, from });
@@ -168,10 +171,10 @@ impl Resolver {
         Err(last)
     }
 
-    fn places(&self, image: &ImageName, keyring: &Keyring) -> Result<Vec<Place>, LookupError> {
+    fn endpoints(&self, image: &ImageName, keyring: &Keyring) -> Result<Vec<RegistryEndpoint>, LookupError> {
         let (registry, repository) = (&*image.registry, &*image.repository);
         let files = || keyring.iter().map(|file| &**file);
-        let mut places = Vec::new();
+        let mut endpoints = Vec::new();
         for mirror in self.hosts().mirrors(registry) {
             let authority = authority_of(mirror);
             let path = mirror
@@ -183,7 +186,7 @@ impl Resolver {
                 if path.is_empty() { repository.to_owned() } else { format!("{path}/{repository}") };
             let scheme = if mirror.starts_with("http://") { "http" } else { "https" };
             let credentials = matching(files(), authority, &repository);
-            places.push(Place {
+            endpoints.push(RegistryEndpoint {
                 base: base(scheme, authority)?,
                 registry: authority.to_owned(),
                 repository,
@@ -198,18 +201,18 @@ impl Resolver {
             self.hosts().is_plain(host, port) || (uri.port().is_none() && self.hosts().is_plain(host, 80));
         let base = if plain { base("http", authority)? } else { uri };
         let credentials = matching(files(), registry, repository);
-        places.push(Place {
+        endpoints.push(RegistryEndpoint {
             base,
             registry: registry.to_owned(),
             repository: repository.to_owned(),
             credentials,
         });
-        Ok(places)
+        Ok(endpoints)
     }
 }
 
 impl Attempt<'_> {
-    /// The digest and platforms of an image, and whether an index tells them.
+    /// The digest and platforms of an image, and whether it is an index.
     async fn image(&mut self, image: &ImageName) -> Result<(Box<str>, Platforms, bool), LookupError> {
         let (digest, manifest) = self.manifest(image.version.as_str()).await?;
         let index = matches!(manifest, Manifest::Index { .. });
@@ -217,8 +220,8 @@ impl Attempt<'_> {
             Manifest::Artifact => Platforms::Any,
             Manifest::Old(platform) => Platforms::Only([platform].into()),
             Manifest::Image(config) => Platforms::Only([self.config(&config).await?].into()),
-            Manifest::Index { mut platforms, untold } => {
-                self.untold(untold, &mut platforms).await?;
+            Manifest::Index { mut platforms, resolve_unnamed_entries } => {
+                self.resolve_unnamed_entries(resolve_unnamed_entries, &mut platforms).await?;
                 // Of artifacts alone.
                 if platforms.is_empty() { Platforms::Any } else { Platforms::Only(platforms) }
             }
@@ -227,13 +230,13 @@ impl Attempt<'_> {
     }
 
     /// Adds the platforms of entries that name none, those of nested indexes too; each manifest once.
-    async fn untold(
+    async fn resolve_unnamed_entries(
         &mut self,
-        untold: Vec<String>,
+        resolve_unnamed_entries: Vec<String>,
         platforms: &mut BTreeSet<arch_decision::platform::Platform>,
     ) -> Result<(), LookupError> {
         let mut seen = BTreeSet::new();
-        let mut next: Vec<_> = untold.into_iter().map(|digest| (digest, 1)).collect();
+        let mut next: Vec<_> = resolve_unnamed_entries.into_iter().map(|digest| (digest, 1)).collect();
         while let Some((digest, depth)) = next.pop() {
             if depth > MAX_DEPTH {
                 return Err(LookupError::Malformed);
@@ -245,12 +248,12 @@ impl Attempt<'_> {
                 Manifest::Artifact => {}
                 Manifest::Old(platform) => drop(platforms.insert(platform)),
                 Manifest::Image(config) => drop(platforms.insert(self.config(&config).await?)),
-                Manifest::Index { platforms: more, untold } => {
+                Manifest::Index { platforms: more, resolve_unnamed_entries } => {
                     platforms.extend(more);
                     if platforms.len() > MAX_PLATFORMS {
                         return Err(LookupError::Malformed);
                     }
-                    next.extend(untold.into_iter().map(|digest| (digest, depth + 1)));
+                    next.extend(resolve_unnamed_entries.into_iter().map(|digest| (digest, depth + 1)));
                 }
             }
         }
@@ -275,13 +278,13 @@ impl Attempt<'_> {
         platform_of_config(str::from_utf8(&answer.body).map_err(|_| LookupError::Malformed)?)
     }
 
-    /// The digest alone. A registry should tell it of what it would send (OCI distribution, "Checking if content exists in the
-    /// registry"), and needn't.
+    /// The digest alone. A registry should send it in the response to HEAD (OCI distribution, "Checking if content exists in the
+    /// registry"), but need not.
     async fn digest(&mut self, image: &ImageName) -> Result<Box<str>, LookupError> {
         let version = image.version.as_str();
         let answer = self.get(Method::HEAD, "manifests", version, ACCEPT).await?;
-        let told = answer.headers.get("docker-content-digest").and_then(|digest| digest.to_str().ok());
-        match told.filter(|digest| digest.len() <= 256) {
+        let answered = answer.headers.get("docker-content-digest").and_then(|digest| digest.to_str().ok());
+        match answered.filter(|digest| digest.len() <= 256) {
             Some(digest) => Ok(digest.into()),
             None => Ok(self.manifest(version).await?.0),
         }
@@ -294,7 +297,7 @@ impl Attempt<'_> {
         kind: &str,
         wanted: &str,
         accept: &'static str,
-    ) -> Result<Answer, LookupError> {
+    ) -> Result<RegistryResponse, LookupError> {
         self.fetches += 1;
         if self.fetches > MAX_FETCHES || !is_reference(wanted) {
             return Err(LookupError::Malformed);
@@ -308,10 +311,10 @@ impl Attempt<'_> {
         let Resolver { exchange, tokens } = self.resolver;
         let ask = |authorization: Option<HeaderValue>| {
             let (method, uri) = (method.clone(), uri.clone());
-            Ask { method, uri, accept, authorization, form: None, reach: Reach::Registry }
+            RegistryRequest { method, uri, accept, authorization, form: None, reach: AddressPolicy::Registry }
         };
-        let finding = tokens.find_out(&self.scope).await;
-        // What was known may not work any more; the registry says what does.
+        let finding = tokens.wait_for_challenge(&self.scope).await;
+        // The known challenge may be outdated; the response has the current one.
         let known = tokens.known(exchange, &self.scope).await.unwrap_or_default();
         let mut answer = exchange.send(ask(known.clone())).await?;
         let challenge = challenge_of(&answer)?;
@@ -319,7 +322,7 @@ impl Attempt<'_> {
         drop(finding);
         if let Some(challenge) = challenge {
             let authorization = tokens.answer(exchange, &self.scope, &challenge).await?;
-            // What was refused is refused again.
+            // The same credential would be refused again.
             let other = authorization
                 .filter(|other| known.as_ref() != Some(other))
                 .ok_or(LookupError::Unauthorized)?;
@@ -334,9 +337,9 @@ impl Attempt<'_> {
     }
 }
 
-/// How the registry itself wants to be shown who asks, if it does. Whoever a redirect leads to is told nothing of who asks, nor
-/// where to say so.
-fn challenge_of(answer: &Answer) -> Result<Option<(Challenge, Reach)>, LookupError> {
+/// The challenge of the registry, if it requires authentication. The target of a redirect gets no credentials and cannot name a token
+/// server.
+fn challenge_of(answer: &RegistryResponse) -> Result<Option<(Challenge, AddressPolicy)>, LookupError> {
     if answer.status != StatusCode::UNAUTHORIZED || answer.redirected {
         return Ok(None);
     }
@@ -346,8 +349,8 @@ fn challenge_of(answer: &Answer) -> Result<Option<(Challenge, Reach)>, LookupErr
     Ok(Some((challenge, answer.reach)))
 }
 
-/// What came for a tag or a digest, and the digest that it has.
-fn understood(wanted: &str, answer: &Answer) -> Result<(Box<str>, Manifest), LookupError> {
+/// The document for a tag or digest, with its digest.
+fn understood(wanted: &str, answer: &RegistryResponse) -> Result<(Box<str>, Manifest), LookupError> {
     let text = str::from_utf8(&answer.body).map_err(|_| LookupError::Malformed)?;
     let digest = if wanted.contains(':') { wanted.to_owned() } else { sha256(&answer.body) };
     if !is_digest_of(&digest, &answer.body) {

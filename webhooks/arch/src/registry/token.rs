@@ -13,9 +13,9 @@ use serde::Deserialize;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{Instant, timeout};
 
-use super::address::Reach;
+use super::address::AddressPolicy;
 use super::challenge::Challenge;
-use super::exchange::{Ask, Exchange, authority, place};
+use super::exchange::{Exchange, RegistryRequest, authority, place};
 use crate::credentials::Credential;
 use arch_decision::images::LookupError;
 
@@ -23,25 +23,25 @@ use arch_decision::images::LookupError;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a token is good that doesn't say so itself.
 const USUAL: u64 = 60;
-/// What is left of its life when it isn't used any more, in seconds.
+/// Seconds before its expiry at which a token is not used any more.
 const MARGIN: u64 = 10;
 /// The longest that a token is believed to be good, in seconds.
 const LONGEST: u64 = 3600;
 /// Tokens that are remembered.
 const TOKENS: u64 = 4096;
-/// Registries whose way of asking is remembered.
+/// Largest number of registries with a cached challenge.
 const CHALLENGES: u64 = 1024;
 /// A token longer than this isn't one.
 const MAX_TOKEN: usize = 32 << 10;
 
-/// Who asks for what, and where.
+/// The key of a token.
 #[derive(Clone, Debug)]
 pub(crate) struct Scope<'s> {
     /// The registry, `https://host:port`.
     pub(crate) registry: &'s Uri,
     /// The repository.
     pub(crate) repository: &'s str,
-    /// Who asks; nobody in particular if none.
+    /// The credential; none for anonymous access.
     pub(crate) credential: Option<&'s Credential>,
     /// Names the credential, without telling it.
     pub(crate) identity: [u8; 16],
@@ -49,10 +49,10 @@ pub(crate) struct Scope<'s> {
 
 type Key = (String, String, [u8; 16]);
 
-/// What is known of how to show who asks.
+/// Cached challenges and tokens.
 pub(crate) struct Tokens {
     /// With how far what the registry names may be away.
-    challenges: Cache<String, (Challenge, Reach)>,
+    challenges: Cache<String, (Challenge, AddressPolicy)>,
     /// Held by whoever finds that out.
     finding: Cache<String, Arc<Mutex<()>>>,
     granted: Cache<Key, (HeaderValue, Instant)>,
@@ -77,9 +77,9 @@ impl Default for Tokens {
 }
 
 impl Tokens {
-    /// Where nobody knows what a registry wants, one finds out and the others wait: many images at once would all be asked for in
-    /// vain. Something is held by who is to find out.
-    pub(crate) async fn find_out(&self, scope: &Scope<'_>) -> Option<OwnedMutexGuard<()>> {
+    /// If the challenge of a registry is unknown, one lookup finds it and the others wait: otherwise each of many images would cost a
+    /// refused request. The first lookup gets the guard.
+    pub(crate) async fn wait_for_challenge(&self, scope: &Scope<'_>) -> Option<OwnedMutexGuard<()>> {
         let registry = authority(scope.registry);
         let known = || self.challenges.contains_key(&registry);
         if known() {
@@ -90,16 +90,18 @@ impl Tokens {
         turn.filter(|_| !known())
     }
 
-    /// What a registry asked for, or that it asked for nothing.
-    pub(crate) fn learn(&self, scope: &Scope<'_>, challenge: Option<&(Challenge, Reach)>) {
+    /// Records the challenge of a registry, or that it needs none.
+    pub(crate) fn learn(&self, scope: &Scope<'_>, challenge: Option<&(Challenge, AddressPolicy)>) {
         let registry = authority(scope.registry);
         match challenge {
             Some(challenge) => self.challenges.insert(registry, challenge.clone()),
-            None => drop(self.challenges.entry(registry).or_insert((Challenge::None, Reach::Internet))),
+            None => {
+                drop(self.challenges.entry(registry).or_insert((Challenge::None, AddressPolicy::Internet)))
+            }
         }
     }
 
-    /// What to send along at first, as far as the registry's way is known.
+    /// The authorization of the first request, if the challenge is known.
     pub(crate) async fn known(
         &self,
         exchange: &Exchange,
@@ -111,12 +113,12 @@ impl Tokens {
         }
     }
 
-    /// What to send after the registry asked for it: always something new.
+    /// The authorization after a challenge: always a new token.
     pub(crate) async fn answer(
         &self,
         exchange: &Exchange,
         scope: &Scope<'_>,
-        challenge: &(Challenge, Reach),
+        challenge: &(Challenge, AddressPolicy),
     ) -> Result<Option<HeaderValue>, LookupError> {
         self.meet(exchange, scope, challenge, true).await
     }
@@ -125,7 +127,7 @@ impl Tokens {
         &self,
         exchange: &Exchange,
         scope: &Scope<'_>,
-        (challenge, reach): &(Challenge, Reach),
+        (challenge, reach): &(Challenge, AddressPolicy),
         anew: bool,
     ) -> Result<Option<HeaderValue>, LookupError> {
         let (realm, service) = match challenge {
@@ -151,7 +153,7 @@ async fn grant(
     scope: &Scope<'_>,
     realm: &str,
     service: Option<&str>,
-    reach: Reach,
+    reach: AddressPolicy,
 ) -> Result<(HeaderValue, Duration), LookupError> {
     let realm: Uri = realm.parse().map_err(|_| LookupError::Refused)?;
     let authority = realm.authority().ok_or(LookupError::Refused)?;
@@ -160,7 +162,7 @@ async fn grant(
     }
     exchange.check_scheme(&realm, None)?;
     let (host, port) = place(&realm);
-    let reach = if exchange.hosts.allows_private_realm(host, port) { Reach::Registry } else { reach };
+    let reach = if exchange.hosts.allows_private_realm(host, port) { AddressPolicy::Registry } else { reach };
     let pull = format!("repository:{}:pull", scope.repository);
     let mut query = form(&[("scope", &pull)]);
     if let Some(service) = service {
@@ -170,14 +172,19 @@ async fn grant(
     let ask = if let Some(refresh) = refresh {
         let grant =
             form(&[("grant_type", "refresh_token"), ("refresh_token", refresh), ("client_id", "podshaper")]);
-        Ask { method: Method::POST, form: Some(Bytes::from(format!("{grant}&{query}"))), reach, ..ask(realm) }
+        RegistryRequest {
+            method: Method::POST,
+            form: Some(Bytes::from(format!("{grant}&{query}"))),
+            reach,
+            ..ask(realm)
+        }
     } else {
         let before = realm.path_and_query().map_or("/", |path| path.as_str());
         let glue = if before.contains('?') { '&' } else { '?' };
         let uri = Uri::builder().scheme(realm.scheme_str().unwrap_or("https")).authority(authority.as_str());
         let uri =
             uri.path_and_query(format!("{before}{glue}{query}")).build().map_err(|_| LookupError::Refused)?;
-        Ask { authorization: scope.credential.and_then(basic), reach, ..ask(uri) }
+        RegistryRequest { authorization: scope.credential.and_then(basic), reach, ..ask(uri) }
     };
     let answer = exchange.send(ask).await?;
     match answer.status.as_u16() {
@@ -197,14 +204,14 @@ async fn grant(
     Ok((value, Duration::from_secs(life)))
 }
 
-fn ask(uri: Uri) -> Ask {
-    Ask {
+fn ask(uri: Uri) -> RegistryRequest {
+    RegistryRequest {
         method: Method::GET,
         uri,
         accept: "application/json",
         authorization: None,
         form: None,
-        reach: Reach::Registry,
+        reach: AddressPolicy::Registry,
     }
 }
 

@@ -1,4 +1,4 @@
-//! What knows images, asked as admission asks, and as `explain` does.
+//! A resolver, called as admission and `explain` call it.
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ pub(crate) fn image(reference: &str, always: bool) -> Image<'_> {
     Image { reference, always, anew: false, volume: false }
 }
 
-/// What admission knows within this time.
+/// The answers that admission has within this time.
 pub(crate) async fn known(images: &ImageResolver, name: &str, always: bool, budget: Duration) -> Knowledge {
     let begun = Instant::now();
     let mut known = images.known(&[image(name, always)], &Access::default(), begun + budget).await;
@@ -53,7 +53,7 @@ pub(crate) async fn known(images: &ImageResolver, name: &str, always: bool, budg
 
 pub(crate) const BUDGET: Duration = Duration::from_millis(700);
 
-/// A registry whose token server is `realm`, for these users; content for all who have a token of theirs.
+/// A registry with the token server `realm` for these users. Each of their tokens gives access.
 pub(crate) async fn with_tokens(realm: String, users: &'static [&'static str]) -> Registry {
     Registry::start(move |asked| {
         let challenge = format!("Bearer realm=\"{realm}\",service=\"test\",scope=\"repository:x:push\"");

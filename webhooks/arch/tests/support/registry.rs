@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 pub(crate) type Answer = Response<BoxBody<Bytes, Infallible>>;
 type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
-/// What was asked.
+/// The requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) method: String,
@@ -89,7 +89,7 @@ impl Registry {
     }
 }
 
-/// 200, with the digest as registries tell it.
+/// 200, with the digest header of registries.
 pub(crate) fn ok(asked: &Asked, body: Vec<u8>) -> Answer {
     let answer = Response::builder().header("docker-content-digest", digest(&body));
     let body = if asked.method == "HEAD" { Vec::new() } else { body };

@@ -18,16 +18,16 @@ pub use registries::Registries;
 use crate::platform::Architecture;
 use crate::table::{Nodes, Table, Taint};
 
-/// What the webhook is told.
+/// The settings of the webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The architectures of the cluster's nodes.
     pub table: Table,
-    /// What becomes of a pod with an image of which nothing is known.
+    /// The treatment of a pod with an image without an answer.
     pub on_unknown: OnUnknown,
-    /// What such an image is taken to run on, where the policy says so.
+    /// The architectures that such an image is assumed to support, with `default-architectures`.
     pub default_architectures: Vec<Architecture>,
-    /// What becomes of a pod for which there are no nodes.
+    /// The treatment of a pod with images without a common architecture.
     pub on_impossible: OnImpossible,
     /// Architectures that the scheduler is to prefer, best first.
     pub preferred: Vec<Architecture>,
@@ -35,7 +35,7 @@ pub struct Settings {
     pub gate_max_age: Duration,
     /// How long one admission may wait for registries.
     pub lookup_timeout: Duration,
-    /// What is remembered.
+    /// The settings of the cache.
     pub cache: CacheSettings,
     /// How registries are spoken to.
     pub registries: Registries,
@@ -67,10 +67,10 @@ pub enum OnImpossible {
     Leave,
 }
 
-/// What is remembered of images, and for how long.
+/// Size and lifetimes of the cache of images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheSettings {
-    /// What a tag means, for pods that take an image that is on the node already.
+    /// The lifetime of the answer for a tag, for pods that use an image on the node.
     pub if_not_present: Duration,
     /// The same for pods that always pull; none: the registry is asked each time whether it still means the same.
     pub pull_always: Option<Duration>,
@@ -157,13 +157,13 @@ fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
         .ok_or_else(|| serde::de::Error::custom("takes between 1Mi and 4Gi"))
 }
 
-/// A setting that can't be, and where it stands.
+/// An invalid setting and its place.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{problem}", Prefix(path))]
 pub struct ConfigError {
     /// The keys that lead there; items of lists by their index.
     pub path: Vec<String>,
-    /// What is wrong there.
+    /// The reason.
     pub problem: String,
 }
 

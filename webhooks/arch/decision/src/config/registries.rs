@@ -14,7 +14,7 @@ pub struct Registries {
     pub plain_http: Vec<String>,
     /// Where else the images of a registry are, by its host; tried in order, the registry itself last.
     pub mirrors: BTreeMap<String, Vec<String>>,
-    /// The only registries that are asked; all if empty. `*` stands for one label: `*.example.com`.
+    /// The only registries that are asked; all if empty. `*` matches one label: `*.example.com`.
     pub allow: Vec<String>,
     /// Hosts of token servers that may have private addresses.
     pub allow_private_realms: Vec<String>,
@@ -24,7 +24,7 @@ pub struct Registries {
     pub ca_bundle: String,
     /// An HTTP proxy, `http://host:port`.
     pub proxy: Option<String>,
-    /// Hosts that are reached without the proxy; `.example.com` stands for all below it.
+    /// Hosts that are reached without the proxy; `.example.com` matches all subdomains.
     pub no_proxy: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Images by hearsay, and pods of them.
+//! A test double for images, and pods with such images.
 #![allow(
     dead_code,
     clippy::unwrap_used,
@@ -68,18 +68,18 @@ pub(crate) fn pod(images: &[&str], spec: Value) -> Value {
     pod
 }
 
-/// A spec whose required node affinity has these terms.
+/// A spec with these terms in its required node affinity.
 pub(crate) fn terms(terms: Value) -> Value {
     json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}})
 }
 
-/// What stands in the required node affinity.
+/// The terms of the required node affinity.
 pub(crate) fn terms_of(pod: &Value) -> Value {
     let required = &pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
     required["nodeSelectorTerms"].clone()
 }
 
-/// What the webhook decides about the creation of `pod`.
+/// The decision about the creation of `pod`.
 pub(crate) fn decide(webhook: &Arch, pod: &Value) -> Decision {
     let pod = pod.to_string();
     block_on(webhook.decide(&serde_json::from_str(&pod).unwrap(), "ns", soon()))

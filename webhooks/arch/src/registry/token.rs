@@ -96,7 +96,7 @@ impl Tokens {
         match challenge {
             Some(challenge) => self.challenges.insert(registry, challenge.clone()),
             None => {
-                drop(self.challenges.entry(registry).or_insert((Challenge::None, AddressPolicy::Internet)))
+                drop(self.challenges.entry(registry).or_insert((Challenge::None, AddressPolicy::Internet)));
             }
         }
     }

@@ -24,11 +24,11 @@ pub(crate) struct Key {
     pub(crate) identity: [u8; 16],
 }
 
-pub(crate) type Outcome = Result<Resolved, LookupError>;
+pub(crate) type LookupResult = Result<Resolved, LookupError>;
 
 #[derive(Clone, Debug)]
 struct Entry {
-    outcome: Outcome,
+    outcome: LookupResult,
     at: Instant,
 }
 
@@ -46,9 +46,9 @@ pub(crate) enum Freshness {
 /// The result of a read.
 pub(crate) enum CacheAnswer {
     /// A fresh answer.
-    Fresh(Outcome),
+    Fresh(LookupResult),
     /// An answer that should be looked up again.
-    Stale(Outcome),
+    Stale(LookupResult),
     /// Nothing.
     Miss,
 }
@@ -56,7 +56,7 @@ pub(crate) enum CacheAnswer {
 /// The cache.
 pub(crate) struct ImageCache {
     entries: Moka<Key, Entry>,
-    flights: Mutex<HashMap<Key, watch::Receiver<Option<Outcome>>>>,
+    flights: Mutex<HashMap<Key, watch::Receiver<Option<LookupResult>>>>,
     shares: Arc<FairQueue>,
 }
 
@@ -80,7 +80,7 @@ impl ImageCache {
     }
 
     /// Remembers what an image is.
-    pub(crate) fn keep(&self, key: Key, outcome: Outcome) {
+    pub(crate) fn keep(&self, key: Key, outcome: LookupResult) {
         let before = self.entries.get(&key);
         // A temporary failure does not replace an answer.
         let kept = match (&outcome, before) {
@@ -101,8 +101,8 @@ impl ImageCache {
         self: &Arc<Self>,
         key: &Key,
         namespace: &str,
-        start_lookup: impl Future<Output = Outcome> + Send + 'static,
-    ) -> Option<watch::Receiver<Option<Outcome>>> {
+        start_lookup: impl Future<Output = LookupResult> + Send + 'static,
+    ) -> Option<watch::Receiver<Option<LookupResult>>> {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(flight) = flights.get(key) {
             return Some(flight.clone());

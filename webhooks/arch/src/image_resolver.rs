@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
 use crate::credentials::DockerConfig;
-use crate::image_cache::{CacheAnswer, Freshness, ImageCache, Key, Outcome};
+use crate::image_cache::{CacheAnswer, Freshness, ImageCache, Key, LookupResult};
 use crate::metrics::Metrics;
 use crate::name::{ImageName, Version};
 use crate::registry::{Keyring, Plan, Resolved, Resolver, resolver};
@@ -180,16 +180,16 @@ impl ImageResolver {
     }
 }
 
-type Flight = tokio::sync::watch::Receiver<Option<Outcome>>;
+type Flight = tokio::sync::watch::Receiver<Option<LookupResult>>;
 
 enum Pending {
-    Known(Outcome),
+    Known(LookupResult),
     /// The lookup, and the cached answer for its failure.
-    Flying(Flight, Option<Outcome>),
+    Flying(Flight, Option<LookupResult>),
 }
 
 impl Pending {
-    async fn outcome(self, deadline: Instant) -> Outcome {
+    async fn outcome(self, deadline: Instant) -> LookupResult {
         let (mut flight, remembered) = match self {
             Self::Known(outcome) => return outcome,
             Self::Flying(flight, remembered) => (flight, remembered),
@@ -262,7 +262,7 @@ async fn again(
     image: &ImageName,
     plan: &Plan,
     before: Resolved,
-) -> Outcome {
+) -> LookupResult {
     let digest = resolver.digest(image, plan).await?;
     if digest == before.digest {
         return Ok(before);

@@ -66,7 +66,7 @@ pub enum Readiness {
 
 /// A workload.
 #[derive(Debug)]
-struct Workload {
+struct ReportedWorkload {
     namespace: String,
     name: String,
     images: Vec<String>,
@@ -98,7 +98,7 @@ impl Report {
         }
     }
 
-    fn print(&self, out: &mut dyn Write, rows: &[(Readiness, &Workload)]) -> anyhow::Result<()> {
+    fn print(&self, out: &mut dyn Write, rows: &[(Readiness, &ReportedWorkload)]) -> anyhow::Result<()> {
         let target = self.target.to_string();
         let mut table = Table::new(["NAMESPACE", "WORKLOAD", &target.to_uppercase(), "WHY"]);
         for (readiness, workload) in rows {
@@ -134,7 +134,7 @@ impl Report {
     }
 }
 
-fn print_json(out: &mut dyn Write, rows: &[(Readiness, &Workload)]) -> anyhow::Result<()> {
+fn print_json(out: &mut dyn Write, rows: &[(Readiness, &ReportedWorkload)]) -> anyhow::Result<()> {
     let items = rows.iter().map(|(readiness, workload)| {
         let mut item =
             json!({"namespace": workload.namespace, "workload": workload.name, "standing": readiness.word()});
@@ -187,7 +187,7 @@ impl Readiness {
     }
 }
 
-impl Workload {
+impl ReportedWorkload {
     fn readiness(&self, known: &BTreeMap<String, Knowledge>, target: &Architecture) -> Readiness {
         let (mut blocked, mut unknown) = (Vec::new(), Vec::new());
         for image in &self.images {
@@ -210,12 +210,12 @@ impl Workload {
 
 /// Objects that are pods or have a template of some; of a Deployment, its `ReplicaSet`s and their pods the Deployment alone, if it
 /// is here.
-fn workloads(objects: &[Value]) -> Vec<Workload> {
+fn workloads(objects: &[Value]) -> Vec<ReportedWorkload> {
     let all: Vec<_> = objects.iter().filter_map(|object| Some((object, workload(object)?))).collect();
     let uids = all.iter().filter_map(|(object, _)| object.pointer("/metadata/uid")?.as_str());
     let here: HashSet<_> = uids.collect();
     let is_own =
-        |(object, _): &(&Value, Workload)| controller(object).is_none_or(|uid| !here.contains(&*uid));
+        |(object, _): &(&Value, ReportedWorkload)| controller(object).is_none_or(|uid| !here.contains(&*uid));
     all.into_iter().filter(is_own).map(|(_, workload)| workload).collect()
 }
 
@@ -226,7 +226,7 @@ fn controller(object: &Value) -> Option<String> {
 }
 
 /// The pod that an object is, or has a template of.
-fn workload(object: &Value) -> Option<Workload> {
+fn workload(object: &Value) -> Option<ReportedWorkload> {
     let kind = object.get("kind").and_then(Value::as_str)?;
     let is_pod = kind == "Pod" && object.get("apiVersion").and_then(Value::as_str) == Some("v1");
     let pod = if is_pod { object } else { object.pointer(pod_template(object)?.as_str())? };
@@ -234,7 +234,7 @@ fn workload(object: &Value) -> Option<Workload> {
     let pod = pod.to_string();
     let pod: Pod<'_> = serde_json::from_str(&pod).ok()?;
     let images = images_of(&pod).ok()?.iter().map(|image| image.reference.to_owned()).collect();
-    Some(Workload {
+    Some(ReportedWorkload {
         namespace: text("/metadata/namespace").to_owned(),
         name: format!("{kind}/{}", text("/metadata/name")),
         images,
@@ -244,7 +244,7 @@ fn workload(object: &Value) -> Option<Workload> {
 /// Asks for every image once, a few at a time; progress goes to a terminal.
 async fn start_lookup(
     images: &ImageResolver,
-    workloads: &[Workload],
+    workloads: &[ReportedWorkload],
 ) -> anyhow::Result<BTreeMap<String, Knowledge>> {
     let names: Vec<_> =
         workloads.iter().flat_map(|workload| &workload.images).collect::<BTreeSet<_>>().into_iter().collect();
@@ -304,7 +304,8 @@ mod tests {
 
     #[test]
     fn names_are_no_orders_to_a_terminal() {
-        let workload = Workload { namespace: "n".into(), name: "Pod/\u{1b}[2J".into(), images: Vec::new() };
+        let workload =
+            ReportedWorkload { namespace: "n".into(), name: "Pod/\u{1b}[2J".into(), images: Vec::new() };
         let blocked = Readiness::Blocked(vec![("a\u{1b}]0;x\u{7}".into(), "amd64".into())]);
         let mut out = Vec::new();
         Cli::parse_from(["report"]).report.print(&mut out, &[(blocked, &workload)]).unwrap();

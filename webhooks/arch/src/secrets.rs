@@ -49,7 +49,7 @@ pub struct PullSecrets {
 
 /// `v1.Secret`.
 #[derive(Deserialize)]
-struct Object {
+struct SecretObject {
     #[serde(default)]
     r#type: String,
     #[serde(default)]
@@ -104,7 +104,7 @@ impl PullSecrets {
             return known;
         }
         let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}");
-        let secret = match timeout_at(deadline.into(), get::<Object>(&self.client, &path)).await {
+        let secret = match timeout_at(deadline.into(), get::<SecretObject>(&self.client, &path)).await {
             Ok(Ok(Some(object))) => object.credentials(),
             Ok(Ok(None)) => Secret::Nothing,
             Ok(Err(Error::Api(status))) if status.code == 403 => {
@@ -136,7 +136,7 @@ fn weight((namespace, name): &(Box<str>, Box<str>), secret: &Secret) -> u32 {
     u32::try_from(ENTRY + namespace.len() + name.len() + content).unwrap_or(u32::MAX)
 }
 
-impl Object {
+impl SecretObject {
     fn credentials(self) -> Secret {
         let data = self.data.unwrap_or_default();
         let (encoded, legacy) = match (&*self.r#type, data.config, data.legacy) {

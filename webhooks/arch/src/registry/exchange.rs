@@ -287,7 +287,7 @@ mod tests {
         );
     }
 
-    /// The clock is paused and advances while no address answers: 100::/64 is the discard prefix (RFC 6666).
+    /// The clock is paused and advances while no address answers: `100::/64` is the discard prefix (RFC 6666).
     #[tokio::test(start_paused = true)]
     async fn a_name_that_leads_here_the_second_time() {
         let victim = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

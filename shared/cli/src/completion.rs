@@ -1,19 +1,20 @@
-//! `NAME completion SHELL`: completion scripts.
+//! `PROGRAM completion SHELL` prints a completion script.
 
 use anyhow::Context;
 use clap::{Args, Command};
 use clap_complete::Shell;
 use podshaper_offline::console::Console;
 
-/// Print a completion script for a shell, as for `source <(PROGRAM completion bash)`
+/// Print a shell completion script
 #[derive(Debug, Args)]
+#[command(after_help = "Example: source <(PROGRAM completion bash)")]
 pub(crate) struct Completion {
-    /// The shell that it is for
+    /// Shell that runs the script
     shell: Shell,
 }
 
 impl Completion {
-    /// Prints the script that completes `command`.
+    /// Prints the script for the arguments of `command`.
     pub(crate) fn run(self, mut command: Command, console: &mut Console<'_>) -> anyhow::Result<()> {
         let name = command.get_name().to_owned();
         let mut script = Vec::new();

@@ -1,4 +1,4 @@
-//! The command line that every binary shares.
+//! The command line of every binary: its own commands, and `serve`, `mutate`, `selftest` and `completion`.
 #![forbid(unsafe_code)]
 
 mod completion;
@@ -18,17 +18,17 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser};
 use podshaper_offline::console::Console;
 
-/// Runs the program with these arguments, the first of which is its name.
+/// Parses the arguments, of which the first is the name of the binary, and runs the command.
 pub fn run<P: Program>(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = program::Cli::<P>::parse_from(arguments);
     Console::run(|console| cli.run(console))
 }
 
-/// The command line of the program.
+/// The definition of the command line, for documentation and tests.
 pub fn command<P: Program>() -> clap::Command {
     program::Cli::<P>::command()
 }
 
-/// For commands without options of the webhook's own.
+/// The options of a command to which the webhook adds none.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct NoOptions {}

@@ -1,4 +1,4 @@
-//! The commands that every binary has, and those that a webhook adds.
+//! The commands of a binary.
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use podshaper_core::admission::Webhook;
@@ -9,11 +9,11 @@ use crate::completion::Completion;
 use crate::selftest::Selftest;
 use crate::serve::{Serve, ServeContext};
 
-/// The program of one webhook: an enum of the commands that no other webhook has.
+/// The program of one webhook, implemented by the enum of the commands that it adds.
 pub trait Program: Subcommand + Sized + 'static {
     /// The name of the binary.
     const NAME: &'static str;
-    /// What the webhook does, in one sentence.
+    /// The first line of `--help`.
     const ABOUT: &'static str;
     /// The paths that the API server posts reviews to.
     const PATHS: &'static [&'static str];
@@ -24,16 +24,16 @@ pub trait Program: Subcommand + Sized + 'static {
     /// Options of `selftest`.
     type Selftest: Args;
 
-    /// The webhook in a cluster. It may spawn tasks, and register metrics.
+    /// Builds the webhook that decides by the state of the cluster. It may spawn tasks.
     fn serve(options: Self::Serve, context: ServeContext<'_>) -> anyhow::Result<impl Webhook + use<Self>>;
 
-    /// The webhook that decides by files alone.
+    /// Builds the webhook that decides by files, without a cluster.
     fn mutate(options: Self::Mutate) -> anyhow::Result<impl Webhook>;
 
-    /// The webhook that decides about the pod of a self-test as the installed one should.
+    /// Builds the webhook whose decision about the pod of the self-test the installed webhook should make, too.
     fn selftest(options: Self::Selftest) -> anyhow::Result<impl Webhook>;
 
-    /// Runs the command.
+    /// Runs one of the added commands.
     fn run(self, console: &mut Console<'_>) -> anyhow::Result<()>;
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Cli<P: Program> {
 }
 
 #[derive(Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, for as long as the program starts")]
+#[expect(clippy::large_enum_variant, reason = "one value exists, while the program starts")]
 enum Command<P: Program> {
     Serve(Serve<P::Serve>),
     Mutate(Mutate<P::Mutate>),

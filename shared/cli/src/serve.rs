@@ -1,4 +1,4 @@
-//! `NAME serve`: the webhook server, what the chart runs.
+//! `PROGRAM serve` runs the webhook server. The chart starts it in every pod.
 
 use std::sync::Arc;
 
@@ -14,15 +14,15 @@ use podshaper_core::admission::Webhook;
 use podshaper_kube::client;
 use podshaper_server::{Limits, ListenAddress, LogArgs, MetricsPage, ServerMetrics, WebhookServer, admin};
 
-/// The port on which originals serve metrics to the authorised alone.
+/// The port on which the original webhooks serve metrics to authorized clients only.
 const SECURE_METRICS_PORT: u16 = 8443;
 
-/// Answer the API server's admission reviews (the default)
+/// Serve the admission webhook (default)
 #[derive(Debug, Args)]
 pub(crate) struct Serve<O: Args> {
     #[command(flatten)]
     options: O,
-    /// Where admission reviews are answered, over HTTPS
+    /// Address of the admission webhook (HTTPS)
     #[arg(
         long,
         env = "PODSHAPER_WEBHOOK_BIND_ADDRESS",
@@ -31,7 +31,7 @@ pub(crate) struct Serve<O: Args> {
         help_heading = "Addresses"
     )]
     webhook_bind_address: ListenAddress,
-    /// Where /healthz, /livez and /readyz are answered; 0 for nowhere
+    /// Address of /healthz, /livez and /readyz; 0 disables them
     #[arg(
         long,
         env = "PODSHAPER_HEALTH_PROBE_BIND_ADDRESS",
@@ -40,7 +40,7 @@ pub(crate) struct Serve<O: Args> {
         help_heading = "Addresses"
     )]
     health_probe_bind_address: ListenAddress,
-    /// Where /metrics is answered; 0 for nowhere
+    /// Address of /metrics; 0 disables it
     #[arg(
         long,
         env = "PODSHAPER_METRICS_BIND_ADDRESS",
@@ -49,7 +49,7 @@ pub(crate) struct Serve<O: Args> {
         help_heading = "Addresses"
     )]
     metrics_bind_address: ListenAddress,
-    /// Metrics over HTTPS, to those alone whom RBAC allows to get /metrics; auto does so on port 8443
+    /// Serve metrics over HTTPS, to clients that RBAC allows to get /metrics; auto: on port 8443 only
     #[arg(
         long,
         env = "PODSHAPER_METRICS_AUTH",
@@ -74,7 +74,7 @@ pub struct ServeContext<'m> {
     pub terminating: watch::Receiver<bool>,
 }
 
-/// Whether a scraper must show who it is.
+/// Whether clients of `/metrics` authenticate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum MetricsAuth {
     Auto,
@@ -83,7 +83,7 @@ enum MetricsAuth {
 }
 
 impl<O: Args> Serve<O> {
-    /// Serves the webhook that `webhook` makes of its options under `paths`, until SIGTERM.
+    /// Serves the webhook that `webhook` builds under `paths`, until SIGTERM.
     pub(crate) fn run<W: Webhook>(
         self,
         name: &'static str,
@@ -100,13 +100,13 @@ impl<O: Args> Serve<O> {
         paths: &'static [&'static str],
         webhook: impl FnOnce(O, ServeContext<'_>) -> anyhow::Result<W>,
     ) -> anyhow::Result<()> {
-        let shutdown = shutdown_signal().context("can't wait for signals")?;
+        let shutdown = shutdown_signal().context("can't install signal handlers")?;
         let profile = self.certificates.tls_profile()?;
         let certificate = self.certificates.start(client::in_cluster)?;
         let mut metrics = ServerMetrics::new(name);
         certificate.register(metrics.registry());
         let (terminate, terminating) = watch::channel(false);
-        let leaving = terminating.clone();
+        let is_terminating = terminating.clone();
         let context = ServeContext { metrics: metrics.registry(), terminating };
         let webhook = Arc::new(webhook(self.options, context)?);
         let metrics = Arc::new(metrics);
@@ -119,8 +119,8 @@ impl<O: Args> Serve<O> {
         if let Some(listener) = self.health_probe_bind_address.bind()? {
             let (certificate, webhook) = (certificate.clone(), Arc::clone(&webhook));
             let not_ready = move || {
-                if *leaving.borrow() {
-                    Some("leaving".to_owned())
+                if *is_terminating.borrow() {
+                    Some("terminating".to_owned())
                 } else if certificate.is_ready() {
                     webhook.not_ready()
                 } else {
@@ -139,7 +139,7 @@ impl<O: Args> Serve<O> {
             tokio::spawn(admin::serve(listener, auth.then(|| tls.clone()), page));
         }
 
-        // Before there is a certificate a connection could only fail, so there is nothing to connect to.
+        // Without a certificate every TLS handshake would fail, so the port opens later.
         let mut shutdown = std::pin::pin!(shutdown);
         tokio::select! {
             () = certificate.loaded() => {},

@@ -1,8 +1,8 @@
-//! When to stop.
+//! The signals that end a process.
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Resolves on SIGTERM (the kubelet) or SIGINT (a person).
+/// Resolves on SIGTERM from the kubelet or SIGINT from a terminal.
 ///
 /// # Errors
 /// The signal handlers can't be installed.

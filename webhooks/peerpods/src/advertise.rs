@@ -64,7 +64,7 @@ impl Advertise {
     pub fn run(self) -> anyhow::Result<()> {
         self.logs.start();
         block_on(async {
-            let shutdown = shutdown_signal().context("can't wait for signals")?;
+            let shutdown = shutdown_signal().context("can't install signal handlers")?;
             if self.count < 0 {
                 tracing::info!(
                     node = self.node_name,

@@ -314,5 +314,5 @@ async fn terminating_pod_is_not_ready() {
     webhook.terminate().await;
     webhook.logged("draining, and still answering requests").await;
     let answer = ready().await;
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("leaving"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("terminating"), "{answer}");
 }

@@ -3,12 +3,14 @@
 pub(crate) mod documents;
 pub(crate) mod file;
 
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::anyhow;
-use serde_json::Value;
+use podshaper_core::facts::Fact;
+use serde_json::{Value, json};
 
+use crate::console::printable;
 use documents::Location;
 
 /// `--facts`, for webhooks that decide by more than the pod.
@@ -21,9 +23,36 @@ pub struct FactFiles {
 
 impl FactFiles {
     /// The objects, those of lists one by one.
+    ///
+    /// A Node without conditions gets the condition `Ready`, and a warning says so: nodes of a cluster always have it, and those that are
+    /// written for a trial rarely do.
     pub fn read(&self) -> anyhow::Result<Vec<Value>> {
-        read_objects(&self.facts)
+        let mut objects = read_objects(&self.facts)?;
+        let assumed: Vec<_> = objects.iter_mut().filter_map(assume_ready).collect();
+        if !assumed.is_empty() {
+            let names = assumed.join(", ");
+            // An error on standard error can't be reported.
+            let _ =
+                writeln!(io::stderr(), "warning: --facts: nodes without conditions count as ready: {names}");
+        }
+        Ok(objects)
     }
+}
+
+/// Adds the condition `Ready` to a Node without conditions, and returns the node's name.
+fn assume_ready(object: &mut Value) -> Option<String> {
+    let is_node = Fact::new(object).is_some_and(|fact| fact.is_kind("", "Node"));
+    let has_conditions = object.pointer("/status/conditions").is_some_and(|conditions| !conditions.is_null());
+    if !is_node || has_conditions {
+        return None;
+    }
+    let status = object.as_object_mut()?.entry("status").or_insert_with(|| json!({}));
+    if status.is_null() {
+        *status = json!({});
+    }
+    let conditions = json!([{"type": "Ready", "status": "True"}]);
+    status.as_object_mut()?.insert("conditions".to_owned(), conditions);
+    Some(printable(object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()))
 }
 
 /// The objects in files and folders (`-` is standard input), those of lists one by one.
@@ -89,6 +118,30 @@ mod tests {
         flatten(json!({"kind": "Service"}), &mut objects);
         let node = json!({"metadata": {"name": "a"}, "apiVersion": "v1", "kind": "Node"});
         assert_eq!(objects, [node, json!({"apiVersion": "v1", "kind": "Pod"}), json!({"kind": "Service"})]);
+    }
+
+    #[test]
+    fn node_without_conditions_is_assumed_ready() {
+        let ready = json!([{"type": "Ready", "status": "True"}]);
+        for (status, assumed) in [
+            (None, true),
+            (Some(json!(null)), true),
+            (Some(json!({"allocatable": {"cpu": "1"}})), true),
+            (Some(json!({"conditions": null})), true),
+            (Some(json!({"conditions": []})), false),
+            (Some(json!({"conditions": [{"type": "Ready", "status": "False"}]})), false),
+        ] {
+            let mut node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}});
+            if let Some(status) = &status {
+                node["status"] = status.clone();
+            }
+            assert_eq!(assume_ready(&mut node), assumed.then(|| "a".to_owned()), "{status:?}");
+            assert_eq!(node["status"]["conditions"] == ready, assumed, "{status:?}");
+            let allocatable = status.and_then(|status| status.get("allocatable").cloned());
+            assert_eq!(node["status"].get("allocatable"), allocatable.as_ref());
+        }
+        let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}});
+        assert_eq!(assume_ready(&mut pod), None);
     }
 
     #[test]

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 pub use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
 pub use kube::runtime::events::EventType;
 use kube::runtime::events::{Event, Recorder, Reporter};
-use kube::{Client, Error};
 use moka::sync::Cache;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::error::describe;
-use crate::request::REQUEST_TIMEOUT;
+use crate::request::{REQUEST_TIMEOUT, within};
 use podshaper_core::object::is_name;
 
 /// Events that wait to be published. More are dropped: the next one of an object and reason replaces them.
@@ -99,8 +99,7 @@ impl Publisher {
         let series = (uid, event.reason.clone(), event.note.clone().unwrap_or_default());
         let new_recorder = || Recorder::new(self.client.clone(), self.reporter.clone());
         let recorder = self.recorders.get_with_by_ref(&series, new_recorder);
-        let published = timeout(REQUEST_TIMEOUT, recorder.publish(event, regarding)).await;
-        if let Err(error) = published.unwrap_or_else(|elapsed| Err(Error::Service(elapsed.into()))) {
+        if let Err(error) = within(REQUEST_TIMEOUT, recorder.publish(event, regarding)).await {
             // The Event that would count the next repetition may not exist.
             self.recorders.invalidate(&series);
             tracing::warn!(reason = event.reason, error = describe(&error), "cannot publish an Event");

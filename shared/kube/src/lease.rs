@@ -9,10 +9,10 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client, Error};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::error::describe;
-use crate::request::REQUEST_TIMEOUT;
+use crate::request::{REQUEST_TIMEOUT, within};
 
 /// Another replica may acquire a Lease that its holder has not renewed for this time. (This and the next two are client-go's defaults.)
 const LEASE_DURATION: Duration = Duration::from_secs(15);
@@ -67,11 +67,10 @@ impl LeaderElector {
         let (leads, leadership) = watch::channel(false);
         tokio::spawn(async move {
             self.run(&leads, &mut ending).await;
-            if leads.send_replace(false) {
-                let released = timeout(REQUEST_TIMEOUT, self.release()).await;
-                if let Ok(Err(error)) = released {
-                    tracing::debug!(error = describe(&error), "cannot release the Lease, which will expire");
-                }
+            if leads.send_replace(false)
+                && let Err(error) = within(REQUEST_TIMEOUT, self.release()).await
+            {
+                tracing::debug!(error = describe(&error), "cannot release the Lease, which will expire");
             }
         });
         leadership
@@ -84,18 +83,17 @@ impl LeaderElector {
             let started = Instant::now();
             let spent = if *leads.borrow() { renewed.elapsed() } else { Duration::ZERO };
             let attempt = self.try_acquire_or_renew(&mut observed);
-            match timeout(RENEW_DEADLINE.saturating_sub(spent), attempt).await {
-                Ok(Ok(held)) => {
+            match within(RENEW_DEADLINE.saturating_sub(spent), attempt).await {
+                Ok(held) => {
                     // Other replicas may have seen the renewal long before its response arrived.
                     renewed = started;
                     if leads.send_replace(held) != held {
                         tracing::info!(lease = self.name, leads = held, "leadership changed");
                     }
                 }
-                Ok(Err(error)) => {
+                Err(error) => {
                     tracing::warn!(lease = self.name, error = describe(&error), "cannot renew the Lease");
                 }
-                Err(_) => tracing::warn!(lease = self.name, "cannot renew the Lease: no response"),
             }
             if renewed.elapsed() >= RENEW_DEADLINE && leads.send_replace(false) {
                 tracing::warn!(lease = self.name, "leadership lost: the Lease was not renewed in time");

@@ -50,9 +50,7 @@ pub async fn send(
     let body = serde_json::to_vec(body).map_err(Error::SerdeError)?;
     let request =
         Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, media_type).body(body);
-    let sent = client.request_text(request.map_err(Error::HttpError)?);
-    let text = tokio::time::timeout(REQUEST_TIMEOUT, sent).await;
-    text.map_err(|elapsed| Error::Service(elapsed.into()))?
+    within(REQUEST_TIMEOUT, client.request_text(request.map_err(Error::HttpError)?)).await
 }
 
 /// Reads the object at `path`; none if the API server responds 404.
@@ -78,8 +76,16 @@ pub async fn get_text(client: &Client, path: &str, timeout: Duration) -> kube::R
         let fits = text.len() <= MAX_RESPONSE_BYTES;
         fits.then(|| String::from_utf8(text).map_err(Error::FromUtf8)).transpose()
     };
-    let text = tokio::time::timeout(timeout, reading).await;
-    text.map_err(|elapsed| Error::Service(elapsed.into()))?
+    within(timeout, reading).await
+}
+
+/// Waits for a response, at most for `timeout`.
+pub(crate) async fn within<T>(
+    timeout: Duration,
+    response: impl Future<Output = kube::Result<T>>,
+) -> kube::Result<T> {
+    let response = tokio::time::timeout(timeout, response).await;
+    response.unwrap_or_else(|_| Err(Error::Service(format!("no response within {timeout:?}").into())))
 }
 
 /// Appends query parameters to `path`, encoded; those with an empty value are left out.

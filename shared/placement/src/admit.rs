@@ -146,7 +146,7 @@ pub async fn place<'p, 'a>(
         let slot = SlotRequest { token, fitting, existing: existing.clone(), dry_run };
         backend.place(PlaceRequest { namespace, chain, allocator, slot }, deadline).await
     };
-    let open = fitting.and(open);
+    let open = fitting.intersection(open);
     let mut reply = if open.is_empty() { Some(SlotReply::Unplaced) } else { find(open).await };
     // It waits for a group that takes no pods now, rather than go anywhere. If the API server sends this request again, the ledger
     // may already hold a slot for it there.

@@ -95,7 +95,7 @@ impl SlotAllocator {
 
     /// Reads the sequence of some of the groups.
     fn with_sequence<R>(&self, groups: GroupSet, read: impl FnOnce(&Sequence) -> R) -> R {
-        let groups = groups.and(self.policy.all());
+        let groups = groups.intersection(self.policy.all());
         if groups == self.policy.all() {
             return read(&self.all);
         }

@@ -11,10 +11,9 @@ use serde_json::Value;
 
 use super::admit::{PlaceRequest, PlacementBackend};
 use super::allocator::Occupancy;
-use super::ledger::{Assignment, PodPlacement, PodState, SlotReply};
+use super::ledger::{Assignment, PodState, SlotReply};
 use super::owner_object::OwnerObject;
 use super::pod_object::PodObject;
-use super::policy::{GroupName, Policy};
 
 /// Objects of files that take the place of the cluster's.
 #[derive(Debug, Default)]
@@ -22,15 +21,9 @@ pub struct FileBackend {
     /// By kind, then by namespace and name.
     owners: HashMap<(String, FactKey), Arc<OwnerObject>>,
     /// By the uid of the owner in whose sequence they count.
-    pods: Mutex<HashMap<String, Vec<FilePod>>>,
-}
-
-/// A pod that takes part in a sequence.
-#[derive(Debug)]
-enum FilePod {
-    Existing(Box<PodObject>),
-    /// A pod that this run has placed.
-    New(Assignment),
+    pods: HashMap<String, Vec<PodObject>>,
+    /// Pods that this run has placed.
+    placed: Mutex<HashMap<String, Vec<Assignment>>>,
 }
 
 impl FileBackend {
@@ -51,45 +44,10 @@ impl FileBackend {
             && pod.state != PodState::Gone
             && !pod.skipped
         {
-            let pods = self.pods.get_mut().unwrap_or_else(PoisonError::into_inner);
-            pods.entry(pod.sequence_owner.clone()).or_default().push(FilePod::Existing(pod.into()));
+            self.pods.entry(pod.sequence_owner.clone()).or_default().push(pod);
         }
         Ok(())
     }
-}
-
-impl FilePod {
-    fn assignment(&self) -> Option<&Assignment> {
-        match self {
-            Self::Existing(pod) => pod.assignment.as_ref(),
-            Self::New(assignment) => Some(assignment),
-        }
-    }
-
-    fn group(&self, policy: &Policy) -> Option<GroupName> {
-        match self {
-            Self::Existing(pod) => match pod.placement(Some(policy)) {
-                PodPlacement::Assigned(Assignment { group, .. }) | PodPlacement::Inferred(group) => {
-                    Some(group)
-                }
-                PodPlacement::Unknown => None,
-            },
-            Self::New(assignment) => Some(assignment.group.clone()),
-        }
-    }
-}
-
-fn occupancy(pods: &[FilePod], policy: &Policy) -> Occupancy {
-    let mut occupancy = Occupancy::default();
-    for pod in pods {
-        if let Some(assignment) = pod.assignment() {
-            occupancy.take_slot(assignment.slot);
-        }
-        if let Some(group) = pod.group(policy).and_then(|group| policy.index(&group)) {
-            occupancy.add_pod(group);
-        }
-    }
-    occupancy
 }
 
 impl PlacementBackend for FileBackend {
@@ -106,21 +64,26 @@ impl PlacementBackend for FileBackend {
             return Some(SlotReply::Kept);
         }
         let (owner, _) = chain.sequence_owner()?;
-        let mut all = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        let pods = all.entry(owner.uid.clone()).or_default();
-        let occupancy = occupancy(pods, allocator.policy());
+        let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
+        let placed = placed.entry(owner.uid.clone()).or_default();
+        let mut occupancy = Occupancy::default();
+        for pod in self.pods.get(&owner.uid).into_iter().flatten() {
+            pod.placement(Some(allocator.policy())).occupy(&mut occupancy, allocator.policy());
+        }
+        for assignment in &*placed {
+            assignment.occupy(&mut occupancy, allocator.policy());
+        }
         let Some((number, group)) = allocator.allocate(&occupancy, slot.fitting) else {
             return Some(SlotReply::Unplaced);
         };
         let group = allocator.policy().groups().get(group)?.name.clone();
         let assignment = Assignment { token: slot.token, slot: number, group };
-        // The next pod comes after it.
-        pods.push(FilePod::New(assignment.clone()));
+        placed.push(assignment.clone());
         Some(SlotReply::Placed(assignment))
     }
 }
 
-/// The surroundings of a self-test: each owner is there, and owns nothing.
+/// A cluster in which each owner exists and has no pods.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SelfTestBackend;
 

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::policy::GroupName;
+use crate::allocator::Occupancy;
+use crate::policy::{GroupName, Policy};
 
 /// A number that the API server gave a state of the world: `resourceVersion`, which grows with every write
 /// (KEP-5504: resource versions are comparable integers).
@@ -44,6 +45,16 @@ pub struct Assignment {
     pub slot: u32,
     /// Its group.
     pub group: GroupName,
+}
+
+impl Assignment {
+    /// Takes the slot, and counts the pod in its group.
+    pub fn occupy(&self, occupancy: &mut Occupancy, policy: &Policy) {
+        occupancy.take_slot(self.slot);
+        if let Some(group) = policy.index(&self.group) {
+            occupancy.add_pod(group);
+        }
+    }
 }
 
 /// A place that was given to a pod which nobody has seen with it yet.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::content::{Assignment, PodName, ResourceVersion, Token};
-use crate::policy::GroupName;
+use crate::allocator::Occupancy;
+use crate::policy::{GroupName, Policy};
 
 /// The pods of one owner.
 pub type PodMap = BTreeMap<PodName, PodRecord>;
@@ -140,7 +141,7 @@ impl PodView {
 }
 
 impl PodRecord {
-    /// Its assignment, if it was placed.
+    /// The pod's slot and group, if it was placed.
     pub fn assignment(&self) -> Option<&Assignment> {
         match &self.placement {
             PodPlacement::Assigned(assignment) => Some(assignment),
@@ -148,11 +149,26 @@ impl PodRecord {
         }
     }
 
-    /// Its group, if it is known.
+    /// The pod's group, if it is known.
     pub fn group(&self) -> Option<&GroupName> {
         match &self.placement {
             PodPlacement::Assigned(Assignment { group, .. }) | PodPlacement::Inferred(group) => Some(group),
             PodPlacement::Unknown => None,
+        }
+    }
+}
+
+impl PodPlacement {
+    /// Takes the pod's slot, and counts the pod in its group.
+    pub fn occupy(&self, occupancy: &mut Occupancy, policy: &Policy) {
+        match self {
+            Self::Assigned(assignment) => assignment.occupy(occupancy, policy),
+            Self::Inferred(group) => {
+                if let Some(group) = policy.index(group) {
+                    occupancy.add_pod(group);
+                }
+            }
+            Self::Unknown => {}
         }
     }
 }

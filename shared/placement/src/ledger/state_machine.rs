@@ -341,7 +341,7 @@ impl Ledger {
                 return false;
             }
             debug_assert!(occupancy.is_free(assignment.slot), "two pods get one slot");
-            occupy(&mut occupancy, &assignment, allocator.policy());
+            assignment.occupy(&mut occupancy, allocator.policy());
             if content.reservations.len() >= self.config.max_reservations {
                 self.estimate(assignment, now);
                 return false;
@@ -414,7 +414,7 @@ impl Ledger {
                 && !request.dry_run
                 && content.and_then(of_request).is_none()
             {
-                occupy(&mut occupancy, assignment, allocator.policy());
+                assignment.occupy(&mut occupancy, allocator.policy());
             }
             replies.push((request, reply));
         }
@@ -444,21 +444,15 @@ impl Ledger {
         for Reservation { assignment, pod, .. } in self.reservations.pending_in(content) {
             if pod.is_none() {
                 reserved.insert(assignment.slot);
-                occupy(&mut occupancy, assignment, policy);
+                assignment.occupy(&mut occupancy, policy);
             } else {
                 occupancy.take_slot(assignment.slot);
             }
         }
         for pod in self.pods.pods().values() {
             // The replica that reserved the slot for another pod has seen that this one is gone.
-            if pod.assignment().is_some_and(|assignment| reserved.contains(&assignment.slot)) {
-                continue;
-            }
-            if let Some(assignment) = pod.assignment() {
-                occupancy.take_slot(assignment.slot);
-            }
-            if let Some(group) = pod.group().and_then(|group| policy.index(group)) {
-                occupancy.add_pod(group);
+            if pod.assignment().is_none_or(|assignment| !reserved.contains(&assignment.slot)) {
+                pod.placement.occupy(&mut occupancy, policy);
             }
         }
         occupancy
@@ -509,14 +503,6 @@ fn assignment(request: &SlotRequest, occupancy: &Occupancy, allocator: &SlotAllo
     let (slot, group) = allocator.allocate(occupancy, request.fitting)?;
     let group = allocator.policy().groups().get(group)?.name.clone();
     Some(Assignment { token: request.token, slot, group })
-}
-
-/// A new pod takes its slot, and counts in its group.
-fn occupy(occupancy: &mut Occupancy, assignment: &Assignment, policy: &Policy) {
-    occupancy.take_slot(assignment.slot);
-    if let Some(group) = policy.index(&assignment.group) {
-        occupancy.add_pod(group);
-    }
 }
 
 #[cfg(test)]

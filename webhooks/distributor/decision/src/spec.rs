@@ -397,7 +397,10 @@ mod tests {
             (json!([group(json!({"base": 3, "max": 2}))]), "spec.distribution: group type=a: max is 2"),
             (json!([group(json!({"weight": 0}))]), "spec.distribution: no group has a weight or a base"),
             (json!([group(json!({})), group(json!({}))]), "spec.distribution: two groups are named type=a"),
-            (json!([group(json!({"nodeLabel": {}}))]), "spec.distribution: group  has no node label"),
+            (
+                json!([group(json!({"nodeLabel": {}}))]),
+                "spec.distribution: group : nodeLabel: there is no label",
+            ),
             (
                 json!([group(json!({"nodeLabel": {"a b": ""}}))]),
                 "spec.distribution: group a b=: nodeLabel: \"a b\" is no",

@@ -245,7 +245,7 @@ impl DistributorController {
             total,
             revisions: revisions(pods, &inputs.spreads),
             available,
-            unschedulable: with_nodes.without(available),
+            unschedulable: with_nodes.difference(available),
             rebalance_held: evictions.as_ref().and_then(EvictionHistory::held),
         };
         self.write_status(distributor, spec, &observation).await;
@@ -274,7 +274,7 @@ impl DistributorController {
         let unschedulable = all.filter(|pod| is_unschedulable_too_long(pod, spec));
         let unschedulable = unschedulable.filter_map(|pod| policy.index(pod.group.as_deref()?)).collect();
         let with_nodes = self.nodes.available(policy);
-        PodCounts { spreads, total, with_nodes, available: with_nodes.without(unschedulable) }
+        PodCounts { spreads, total, with_nodes, available: with_nodes.difference(unschedulable) }
     }
 
     /// Reads the workload, unless an older distributor selects it, too.

@@ -93,7 +93,7 @@ impl Facts for DistributorCluster {
         });
         let policy = spec.allocator.policy();
         let stuck = stuck.iter().flatten().filter_map(|group| policy.index(group)).collect();
-        self.nodes.available(policy).without(stuck)
+        self.nodes.available(policy).difference(stuck)
     }
 
     fn heard(&self, _: &Distributor, outcome: PlaceOutcome) {

@@ -1,4 +1,4 @@
-//! The webhook `flexdaemonset`: what knows the cluster, and its commands.
+//! The webhook `flexdaemonset` in a cluster, and its commands.
 #![forbid(unsafe_code)]
 
 pub mod cluster;

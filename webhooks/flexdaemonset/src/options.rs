@@ -1,4 +1,4 @@
-//! Flags, and the webhooks that they make.
+//! The options of the server and of offline commands.
 
 use std::time::Instant;
 
@@ -10,18 +10,18 @@ use podshaper_kube::replica::Replica;
 use podshaper_offline::manifests::FactFiles;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, RefitOptions};
-use flexdaemonset_decision::daemon_set::Owner;
-use flexdaemonset_decision::facts::{Facts, Outcome, Subject};
+use crate::cluster::{FlexDaemonsetCluster, RefitOptions};
+use flexdaemonset_decision::daemon_set::DaemonSet;
+use flexdaemonset_decision::facts::{SizingFacts, SizingOutcome, TemplatedPod};
+use flexdaemonset_decision::limit_range::LimitRange;
 use flexdaemonset_decision::node::Node;
 use flexdaemonset_decision::offline;
-use flexdaemonset_decision::range::Range;
 use flexdaemonset_decision::rules::Template;
 use flexdaemonset_decision::template::TemplateStatus;
-use flexdaemonset_decision::template_object::TemplateFact;
+use flexdaemonset_decision::template_object::TemplateObject;
 use flexdaemonset_decision::webhook::FlexDaemonset;
 
-/// How the server works.
+/// The options of the server.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     #[command(flatten)]
@@ -31,36 +31,42 @@ pub struct Options {
 }
 
 impl Options {
-    /// The webhook that decides by the cluster.
-    pub fn webhook(self, context: ServeContext<'_>) -> anyhow::Result<FlexDaemonset<Cluster>> {
+    /// The webhook of a cluster.
+    pub fn webhook(self, context: ServeContext<'_>) -> anyhow::Result<FlexDaemonset<FlexDaemonsetCluster>> {
         let client = client::in_cluster().context("no access to the API server")?;
-        let cluster =
-            Cluster::start(&client, &self.replica, self.refit, context.metrics, context.terminating);
+        let cluster = FlexDaemonsetCluster::start(
+            &client,
+            &self.replica,
+            self.refit,
+            context.metrics,
+            context.terminating,
+        );
         Ok(FlexDaemonset::new(cluster))
     }
 }
 
-/// How an offline run decides.
+/// The options of offline commands.
 #[derive(Clone, Debug, clap::Args)]
 pub struct OfflineOptions {
     #[command(flatten)]
     facts: FactFiles,
-    /// The node of pods that name none, such as those of a pod template
+    /// Node of pods that name none, such as those of a pod template
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
 }
 
 impl OfflineOptions {
-    /// The webhook that decides by the files.
-    pub fn webhook(self) -> anyhow::Result<FlexDaemonset<offline::Offline>> {
-        Ok(FlexDaemonset::new(offline::Offline::new(&self.facts.read()?)?).supposing(self.node))
+    /// The webhook for the facts of the files.
+    pub fn webhook(self) -> anyhow::Result<FlexDaemonset<offline::OfflineCluster>> {
+        Ok(FlexDaemonset::new(offline::OfflineCluster::new(&self.facts.read()?)?)
+            .with_default_node(self.node))
     }
 }
 
-/// The cluster of a self-test: any node, and one template, by what it says.
+/// The cluster of a self-test: it has every node, and one template under every name.
 #[derive(Clone, Debug, clap::Args)]
 pub struct AssumedTemplate {
-    /// The spec of the template that the pod names, as JSON: one that depends on no node
+    /// JSON of the spec of the template that the pod names; the size must not depend on the node
     #[arg(long, value_name = "JSON", default_value = r#"{"minCPU": "100m"}"#, value_parser = json)]
     template: Value,
 }
@@ -69,25 +75,25 @@ fn json(text: &str) -> Result<Value, serde_json::Error> {
     serde_json::from_str(text)
 }
 
-impl Facts for AssumedTemplate {
+impl SizingFacts for AssumedTemplate {
     async fn node(&self, _: &str, _: Instant) -> Lookup<Node> {
         Lookup::Found(Node::default().into())
     }
 
-    async fn template(&self, _: &str, _: Instant) -> Lookup<TemplateFact> {
+    async fn template(&self, _: &str, _: Instant) -> Lookup<TemplateObject> {
         let rules = Template::from_spec(&self.template);
         Lookup::Found(
-            TemplateFact { uid: "".into(), generation: 0, rules, status: TemplateStatus::default() }.into(),
+            TemplateObject { uid: "".into(), generation: 0, rules, status: TemplateStatus::default() }.into(),
         )
     }
 
-    async fn owner(&self, _: &str, _: &str, _: &str, _: Instant) -> Lookup<Owner> {
+    async fn daemon_set(&self, _: &str, _: &str, _: &str, _: Instant) -> Lookup<DaemonSet> {
         Lookup::NotFound
     }
 
-    fn range(&self, _: &str) -> Range {
-        Range::default()
+    fn limit_range(&self, _: &str) -> LimitRange {
+        LimitRange::default()
     }
 
-    fn heard(&self, _: &Subject<'_>, _: Outcome) {}
+    fn record_outcome(&self, _: &TemplatedPod<'_>, _: SizingOutcome) {}
 }

@@ -1,4 +1,4 @@
-//! `flexdaemonset plan`: what a `DaemonSet`'s pods would get, node by node.
+//! `flexdaemonset plan`: the size of a `DaemonSet`'s pod on each node.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -11,22 +11,22 @@ use podshaper_offline::manifests::{FactFiles, read_objects};
 use podshaper_offline::table::{ReportFormat, Table};
 use serde_json::{Value, json};
 
-use flexdaemonset_decision::facts::Facts;
+use flexdaemonset_decision::facts::SizingFacts;
 use flexdaemonset_decision::node::Node;
-use flexdaemonset_decision::offline::Offline;
-use flexdaemonset_decision::resource::{PerResource, SizedResource};
+use flexdaemonset_decision::offline::OfflineCluster;
+use flexdaemonset_decision::resource::SizedResource;
 use flexdaemonset_decision::sizing::{Sizing, size};
 
 /// Show the size of a DaemonSet's pod on each node.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = HELP)]
 pub struct SizePlan {
-    /// DaemonSets, and what else they need: YAML or JSON, a file, a folder, or - for standard input
+    /// DaemonSets, and any facts: a file or folder of YAML or JSON, or - for standard input
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
     facts: FactFiles,
-    /// What to print
+    /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: ReportFormat,
 }
@@ -35,12 +35,12 @@ const HELP: &str = "\
   kubectl get nodes,flexdaemonsettemplates,limitranges -A -o yaml > cluster.yaml
   flexdaemonset plan -f daemonset.yaml --facts cluster.yaml
 
-A pod's size is what it requests in all, by Kubernetes' own formula. Nodes that the DaemonSet's nodeSelector leaves out \
-are left out; taints and affinity aren't looked at.
+A pod's size is its total request by Kubernetes' formula. The table has the nodes that the DaemonSet's nodeSelector \
+selects; taints and affinity are ignored.
 
-Exit status: 0 fine; 1 a DaemonSet names no template, or one that isn't there or can't be used; 2 bad usage.";
+Exit status: 0 success; 1 a DaemonSet names no template, or a missing or invalid one; 2 invalid usage.";
 
-/// One line of the table.
+/// The size on one node.
 struct Row<'a> {
     name: &'a str,
     node: &'a Node,
@@ -52,27 +52,32 @@ impl SizePlan {
     pub fn run(self, console: &mut Console<'_>) -> anyhow::Result<()> {
         let mut objects = self.facts.read()?;
         objects.extend(read_objects(&self.files)?);
-        let facts = Offline::new(&objects)?;
+        let facts = OfflineCluster::new(&objects)?;
         let daemon_sets =
             objects.iter().filter_map(Fact::new).filter(|fact| fact.is_kind("apps", "DaemonSet"));
         let daemon_sets: Vec<_> = daemon_sets.collect();
         if daemon_sets.is_empty() {
-            bail!("there is no DaemonSet in what was given by -f");
+            bail!("the files of -f contain no DaemonSet");
         }
         for (index, daemon_set) in daemon_sets.into_iter().enumerate() {
             if index > 0 && self.output == ReportFormat::Table {
                 writeln!(console.stdout)?;
             }
-            one(&facts, daemon_set, self.output, console.stdout)?;
+            print_plan(&facts, daemon_set, self.output, console.stdout)?;
         }
         Ok(())
     }
 }
 
-fn one(facts: &Offline, fact: Fact<'_>, output: ReportFormat, out: &mut dyn Write) -> anyhow::Result<()> {
+fn print_plan(
+    facts: &OfflineCluster,
+    fact: Fact<'_>,
+    output: ReportFormat,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let (daemon_set, FactKey { namespace, name }) = (fact.object(), fact.key());
     let template_name = facts
-        .daemon_set(&namespace, &name)
+        .daemon_set_named(&namespace, &name)
         .and_then(|daemon_set| daemon_set.template.clone())
         .with_context(|| format!("DaemonSet {name} names no template"))?;
     let template = facts
@@ -86,21 +91,16 @@ fn one(facts: &Offline, fact: Fact<'_>, output: ReportFormat, out: &mut dyn Writ
     let pod = daemon_set.pointer("/spec/template").unwrap_or(&Value::Null).to_string();
     let pod: Pod<'_> =
         serde_json::from_str(&pod).with_context(|| format!("DaemonSet {name}: its pod template"))?;
-    let selector: Vec<(&str, &str)> = daemon_set
-        .pointer("/spec/template/spec/nodeSelector")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .filter_map(|(key, value)| Some((&**key, value.as_str()?)))
-        .collect();
-    let range = facts.range(&namespace);
+    let selector = pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
+    let selects = |node: &Node| {
+        selector.is_none_or(|selector| selector.iter().all(|(key, value)| node.label(key) == Some(value)))
+    };
+    let limit_range = facts.limit_range(&namespace);
     let mut rows = Vec::new();
-    for (node_name, node) in facts.nodes() {
-        if selector.iter().all(|(key, value)| node.label(key) == Some(value)) {
-            let sizing = size(template, node, &range, &pod, None)
-                .map_err(|error| anyhow::anyhow!("DaemonSet {name}: {error}"))?;
-            rows.push(Row { name: node_name, node, sizing });
-        }
+    for (node_name, node) in facts.nodes().filter(|(_, node)| selects(node)) {
+        let sizing = size(template, node, &limit_range, &pod, None)
+            .map_err(|error| anyhow::anyhow!("DaemonSet {name}: {error}"))?;
+        rows.push(Row { name: node_name, node, sizing });
     }
     match output {
         ReportFormat::Table => table(&namespace, &name, &template_name, &rows, out)?,
@@ -124,10 +124,16 @@ fn table(
     writeln!(out, "DaemonSet {namespace}/{name}, template {template}")?;
     let mut table = Table::new(["NODE", "CPU", "SHARE", "MEMORY", "SHARE", "STORAGE", "SHARE", "NOTE"]);
     for row in rows {
-        let cell = |resource: SizedResource| [row.amount(resource), row.share(resource)];
-        let [[cpu, of_cpu], [memory, of_memory], [storage, of_storage]] = SizedResource::ALL.map(cell);
-        let note = row.sizing.warnings.join("; ");
-        table.row([row.name.to_owned(), cpu, of_cpu, memory, of_memory, storage, of_storage, note]);
+        table.row([
+            row.name.to_owned(),
+            row.amount(SizedResource::Cpu),
+            row.share(SizedResource::Cpu),
+            row.amount(SizedResource::Memory),
+            row.share(SizedResource::Memory),
+            row.amount(SizedResource::Storage),
+            row.share(SizedResource::Storage),
+            row.sizing.warnings.join("; "),
+        ]);
     }
     table.print(out)
 }
@@ -143,8 +149,9 @@ impl Row<'_> {
     /// Percent of the node's allocatable, to a tenth.
     fn share(&self, resource: SizedResource) -> String {
         match *self.node.allocatable.get(resource) {
-            Some(has) if has > 0 => {
-                let tenths = i128::from(*self.sizing.effective.get(resource)) * 1000 / i128::from(has);
+            Some(allocatable) if allocatable > 0 => {
+                let tenths =
+                    i128::from(*self.sizing.effective.get(resource)) * 1000 / i128::from(allocatable);
                 format!("{}.{}%", tenths / 10, tenths % 10)
             }
             _ => "-".to_owned(),
@@ -166,7 +173,7 @@ impl Row<'_> {
             })
         });
         let containers: Vec<_> = containers.collect();
-        let effective: &PerResource<i64> = &self.sizing.effective;
+        let effective = &self.sizing.effective;
         json!({
             "node": self.name,
             "allocatable": amounts(&|resource| *self.node.allocatable.get(resource)),

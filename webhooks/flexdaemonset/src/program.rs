@@ -9,7 +9,7 @@ use crate::options::{AssumedTemplate, OfflineOptions, Options};
 use crate::plan::SizePlan;
 use flexdaemonset_decision::webhook::FlexDaemonset;
 
-/// What the types say; a test keeps the file current.
+/// Derived from the types; a test keeps the file current.
 const CRD: &str = include_str!("../../../charts/podshaper/files/crds/flexdaemonsettemplates.yaml");
 
 /// The commands that only `flexdaemonset` has.
@@ -23,7 +23,7 @@ pub enum FlexDaemonsetCommand {
 
 impl Program for FlexDaemonsetCommand {
     const NAME: &'static str = "flexdaemonset";
-    const ABOUT: &'static str = "Sizes the pods of DaemonSets as a share of the node that each is bound for";
+    const ABOUT: &'static str = "Sizes the pods of DaemonSets in proportion to their node";
     const PATHS: &'static [&'static str] = &["/mutate-v1-pod"];
     type Serve = Options;
     type Mutate = OfflineOptions;

@@ -4,10 +4,10 @@
 use std::fmt::Debug;
 use std::io::Write;
 
-use flexdaemonset_decision::daemon_set::Owner;
+use flexdaemonset_decision::daemon_set::DaemonSet;
+use flexdaemonset_decision::limit_range::LimitRange;
 use flexdaemonset_decision::node::Node;
-use flexdaemonset_decision::range::Range;
-use flexdaemonset_decision::template_object::TemplateFact;
+use flexdaemonset_decision::template_object::TemplateObject;
 use podshaper_core::facts::Fact;
 use podshaper_core::object::FromObject;
 use podshaper_kube::watch::{WatchScope, spawn_reflector};
@@ -59,7 +59,7 @@ async fn template_is_equal() {
         })
     };
     for spec in [json!({"minCPU": "100m", "cpuFraction": "0.1"}), json!({"minCPU": "much"}), json!(null)] {
-        assert_equal::<TemplateFact>(path, &template(spec), &[]).await;
+        assert_equal::<TemplateObject>(path, &template(spec), &[]).await;
     }
 }
 
@@ -75,7 +75,7 @@ async fn limit_range_is_equal() {
         })
     };
     let path = "/api/v1/namespaces/ns/limitranges/r";
-    assert_equal::<Range>(path, &range(json!("2")), &[range(json!(2)), range(json!(2.0))]).await;
+    assert_equal::<LimitRange>(path, &range(json!("2")), &[range(json!(2)), range(json!(2.0))]).await;
 }
 
 #[tokio::test]
@@ -88,6 +88,6 @@ async fn daemon_set_is_equal() {
             "metadata": {"name": "agent", "namespace": "ns", "uid": "u", "annotations": template("own")},
             "spec": {"selector": {"matchLabels": {"app": "agent"}}, "template": {"metadata": pods}},
         });
-        assert_equal::<Owner>(path, &daemon_set, &[]).await;
+        assert_equal::<DaemonSet>(path, &daemon_set, &[]).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The webhook `peerpods`: what knows the cluster, and its commands.
+//! The commands of the webhook `peerpods`.
 #![forbid(unsafe_code)]
 
 pub mod advertise;

@@ -7,24 +7,24 @@ use podshaper_core::selector::LabelSelector;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// Names the template, on a `DaemonSet`, on its pod template, or on a pod.
+/// The annotation of a `DaemonSet`, its pod template, or a pod that names the template.
 pub const RESOURCE_TEMPLATE: &str = "flexdaemonsets.xai/resource-template";
-/// Names the template on a pod: how the original marks those that it has seen.
+/// The annotation of a pod that names the template. The original flexdaemonset sets it.
 pub const APPLY_TEMPLATE: &str = "flexdaemonsets.xai/apply-template";
 
-/// The template that a pod, or a pod template, names by one of its annotations.
+/// The template that these annotations of a pod or pod template name.
 pub fn named_template<'a>(annotation: impl Fn(&'static str) -> Option<&'a str>) -> Option<&'a str> {
     [RESOURCE_TEMPLATE, APPLY_TEMPLATE].into_iter().find_map(annotation)
 }
 
 /// A `DaemonSet`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Owner {
+pub struct DaemonSet {
     /// `metadata.uid`.
     pub uid: Box<str>,
-    /// The template that its pods name, or else it itself.
+    /// The template that its pod template names, or else the `DaemonSet` itself.
     pub template: Option<Box<str>>,
-    /// The selector of its pods, as a URL has it.
+    /// The value of `labelSelector` for its pods.
     pub selector: Box<str>,
 }
 
@@ -45,7 +45,7 @@ struct PodTemplateMetadata {
     annotations: Option<BTreeMap<String, String>>,
 }
 
-impl FromObject for Owner {
+impl FromObject for DaemonSet {
     type Spec = DaemonSetSpec;
     type Status = IgnoredAny;
     const PLURAL: &'static str = "daemonsets";

@@ -1,68 +1,67 @@
-//! What decisions are made by, besides the pod.
+//! The facts that the size of a pod depends on, besides the pod.
 
 use std::future::Future;
 use std::time::Instant;
 
 use podshaper_core::lookup::Lookup;
 
-use crate::daemon_set::Owner;
+use crate::daemon_set::DaemonSet;
+use crate::limit_range::LimitRange;
 use crate::node::Node;
-use crate::range::Range;
-use crate::template_object::TemplateFact;
+use crate::template_object::TemplateObject;
 
-/// A cluster, or files that stand for one.
+/// The objects of a cluster, or of files.
 ///
-/// Each look-up may wait for one read of the API server where its watch hasn't shown the object yet, but never past
-/// `deadline`.
-pub trait Facts: Send + Sync + 'static {
+/// A lookup may read one object from the API server if the watch hasn't delivered it yet, until `deadline` at most.
+pub trait SizingFacts: Send + Sync + 'static {
     /// A node.
     fn node(&self, name: &str, deadline: Instant) -> impl Future<Output = Lookup<Node>> + Send;
     /// A template.
-    fn template(&self, name: &str, deadline: Instant) -> impl Future<Output = Lookup<TemplateFact>> + Send;
+    fn template(&self, name: &str, deadline: Instant) -> impl Future<Output = Lookup<TemplateObject>> + Send;
     /// The `DaemonSet` with this uid.
-    fn owner(
+    fn daemon_set(
         &self,
         namespace: &str,
         name: &str,
         uid: &str,
         deadline: Instant,
-    ) -> impl Future<Output = Lookup<Owner>> + Send;
-    /// The bounds of a namespace.
-    fn range(&self, namespace: &str) -> Range;
-    /// Hears of each pod that is of interest.
-    fn heard(&self, pod: &Subject<'_>, outcome: Outcome);
-    /// Why nothing can be decided yet, if so.
+    ) -> impl Future<Output = Lookup<DaemonSet>> + Send;
+    /// All LimitRanges of a namespace as one.
+    fn limit_range(&self, namespace: &str) -> LimitRange;
+    /// Records the outcome for a pod that names a template.
+    fn record_outcome(&self, pod: &TemplatedPod<'_>, outcome: SizingOutcome);
+    /// Why the facts are incomplete, if they are.
     fn not_ready(&self) -> Option<String> {
         None
     }
 }
 
-/// The pod that an outcome is about.
+/// A pod that names a template, by itself or by its `DaemonSet`.
 #[derive(Clone, Copy, Debug)]
-pub struct Subject<'r> {
-    /// Its namespace.
+pub struct TemplatedPod<'r> {
+    /// The pod's namespace.
     pub namespace: &'r str,
     /// The name and uid of its `DaemonSet`, if it has one.
     pub daemon_set: Option<(&'r str, &'r str)>,
     /// The template's name.
     pub template: &'r str,
-    /// Whether nothing is going to be stored.
+    /// Whether the API server won't store the pod.
     pub dry_run: bool,
 }
 
-/// What became of a pod that names a template.
+/// The outcome for a pod that names a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It has its size.
+pub enum SizingOutcome {
+    /// The pod gets its size.
     Sized,
-    /// The template gives it none on this node.
+    /// The template sets no size on this node.
     Unsized,
-    /// There is no such template.
+    /// The template doesn't exist.
     TemplateMissing,
-    /// The template is none.
+    /// The template is invalid.
     TemplateInvalid,
-    /// The node isn't known, or the pod names none.
+    /// The node doesn't exist, or the pod names none.
     NodeUnknown,
-    /// Something in the pod can't be read, or the API server couldn't be asked.
+    /// The pod can't be parsed, or the API server didn't answer in time.
     Undecided,
 }

@@ -1,25 +1,23 @@
-//! Pods of a `DaemonSet` with the right size for their node: a share of what the node has to give.
+//! Sizes the pods of a `DaemonSet`: each gets a share of its node's allocatable resources.
 //!
-//! A pod of a `DaemonSet` names its node when it is created. So it is born with its size, and nothing has to be patched
-//! afterwards:
+//! Such a pod names its node when it is created. So it is created with its size, and needs no resize later:
 //!
 //! ```text
 //! pod ──▶ template (named by its DaemonSet) ┐
 //!    └──▶ node ─────────────────────────────┴──▶ size ──▶ patch
 //! ```
 //!
-//! The decision is a pure function of the pod and of [`facts::Facts`]; without the feature `serve` there is nothing else
-//! here.
+//! The decision is a pure function of the pod and of [`facts::SizingFacts`].
 #![forbid(unsafe_code)]
 
 pub mod crd;
 pub mod daemon_set;
 pub mod facts;
+pub mod limit_range;
 pub mod node;
 pub mod offline;
 pub mod original_requests;
 pub mod patch;
-pub mod range;
 pub mod refit;
 pub mod resource;
 pub mod rules;

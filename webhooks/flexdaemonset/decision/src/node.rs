@@ -1,4 +1,4 @@
-//! A node, as far as pods are sized by it.
+//! A node, as far as sizes depend on it.
 
 use std::collections::BTreeMap;
 

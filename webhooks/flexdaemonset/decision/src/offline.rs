@@ -1,4 +1,4 @@
-//! Facts from files.
+//! The facts of an offline command.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,23 +8,24 @@ use podshaper_core::facts::{Fact, FactError, FactKey};
 use podshaper_core::lookup::Lookup;
 use serde_json::Value;
 
-use crate::daemon_set::Owner;
-use crate::facts::{Facts, Outcome, Subject};
+use crate::daemon_set::DaemonSet;
+use crate::facts::{SizingFacts, SizingOutcome, TemplatedPod};
+use crate::limit_range::LimitRange;
 use crate::node::Node;
-use crate::range::Range;
 use crate::template::{GROUP, KIND};
-use crate::template_object::TemplateFact;
+use crate::template_object::TemplateObject;
 
-/// Objects of files that take the place of the cluster's.
+/// The objects of files.
 #[derive(Debug, Default)]
-pub struct Offline {
+pub struct OfflineCluster {
     nodes: BTreeMap<String, Arc<Node>>,
-    templates: BTreeMap<String, Arc<TemplateFact>>,
-    owners: BTreeMap<FactKey, Arc<Owner>>,
-    ranges: BTreeMap<String, Range>,
+    templates: BTreeMap<String, Arc<TemplateObject>>,
+    daemon_sets: BTreeMap<FactKey, Arc<DaemonSet>>,
+    /// By namespace.
+    limit_ranges: BTreeMap<String, LimitRange>,
 }
 
-impl Offline {
+impl OfflineCluster {
     /// The facts in these objects. Objects of other kinds are ignored.
     pub fn new<'o>(objects: impl IntoIterator<Item = &'o Value>) -> Result<Self, FactError> {
         let mut facts = Self::default();
@@ -38,12 +39,12 @@ impl Offline {
         if fact.is_kind("", "Node") {
             self.nodes.extend(fact.project()?.map(|(key, node)| (key.name, Arc::new(node))));
         } else if fact.is_kind("", "LimitRange") {
-            if let Some((FactKey { namespace, .. }, range)) = fact.project::<Range>()? {
-                let others = self.ranges.remove(&namespace).unwrap_or_default();
-                self.ranges.insert(namespace, others.and(&range));
+            if let Some((FactKey { namespace, .. }, limit_range)) = fact.project::<LimitRange>()? {
+                let others = self.limit_ranges.remove(&namespace).unwrap_or_default();
+                self.limit_ranges.insert(namespace, others.and(&limit_range));
             }
         } else if fact.is_kind("apps", "DaemonSet") {
-            self.owners.extend(fact.project()?.map(|(key, owner)| (key, Arc::new(owner))));
+            self.daemon_sets.extend(fact.project()?.map(|(key, daemon_set)| (key, Arc::new(daemon_set))));
         } else if fact.is_kind(GROUP, KIND) {
             self.templates.extend(fact.project()?.map(|(key, template)| (key.name, Arc::new(template))));
         }
@@ -51,8 +52,8 @@ impl Offline {
     }
 
     /// The `DaemonSet` with this name.
-    pub fn daemon_set(&self, namespace: &str, name: &str) -> Option<&Arc<Owner>> {
-        self.owners.get(&FactKey { namespace: namespace.to_owned(), name: name.to_owned() })
+    pub fn daemon_set_named(&self, namespace: &str, name: &str) -> Option<&Arc<DaemonSet>> {
+        self.daemon_sets.get(&FactKey { namespace: namespace.to_owned(), name: name.to_owned() })
     }
 
     /// All nodes, by name.
@@ -61,27 +62,27 @@ impl Offline {
     }
 
     /// The template with this name.
-    pub fn template_named(&self, name: &str) -> Option<&TemplateFact> {
+    pub fn template_named(&self, name: &str) -> Option<&TemplateObject> {
         self.templates.get(name).map(|template| &**template)
     }
 }
 
-impl Facts for Offline {
+impl SizingFacts for OfflineCluster {
     async fn node(&self, name: &str, _: Instant) -> Lookup<Node> {
         self.nodes.get(name).cloned().into()
     }
 
-    async fn template(&self, name: &str, _: Instant) -> Lookup<TemplateFact> {
+    async fn template(&self, name: &str, _: Instant) -> Lookup<TemplateObject> {
         self.templates.get(name).cloned().into()
     }
 
-    async fn owner(&self, namespace: &str, name: &str, _: &str, _: Instant) -> Lookup<Owner> {
-        self.daemon_set(namespace, name).cloned().into()
+    async fn daemon_set(&self, namespace: &str, name: &str, _: &str, _: Instant) -> Lookup<DaemonSet> {
+        self.daemon_set_named(namespace, name).cloned().into()
     }
 
-    fn range(&self, namespace: &str) -> Range {
-        self.ranges.get(namespace).cloned().unwrap_or_default()
+    fn limit_range(&self, namespace: &str) -> LimitRange {
+        self.limit_ranges.get(namespace).cloned().unwrap_or_default()
     }
 
-    fn heard(&self, _: &Subject<'_>, _: Outcome) {}
+    fn record_outcome(&self, _: &TemplatedPod<'_>, _: SizingOutcome) {}
 }

@@ -169,9 +169,9 @@ mod tests {
     use podshaper_core::pod::Pod;
 
     use super::*;
+    use crate::limit_range::LimitRange;
     use crate::node::Node;
     use crate::original_requests::OriginalRequests;
-    use crate::range::Range;
     use crate::rules::Template;
     use crate::sizing::size;
 
@@ -187,7 +187,7 @@ mod tests {
         let (pod, original) = (pod.to_string(), json!({"containers": {"a": original}}).to_string());
         let pod: Pod<'_> = serde_json::from_str(&pod).unwrap();
         let original: OriginalRequests<'_> = serde_json::from_str(&original).unwrap();
-        let sizing = size(&template, &node, &Range::default(), &pod, Some(&original)).unwrap();
+        let sizing = size(&template, &node, &LimitRange::default(), &pod, Some(&original)).unwrap();
         compare(&sizing, true, qos, 5)
     }
 

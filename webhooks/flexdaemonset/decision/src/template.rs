@@ -34,10 +34,10 @@ pub struct TemplateSpec {
     pub containers: Vec<ContainerShare>,
     /// How limits are set.
     pub limits: Limits,
-    /// Sizes for some nodes. The first override whose selector matches the node applies.
+    /// Sizes for some nodes. The first override that selects the node applies.
     #[schemars(length(max = 32))]
     pub overrides: Vec<Override>,
-    /// What happens if a minimum exceeds what the node has.
+    /// Size if a minimum exceeds the node's allocatable.
     pub when_min_exceeds_allocatable: WhenMinExceedsAllocatable,
     /// Whether running pods are resized when this template or their node changes.
     pub refit: Refit,
@@ -244,7 +244,7 @@ pub enum Operator {
     DoesNotExist,
 }
 
-/// What happens if a minimum exceeds what the node has.
+/// Size if a minimum exceeds the node's allocatable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum WhenMinExceedsAllocatable {
     /// The pod requests the minimum and stays Pending.
@@ -282,9 +282,9 @@ pub struct TemplateStatus {
     pub pods_sized: u32,
     /// Pods that were created without a size, because the webhook didn't answer or didn't know their node.
     pub pods_pending: u32,
-    /// Pods whose size is that of an earlier template or node.
+    /// Pods with the size of an earlier template or node.
     pub pods_outdated: u32,
-    /// Pods whose kubelet can't resize them now.
+    /// Pods that the kubelet can't resize now.
     pub pods_infeasible: u32,
     /// Nodes that are too small for the pod, even if nothing else runs there.
     pub nodes_short: u32,

@@ -9,18 +9,18 @@ use crate::template::TemplateStatus;
 
 /// A template object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TemplateFact {
+pub struct TemplateObject {
     /// `metadata.uid`.
     pub uid: Box<str>,
     /// `metadata.generation`.
     pub generation: i64,
-    /// What it says, or what is wrong with it.
+    /// The parsed `spec`.
     pub rules: Result<Template, TemplateError>,
     /// Its `status`.
     pub status: TemplateStatus,
 }
 
-impl FromObject for TemplateFact {
+impl FromObject for TemplateObject {
     type Spec = Value;
     type Status = Value;
     const PLURAL: &'static str = crate::template::PLURAL;
@@ -31,7 +31,7 @@ impl FromObject for TemplateFact {
             uid: object.metadata.uid.into(),
             generation: object.metadata.generation,
             rules: Template::from_spec(&object.spec.unwrap_or_default()),
-            // A status of another version counts as none, and is written anew.
+            // A status that doesn't parse, as of another version, is replaced.
             status: TemplateStatus::deserialize(object.status.unwrap_or_default()).unwrap_or_default(),
         })
     }

@@ -1,4 +1,4 @@
-//! The webhook: from a pod to its size.
+//! The admission decision: from a pod to the patch that gives it its size.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use podshaper_core::lookup::Lookup;
 use podshaper_core::pod::Pod;
 
 use crate::daemon_set::named_template;
-use crate::facts::{Facts, Outcome, Subject};
+use crate::facts::{SizingFacts, SizingOutcome, TemplatedPod};
 use crate::original_requests::OriginalRequests;
 use crate::patch::patch;
 use crate::sizing::size;
@@ -16,20 +16,19 @@ use crate::sizing::size;
 #[derive(Debug)]
 pub struct FlexDaemonset<F> {
     facts: F,
-    /// The node of pods that name none: what an offline run supposes.
-    node: Option<String>,
+    default_node: Option<String>,
 }
 
-impl<F: Facts> FlexDaemonset<F> {
-    /// A webhook that decides by these facts.
+impl<F: SizingFacts> FlexDaemonset<F> {
+    /// The webhook that sizes pods by these facts.
     pub fn new(facts: F) -> Self {
-        Self { facts, node: None }
+        Self { facts, default_node: None }
     }
 
-    /// The same, but a pod that names no node counts as one for `node`.
+    /// Sets the node of pods that name none.
     #[must_use]
-    pub fn supposing(self, node: Option<String>) -> Self {
-        Self { node, ..self }
+    pub fn with_default_node(self, default_node: Option<String>) -> Self {
+        Self { default_node, ..self }
     }
 
     /// Decides about one request.
@@ -37,26 +36,28 @@ impl<F: Facts> FlexDaemonset<F> {
         let Some(pod) = request.object.as_ref().filter(|_| request.creates_pod()) else {
             return Decision::unchanged();
         };
+        let undecided =
+            |reason| Decision::undecided(format!("flexdaemonset: {reason}: the pod keeps its own resources"));
         let namespace = request.namespace.as_deref().unwrap_or_default();
         let daemon_set = pod.controller().filter(|owner| &*owner.kind == "DaemonSet");
         let daemon_set = daemon_set.map(|owner| (&*owner.name, &*owner.uid));
-        let template = match self.template_of(pod, namespace, daemon_set, deadline).await {
+        let template = match self.template_name(pod, namespace, daemon_set, deadline).await {
             Ok(Some(template)) => template,
             Ok(None) => return Decision::unchanged(),
-            Err(reason) => return Decision::undecided(format!("flexdaemonset: {reason}")),
+            Err(reason) => return undecided(reason),
         };
         let dry_run = request.dry_run == Some(true);
-        let subject = Subject { namespace, daemon_set, template: &template, dry_run };
-        let (outcome, decision) = match self.size(pod, &subject, deadline).await {
-            Ok(decided) => decided,
-            Err((outcome, reason)) => (outcome, Decision::undecided(format!("flexdaemonset: {reason}"))),
+        let templated = TemplatedPod { namespace, daemon_set, template: &template, dry_run };
+        let (outcome, decision) = match self.size(pod, &templated, deadline).await {
+            Ok(sized) => sized,
+            Err((outcome, reason)) => (outcome, undecided(reason)),
         };
-        self.facts.heard(&subject, outcome);
+        self.facts.record_outcome(&templated, outcome);
         decision
     }
 
-    /// The name of the pod's template: its own word counts before its `DaemonSet`'s.
-    async fn template_of(
+    /// The name of the pod's template. The pod's annotation precedes those of its `DaemonSet`.
+    async fn template_name(
         &self,
         pod: &Pod<'_>,
         namespace: &str,
@@ -70,59 +71,55 @@ impl<F: Facts> FlexDaemonset<F> {
             return Ok(Some(name.to_owned()));
         }
         let Some((name, uid)) = daemon_set else { return Ok(None) };
-        match self.facts.owner(namespace, name, uid, deadline).await {
-            Lookup::Found(owner) => Ok(owner.template.as_deref().map(str::to_owned)),
+        match self.facts.daemon_set(namespace, name, uid, deadline).await {
+            Lookup::Found(daemon_set) => Ok(daemon_set.template.as_deref().map(str::to_owned)),
             Lookup::NotFound => Ok(None),
-            Lookup::Forbidden | Lookup::Unavailable => {
-                Err(format!("DaemonSet {name} can't be read in time: the pod keeps its resources"))
-            }
+            Lookup::Forbidden | Lookup::Unavailable => Err(format!("DaemonSet {name} can't be read in time")),
         }
     }
 
+    /// The decision about a pod that names a template, or the reason why there is none.
     async fn size(
         &self,
         pod: &Pod<'_>,
-        subject: &Subject<'_>,
+        templated: &TemplatedPod<'_>,
         deadline: Instant,
-    ) -> Result<(Outcome, Decision), (Outcome, String)> {
-        let name = subject.template;
-        let keeps = "the pod keeps the resources of its own template";
+    ) -> Result<(SizingOutcome, Decision), (SizingOutcome, String)> {
+        let undecided = |reason| (SizingOutcome::Undecided, reason);
+        let name = templated.template;
         let template = match self.facts.template(name, deadline).await {
             Lookup::Found(template) => template,
             Lookup::NotFound => {
-                let reason = format!("there is no FlexDaemonsetTemplate {name}: {keeps}");
-                return Err((Outcome::TemplateMissing, reason));
+                let reason = format!("there is no FlexDaemonsetTemplate {name}");
+                return Err((SizingOutcome::TemplateMissing, reason));
             }
             Lookup::Forbidden | Lookup::Unavailable => {
-                let reason = format!("FlexDaemonsetTemplate {name} can't be read in time: {keeps}");
-                return Err((Outcome::Undecided, reason));
+                return Err(undecided(format!("FlexDaemonsetTemplate {name} can't be read in time")));
             }
         };
         let template = template.rules.as_ref().map_err(|error| {
-            (Outcome::TemplateInvalid, format!("FlexDaemonsetTemplate {name}: {error}: {keeps}"))
+            (SizingOutcome::TemplateInvalid, format!("FlexDaemonsetTemplate {name}: {error}"))
         })?;
-        let node_name = pod.node().or(self.node.as_deref()).ok_or_else(|| {
-            (Outcome::NodeUnknown, format!("the pod names no node, so there is no size to take: {keeps}"))
-        })?;
-        let Some(node) = self.facts.node(node_name, deadline).await.found() else {
-            return Err((Outcome::NodeUnknown, format!("node {node_name} isn't known: {keeps}")));
-        };
-        let original = OriginalRequests::from_pod(pod).map_err(|reason| (Outcome::Undecided, reason))?;
-        let range = self.facts.range(subject.namespace);
-        let sizing = size(template, &node, &range, pod, original.as_ref())
-            .map_err(|reason| (Outcome::Undecided, format!("{reason}: {keeps}")))?;
+        let node_unknown = |reason| (SizingOutcome::NodeUnknown, reason);
+        let node_name = pod.node().or(self.default_node.as_deref());
+        let node_name = node_name.ok_or_else(|| node_unknown("the pod names no node".to_owned()))?;
+        let node = self.facts.node(node_name, deadline).await.found();
+        let node = node.ok_or_else(|| node_unknown(format!("node {node_name} isn't known")))?;
+        let original = OriginalRequests::from_pod(pod).map_err(undecided)?;
+        let limit_range = self.facts.limit_range(templated.namespace);
+        let sizing = size(template, &node, &limit_range, pod, original.as_ref()).map_err(undecided)?;
         let warnings: Vec<_> =
             sizing.warnings.iter().map(|warning| format!("flexdaemonset: {warning}")).collect();
         let (outcome, decision) = if sizing.sizes_anything() {
-            (Outcome::Sized, patch(pod, &sizing, name, node_name, original.as_ref()).into())
+            (SizingOutcome::Sized, patch(pod, &sizing, name, node_name, original.as_ref()).into())
         } else {
-            (Outcome::Unsized, Decision::unchanged())
+            (SizingOutcome::Unsized, Decision::unchanged())
         };
         Ok((outcome, decision.with_warnings(warnings)))
     }
 }
 
-impl<F: Facts> Webhook for FlexDaemonset<F> {
+impl<F: SizingFacts> Webhook for FlexDaemonset<F> {
     type Object<'a> = Pod<'a>;
 
     async fn decide<'a>(&self, request: &Request<'a, Pod<'a>>, deadline: Instant) -> Decision {

@@ -3,7 +3,7 @@
 
 mod support;
 
-use flexdaemonset_decision::offline::Offline;
+use flexdaemonset_decision::offline::OfflineCluster;
 use podshaper_core::admission::Verdict;
 use serde_json::{Value, json};
 use support::{
@@ -325,7 +325,8 @@ fn template_is_named_by_pod_or_daemon_set() {
     let mut both = daemon_set();
     both["spec"]["template"]["metadata"]["annotations"] =
         json!({"flexdaemonsets.xai/resource-template": "other"});
-    let both = Offline::new([&both]).unwrap().daemon_set("ns", "agent").unwrap().template.clone();
+    let both =
+        OfflineCluster::new([&both]).unwrap().daemon_set_named("ns", "agent").unwrap().template.clone();
     assert_eq!(both.as_deref(), Some("other"));
     let mut of_replica_set = pod(NODE, json!({"containers": [{"name": "a"}]}));
     of_replica_set["metadata"]["ownerReferences"][0]["kind"] = json!("ReplicaSet");

@@ -14,10 +14,10 @@ use podshaper_kube::request::{MediaType, send};
 use serde_json::json;
 use tokio::sync::watch;
 
-use flexdaemonset_decision::range::Range;
+use flexdaemonset_decision::limit_range::LimitRange;
 use flexdaemonset_decision::rules::Template;
 use flexdaemonset_decision::template::{API_VERSION, PLURAL};
-use flexdaemonset_decision::template_object::TemplateFact;
+use flexdaemonset_decision::template_object::TemplateObject;
 
 use super::drift::Drift;
 use super::metrics::FlexDaemonsetMetrics;
@@ -42,7 +42,7 @@ pub(super) struct TemplateController {
     options: RefitOptions,
 }
 
-/// What the leader keeps between reconciliations.
+/// The leader's state between reconciliations.
 struct LeaderState {
     changes: [watch::Receiver<u64>; 4],
     pods: RunningPods,
@@ -107,7 +107,7 @@ impl TemplateController {
 
     /// Reconciles all templates once. Returns whether a refit was tried.
     async fn reconcile_all(&self, state: &mut LeaderState) -> bool {
-        if self.watches.incomplete().is_some() {
+        if self.watches.unsynced().is_some() {
             return false;
         }
         let mut by_template: BTreeMap<Box<str>, Vec<Box<str>>> = BTreeMap::new();
@@ -140,7 +140,7 @@ impl TemplateController {
     async fn count_pods(
         &self,
         name: &str,
-        template: &TemplateFact,
+        template: &TemplateObject,
         daemon_sets: Vec<Box<str>>,
         state: &LeaderState,
         plan: &mut RefitPlan,
@@ -149,7 +149,7 @@ impl TemplateController {
         let mut counts =
             TemplateCounts::new(daemon_sets.len(), self.options.is_enabled(), refitter.resize_supported());
         for daemon_set in daemon_sets {
-            let range = self.watches.range(daemon_set.split('/').next().unwrap_or_default());
+            let limit_range = self.watches.limit_range(daemon_set.split('/').next().unwrap_or_default());
             let pods = state.pods.of(&daemon_set)?;
             refitter.observe(plan, &daemon_set, name, &pods);
             let pods = pods.into_iter().filter(|(_, pod)| pod.counts_for(name));
@@ -158,7 +158,8 @@ impl TemplateController {
                     tokio::task::yield_now().await;
                 }
                 let rules = template.rules.as_ref().ok();
-                let drift = rules.and_then(|rules| Some((rules, self.drift(&pod, name, rules, &range)?)));
+                let drift =
+                    rules.and_then(|rules| Some((rules, self.drift(&pod, name, rules, &limit_range)?)));
                 let Some((rules, mut drift)) = drift else {
                     counts.add_pending();
                     continue;
@@ -170,12 +171,18 @@ impl TemplateController {
         Some(counts)
     }
 
-    fn drift(&self, pod: &RunningPod, name: &str, template: &Template, range: &Range) -> Option<Drift> {
+    fn drift(
+        &self,
+        pod: &RunningPod,
+        name: &str,
+        template: &Template,
+        limit_range: &LimitRange,
+    ) -> Option<Drift> {
         let node = self.watches.nodes().get(pod.node())?;
-        Drift::of(pod, name, template, &node, range, self.options.refit_hysteresis)
+        Drift::of(pod, name, template, &node, limit_range, self.options.refit_hysteresis)
     }
 
-    async fn patch_status(&self, name: &str, template: &TemplateFact, counts: &TemplateCounts, now: &str) {
+    async fn patch_status(&self, name: &str, template: &TemplateObject, counts: &TemplateCounts, now: &str) {
         let status = template_status(template, counts, now);
         if status == template.status {
             return;

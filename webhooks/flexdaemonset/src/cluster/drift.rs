@@ -1,8 +1,8 @@
 //! How a running pod differs from the size that its template gives it.
 
+use flexdaemonset_decision::limit_range::LimitRange;
 use flexdaemonset_decision::node::Node;
 use flexdaemonset_decision::original_requests::OriginalRequests;
-use flexdaemonset_decision::range::Range;
 use flexdaemonset_decision::refit::{Difference, compare};
 use flexdaemonset_decision::rules::Template;
 use flexdaemonset_decision::sizing::size;
@@ -30,12 +30,12 @@ impl Drift {
         name: &str,
         template: &Template,
         node: &Node,
-        range: &Range,
+        limit_range: &LimitRange,
         hysteresis: u8,
     ) -> Option<Self> {
         let view = pod.parse()?;
         let original = OriginalRequests::from_pod(&view).ok()?;
-        let sizing = size(template, node, range, &view, original.as_ref()).ok()?;
+        let sizing = size(template, node, limit_range, &view, original.as_ref()).ok()?;
         let is_sized = original.is_some() || !sizing.sizes_anything();
         let infeasible = match pod.resize() {
             Some(ResizeStatus::Infeasible(reason)) => Some(reason.to_string()),

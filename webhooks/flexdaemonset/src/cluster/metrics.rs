@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::status::TemplateCounts;
-use flexdaemonset_decision::facts::Outcome;
+use flexdaemonset_decision::facts::SizingOutcome;
 
 /// The metrics. Only the leader sets those about running pods.
 #[derive(Clone, Debug, Default)]
@@ -64,14 +64,14 @@ impl FlexDaemonsetMetrics {
         metrics
     }
 
-    pub(super) fn count_decision(&self, outcome: Outcome) {
+    pub(super) fn count_decision(&self, outcome: SizingOutcome) {
         let outcome = match outcome {
-            Outcome::Sized => "sized",
-            Outcome::Unsized => "unsized",
-            Outcome::TemplateMissing => "template_missing",
-            Outcome::TemplateInvalid => "template_invalid",
-            Outcome::NodeUnknown => "node_unknown",
-            Outcome::Undecided => "undecided",
+            SizingOutcome::Sized => "sized",
+            SizingOutcome::Unsized => "unsized",
+            SizingOutcome::TemplateMissing => "template_missing",
+            SizingOutcome::TemplateInvalid => "template_invalid",
+            SizingOutcome::NodeUnknown => "node_unknown",
+            SizingOutcome::Undecided => "undecided",
         };
         self.decisions.get_or_create(&OutcomeLabel { outcome }).inc();
     }

@@ -23,25 +23,25 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use controller::TemplateController;
-use flexdaemonset_decision::daemon_set::Owner;
-use flexdaemonset_decision::facts::{Facts, Outcome, Subject};
+use flexdaemonset_decision::daemon_set::DaemonSet;
+use flexdaemonset_decision::facts::{SizingFacts, SizingOutcome, TemplatedPod};
+use flexdaemonset_decision::limit_range::LimitRange;
 use flexdaemonset_decision::node::Node;
-use flexdaemonset_decision::range::Range;
-use flexdaemonset_decision::template_object::TemplateFact;
+use flexdaemonset_decision::template_object::TemplateObject;
 use metrics::FlexDaemonsetMetrics;
 use watches::Watches;
 
 /// The facts of a cluster, from watches and point reads.
-pub struct Cluster {
+pub struct FlexDaemonsetCluster {
     nodes: PointReader<Node>,
-    templates: PointReader<TemplateFact>,
-    daemon_sets: PointReader<Owner>,
+    templates: PointReader<TemplateObject>,
+    daemon_sets: PointReader<DaemonSet>,
     watches: Watches,
     events: Events,
     metrics: FlexDaemonsetMetrics,
 }
 
-impl Cluster {
+impl FlexDaemonsetCluster {
     /// Starts the watches, and contends for the leadership until `ending`. Needs a runtime.
     pub fn start(
         client: &Client,
@@ -67,46 +67,41 @@ impl Cluster {
     }
 }
 
-impl Facts for Cluster {
+impl SizingFacts for FlexDaemonsetCluster {
     async fn node(&self, name: &str, deadline: Instant) -> Lookup<Node> {
         self.nodes.find(None, name, deadline, |_| true).await
     }
 
-    async fn template(&self, name: &str, deadline: Instant) -> Lookup<TemplateFact> {
+    async fn template(&self, name: &str, deadline: Instant) -> Lookup<TemplateObject> {
         self.templates.find(None, name, deadline, |_| true).await
     }
 
-    async fn owner(&self, namespace: &str, name: &str, uid: &str, deadline: Instant) -> Lookup<Owner> {
-        self.daemon_sets.find(Some(namespace), name, deadline, |owner| &*owner.uid == uid).await
+    async fn daemon_set(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        deadline: Instant,
+    ) -> Lookup<DaemonSet> {
+        self.daemon_sets.find(Some(namespace), name, deadline, |daemon_set| &*daemon_set.uid == uid).await
     }
 
-    fn range(&self, namespace: &str) -> Range {
-        self.watches.range(namespace)
+    fn limit_range(&self, namespace: &str) -> LimitRange {
+        self.watches.limit_range(namespace)
     }
 
-    fn heard(&self, pod: &Subject<'_>, outcome: Outcome) {
+    fn record_outcome(&self, pod: &TemplatedPod<'_>, outcome: SizingOutcome) {
         self.metrics.count_decision(outcome);
         let (Some((name, uid)), false) = (pod.daemon_set, pod.dry_run) else { return };
-        let template = pod.template;
-        let (reason, message) = match outcome {
-            Outcome::TemplateMissing => (
-                "TemplateMissing",
-                format!(
-                    "there is no FlexDaemonsetTemplate {template}: pods are created with their own resources"
-                ),
-            ),
-            Outcome::TemplateInvalid => (
-                "TemplateInvalid",
-                format!(
-                    "FlexDaemonsetTemplate {template} can't be used: pods are created with their own resources"
-                ),
-            ),
-            Outcome::NodeUnknown => (
-                "NodeUnknown",
-                format!("pods were created before their node was known, without a size of {template}"),
-            ),
-            Outcome::Sized | Outcome::Unsized | Outcome::Undecided => return,
+        let (reason, problem) = match outcome {
+            SizingOutcome::TemplateMissing => ("TemplateMissing", "doesn't exist"),
+            SizingOutcome::TemplateInvalid => ("TemplateInvalid", "is invalid"),
+            SizingOutcome::NodeUnknown => ("NodeUnknown", "has no size for a pod of an unknown node"),
+            SizingOutcome::Sized | SizingOutcome::Unsized | SizingOutcome::Undecided => return,
         };
+        let template = pod.template;
+        let message =
+            format!("FlexDaemonsetTemplate {template} {problem}: pods are created with their own resources");
         let regarding = ObjectReference {
             api_version: Some("apps/v1".to_owned()),
             kind: Some("DaemonSet".to_owned()),
@@ -119,7 +114,7 @@ impl Facts for Cluster {
     }
 
     fn not_ready(&self) -> Option<String> {
-        let missing = self.watches.incomplete()?;
-        Some(format!("the {missing} of the cluster haven't been read yet"))
+        let missing = self.watches.unsynced()?;
+        Some(format!("the watch of {missing} hasn't synced yet"))
     }
 }

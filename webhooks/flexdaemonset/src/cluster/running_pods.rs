@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use flexdaemonset_decision::daemon_set::{Owner, named_template};
+use flexdaemonset_decision::daemon_set::{DaemonSet, named_template};
 use flexdaemonset_decision::original_requests::{ANNOTATION, OriginalRequests};
 
 /// A running pod.
@@ -197,7 +197,7 @@ pub(super) struct RunningPods {
 }
 
 struct PodWatch {
-    daemon_set: Arc<Owner>,
+    daemon_set: Arc<DaemonSet>,
     store: Arc<Store<RunningPod>>,
     changes: watch::Receiver<u64>,
     task: JoinHandle<()>,
@@ -215,7 +215,7 @@ impl RunningPods {
     }
 
     /// Watches the pods of these DaemonSets, by their keys, and of no others.
-    pub(super) fn watch(&mut self, daemon_sets: &[(Box<str>, Arc<Owner>)]) {
+    pub(super) fn watch(&mut self, daemon_sets: &[(Box<str>, Arc<DaemonSet>)]) {
         self.watches.retain(|key, watch| {
             let daemon_set =
                 daemon_sets.iter().find(|(other, _)| other == key).map(|(_, daemon_set)| daemon_set);

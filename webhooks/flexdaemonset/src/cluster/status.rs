@@ -6,7 +6,7 @@ use podshaper_crd::{ConditionStatus, NewCondition};
 
 use flexdaemonset_decision::refit::Remedy;
 use flexdaemonset_decision::template::{Refit, TemplateStatus};
-use flexdaemonset_decision::template_object::TemplateFact;
+use flexdaemonset_decision::template_object::TemplateObject;
 
 use super::drift::Drift;
 
@@ -31,7 +31,7 @@ impl TemplateCounts {
         Self { status, refit_enabled, resize_supported, ..Self::default() }
     }
 
-    /// Counts a pod whose drift is unknown.
+    /// Counts a pod of unknown drift.
     pub(super) fn add_pending(&mut self) {
         self.status.pods_pending += 1;
     }
@@ -67,7 +67,11 @@ impl TemplateCounts {
 }
 
 /// The new status of `template` at `now` (RFC 3339).
-pub(super) fn template_status(template: &TemplateFact, counts: &TemplateCounts, now: &str) -> TemplateStatus {
+pub(super) fn template_status(
+    template: &TemplateObject,
+    counts: &TemplateCounts,
+    now: &str,
+) -> TemplateStatus {
     let ready = |status, reason, message| NewCondition { kind: "Ready", status, reason, message };
     let ready = match &template.rules {
         Ok(_) => ready(ConditionStatus::True, "Valid", "pods are created with their size".to_owned()),
@@ -126,7 +130,7 @@ mod tests {
     fn refit_decides_progressing() {
         let rules = Template::from_spec(&json!({"cpuPercentage": 1, "refit": "InPlace"}));
         let status = TemplateStatus::default();
-        let mut template = TemplateFact { uid: "".into(), generation: 3, rules, status };
+        let mut template = TemplateObject { uid: "".into(), generation: 3, rules, status };
         let mut counts = TemplateCounts::new(1, true, true);
         counts.status.pods_sized = 2;
         let first = template_status(&template, &counts, "then");

@@ -8,18 +8,18 @@ use podshaper_kube::store::Store;
 use podshaper_kube::watch::{WatchScope, spawn_reflector};
 use tokio::sync::watch;
 
-use flexdaemonset_decision::daemon_set::Owner;
+use flexdaemonset_decision::daemon_set::DaemonSet;
+use flexdaemonset_decision::limit_range::LimitRange;
 use flexdaemonset_decision::node::Node;
-use flexdaemonset_decision::range::Range;
-use flexdaemonset_decision::template_object::TemplateFact;
+use flexdaemonset_decision::template_object::TemplateObject;
 
 /// One store for each kind.
 #[derive(Clone)]
 pub(super) struct Watches {
     nodes: Arc<Store<Node>>,
-    templates: Arc<Store<TemplateFact>>,
-    daemon_sets: Arc<Store<Owner>>,
-    limit_ranges: Arc<Store<Range>>,
+    templates: Arc<Store<TemplateObject>>,
+    daemon_sets: Arc<Store<DaemonSet>>,
+    limit_ranges: Arc<Store<LimitRange>>,
 }
 
 impl Watches {
@@ -37,29 +37,29 @@ impl Watches {
         &self.nodes
     }
 
-    pub(super) fn templates(&self) -> &Arc<Store<TemplateFact>> {
+    pub(super) fn templates(&self) -> &Arc<Store<TemplateObject>> {
         &self.templates
     }
 
-    pub(super) fn daemon_sets(&self) -> &Arc<Store<Owner>> {
+    pub(super) fn daemon_sets(&self) -> &Arc<Store<DaemonSet>> {
         &self.daemon_sets
     }
 
     /// The bounds of all LimitRanges of a namespace.
-    pub(super) fn range(&self, namespace: &str) -> Range {
+    pub(super) fn limit_range(&self, namespace: &str) -> LimitRange {
         let ranges = self.limit_ranges.in_namespace(namespace);
-        ranges.iter().fold(Range::default(), |all, range| all.and(range))
+        ranges.iter().fold(LimitRange::default(), |all, range| all.and(range))
     }
 
-    /// The plural of a kind whose first list is incomplete.
-    pub(super) fn incomplete(&self) -> Option<&'static str> {
-        let complete = [
+    /// The plural of a kind that hasn't synced yet.
+    pub(super) fn unsynced(&self) -> Option<&'static str> {
+        let synced = [
             (Node::PLURAL, self.nodes.has_synced()),
-            (TemplateFact::PLURAL, self.templates.has_synced()),
-            (Owner::PLURAL, self.daemon_sets.has_synced()),
-            (Range::PLURAL, self.limit_ranges.has_synced()),
+            (TemplateObject::PLURAL, self.templates.has_synced()),
+            (DaemonSet::PLURAL, self.daemon_sets.has_synced()),
+            (LimitRange::PLURAL, self.limit_ranges.has_synced()),
         ];
-        complete.into_iter().find(|(_, complete)| !complete).map(|(plural, _)| plural)
+        synced.into_iter().find(|(_, synced)| !synced).map(|(plural, _)| plural)
     }
 
     /// Receivers that wake at every change.

@@ -1,6 +1,6 @@
 //! Sharing out a whole number.
 
-use crate::range::Bounds;
+use crate::limit_range::Bounds;
 
 /// Shares of `total` in proportion to `weights`, with exactly that sum. Hamilton's method: quotas are rounded down, and
 /// those with the largest remainders get one more; of equal remainders the first. If all weights are zero, they are

@@ -2,7 +2,7 @@
 
 use podshaper_core::pod::ContainerRole;
 
-use crate::range::Bounds;
+use crate::limit_range::Bounds;
 use crate::resource::SizedResource;
 use crate::rules::Template;
 use crate::template::{ContainerShare, Distribution};

@@ -1,6 +1,6 @@
 //! The limit that goes with a request.
 
-use crate::range::Bounds;
+use crate::limit_range::Bounds;
 use crate::resource::RequestAndLimit;
 use crate::template::LimitPolicy;
 

@@ -20,9 +20,9 @@ use std::convert::Infallible;
 
 use podshaper_core::pod::{Pod, ResourceList, aggregate};
 
+use crate::limit_range::LimitRange;
 use crate::node::Node;
 use crate::original_requests::OriginalRequests;
-use crate::range::Range;
 use crate::resource::{PerResource, RequestAndLimit, SizedResource};
 use crate::rules::Template;
 
@@ -46,7 +46,7 @@ pub struct Sizing<'p> {
 pub fn size<'p>(
     template: &Template,
     node: &Node,
-    range: &Range,
+    limit_range: &LimitRange,
     pod: &'p Pod<'p>,
     original: Option<&OriginalRequests<'_>>,
 ) -> Result<Sizing<'p>, String> {
@@ -61,7 +61,7 @@ pub fn size<'p>(
     for resource in SizedResource::ALL {
         let overhead = overhead(spec.and_then(|spec| spec.overhead.as_ref()), resource);
         if let Some(amount) = template.budget(resource, node) {
-            let (container, pod) = (*range.container.get(resource), *range.pod.get(resource));
+            let (container, pod) = (*limit_range.container.get(resource), *limit_range.pod.get(resource));
             sizing.size_containers(template, &Budget { resource, amount, overhead, container, pod });
         }
         sizing.size_pod(resource, *pod_level.get(resource), overhead);

@@ -11,7 +11,7 @@
 use std::time::{Duration, Instant};
 
 use flexdaemonset_decision::FlexDaemonset;
-use flexdaemonset_decision::offline::Offline;
+use flexdaemonset_decision::offline::OfflineCluster;
 use podshaper_core::admission::{Decision, Request, Verdict};
 use podshaper_core::pod::Pod;
 use podshaper_core::quantity::Quantity;
@@ -62,7 +62,7 @@ pub(crate) fn container(name: &str, requests: Value, limits: Value) -> Value {
 
 /// The decision about the creation of `pod` in the cluster of these objects.
 pub(crate) fn decide(facts: &[Value], pod: &Value) -> Decision {
-    let webhook = FlexDaemonset::new(Offline::new(facts).unwrap());
+    let webhook = FlexDaemonset::new(OfflineCluster::new(facts).unwrap());
     let request = json!({
         "uid": "u", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "operation": "CREATE", "namespace": "ns",
         "object": pod,

@@ -1,4 +1,4 @@
-//! What the LimitRanges of a namespace demand of its pods.
+//! The bounds that the LimitRanges of a namespace set.
 
 use podshaper_core::object::{FromObject, Object};
 use serde::de::IgnoredAny;
@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use crate::resource::{PerResource, SizedResource};
 
-/// The bounds of a namespace's LimitRanges (`v1.LimitRange`), taken together.
+/// `v1.LimitRange`, or all of a namespace as one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Range {
+pub struct LimitRange {
     /// Items of type `Container`.
     pub container: PerResource<Bounds>,
     /// Items of type `Pod`.
@@ -18,17 +18,16 @@ pub struct Range {
 /// Bounds of one resource, in millicores or bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {
-    /// The least that must be requested.
+    /// The minimum of the request.
     pub min: Option<i64>,
-    /// The most that the limit, and so the request, may be.
+    /// The maximum of the limit, and so of the request.
     pub max: Option<i64>,
-    /// The limit that is filled in where there is none (the API server lets it default to `max`).
+    /// The limit that LimitRanger sets if there is none. The API server defaults it to `max`.
     pub default: Option<i64>,
 }
 
-impl Range {
-    /// Reads the `spec` of a LimitRange; what can't be read bounds nothing.
-    pub fn from_spec(spec: &Value) -> Self {
+impl LimitRange {
+    fn from_spec(spec: &Value) -> Self {
         let mut range = Self::default();
         for item in spec.get("limits").and_then(Value::as_array).into_iter().flatten() {
             let bounds = match item.get("type").and_then(Value::as_str) {
@@ -36,29 +35,28 @@ impl Range {
                 Some("Pod") => &mut range.pod,
                 _ => continue,
             };
-            let read = |field: &str, resource: SizedResource| {
-                resource.parse_json(item.get(field)?.get(resource.name())?).ok()
-            };
             for resource in SizedResource::ALL {
-                let [min, max, default] = ["min", "max", "default"].map(|field| read(field, resource));
-                bounds.get_mut(resource).meet(Bounds { min, max, default: default.or(max) });
+                let parse = |field: &str| resource.parse_json(item.get(field)?.get(resource.name())?).ok();
+                let max = parse("max");
+                let default = parse("default").or(max);
+                bounds.get_mut(resource).tighten(Bounds { min: parse("min"), max, default });
             }
         }
         range
     }
 
-    /// Both together: the tighter bound counts.
+    /// Both as one: the tighter bounds apply.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
         for resource in SizedResource::ALL {
-            self.container.get_mut(resource).meet(*other.container.get(resource));
-            self.pod.get_mut(resource).meet(*other.pod.get(resource));
+            self.container.get_mut(resource).tighten(*other.container.get(resource));
+            self.pod.get_mut(resource).tighten(*other.pod.get(resource));
         }
         self
     }
 }
 
-impl FromObject for Range {
+impl FromObject for LimitRange {
     type Spec = Value;
     type Status = IgnoredAny;
     const PLURAL: &'static str = "limitranges";
@@ -70,7 +68,7 @@ impl FromObject for Range {
 }
 
 impl Bounds {
-    fn meet(&mut self, other: Self) {
+    fn tighten(&mut self, other: Self) {
         let smaller = |a: Option<i64>, b: Option<i64>| a.into_iter().chain(b).min();
         *self = Self {
             min: self.min.max(other.min),
@@ -79,7 +77,7 @@ impl Bounds {
         };
     }
 
-    /// `amount` within the bounds; a `max` below `min` wins, because no pod can satisfy both.
+    /// `amount` within the bounds. Of a `max` below `min`, which no pod satisfies, `max` applies.
     pub fn clamp(self, amount: i64) -> i64 {
         let raised = self.min.map_or(amount, |min| amount.max(min));
         self.max.map_or(raised, |max| raised.min(max))
@@ -93,9 +91,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tighter_bound_counts() {
+    fn tighter_bound_applies() {
         let range = |max: &str, min: &str| {
-            Range::from_spec(&json!({"limits": [
+            LimitRange::from_spec(&json!({"limits": [
                 {"type": "Container", "max": {"cpu": max}, "min": {"cpu": min}, "default": {"memory": 1024}},
                 {"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}},
             ]}))

@@ -56,19 +56,15 @@ async fn deployment(replicas: u32) -> Arc<PlacedWorkload> {
         pods: Some(replicas),
         created: None,
         version: field("resourceVersion").parse().unwrap(),
+        allocator: allocator(),
     })
 }
 
-async fn place(
-    ledgers: &Ledgers,
-    workload: &Arc<PlacedWorkload>,
-    token: u64,
-    allocator: &Arc<SlotAllocator>,
-) -> Assignment {
-    let fitting = allocator.policy().all();
+async fn place(ledgers: &Ledgers, workload: &Arc<PlacedWorkload>, token: u64) -> Assignment {
+    let fitting = workload.allocator.policy().all();
     let deadline = Instant::now() + Duration::from_secs(20);
     let request = SlotRequest { token: Token(token), fitting, existing: None, dry_run: false };
-    match ledgers.place(workload, allocator, request, deadline).await {
+    match ledgers.place(workload, request, deadline).await {
         Some(SlotReply::Placed(assignment)) => assignment,
         other => panic!("not placed but {other:?}"),
     }
@@ -104,20 +100,16 @@ async fn placements() -> Vec<(u32, String)> {
     placements
 }
 
-struct OnePolicy(Arc<PlacedWorkload>, Arc<SlotAllocator>);
+struct OnePolicy(Arc<PlacedWorkload>);
 
 impl PolicySource for OnePolicy {
-    async fn find(&self, owner: &NamespacedOwner) -> Option<(Arc<PlacedWorkload>, Arc<SlotAllocator>)> {
-        (owner.owner == self.0.owner).then(|| (Arc::clone(&self.0), Arc::clone(&self.1)))
+    async fn find(&self, owner: &NamespacedOwner) -> Option<Arc<PlacedWorkload>> {
+        (owner.owner == self.0.owner).then(|| Arc::clone(&self.0))
     }
 }
 
 /// Places the pods through three replicas at once, each with a watch of its own. Returns their assignments by slot.
-async fn burst(
-    client: &Client,
-    workload: &Arc<PlacedWorkload>,
-    allocator: &Arc<SlotAllocator>,
-) -> Vec<(String, Assignment)> {
+async fn burst(client: &Client, workload: &Arc<PlacedWorkload>) -> Vec<(String, Assignment)> {
     let replicas: Vec<_> = (0..3).map(|_| Ledgers::start(client.clone(), "ledgers")).collect();
     let filled = async || replicas.iter().all(|replica| replica.has_synced()).then_some(());
     eventually("watches", PATIENCE, filled).await;
@@ -125,9 +117,9 @@ async fn burst(
     let requests: Vec<_> = (0..PODS)
         .map(|number| {
             let replica = Arc::clone(&replicas[number as usize % 3]);
-            let (workload, allocator) = (Arc::clone(workload), Arc::clone(allocator));
+            let workload = Arc::clone(workload);
             tokio::spawn(async move {
-                (format!("web-{number:02}"), place(&replica, &workload, number.into(), &allocator).await)
+                (format!("web-{number:02}"), place(&replica, &workload, number.into()).await)
             })
         })
         .collect();
@@ -148,11 +140,11 @@ async fn ledger_stays_exact_from_first_to_last_pod() {
     let served =
         async || run("kubectl", &["get", "placements", "-A"], "").await.status.success().then_some(());
     eventually("Placements", PATIENCE, served).await;
-    let (workload, allocator) = (deployment(PODS).await, allocator());
+    let workload = deployment(PODS).await;
     let client = Client::try_default().await.unwrap();
 
     // One of the pods is rejected after admission, one is created twice, and one is deleted.
-    let mut pods = burst(&client, &workload, &allocator).await;
+    let mut pods = burst(&client, &workload).await;
     let (_, rejected) = pods.remove(7);
     create(&workload, &pods).await;
     create(&workload, &[("copy".to_owned(), pods[9].1.clone())]).await;
@@ -161,7 +153,7 @@ async fn ledger_stays_exact_from_first_to_last_pod() {
     // A new replica finds the slot of the rejected pod, which is reserved, and that of the deleted pod.
     let replica = Ledgers::start(client.clone(), "ledgers");
     eventually("the watch", PATIENCE, async || replica.has_synced().then_some(())).await;
-    let again = place(&replica, &workload, 1000, &allocator).await;
+    let again = place(&replica, &workload, 1000).await;
     assert_eq!(
         (again.slot, &*again.group),
         (rejected.slot, "spot"),
@@ -171,7 +163,7 @@ async fn ledger_stays_exact_from_first_to_last_pod() {
 
     // The leader moves one of the pods that share a slot, and drops the reservations of pods that exist.
     let (leads, leadership) = watch::channel(true);
-    let policies = OnePolicy(Arc::clone(&workload), Arc::clone(&allocator));
+    let policies = OnePolicy(Arc::clone(&workload));
     let reconciling = tokio::spawn(reconcile(Arc::clone(&replica), policies, leadership));
     eventually("sixty slots", PATIENCE, async || {
         placements().await.iter().map(|(slot, _)| *slot).eq(0..PODS).then_some(())

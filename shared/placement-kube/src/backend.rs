@@ -59,9 +59,9 @@ impl PlacementBackend for ClusterBackend {
 
     async fn place(&self, request: PlaceRequest<'_>, deadline: Instant) -> Option<SlotReply> {
         let PlaceRequest { namespace, chain, allocator, slot } = request;
-        let workload = self.owners.workload(self.webhook, namespace, chain);
+        let workload = self.owners.workload(self.webhook, namespace, chain, allocator);
         let workload = match timeout_at(deadline.into(), workload).await {
-            Ok(Ok(workload)) => Arc::new(workload?),
+            Ok(Ok(workload)) => workload?,
             Ok(Err(error)) => {
                 tracing::warn!(namespace, error = describe(&error), "cannot discover the kind of an owner");
                 return None;
@@ -70,7 +70,7 @@ impl PlacementBackend for ClusterBackend {
         };
         let now = Instant::now();
         let deadline = now + deadline.saturating_duration_since(now).mul_f64(LEDGER_SHARE);
-        self.ledgers.place(&workload, allocator, slot, deadline.into()).await
+        self.ledgers.place(&workload, slot, deadline.into()).await
     }
 }
 

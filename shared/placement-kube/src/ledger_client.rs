@@ -13,7 +13,6 @@ use podshaper_placement::annotations::{
 };
 use podshaper_placement::ledger::{Assignment, Event, LedgerContent, ResourceVersion};
 use podshaper_placement::owner_object::OwnerSpec;
-use podshaper_placement::policy::Policy;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -69,14 +68,7 @@ impl LedgerClient {
         content: &LedgerContent,
     ) -> kube::Result<Event> {
         let written = if let Some(at) = at {
-            send(
-                &self.client,
-                "PATCH",
-                &self.path(workload),
-                MediaType::MergePatch,
-                &update_body(at, content),
-            )
-            .await
+            self.patch(&self.path(workload), &update_body(at, content)).await
         } else {
             let body = create_body(self.webhook, workload, content);
             send(&self.client, "POST", &collection_path(&workload.namespace), MediaType::Json, &body).await
@@ -111,7 +103,7 @@ impl LedgerClient {
         status: &PlacementStatus,
     ) -> kube::Result<()> {
         let path = format!("{}/{}/status", collection_path(&placement.owner.namespace), placement.name);
-        send(&self.client, "PATCH", &path, MediaType::MergePatch, &json!({"status": status})).await.map(drop)
+        self.patch(&path, &json!({"status": status})).await.map(drop)
     }
 
     /// Reads how many pods the owner may have at a time: 0 if it no longer exists, `None` if it does not say.
@@ -127,14 +119,13 @@ impl LedgerClient {
     pub(crate) async fn list_pods(
         &self,
         workload: &PlacedWorkload,
-        policy: &Policy,
         at_least: Option<ResourceVersion>,
     ) -> kube::Result<(ResourceVersion, Vec<ObservedPod>)> {
-        let PlacedWorkload { namespace, selector, owner, .. } = workload;
+        let PlacedWorkload { namespace, selector, owner, allocator, .. } = workload;
         let mut pods = Vec::new();
         let mut add = |items: &[&RawValue]| {
             for item in items {
-                let pod = ObservedPod::parse(item, Some(policy))?;
+                let pod = ObservedPod::parse(item, Some(allocator.policy()))?;
                 pods.extend(pod.filter(|pod| pod.counts_for(&owner.uid, self.webhook)));
             }
             Ok(())
@@ -175,26 +166,18 @@ impl LedgerClient {
         require_version(&pages::list_pages(&self.client, PAGE_TIMEOUT, PAGE_SIZE, uri, add).await?)
     }
 
-    /// Labels a pod that was never placed, so that the watch delivers it, and gives it the lowest deletion cost unless it has a `costed` of
-    /// its author.
-    pub(crate) async fn mark_unplaced(
-        &self,
-        workload: &PlacedWorkload,
-        pod: &str,
-        costed: bool,
-    ) -> kube::Result<()> {
+    /// Labels a pod that was never placed, so that the watch delivers it. It gets the lowest deletion cost, unless its author gave it one:
+    /// then it is `costed`.
+    pub(crate) async fn label_unplaced(&self, workload: &PlacedWorkload, pod: &str, costed: bool) {
         let mut annotations = BTreeMap::from([(OWNER, &*workload.owner.uid)]);
         if !costed {
             annotations.insert(DELETION_COST, LOWEST_DELETION_COST);
         }
-        let metadata = json!({"labels": {PLACED: self.webhook}, "annotations": annotations});
-        match self.patch_pod(workload, pod, metadata).await {
-            Err(Error::Api(status)) if status.code == 404 => Ok(()),
-            patched => patched,
-        }
+        self.patch_pod(workload, pod, json!({"labels": {PLACED: self.webhook}, "annotations": annotations}))
+            .await;
     }
 
-    /// Writes another slot into a pod, if it still has version `at`; the deletion cost too, unless it is `costed` by its author.
+    /// Writes another slot into a pod, if it still has version `at`; the deletion cost too, unless its author gave it one.
     pub(crate) async fn assign(
         &self,
         workload: &PlacedWorkload,
@@ -213,31 +196,28 @@ impl LedgerClient {
         if !costed {
             annotations.insert(DELETION_COST, Some(deletion_cost(assignment.slot)));
         }
-        let metadata = json!({
-            "resourceVersion": at.to_string(),
-            "labels": {PLACED: self.webhook},
-            "annotations": annotations,
-        });
-        match self.patch_pod(workload, pod, metadata).await {
-            Ok(()) => {}
-            // The pod has changed or is deleted: the next reconciliation decides again.
+        let labels = json!({PLACED: self.webhook});
+        let metadata =
+            json!({"resourceVersion": at.to_string(), "labels": labels, "annotations": annotations});
+        self.patch_pod(workload, pod, metadata).await;
+    }
+
+    /// A pod that is deleted or has changed stays as it is: the next reconciliation decides again.
+    async fn patch_pod(&self, workload: &PlacedWorkload, pod: &str, metadata: Value) {
+        let namespace = &workload.namespace;
+        let (path, body) =
+            (format!("/api/v1/namespaces/{namespace}/pods/{pod}"), json!({"metadata": metadata}));
+        match self.patch(&path, &body).await {
             Err(Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             Err(error) => {
-                tracing::warn!(
-                    namespace = workload.namespace,
-                    pod,
-                    error = describe(&error),
-                    "cannot write the slot of a pod"
-                );
+                tracing::warn!(namespace, pod, error = describe(&error), "cannot write the slot of a pod");
             }
+            Ok(_) => {}
         }
     }
 
-    async fn patch_pod(&self, workload: &PlacedWorkload, pod: &str, metadata: Value) -> kube::Result<()> {
-        let path = format!("/api/v1/namespaces/{}/pods/{pod}", workload.namespace);
-        send(&self.client, "PATCH", &path, MediaType::MergePatch, &json!({"metadata": metadata}))
-            .await
-            .map(drop)
+    async fn patch(&self, path: &str, body: &Value) -> kube::Result<String> {
+        send(&self.client, "PATCH", path, MediaType::MergePatch, body).await
     }
 }
 

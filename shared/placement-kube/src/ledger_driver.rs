@@ -9,8 +9,6 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use k8s_openapi::jiff::Timestamp;
-use podshaper_kube::error::describe;
-use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::ledger::{
     Call, Effect, Event, Ledger, LedgerContent, Now, PodName, PodPlacement, PodRecord, PodState,
     ResourceVersion, SlotReply, SlotRequest, Token,
@@ -94,8 +92,9 @@ pub(crate) struct LedgerDriver {
 #[derive(Default)]
 struct DriverState {
     ledger: Ledger,
-    /// The workload and the allocator of its policy, once a request or a reconciliation has named them.
-    bound: Option<(Arc<PlacedWorkload>, Arc<SlotAllocator>)>,
+    /// The workload, once a request or a reconciliation has named it, and the newest version of its numbers.
+    workload: Option<Arc<PlacedWorkload>>,
+    version: Option<ResourceVersion>,
     /// Whether the pods without the label that the watch selects by are known, and the list that reads them.
     listed: bool,
     listing: Option<Shared<BoxFuture<'static, ()>>>,
@@ -120,7 +119,6 @@ impl LedgerDriver {
     pub(crate) async fn place(
         self: &Arc<Self>,
         workload: &Arc<PlacedWorkload>,
-        allocator: &Arc<SlotAllocator>,
         request: SlotRequest,
         deadline: Instant,
     ) -> Option<SlotReply> {
@@ -129,12 +127,12 @@ impl LedgerDriver {
             // The second half of the time is the ledger's.
             let now = Instant::now();
             let half = now + deadline.saturating_duration_since(now) / 2;
-            let _ = timeout_at(half, self.ensure_listed(workload, allocator)).await;
+            let _ = timeout_at(half, self.ensure_listed(workload)).await;
         }
         let (sender, reply) = oneshot::channel();
         {
             let mut state = self.lock();
-            if state.bind(workload, allocator) {
+            if state.bind(workload) {
                 self.handle(&mut state, Event::MaxPods(workload.pods));
             }
             state.waiting.entry(token).or_default().push(sender);
@@ -145,7 +143,7 @@ impl LedgerDriver {
         let reply = reply.await.ok()?;
         match &reply {
             SlotReply::Placed(assignment) | SlotReply::Estimated(assignment) => {
-                let group = allocator.policy().index(&assignment.group)?;
+                let group = workload.allocator.policy().index(&assignment.group)?;
                 fitting.contains(group).then_some(reply)
             }
             SlotReply::Kept | SlotReply::Unplaced => Some(reply),
@@ -154,7 +152,7 @@ impl LedgerDriver {
 
     /// Lists the pods of an owner before its first pod is placed, if the watch shows none of them: no webhook has placed them, but their
     /// groups may be known. The list goes on if the request that waits for it is cancelled.
-    async fn ensure_listed(self: &Arc<Self>, workload: &Arc<PlacedWorkload>, allocator: &Arc<SlotAllocator>) {
+    async fn ensure_listed(self: &Arc<Self>, workload: &Arc<PlacedWorkload>) {
         let list = {
             let mut state = self.lock();
             state.listed |= !state.ledger.pods().is_empty();
@@ -163,9 +161,8 @@ impl LedgerDriver {
             }
             let pending = state.listing.take().filter(|list| list.peek().is_none());
             let list = pending.unwrap_or_else(|| {
-                let (driver, workload, allocator) =
-                    (Arc::clone(self), Arc::clone(workload), Arc::clone(allocator));
-                let list = tokio::spawn(async move { driver.list(&workload, &allocator).await });
+                let (driver, workload) = (Arc::clone(self), Arc::clone(workload));
+                let list = tokio::spawn(async move { driver.list(&workload).await });
                 list.map(drop).boxed().shared()
             });
             state.listing.insert(list).clone()
@@ -173,40 +170,28 @@ impl LedgerDriver {
         list.await;
     }
 
-    async fn list(self: &Arc<Self>, workload: &PlacedWorkload, allocator: &SlotAllocator) {
-        match self.context.client.list_pods(workload, allocator.policy(), None).await {
+    async fn list(self: &Arc<Self>, workload: &PlacedWorkload) {
+        match self.context.client.list_pods(workload, None).await {
             Ok((version, pods)) => {
                 let mut state = self.lock();
                 state.listed = true;
                 self.handle(&mut state, Event::PodsListed { version, pods: records(pods) });
             }
-            Err(error) => {
-                let (namespace, owner) = (&workload.namespace, &workload.owner.name);
-                tracing::warn!(
-                    namespace,
-                    owner,
-                    error = describe(&error),
-                    "cannot list the pods of an owner"
-                );
-            }
+            Err(error) => workload.warn(&error, "cannot list the pods of an owner"),
         }
     }
 
     /// Reads the owner, lists its pods if it may have more than the watch shows, and has the ledger reconciled.
-    pub(crate) async fn reconcile(
-        self: &Arc<Self>,
-        workload: &Arc<PlacedWorkload>,
-        allocator: &Arc<SlotAllocator>,
-    ) -> kube::Result<()> {
+    pub(crate) async fn reconcile(self: &Arc<Self>, workload: &Arc<PlacedWorkload>) -> kube::Result<()> {
         let (changes, watched) = {
             let mut state = self.lock();
-            state.bind(workload, allocator);
+            state.bind(workload);
             (state.changes, state.ledger.pods().values().filter(|pod| pod.marked).count())
         };
         let client = &self.context.client;
         let limit = client.pod_limit(workload).await?;
         let listed = if limit.is_some_and(|pods| pods as usize > watched) {
-            Some(client.list_pods(workload, allocator.policy(), None).await?)
+            Some(client.list_pods(workload, None).await?)
         } else {
             None
         };
@@ -228,9 +213,7 @@ impl LedgerDriver {
             self.handle(&mut state, Event::Reconcile);
         }
         for (pod, costed) in unplaced {
-            if let Err(error) = client.mark_unplaced(workload, &pod, costed).await {
-                tracing::warn!(namespace = workload.namespace, %pod, error = describe(&error), "cannot label a pod that is not placed");
-            }
+            client.label_unplaced(workload, &pod, costed).await;
         }
         Ok(())
     }
@@ -333,11 +316,11 @@ impl LedgerDriver {
 
     /// Hands an event to the ledger, and does what it asks for.
     fn handle(self: &Arc<Self>, state: &mut DriverState, event: Event) {
-        let Some((workload, allocator)) = state.bound.clone() else {
+        let Some(workload) = state.workload.clone() else {
             // No request has come yet: the ledger only keeps the pods.
             return state.ledger.observe(event, &self.context.now());
         };
-        let effects = state.ledger.handle(event, &allocator, &self.context.now());
+        let effects = state.ledger.handle(event, &workload.allocator, &self.context.now());
         for effect in effects {
             let (driver, workload) = (Arc::clone(self), Arc::clone(&workload));
             match effect {
@@ -354,9 +337,8 @@ impl LedgerDriver {
                     });
                 }
                 Effect::Call(call) => {
-                    let allocator = Arc::clone(&allocator);
                     tokio::spawn(async move {
-                        let event = driver.call(&workload, &allocator, call).await;
+                        let event = driver.call(&workload, call).await;
                         driver.handle(&mut driver.lock(), event);
                     });
                 }
@@ -365,44 +347,31 @@ impl LedgerDriver {
         self.set_timer(state);
     }
 
-    /// Makes an API call, and after a failure waits.
-    async fn call(&self, workload: &PlacedWorkload, allocator: &SlotAllocator, call: Call) -> Event {
-        match self.try_call(workload, allocator, call).await {
+    /// Makes an API call, and waits if it fails.
+    async fn call(&self, workload: &PlacedWorkload, call: Call) -> Event {
+        let client = &self.context.client;
+        let response = async {
+            match call {
+                Call::Read => client.read(workload).await.map(Event::Read),
+                Call::Write(at, content) => client.write(workload, at, &content).await,
+                Call::Delete(at) => client.delete(workload, at).await,
+                Call::List(at_least) => {
+                    let (version, pods) = client.list_pods(workload, at_least).await?;
+                    let max_pods = if at_least.is_none() { client.pod_limit(workload).await? } else { None };
+                    Ok(Event::Listed { version, pods: records(pods), max_pods })
+                }
+            }
+        };
+        match response.await {
             Ok(event) => {
                 self.lock().backoff = None;
                 event
             }
             Err(error) => {
-                let (kind, owner) = (&workload.owner.kind, &workload.owner.name);
-                tracing::warn!(
-                    namespace = workload.namespace,
-                    kind,
-                    owner,
-                    error = describe(&error),
-                    "cannot read or write a ledger"
-                );
+                workload.warn(&error, "cannot read or write a ledger");
                 let pause = self.lock().backoff.get_or_insert_with(|| BACKOFF.build()).next();
                 sleep(pause.unwrap_or_default()).await;
                 Event::Failed
-            }
-        }
-    }
-
-    async fn try_call(
-        &self,
-        workload: &PlacedWorkload,
-        allocator: &SlotAllocator,
-        call: Call,
-    ) -> kube::Result<Event> {
-        let client = &self.context.client;
-        match call {
-            Call::Read => client.read(workload).await.map(Event::Read),
-            Call::Write(at, content) => client.write(workload, at, &content).await,
-            Call::Delete(at) => client.delete(workload, at).await,
-            Call::List(at_least) => {
-                let (version, pods) = client.list_pods(workload, allocator.policy(), at_least).await?;
-                let max_pods = if at_least.is_none() { client.pod_limit(workload).await? } else { None };
-                Ok(Event::Listed { version, pods: records(pods), max_pods })
             }
         }
     }
@@ -435,13 +404,13 @@ impl DriverState {
         self.changes != self.reconciled
     }
 
-    /// Takes the allocator, and the workload if it is newer. Returns whether it is.
-    fn bind(&mut self, workload: &Arc<PlacedWorkload>, allocator: &Arc<SlotAllocator>) -> bool {
-        let known = self.bound.take().map(|(known, _)| known);
-        let known = known.filter(|known| known.version >= workload.version);
-        let newer = known.is_none();
-        let workload = known.unwrap_or_else(|| Arc::clone(workload));
-        self.bound = Some((workload, Arc::clone(allocator)));
+    /// Takes the workload and its policy. Returns whether its numbers are newer than those known.
+    fn bind(&mut self, workload: &Arc<PlacedWorkload>) -> bool {
+        self.workload = Some(Arc::clone(workload));
+        let newer = self.version.is_none_or(|version| version < workload.version);
+        if newer {
+            self.version = Some(workload.version);
+        }
         newer
     }
 }

@@ -9,7 +9,6 @@ use podshaper_core::object::{Object, ObjectMeta};
 use podshaper_core::owner_reference::OwnerReference;
 use podshaper_kube::error::describe;
 use podshaper_kube::watch::{WatchHandler, WatchScope, list_and_watch};
-use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::annotations::{OWNER, PLACED};
 use podshaper_placement::ledger::{PodState, ResourceVersion, SlotReply, SlotRequest};
 use podshaper_placement::policy::GroupName;
@@ -66,21 +65,16 @@ impl Ledgers {
     pub async fn place(
         &self,
         workload: &Arc<PlacedWorkload>,
-        allocator: &Arc<SlotAllocator>,
         request: SlotRequest,
         deadline: Instant,
     ) -> Option<SlotReply> {
-        self.driver(workload.ledger_id()).place(workload, allocator, request, deadline).await
+        self.driver(workload.ledger_id()).place(workload, request, deadline).await
     }
 
     /// Drops reservations that are confirmed or have expired, moves pods that share a slot, and gives pods that were never placed a slot.
     /// Pods whose group is unknown are marked to be deleted first.
-    pub async fn reconcile(
-        &self,
-        workload: &Arc<PlacedWorkload>,
-        allocator: &Arc<SlotAllocator>,
-    ) -> kube::Result<()> {
-        self.driver(workload.ledger_id()).reconcile(workload, allocator).await
+    pub async fn reconcile(&self, workload: &Arc<PlacedWorkload>) -> kube::Result<()> {
+        self.driver(workload.ledger_id()).reconcile(workload).await
     }
 
     /// Lists the pods of a selector that this webhook has not placed.
@@ -95,11 +89,8 @@ impl Ledgers {
         if let Some(placement) = placement
             && let Err(error) = self.context.client().patch_status(&placement, &status).await
         {
-            tracing::warn!(
-                namespace = placement.owner.namespace,
-                error = describe(&error),
-                "cannot write the status of a Placement"
-            );
+            let (namespace, error) = (placement.owner.namespace, describe(&error));
+            tracing::warn!(namespace, error, "cannot write the status of a Placement");
         }
     }
 

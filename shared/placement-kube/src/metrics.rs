@@ -24,27 +24,16 @@ impl PlacementMetrics {
     /// Registers the metrics with the name of `webhook` as their prefix.
     pub fn register(registry: &mut Registry, webhook: &str) -> Self {
         let metrics = Self::default();
-        let name = |suffix: &str| format!("{}_{suffix}", webhook.replace('-', "_"));
-        registry.register(
-            name("decisions"),
-            "Admission decisions about pods to place, by outcome",
-            metrics.decisions.clone(),
-        );
-        registry.register(
-            name("pods"),
-            "Pods by group and state: desired, actual, and pending, which are actual pods that are not ready",
-            metrics.pods.clone(),
-        );
-        registry.register(
-            name("unplaced_pods"),
-            "Pods without a group: created before their policy, while no webhook answered, or when no group was left",
-            metrics.unplaced.clone(),
-        );
-        registry.register(
-            name("leads"),
-            "1 on the replica that leads: it reconciles ledgers and counts pods",
-            metrics.leads.clone(),
-        );
+        let registry = registry.sub_registry_with_prefix(webhook.replace('-', "_"));
+        let decisions = "Admission decisions about pods to place, by outcome";
+        registry.register("decisions", decisions, metrics.decisions.clone());
+        let pods =
+            "Pods by group and state: desired, actual, and pending, which are actual pods that are not ready";
+        registry.register("pods", pods, metrics.pods.clone());
+        let unplaced = "Pods without a group: created before their policy, while no webhook answered, or when no group was left";
+        registry.register("unplaced_pods", unplaced, metrics.unplaced.clone());
+        let leads = "1 on the replica that leads: it reconciles ledgers and counts pods";
+        registry.register("leads", leads, metrics.leads.clone());
         metrics
     }
 
@@ -83,5 +72,23 @@ impl PlacementMetrics {
     fn clear_pods(&self) {
         self.pods.clear();
         self.unplaced.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    #[test]
+    fn name_of_a_metric_begins_with_the_webhook() {
+        let mut registry = Registry::with_prefix("podshaper");
+        let metrics = PlacementMetrics::register(&mut registry, "custom-scheduler");
+        metrics.decided(PlaceOutcome::Full);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        let line = "podshaper_custom_scheduler_decisions_total{outcome=\"full\"} 1";
+        assert!(text.lines().any(|encoded| encoded == line), "{text}");
     }
 }

@@ -16,6 +16,7 @@ use podshaper_core::owner_reference::{MAX_KIND, OwnerReference};
 use podshaper_kube::discovery::{api_path, plural};
 use podshaper_kube::error::describe;
 use podshaper_kube::request::get;
+use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::annotations::PLACED;
 use podshaper_placement::owner_object::{OwnerObject, OwnerSpec, OwnerStatus};
 use podshaper_placement::owners::OwnerChain;
@@ -149,12 +150,13 @@ impl OwnerReader {
         webhook: &str,
         namespace: &str,
         chain: &OwnerChain,
-    ) -> kube::Result<Option<PlacedWorkload>> {
+        allocator: &Arc<SlotAllocator>,
+    ) -> kube::Result<Option<Arc<PlacedWorkload>>> {
         let Some((owner, object)) = chain.sequence_owner() else { return Ok(None) };
         let Some(path) = self.path(namespace, owner).await? else { return Ok(None) };
         // Without a selector, at least the placed pods are found.
         let selector = object.and_then(|object| object.selector.clone());
-        Ok(Some(PlacedWorkload {
+        Ok(Some(Arc::new(PlacedWorkload {
             namespace: namespace.to_owned(),
             owner: owner.clone(),
             path,
@@ -162,7 +164,8 @@ impl OwnerReader {
             pods: object.and_then(|object| object.pods),
             created: object.and_then(|object| object.created),
             version: object.map_or(0, |object| object.version),
-        }))
+            allocator: Arc::clone(allocator),
+        })))
     }
 
     /// The read that is pending, or a new one.
@@ -249,18 +252,15 @@ async fn read(
 }
 
 fn unavailable(owner: &OwnerReference, error: &Error) -> Lookup<OwnerObject> {
-    tracing::warn!(
-        kind = owner.kind,
-        name = owner.name,
-        error = describe(error),
-        "cannot read the owner of a pod"
-    );
+    let (kind, name) = (&owner.kind, &owner.name);
+    tracing::warn!(kind, name, error = describe(error), "cannot read the owner of a pod");
     Lookup::Unavailable
 }
 
 #[cfg(test)]
 mod tests {
     use futures::future::join_all;
+    use podshaper_placement::policy::{Group, Policy, Tie};
     use podshaper_testing::{MockApiServer, MockResponse};
     use serde_json::{Value, json};
 
@@ -302,9 +302,12 @@ mod tests {
             assert_eq!(owner.selector.as_deref(), Some("app=web"));
             assert_eq!(owner.controller.as_ref().unwrap().name, "web");
         }
+        let node_labels = [("type".to_owned(), "default".to_owned())].into();
+        let group = Group { name: "default".into(), weight: 1, node_labels, ..Group::default() };
+        let allocator = Arc::new(SlotAllocator::new(Policy::new(vec![group], Tie::First).unwrap()));
         let mut chain = OwnerChain::from(Some(set));
         chain.looked(reads[0].clone());
-        let workload = owners.workload("webhook", "ns", &chain).await.unwrap().unwrap();
+        let workload = owners.workload("webhook", "ns", &chain, &allocator).await.unwrap().unwrap();
         assert_eq!((&*workload.path, &*workload.selector, workload.pods), (SET, "app=web", Some(3)));
     }
 

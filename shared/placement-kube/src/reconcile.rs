@@ -4,9 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use podshaper_kube::error::describe;
 use podshaper_kube::lease::Leadership;
-use podshaper_placement::allocator::SlotAllocator;
 use tokio::time::{Instant, sleep};
 
 use crate::ledgers::Ledgers;
@@ -21,11 +19,8 @@ const SWEEP_PERIOD: Duration = Duration::from_mins(1);
 
 /// Which policy places the pods of an owner.
 pub trait PolicySource: Send + Sync + 'static {
-    /// Returns the workload and the allocator of its policy; `None` if it has no policy, or neither can be read now.
-    fn find(
-        &self,
-        owner: &NamespacedOwner,
-    ) -> impl Future<Output = Option<(Arc<PlacedWorkload>, Arc<SlotAllocator>)>> + Send;
+    /// Returns the workload with its policy; `None` if it has none, or one of them can't be read now.
+    fn find(&self, owner: &NamespacedOwner) -> impl Future<Output = Option<Arc<PlacedWorkload>>> + Send;
 }
 
 /// Reconciles ledgers while this replica leads. Returns when the lease ends.
@@ -67,10 +62,9 @@ async fn reconcile_all(
 
 /// Returns whether the ledger has a policy.
 async fn reconcile_one(ledgers: &Ledgers, owner: &NamespacedOwner, policies: &impl PolicySource) -> bool {
-    let Some((workload, allocator)) = policies.find(owner).await else { return false };
-    if let Err(error) = ledgers.reconcile(&workload, &allocator).await {
-        let (namespace, owner) = (&workload.namespace, &workload.owner.name);
-        tracing::warn!(namespace, owner, error = describe(&error), "cannot reconcile a ledger");
+    let Some(workload) = policies.find(owner).await else { return false };
+    if let Err(error) = ledgers.reconcile(&workload).await {
+        workload.warn(&error, "cannot reconcile a ledger");
     }
     true
 }

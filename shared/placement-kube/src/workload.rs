@@ -1,10 +1,14 @@
 //! A workload whose pods are placed, and the key of its ledger.
 
+use std::sync::Arc;
+
 use podshaper_core::owner_reference::OwnerReference;
+use podshaper_kube::error::describe;
+use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::ledger::ResourceVersion;
 
-/// The owner whose pods share a sequence of slots, and a ledger.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The owner whose pods share a sequence of slots and a ledger, with its policy.
+#[derive(Clone, Debug)]
 pub struct PlacedWorkload {
     /// The namespace of its pods.
     pub namespace: String,
@@ -20,12 +24,20 @@ pub struct PlacedWorkload {
     pub created: Option<u32>,
     /// The `resourceVersion` that both numbers are from.
     pub version: ResourceVersion,
+    /// The allocator of the policy.
+    pub allocator: Arc<SlotAllocator>,
 }
 
 impl PlacedWorkload {
     /// The key of its ledger.
     pub fn ledger_id(&self) -> LedgerId {
         LedgerId::new(&self.namespace, &self.owner.uid)
+    }
+
+    /// Logs an API error that concerns its ledger.
+    pub(crate) fn warn(&self, error: &kube::Error, message: &str) {
+        let (namespace, kind, owner) = (&self.namespace, &self.owner.kind, &self.owner.name);
+        tracing::warn!(namespace, kind, owner, error = describe(error), "{message}");
     }
 }
 

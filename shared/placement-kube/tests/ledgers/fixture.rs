@@ -168,6 +168,7 @@ pub(crate) fn workload(pods: u32) -> Arc<PlacedWorkload> {
         pods: Some(pods),
         created: None,
         version: 0,
+        allocator: allocator(),
     })
 }
 
@@ -181,20 +182,14 @@ pub(crate) async fn request(
     ledgers: &Ledgers,
     workload: &Arc<PlacedWorkload>,
     token: u64,
-    allocator: &Arc<SlotAllocator>,
 ) -> Option<SlotReply> {
-    let fitting = allocator.policy().all();
+    let fitting = workload.allocator.policy().all();
     let request = SlotRequest { token: Token(token), fitting, existing: None, dry_run: false };
-    ledgers.place(workload, allocator, request, Instant::now() + Duration::from_secs(2)).await
+    ledgers.place(workload, request, Instant::now() + Duration::from_secs(2)).await
 }
 
-pub(crate) async fn place(
-    ledgers: &Ledgers,
-    workload: &Arc<PlacedWorkload>,
-    token: u64,
-    allocator: &Arc<SlotAllocator>,
-) -> Assignment {
-    match request(ledgers, workload, token, allocator).await {
+pub(crate) async fn place(ledgers: &Ledgers, workload: &Arc<PlacedWorkload>, token: u64) -> Assignment {
+    match request(ledgers, workload, token).await {
         Some(SlotReply::Placed(assignment)) => assignment,
         other => panic!("not placed but {other:?}"),
     }

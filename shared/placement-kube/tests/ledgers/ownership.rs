@@ -8,7 +8,7 @@ use podshaper_placement_kube::{LedgerId, LedgerInventory, Ledgers};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::fixture::{Cluster, UID, WEBHOOK, allocator, assignment, deliver, place, workload};
+use crate::fixture::{Cluster, UID, WEBHOOK, assignment, deliver, place, workload};
 
 /// Changes pods of another workload for ever.
 pub(crate) async fn change_foreign_pods(cluster: &Cluster) {
@@ -65,7 +65,7 @@ async fn pods_of_other_namespaces_and_copies_do_not_count() {
     let ledgers = [("elsewhere", UID), ("ns", "another"), ("ns", UID)];
     let expected = ledgers.map(|(namespace, uid)| (LedgerId::new(namespace, uid), 1));
     assert_eq!(pods(&replica), HashMap::from(expected));
-    assert_eq!(place(&replica, &workload(3), 2, &allocator()).await.slot, 1);
+    assert_eq!(place(&replica, &workload(3), 2).await.slot, 1);
 }
 
 /// A pod of a Job, in the ledger of a CronJob. The annotation names `controller` as its Job.

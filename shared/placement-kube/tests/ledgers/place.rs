@@ -7,23 +7,22 @@ use futures::future::join_all;
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::ledger::{SlotReply, SlotRequest, Token};
 use podshaper_placement::policy::{Policy, Tie};
+use podshaper_placement_kube::PlacedWorkload;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::fixture::{
-    Cluster, PLACEMENT, UID, allocator, deliver, existing_workload, place, request, workload,
-};
+use crate::fixture::{Cluster, PLACEMENT, UID, deliver, existing_workload, place, request, workload};
 
 /// Has `replicas` replicas place 500 pods, each `step` after the one before. Returns the time and the number of writes.
 async fn burst(replicas: usize, step: Duration) -> (Duration, usize) {
     let cluster = Cluster::new(500);
     let replicas = join_all((0..replicas).map(|_| cluster.replica())).await;
-    let (allocator, workload) = (allocator(), workload(500));
+    let workload = workload(500);
     let started = Instant::now();
     let requests = (0..500).map(async |token| {
         sleep(step * token).await;
         let replica = &replicas[token as usize % replicas.len()];
-        place(replica, &workload, token.into(), &allocator).await
+        place(replica, &workload, token.into()).await
     });
     let assignments = join_all(requests).await;
     let elapsed = started.elapsed();
@@ -66,11 +65,11 @@ async fn slow_api_server_starves_no_replica() {
     let cluster = Cluster::new(500);
     let replicas = join_all((0..3).map(|_| cluster.replica())).await;
     cluster.server.set_round_trip(Duration::from_millis(100));
-    let (allocator, workload) = (allocator(), workload(500));
+    let workload = workload(500);
     let waits = join_all((0..500u32).map(async |token| {
         sleep(Duration::from_millis(4) * token).await;
         let requested = Instant::now();
-        place(&replicas[token as usize % 3], &workload, token.into(), &allocator).await;
+        place(&replicas[token as usize % 3], &workload, token.into()).await;
         requested.elapsed()
     }))
     .await;
@@ -88,8 +87,8 @@ async fn create_four_unplaced(cluster: &Cluster) {
 
 /// The groups of the next two pods, which are requested at once.
 async fn next_two_groups(cluster: &Cluster) -> Vec<String> {
-    let (allocator, replica, workload) = (allocator(), cluster.replica().await, existing_workload(6, 4));
-    let assignments = join_all((0..2).map(|token| place(&replica, &workload, token, &allocator))).await;
+    let (replica, workload) = (cluster.replica().await, existing_workload(6, 4));
+    let assignments = join_all((0..2).map(|token| place(&replica, &workload, token))).await;
     let mut groups: Vec<_> = assignments.iter().map(|assignment| assignment.group.to_string()).collect();
     groups.sort_unstable();
     groups
@@ -120,11 +119,11 @@ async fn unplaced_pods_count_in_a_busy_cluster() {
 async fn slow_list_of_unplaced_pods_is_requested_once() {
     let cluster = Cluster::new(6);
     create_four_unplaced(&cluster).await;
-    let (allocator, replica, workload) = (allocator(), cluster.replica().await, existing_workload(6, 4));
+    let (replica, workload) = (cluster.replica().await, existing_workload(6, 4));
     cluster.server.set_round_trip(Duration::from_millis(2400));
     let mut groups = Vec::new();
     for token in 0..2 {
-        match request(&replica, &workload, token, &allocator).await {
+        match request(&replica, &workload, token).await {
             Some(SlotReply::Estimated(assignment)) => groups.push(assignment.group.to_string()),
             other => panic!("{other:?}"),
         }
@@ -136,10 +135,10 @@ async fn slow_list_of_unplaced_pods_is_requested_once() {
 async fn unplaced_pods_count_after_the_watch_lists_again() {
     let cluster = Cluster::new(6);
     create_four_unplaced(&cluster).await;
-    let (allocator, replica, workload) = (allocator(), cluster.replica().await, existing_workload(6, 4));
+    let (replica, workload) = (cluster.replica().await, existing_workload(6, 4));
     let mut groups = Vec::new();
     for token in 0..2 {
-        let assignment = place(&replica, &workload, token, &allocator).await;
+        let assignment = place(&replica, &workload, token).await;
         cluster.create_placed(&format!("web-{token}"), &assignment).await;
         groups.push(assignment.group.to_string());
         cluster.server.expire_watches();
@@ -153,14 +152,14 @@ async fn unplaced_pods_count_after_the_watch_lists_again() {
 #[tokio::test(start_paused = true)]
 async fn new_replica_continues_the_sequence() {
     let cluster = Cluster::new(4);
-    let (allocator, workload, first) = (allocator(), workload(4), cluster.replica().await);
+    let (workload, first) = (workload(4), cluster.replica().await);
     for token in 0..2 {
-        let assignment = place(&first, &workload, token, &allocator).await;
+        let assignment = place(&first, &workload, token).await;
         cluster.create_placed(&format!("web-{token}"), &assignment).await;
     }
-    let reserved = place(&first, &workload, 2, &allocator).await;
+    let reserved = place(&first, &workload, 2).await;
     let second = cluster.replica().await;
-    let next = place(&second, &workload, 3, &allocator).await;
+    let next = place(&second, &workload, 3).await;
     assert_eq!((reserved.slot, next.slot), (2, 3));
     assert_eq!(cluster.lists(), 0);
 }
@@ -168,11 +167,11 @@ async fn new_replica_continues_the_sequence() {
 #[tokio::test(start_paused = true)]
 async fn writes_of_other_replicas_arrive_by_watch() {
     let cluster = Cluster::new(9);
-    let (allocator, workload) = (allocator(), workload(9));
+    let workload = workload(9);
     let (one, other) = (cluster.replica().await, cluster.replica().await);
     for token in 0..4 {
         let replica = if token % 2 == 0 { &one } else { &other };
-        assert_eq!(u64::from(place(replica, &workload, token, &allocator).await.slot), token);
+        assert_eq!(u64::from(place(replica, &workload, token).await.slot), token);
         sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(
@@ -185,37 +184,37 @@ async fn writes_of_other_replicas_arrive_by_watch() {
 #[tokio::test(start_paused = true)]
 async fn copy_of_a_placement_is_ignored() {
     let cluster = Cluster::new(9);
-    let (allocator, workload, replica) = (allocator(), workload(9), cluster.replica().await);
-    assert_eq!(place(&replica, &workload, 0, &allocator).await.slot, 0);
+    let (workload, replica) = (workload(9), cluster.replica().await);
+    assert_eq!(place(&replica, &workload, 0).await.slot, 0);
     let mut copy = cluster.server.get(PLACEMENT);
     copy["spec"]["reservations"] = "".into();
     cluster.server.put(&PLACEMENT.replace("distributor-uid-of-web", "copy"), copy);
     deliver().await;
-    assert_eq!(place(&replica, &workload, 1, &allocator).await.slot, 1);
+    assert_eq!(place(&replica, &workload, 1).await.slot, 1);
     assert_eq!((cluster.writes(), cluster.reads()), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn slot_of_a_rejected_pod_is_given_again() {
     let cluster = Cluster::new(3);
-    let (allocator, workload, replica) = (allocator(), workload(3), cluster.replica().await);
+    let (workload, replica) = (workload(3), cluster.replica().await);
     for token in 0..3 {
-        let assignment = place(&replica, &workload, token, &allocator).await;
+        let assignment = place(&replica, &workload, token).await;
         if token != 1 {
             cluster.create_placed(&format!("web-{token}"), &assignment).await;
         }
     }
-    assert_eq!(place(&replica, &workload, 9, &allocator).await.slot, 1);
+    assert_eq!(place(&replica, &workload, 9).await.slot, 1);
     assert_eq!(cluster.lists(), 1, "more pods were requested than the owner may have");
 }
 
 #[tokio::test(start_paused = true)]
 async fn failing_api_server_delays_no_reply_past_the_deadline() {
     let cluster = Cluster::new(3);
-    let (allocator, workload, replica) = (allocator(), workload(3), cluster.replica().await);
+    let (workload, replica) = (workload(3), cluster.replica().await);
     cluster.server.fail("/api", 503, "ServiceUnavailable");
     let started = Instant::now();
-    let replies = join_all((0..3).map(|token| request(&replica, &workload, token, &allocator))).await;
+    let replies = join_all((0..3).map(|token| request(&replica, &workload, token))).await;
     assert_eq!(started.elapsed(), Duration::from_secs(2));
     let slots = replies.into_iter().map(|reply| match reply {
         Some(SlotReply::Estimated(assignment)) => assignment.slot,
@@ -224,15 +223,15 @@ async fn failing_api_server_delays_no_reply_past_the_deadline() {
     assert_eq!(slots.collect::<Vec<_>>(), [0, 1, 2]);
     sleep(Duration::from_mins(1)).await;
     cluster.server.recover();
-    place(&replica, &workload, 7, &allocator).await;
+    place(&replica, &workload, 7).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn cancelled_request_reserves_no_slot() {
     let cluster = Cluster::new(9);
-    let (allocator, workload, replica) = (allocator(), workload(9), cluster.replica().await);
-    let waiting = place(&replica, &workload, 1, &allocator);
-    let cancelled = timeout(Duration::from_millis(1), request(&replica, &workload, 2, &allocator));
+    let (workload, replica) = (workload(9), cluster.replica().await);
+    let waiting = place(&replica, &workload, 1);
+    let cancelled = timeout(Duration::from_millis(1), request(&replica, &workload, 2));
     let (assignment, cancelled) = tokio::join!(waiting, cancelled);
     assert!(cancelled.is_err());
     assert_eq!(assignment.slot, 0);
@@ -243,28 +242,26 @@ async fn cancelled_request_reserves_no_slot() {
 #[tokio::test(start_paused = true)]
 async fn repeated_request_gets_the_same_slot() {
     let cluster = Cluster::new(9);
-    let (allocator, workload) = (allocator(), workload(9));
+    let workload = workload(9);
     let (one, other) = (cluster.replica().await, cluster.replica().await);
-    let (first, second) =
-        tokio::join!(place(&one, &workload, 1, &allocator), place(&one, &workload, 1, &allocator));
-    let third = place(&other, &workload, 1, &allocator).await;
+    let (first, second) = tokio::join!(place(&one, &workload, 1), place(&one, &workload, 1));
+    let third = place(&other, &workload, 1).await;
     assert_eq!((&first, &first), (&second, &third));
 }
 
 #[tokio::test(start_paused = true)]
 async fn slot_of_a_replaced_policy_is_not_used_for_a_group_that_does_not_fit() {
     let cluster = Cluster::new(9);
-    let (before, replica, workload) = (allocator(), cluster.replica().await, workload(9));
-    let mut groups = before.policy().groups().to_vec();
+    let (before, replica) = (workload(9), cluster.replica().await);
+    let mut groups = before.allocator.policy().groups().to_vec();
     groups.reverse();
-    let after = Arc::new(SlotAllocator::new(Policy::new(groups, Tie::First).unwrap()));
+    let allocator = Arc::new(SlotAllocator::new(Policy::new(groups, Tie::First).unwrap()));
+    let after = Arc::new(PlacedWorkload { allocator, ..PlacedWorkload::clone(&before) });
     let spot = std::iter::once(1).collect();
     let only_spot = SlotRequest { token: Token(1), fitting: spot, existing: None, dry_run: false };
     let deadline = Instant::now() + Duration::from_secs(2);
-    let (only_spot, any) = tokio::join!(
-        replica.place(&workload, &before, only_spot, deadline),
-        place(&replica, &workload, 2, &after)
-    );
+    let (only_spot, any) =
+        tokio::join!(replica.place(&before, only_spot, deadline), place(&replica, &after, 2));
     assert_eq!((only_spot, &*any.group), (None, "default"));
 }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::annotations::{DELETION_COST, PLACED};
 use podshaper_placement_kube::{ClusterBackend, NamespacedOwner, PlacedWorkload, PolicySource};
 use serde_json::{Value, json};
@@ -11,16 +10,15 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::fixture::{
-    Cluster, PLACEMENT, UID, WEBHOOK, allocator, assignment, deliver, existing_workload, place, placed_pod,
-    workload,
+    Cluster, PLACEMENT, UID, WEBHOOK, assignment, deliver, existing_workload, place, placed_pod, workload,
 };
 
-struct OnePolicy(Arc<SlotAllocator>);
+struct OnePolicy;
 
 impl PolicySource for OnePolicy {
-    async fn find(&self, owner: &NamespacedOwner) -> Option<(Arc<PlacedWorkload>, Arc<SlotAllocator>)> {
+    async fn find(&self, owner: &NamespacedOwner) -> Option<Arc<PlacedWorkload>> {
         assert_eq!(owner.owner.uid, UID);
-        Some((workload(0), Arc::clone(&self.0)))
+        Some(workload(0))
     }
 }
 
@@ -28,7 +26,7 @@ impl PolicySource for OnePolicy {
 async fn run_replica(cluster: &Cluster, leads: bool, time: Duration) {
     let (_leadership, leadership) = watch::channel(leads);
     let backend = ClusterBackend::start(&cluster.server.client(), WEBHOOK, &[]);
-    backend.reconcile(OnePolicy(allocator()), leadership);
+    backend.reconcile(OnePolicy, leadership);
     sleep(time).await;
 }
 
@@ -108,7 +106,7 @@ async fn failed_reconciliation_is_repeated() {
 #[tokio::test(start_paused = true)]
 async fn reservation_expires_and_placement_without_pods_is_deleted() {
     let cluster = Cluster::new(9);
-    let assignment = place(&*cluster.replica().await, &workload(9), 1, &allocator()).await;
+    let assignment = place(&*cluster.replica().await, &workload(9), 1).await;
     run_replica(&cluster, true, Duration::from_secs(50)).await;
     assert_eq!(cluster.reserved(), Some(1), "the pod may still be created");
     run_replica(&cluster, true, Duration::from_secs(80)).await;
@@ -128,7 +126,7 @@ async fn one_reconciliation_takes_all_unplaced_pods() {
     cluster.create_unplaced("web-b", json!({"type": "spot"})).await;
     let replica = cluster.replica().await;
     let reconcile = async {
-        replica.reconcile(&workload(2), &allocator()).await.unwrap();
+        replica.reconcile(&workload(2)).await.unwrap();
         sleep(Duration::from_secs(1)).await;
     };
     tokio::select! { () = crate::ownership::change_foreign_pods(&cluster) => {}, () = reconcile => {} }
@@ -142,8 +140,8 @@ async fn pods_known_only_from_a_list_are_forgotten_with_the_placement() {
     let cluster = Cluster::new(3);
     cluster.create_unplaced("web-a", Value::Null).await;
     cluster.create_unplaced("web-b", json!({"type": "spot"})).await;
-    let (allocator, replica) = (allocator(), cluster.replica().await);
-    let assignment = place(&replica, &existing_workload(3, 2), 1, &allocator).await;
+    let replica = cluster.replica().await;
+    let assignment = place(&replica, &existing_workload(3, 2), 1).await;
     cluster.create_placed("web-c", &assignment).await;
     let known = || replica.inventory().iter().map(|inventory| inventory.pods.len()).sum::<usize>();
     assert_eq!(known(), 3);
@@ -157,9 +155,9 @@ async fn reconciliation_labels_pods_that_a_request_has_listed() {
     let cluster = Cluster::new(2);
     cluster.create_unplaced("web-a", Value::Null).await;
     cluster.create_unplaced("web-b", json!({"type": "spot"})).await;
-    let (allocator, replica) = (allocator(), cluster.replica().await);
-    place(&replica, &existing_workload(2, 2), 2, &allocator).await;
-    replica.reconcile(&workload(2), &allocator).await.unwrap();
+    let replica = cluster.replica().await;
+    place(&replica, &existing_workload(2, 2), 2).await;
+    replica.reconcile(&workload(2)).await.unwrap();
     assert_eq!(cluster.pod("web-a")["metadata"]["labels"][PLACED], WEBHOOK);
 }
 
@@ -176,7 +174,7 @@ async fn leader_does_not_change_skipped_pods() {
     }
     cluster.create_unplaced("web-c", Value::Null).await;
     let replica = cluster.replica().await;
-    replica.reconcile(&workload(3), &allocator()).await.unwrap();
+    replica.reconcile(&workload(3)).await.unwrap();
     sleep(Duration::from_secs(1)).await;
     let costs = ["web-a", "web-b", "web-c"].map(|pod| deletion_cost(&cluster, pod));
     assert_eq!(costs, [Value::Null, Value::Null, "-2147483647".into()]);

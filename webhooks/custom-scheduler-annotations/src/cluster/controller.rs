@@ -109,8 +109,8 @@ impl StrategyController {
         let pods = owner.and_then(|owner| owner.created.or(owner.pods)).unwrap_or(0);
         let NamespacedOwner { namespace, .. } = &inventory.controller;
         if pods as usize > inventory.pods.len()
-            && let Some(workload) = self.policies.workload(namespace, chain).await
-            && let Err(error) = self.placing.ledgers().reconcile(&workload, allocator).await
+            && let Some(workload) = self.policies.workload(namespace, chain, allocator).await
+            && let Err(error) = self.placing.ledgers().reconcile(&workload).await
         {
             tracing::warn!(
                 namespace,

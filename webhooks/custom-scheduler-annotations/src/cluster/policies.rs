@@ -37,13 +37,18 @@ impl StrategyPolicies {
     }
 
     /// The workload whose ledger the pods of a chain count in, if it can be told.
-    pub(super) async fn workload(&self, namespace: &str, chain: &OwnerChain) -> Option<Arc<PlacedWorkload>> {
-        self.owners.workload(WEBHOOK, namespace, chain).await.ok()?.map(Arc::new)
+    pub(super) async fn workload(
+        &self,
+        namespace: &str,
+        chain: &OwnerChain,
+        allocator: &Arc<SlotAllocator>,
+    ) -> Option<Arc<PlacedWorkload>> {
+        self.owners.workload(WEBHOOK, namespace, chain, allocator).await.ok()?
     }
 }
 
 impl PolicySource for StrategyPolicies {
-    async fn find(&self, owner: &NamespacedOwner) -> Option<(Arc<PlacedWorkload>, Arc<SlotAllocator>)> {
+    async fn find(&self, owner: &NamespacedOwner) -> Option<Arc<PlacedWorkload>> {
         let NamespacedOwner { namespace, owner } = owner;
         if self.is_blocked(namespace) {
             return None;
@@ -51,6 +56,6 @@ impl PolicySource for StrategyPolicies {
         let mut chain = OwnerChain::from(Some(owner.clone()));
         self.owners.read_chain(namespace, &mut chain, |_| false).await;
         let allocator = self.allocator(&chain)?;
-        Some((self.workload(namespace, &chain).await?, allocator))
+        self.workload(namespace, &chain, &allocator).await
     }
 }

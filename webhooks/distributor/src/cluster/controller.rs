@@ -356,8 +356,9 @@ impl DistributorController {
         let Some((_, chain)) = governing.filter(|(governing, _)| governing.uid == distributor.uid) else {
             return Ok(false);
         };
-        if let Some(workload) = self.placing.owners().workload(WEBHOOK, namespace, &chain).await? {
-            self.placing.ledgers().reconcile(&Arc::new(workload), &spec.allocator).await?;
+        let workload = self.placing.owners().workload(WEBHOOK, namespace, &chain, &spec.allocator).await?;
+        if let Some(workload) = workload {
+            self.placing.ledgers().reconcile(&workload).await?;
         }
         Ok(true)
     }

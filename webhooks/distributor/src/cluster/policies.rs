@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use podshaper_core::owner_reference::OwnerReference;
 use podshaper_kube::store::Store;
-use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::owners::OwnerChain;
 use podshaper_placement_kube::OwnerReader;
 use podshaper_placement_kube::{NamespacedOwner, PlacedWorkload, PolicySource};
@@ -44,10 +43,9 @@ impl DistributorPolicies {
 }
 
 impl PolicySource for DistributorPolicies {
-    async fn find(&self, owner: &NamespacedOwner) -> Option<(Arc<PlacedWorkload>, Arc<SlotAllocator>)> {
+    async fn find(&self, owner: &NamespacedOwner) -> Option<Arc<PlacedWorkload>> {
         let (distributor, chain) = self.governing(&owner.namespace, &owner.owner).await?;
-        let allocator = Arc::clone(&distributor.spec.as_ref().ok()?.allocator);
-        let workload = self.owners.workload(WEBHOOK, &owner.namespace, &chain).await.ok()??;
-        Some((Arc::new(workload), allocator))
+        let allocator = &distributor.spec.as_ref().ok()?.allocator;
+        self.owners.workload(WEBHOOK, &owner.namespace, &chain, allocator).await.ok()?
     }
 }

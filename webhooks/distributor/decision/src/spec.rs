@@ -391,7 +391,7 @@ mod tests {
             ),
             (
                 json!([group(json!({"weight": 2_000_000}))]),
-                "spec.distribution: group type=a: weight is 2000000, the highest",
+                "spec.distribution: group type=a: weight is 2000000, the maximum",
             ),
             (json!([group(json!({"max": -3}))]), "spec.distribution[0].max: -3"),
             (json!([group(json!({"base": 3, "max": 2}))]), "spec.distribution: group type=a: max is 2"),

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use distributor_decision::distributor::Distributor;
-use distributor_decision::node::Node;
+use distributor_decision::node::SchedulableNode;
 use podshaper_core::facts::Fact;
 use podshaper_core::lookup::Lookup;
 use podshaper_core::object::FromObject;
@@ -65,7 +65,7 @@ async fn node_is_equal() {
         (json!({}), json!({}), false),
     ] {
         assert_eq!(
-            assert_equal::<Node>("/api/v1/nodes/a", &node(&spec, &status)).await,
+            assert_equal::<SchedulableNode>("/api/v1/nodes/a", &node(&spec, &status)).await,
             takes_pods,
             "{status}"
         );

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 /// The labels of a node that takes pods: it is ready, and not cordoned.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Node(BTreeMap<String, String>);
+pub struct SchedulableNode(BTreeMap<String, String>);
 
 /// `v1.NodeSpec`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -32,7 +32,7 @@ struct NodeCondition {
     status: String,
 }
 
-impl Node {
+impl SchedulableNode {
     /// A node with these labels that takes pods.
     pub fn new(labels: BTreeMap<String, String>) -> Self {
         Self(labels)
@@ -53,7 +53,7 @@ pub fn groups_with_node(
     groups.filter(|(_, group)| has_node(&group.node_labels)).map(|(index, _)| index).collect()
 }
 
-impl FromObject for Node {
+impl FromObject for SchedulableNode {
     type Spec = NodeSpec;
     type Status = NodeStatus;
     const PLURAL: &'static str = "nodes";

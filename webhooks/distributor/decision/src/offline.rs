@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::crd::{GROUP, KIND};
 use crate::distributor::{Distributor, ValidSpec};
 use crate::facts::Facts;
-use crate::node::{Node, groups_with_node};
+use crate::node::{SchedulableNode, groups_with_node};
 
 /// Where a workload stands for many pods there is nothing to decide.
 const HINT: &str =
@@ -22,7 +22,7 @@ const HINT: &str =
 #[derive(Debug, Default)]
 pub struct Offline {
     distributors: Vec<Arc<Distributor>>,
-    nodes: Vec<Node>,
+    nodes: Vec<SchedulableNode>,
     backend: FileBackend,
 }
 

@@ -7,14 +7,14 @@ use podshaper_kube::store::Store;
 use podshaper_placement::policy::{GroupSet, Policy};
 use tokio::sync::watch;
 
-use distributor_decision::node::{Node, groups_with_node};
+use distributor_decision::node::{SchedulableNode, groups_with_node};
 
 /// How many answers are cached until nodes change.
 const MAX_CACHED: usize = 1024;
 
 /// The nodes that take pods.
 pub(super) struct Nodes {
-    store: Arc<Store<Node>>,
+    store: Arc<Store<SchedulableNode>>,
     cache: Mutex<LabelCache>,
 }
 
@@ -25,7 +25,7 @@ struct LabelCache {
 }
 
 impl Nodes {
-    pub(super) fn new(store: Arc<Store<Node>>) -> Self {
+    pub(super) fn new(store: Arc<Store<SchedulableNode>>) -> Self {
         let cache = Mutex::new(LabelCache { changes: store.changes(), by_labels: BTreeMap::new() });
         Self { store, cache }
     }
@@ -76,10 +76,10 @@ mod tests {
         let policy = Policy::new(["default", "spot"].map(group).into(), Tie::First).unwrap();
         let available = || [0, 1].map(|index| nodes.available(&policy).contains(index));
         assert_eq!(available(), [false, false]);
-        store.put("a".to_owned(), Node::new(labels("default")));
-        store.put("b".to_owned(), Node::new(labels("other")));
+        store.put("a".to_owned(), SchedulableNode::new(labels("default")));
+        store.put("b".to_owned(), SchedulableNode::new(labels("other")));
         assert_eq!(available(), [true, false]);
-        store.put("b".to_owned(), Node::new(labels("spot")));
+        store.put("b".to_owned(), SchedulableNode::new(labels("spot")));
         store.remove("a");
         assert_eq!(available(), [false, true]);
     }

@@ -44,7 +44,7 @@ impl Console<'_> {
         if is_closed_pipe(error.root_cause()) {
             return 0;
         }
-        // What was printed before the error.
+        // Output from before the error.
         let _ = self.stdout.flush();
         self.message(format_args!("error: {error:#}"));
         FAILURE

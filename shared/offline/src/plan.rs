@@ -1,4 +1,4 @@
-//! `NAME plan`, as far as webhooks that place pods share it: who goes where, for so many pods.
+//! The plan of a placement policy: the group of each pod of a workload, for `PROGRAM plan`.
 
 use std::io::{self, Write};
 
@@ -9,16 +9,16 @@ use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::policy::Group;
 use podshaper_placement::sequence::MAX_SLOTS;
 
-/// So many pods are listed one by one for people.
+/// Pods that a table lists one by one.
 const LISTED: usize = 50;
 
 /// The flags of a plan.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct PlanArgs {
-    /// How many pods the workload has
+    /// Number of pods
     #[arg(short, long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_SLOTS)))]
     pub replicas: u32,
-    /// What to print
+    /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: ReportFormat,
 }

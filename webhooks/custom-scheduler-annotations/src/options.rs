@@ -1,4 +1,4 @@
-//! Flags, and the webhooks that they make.
+//! The options of the commands, and the webhooks that they configure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use custom_scheduler_annotations_decision::facts::Facts;
 use custom_scheduler_annotations_decision::strategies::Strategies;
 use custom_scheduler_annotations_decision::webhook::{Annotated, Settings};
 
-/// What decisions depend on, besides the annotations.
+/// The options of decisions.
 #[derive(Clone, Debug, clap::Args)]
 struct DecisionOptions {
-    /// Namespaces whose pods are left alone, whatever their labels; separated by commas
+    /// Namespaces in which the webhook changes no pods, separated by commas
     #[arg(
         long,
         env = "BLOCKLISTED_NAMESPACE_LIST",
@@ -26,7 +26,7 @@ struct DecisionOptions {
         default_value = "kube-system,kube-public,default"
     )]
     blocklisted_namespaces: String,
-    /// Refuse workloads with a strategy that makes no sense; without this they get a warning, and their pods go anywhere
+    /// Deny workloads with an invalid strategy; otherwise they get a warning, and their pods are not placed
     #[arg(long, env = "VALIDATE_STRATEGIES")]
     validate: bool,
 }
@@ -43,12 +43,12 @@ impl DecisionOptions {
     }
 }
 
-/// How the server works.
+/// The options of `serve`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     #[command(flatten)]
     decision: DecisionOptions,
-    /// How often the leader looks after ledgers, and counts: seconds
+    /// Interval at which the leader reconciles Placements and updates metrics, in seconds
     #[arg(long, env = "RECONCILER_PERIOD", value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     reconciler_period: u64,
     #[command(flatten)]
@@ -56,7 +56,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The webhook that decides by the cluster.
+    /// Builds the webhook that decides by the state of the cluster.
     pub fn webhook(self, context: ServeContext<'_>) -> anyhow::Result<Annotated<StrategyCluster>> {
         let client = client::in_cluster().context("no access to the API server")?;
         let strategies = Arc::<Strategies>::default();
@@ -67,7 +67,7 @@ impl Options {
     }
 }
 
-/// How an offline run decides.
+/// The options of `mutate`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct OfflineOptions {
     #[command(flatten)]
@@ -77,7 +77,7 @@ pub struct OfflineOptions {
 }
 
 impl OfflineOptions {
-    /// The webhook that decides by the files.
+    /// Builds the webhook that decides by the files.
     pub fn webhook(self) -> anyhow::Result<Annotated<FileBackend>> {
         let facts = FileBackend::new(&self.facts.read()?)?;
         Ok(self.decision.webhook(facts, Arc::default()))

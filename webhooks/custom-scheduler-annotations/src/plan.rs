@@ -1,4 +1,4 @@
-//! `custom-scheduler-annotations plan`: who goes where, for so many pods.
+//! `custom-scheduler-annotations plan` prints the group of each pod of a workload.
 
 use anyhow::anyhow;
 use podshaper_offline::console::Console;
@@ -6,11 +6,11 @@ use podshaper_offline::plan::PlanArgs;
 
 use custom_scheduler_annotations_decision::strategies::Strategies;
 
-/// Show which groups the pods of a workload go to, one after the other.
+/// Show the groups of a workload's pods, in order.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = HELP)]
 pub struct StrategyPlan {
-    /// LABEL[,base=B][,weight=W][:...], as the annotation has it
+    /// Value of the annotation: LABEL[,base=B][,weight=W][:...]
     strategy: String,
     #[command(flatten)]
     plan: PlanArgs,
@@ -19,13 +19,13 @@ pub struct StrategyPlan {
 const HELP: &str = "\
   custom-scheduler-annotations plan 'nodesize=od,base=1:nodesize=spot4,weight=1:nodesize=spot8,weight=1' --replicas 10
 
-Groups are separated by colons. Each is a label of its nodes, KEY=VALUE, with a base, so many of the first pods, and a weight, its \
-share of the others; both are 0 if not given, and one group may have a base.
+Groups are separated by colons. Each is a node label, KEY=VALUE, with a base (the number of first pods) and a weight (the share \
+of the other pods). Both default to 0, and only one group may have a base.
 
-Each pod takes the first place that is free, so that a workload that grows or shrinks keeps its shares: of the first N places \
-none of the groups has a pod too many or too few, for every N.
+A pod takes the first free slot, so a workload that grows or shrinks keeps its shares: among the first N slots, each group has \
+its exact share, for every N.
 
-Exit status: 0 fine; 1 the strategy makes no sense; 2 bad usage.";
+Exit status: 0 success; 1 the strategy is invalid; 2 wrong usage.";
 
 impl StrategyPlan {
     /// Prints the plan.

@@ -12,7 +12,7 @@ use crate::options::{OfflineOptions, Options};
 use crate::plan::StrategyPlan;
 use custom_scheduler_annotations_decision::webhook::{Annotated, Settings};
 
-/// What the types say; tests keep the file current.
+/// Generated from the types; a test compares.
 const CRD: &str = include_str!("../../../charts/podshaper/files/crds/placements.yaml");
 
 /// The commands that only `custom-scheduler-annotations` has.
@@ -20,13 +20,14 @@ const CRD: &str = include_str!("../../../charts/podshaper/files/crds/placements.
 #[expect(missing_docs, reason = "each command documents itself, for --help")]
 pub enum CustomSchedulerCommand {
     Plan(StrategyPlan),
-    /// Print the definition of the kind Placement
+    /// Print the CustomResourceDefinition of Placement
     Crd,
 }
 
 impl Program for CustomSchedulerCommand {
     const NAME: &'static str = "custom-scheduler-annotations";
-    const ABOUT: &'static str = "Spreads the pods of workloads over groups of nodes as an annotation says";
+    const ABOUT: &'static str =
+        "Distributes the pods of workloads over groups of nodes, as an annotation of the workload says";
     const PATHS: &'static [&'static str] = &["/mutate"];
     type Serve = Options;
     type Mutate = OfflineOptions;

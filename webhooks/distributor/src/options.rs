@@ -1,4 +1,4 @@
-//! Flags, and the webhooks that they make.
+//! The options of the commands, and the webhooks that they configure.
 
 use std::sync::Arc;
 
@@ -19,13 +19,12 @@ use distributor_decision::facts::Facts;
 use distributor_decision::offline::Offline;
 use distributor_decision::webhook::PodDistribution;
 
-/// How the server works.
+/// The options of `serve`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     #[command(flatten)]
     replica: Replica,
-    /// Where the page is for people, which shows all distributors to whoever can connect: the pod itself, reached by `kubectl
-    /// port-forward`, unless told otherwise; 0 for nowhere
+    /// Address of the web page, which shows all distributors to every client; 0 disables it. The default is for `kubectl port-forward`
     #[arg(
         long,
         env = "DISTRIBUTOR_PAGE_BIND_ADDRESS",
@@ -37,7 +36,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The webhook that decides by the cluster.
+    /// Builds the webhook that decides by the state of the cluster.
     pub fn webhook(self, context: ServeContext<'_>) -> anyhow::Result<PodDistribution<DistributorCluster>> {
         let client = client::in_cluster().context("no access to the API server")?;
         let cluster = DistributorCluster::start(&client, &self.replica, context.metrics, context.terminating);
@@ -48,12 +47,12 @@ impl Options {
     }
 }
 
-/// The webhook that decides by the files.
+/// Builds the webhook that decides by the files.
 pub(crate) fn webhook_of_files(facts: &FactFiles) -> anyhow::Result<PodDistribution<Offline>> {
     let facts = Offline::new(&facts.read()?)?;
     if facts.all().is_empty() {
         bail!(
-            "there is no PodDistributor in --facts; give its file, and whose the pods are: --facts FILE --facts FILE"
+            "--facts has no PodDistributor; name its file and the files of the workloads: --facts FILE --facts FILE"
         );
     }
     Ok(PodDistribution::new(facts))
@@ -62,7 +61,7 @@ pub(crate) fn webhook_of_files(facts: &FactFiles) -> anyhow::Result<PodDistribut
 /// The cluster of a self-test: one distributor, and a workload without pods.
 #[derive(Clone, Debug, clap::Args)]
 pub struct AssumedDistributor {
-    /// The spec of the distributor that is about the pod's owner, as JSON
+    /// Spec of a PodDistributor that selects the pod's owner, in JSON
     #[arg(
         long,
         value_name = "JSON",

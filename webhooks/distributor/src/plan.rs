@@ -1,4 +1,4 @@
-//! `distributor plan`: who goes where, for so many pods.
+//! `distributor plan` prints the group of each pod of a workload.
 
 use std::path::PathBuf;
 
@@ -11,11 +11,11 @@ use serde_json::Value;
 use distributor_decision::crd::crd;
 use distributor_decision::offline::Offline;
 
-/// Show which groups the pods of a workload go to, one after the other.
+/// Show the groups of a workload's pods, in order.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = HELP)]
 pub struct DistributionPlan {
-    /// Distributors: YAML or JSON, a file, a folder, or - for standard input
+    /// PodDistributors in YAML or JSON: a file, a directory, or - for standard input
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -25,10 +25,10 @@ pub struct DistributionPlan {
 const HELP: &str = "\
   distributor plan -f poddistributor.yaml --replicas 10
 
-Each pod takes the first place that is free, so that a workload that grows or shrinks keeps its shares: of the first N places \
-none of the groups has a pod too many or too few, for every N. Pods whose own node selector leaves a group out go to the others.
+A pod takes the first free slot, so a workload that grows or shrinks keeps its shares: among the first N slots, each group has \
+its exact share, for every N. A pod with a node selector of its own takes slots of matching groups only.
 
-Exit status: 0 fine; 1 a PodDistributor makes no sense, or there is none; 2 bad usage.";
+Exit status: 0 success; 1 a PodDistributor is invalid or missing; 2 wrong usage.";
 
 impl DistributionPlan {
     /// Prints the plan.

@@ -10,7 +10,7 @@ use crate::options::{AssumedDistributor, Options, webhook_of_files};
 use crate::plan::DistributionPlan;
 use distributor_decision::webhook::PodDistribution;
 
-/// What the types say; tests keep the files current.
+/// Generated from the types; a test compares.
 const CRDS: [&str; 2] = [
     include_str!("../../../charts/podshaper/files/crds/poddistributors.yaml"),
     include_str!("../../../charts/podshaper/files/crds/placements.yaml"),
@@ -21,13 +21,13 @@ const CRDS: [&str; 2] = [
 #[expect(missing_docs, reason = "each command documents itself, for --help")]
 pub enum DistributorCommand {
     Plan(DistributionPlan),
-    /// Print the definitions of the kinds PodDistributor and Placement
+    /// Print the CustomResourceDefinitions of PodDistributor and Placement
     Crd,
 }
 
 impl Program for DistributorCommand {
     const NAME: &'static str = "distributor";
-    const ABOUT: &'static str = "Spreads the pods of workloads over groups of nodes, each group its share";
+    const ABOUT: &'static str = "Distributes the pods of workloads over groups of nodes by exact shares";
     const PATHS: &'static [&'static str] = &["/mutate"];
     type Serve = Options;
     type Mutate = FactFiles;

@@ -1,7 +1,7 @@
-//! A file cut into its documents, as text, so that what isn't changed can pass byte for byte.
+//! The documents of a file, as text, so that unchanged ones are printed byte for byte.
 //!
-//! A line that starts with `---` or `...` and then a blank ends a document wherever it stands: inside scalars, too, it is
-//! forbidden (YAML 1.2.2, production `c-forbidden`). Where a document is JSON, values may follow one another without
+//! A line that starts with `---` or `...` and a blank ends a document everywhere: YAML forbids it inside scalars, too
+//! (YAML 1.2.2, production `c-forbidden`). Where a document is JSON, values may follow one another without
 //! separators, as `jq` prints them.
 
 use std::fmt;
@@ -150,7 +150,7 @@ impl<'a> Document<'a> {
         [header, if inline { "---\n" } else { "" }, &yaml, self.trailer()].concat()
     }
 
-    /// What it says.
+    /// The value.
     pub(crate) fn parse(&self) -> Result<Value, SyntaxError> {
         let value = match self.json {
             Some(json) => serde_json::from_str(json).map_err(|error| {
@@ -183,7 +183,7 @@ impl<'a> Document<'a> {
         self.text.get(..offset).unwrap_or_default()
     }
 
-    /// What `text` needs before it when something else stands there.
+    /// The separator before `text`, if another document precedes it.
     pub(crate) fn separator(text: &str) -> &'static str {
         let mut directive = false;
         for line in text.split_inclusive('\n') {

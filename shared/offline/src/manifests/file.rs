@@ -4,10 +4,10 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// Above any list of objects that etcd could hold, and what a slip such as `-f /dev/zero` may cost.
+/// More than any list of objects in etcd, and a bound for mistakes such as `-f /dev/zero`.
 const MAX_BYTES: u64 = 512 << 20;
 
-/// The text of `file`, `-` being `stdin`.
+/// Reads `file`; `-` is `stdin`.
 pub(crate) fn read(file: &Path, stdin: &mut dyn Read) -> Result<String, String> {
     let read = |source: &mut dyn Read| {
         let mut bytes = Vec::new();
@@ -35,12 +35,12 @@ fn is_stdin(file: &Path) -> bool {
     file == Path::new("-")
 }
 
-/// What messages call `file`.
+/// The name of `file` in messages.
 pub(crate) fn name(file: &Path) -> String {
     if is_stdin(file) { "stdin".to_owned() } else { file.display().to_string() }
 }
 
-/// `path` itself, or the manifests in the folder that it is, as kubectl takes them.
+/// `path`, or the manifests in it if it is a directory, as kubectl selects them.
 pub(crate) fn expand(path: &Path) -> io::Result<Vec<PathBuf>> {
     if is_stdin(path) || !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -54,7 +54,7 @@ pub(crate) fn expand(path: &Path) -> io::Result<Vec<PathBuf>> {
         }
     }
     if files.is_empty() {
-        return Err(io::Error::other("no .yaml, .yml or .json file in this folder"));
+        return Err(io::Error::other("no .yaml, .yml or .json file in this directory"));
     }
     files.sort();
     Ok(files)

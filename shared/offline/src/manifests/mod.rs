@@ -1,4 +1,4 @@
-//! Objects in files: YAML or JSON, in as many documents as there may be.
+//! Objects in files of YAML or JSON documents.
 
 pub(crate) mod documents;
 pub(crate) mod file;
@@ -16,7 +16,7 @@ use documents::Location;
 /// `--facts`, for webhooks that decide by more than the pod.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct FactFiles {
-    /// Objects that the webhook would have watched in a cluster, as `kubectl get -o yaml` prints them; `-` is standard input
+    /// Objects that the webhook would watch in a cluster, as `kubectl get -o yaml` prints them; - for standard input
     #[arg(long, value_name = "FILE")]
     facts: Vec<PathBuf>,
 }
@@ -72,7 +72,7 @@ pub fn read_objects(paths: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
     Ok(objects)
 }
 
-/// Items of a typed list get the kind that they may leave out.
+/// Items of a typed list may lack their kind, and get it here.
 fn flatten(object: Value, objects: &mut Vec<Value>) {
     match object {
         Value::Null => {}
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_is_named() {
+    fn error_names_the_file() {
         let error = FactFiles { facts: vec!["no/such.yaml".into()] }.read().unwrap_err().to_string();
         assert!(error.starts_with("no/such.yaml: No such file"), "{error}");
     }

@@ -1,4 +1,4 @@
-//! `NAME mutate`: the decision without a cluster, on files.
+//! `PROGRAM mutate` decides about the objects in files, without a cluster.
 //!
 //! ```text
 //! files ──▶ documents ──▶ subjects ──▶ AdmissionReview ──▶ admission::answer ──▶ output
@@ -31,17 +31,17 @@ use subject::Subject;
 /// How long one decision may take. The API server's own timeout is at most 30 s.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Decide offline about manifests, as the server would
+/// Mutate manifests offline, as the server would
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = HELP)]
 pub struct Mutate<O: clap::Args> {
-    /// Manifests, YAML or JSON: a file, a folder, or - for standard input, which is read if none is given
+    /// Manifests in YAML or JSON: a file, a directory, or - for standard input (default)
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// What to print
+    /// Output format
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = OutputFormat::Yaml)]
     output: OutputFormat,
-    /// The namespace of objects that name none
+    /// Namespace of objects that name none
     #[arg(short, long, value_name = "NAME", default_value = "default")]
     namespace: String,
     #[command(flatten)]
@@ -49,21 +49,20 @@ pub struct Mutate<O: clap::Args> {
 }
 
 const HELP: &str = "\
-Decided are Pods, whatever holds a pod template (Deployment, StatefulSet, DaemonSet, Job, CronJob, Argo's Rollout, ...), \
-the items of Lists, and AdmissionReviews. A template is decided as the pod that a controller would make of it. \
-Everything else passes through as it is.
+The command mutates Pods, objects with a pod template (Deployment, StatefulSet, DaemonSet, Job, CronJob, Argo's Rollout, ...), \
+items of Lists, and AdmissionReviews. A template is treated as the pod that its controller would create. All other objects are \
+printed unchanged.
 
-Requests that aren't given come from the limits, as in the API server. What else it fills in before it calls a webhook must \
-stand in the manifest: defaults of a LimitRange, the overhead of a RuntimeClass.
+Absent requests equal the limits, as in the API server. The manifest must contain the other defaults that the API server adds \
+before it calls a webhook: those of a LimitRange, and the overhead of a RuntimeClass.
 
-An object that would be denied is left out of the output, as is a document that can't be read. A document that changes \
-keeps the comments before and after it, not those inside.
+The output lacks objects that would be denied, and documents that can't be read. A changed document keeps the comments before \
+and after it, not those inside.
 
-YAML is read as kubectl reads it: yes, no, on and off are booleans and 010 is eight unless quoted; a key that stands twice \
-is an error.
+YAML means what it means to kubectl: unquoted yes, no, on and off are booleans, and 010 is eight. A duplicate key is an error.
 
-Exit status: 0 fine; 1 something would be denied, could not be decided or could not be read (standard error says what, \
-with file and document); 2 bad usage.";
+Exit status: 0 success; 1 an object would be denied, is undecided or can't be read (standard error names file, document and \
+reason); 2 wrong usage.";
 
 impl<O: clap::Args> Mutate<O> {
     /// Runs the command with the webhook that `webhook` makes of its options, and returns the exit status.

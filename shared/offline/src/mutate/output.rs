@@ -10,22 +10,22 @@ use super::subject::Subject;
 use crate::manifests::documents::{Document, Location};
 use crate::yaml;
 
-/// What to print.
+/// The format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum OutputFormat {
-    /// The documents; those that don't change pass through as they are
+    /// All documents; unchanged ones byte for byte
     Yaml,
-    /// The object, or one List of all objects
+    /// The object, or a List of all objects
     Json,
-    /// The RFC 6902 operations on the object, or one line of JSON for each object: file, document, kind, name, patch
+    /// The JSON patch (RFC 6902) of the object; for several objects, one JSON line each, with file, document, kind, name and patch
     Patch,
-    /// What changes, for people
+    /// A diff of each object, for people
     Diff,
-    /// The `AdmissionReview` that the server would answer, a line for each
+    /// The AdmissionReview responses of the server, one line each
     Review,
 }
 
-/// What becomes of a document.
+/// The result for a document.
 pub(super) enum Fate {
     Unchanged(Value),
     Changed(Value),
@@ -141,9 +141,9 @@ impl Printer {
 
     /// `value`, or the items of the List that it is, in the List that is being printed.
     fn items(&mut self, mut value: Value, out: &mut dyn Write) -> io::Result<()> {
-        let says = |key, what| value.get(key).and_then(Value::as_str) == Some(what);
-        if says("kind", "List")
-            && says("apiVersion", "v1")
+        let has = |key, text| value.get(key).and_then(Value::as_str) == Some(text);
+        if has("kind", "List")
+            && has("apiVersion", "v1")
             && let Some(items) = value.get_mut("items").and_then(Value::as_array_mut)
         {
             return std::mem::take(items).into_iter().try_for_each(|item| self.items(item, out));

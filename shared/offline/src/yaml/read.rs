@@ -15,7 +15,7 @@ const MAX_DEPTH: usize = 128;
 const MAX_COPIES: usize = 64 << 20;
 const NODE: usize = 64;
 
-/// Why a text is no document, and where.
+/// A syntax error and its position.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {reason}")]
 pub struct SyntaxError {
@@ -23,7 +23,7 @@ pub struct SyntaxError {
     pub line: usize,
     /// From 1, in characters.
     pub column: usize,
-    /// What is wrong there.
+    /// The cause.
     pub reason: String,
 }
 
@@ -39,10 +39,10 @@ impl From<ScanError> for SyntaxError {
     }
 }
 
-/// Reads one document; nothing but comments is null.
+/// Reads one document. A document of comments alone is null.
 ///
-/// A key that stands twice is an error. Numbers and booleans as keys become strings. What JSON has no word for (infinities,
-/// maps as keys) is an error. Memory and stack are bounded by a multiple of the text, whatever aliases it holds.
+/// A duplicate key is an error. Numbers and booleans as keys become strings. Values that JSON cannot represent (infinities,
+/// maps as keys) are errors. Memory and stack are bounded by a multiple of the text, whatever aliases it holds.
 pub fn parse(text: &str) -> Result<Value, SyntaxError> {
     Reader::new(text, &[]).document()
 }
@@ -61,7 +61,7 @@ struct Reader<'a> {
     parser: Parser<'a, StrInput<'a>>,
     anchors: HashMap<usize, Value>,
     copies_left: usize,
-    /// The keys and indices that lead to the value whose line is wanted.
+    /// The keys and indices on the way to the value that [`line_of`] looks for.
     path: &'a [String],
     /// How many of them lead to the value that is being read.
     matched: usize,
@@ -180,7 +180,7 @@ impl<'a> Reader<'a> {
                 let value = self.node(event, depth + 1)?;
                 let maps =
                     maps(value).ok_or_else(|| SyntaxError::new(at, "`<<` takes a map or a list of maps"))?;
-                // Of several the first counts, and before all of them what stands below; as in go-yaml v2, not above.
+                // The first of several maps wins, and a key below `<<` wins over all of them. As in go-yaml v2, a key above it does not.
                 for (key, value) in maps.into_iter().rev().flatten() {
                     merged.insert(key.clone());
                     entries.insert(key, value);
@@ -198,9 +198,9 @@ impl<'a> Reader<'a> {
     }
 
     fn alias(&mut self, anchor: usize, at: Marker, depth: usize) -> Result<Value, SyntaxError> {
-        // Its own anchor is known once a node has been read.
+        // A node is inserted after it was read, so an alias inside it finds nothing.
         let Some(value) = self.anchors.remove(&anchor) else {
-            return Err(SyntaxError::new(at, "an alias inside what it stands for"));
+            return Err(SyntaxError::new(at, "an alias inside its own anchor"));
         };
         let copy = self.copy(&value, at, depth)?;
         self.anchors.insert(anchor, value);
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_tell_where() {
+    fn error_has_its_position() {
         assert_eq!(error("a: 1\nb: 2\na: 3\n"), "line 3, column 1: key \"a\" already set in map");
         assert_eq!(error("a: .inf"), "line 1, column 4: .inf has no form in JSON");
         assert_eq!(error("a: 1\n~: 2"), "line 2, column 1: a key must not be null; put quotes around it");
@@ -343,11 +343,7 @@ mod tests {
         assert!(error("a: 'b").starts_with("line 1, column"), "{}", error("a: 'b"));
         assert!(error("a: *b").contains("line 1, column 4"), "{}", error("a: *b"));
         assert!(error("a: b: c").contains("mapping values are not allowed"), "{}", error("a: b: c"));
-        assert!(
-            error("a: &a [*a]").contains("an alias inside what it stands for"),
-            "{}",
-            error("a: &a [*a]")
-        );
+        assert!(error("a: &a [*a]").contains("an alias inside its own anchor"), "{}", error("a: &a [*a]"));
         assert!(error("a\n---\nb\n").contains("second document"));
         assert_eq!(error("a: !!int b"), "line 1, column 10: b is no !!int");
     }

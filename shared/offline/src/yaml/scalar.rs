@@ -1,8 +1,8 @@
-//! What a plain scalar means to go-yaml v2 (`resolve.go`).
+//! The values of plain scalars, as go-yaml v2 resolves them (`resolve.go`).
 
 use serde_json::{Number, Value};
 
-/// The value of a plain scalar, or `None` for an infinity or NaN, which JSON has no word for.
+/// The value of a plain scalar, or `None` for an infinity or NaN, which JSON cannot represent.
 pub(super) fn resolve(text: &str) -> Option<Value> {
     Some(match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,

@@ -1,4 +1,4 @@
-//! What changes in a stream of documents, and what passes as it is.
+//! Changed and unchanged documents in a stream.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};

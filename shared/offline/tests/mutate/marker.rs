@@ -92,7 +92,7 @@ pub(crate) fn run(args: &[&str], stdin: &str) -> Ran {
     Ran { status, out: String::from_utf8(stdout).unwrap(), err }
 }
 
-/// What is printed where all is well.
+/// The output of a run without problems.
 pub(crate) fn fine(args: &[&str], stdin: &str) -> String {
     let ran = run(args, stdin);
     assert_eq!((ran.status, ran.err.as_str()), (0, ""), "{args:?} {stdin}");

@@ -1,9 +1,9 @@
-//! What can't be read, decided or opened: told, while the rest goes on.
+//! Errors are reported, and the other objects are mutated.
 
 use crate::marker::{Ran, file, fine, pod, run, run_on};
 
 #[test]
-fn what_goes_wrong_is_told_and_the_rest_goes_on() {
+fn errors_are_reported_and_other_objects_mutated() {
     let input = format!(
         "{}---\n{}---\n{}---\n{}---\na: 1\na: 2\n---\n{}---\nkind: Service\n---\n'open\n---\n{{kind: AdmissionReview}}\n---\n{{apiVersion: v1, kind: Pod, spec: 1}}\n",
         pod("good", "it"),
@@ -53,14 +53,14 @@ fn what_goes_wrong_is_told_and_the_rest_goes_on() {
 }
 
 #[test]
-fn names_do_not_reach_the_terminal_raw() {
+fn control_character_in_name_is_replaced() {
     let ran =
         run(&[], "apiVersion: v1\nkind: Pod\nmetadata: {name: \"a\\e[31m\\n\", annotations: {do: warn}}\n");
     assert_eq!(ran.err, "stdin: document 1: Pod/a [31m : warning: look out\n");
 }
 
 #[test]
-fn input_that_is_not_text() {
+fn input_that_is_not_utf8_is_an_error() {
     for (bytes, reason) in [
         (&b"kind: Pod\n\xff\n"[..], "stdin: not UTF-8 at byte 10\n"),
         (b"\xff\xfek\0", "stdin: not UTF-8 at byte 0; it looks like UTF-16, save it as UTF-8\n"),
@@ -72,7 +72,7 @@ fn input_that_is_not_text() {
 }
 
 #[test]
-fn a_terminal_is_not_read_from() {
+fn terminal_as_input_is_wrong_usage() {
     let (status, err) = run_on(&[], b"kind: Pod", &mut Vec::new(), true);
     assert_eq!(
         (status, err.as_str()),
@@ -81,7 +81,7 @@ fn a_terminal_is_not_read_from() {
 }
 
 #[test]
-fn folders_and_several_files() {
+fn directories_and_files_are_read_in_order() {
     let folder = file("folder/b.yaml", "kind: B").parent().unwrap().to_owned();
     file("folder/a.json", "{\"kind\": \"A\"}\n");
     file("folder/c.txt", "not a manifest: [");
@@ -92,5 +92,5 @@ fn folders_and_several_files() {
     let barren = file("barren/c.txt", "not a manifest: [").parent().unwrap().to_owned();
     let Ran { status, out, err } = run(&["-f", barren.to_str().unwrap()], "");
     assert_eq!((status, out.as_str()), (1, ""));
-    assert!(err.ends_with("barren: no .yaml, .yml or .json file in this folder\n"), "{err}");
+    assert!(err.ends_with("barren: no .yaml, .yml or .json file in this directory\n"), "{err}");
 }

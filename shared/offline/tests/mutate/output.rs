@@ -60,7 +60,7 @@ fn patches_of_one_and_of_several() {
 }
 
 #[test]
-fn a_diff_of_each_object() {
+fn diff_shows_each_object() {
     let ran = run(&["-o", "diff"], &format!("{}---\n{}", pod("a", "it"), pod("b", "nothing")));
     assert_eq!(
         ran.out,
@@ -77,7 +77,7 @@ fn a_diff_of_each_object() {
     );
 }
 
-/// A pipe whose reader has gone.
+/// A pipe that its reader has closed.
 struct Closed(io::ErrorKind);
 
 impl Write for Closed {
@@ -90,7 +90,7 @@ impl Write for Closed {
 }
 
 #[test]
-fn a_reader_that_goes_is_no_failure() {
+fn closed_pipe_is_no_failure() {
     for format in ["yaml", "json", "patch", "review"] {
         let gone =
             run_on(&["-o", format], DEPLOYMENT.as_bytes(), &mut Closed(io::ErrorKind::BrokenPipe), false);

@@ -13,7 +13,7 @@ fn review(object: &str) -> String {
     )
 }
 
-/// What the server sends.
+/// The answer of the server.
 fn served(review: &str) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let answer = runtime

@@ -168,7 +168,7 @@ async fn rollout(namespace: &str, count: usize) {
 async fn told(release: &Release, pods: &str) {
     eventually("the ledger tells", PATIENCE, async || {
         let ledgers = get(&["placements", "-n", &release.pods]).await;
-        let status = |ledger: &Value| ledger["status"] == json!({"pods": pods, "due": pods});
+        let status = |ledger: &Value| ledger["status"] == json!({"pods": pods, "desired": pods});
         ledgers["items"].as_array().unwrap().iter().any(status).then_some(())
     })
     .await;

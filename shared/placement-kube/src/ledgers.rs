@@ -84,7 +84,7 @@ impl Ledgers {
 
     /// Writes the status of the ledger's Placement, if there is one and its status differs.
     pub async fn patch_status(&self, ledger: &LedgerId, spread: &Spread) {
-        let status = PlacementStatus { pods: spread.pods(), due: spread.desired() };
+        let status = PlacementStatus { pods: spread.pods(), desired: spread.desired() };
         let placement = self.placements().get(ledger).filter(|placement| placement.status != status).cloned();
         if let Some(placement) = placement
             && let Err(error) = self.context.client().patch_status(&placement, &status).await

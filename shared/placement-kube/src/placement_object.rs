@@ -134,7 +134,7 @@ pub(crate) struct PlacementStatus {
     pub pods: String,
     /// Desired pods of each group, as in 8/2.
     #[schemars(length(max = 1024))]
-    pub due: String,
+    pub desired: String,
 }
 
 impl PlacementObject {
@@ -172,7 +172,7 @@ pub fn crd() -> Value {
             ("Kind", "string", ".metadata.ownerReferences[0].kind"),
             ("Owner", "string", ".metadata.ownerReferences[0].name"),
             ("Pods", "string", ".status.pods"),
-            ("Due", "string", ".status.due"),
+            ("Desired", "string", ".status.desired"),
         ],
         requires_spec: false,
     }

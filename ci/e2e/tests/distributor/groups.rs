@@ -26,7 +26,7 @@ async fn a_group_without_nodes_and_its_return() {
     status(namespace, "unavailable", |status| condition(status, "Available")["status"] == "False").await;
     assert_eq!(shares(&scale(namespace, "deployment", 20).await), (18, 2), "the others stand in");
     let lent = status(namespace, "18/2", |status| status["pods"] == "18/2").await;
-    assert_eq!((&lent["due"], &lent["replicas"]), (&json!("16/4"), &json!(20)));
+    assert_eq!((&lent["desired"], &lent["replicas"]), (&json!("16/4"), &json!(20)));
     assert_eq!(
         condition(&lent, "Balanced")["message"],
         "type=default has 2 too many, type=spot has 2 too few"
@@ -70,7 +70,7 @@ async fn a_group_without_nodes_and_its_return() {
         (ledgers["items"][0]["status"]["pods"] == "16/4").then(|| ledgers["items"][0].clone())
     })
     .await;
-    assert_eq!(ledger["status"]["due"], "16/4");
+    assert_eq!(ledger["status"]["desired"], "16/4");
     kubectl(&[
         "delete",
         "deployment/web",

@@ -28,7 +28,7 @@ pub fn crd() -> Value {
             ("Kind", "string", ".spec.target.kind"),
             ("Target", "string", ".spec.target.name"),
             ("Pods", "string", ".status.pods"),
-            ("Due", "string", ".status.due"),
+            ("Desired", "string", ".status.desired"),
             ("Unplaced", "integer", ".status.unplaced"),
             ("Ready", "string", ".status.conditions[?(@.type=='Ready')].status"),
             ("Balanced", "string", ".status.conditions[?(@.type=='Balanced')].status"),

@@ -18,7 +18,7 @@ pub struct PodDistributorStatus {
     /// Placed pods of each group, in the order of the groups, as in 8/2.
     pub pods: Option<String>,
     /// Desired pods of each group, as in 8/2.
-    pub due: Option<String>,
+    pub desired: Option<String>,
     /// Pods that the workload wants.
     pub replicas: Option<u32>,
     /// Pods that are placed.
@@ -165,7 +165,7 @@ impl PodDistributorStatus {
         Self {
             observed_generation: Some(generation),
             pods: Some(observation.total.pods()),
-            due: Some(observation.total.desired()),
+            desired: Some(observation.total.desired()),
             replicas: observation.replicas,
             placed: Some(observation.total.placed()),
             unplaced: Some(observation.total.unplaced),
@@ -313,7 +313,7 @@ mod tests {
         observation.available = [0].into_iter().collect();
         let lost = PodDistributorStatus::default().observed(2, &policy(), &observation, "then");
         assert_eq!(
-            (lost.pods.as_deref(), lost.due.as_deref(), lost.placed),
+            (lost.pods.as_deref(), lost.desired.as_deref(), lost.placed),
             (Some("10/0"), Some("8/2"), Some(10))
         );
         assert_eq!(

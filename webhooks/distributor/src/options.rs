@@ -1,4 +1,4 @@
-//! The options of the commands, and the webhooks that they configure.
+//! Options of the commands, and the webhooks that they configure.
 
 use std::sync::Arc;
 
@@ -15,16 +15,17 @@ use serde_json::Value;
 
 use crate::cluster::DistributorCluster;
 use distributor_decision::distributor::{Distributor, ValidSpec};
-use distributor_decision::facts::Facts;
-use distributor_decision::offline::Offline;
-use distributor_decision::webhook::PodDistribution;
+use distributor_decision::facts::DistributorFacts;
+use distributor_decision::offline::FileFacts;
+use distributor_decision::webhook::DistributorWebhook;
 
-/// The options of `serve`.
+/// Options of `distributor serve`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     #[command(flatten)]
     replica: Replica,
-    /// Address of the web page, which shows all distributors to every client; 0 disables it. The default is for `kubectl port-forward`
+    /// Address of the web page, which shows all PodDistributors to everyone who can connect; 0 disables it. By default only the pod itself
+    /// can connect, and `kubectl port-forward`
     #[arg(
         long,
         env = "DISTRIBUTOR_PAGE_BIND_ADDRESS",
@@ -36,32 +37,35 @@ pub struct Options {
 }
 
 impl Options {
-    /// Builds the webhook that decides by the state of the cluster.
-    pub fn webhook(self, context: ServeContext<'_>) -> anyhow::Result<PodDistribution<DistributorCluster>> {
+    /// The webhook that decides by the cluster. Starts its watches and its controller.
+    pub fn webhook(
+        self,
+        context: ServeContext<'_>,
+    ) -> anyhow::Result<DistributorWebhook<DistributorCluster>> {
         let client = client::in_cluster().context("no access to the API server")?;
         let cluster = DistributorCluster::start(&client, &self.replica, context.metrics, context.terminating);
         if let Some(listener) = self.page_bind_address.bind()? {
             tokio::spawn(admin::serve(listener, None, cluster.page()));
         }
-        Ok(PodDistribution::new(cluster))
+        Ok(DistributorWebhook::new(cluster))
     }
 }
 
-/// Builds the webhook that decides by the files.
-pub(crate) fn webhook_of_files(facts: &FactFiles) -> anyhow::Result<PodDistribution<Offline>> {
-    let facts = Offline::new(&facts.read()?)?;
-    if facts.all().is_empty() {
+/// The webhook that decides by files.
+pub(crate) fn webhook_of_files(files: &FactFiles) -> anyhow::Result<DistributorWebhook<FileFacts>> {
+    let facts = FileFacts::new(&files.read()?)?;
+    if facts.distributors().is_empty() {
         bail!(
-            "--facts has no PodDistributor; name its file and the files of the workloads: --facts FILE --facts FILE"
+            "no PodDistributor in --facts; give its file and the file with the owners of the pods: --facts FILE --facts FILE"
         );
     }
-    Ok(PodDistribution::new(facts))
+    Ok(DistributorWebhook::new(facts))
 }
 
-/// The cluster of a self-test: one distributor, and a workload without pods.
+/// Facts of a self-test: one PodDistributor, and a workload without pods.
 #[derive(Clone, Debug, clap::Args)]
 pub struct AssumedDistributor {
-    /// Spec of a PodDistributor that selects the pod's owner, in JSON
+    /// Spec of the PodDistributor that selects the owner of the pod, as JSON
     #[arg(
         long,
         value_name = "JSON",
@@ -75,10 +79,10 @@ fn json(text: &str) -> Result<Value, serde_json::Error> {
     serde_json::from_str(text)
 }
 
-impl Facts for AssumedDistributor {
-    type Surroundings = offline::SelfTestBackend;
+impl DistributorFacts for AssumedDistributor {
+    type Backend = offline::SelfTestBackend;
 
-    fn surroundings(&self) -> &offline::SelfTestBackend {
+    fn backend(&self) -> &offline::SelfTestBackend {
         &offline::SelfTestBackend
     }
 
@@ -86,7 +90,7 @@ impl Facts for AssumedDistributor {
         vec![Arc::new(Distributor::from_spec(self.spec.clone()))]
     }
 
-    fn available(&self, _: &str, _: &OwnerChain, spec: &ValidSpec) -> GroupSet {
+    fn available_groups(&self, _: &str, _: &OwnerChain, spec: &ValidSpec) -> GroupSet {
         spec.allocator.policy().all()
     }
 }

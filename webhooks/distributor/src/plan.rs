@@ -1,4 +1,4 @@
-//! `distributor plan` prints the group of each pod of a workload.
+//! `distributor plan`: the group of each pod of a workload.
 
 use std::path::PathBuf;
 
@@ -9,13 +9,13 @@ use podshaper_offline::plan::PlanArgs;
 use serde_json::Value;
 
 use distributor_decision::crd::crd;
-use distributor_decision::offline::Offline;
+use distributor_decision::offline::FileFacts;
 
-/// Show the groups of a workload's pods, in order.
+/// Show the group of each pod of a workload, in the order of creation
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = HELP)]
 pub struct DistributionPlan {
-    /// PodDistributors in YAML or JSON: a file, a directory, or - for standard input
+    /// PodDistributors in YAML or JSON: a file, a folder, or - for standard input
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -25,50 +25,50 @@ pub struct DistributionPlan {
 const HELP: &str = "\
   distributor plan -f poddistributor.yaml --replicas 10
 
-A pod takes the first free slot, so a workload that grows or shrinks keeps its shares: among the first N slots, each group has \
-its exact share, for every N. A pod with a node selector of its own takes slots of matching groups only.
+Each pod takes the first free slot, so that a workload keeps its shares when it grows and shrinks: at no number of pods is a group \
+off its share by a whole pod. Pods with a node selector that excludes a group go to the other groups.
 
-Exit status: 0 success; 1 a PodDistributor is invalid or missing; 2 wrong usage.";
+Exit status: 0 success; 1 a PodDistributor is invalid, or there is none; 2 wrong usage.";
 
 impl DistributionPlan {
     /// Prints the plan.
     pub fn run(self, console: &mut Console<'_>) -> anyhow::Result<()> {
-        let facts = Offline::new(&read_objects(&self.files)?)?;
-        if facts.all().is_empty() {
-            bail!("there is no PodDistributor in what was given by -f");
+        let facts = FileFacts::new(&read_objects(&self.files)?)?;
+        if facts.distributors().is_empty() {
+            bail!("no PodDistributor in the files of -f");
         }
         let definition = crd();
         let schema = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec");
         let schema = schema.cloned().unwrap_or_default();
-        for (index, distributor) in facts.all().iter().enumerate() {
+        for (index, distributor) in facts.distributors().iter().enumerate() {
             let (name, target) = (&distributor.name, &distributor.target);
-            let valid =
+            let spec =
                 distributor.spec.as_ref().map_err(|error| anyhow!("PodDistributor {name}: {error}"))?;
-            if let Some(field) = stray(&distributor.raw_spec, &schema, "spec") {
-                bail!("PodDistributor {name}: {field}: there is no such field");
+            if let Some(field) = unknown_field(&distributor.raw_spec, &schema, "spec") {
+                bail!("PodDistributor {name}: {field}: unknown field");
             }
             if index > 0 {
                 writeln!(console.stdout)?;
             }
             let replicas = self.plan.replicas;
             let title = format!("PodDistributor {name}: {replicas} pods of {} {}", target.kind, target.name);
-            self.plan.print(&title, &valid.allocator, console.stdout)?;
+            self.plan.print(&title, &spec.allocator, console.stdout)?;
         }
         Ok(())
     }
 }
 
-/// The first field of `value` that `schema` doesn't have: the API server refuses it, or drops it.
-fn stray(value: &Value, schema: &Value, path: &str) -> Option<String> {
+/// The first field of `value` that is not in `schema`. The API server rejects or drops it.
+fn unknown_field(value: &Value, schema: &Value, path: &str) -> Option<String> {
     if let (Some(items), Some(schema)) = (value.as_array(), schema.get("items")) {
         return items
             .iter()
             .enumerate()
-            .find_map(|(index, item)| stray(item, schema, &format!("{path}[{index}]")));
+            .find_map(|(index, item)| unknown_field(item, schema, &format!("{path}[{index}]")));
     }
     let (fields, known) = (value.as_object()?, schema.get("properties")?.as_object()?);
     fields.iter().find_map(|(name, field)| {
         let path = format!("{path}.{name}");
-        known.get(name).map_or_else(|| Some(path.clone()), |schema| stray(field, schema, &path))
+        known.get(name).map_or_else(|| Some(path.clone()), |schema| unknown_field(field, schema, &path))
     })
 }

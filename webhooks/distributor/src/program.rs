@@ -8,9 +8,9 @@ use podshaper_offline::manifests::FactFiles;
 
 use crate::options::{AssumedDistributor, Options, webhook_of_files};
 use crate::plan::DistributionPlan;
-use distributor_decision::webhook::PodDistribution;
+use distributor_decision::webhook::DistributorWebhook;
 
-/// Generated from the types; a test compares.
+/// Generated from the types; a test of `podshaper-crd` compares.
 const CRDS: [&str; 2] = [
     include_str!("../../../charts/podshaper/files/crds/poddistributors.yaml"),
     include_str!("../../../charts/podshaper/files/crds/placements.yaml"),
@@ -42,7 +42,7 @@ impl Program for DistributorCommand {
     }
 
     fn selftest(assumed: AssumedDistributor) -> anyhow::Result<impl Webhook> {
-        Ok(PodDistribution::new(assumed))
+        Ok(DistributorWebhook::new(assumed))
     }
 
     fn run(self, console: &mut Console<'_>) -> anyhow::Result<()> {

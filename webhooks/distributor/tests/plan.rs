@@ -72,21 +72,21 @@ fn what_can_not_be_planned() {
     assert_eq!(text(refused.stderr), "error: PodDistributor sample: spec.distribution: there is no group\n");
     assert_eq!(refused.status.code(), Some(1));
     for (pointer, field, problem) in [
-        ("/spec/distribution/0", "wieght", "spec.distribution[0].wieght: there is no such field"),
-        ("/spec", "whenUnavailabel", "spec.whenUnavailabel: there is no such field"),
+        ("/spec/distribution/0", "wieght", "spec.distribution[0].wieght: unknown field"),
+        ("/spec", "whenUnavailabel", "spec.whenUnavailabel: unknown field"),
         (
             "/spec/distribution/1",
             "weight",
             "spec.distribution[1].weight: invalid type: string \"80%\", expected i64",
         ),
-        ("/spec/target", "kind", "spec.target.kind: \"80%\" is no kind: one looks like Deployment"),
+        ("/spec/target", "kind", "spec.target.kind: \"80%\" is not a kind, such as Deployment"),
     ] {
         let mut misspelled = sample();
         misspelled.pointer_mut(pointer).unwrap()[field] = json!("80%");
         assert_eq!(text(plan(&[], &misspelled).stderr), format!("error: PodDistributor sample: {problem}\n"));
     }
     let none = plan(&[], &json!({"kind": "Pod"}));
-    assert_eq!(text(none.stderr), "error: there is no PodDistributor in what was given by -f\n");
+    assert_eq!(text(none.stderr), "error: no PodDistributor in the files of -f\n");
     assert_eq!(plan(&["--replicas=-1"], &sample()).status.code(), Some(2));
     let mut bounded = sample();
     bounded["spec"]["distribution"] = json!([{"nodeLabel": {"type": "a"}, "base": 2}]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use distributor::cluster::DistributorCluster;
-use distributor_decision::PodDistribution;
+use distributor_decision::DistributorWebhook;
 use e2e::in_process::answer;
 use podshaper_core::admission::Webhook;
 use podshaper_kube::replica::Replica;
@@ -78,7 +78,7 @@ async fn pod_is_placed() {
     let server = cluster();
     let replica = Flags::parse_from(["distributor"]).replica;
     let (_end, ending) = watch::channel(false);
-    let webhook = PodDistribution::new(DistributorCluster::start(
+    let webhook = DistributorWebhook::new(DistributorCluster::start(
         &server.client(),
         &replica,
         &mut Registry::default(),

@@ -22,7 +22,8 @@ async fn other_weights() {
         sample["spec"]["distribution"][group]["weight"] = json!(1);
     }
     apply(&sample).await;
-    status(namespace, "the new weights", |status| status["pods"] == "8/2" && status["desired"] == "5/5").await;
+    status(namespace, "the new weights", |status| status["pods"] == "8/2" && status["desired"] == "5/5")
+        .await;
     // The group that has too few comes first; nothing that runs is touched.
     assert_eq!(shares(&scale(namespace, "deployment", 14).await), (8, 6));
     assert_eq!(shares(&scale(namespace, "deployment", 30).await), (15, 15));

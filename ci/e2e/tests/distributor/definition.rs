@@ -33,41 +33,41 @@ async fn what_the_definition_refuses() {
         ),
         (one(json!({"weight": -1})), "spec.distribution[0].weight: Invalid value: -1"),
         (one(json!({"weight": 2_000_000})), "spec.distribution[0].weight"),
-        (one(json!({"weight": 0})), "one group at least needs a weight or a base"),
+        (one(json!({"weight": 0})), "at least one group must have a weight or a base"),
         (one(json!({"nodeLabel": {}})), "spec.distribution[0].nodeLabel: Invalid value: 0"),
         (one(json!({"nodeLabel": labels})), "spec.distribution[0].nodeLabel: Too many: 9"),
-        (one(json!({"nodeLabel": {"a b": "c"}})), "a label's key is [PREFIX/]NAME"),
+        (one(json!({"nodeLabel": {"a b": "c"}})), "keys must have the form [PREFIX/]NAME"),
         (one(json!({"nodeLabel": {"a": "b c"}})), "spec.distribution[0].nodeLabel.a"),
         (one(json!({"base": 3, "max": 2})), "spec.distribution[0].max: Invalid value: must be at least base"),
         (
             of(json!([group(json!({"name": "x"})), group(json!({"name": "x"}))]), json!({})),
-            "no two groups may have one name",
+            "names must be unique",
         ),
         (
             of(json!([group(json!({})), group(json!({}))]), json!({})),
-            "groups with the same labels need names",
+            "groups with the same labels must have names",
         ),
-        (one(json!({"tolerations": [{}]})), "must be Exists where there is no key"),
+        (one(json!({"tolerations": [{}]})), "must be Exists if key is empty"),
         (
             one(json!({"tolerations": [{"key": "a", "operator": "Exists", "value": "x"}]})),
             "must be empty with operator Exists",
         ),
-        (one(json!({"tolerations": [{"key": "a", "tolerationSeconds": 3}]})), "is for effect NoExecute"),
-        (one(json!({"nodeAffinity": [{}]})), "requires nothing, and no node meets such a term"),
-        (term(json!({"key": "a", "operator": "In"})), "are for In, NotIn, Gt and Lt"),
+        (one(json!({"tolerations": [{"key": "a", "tolerationSeconds": 3}]})), "requires effect NoExecute"),
+        (one(json!({"nodeAffinity": [{}]})), "must have a requirement: an empty term matches no node"),
         (
-            term(json!({"key": "a", "operator": "Gt", "values": ["x"]})),
-            "must be one whole number for Gt and Lt",
+            term(json!({"key": "a", "operator": "In"})),
+            "must be set for In, NotIn, Gt and Lt, and only for those",
         ),
+        (term(json!({"key": "a", "operator": "Gt", "values": ["x"]})), "must be one integer for Gt and Lt"),
         (term(json!({"key": "a", "operator": "In", "values": ["x y"]})), "matchExpressions[0].values[0]"),
         (with(json!({"target": {}})), "spec.target.name: Required value"),
         (
             with(json!({"target": {"kind": "DaemonSet", "name": "web"}})),
-            "spec.target.kind: Invalid value: a DaemonSet has a pod on each of its nodes",
+            "spec.target.kind: Invalid value: a DaemonSet runs one pod on each node",
         ),
         (
             with(json!({"target": {"apiVersion": "apps/v1", "kind": "Job", "name": "web"}})),
-            "spec.target.apiVersion: Invalid value: Jobs and CronJobs are batch/v1",
+            "spec.target.apiVersion: Invalid value: must be batch/v1 for Job and CronJob",
         ),
         (
             with(json!({"target": {"kind": "deployment", "name": "web"}})),
@@ -75,7 +75,7 @@ async fn what_the_definition_refuses() {
         ),
         (with(json!({"whenUnavailable": "Panic"})), "spec.whenUnavailable: Unsupported value"),
         (with(json!({"unschedulableAfter": "soon"})), "spec.unschedulableAfter"),
-        (with(json!({"rebalance": {"maxUnavailable": "0%"}})), "must be a number from 1 on"),
+        (with(json!({"rebalance": {"maxUnavailable": "0%"}})), "must be a number of at least 1"),
     ] {
         let refused = create(&object, &["--dry-run=server"]).await.unwrap_err();
         assert!(refused.contains(said), "{said}: {refused}");

@@ -1,4 +1,4 @@
-//! What decisions are made by, besides the pod.
+//! What a decision depends on besides the pod.
 
 use std::sync::Arc;
 
@@ -8,23 +8,23 @@ use podshaper_placement::policy::GroupSet;
 
 use crate::distributor::{Distributor, ValidSpec};
 
-/// A cluster, or files that stand for one.
-pub trait Facts: Send + Sync + 'static {
-    /// Owners, and places.
-    type Surroundings: PlacementBackend;
-    /// The same.
-    fn surroundings(&self) -> &Self::Surroundings;
+/// The cluster, or files in its place.
+pub trait DistributorFacts: Send + Sync + 'static {
+    /// Reads owners and allocates slots.
+    type Backend: PlacementBackend;
+    /// The backend.
+    fn backend(&self) -> &Self::Backend;
     /// The distributors of a namespace.
     fn distributors(&self, namespace: &str) -> Vec<Arc<Distributor>>;
-    /// The groups that have a node which could take a pod with these owners.
-    fn available(&self, namespace: &str, chain: &OwnerChain, spec: &ValidSpec) -> GroupSet;
-    /// Hears of each pod that a distributor governs.
-    fn heard(&self, _distributor: &Distributor, _outcome: PlaceOutcome) {}
-    /// What to say about a pod that stands for many, being of a template.
-    fn hint(&self) -> Option<&'static str> {
+    /// The groups that take pods with these owners now.
+    fn available_groups(&self, namespace: &str, chain: &OwnerChain, spec: &ValidSpec) -> GroupSet;
+    /// Counts a pod that a distributor governs.
+    fn record(&self, _outcome: PlaceOutcome) {}
+    /// The warning about a pod template. The server gets none: it is asked about pods.
+    fn template_warning(&self) -> Option<&'static str> {
         None
     }
-    /// Why nothing can be decided yet, if so.
+    /// Why no decision is possible yet.
     fn not_ready(&self) -> Option<String> {
         None
     }

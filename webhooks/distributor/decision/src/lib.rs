@@ -1,13 +1,11 @@
-//! A workload's pods spread over groups of nodes, each group its share, exactly.
+//! The decision of the webhook `distributor`: it distributes the pods of a workload over groups of nodes by exact shares.
 //!
 //! ```text
-//! pod ──▶ its owners ──▶ PodDistributor ┐
-//!    └──▶ groups that it fits into ─────┴──▶ ledger: slot, group ──▶ patch
+//! pod ──▶ owners ──▶ PodDistributor ──▶ groups with nodes ──▶ slot and group ──▶ patch
 //! ```
 //!
-//! How pods find their slots is the library's ([`podshaper_placement`]). Here is what governs which pod ([`distributor`]),
-//! the decision about one ([`PodDistribution`]), and the cluster that it is made by ([`facts::Facts`]); without the feature
-//! `serve` there is nothing else here.
+//! [`webhook`] decides about one pod. [`podshaper_placement`] finds its slot and group. [`rebalance`] and [`status`] decide for the
+//! controller.
 #![forbid(unsafe_code)]
 
 pub mod crd;
@@ -21,7 +19,7 @@ pub mod spec;
 pub mod status;
 pub mod webhook;
 
-pub use webhook::PodDistribution;
+pub use webhook::DistributorWebhook;
 
-/// The webhook's name, on pods, in ledgers and in metrics.
+/// The name of the webhook in labels, metrics and messages.
 pub const WEBHOOK: &str = "distributor";

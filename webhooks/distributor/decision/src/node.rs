@@ -1,4 +1,4 @@
-//! A node, as far as pods are placed by it.
+//! Nodes that take pods.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use podshaper_core::object::{FromObject, Object};
 use podshaper_placement::policy::{GroupSet, Policy};
 use serde::Deserialize;
 
-/// The labels of a node that takes pods: it is ready, and not cordoned.
+/// The labels of a node that is ready and not cordoned.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SchedulableNode(BTreeMap<String, String>);
 
@@ -33,7 +33,7 @@ struct NodeCondition {
 }
 
 impl SchedulableNode {
-    /// A node with these labels that takes pods.
+    /// A node with these labels.
     pub fn new(labels: BTreeMap<String, String>) -> Self {
         Self(labels)
     }
@@ -44,7 +44,7 @@ impl SchedulableNode {
     }
 }
 
-/// The groups for whose labels there is a node.
+/// The groups with labels that a node has.
 pub fn groups_with_node(
     policy: &Policy,
     mut has_node: impl FnMut(&BTreeMap<String, String>) -> bool,

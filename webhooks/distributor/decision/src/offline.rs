@@ -1,4 +1,4 @@
-//! Facts from files.
+//! Facts from files, for `distributor mutate` and `distributor plan`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,22 +11,20 @@ use serde_json::Value;
 
 use crate::crd::{GROUP, KIND};
 use crate::distributor::{Distributor, ValidSpec};
-use crate::facts::Facts;
+use crate::facts::DistributorFacts;
 use crate::node::{SchedulableNode, groups_with_node};
 
-/// Where a workload stands for many pods there is nothing to decide.
-const HINT: &str =
-    "the pods of a workload differ from each other: `distributor plan` shows them, and `mutate` places Pods";
+const TEMPLATE_WARNING: &str = "the pods of a workload go to different groups: `distributor plan` shows them, and `mutate` places single pods";
 
-/// Objects of files that take the place of the cluster's.
+/// Objects of files in place of those of a cluster.
 #[derive(Debug, Default)]
-pub struct Offline {
+pub struct FileFacts {
     distributors: Vec<Arc<Distributor>>,
     nodes: Vec<SchedulableNode>,
     backend: FileBackend,
 }
 
-impl Offline {
+impl FileFacts {
     /// The facts in these objects.
     pub fn new<'o>(objects: impl IntoIterator<Item = &'o Value>) -> Result<Self, FactError> {
         let mut facts = Self::default();
@@ -42,16 +40,16 @@ impl Offline {
         Ok(facts)
     }
 
-    /// All distributors.
-    pub fn all(&self) -> &[Arc<Distributor>] {
+    /// The distributors of all namespaces.
+    pub fn distributors(&self) -> &[Arc<Distributor>] {
         &self.distributors
     }
 }
 
-impl Facts for Offline {
-    type Surroundings = FileBackend;
+impl DistributorFacts for FileFacts {
+    type Backend = FileBackend;
 
-    fn surroundings(&self) -> &FileBackend {
+    fn backend(&self) -> &FileBackend {
         &self.backend
     }
 
@@ -59,12 +57,12 @@ impl Facts for Offline {
         self.distributors.iter().filter(|distributor| distributor.namespace == namespace).cloned().collect()
     }
 
-    fn available(&self, _: &str, _: &OwnerChain, spec: &ValidSpec) -> GroupSet {
+    fn available_groups(&self, _: &str, _: &OwnerChain, spec: &ValidSpec) -> GroupSet {
         let has_node = |labels: &BTreeMap<_, _>| self.nodes.iter().any(|node| node.has_labels(labels));
         groups_with_node(spec.allocator.policy(), has_node)
     }
 
-    fn hint(&self) -> Option<&'static str> {
-        Some(HINT)
+    fn template_warning(&self) -> Option<&'static str> {
+        Some(TEMPLATE_WARNING)
     }
 }

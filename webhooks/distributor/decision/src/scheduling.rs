@@ -23,7 +23,7 @@ pub(crate) const MAX_LABEL_KEY: u32 = 317;
     rule_at(
         ".operator",
         "(has(self.key) && self.key != '') || (has(self.operator) && self.operator == 'Exists')",
-        "must be Exists where there is no key",
+        "must be Exists if key is empty",
     ),
     rule_at(
         ".value",
@@ -33,7 +33,7 @@ pub(crate) const MAX_LABEL_KEY: u32 = 317;
     rule_at(
         ".tolerationSeconds",
         "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
-        "is for effect NoExecute",
+        "requires effect NoExecute",
     ),
 ]))]
 pub(crate) struct Toleration {
@@ -70,7 +70,7 @@ enum TaintEffect {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [rule(
     "(has(self.matchExpressions) && size(self.matchExpressions) > 0) || (has(self.matchFields) && size(self.matchFields) > 0)",
-    "requires nothing, and no node meets such a term",
+    "must have a requirement: an empty term matches no node",
 )]))]
 pub(crate) struct NodeSelectorTerm {
     /// Requirements on the node's labels. All of them must be met.
@@ -88,12 +88,12 @@ pub(crate) struct NodeSelectorTerm {
     rule_at(
         ".values",
         "(self.operator in ['Exists', 'DoesNotExist']) == (!has(self.values) || size(self.values) == 0)",
-        "are for In, NotIn, Gt and Lt",
+        "must be set for In, NotIn, Gt and Lt, and only for those",
     ),
     rule_at(
         ".values",
         "!(self.operator in ['Gt', 'Lt']) || (has(self.values) && size(self.values) == 1 && self.values[0].matches('^-?[0-9]{1,18}$'))",
-        "must be one whole number for Gt and Lt",
+        "must be one integer for Gt and Lt",
     ),
 ]))]
 struct LabelRequirement {
@@ -153,16 +153,16 @@ impl Toleration {
         }
         match operator.unwrap_or(TolerationOperator::Equal) {
             TolerationOperator::Equal if key.is_empty() => {
-                return Err("without key the operator must be Exists".into());
+                return Err("without a key the operator must be Exists".into());
             }
             TolerationOperator::Equal => check(&key, &value)?,
             TolerationOperator::Exists if !value.is_empty() => {
-                return Err("operator Exists takes no value".into());
+                return Err("operator Exists must have no value".into());
             }
             TolerationOperator::Exists => {}
         }
         if seconds.is_some() && effect != Some(TaintEffect::NoExecute) {
-            return Err("tolerationSeconds are for effect NoExecute".into());
+            return Err("tolerationSeconds requires effect NoExecute".into());
         }
         Ok(())
     }
@@ -175,7 +175,7 @@ impl NodeSelectorTerm {
         let expressions = term.match_expressions.unwrap_or_default();
         let fields = term.match_fields.unwrap_or_default();
         if expressions.is_empty() && fields.is_empty() {
-            return Err("it requires nothing, and no node meets it".into());
+            return Err("an empty term matches no node".into());
         }
         expressions.iter().try_for_each(LabelRequirement::validate)?;
         fields.iter().try_for_each(NameRequirement::validate)
@@ -189,16 +189,16 @@ impl LabelRequirement {
         check_key(key)?;
         match operator {
             LabelOperator::In | LabelOperator::NotIn if values.is_empty() => {
-                Err(format!("operator {operator:?} needs values"))
+                Err(format!("operator {operator:?} must have values"))
             }
             LabelOperator::In | LabelOperator::NotIn => values.iter().try_for_each(|value| check(key, value)),
             LabelOperator::Exists | LabelOperator::DoesNotExist if !values.is_empty() => {
-                Err(format!("operator {operator:?} takes no values"))
+                Err(format!("operator {operator:?} must have no values"))
             }
             LabelOperator::Exists | LabelOperator::DoesNotExist => Ok(()),
             LabelOperator::Gt | LabelOperator::Lt => match values {
                 [number] if number.parse::<i64>().is_ok() => Ok(()),
-                _ => Err(format!("operator {operator:?} takes one whole number")),
+                _ => Err(format!("operator {operator:?} must have one integer")),
             },
         }
     }
@@ -208,7 +208,9 @@ impl NameRequirement {
     fn validate(&self) -> Result<(), String> {
         match self.values.as_deref() {
             Some([_]) if self.key == "metadata.name" => Ok(()),
-            _ => Err("matchFields take metadata.name, In or NotIn, and one name".into()),
+            _ => {
+                Err("matchFields must have the key metadata.name, operator In or NotIn, and one name".into())
+            }
         }
     }
 }
@@ -220,8 +222,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tolerations() {
-        for (value, good) in [
+    fn invalid_toleration_is_rejected() {
+        for (value, valid) in [
             (json!({"key": "spot", "operator": "Exists", "effect": "NoSchedule"}), true),
             (json!({"key": "spot", "value": "true"}), true),
             (json!({"operator": "Exists", "key": null}), true),
@@ -237,17 +239,17 @@ mod tests {
             (json!({"keys": "a"}), false),
             (json!([]), false),
         ] {
-            assert_eq!(Toleration::validate(&value).is_ok(), good, "{value}");
+            assert_eq!(Toleration::validate(&value).is_ok(), valid, "{value}");
         }
     }
 
     #[test]
-    fn node_selector_terms() {
+    fn invalid_node_selector_term_is_rejected() {
         let expression = |requirement: Value| json!({"matchExpressions": [requirement]});
         let zone = |operator: &str, values: Value| {
             expression(json!({"key": "zone", "operator": operator, "values": values}))
         };
-        for (value, good) in [
+        for (value, valid) in [
             (zone("In", json!(["a", "b"])), true),
             (zone("Exists", json!(null)), true),
             (zone("Gt", json!(["5"])), true),
@@ -266,7 +268,7 @@ mod tests {
             (expression(json!({"key": "a", "operator": "Exists", "later": 1})), false),
             (json!({"matchFields": [{"key": "metadata.uid", "operator": "In", "values": ["n"]}]}), false),
         ] {
-            assert_eq!(NodeSelectorTerm::validate(&value).is_ok(), good, "{value}");
+            assert_eq!(NodeSelectorTerm::validate(&value).is_ok(), valid, "{value}");
         }
     }
 }

@@ -27,15 +27,15 @@ pub struct PodDistributorSpec {
     #[schemars(extend("x-kubernetes-validations" = [
         rule(
             "self.exists(g, (has(g.weight) && g.weight > 0) || (has(g.base) && g.base > 0))",
-            "one group at least needs a weight or a base",
+            "at least one group must have a weight or a base",
         ),
         rule(
             "self.all(g, !has(g.name) || self.exists_one(other, has(other.name) && other.name == g.name))",
-            "no two groups may have one name",
+            "names must be unique",
         ),
         rule(
             "self.all(g, has(g.name) || self.exists_one(other, !has(other.name) && other.nodeLabel == g.nodeLabel))",
-            "groups with the same labels need names",
+            "groups with the same labels must have names",
         ),
     ]))]
     pub distribution: Vec<GroupSpec>,
@@ -70,7 +70,7 @@ pub struct GroupSpec {
         "additionalProperties" = json!({"type": "string", "maxLength": MAX_LABEL_VALUE, "pattern": LABEL_VALUE}),
         "x-kubernetes-validations" = [rule(
             &format!("self.all(key, size(key) <= {MAX_LABEL_KEY} && key.matches('{LABEL_KEY}'))"),
-            "a label's key is [PREFIX/]NAME",
+            "keys must have the form [PREFIX/]NAME",
         )],
     ))]
     pub node_label: BTreeMap<String, String>,
@@ -99,11 +99,11 @@ pub struct GroupSpec {
 #[schemars(extend(
     "required" = ["name"],
     "x-kubernetes-validations" = [
-        rule_at(".kind", "self.kind != 'DaemonSet'", "a DaemonSet has a pod on each of its nodes: there is nothing to spread"),
+        rule_at(".kind", "self.kind != 'DaemonSet'", "a DaemonSet runs one pod on each node: there is nothing to distribute"),
         rule_at(
             ".apiVersion",
             "!(self.kind in ['Job', 'CronJob']) || !has(self.apiVersion) || !self.apiVersion.startsWith('apps/')",
-            "Jobs and CronJobs are batch/v1: say that, or leave it out",
+            "must be batch/v1 for Job and CronJob",
         ),
     ],
 ))]
@@ -168,7 +168,7 @@ pub enum RebalanceMode {
     "x-kubernetes-int-or-string" = true,
     "x-kubernetes-validations" = [rule(
         "type(self) == int ? self >= 1 && self <= 1000000 : self.matches('^([1-9][0-9]?|100)%$')",
-        "must be a number from 1 on, or percents from 1% to 100%",
+        "must be a number of at least 1, or a percentage from 1% to 100%",
     )],
 ))]
 pub enum MaxUnavailable {
@@ -199,7 +199,7 @@ impl PodDistributorSpec {
     pub fn policy(&self) -> Result<Policy, SpecError> {
         self.target.validate()?;
         if self.rebalance.max_unavailable.as_ref().is_some_and(|max| !max.is_valid()) {
-            let problem = "must be a number from 1 on, or percents from 1% to 100%";
+            let problem = "must be a number of at least 1, or a percentage from 1% to 100%";
             return Err(SpecError::new("rebalance.maxUnavailable", problem));
         }
         let groups = self.distribution.iter().enumerate();
@@ -220,7 +220,7 @@ impl GroupSpec {
     /// The group in a policy. `path` leads here from `spec`.
     fn policy_group(&self, path: &str) -> Result<Group, SpecError> {
         let number = |field: &str, number: i64| {
-            let problem = || format!("{number} isn't a whole number from 0 on");
+            let problem = || format!("{number} is not a number from 0 to {MAX_NUMBER}");
             u32::try_from(number).map_err(|_| SpecError::new(format!("{path}.{field}"), problem()))
         };
         for (index, toleration) in self.tolerations.iter().enumerate() {
@@ -258,12 +258,12 @@ impl Target {
         } else if kind == "DaemonSet" {
             (
                 "target.kind",
-                "a DaemonSet has a pod on each of its nodes: there is nothing to spread".to_owned(),
+                "a DaemonSet runs one pod on each node: there is nothing to distribute".to_owned(),
             )
         } else if BATCH.contains(&kind) && self.api_version().starts_with("apps/") {
-            ("target.apiVersion", "Jobs and CronJobs are batch/v1".to_owned())
+            ("target.apiVersion", "must be batch/v1 for Job and CronJob".to_owned())
         } else if !kind.starts_with(|c: char| c.is_ascii_uppercase()) {
-            ("target.kind", format!("{kind:?} is no kind: one looks like Deployment"))
+            ("target.kind", format!("{kind:?} is not a kind, such as Deployment"))
         } else {
             return Ok(());
         };
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_originals_sample() {
+    fn versprei_sample_is_a_policy() {
         let spec = read(json!({
             "distribution": [{"nodeLabel": {"type": "default"}, "weight": 80}, {"nodeLabel": {"type": "spot"}, "weight": 20}],
             "target": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "nginx-deployment"},
@@ -330,16 +330,19 @@ mod tests {
     }
 
     #[test]
-    fn targets() {
+    fn target_has_defaults_and_errors() {
         let target = |target: Value| read(json!({"target": target})).unwrap().target;
         for (kind, version) in [("StatefulSet", "apps/v1"), ("Job", "batch/v1"), ("CronJob", "batch/v1")] {
             assert_eq!(target(json!({"kind": kind, "name": "a"})).api_version(), version);
         }
         assert_eq!(target(json!({"kind": "Job", "apiVersion": "volcano/v1"})).api_version(), "volcano/v1");
         for (mut spec, error) in [
-            (json!({"target": {"kind": "Job", "apiVersion": "apps/v1"}}), "spec.target.apiVersion: Jobs and"),
-            (json!({"target": {"kind": "deployment"}}), "spec.target.kind: \"deployment\" is no kind"),
-            (json!({"target": {"kind": "DaemonSet"}}), "spec.target.kind: a DaemonSet has"),
+            (
+                json!({"target": {"kind": "Job", "apiVersion": "apps/v1"}}),
+                "spec.target.apiVersion: must be batch/v1",
+            ),
+            (json!({"target": {"kind": "deployment"}}), "spec.target.kind: \"deployment\" is not a kind"),
+            (json!({"target": {"kind": "DaemonSet"}}), "spec.target.kind: a DaemonSet runs"),
             (
                 json!({"target": {}, "rebalance": {"maxUnavailable": 0}}),
                 "spec.rebalance.maxUnavailable: must",
@@ -350,13 +353,13 @@ mod tests {
             ),
         ] {
             spec["target"]["name"] = json!("web");
-            let refused = read(spec).unwrap().policy().unwrap_err().to_string();
-            assert!(refused.starts_with(error), "{refused}");
+            let message = read(spec).unwrap().policy().unwrap_err().to_string();
+            assert!(message.starts_with(error), "{message}");
         }
     }
 
     #[test]
-    fn everything_of_a_group() {
+    fn group_fields_are_in_the_policy() {
         let zone = json!({"matchExpressions": [{"key": "zone", "operator": "Exists"}]});
         let policy = policy(&json!([
             {"name": "od", "nodeLabel": {"b": "1", "a": "2"}, "base": 2, "max": 5, "preferred": true},
@@ -372,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_policy() {
+    fn invalid_spec_names_its_field() {
         let group = |more: Value| {
             let mut group = json!({"nodeLabel": {"type": "a"}, "weight": 1});
             group.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -382,12 +385,12 @@ mod tests {
             (json!([]), "spec.distribution: there is no group"),
             (
                 json!([group(json!({"weight": -1}))]),
-                "spec.distribution[0].weight: -1 isn't a whole number from 0 on",
+                "spec.distribution[0].weight: -1 is not a number from 0 to 1000000",
             ),
             (json!([group(json!({"weight": 1.5}))]), "invalid type: floating point"),
             (
                 json!([group(json!({})), group(json!({"base": 4_294_967_296_i64}))]),
-                "spec.distribution[1].base: 4294967296 isn't",
+                "spec.distribution[1].base: 4294967296 is not",
             ),
             (
                 json!([group(json!({"weight": 2_000_000}))]),
@@ -407,26 +410,26 @@ mod tests {
             ),
             (
                 json!([group(json!({"tolerations": [{}]}))]),
-                "spec.distribution[0].tolerations[0]: without key",
+                "spec.distribution[0].tolerations[0]: without a key",
             ),
             (
                 json!([group(json!({"nodeAffinity": [{}]}))]),
-                "spec.distribution[0].nodeAffinity[0]: it requires",
+                "spec.distribution[0].nodeAffinity[0]: an empty term",
             ),
         ] {
-            let told = policy(&distribution).unwrap_err();
-            assert!(told.starts_with(error), "{distribution}: {told}");
+            let message = policy(&distribution).unwrap_err();
+            assert!(message.starts_with(error), "{distribution}: {message}");
         }
-        let nobody =
+        let nameless =
             PodDistributorSpec { distribution: vec![GroupSpec::default()], ..PodDistributorSpec::default() };
-        assert_eq!(nobody.policy().unwrap_err().to_string(), "spec.target.name: must name the workload");
-        let each_node =
+        assert_eq!(nameless.policy().unwrap_err().to_string(), "spec.target.name: must name the workload");
+        let with_target =
             |target: Value| read(json!({"distribution": [group(json!({}))], "target": target})).unwrap();
         let problem =
-            "spec.target.kind: a DaemonSet has a pod on each of its nodes: there is nothing to spread";
-        for foreign in ["apps/v1", "apps.kruise.io/v1alpha1"] {
-            let target = json!({"apiVersion": foreign, "kind": "DaemonSet", "name": "web"});
-            assert_eq!(each_node(target).policy().unwrap_err().to_string(), problem);
+            "spec.target.kind: a DaemonSet runs one pod on each node: there is nothing to distribute";
+        for api_version in ["apps/v1", "apps.kruise.io/v1alpha1"] {
+            let target = json!({"apiVersion": api_version, "kind": "DaemonSet", "name": "web"});
+            assert_eq!(with_target(target).policy().unwrap_err().to_string(), problem);
         }
         for unknown in [json!({"whenUnavailable": "Never"}), json!({"rebalance": {"mode": "Sometimes"}})] {
             assert!(read(unknown.clone()).is_err(), "{unknown}");
@@ -434,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_pods() {
+    fn max_unavailable_is_rounded_down() {
         let of = |value: Value, pods| serde_json::from_value::<MaxUnavailable>(value).unwrap().of(pods);
         assert_eq!(of(json!(3), 100), Some(3));
         assert_eq!(of(json!(0), 100), Some(1));

@@ -1,4 +1,4 @@
-//! The webhook: from a pod to its place.
+//! The decision about a pod: its `PodDistributor`, and the slot and group that it gets.
 
 use std::time::Instant;
 
@@ -11,26 +11,22 @@ use podshaper_placement::owners::{ChainEnd, OwnerChain};
 
 use crate::WEBHOOK;
 use crate::distributor::{Distributor, governing};
-use crate::facts::Facts;
+use crate::facts::DistributorFacts;
 use crate::spec::WhenUnavailable;
 
-/// How the original marks pods.
+/// The annotation that versprei adds to pods.
 const MUTATED_BY: (&str, &str) = ("mutated-by", "spread-webhook-service");
 
-/// The distributor webhook.
+/// The webhook `distributor`.
 #[derive(Debug)]
-pub struct PodDistribution<F> {
+pub struct DistributorWebhook<F> {
     facts: F,
 }
 
-impl<F: Facts> PodDistribution<F> {
-    /// A webhook that decides by these facts.
-    pub fn new(facts: F) -> Self {
-        Self { facts }
-    }
+impl<F: DistributorFacts> Webhook for DistributorWebhook<F> {
+    type Object<'a> = Pod<'a>;
 
-    /// Decides about one request.
-    pub async fn decide(&self, request: &Request<'_, Pod<'_>>, deadline: Instant) -> Decision {
+    async fn decide<'a>(&self, request: &Request<'a, Pod<'a>>, deadline: Instant) -> Decision {
         let Some(pod) = request.object.as_ref().filter(|_| request.creates_pod()) else {
             return Decision::unchanged();
         };
@@ -39,8 +35,9 @@ impl<F: Facts> PodDistribution<F> {
         if distributors.is_empty() {
             return Decision::unchanged();
         }
-        if let Some(hint) = self.facts.hint().filter(|_| is_template(pod, request.name.as_deref())) {
-            return Decision::unchanged().with_warnings([format!("distributor: {hint}")]);
+        let template_warning = self.facts.template_warning();
+        if let Some(warning) = template_warning.filter(|_| is_template(pod, request.name.as_deref())) {
+            return Decision::unchanged().with_warnings([format!("{WEBHOOK}: {warning}")]);
         }
         let mut chain = OwnerChain::of_pod(pod);
         let distributor = loop {
@@ -48,21 +45,31 @@ impl<F: Facts> PodDistribution<F> {
                 break distributor;
             }
             let Some(owner) = chain.wants() else {
-                let about = |distributor: &Distributor| {
-                    chain.unread().is_some_and(|unread| distributor.targets(unread))
-                };
-                return ungoverned(&chain, distributors.iter().any(|distributor| about(distributor)));
+                let unread = chain.unread();
+                let targeted = unread.is_some_and(|owner| distributors.iter().any(|own| own.targets(owner)));
+                return without_distributor(&chain, targeted);
             };
-            let found = self.facts.surroundings().owner(namespace, owner, deadline).await;
-            chain.looked(found);
+            let owner = self.facts.backend().owner(namespace, owner, deadline).await;
+            chain.looked(owner);
         };
-        let decided = self.place(request, pod, &chain, distributor, deadline).await;
-        let (outcome, decision) = decided.unwrap_or_else(|refusal| {
-            let told = format!("distributor: PodDistributor {}: {}", distributor.name, refusal.reason);
-            (refusal.outcome, refusal.decision(told))
+        let placed = self.place(request, pod, &chain, distributor, deadline).await;
+        let (outcome, decision) = placed.unwrap_or_else(|error| {
+            let warning = format!("{WEBHOOK}: PodDistributor {}: {}", distributor.name, error.reason);
+            (error.outcome, error.decision(warning))
         });
-        self.facts.heard(distributor, outcome);
+        self.facts.record(outcome);
         decision
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        self.facts.not_ready()
+    }
+}
+
+impl<F: DistributorFacts> DistributorWebhook<F> {
+    /// A webhook that decides by these facts.
+    pub fn new(facts: F) -> Self {
+        Self { facts }
     }
 
     async fn place(
@@ -73,16 +80,15 @@ impl<F: Facts> PodDistribution<F> {
         distributor: &Distributor,
         deadline: Instant,
     ) -> Result<(PlaceOutcome, Decision), PlaceError> {
-        let spec = distributor.spec.as_ref().map_err(|error| {
-            PlaceError::new(PlaceOutcome::Invalid, format!("{error}: the pod isn't placed"))
-        })?;
+        let invalid =
+            |error| PlaceError::new(PlaceOutcome::Invalid, format!("{error}; the pod is not placed"));
+        let spec = distributor.spec.as_ref().map_err(invalid)?;
         let open = match spec.fields.when_unavailable {
             WhenUnavailable::Wait => spec.allocator.policy().all(),
-            WhenUnavailable::UseOthers => self.facts.available(&distributor.namespace, chain, spec),
+            WhenUnavailable::UseOthers => self.facts.available_groups(&distributor.namespace, chain, spec),
         };
-        let terms = PlacePolicy { webhook: WEBHOOK, allocator: &spec.allocator, open };
-        let (outcome, mut patch) =
-            place(self.facts.surroundings(), request, pod, chain, terms, deadline).await?;
+        let policy = PlacePolicy { webhook: WEBHOOK, allocator: &spec.allocator, open };
+        let (outcome, mut patch) = place(self.facts.backend(), request, pod, chain, policy, deadline).await?;
         if outcome != PlaceOutcome::Kept {
             patch.set_annotation(MUTATED_BY.0, MUTATED_BY.1);
         }
@@ -90,29 +96,17 @@ impl<F: Facts> PodDistribution<F> {
     }
 }
 
-/// A pod of no distributor, as far as can be told. `about`: one is about the owner that wasn't read.
-fn ungoverned(chain: &OwnerChain, about: bool) -> Decision {
+/// The decision about a pod for which no distributor was found. `targeted` says whether a distributor targets the owner that was not read.
+fn without_distributor(chain: &OwnerChain, targeted: bool) -> Decision {
     let Some(owner) = chain.unread() else { return Decision::unchanged() };
     let owner = format!("{} {}", owner.kind, owner.name);
     match chain.end() {
         Some(ChainEnd::Unknown) => {
-            Decision::undecided(format!("distributor: {owner} can't be read: the pod isn't placed"))
+            Decision::undecided(format!("{WEBHOOK}: cannot read {owner}; the pod is not placed"))
         }
-        Some(ChainEnd::Forbidden) if about => Decision::undecided(format!(
-            "distributor: {owner} may not be read: the pod isn't placed; the chart's distributor.owners gives the right"
+        Some(ChainEnd::Forbidden) if targeted => Decision::undecided(format!(
+            "{WEBHOOK}: reading {owner} is forbidden; the pod is not placed. The chart value {WEBHOOK}.owners allows it"
         )),
         _ => Decision::unchanged(),
-    }
-}
-
-impl<F: Facts> Webhook for PodDistribution<F> {
-    type Object<'a> = Pod<'a>;
-
-    async fn decide<'a>(&self, request: &Request<'a, Pod<'a>>, deadline: Instant) -> Decision {
-        self.decide(request, deadline).await
-    }
-
-    fn not_ready(&self) -> Option<String> {
-        self.facts.not_ready()
     }
 }

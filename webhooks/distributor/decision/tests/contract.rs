@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use distributor_decision::PodDistribution;
-use distributor_decision::offline::Offline;
-use podshaper_core::admission::{Decision, Request, Verdict};
+use distributor_decision::DistributorWebhook;
+use distributor_decision::offline::FileFacts;
+use podshaper_core::admission::{Decision, Request, Verdict, Webhook};
 use podshaper_core::pod::Pod;
 use serde_json::{Value, json};
 
@@ -42,11 +42,11 @@ fn pod() -> Value {
     pod
 }
 
-fn webhook(facts: &[Value]) -> PodDistribution<Offline> {
-    PodDistribution::new(Offline::new(facts).unwrap())
+fn webhook(facts: &[Value]) -> DistributorWebhook<FileFacts> {
+    DistributorWebhook::new(FileFacts::new(facts).unwrap())
 }
 
-async fn decide(webhook: &PodDistribution<Offline>, pod: &Value, name: Option<&str>) -> Decision {
+async fn decide(webhook: &DistributorWebhook<FileFacts>, pod: &Value, name: Option<&str>) -> Decision {
     let request = json!({
         "uid": "a-request", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "operation": "CREATE",
         "namespace": "default", "name": name, "object": pod,
@@ -62,7 +62,7 @@ fn ready() -> Value {
 }
 
 /// What the decision makes of the pod.
-async fn placed(webhook: &PodDistribution<Offline>, pod: &Value) -> Value {
+async fn placed(webhook: &DistributorWebhook<FileFacts>, pod: &Value) -> Value {
     let decision = decide(webhook, pod, None).await;
     assert_eq!((&decision.verdict, &decision.warnings[..]), (&Verdict::Admit, &[][..]));
     let patch: json_patch::Patch =
@@ -73,7 +73,7 @@ async fn placed(webhook: &PodDistribution<Offline>, pod: &Value) -> Value {
 }
 
 /// The groups of `count` pods that are created one after the other.
-async fn groups(webhook: &PodDistribution<Offline>, pod: &Value, count: usize) -> Vec<String> {
+async fn groups(webhook: &DistributorWebhook<FileFacts>, pod: &Value, count: usize) -> Vec<String> {
     let mut groups = Vec::new();
     for _ in 0..count {
         let placed = placed(webhook, pod).await;
@@ -230,13 +230,13 @@ async fn whose_pods_are_not_touched() {
 async fn what_can_not_be_decided_is_told() {
     assert_eq!(
         undecided(&[sample()], &pod()).await,
-        "distributor: ReplicaSet nginx-1 can't be read: the pod isn't placed"
+        "distributor: cannot read ReplicaSet nginx-1; the pod is not placed"
     );
     let mut senseless = sample();
     senseless["spec"]["distribution"][1]["weight"] = json!(-1);
     assert_eq!(
         undecided(&[senseless, set()], &pod()).await,
-        "distributor: PodDistributor sample: spec.distribution[1].weight: -1 isn't a whole number from 0 on: the pod isn't placed"
+        "distributor: PodDistributor sample: spec.distribution[1].weight: -1 is not a number from 0 to 1000000; the pod is not placed"
     );
 }
 

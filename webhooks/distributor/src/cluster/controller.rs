@@ -45,7 +45,7 @@ pub(super) struct DistributorController {
     distributors: Arc<Store<Distributor>>,
     policies: DistributorPolicies,
     nodes: Arc<Nodes>,
-    placing: ClusterBackend,
+    backend: ClusterBackend,
     status: StatusWriter,
     rebalancer: Rebalancer,
     metrics: PlacementMetrics,
@@ -104,7 +104,7 @@ impl DistributorController {
             distributors: Arc::clone(&cluster.distributors),
             policies,
             nodes: Arc::clone(&cluster.nodes),
-            placing: cluster.placing.clone(),
+            backend: cluster.backend.clone(),
             status,
             rebalancer,
             metrics: cluster.metrics.clone(),
@@ -118,12 +118,12 @@ impl DistributorController {
 
     async fn lead(&self) {
         let mut chains =
-            ChainCache::new(Arc::clone(self.placing.owners()), CHAIN_LIFETIME, MAX_CHAIN_REFRESHES);
+            ChainCache::new(Arc::clone(self.backend.owners()), CHAIN_LIFETIME, MAX_CHAIN_REFRESHES);
         let mut reconciled = HashMap::new();
         loop {
             if self.distributors.has_synced()
                 && self.nodes.has_synced()
-                && self.placing.ledgers().has_synced()
+                && self.backend.ledgers().has_synced()
             {
                 self.reconcile_all(&mut chains, &mut reconciled).await;
             }
@@ -160,7 +160,7 @@ impl DistributorController {
     /// Known pods, by the key of the distributor that governs them.
     async fn governed_pods(&self, chains: &mut ChainCache) -> BTreeMap<String, Vec<OwnedPods>> {
         let mut governed: BTreeMap<String, Vec<OwnedPods>> = BTreeMap::new();
-        let all = self.placing.ledgers().inventory();
+        let all = self.backend.ledgers().inventory();
         chains.start_pass(&all);
         for inventory in all {
             let namespace = &inventory.controller.namespace;
@@ -210,7 +210,7 @@ impl DistributorController {
         if unchanged {
             // While pods change, a write of the status would conflict with writes of the ledger.
             for (ledger, spread) in &inputs.spreads {
-                self.placing.ledgers().patch_status(ledger, spread).await;
+                self.backend.ledgers().patch_status(ledger, spread).await;
             }
         }
         let rebalances = total.misplaced() > 0 && spec.fields.rebalance.mode != RebalanceMode::Never;
@@ -273,7 +273,7 @@ impl DistributorController {
         let all = pods.iter().flat_map(|(_, inventory)| &inventory.pods);
         let unschedulable = all.filter(|pod| is_unschedulable_too_long(pod, spec));
         let unschedulable = unschedulable.filter_map(|pod| policy.index(pod.group.as_deref()?)).collect();
-        let with_nodes = self.nodes.available(policy);
+        let with_nodes = self.nodes.available_groups(policy);
         PodCounts { spreads, total, with_nodes, available: with_nodes.difference(unschedulable) }
     }
 
@@ -289,7 +289,7 @@ impl DistributorController {
         let target = &distributor.target;
         let (api_version, kind, name) = (target.api_version(), &target.kind, &target.name);
         let workload = format!("{kind} {name} of {api_version}");
-        match self.placing.owners().read_by_name(&distributor.namespace, api_version, kind, name).await {
+        match self.backend.owners().read_by_name(&distributor.namespace, api_version, kind, name).await {
             Lookup::Found(owner) => (Readiness::Placing, Some(owner)),
             Lookup::NotFound => (Readiness::TargetNotFound(workload), None),
             Lookup::Forbidden => (Readiness::TargetForbidden(workload), None),
@@ -314,7 +314,7 @@ impl DistributorController {
         };
         let namespace = &distributor.namespace;
         let UnplacedPods { unmarked, excluded, placed_by } =
-            match self.placing.ledgers().list_unplaced(namespace, selector).await {
+            match self.backend.ledgers().list_unplaced(namespace, selector).await {
                 Ok(others) => others,
                 Err(error) => {
                     tracing::warn!(
@@ -356,9 +356,9 @@ impl DistributorController {
         let Some((_, chain)) = governing.filter(|(governing, _)| governing.uid == distributor.uid) else {
             return Ok(false);
         };
-        let workload = self.placing.owners().workload(WEBHOOK, namespace, &chain, &spec.allocator).await?;
+        let workload = self.backend.owners().workload(WEBHOOK, namespace, &chain, &spec.allocator).await?;
         if let Some(workload) = workload {
-            self.placing.ledgers().reconcile(&workload).await?;
+            self.backend.ledgers().reconcile(&workload).await?;
         }
         Ok(true)
     }

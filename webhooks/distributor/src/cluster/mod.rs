@@ -1,4 +1,4 @@
-//! The cluster: facts for decisions from watches, and what one of the replicas does about running pods.
+//! The cluster: facts from watches, and the controller that one of the replicas runs.
 
 mod controller;
 mod nodes;
@@ -25,38 +25,38 @@ use crate::page::Page;
 use controller::DistributorController;
 use distributor_decision::WEBHOOK;
 use distributor_decision::distributor::{Distributor, ValidSpec};
-use distributor_decision::facts::Facts;
+use distributor_decision::facts::DistributorFacts;
 use nodes::Nodes;
 use policies::DistributorPolicies;
 use rebalance::Rebalancer;
 use status_writer::{DistributorEvents, StatusWriter};
 
-/// What the API server says.
+/// The state of the cluster.
 pub struct DistributorCluster {
     distributors: Arc<Store<Distributor>>,
     nodes: Arc<Nodes>,
-    placing: ClusterBackend,
+    backend: ClusterBackend,
     metrics: PlacementMetrics,
 }
 
 impl DistributorCluster {
-    /// Begins to watch, and to contend for the leadership. Needs a runtime.
+    /// Starts the watches and the controller. Needs a runtime.
     pub fn start(
         client: &Client,
         replica: &Replica,
         registry: &mut Registry,
-        ending: watch::Receiver<bool>,
+        terminating: watch::Receiver<bool>,
     ) -> Self {
         let cluster = Self {
             distributors: spawn_reflector(client, WatchScope::default()),
             nodes: Arc::new(Nodes::new(spawn_reflector(client, WatchScope::default()))),
-            placing: ClusterBackend::start(client, WEBHOOK, &[]),
+            backend: ClusterBackend::start(client, WEBHOOK, &[]),
             metrics: PlacementMetrics::register(registry, WEBHOOK),
         };
-        let leadership = replica.contend(client.clone(), WEBHOOK, ending);
-        let owners = Arc::clone(cluster.placing.owners());
+        let leadership = replica.contend(client.clone(), WEBHOOK, terminating);
+        let owners = Arc::clone(cluster.backend.owners());
         let policies = DistributorPolicies::new(Arc::clone(&cluster.distributors), owners);
-        cluster.placing.reconcile(policies.clone(), leadership.clone());
+        cluster.backend.reconcile(policies.clone(), leadership.clone());
         let events = Events::start(client.clone(), WEBHOOK, replica.name().to_owned());
         let rebalancer = Rebalancer::new(client.clone(), DistributorEvents::new(events.clone()), registry);
         let status = StatusWriter::new(client.clone(), DistributorEvents::new(events));
@@ -65,48 +65,46 @@ impl DistributorCluster {
         cluster
     }
 
-    /// The page about this cluster's distributors.
+    /// The web page.
     pub fn page(&self) -> Page {
         Page::new(Arc::clone(&self.distributors))
     }
 }
 
-impl Facts for DistributorCluster {
-    type Surroundings = ClusterBackend;
+impl DistributorFacts for DistributorCluster {
+    type Backend = ClusterBackend;
 
-    fn surroundings(&self) -> &ClusterBackend {
-        &self.placing
+    fn backend(&self) -> &ClusterBackend {
+        &self.backend
     }
 
     fn distributors(&self, namespace: &str) -> Vec<Arc<Distributor>> {
         self.distributors.in_namespace(namespace)
     }
 
-    fn available(&self, namespace: &str, chain: &OwnerChain, spec: &ValidSpec) -> GroupSet {
-        let stuck = spec.unschedulable_after.zip(chain.sequence_owner()).map(|(after, (owner, _))| {
-            let after = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
-            self.placing.ledgers().unschedulable_groups(
-                namespace,
-                owner,
-                Timestamp::now().as_second().saturating_sub(after),
-            )
-        });
+    fn available_groups(&self, namespace: &str, chain: &OwnerChain, spec: &ValidSpec) -> GroupSet {
         let policy = spec.allocator.policy();
-        let stuck = stuck.iter().flatten().filter_map(|group| policy.index(group)).collect();
-        self.nodes.available(policy).difference(stuck)
+        let with_node = self.nodes.available_groups(policy);
+        let (Some(after), Some((owner, _))) = (spec.unschedulable_after, chain.sequence_owner()) else {
+            return with_node;
+        };
+        let after = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
+        let before = Timestamp::now().as_second().saturating_sub(after);
+        let unschedulable = self.backend.ledgers().unschedulable_groups(namespace, owner, before);
+        with_node.difference(unschedulable.iter().filter_map(|group| policy.index(group)).collect())
     }
 
-    fn heard(&self, _: &Distributor, outcome: PlaceOutcome) {
+    fn record(&self, outcome: PlaceOutcome) {
         self.metrics.decided(outcome);
     }
 
     fn not_ready(&self) -> Option<String> {
-        let caches = [
+        let watches = [
             ("poddistributors", self.distributors.has_synced()),
             ("nodes", self.nodes.has_synced()),
-            ("placed pods", self.placing.ledgers().has_synced()),
+            ("placed pods", self.backend.ledgers().has_synced()),
         ];
-        let (missing, _) = caches.into_iter().find(|(_, filled)| !filled)?;
-        Some(format!("the {missing} of the cluster haven't been read yet"))
+        let (missing, _) = watches.into_iter().find(|(_, synced)| !synced)?;
+        Some(format!("{missing} are not listed yet"))
     }
 }

@@ -35,7 +35,7 @@ impl Nodes {
     }
 
     /// The groups with a node that takes pods.
-    pub(super) fn available(&self, policy: &Policy) -> GroupSet {
+    pub(super) fn available_groups(&self, policy: &Policy) -> GroupSet {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.changes.has_changed().unwrap_or(false) {
             cache.changes.mark_unchanged();
@@ -74,7 +74,7 @@ mod tests {
             ..Group::default()
         };
         let policy = Policy::new(["default", "spot"].map(group).into(), Tie::First).unwrap();
-        let available = || [0, 1].map(|index| nodes.available(&policy).contains(index));
+        let available = || [0, 1].map(|index| nodes.available_groups(&policy).contains(index));
         assert_eq!(available(), [false, false]);
         store.put("a".to_owned(), SchedulableNode::new(labels("default")));
         store.put("b".to_owned(), SchedulableNode::new(labels("other")));

@@ -48,12 +48,12 @@ fn spec_rules() -> Vec<Value> {
         rule(
             "[has(self.cpuPercentage), has(self.memoryPercentage), has(self.storagePercentage), has(self.minCPU), \
              has(self.minMemory), has(self.minStorage), has(self.overrides) && size(self.overrides) > 0].exists(x, x)",
-            "at least one percentage or minimum is needed",
+            "at least one percentage or minimum must be set",
         ),
         rule_at(
             ".containers",
             "!has(self.containers) || size(self.containers) == 0 || (has(self.distribution) && self.distribution == 'Split')",
-            "is for distribution Split",
+            "requires distribution Split",
         ),
         rule_at(
             ".containers",
@@ -118,7 +118,7 @@ pub struct Size {
     "maxLength" = 32,
     "x-kubernetes-validations" = [rule(
         "isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('0')) >= 0",
-        "must be a quantity that isn't negative, such as 100m or 1Gi",
+        "must be a non-negative quantity, such as 100m or 1Gi",
     )],
 ))]
 pub enum Amount {
@@ -145,7 +145,7 @@ pub enum Distribution {
     "required" = ["name"],
     "x-kubernetes-validations" = [rule(
         "[has(self.percent), has(self.weight), has(self.excluded) && self.excluded].filter(x, x).size() == 1",
-        "takes one of percent, weight and excluded",
+        "must set one of percent, weight and excluded",
     )],
 ))]
 pub struct ContainerShare {
@@ -219,7 +219,7 @@ pub struct Selector {
     "x-kubernetes-validations" = [rule_at(
         ".values",
         "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
-        "values are for In and NotIn",
+        "must be set for In and NotIn, and only for those",
     )],
 ))]
 pub struct Requirement {

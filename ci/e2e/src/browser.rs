@@ -36,7 +36,7 @@ impl Browser {
                 .then_some(())
         })
         .await;
-        // What runs as root in namespaces of its own has no sandbox to make.
+        // chromium has no sandbox as root in a network namespace.
         let arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"];
         let options = json!({"args": arguments, "mobileEmulation": {"deviceMetrics": {"width": width, "height": height, "pixelRatio": 1.0}}});
         let wanted = json!({"capabilities": {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}});
@@ -50,12 +50,12 @@ impl Browser {
         self.call("/url", &json!({"url": url})).await;
     }
 
-    /// What a function body returns in the page.
+    /// Runs a function body in the page and returns its result.
     pub async fn script(&self, body: &str) -> Value {
         self.call("/execute/sync", &json!({"script": body, "args": []})).await
     }
 
-    /// What the window shows, as PNG.
+    /// A screenshot of the window, as PNG.
     pub async fn screenshot(&self) -> Vec<u8> {
         let shown = call("GET", &format!("/session/{}/screenshot", self.session), &Value::Null).await;
         STANDARD.decode(shown.as_str().expect("an image")).expect("base64")

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// What is read at a time.
+/// Bytes of one read.
 const CHUNK: usize = 16 * 1024;
 /// The query parameter that marks a watch request.
 const WATCH: &[u8] = b"watch=true&";

@@ -1,4 +1,4 @@
-//! What tests against running binaries and real clusters need.
+//! Helpers for tests against running binaries and real clusters.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::expect_used,

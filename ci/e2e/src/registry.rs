@@ -16,7 +16,7 @@ use crate::tls::Authority;
 pub const USER: &str = "tester";
 /// By this password.
 pub const PASSWORD: &str = "s3cret";
-/// What the token server calls a registry.
+/// The service name of the registry at the token server.
 const SERVICE: &str = "podshaper-test";
 
 /// How a registry wants to be shown who asks.

@@ -1,5 +1,5 @@
 //! `custom-scheduler-annotations` in a cluster, installed by the chart with two replicas: the original's sample, both generations of
-//! annotations, what is left alone, what is said of bad strategies, and a `PodDistributor` beside it.
+//! annotations, exempt pods, warnings about invalid strategies, and a `PodDistributor` beside it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -54,7 +54,7 @@ async fn opt_in(namespace: &str) {
     kubectl(&["label", "namespace", namespace, "--overwrite", "custom-kube-scheduler-webhook=enabled"]).await;
 }
 
-/// A workload whose pods may run on the fake nodes, annotated itself, or its pods.
+/// A workload with pods for the fake nodes. The annotations are on the workload or on its pods.
 fn workload(namespace: &str, kind: &str, own: &Value, pods: &Value, spec: &Value) -> Value {
     let api_version = if kind == "Job" { "batch/v1" } else { "apps/v1" };
     let mut all = json!({
@@ -145,7 +145,7 @@ async fn the_originals_sample() {
         let seven = shares(&scale(namespace, 7).await);
         assert!(matches!(seven, [1, 3, 3]), "the base stays, and the others share: {seven:?}");
         rollout(namespace, 7).await;
-        told(&release, "1/3/3").await;
+        placement_status(&release, "1/3/3").await;
         remove(namespace, "deployment/web").await;
     }
     let decisions = release.metric("podshaper_custom_scheduler_annotations_decisions_total").await;
@@ -165,7 +165,7 @@ async fn rollout(namespace: &str, count: usize) {
 }
 
 /// The ledger says so, and so do metrics.
-async fn told(release: &Release, pods: &str) {
+async fn placement_status(release: &Release, pods: &str) {
     eventually("the ledger tells", PATIENCE, async || {
         let ledgers = get(&["placements", "-n", &release.pods]).await;
         let status = |ledger: &Value| ledger["status"] == json!({"pods": pods, "desired": pods});
@@ -284,12 +284,12 @@ async fn a_bad_strategy() {
     let bad = deployment(namespace, &json!({STRATEGY: "nodesize=od4vcpu16gb,weight=-1"}), &json!({}), 3);
     let apply = async || run("kubectl", &["apply", "-f", "-"], &bad.to_string()).await;
     let applied = apply().await;
-    let told = String::from_utf8_lossy(&applied.stderr).into_owned();
-    assert!(applied.status.success(), "{told}");
+    let output = String::from_utf8_lossy(&applied.stderr).into_owned();
+    assert!(applied.status.success(), "{output}");
     let wanted = "Warning: custom-scheduler-annotations: custom-pod-schedule-strategy: at character 29: weight must be a whole number \
                   from 0 to 1000000, not \"-1\"\nWarning:   nodesize=od4vcpu16gb,weight=-1\nWarning:   ";
     let wanted = format!("{wanted}{:28}^\n", "");
-    assert!(told.contains(&wanted), "{told}");
+    assert!(output.contains(&wanted), "{output}");
     for pod in settled(namespace, 3).await {
         assert!(pod["spec"]["nodeSelector"].is_null() && annotation(&pod, "slot").is_none(), "{pod:#}");
     }
@@ -303,20 +303,20 @@ async fn a_bad_strategy() {
     let mut strict = json!({"crds": {"enabled": false}});
     strict[WEBHOOK] = json!({"validate": true});
     release.upgrade(&strict).await;
-    // What else changes in it isn't held up.
+    // Other changes of the workload are admitted.
     kubectl(&["scale", "-n", namespace, "deployment/web", "--replicas=2"]).await;
     kubectl(&["annotate", "-n", namespace, "deployment/web", "note=it-changes"]).await;
     remove(namespace, "deployment/web").await;
     let refused = apply().await;
-    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && told.contains("denied the request"), "{told}");
-    assert!(told.contains(&format!("\n  nodesize=od4vcpu16gb,weight=-1\n  {:28}^", "")), "{told}");
+    let output = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && output.contains("denied the request"), "{output}");
+    assert!(output.contains(&format!("\n  nodesize=od4vcpu16gb,weight=-1\n  {:28}^", "")), "{output}");
     let mut cron = json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "web", "namespace": namespace}});
     let template =
         &workload(namespace, "Job", &json!({}), &json!({STRATEGY: "a=b"}), &json!({}))["spec"]["template"];
     cron["spec"] = json!({"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": template}}});
-    let told = e2e::cluster::create(&cron, &["--dry-run=server"]).await.unwrap_err();
-    assert!(told.contains("no group has a weight or a base"), "{told}");
+    let output = e2e::cluster::create(&cron, &["--dry-run=server"]).await.unwrap_err();
+    assert!(output.contains("no group has a weight or a base"), "{output}");
 }
 
 /// How many pods had this outcome.

@@ -30,7 +30,7 @@ pub trait Program: Subcommand + Sized + 'static {
     /// Builds the webhook that decides by files, without a cluster.
     fn mutate(options: Self::Mutate) -> anyhow::Result<impl Webhook>;
 
-    /// Builds the webhook whose decision about the pod of the self-test the installed webhook should make, too.
+    /// Builds the webhook that decides about the pod of the self-test. The installed webhook should decide the same.
     fn selftest(options: Self::Selftest) -> anyhow::Result<impl Webhook>;
 
     /// Runs one of the added commands.

@@ -11,7 +11,7 @@ pub const MAX_KIND: usize = 63;
 
 /// One owner, as a dependent object names it. `T` is `String`, or text borrowed from the request.
 ///
-/// Any client can write any owner reference into an object that it may create. What is kept of one is checked by
+/// Any client can write any owner reference into an object that it may create. A stored one is checked by
 /// [`Self::is_valid`], and it proves nothing until the owner was read and has this uid.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "camelCase")]

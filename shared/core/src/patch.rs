@@ -81,7 +81,7 @@ impl Patch {
         self.operations.len()
     }
 
-    /// Sets the member at `path`, whose parent must exist.
+    /// Sets the member at `path`. Its parent must exist.
     pub fn add<V: Serialize + ?Sized>(&mut self, path: &Pointer, value: &V) {
         self.push(r#"{"op":"add","path":"#, path, |text| {
             text.extend_from_slice(br#","value":"#);
@@ -89,7 +89,7 @@ impl Patch {
         });
     }
 
-    /// Sets the member at `path`, whose parent must exist, to the value at `from`, which must exist.
+    /// Sets the member at `path` to the value at `from`. The parent of `path`, and `from`, must exist.
     pub fn copy(&mut self, from: &Pointer, path: &Pointer) {
         self.push(r#"{"op":"copy","path":"#, path, |text| {
             text.extend_from_slice(br#","from":"#);
@@ -97,7 +97,7 @@ impl Patch {
         });
     }
 
-    /// Sets the member at `path`, whose parent must exist, to a string that is the JSON of `value`.
+    /// Sets the member at `path` to a string that is the JSON of `value`. The parent of `path` must exist.
     pub fn add_json_text<V: Serialize>(&mut self, path: &Pointer, value: &V) {
         self.push(r#"{"op":"add","path":"#, path, |text| {
             text.extend_from_slice(br#","value":""#);

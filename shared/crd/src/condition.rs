@@ -35,7 +35,7 @@ pub enum ConditionStatus {
     Unknown,
 }
 
-/// What a reconciliation finds of one aspect.
+/// The result of a reconciliation for one condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewCondition {
     /// Type of the condition.

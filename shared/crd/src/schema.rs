@@ -10,7 +10,7 @@ pub fn rule(rule: &str, message: &str) -> Value {
     json!({"rule": rule, "message": message})
 }
 
-/// A CEL rule whose error names a field below the value, as in `.max`.
+/// A CEL rule with an error that names a field below the value, for example `.max`.
 pub fn rule_at(field: &str, rule: &str, message: &str) -> Value {
     json!({"rule": rule, "message": message, "fieldPath": field})
 }
@@ -94,7 +94,7 @@ fn join_lines(schema: &mut Map<String, Value>) {
     }
 }
 
-/// Turns the alternatives of an enum whose variants have doc comments into one `enum`, and their comments into lines of its description.
+/// Merges the alternatives of an enum with documented variants into one `enum`, and their comments into lines of its description.
 fn merge_variants(schema: &mut Map<String, Value>, variants: &[Value]) {
     let mut names = Vec::new();
     let mut lines = Vec::new();

@@ -93,7 +93,7 @@ impl ServiceAccount {
         Ok(Client::new(service, namespace))
     }
 
-    /// Adds the server and the token to a request of kube, whose URI is only a path.
+    /// Adds the server and the token to a request of kube. Its URI is only a path.
     fn authenticate(
         &self,
         server: &Authority,

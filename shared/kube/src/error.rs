@@ -3,7 +3,7 @@
 use std::error::Error;
 
 /// Returns the API server's message if it is the cause of `error`, or else `error` with all its causes: kube's own text of a
-/// connection error is no more than `ServiceError: client error (Connect)`.
+/// connection error is only `ServiceError: client error (Connect)`.
 pub fn describe(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);

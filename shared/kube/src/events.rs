@@ -19,9 +19,9 @@ use podshaper_core::object::is_name;
 const QUEUE: usize = 256;
 /// The least time between two Events of an object and reason.
 const MIN_INTERVAL: Duration = Duration::from_mins(1);
-/// Pairs of object and reason whose last Event is remembered. If all are recent, Events of others are dropped.
+/// Pairs of object and reason with a cached last Event. If all are recent, Events of others are dropped.
 const MAX_RECENT: usize = 4096;
-/// Events whose repetitions are counted. [`Recorder`] needs 8 KB for each.
+/// Events with a count of their repetitions. [`Recorder`] needs 8 KB for each.
 const MAX_SERIES: u64 = 256;
 /// How long [`Recorder`] counts repetitions in one Event.
 const SERIES_TTL: Duration = Duration::from_mins(6);

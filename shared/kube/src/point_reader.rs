@@ -15,7 +15,7 @@ use podshaper_core::object::{FromObject, Object, is_name, key};
 
 /// The longest that a read waits for the API server.
 const MAX_WAIT: Duration = Duration::from_secs(1);
-/// What a read leaves of the request's time.
+/// The part of the request's time that a read leaves.
 const MARGIN: Duration = Duration::from_millis(250);
 /// How long an absent object is not read again: a burst of pods causes one read.
 const ABSENT_TTL: Duration = Duration::from_secs(1);

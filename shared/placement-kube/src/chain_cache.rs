@@ -30,7 +30,7 @@ struct CachedChain {
 }
 
 impl ChainCache {
-    /// An empty cache, whose chains are read again after `lifetime`, so many of them in one reconciliation.
+    /// An empty cache. Chains are read again after `lifetime`, so many of them in one reconciliation.
     pub fn new(owners: Arc<OwnerReader>, lifetime: Duration, max_refreshes: usize) -> Self {
         Self { owners, lifetime, max_refreshes, chains: HashMap::new(), refreshes: 0 }
     }

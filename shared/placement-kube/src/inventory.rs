@@ -8,7 +8,7 @@ use podshaper_placement::spread::Spread;
 use crate::observed_pod::Health;
 use crate::workload::{LedgerId, NamespacedOwner};
 
-/// What this replica knows of the pods of one ledger.
+/// The state of this replica about the pods of one ledger.
 #[derive(Clone, Debug)]
 pub struct LedgerInventory {
     /// The ledger.

@@ -28,7 +28,7 @@ const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_max_delay(Duration::from_secs(1))
     .without_max_times();
 
-/// What all ledgers of one webhook share.
+/// The state that all ledgers of one webhook share.
 pub(crate) struct LedgerContext {
     client: LedgerClient,
     /// The zero of the ledgers' clock.
@@ -82,7 +82,7 @@ impl ListedPods {
     }
 }
 
-/// One ledger. Pods reach it before [`LedgerContext::set_watched`] names their version, so that it never decides by a version whose pods it
+/// One ledger. Pods reach it before [`LedgerContext::set_watched`] names their version, so that it never decides by a version with pods that it
 /// has not seen.
 pub(crate) struct LedgerDriver {
     context: Arc<LedgerContext>,
@@ -419,7 +419,7 @@ fn records(pods: Vec<ObservedPod>) -> BTreeMap<PodName, PodRecord> {
     pods.into_iter().map(|pod| (pod.name, pod.record)).collect()
 }
 
-/// Tells the ledger when no request with this token waits any longer.
+/// Notifies the ledger when no request with this token waits any longer.
 struct WaitingRequest<'a> {
     driver: &'a Arc<LedgerDriver>,
     token: Token,

@@ -72,7 +72,7 @@ impl Ledgers {
     }
 
     /// Drops reservations that are confirmed or have expired, moves pods that share a slot, and gives pods that were never placed a slot.
-    /// Pods whose group is unknown are marked to be deleted first.
+    /// Pods without a known group are marked to be deleted first.
     pub async fn reconcile(&self, workload: &Arc<PlacedWorkload>) -> kube::Result<()> {
         self.driver(workload.ledger_id()).reconcile(workload).await
     }
@@ -110,7 +110,7 @@ impl Ledgers {
         driver.map(|driver| driver.unschedulable_groups(before)).unwrap_or_default()
     }
 
-    /// The owners whose Placement has reservations or whose pods have changed since the last reconciliation, and the controllers of pods
+    /// The owners with reservations in their Placement, or with pods that have changed since the last reconciliation, and the controllers of pods
     /// that share a slot: if all of these were placed without the ledger, there is no Placement.
     pub(crate) fn unreconciled(&self) -> Vec<NamespacedOwner> {
         let placements: Vec<_> =

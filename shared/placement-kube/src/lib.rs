@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Each replica has a ledger for each owner of placed pods. Watch events reach it before the version that they led to, so that no replica
-//! decides by a version whose pods it has not seen.
+//! decides by a version with pods that it has not observed.
 #![forbid(unsafe_code)]
 
 mod backend;

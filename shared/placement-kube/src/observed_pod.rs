@@ -29,7 +29,7 @@ pub(crate) struct ObservedPod {
     pub record: PodRecord,
     pub health: Health,
     pub controller: NamespacedOwner,
-    /// The uid of the owner in whose ledger the pod counts.
+    /// The uid of the owner of the ledger that the pod counts in.
     pub sequence_owner: Box<str>,
     /// The value of [`PLACED`].
     placed_by: Option<String>,

@@ -26,7 +26,7 @@ use crate::workload::PlacedWorkload;
 
 /// The longest that admission waits for one owner.
 const MAX_WAIT: Duration = Duration::from_secs(1);
-/// What a wait leaves of the request's time.
+/// The part of the request's time that a wait leaves.
 const MARGIN: Duration = Duration::from_millis(250);
 /// How long a GET may take. It goes on when the requests that wait for it are answered without it.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ const FRESH: Duration = Duration::from_secs(1);
 const STALE: Duration = Duration::from_mins(10);
 /// Owners that are remembered.
 const MAX_OWNERS: u64 = 4096;
-/// Kinds whose plural is remembered, and kinds without one.
+/// Kinds with a cached plural, and kinds without one.
 const MAX_KINDS: u64 = 256;
 /// How long a kind that does not exist is not discovered again.
 const ABSENT_KIND: Duration = Duration::from_secs(10);
@@ -144,7 +144,7 @@ impl OwnerReader {
         }
     }
 
-    /// Returns the workload whose pods share a sequence of slots with the pods of this chain, if it was read that far.
+    /// Returns the workload that shares a sequence of slots with the pods of this chain, if the chain was read that far.
     pub async fn workload(
         &self,
         webhook: &str,

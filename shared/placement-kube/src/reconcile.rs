@@ -1,4 +1,4 @@
-//! What the leader does: it reconciles the ledgers in which something is unfinished.
+//! The leader's loop: it reconciles unfinished ledgers.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A workload whose pods are placed, and the key of its ledger.
+//! A placed workload, and the key of its ledger.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use podshaper_kube::error::describe;
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::ledger::ResourceVersion;
 
-/// The owner whose pods share a sequence of slots and a ledger, with its policy.
+/// The owner of a sequence of slots and a ledger, with its policy.
 #[derive(Clone, Debug)]
 pub struct PlacedWorkload {
     /// The namespace of its pods.
@@ -46,7 +46,7 @@ impl PlacedWorkload {
 pub struct LedgerId(Box<str>);
 
 impl LedgerId {
-    /// The ledger of the pods in `namespace` whose owner has this uid.
+    /// The ledger of the owner with this uid in `namespace`.
     pub fn new(namespace: &str, uid: &str) -> Self {
         Self([namespace, "/", uid].concat().into())
     }

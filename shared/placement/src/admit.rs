@@ -44,11 +44,11 @@ pub struct PlaceRequest<'r> {
     pub chain: &'r OwnerChain,
     /// The allocator of its policy.
     pub allocator: &'r Arc<SlotAllocator>,
-    /// What is requested.
+    /// The request.
     pub slot: SlotRequest,
 }
 
-/// What became of a pod that a policy governs.
+/// The outcome for a pod with a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PlaceOutcome {
     /// It was placed.
@@ -121,7 +121,7 @@ pub struct PlacePolicy<'r> {
     pub open: GroupSet,
 }
 
-/// Finds a slot for the pod of `request`, whose owners are `chain`. The patch is empty if the pod keeps the slot that it has.
+/// Finds a slot for the pod of `request` with the owners `chain`. The patch is empty if the pod keeps the slot that it has.
 pub async fn place<'p, 'a>(
     backend: &impl PlacementBackend,
     request: &Request<'_, impl Sync>,
@@ -221,7 +221,7 @@ fn place_ordinal(
     }
 }
 
-/// Whether the pod is that of a template, whose owner nobody has read or has a name for yet.
+/// Whether the pod comes from a template, so that its owner is unread or unnamed.
 pub fn is_template(pod: &Pod<'_>, name: Option<&str>) -> bool {
     name.is_none() && pod.controller().is_none_or(|owner| owner.uid.is_empty())
 }
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_that_is_sent_twice_is_answered_alike_though_its_group_has_no_node_meanwhile() {
+    async fn repeated_call_keeps_group_that_lost_its_nodes() {
         let group = |name: &str| Group {
             name: name.into(),
             node_labels: BTreeMap::from([("type".to_owned(), name.to_owned())]),

@@ -45,8 +45,8 @@ impl SlotAllocator {
 
     /// The slot and the group's index of one more pod that fits into the groups of `fitting`; `None` where they are all full.
     ///
-    /// Its group is the one whose next slot comes first. Of that group's slots it takes the lowest that is free; where the
-    /// group has none among as many slots as there are pods, the lowest of all: then it stands in for another. While nothing
+    /// Its group is the one with the earliest next slot. Of that group's slots it takes the lowest that is free; where the
+    /// group has none among as many slots as there are pods, the lowest of all: then it is a substitute for another group. While nothing
     /// was taken out of order that is the lowest free slot, and the slot's own group.
     pub fn allocate(&self, occupancy: &Occupancy, fitting: GroupSet) -> Option<(u32, usize)> {
         let counts: Vec<u32> = (0..self.policy.groups().len())
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_made_up_cost_no_memory() {
+    fn invented_numbers_cost_no_memory() {
         let (numbered, other) = (allocator(&[3, 2]), allocator(&[3, 2]));
         let (all, second) = (numbered.policy().all(), GroupSet::from_iter([1]));
         for ordinal in [0, MAX_KEPT_ORDINAL - 1, MAX_KEPT_ORDINAL, 100_000] {
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_that_somebody_made_up_cost_nothing() {
+    fn invented_slots_are_ignored() {
         let allocator = allocator(&[1]);
         let all = allocator.policy().all();
         assert_eq!(allocator.allocate(&occupancy([(u32::MAX, 0), (70, 0)]), all), Some((0, 0)));

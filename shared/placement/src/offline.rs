@@ -20,7 +20,7 @@ use super::pod_object::PodObject;
 pub struct FileBackend {
     /// By kind, then by namespace and name.
     owners: HashMap<(String, FactKey), Arc<OwnerObject>>,
-    /// By the uid of the owner in whose sequence they count.
+    /// By the uid of the owner of the sequence.
     pods: HashMap<String, Vec<PodObject>>,
     /// Pods that this run has placed.
     placed: Mutex<HashMap<String, Vec<Assignment>>>,

@@ -8,7 +8,7 @@ const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
 /// Of a `StatefulSet`'s pod (`appsv1.PodIndexLabel`).
 const POD_INDEX: &str = "apps.kubernetes.io/pod-index";
 
-/// The slot that the pod's number tells, if its controller numbers its pods.
+/// The slot of a numbered pod, if its controller numbers its pods.
 pub(super) fn slot(pod: &Pod<'_>, name: Option<&str>, chain: &OwnerChain) -> Option<u32> {
     let (controller, read) = chain.controller()?;
     // The Jobs of a CronJob share one sequence, and each numbers its own.
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_numbered() {
+    fn numbered_controllers() {
         let set = owner("apps/v1", "StatefulSet");
         let labelled = json!({"labels": {POD_INDEX: "7"}});
         assert_eq!(slot_of(&labelled, "web-9", &set, None), Some(4));

@@ -1,4 +1,4 @@
-//! Whose a pod is: its controller, that one's controller, and so on.
+//! The owners of a pod: its controller, the controller of that, and so on.
 //!
 //! ```text
 //! pod ──▶ ReplicaSet ──▶ Deployment        pod ──▶ Job ──▶ CronJob        pod ──▶ ReplicaSet ──▶ Rollout
@@ -95,7 +95,7 @@ impl OwnerChain {
         self.read().next()
     }
 
-    /// Whose pods share the sequence of slots: the controller's, so that each revision of a rollout is exact by itself; but those of
+    /// The owner of the sequence of slots: the controller, so that each revision of a rollout has exact shares; but the pods of
     /// all Jobs of a `CronJob`. With it what was read of it, if it was.
     pub fn sequence_owner(&self) -> Option<(&OwnerReference, Option<&Arc<OwnerObject>>)> {
         let sequence_owner = match self.owners() {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_that_is_another_counts_for_nothing() {
+    fn owner_with_another_uid_does_not_count() {
         let set = owner("apps/v1", "ReplicaSet");
         let impostor = OwnerReference { uid: "another".to_owned(), ..set.clone() };
         for (found, end) in [
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_ends() {
+    fn circular_owners_end() {
         let set = owner("apps/v1", "ReplicaSet");
         let mut chain = chain(&set);
         let mut reads = 0;
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_of_nobody() {
+    fn pod_without_owner() {
         let chain = OwnerChain::of_pod(&Pod::default());
         assert_eq!((chain.wants(), chain.end(), chain.sequence_owner()), (None, Some(ChainEnd::Top), None));
     }

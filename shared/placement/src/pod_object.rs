@@ -25,7 +25,7 @@ pub struct PodObject {
     pub version: Option<ResourceVersion>,
     /// The pod's controller.
     pub controller: OwnerReference,
-    /// The uid of the owner in whose ledger the pod counts.
+    /// The uid of the owner of the ledger that the pod counts in.
     pub sequence_owner: String,
     /// Whether it counts.
     pub state: PodState,

@@ -24,7 +24,7 @@ pub struct Policy {
 /// Nodes that belong together, and their share of the pods.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Group {
-    /// Unique in its policy. In annotations and messages it stands for the group.
+    /// Unique in its policy. In annotations and messages it names the group.
     pub name: GroupName,
     /// The labels that its nodes have. Not empty.
     pub node_labels: BTreeMap<String, String>,

@@ -1,4 +1,4 @@
-//! Which group each slot belongs to: [`SlotOrder`], kept as far as it was asked for.
+//! Which group each slot belongs to: `SlotOrder`, kept as far as it was asked for.
 
 use std::sync::OnceLock;
 
@@ -65,7 +65,7 @@ impl Sequence {
         counts
     }
 
-    /// The group that is to get the next pod when each has as many as `counts` says: the one whose next slot comes first.
+    /// The group that is to get the next pod when each has as many as `counts` says: the one with the earliest next slot.
     ///
     /// From any prefix of the sequence this is the next slot's group. From anything else it is the group that is furthest
     /// behind, so that shares come right with every pod that is added. Reads no slot beyond the sum of `counts`.
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_group_has_room() {
+    fn pod_without_room_stays_unchanged() {
         let bases = sequence(&[(2, 0, None), (1, 0, None)], Tie::First);
         assert_eq!(
             (0..5).map(|slot| bases.group(slot)).collect::<Vec<_>>(),
@@ -179,14 +179,14 @@ mod tests {
     }
 
     #[test]
-    fn a_full_group_leaves_its_share_to_the_others() {
+    fn full_group_leaves_its_share() {
         let sequence = sequence(&[(0, 50, Some(2)), (0, 30, None), (0, 20, None)], Tie::First);
         assert_eq!(sequence.counts(12), [2, 6, 4]);
         assert_eq!(sequence.counts(1002), [2, 600, 400]);
     }
 
     #[test]
-    fn the_furthest_behind_comes_next() {
+    fn group_furthest_behind_is_next() {
         let sequence = sequence(&[(0, 80, None), (0, 20, None)], Tie::First);
         // Ten pods placed half and half before the weights were changed.
         let mut counts = [5, 5];

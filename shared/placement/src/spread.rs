@@ -85,7 +85,7 @@ impl Spread {
         self.join(|tally| tally.actual)
     }
 
-    /// What they should be, as in `8/2`.
+    /// The desired numbers, for example `8/2`.
     pub fn desired(&self) -> String {
         self.join(|tally| tally.desired)
     }

@@ -7,7 +7,7 @@ use std::{env, fs};
 
 use clap::{Arg, Command};
 
-/// Checks the binary, whose command line is `command`, against the file `contract`, which lists all commands, flags, environment
+/// Compares the binary with the command line `command` with the file `contract`, which lists all commands, flags, environment
 /// variables and defaults. With `UPDATE_COMMAND_LINE=1` writes the file first.
 pub fn check(binary: &str, mut command: Command, contract: &Path) {
     command.build();

@@ -302,7 +302,7 @@ impl Change {
     }
 }
 
-/// What counts for an object's generation: everything but metadata and status.
+/// The part of an object that its generation counts: everything except metadata and status.
 fn content(object: &Value) -> BTreeMap<&String, &Value> {
     let fields = object.as_object().into_iter().flatten();
     fields.filter(|(field, _)| !matches!(field.as_str(), "metadata" | "status")).collect()

@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_takes_no_longer_than_its_length() {
+    fn pattern_matches_in_linear_time() {
         for (pattern, label, expected) in [
             ("", "", true),
             ("*", "", true),
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_longer_than_it_can_be() {
+    fn overlong_values_are_ignored() {
         let (host, path) = (format!("{}.io", "*".repeat(253)), format!("a.b/{}", "x".repeat(256)));
         assert_eq!(config(&[(&host, "u"), (&path, "u")]), DockerConfig::default());
         let long = json!({"auths": {"a.b": {"username": "u", "password": "p".repeat(MAX_CREDENTIAL)}}});
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_are_tried_for_one_image() {
+    fn number_of_tried_credentials_is_limited() {
         let user = |n: usize| format!("{n}");
         let files: Vec<_> = (0..100).map(|n| config(&[("a.b", &user(n / 2))])).collect();
         let found: Vec<_> = matching(&files, "a.b", "x").iter().map(|found| found.user.clone()).collect();

@@ -75,7 +75,7 @@ mod tests {
     use arch_decision::config::Settings;
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_new_is_used_and_what_is_broken_is_not() {
+    async fn changed_file_is_used_unless_broken() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("config.json");
         let write = |user: &str| {

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_namespace_has_its_share_and_waits_for_its_own() {
+    async fn namespace_waits_for_its_own_lookups() {
         let shares = Arc::new(FairQueue::default());
         let queued: Vec<_> = (0..SEATS / PART).map(|_| shares.enqueue("greedy").unwrap()).collect();
         assert!(shares.enqueue("greedy").is_none(), "so many may wait");
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_together_have_so_many_at_a_time() {
+    async fn concurrent_lookups_are_limited() {
         let shares = Arc::new(FairQueue::default());
         let enqueue = |n: usize| shares.enqueue(&(n % PART).to_string()).unwrap();
         let mut queued: Vec<_> = (0..AT_A_TIME).map(enqueue).collect();

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_thousand_ask_once_and_the_first_may_leave() {
+    async fn lookup_continues_without_its_first_caller() {
         let (cache, asked) = (cache(), Arc::new(AtomicUsize::new(0)));
         let start_lookup = || {
             let asked = Arc::clone(&asked);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whatever_images_call_their_platforms_the_memory_is_bounded() {
+    async fn memory_is_bounded_for_any_platform_name() {
         let settings = CacheSettings { bytes: 1 << 20, ..Settings::default().cache };
         let cache = Arc::new(ImageCache::new(settings));
         for number in 0..100 {
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_credential_is_another_entry_and_panics_land() {
+    async fn credentials_separate_entries_and_panics_end_lookups() {
         let cache = cache();
         cache.keep(key("a"), Ok(resolved()));
         let other = Key { identity: [1; 16], ..key("a") };

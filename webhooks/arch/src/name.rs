@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name() {
+    fn invalid_names_are_errors() {
         let (identifier, long) = ("a1".repeat(32), "a".repeat(256));
         for name in [
             "",

@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_another_here_counts_with_it() {
+    fn owned_objects_count_with_their_owner() {
         let template = json!({"spec": {"containers": [{"image": "a"}]}});
         let object = |api: &str, kind: &str, owner: Option<&str>, spec: Value| {
             let owners: Vec<_> =
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_no_orders_to_a_terminal() {
+    fn control_characters_are_escaped() {
         let workload =
             ReportedWorkload { namespace: "n".into(), name: "Pod/\u{1b}[2J".into(), images: Vec::new() };
         let blocked = Readiness::Blocked(vec![("a\u{1b}]0;x\u{7}".into(), "amd64".into())]);

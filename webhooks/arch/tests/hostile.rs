@@ -25,7 +25,7 @@ use support::registry::{Registry, config, digest, entry, index, index_of, manife
 use tokio::time::timeout;
 
 #[tokio::test]
-async fn a_registry_that_hangs_costs_the_budget_and_no_more() {
+async fn hanging_registry_costs_the_timeout() {
     let registry = Registry::start(|_| std::future::pending()).await;
     let images = images(&[&registry], &json!({}), &[]);
     let name = format!("{}/a:1", registry.host());
@@ -36,7 +36,7 @@ async fn a_registry_that_hangs_costs_the_budget_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_registry_that_wants_to_be_left_alone_is() {
+async fn retry_after_is_honoured() {
     let registry = Registry::start(|_| async { with(429, &[("retry-after", "60")]) }).await;
     let images = images(&[&registry], &json!({}), &[]);
     for tag in 0..20 {
@@ -47,7 +47,7 @@ async fn a_registry_that_wants_to_be_left_alone_is() {
 }
 
 #[tokio::test]
-async fn however_a_registry_is_written_it_is_left_alone() {
+async fn spellings_of_a_registry_share_a_pause() {
     let registry = Registry::start(|_| async { with(429, &[("retry-after", "60")]) }).await;
     let (port, plain) = (registry.address.port(), format!("localhost:{}", registry.address.port()));
     let settings = Settings::from_value(json!({"registries": {"plainHttp": [plain]}})).unwrap();
@@ -60,7 +60,7 @@ async fn however_a_registry_is_written_it_is_left_alone() {
 }
 
 #[tokio::test]
-async fn registries_that_hang_are_their_own_tenants_trouble() {
+async fn hanging_registry_delays_its_namespace_only() {
     let (hangs, serves) = (
         Registry::start(|_| std::future::pending()).await,
         Registry::start(|asked| async move { ok(&asked, index(&["linux/arm64"])) }).await,
@@ -333,7 +333,7 @@ fn secret(host: &str, count: usize) -> Value {
 }
 
 #[tokio::test]
-async fn pods_that_name_more_secrets_than_any_needs() {
+async fn number_of_secrets_is_limited() {
     let registry = Registry::start(|_| async { with(401, &[("www-authenticate", "Basic realm=x")]) }).await;
     let settings = settings(&[&registry], &json!({}));
     let name = format!("{}/{}:1", registry.host(), "a".repeat(200));
@@ -374,7 +374,7 @@ async fn pods_that_name_more_secrets_than_any_needs() {
 }
 
 #[tokio::test]
-async fn workloads_by_the_thousand_are_foreseen_a_few_at_a_time() {
+async fn prefetches_are_limited() {
     let (secrets, asked) = api_server(std::future::pending);
     let images = ImageResolver::new(&settings(&[], &json!({})), None, Some(secrets)).unwrap();
     let name = "a".repeat(200);
@@ -395,7 +395,7 @@ async fn workloads_by_the_thousand_are_foreseen_a_few_at_a_time() {
 }
 
 #[tokio::test]
-async fn what_one_tenant_may_read_another_may_not() {
+async fn answers_are_separated_by_credentials() {
     let tokens = token_server().await;
     let registry = with_tokens(format!("http://{}/token", tokens.host()), &["tenant"]).await;
     let of = &[("one", "tenant:1"), ("two", "other:1"), ("three", "tenant:1"), ("odd", "no pair")];

@@ -88,7 +88,7 @@ async fn pods_of_fifty_images_cost_two_requests_an_image() {
 }
 
 #[tokio::test]
-async fn a_thousand_admissions_of_one_image_are_one_look_up() {
+async fn thousand_admissions_share_one_lookup() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
     let (life, alive) = watch::channel(false);

@@ -84,7 +84,7 @@ async fn becomes(images: &Arc<ImageResolver>, image: &str, volume: Option<&str>,
 }
 
 #[tokio::test]
-async fn a_pod_is_refused_only_for_what_is_so_now() {
+async fn denial_asks_for_tags_again() {
     let (mended, dead) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let switches = (Arc::clone(&mended), Arc::clone(&dead));
     let registry = Registry::start(move |asked: Asked| {
@@ -222,7 +222,7 @@ async fn mirrors_come_first_and_get_no_credentials_but_their_own() {
 }
 
 #[tokio::test]
-async fn a_thousand_admissions_of_one_image_ask_once() {
+async fn thousand_admissions_send_one_request() {
     let registry = Registry::start(|asked| async move {
         tokio::time::sleep(Duration::from_millis(300)).await;
         ok(&asked, index(&["linux/arm64"]))
@@ -246,7 +246,7 @@ async fn a_thousand_admissions_of_one_image_ask_once() {
 }
 
 #[tokio::test]
-async fn a_registry_that_dies_is_not_noticed_where_the_image_is_known() {
+async fn known_image_survives_registry_failure() {
     let (dead, moved) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let switches = (Arc::clone(&dead), Arc::clone(&moved));
     let registry = Registry::start(move |asked: Asked| {

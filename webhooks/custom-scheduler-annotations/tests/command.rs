@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-/// What is printed, what is told, and the exit status.
+/// Standard output, standard error, and the exit status.
 fn run(arguments: &[&str], input: &str) -> (String, String, i32) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_custom-scheduler-annotations"))
         .args(arguments)
@@ -15,7 +15,7 @@ fn run(arguments: &[&str], input: &str) -> (String, String, i32) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Who refuses at once doesn't read.
+    // A command that fails at once does not read its input.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -38,10 +38,10 @@ fn a_plan() {
 }
 
 #[test]
-fn what_is_wrong_is_pointed_at() {
+fn errors_point_at_their_position() {
     let wrong = "error: at character 14: base must be a whole number from 0 to 1000000, not \"x\"\n  a=b:a=c,base=x\n               ^\n";
-    let (_, told, status) = run(&["plan", "a=b:a=c,base=x"], "");
-    assert_eq!((told, status), (wrong.to_owned(), 1));
+    let (_, stderr, status) = run(&["plan", "a=b:a=c,base=x"], "");
+    assert_eq!((stderr, status), (wrong.to_owned(), 1));
     assert_eq!(run(&["plan"], "").2, 2);
     assert_eq!(run(&["plan", "a=b,weight=1", "--replicas=-1"], "").2, 2);
 }
@@ -57,20 +57,20 @@ fn manifests() {
         .to_string()
     };
     let good = deployment("a=b,base=1:a=c,weight=1");
-    let (out, told, status) = run(&["mutate", "-o", "json"], &good);
+    let (out, stderr, status) = run(&["mutate", "-o", "json"], &good);
     assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), serde_json::from_str::<Value>(&good).unwrap());
     assert!(
-        told.ends_with("of 3 pods 1 to a=b, 2 to a=c; `plan` shows their order\n") && status == 0,
-        "{told}"
+        stderr.ends_with("of 3 pods 1 to a=b, 2 to a=c; `plan` shows their order\n") && status == 0,
+        "{stderr}"
     );
     let bad = deployment("a=b,base");
-    let (_, told, status) = run(&["mutate"], &bad);
-    assert!(told.contains("at character 5: \"base\" isn't KEY=VALUE") && status == 0, "{told}");
-    let (out, told, status) = run(&["mutate", "--validate"], &bad);
-    assert!(out.is_empty() && told.contains("denied: ") && status == 1, "{out} {told}");
+    let (_, stderr, status) = run(&["mutate"], &bad);
+    assert!(stderr.contains("at character 5: \"base\" isn't KEY=VALUE") && status == 0, "{stderr}");
+    let (out, stderr, status) = run(&["mutate", "--validate"], &bad);
+    assert!(out.is_empty() && stderr.contains("denied: ") && status == 1, "{out} {stderr}");
     let blocked = good.replace("shop", "kube-public");
-    let (_, told, _) = run(&["mutate"], &blocked);
-    assert!(told.contains("on the blocklist"), "{told}");
-    let (_, told, _) = run(&["mutate", "--blocklisted-namespaces="], &blocked);
-    assert!(told.contains("of 3 pods"), "{told}");
+    let (_, stderr, _) = run(&["mutate"], &blocked);
+    assert!(stderr.contains("on the blocklist"), "{stderr}");
+    let (_, stderr, _) = run(&["mutate", "--blocklisted-namespaces="], &blocked);
+    assert!(stderr.contains("of 3 pods"), "{stderr}");
 }

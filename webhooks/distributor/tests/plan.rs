@@ -37,35 +37,35 @@ fn text(bytes: Vec<u8>) -> String {
 
 #[test]
 fn a_table() {
-    let told = plan(&["--replicas", "5"], &sample());
+    let stderr = plan(&["--replicas", "5"], &sample());
     assert_eq!(
-        text(told.stdout),
+        text(stderr.stdout),
         "PodDistributor sample: 5 pods of Deployment nginx\n\
          GROUP      PODS\n\
          default    4\n\
          type=spot  1\n\
          in the order default default type=spot default default\n"
     );
-    assert!(told.status.success());
+    assert!(stderr.status.success());
 }
 
 #[test]
 fn json_is_the_contracts() {
-    let told = plan(&["--replicas=10", "-o", "json"], &sample());
-    let told: Value = serde_json::from_str(&text(told.stdout)).unwrap();
-    assert_eq!(told["replicas"], 10);
+    let stderr = plan(&["--replicas=10", "-o", "json"], &sample());
+    let stderr: Value = serde_json::from_str(&text(stderr.stdout)).unwrap();
+    assert_eq!(stderr["replicas"], 10);
     assert_eq!(
-        told["groups"],
+        stderr["groups"],
         json!([
             {"name": "default", "nodeLabels": {"type": "default"}, "pods": 8},
             {"name": "type=spot", "nodeLabels": {"type": "spot"}, "pods": 2},
         ])
     );
-    assert_eq!(told["sequence"], json!([0, 0, 1, 0, 0, 0, 0, 1, 0, 0]));
+    assert_eq!(stderr["sequence"], json!([0, 0, 1, 0, 0, 0, 0, 1, 0, 0]));
 }
 
 #[test]
-fn what_can_not_be_planned() {
+fn unplannable_input_is_an_error() {
     let mut senseless = sample();
     senseless["spec"]["distribution"] = json!([]);
     let refused = plan(&[], &senseless);

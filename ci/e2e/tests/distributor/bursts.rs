@@ -21,7 +21,7 @@ async fn a_deployment_through_its_life() {
     for round in 0..rounds() {
         starting_deployment(namespace).await;
         assert_exact(&settled(namespace, 10).await, "10");
-        // A machine whose API server is busy for longer than a webhook may take needs binaries as they are shipped for more.
+        // Larger bursts need release binaries: on a small machine the API server is otherwise busy for longer than the webhook's timeout.
         let bursts = if rounds() > 1 { 2 } else { 1 };
         for count in [100, 500].into_iter().take(bursts) {
             let (begun, before) = (Instant::now(), ledger_writes().await);

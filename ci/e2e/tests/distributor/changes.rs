@@ -1,4 +1,4 @@
-//! What changes while pods run.
+//! Changes while pods run.
 
 use e2e::cluster::{apply, get};
 use serde_json::json;

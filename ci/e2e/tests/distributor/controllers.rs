@@ -84,7 +84,7 @@ async fn jobs(namespace: &str) {
     settled(namespace, 0).await;
 }
 
-/// A controller that nobody has heard of.
+/// A controller of an unknown kind.
 async fn foreign(namespace: &str) {
     let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     apply(&json!({

@@ -1,4 +1,4 @@
-//! What may stand in a PodDistributor.
+//! Validation of a PodDistributor.
 
 use e2e::cluster::{create, kubectl};
 use serde_json::{Value, json};
@@ -99,8 +99,8 @@ async fn what_the_definition_refuses() {
         "status.groups.deviation",
         "spec.target.kind",
     ] {
-        let told = kubectl(&["explain", &format!("poddistributors.{field}")]).await;
-        let (_, description) = told.split_once("DESCRIPTION:").unwrap();
-        assert!(description.trim().len() > 20 && !description.contains("<empty>"), "{field}: {told}");
+        let output = kubectl(&["explain", &format!("poddistributors.{field}")]).await;
+        let (_, description) = output.split_once("DESCRIPTION:").unwrap();
+        assert!(description.trim().len() > 20 && !description.contains("<empty>"), "{field}: {output}");
     }
 }

@@ -1,4 +1,4 @@
-//! What goes wrong while a burst runs: no pod is refused, and those that were placed are where they belong.
+//! Faults during a burst: no pod is refused, and placed pods are in their groups.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -18,12 +18,12 @@ use crate::workload::{
 /// After a burst there are so many pods.
 const PODS: usize = 100;
 
-/// What goes wrong.
+/// The fault.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     /// A replica is killed, and has no time to say goodbye.
     Killed,
-    /// A replica stands still until the burst is over: what it knows is old then.
+    /// A replica is stopped until the burst is over, so its state is outdated.
     Stopped,
     /// All replicas are restarted, one after the other.
     Restarted,
@@ -45,7 +45,7 @@ async fn a_replica_is_killed() {
 }
 
 #[tokio::test]
-async fn a_replica_stands_still() {
+async fn stopped_replica() {
     Fault::Stopped.in_bursts().await;
 }
 
@@ -88,7 +88,7 @@ impl Fault {
         let release = install(&format!("{self:?}").to_lowercase(), &values).await;
         let namespace = &*release.pods;
         distributor(namespace, &json!({"name": "web"})).await;
-        // Those who hear of everything late have heard of it.
+        // Replicas with delayed watches have received it.
         status(namespace, "the distributor is known", |status| !status.is_null()).await;
         for round in 0..rounds().min(10) {
             let deployment = format!("deployment/{}", release.fullname());
@@ -112,7 +112,7 @@ impl Fault {
         }
     }
 
-    /// The way to the API server, if it is to be another, and what the chart is told of it.
+    /// The address of another way to the API server, and the chart values for it.
     async fn way(self) -> (Option<Lag>, Value) {
         if !matches!(self, Self::Lag) {
             return (None, json!({}));
@@ -130,7 +130,7 @@ impl Fault {
         (Some(lag), json!({"extraEnv": env}))
     }
 
-    /// What must be there before.
+    /// The objects that must exist before.
     async fn prepare(self, namespace: &str) {
         match self {
             Self::Quota => {
@@ -236,7 +236,7 @@ impl Fault {
         let answers = matches!(self, Self::Conflicts | Self::Quota | Self::Denied | Self::Lag);
         assert!(!answers || unplaced.is_empty(), "{self:?}: every replica answers, and places all");
         assert!((default as f64 - placed.len() as f64 * 0.8).abs() <= 1.0, "{self:?}: {default}/{spot}");
-        status(namespace, "what is told", |status| {
+        status(namespace, "every pod is counted", |status| {
             status["unplaced"] == unplaced.len() && status["placed"] == placed.len()
         })
         .await;
@@ -279,7 +279,7 @@ async fn a_process(release: &Release, number: usize) -> String {
     processes[number % 3].to_owned()
 }
 
-/// Five of a group are gone before anybody has heard of it: they come back to it.
+/// Five pods of a group are deleted before a watch delivers that. Their successors return to the group.
 async fn lose_five(namespace: &str) {
     let before = settled(namespace, PODS).await;
     let spot = get(&["pods", "-n", namespace]).await;

@@ -86,7 +86,7 @@ async fn the_page_in_a_browser() {
     output("kubectl", &["apply", "-f", "-"], yaml.as_str().unwrap()).await;
     let applied = get(&["poddistributor", "composed", "-n", namespace]).await;
     assert_eq!(applied["spec"]["distribution"][0], json!({"nodeLabel": {"type": "default"}, "weight": 20}));
-    // The page only reads, and is nobody's but who may forward.
+    // The page is read-only, and only users who may port-forward reach it.
     let refused = e2e::cluster::run("curl", &["--silent", "--fail", "-X", "POST", url], "").await;
     assert!(!refused.status.success());
     let pods = get(&["pods", "-n", &release.name]).await;

@@ -50,7 +50,7 @@ pub(crate) fn shares<'p>(pods: impl IntoIterator<Item = &'p Pod>) -> (usize, usi
     })
 }
 
-/// What 80/20 comes to.
+/// The pods of each group at 80/20.
 fn exact(pods: usize) -> (usize, usize) {
     let default = (pods * 8).div_ceil(10);
     (default, pods - default)
@@ -87,7 +87,7 @@ pub(crate) fn assert_near((default, spot): (usize, usize), what: &str) {
     assert!(off.abs() < 1.0, "{what}: {default}/{spot} of {count}");
 }
 
-/// How many places are reserved for pods which nobody has seen, by owner.
+/// Number of reservations for unobserved pods, by owner.
 pub(crate) async fn reserved(namespace: &str) -> BTreeMap<String, usize> {
     let placements = get(&["placements", "-n", namespace]).await;
     let read = |placement: &Value| {

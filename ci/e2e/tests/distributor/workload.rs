@@ -1,4 +1,4 @@
-//! What tests begin with: nodes, an installed webhook, a distributor and a workload.
+//! The fixture: nodes, an installed webhook, a PodDistributor and a workload.
 
 use std::cell::RefCell;
 
@@ -53,7 +53,7 @@ pub(crate) async fn distributor(namespace: &str, target: &Value) {
         },
     }))
     .await;
-    // The leader tells so after a while; the others have heard of it, too, by then.
+    // The leader writes the status after a while. The other replicas have received the object by then.
     eventually("the distributor is known", PATIENCE, async || {
         let known = get(&["poddistributor", "sample", "-n", namespace]).await;
         (known["status"]["observedGeneration"] == known["metadata"]["generation"]).then_some(())
@@ -61,7 +61,7 @@ pub(crate) async fn distributor(namespace: &str, target: &Value) {
     .await;
 }
 
-/// A pod template whose pods may run on the fake nodes.
+/// A pod template for the fake nodes.
 pub(crate) fn template() -> Value {
     json!({
         "metadata": {"labels": {"app": "web"}},

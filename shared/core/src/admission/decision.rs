@@ -1,17 +1,17 @@
-//! What a webhook decides.
+//! The decision of a webhook.
 
 use std::fmt::Display;
 
 use crate::patch::Patch;
 
-/// What becomes of one object.
+/// The decision about one object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
     /// Whether it is admitted.
     pub verdict: Verdict,
     /// How it changes; empty unless it is admitted.
     pub patch: Patch,
-    /// What the user should know, each a line. `kubectl` shows them.
+    /// Admission warnings, one a line. `kubectl` shows them.
     pub warnings: Vec<String>,
 }
 

@@ -42,7 +42,7 @@ fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
-/// The index of the bracket that closes the array whose items `text` begins with.
+/// The index of the bracket that closes the array; `text` begins with its items.
 fn end(text: &[u8]) -> Option<usize> {
     simple_end(text).or_else(|| any_end(text))
 }

@@ -29,7 +29,7 @@ const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 )]
 pub struct AnnotationsTooLarge;
 
-/// What resources belong to.
+/// The owner of resources in a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResourceTarget {
     /// A container, by its list and its index there.
@@ -77,7 +77,7 @@ impl<'p, 'a> PodPatch<'p, 'a> {
         }
     }
 
-    /// Sets an annotation to the JSON of `value`, whose maps have string keys. Call it once per key.
+    /// Sets an annotation to the JSON of `value`. Its maps must have string keys. Call it once for each key.
     pub fn set_annotation_json<V: Serialize>(&mut self, key: &str, value: &V) {
         let is_json = |own| serde_json::to_string(value).is_ok_and(|json| json == own);
         if !self.pod.annotation(key).is_some_and(is_json) {

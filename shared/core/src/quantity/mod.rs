@@ -3,7 +3,7 @@
 //! They parse, compute and print as those of Go's `k8s.io/apimachinery/pkg/api/resource`; the tests compare both over generated strings.
 //! There is no other exact implementation in Rust. Three differences, each on the safe side:
 //!
-//! - A number of 10^29 or more with more than 38 significant digits, or one whose power of ten leaves 32 bits, is
+//! - A number of 10^29 or more with more than 38 significant digits, or with a power of ten beyond 32 bits, is
 //!   [`OutOfRange`](QuantityError::OutOfRange). Go computes with it for as long as it takes (`1e-2000000000` keeps it
 //!   busy for hours) or wraps around.
 //! - A result that doesn't fit is `None`. Go's `Value()` returns 0 or the low 64 bits.

@@ -125,7 +125,7 @@ impl Subject {
     }
 
     /// Makes the workload the controller of the pod of its template, if its controller creates the pods. (The controller of a
-    /// Deployment creates a ReplicaSet, whose name isn't known.)
+    /// Deployment creates a ReplicaSet with an unknown name.)
     fn add_owner(&self, pod: &mut Value) {
         let Self { api_version, kind, name, .. } = self;
         let creates_pods = matches!(

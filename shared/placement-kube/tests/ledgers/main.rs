@@ -1,4 +1,4 @@
-//! Ledgers against an API server in memory. Time stands still except for its round trips.
+//! Ledgers against an API server in memory. Time is paused except for its round trips.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod fixture;

@@ -1,4 +1,4 @@
-//! What the leader does.
+//! Reconciliation by the leader.
 
 use std::sync::Arc;
 use std::time::Duration;

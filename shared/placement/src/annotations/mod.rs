@@ -1,4 +1,4 @@
-//! What a placed pod carries, and the patch that places it.
+//! The annotations of a placed pod, and the patch that places it.
 
 use serde_json::json;
 
@@ -15,7 +15,7 @@ pub const TOKEN: &str = "placement.podshaper.dev/token";
 pub const SLOT: &str = "placement.podshaper.dev/slot";
 /// The annotation with the name of the pod's group.
 pub const GROUP: &str = "placement.podshaper.dev/group";
-/// The annotation with the uid of the owner whose pods share the sequence of slots.
+/// The annotation with the uid of the owner of the sequence of slots.
 pub const OWNER: &str = "placement.podshaper.dev/owner";
 /// The annotation with the uid of the pod's controller, where that isn't the owner: of the Jobs of a `CronJob`.
 pub const CONTROLLER: &str = "placement.podshaper.dev/controller";
@@ -37,7 +37,7 @@ pub fn parse<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> Option<Assignm
     Some(Assignment { token, slot: annotation(SLOT)?.parse().ok()?, group: group.into() })
 }
 
-/// The uid of the owner in whose sequence a pod of this controller counts. (The pods of a `CronJob`'s Jobs count in its; what was copied
+/// The uid of the owner of the sequence that a pod of this controller counts in. (The pods of a `CronJob`'s Jobs count in its; what was copied
 /// from a pod of another controller would have them count elsewhere.)
 pub fn sequence_owner<'a>(annotation: impl Fn(&str) -> Option<&'a str>, controller: &'a str) -> &'a str {
     let shared =
@@ -45,7 +45,7 @@ pub fn sequence_owner<'a>(annotation: impl Fn(&str) -> Option<&'a str>, controll
     shared.unwrap_or(controller)
 }
 
-/// The assignment that a pod bears, if it is placed as that says.
+/// The assignment in the annotations of a pod, if its node selector agrees.
 pub fn from_pod(pod: &Pod<'_>, policy: &Policy) -> Option<Assignment> {
     let assignment = parse(|key| pod.annotation(key))?;
     let group = policy.group(&assignment.group)?;
@@ -59,25 +59,25 @@ pub fn placed_by(pod: &Pod<'_>) -> Option<String> {
     pod.label(PLACED)
 }
 
-/// The one group whose nodes a pod with this node selector must be on; none where that isn't told.
+/// The one group that this node selector implies, if there is one.
 pub fn infer_group<'a>(selects: impl Fn(&str) -> Option<&'a str>, policy: &Policy) -> Option<GroupName> {
     let of = |group: &&Group| group.node_labels.iter().all(|(key, value)| selects(key) == Some(value));
     let mut groups = policy.groups().iter().filter(of);
     groups.next().filter(|_| groups.next().is_none()).map(|group| group.name.clone())
 }
 
-/// The groups whose nodes the pod's own node selector and required node affinity allow.
+/// The groups that the pod's own node selector and required node affinity allow.
 pub fn fitting_groups(pod: &Pod<'_>, policy: &Policy) -> GroupSet {
     let fits = |group: &Group| pod.may_run_on(&group.node_labels);
     policy.groups().iter().enumerate().filter(|(_, group)| fits(group)).map(|(index, _)| index).collect()
 }
 
-/// What the deletion cost of a pod in this slot is: whoever came last goes first, so that a prefix stays.
+/// The deletion cost of a pod in this slot: the highest slot is deleted first, so that a prefix remains.
 pub fn deletion_cost(slot: u32) -> String {
     (-i64::from(slot)).to_string()
 }
 
-/// What a pod is marked with when it is placed.
+/// The annotations of a placed pod.
 #[derive(Clone, Copy, Debug)]
 pub struct PlacementMetadata<'a> {
     /// Its place.
@@ -94,7 +94,7 @@ pub struct PlacementMetadata<'a> {
 
 /// Adds to `patch` what puts its pod into `group`, and marks it.
 ///
-/// What the author wrote stays. Call it with a group that [`fitting_groups`] allows.
+/// The author's own settings stay. Call it with a group that [`fitting_groups`] allows.
 pub fn apply(patch: &mut PodPatch<'_, '_>, group: &Group, metadata: &PlacementMetadata<'_>) {
     let PlacementMetadata { assignment, owner, controller, estimated, webhook } = *metadata;
     if group.preferred {

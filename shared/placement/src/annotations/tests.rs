@@ -142,21 +142,21 @@ fn selectors_that_leave_a_group_out() {
 }
 
 #[test]
-fn selectors_that_tell_a_group() {
+fn selector_implies_a_group() {
     let groups =
         [("a", &[("type", "a")][..]), ("b", &[("type", "b")]), ("b2", &[("type", "b"), ("size", "2")])];
     let policy = Policy::new(groups.map(|(name, labels)| group(name, labels)).into(), Tie::First).unwrap();
-    let told = |selector: &[(&str, &str)]| {
+    let implied = |selector: &[(&str, &str)]| {
         let selector: BTreeMap<_, _> = selector.iter().copied().collect();
         infer_group(|key| selector.get(key).copied(), &policy)
     };
-    assert_eq!(told(&[("type", "a"), ("disk", "ssd")]).as_deref(), Some("a"));
-    assert_eq!(told(&[("type", "b"), ("size", "2")]), None, "two of them");
-    assert_eq!(told(&[("type", "c")]), None);
+    assert_eq!(implied(&[("type", "a"), ("disk", "ssd")]).as_deref(), Some("a"));
+    assert_eq!(implied(&[("type", "b"), ("size", "2")]), None, "two of them");
+    assert_eq!(implied(&[("type", "c")]), None);
 }
 
 #[test]
-fn what_is_no_stamp() {
+fn invalid_annotations_are_ignored() {
     let token = Token::of("x").to_string();
     for (token, slot, group, whole) in [
         (&*token, "3", Some("a"), true),
@@ -356,7 +356,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_is_lost(pod in pods(), group in groups(), slot in 0..1000u32) {
+    fn no_request_is_lost(pod in pods(), group in groups(), slot in 0..1000u32) {
         let labels: Vec<_> = group.node_labels.iter().map(|(key, value)| (&**key, &**value)).collect();
         if !fits(&pod, &labels) {
             return Ok(());

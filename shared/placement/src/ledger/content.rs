@@ -1,4 +1,4 @@
-//! What replicas agree on through the API server.
+//! The state that replicas share through the API server.
 
 use std::fmt;
 
@@ -57,7 +57,7 @@ impl Assignment {
     }
 }
 
-/// A place that was given to a pod which nobody has seen with it yet.
+/// A slot of a pod that no replica has observed yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reservation {
     /// The place.
@@ -74,7 +74,7 @@ pub type PodName = std::sync::Arc<str>;
 /// The ledger as it is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LedgerContent {
-    /// What was reserved and not confirmed, the oldest first.
+    /// Unconfirmed reservations, the oldest first.
     pub reservations: Vec<Reservation>,
     /// Whoever decides by the ledger must have seen pods at least up to here: reservations were dropped because their
     /// pods had been seen.

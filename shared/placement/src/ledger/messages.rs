@@ -1,4 +1,4 @@
-//! What goes into a ledger and comes out of it.
+//! The events and effects of a ledger.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! Which pod of one owner has which slot: a state machine without I/O.
 //!
-//! Each replica of a webhook has a [`Ledger`] for each owner whose pods it places. The replicas agree through one stored object
+//! Each replica of a webhook has a [`Ledger`] for each owner of placed pods. The replicas agree through one stored object
 //! ([`LedgerContent`], `spec` of a Placement), written by compare-and-swap. It holds the slots that were given to pods which no
 //! list or watch has shown yet.
 //!

@@ -16,7 +16,7 @@ pub struct PodRecord {
     pub version: ResourceVersion,
     /// Whether it counts.
     pub state: PodState,
-    /// What is known of its slot and group.
+    /// Its known slot and group.
     pub placement: PodPlacement,
     /// Whether its author has given it a deletion cost.
     pub costed: bool,
@@ -36,7 +36,7 @@ pub enum PodState {
 }
 
 impl PodState {
-    /// That of a pod whose controller is of this kind: by `status.state`, and whether it is being deleted.
+    /// The state of a pod with a controller of this kind: by `status.state`, and whether it is being deleted.
     pub fn of(status: &str, deleted: bool, controller: &str) -> Self {
         match status {
             _ if deleted => Self::Gone,
@@ -48,12 +48,12 @@ impl PodState {
     }
 }
 
-/// What is known of a pod's place.
+/// The known placement of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PodPlacement {
     /// It was placed.
     Assigned(Assignment),
-    /// It wasn't, but its node or its selector tells its group.
+    /// The pod is not placed, but its node or its selector implies its group.
     Inferred(GroupName),
     /// It wasn't, and may be anywhere.
     Unknown,
@@ -78,7 +78,7 @@ impl PodView {
         }
     }
 
-    /// Takes in a list of all pods as of `version`. Where the watch or another list has overtaken it, it still tells of pods that
+    /// Applies a list of all pods as of `version`. If the watch or another list is newer, it still counts for pods that
     /// aren't marked.
     pub(super) fn apply_list(&mut self, version: ResourceVersion, watched: ResourceVersion, pods: PodMap) {
         let is_newest = version >= self.complete_up_to(watched);

@@ -38,7 +38,7 @@ impl Move {
     }
 }
 
-/// Moves for the pods that have no slot or one that another pod has. With an `occupancy`, which stands for all pods that the owner
+/// Moves for the pods that have no slot or one that another pod has. With an `occupancy` of all pods that the owner
 /// wants, also for pods that can move down to a free slot of their group.
 pub(super) fn moves(pods: &PodMap, occupancy: Option<&Occupancy>, allocator: &SlotAllocator) -> Vec<Move> {
     let mut holders = BTreeSet::new();

@@ -18,7 +18,7 @@ pub(super) struct Reservations {
     latest: ResourceVersion,
     /// Slots given without the ledger, and when.
     estimates: Vec<(Reservation, Duration)>,
-    /// What became of each reservation in the object.
+    /// The status of each reservation in the object.
     status: BTreeMap<Token, Status>,
 }
 
@@ -89,7 +89,7 @@ impl Reservations {
         }
     }
 
-    /// After a list that began at `since`: old reservations whose pods it doesn't have are lost.
+    /// After a list that began at `since`: old reservations without a listed pod are lost.
     ///
     /// No reservation was read while the list was under way, so that each is older than the list.
     pub(super) fn lose_overdue(&mut self, since: Duration, expiry: Duration) {

@@ -15,7 +15,7 @@ use crate::policy::Policy;
 /// The longest pause between the beginnings of two writes, however slow the API server is.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 
-/// What one replica knows of one owner's pods, and what it has under way.
+/// The state of one replica about one owner's pods, and its pending calls.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ledger {
     config: LedgerConfig,
@@ -210,7 +210,7 @@ impl Ledger {
         self.take_object(version, content, now);
     }
 
-    /// After a list that began at `since`: reservations whose pods it should have and doesn't are lost.
+    /// After a list that began at `since`: reservations without a pod that the list should have are lost.
     ///
     /// Requests that came since don't count: what makes room for them may have happened after the list.
     fn find_lost(&mut self, since: Duration) {
@@ -269,7 +269,7 @@ impl Ledger {
         self.reconciling = Reconciling::No;
     }
 
-    /// Replies to requests whose slots the object has: it was written for them, or they were sent before.
+    /// Replies to requests with slots in the object: it was written for them, or they were sent before.
     fn reply_to_known(&mut self) {
         let Self { reservations, effects, .. } = self;
         if reservations.version().is_none() {
@@ -381,7 +381,7 @@ impl Ledger {
         self.begin(Call::Write(version, content), now);
     }
 
-    /// Gives requests whose deadline has come a slot by what is known here.
+    /// Gives requests at their deadline a slot by the state of this replica.
     fn estimate_late_requests(&mut self, allocator: &SlotAllocator, now: &Now) {
         let late = self.requests.extract_if(.., |waiting| waiting.deadline <= now.clock);
         let late: Vec<SlotRequest> = late.map(|waiting| waiting.request).collect();
@@ -458,7 +458,7 @@ impl Ledger {
         occupancy
     }
 
-    /// After a write, leaves so much time before the next that a replica whose write conflicted can read and write: else
+    /// After a write, leaves so much time before the next that a replica with a conflict can read and write: else
     /// one replica alone would go on if the API server takes longer than the pause.
     fn extend_pause(&mut self, now: &Now) {
         let pause = self.config.pause;

@@ -1,4 +1,4 @@
-//! What the model can't tell from outside: which calls are made, and when.
+//! Properties that the model cannot observe: the calls and their times.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -78,9 +78,9 @@ fn a_burst_shares_writes() {
     assert_eq!(reserved(content), (1..100).zip(0..99).collect::<Vec<_>>());
 }
 
-/// What its write has lost to the watch shows, before or after it hears of that.
+/// The watch delivers the conflicting write before or after the conflict.
 #[test]
-fn who_loses_needs_no_read() {
+fn conflict_needs_no_read_after_watch_event() {
     let allocator = allocator(&[(0, 1), (0, 1)]);
     let others = |reserved| {
         let reservation =
@@ -111,7 +111,7 @@ fn who_loses_needs_no_read() {
 }
 
 #[test]
-fn who_waits_too_long_is_placed_by_what_is_known() {
+fn request_past_deadline_is_estimated() {
     let allocator = allocator(&[(0, 1), (0, 1)]);
     let mut ledger = Ledger::new(LedgerConfig::default());
     ledger.handle(pod(5, PodPlacement::Assigned(assignment(9, 0, "a"))), &allocator, &at(0));
@@ -132,7 +132,7 @@ fn who_waits_too_long_is_placed_by_what_is_known() {
 
 /// Else it would be given a place that another has been given meanwhile.
 #[test]
-fn who_waits_too_long_for_a_write_that_loses_is_placed_by_what_it_loses_to() {
+fn conflicting_write_past_deadline_uses_winner() {
     let allocator = allocator(&[(0, 4), (0, 1)]);
     let mut ledger = Ledger::new(LedgerConfig::default());
     let hasty = request(1, &allocator);
@@ -148,7 +148,7 @@ fn who_waits_too_long_for_a_write_that_loses_is_placed_by_what_it_loses_to() {
 }
 
 #[test]
-fn a_ledger_that_is_full_is_no_reason_to_wait() {
+fn full_ledger_replies_at_once() {
     let full = LedgerConfig { max_reservations: 2, ..LedgerConfig::default() };
     let allocator = allocator(&[(0, 1)]);
     let mut ledger = Ledger::new(full);
@@ -166,7 +166,7 @@ fn a_ledger_that_is_full_is_no_reason_to_wait() {
 }
 
 #[test]
-fn more_pods_than_there_is_room_for_go_nowhere() {
+fn pods_beyond_all_maxima_are_unplaced() {
     let allocator = allocator(&[(1, 0)]);
     let mut ledger = Ledger::new(LedgerConfig::default());
     for token in 1..=2 {
@@ -202,7 +202,7 @@ fn pods_from_before_are_given_slots() {
 
 /// Others drop what it has reserved, and it needn't ever read that.
 #[test]
-fn an_owner_whose_pods_are_gone_is_forgotten() {
+fn owner_without_pods_is_forgotten() {
     let minutes = |minutes| Duration::from_mins(minutes);
     let allocator = allocator(&[(0, 1)]);
     let mut ledger = Ledger::new(LedgerConfig::default());
@@ -238,7 +238,7 @@ fn an_owner_whose_pods_are_gone_is_forgotten() {
 }
 
 #[test]
-fn nothing_is_kept_of_a_workload_without_pods() {
+fn workload_without_pods_leaves_no_state() {
     let allocator = allocator(&[(0, 1)]);
     let mut ledger = Ledger::new(LedgerConfig::default());
     ledger.handle(Event::MaxPods(Some(0)), &allocator, &at(0));
@@ -250,9 +250,9 @@ fn nothing_is_kept_of_a_workload_without_pods() {
     assert_eq!(ledger.handle(Event::Written(None), &allocator, &at(9)), []);
 }
 
-/// The version that the watch has reached is raised after the ledgers were told: meanwhile a list may come in.
+/// The version of the watch is raised after the ledgers got the event. A list may arrive in between.
 #[test]
-fn a_list_from_before_the_last_event_changes_nothing() {
+fn outdated_list_is_ignored() {
     let allocator = allocator(&[(0, 1)]);
     let mut ledger = Ledger::new(LedgerConfig::default());
     ledger.handle(pod(105, PodPlacement::Assigned(assignment(1, 0, "a"))), &allocator, &at(0));
@@ -263,9 +263,9 @@ fn a_list_from_before_the_last_event_changes_nothing() {
     assert_eq!(ledger.pods().len(), 0, "a later one does");
 }
 
-/// Nobody has told it the time since.
+/// The ledger got no tick since.
 #[test]
-fn an_estimate_that_has_grown_old_takes_no_slot() {
+fn expired_estimate_takes_no_slot() {
     let allocator = allocator(&[(0, 1)]);
     let mut ledger = Ledger::new(LedgerConfig::default());
     ledger.handle(Event::Requested(request(1, &allocator), DEADLINE), &allocator, &at(0));

@@ -32,7 +32,7 @@ impl WaitingRequest {
         self.request.existing.is_some() && self.read != Progress::Done
     }
 
-    /// Whether it stands for one more pod, and the pods were not listed since it arrived.
+    /// Whether it is for an additional pod, and the pods were not listed since it arrived.
     pub(super) fn needs_list(&self) -> bool {
         !self.request.dry_run && self.list != Progress::Done
     }

@@ -1,4 +1,4 @@
-//! What can happen in a modelled world. Numbers are indexes: of a replica, an admission, a pod.
+//! The actions in a modelled world. Numbers are indexes: of a replica, an admission, a pod.
 
 /// One step of a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(super) enum Age {
     Previous,
 }
 
-/// What can go wrong.
+/// Faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// The replica stops, and a new one starts.

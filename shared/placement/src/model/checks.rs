@@ -1,4 +1,4 @@
-//! What must hold: when a world has settled, and when a request is sent again.
+//! Invariants: of a settled world, and of a repeated request.
 
 use super::action::{Action, Fault};
 use super::setup::Setup;

@@ -10,7 +10,7 @@ use crate::policy::{Group, Policy, Tie};
 /// A mechanism that exact placement rests on. The model must find a history that fails without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mechanism {
-    /// A replica knows all pods whose reservations were dropped before it decides.
+    /// A replica knows the pods of all dropped reservations before it decides.
     Fence,
     /// Reservations beyond the owner's number of pods are found by a list.
     SurplusCheck,
@@ -18,7 +18,7 @@ pub(super) enum Mechanism {
     Reassignment,
 }
 
-/// What all replicas of a world have in common.
+/// The settings that all replicas of a world share.
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) allocator: SlotAllocator,
@@ -56,7 +56,7 @@ impl Setup {
         Ledger::new(self.config)
     }
 
-    /// What the ledger does on `event`, without the mechanism that is switched off.
+    /// The effects of the ledger on `event`, without the disabled mechanism.
     pub(super) fn handle(&self, ledger: &mut Ledger, mut event: Event, now: &Now) -> Vec<Effect> {
         if self.without == Some(Mechanism::SurplusCheck)
             && let Event::MaxPods(pods) | Event::Listed { max_pods: pods, .. } = &mut event

@@ -54,7 +54,7 @@ pub(super) struct Admission {
     abandoned: bool,
 }
 
-/// What the webhook did to a pod.
+/// The change of the webhook to a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Reply {
     Pending,
@@ -122,7 +122,7 @@ impl World {
             && self.replicas.iter().all(|replica| replica.call.is_none())
     }
 
-    /// What can happen next without a fault.
+    /// The possible next actions without a fault.
     pub(super) fn actions(&self) -> Vec<Action> {
         let replicas = || 0..self.replicas.len();
         let mut actions = Vec::new();
@@ -140,7 +140,7 @@ impl World {
         actions
     }
 
-    /// What can go wrong next, with at most so many abandoned pods at a time.
+    /// The possible next faults, with at most this number of abandoned pods at a time.
     pub(super) fn faults(&self, max_abandoned: usize) -> Vec<Fault> {
         let replicas = || 0..self.replicas.len();
         let calls = |r: usize| self.replicas[r].call.as_ref();
@@ -163,7 +163,7 @@ impl World {
         faults
     }
 
-    /// What faults have begun and must still end.
+    /// Faults that have begun and must still end.
     pub(super) fn loose_ends(&self) -> Vec<Fault> {
         let abandoned = (0..self.admissions.len()).filter(|i| self.admissions[*i].abandoned);
         let writes = (0..self.delayed_writes.len()).map(Fault::ExecuteDelayedWrite);
@@ -377,7 +377,7 @@ impl World {
             SlotReply::Placed(assignment) | SlotReply::Estimated(assignment) => Reply::Placed(assignment),
             SlotReply::Unplaced => Reply::Unplaced,
             SlotReply::Kept => {
-                // Until the original was seen, a copy can't be told from a second call for the original.
+                // Until the original was seen, a copy looks the same as a second call for the original.
                 let existing = admission.existing.clone().ok_or("a new pod has no assignment to keep")?;
                 let is_seen = |pod: &PodRecord| pod.assignment() == Some(&existing) && pod.version <= watched;
                 if self.server.pods.values().any(is_seen) {

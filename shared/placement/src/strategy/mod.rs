@@ -13,7 +13,7 @@ use std::fmt;
 use super::policy::{Group, MAX_GROUPS, MAX_NUMBER, Policy, Tie};
 use podshaper_core::label;
 
-/// A mistake within so many characters is shown with all that stands before it.
+/// An error within this number of characters is shown with the whole text before it.
 const SHOWN: usize = 120;
 
 /// A strategy that was understood.
@@ -27,7 +27,7 @@ pub struct Strategy {
 pub struct StrategyError {
     /// The first character that is wrong, counted from 0.
     pub at: usize,
-    /// What is wrong.
+    /// The reason.
     pub problem: String,
 }
 
@@ -60,7 +60,7 @@ impl Strategy {
         Ok(Self { policy })
     }
 
-    /// What it comes to. Each group is named by its label, `KEY=VALUE`.
+    /// Its policy. The name of each group is its label, `KEY=VALUE`.
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_understood() {
+    fn valid_strategies_parse() {
         for (text, canonical) in [
             ("a=b,weight=1", "a=b,weight=1"),
             ("a=,base=1", "a=,base=1"),
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_pointed_at() {
+    fn errors_point_at_their_position() {
         for wrong in MALFORMED.lines().map(str::trim_end).collect::<Vec<_>>().chunks(3) {
             let [text, mark, problem] = wrong else { panic!("three lines each: {wrong:?}") };
             let text = text.strip_prefix('|').unwrap();
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_long_text_a_part_is_shown() {
+    fn long_text_is_truncated() {
         let long =
             |count: usize| (0..count).map(|i| format!("a=v{i:03},weight=1:")).collect::<Vec<_>>().concat();
         for before in [1, 5, 6, 7, 8, 9, 20, 31] {
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_move_the_cursor_is_shown_as_a_space() {
+    fn control_characters_become_spaces() {
         let text = "a=\u{1b}[2Jb,\n\tweight=x";
         assert_eq!(Strategy::parse(text).unwrap_err().pointing(text), ["a= [2Jb,  weight=x", "^"]);
     }
@@ -268,7 +268,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_is_read_again(groups in prop::collection::vec(("[a-z]([a-z.]{0,5}[a-z])?", 0..9u32, any::<bool>()), 1..9)) {
+        fn printed_strategy_parses_equal(groups in prop::collection::vec(("[a-z]([a-z.]{0,5}[a-z])?", 0..9u32, any::<bool>()), 1..9)) {
             let text = groups.iter().enumerate().map(|(index, (value, weight, base))| {
                 let base = if *base && index == 0 { ",base=3" } else { "" };
                 format!("k{index}={value}{base},weight={weight}")

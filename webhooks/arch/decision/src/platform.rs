@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variant_runs_those_before_it() {
+    fn variant_runs_earlier_variants() {
         let runs = |own: &str, other| {
             let Platform { architecture, .. } = Platform::new("linux", "arm", Some(other));
             own.parse::<Architecture>().unwrap().runs(&architecture)

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn workloads_are_foreseen() {
+    async fn workload_images_are_prefetched() {
         let foreseen = Arc::new(Foreseen::default());
         let webhook = Arch::new(Settings::default(), Arc::clone(&foreseen));
         let review = async |group: &str, object: Value| {

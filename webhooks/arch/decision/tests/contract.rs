@@ -55,7 +55,7 @@ fn what_all_images_have_in_common() {
 }
 
 #[test]
-fn nothing_changes_where_nothing_is_excluded() {
+fn unrestricted_pod_stays_unchanged() {
     let two = webhook(json!({"architectures": {"amd64": {}, "arm64": {}}}));
     let both = pod(&["amd64_arm64_s390x"], json!({}));
     assert_eq!(decide(&two, &both), Decision::unchanged());
@@ -65,13 +65,13 @@ fn nothing_changes_where_nothing_is_excluded() {
 }
 
 #[test]
-fn an_image_of_no_architecture_that_a_node_could_have() {
+fn impossible_architecture_is_denied() {
     let decision = decide(&webhook(json!({})), &pod(&["a b"], json!({})));
     assert_eq!(denial(&decision), "arch: no architecture runs all images: a b (a b)");
 }
 
 #[test]
-fn pods_that_are_left_alone() {
+fn exempt_pods_stay_unchanged_by_kind() {
     let webhook = webhook(json!({"architectures": two()}));
     let owner = |kind: &str, api: &str| {
         let mut pod = pod(&["amd64"], json!({}));
@@ -169,7 +169,7 @@ fn node_labels_that_differ_make_a_product() {
 }
 
 #[test]
-fn a_pod_that_says_too_much_of_its_nodes() {
+fn oversized_affinity_is_undecided() {
     let names = |count: usize| (0..count).map(|number| format!("v{number}")).collect::<Vec<_>>();
     let open = webhook(json!({}));
     let own = |values: Vec<String>| {
@@ -202,7 +202,7 @@ fn a_pod_that_says_too_much_of_its_nodes() {
 }
 
 #[test]
-fn the_most_that_is_weighed_takes_no_time() {
+fn largest_affinity_is_decided_fast() {
     let open = webhook(json!({}));
     let names =
         |prefix: &str, count| (0..count).map(|number| format!("{prefix}{number}")).collect::<Vec<_>>();
@@ -260,7 +260,7 @@ fn what_amd64_runs() {
 }
 
 #[test]
-fn a_long_list_is_cut() {
+fn long_list_is_truncated() {
     let images: Vec<_> = (0..100).map(|number| format!("not-found-{number}_arm64")).collect();
     let mut images: Vec<_> = images.iter().map(String::as_str).collect();
     images.push("s390x");
@@ -278,7 +278,7 @@ fn one_toleration_for_a_taint_of_several() {
 }
 
 #[test]
-fn a_pod_that_comes_with_the_gate_is_watched() {
+fn pod_created_with_gate_is_watched() {
     let open = webhook(json!({}));
     let gated = json!({"schedulingGates": [{"name": ANNOTATION}]});
     for images in [&["amd64"][..], &["amd64", "timeout"]] {
@@ -295,7 +295,7 @@ fn a_pod_that_comes_with_the_gate_is_watched() {
 }
 
 #[test]
-fn what_is_left_says_so_where_it_said_otherwise() {
+fn annotation_follows_the_last_decision() {
     let leave = webhook(json!({"onImpossible": "leave", "onUnknown": "gate"}));
     let mut gated = pass(&leave, &pod(&["amd64", "timeout"], json!({})));
     assert_eq!(annotation(&gated), "waits for: timeout");
@@ -328,7 +328,7 @@ fn no_node_for_all_images() {
 }
 
 #[test]
-fn an_image_of_which_nothing_is_known() {
+fn unknown_image_follows_policy() {
     let images = pod(&["amd64_arm64", "not-found"], json!({}));
     let with = |policy: Value| {
         let mut settings = json!({"architectures": pools()});
@@ -359,7 +359,7 @@ fn an_image_of_which_nothing_is_known() {
 }
 
 #[test]
-fn nothing_known_at_all_changes_nothing() {
+fn pod_with_unknown_images_stays_unchanged() {
     let decision = decide(&webhook(json!({})), &pod(&["unavailable"], json!({})));
     let terms = terms_of(&patched(&pod(&["unavailable"], json!({})), &decision));
     assert_eq!((terms, decision.warnings.len()), (Value::Null, 1));
@@ -394,7 +394,7 @@ fn a_gated_pod_is_tightened_without_another_term() {
 }
 
 #[test]
-fn a_second_pass_finds_a_sidecar_and_narrows_again() {
+fn second_call_counts_a_sidecar() {
     let webhook = webhook(json!({"architectures": two(), "preferred": ["arm64"]}));
     let first = pass(&webhook, &pod(&["amd64_arm64"], json!({})));
     assert_eq!(annotation(&first), "amd64,arm64");

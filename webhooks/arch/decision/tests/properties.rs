@@ -53,7 +53,7 @@ proptest! {
 
     /// Every term of the pod's own is still there with all its requirements, at its place; copies follow; the empty stays empty.
     #[test]
-    fn anded_never_appended(settings in settings(), pod in pods()) {
+    fn requirement_is_added_to_every_term(settings in settings(), pod in pods()) {
         let decision = decide(&webhook(settings), &pod);
         let after = patched(&pod, &decision);
         let Some(before) = terms_of(&pod).as_array().cloned() else { return Ok(()) };
@@ -89,7 +89,7 @@ proptest! {
 
     /// A restriction excludes all nodes in the table that an image does not support.
     #[test]
-    fn no_node_that_an_image_cannot_run_on(settings in settings(), pod in pods()) {
+    fn allowed_nodes_run_every_image(settings in settings(), pod in pods()) {
         let webhook = webhook(settings.clone());
         let decision = decide(&webhook, &pod);
         if decision.verdict != Verdict::Admit || decision.patch.is_empty() || settings["onUnknown"] == "gate" {

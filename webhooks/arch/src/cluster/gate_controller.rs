@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent() {
+    fn patch_contents() {
         let pod = r#"{"metadata":{"labels":{"podshaper.dev/arch-gated":"true"}},"spec":{"schedulingGates":[{"name":"x"},{"name":"podshaper.dev/arch"}]}}"#;
         let pod: Pod<'_> = serde_json::from_str(pod).unwrap();
         let gate = gate_of(&pod).unwrap();

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn however_a_host_is_written_it_is_one() {
+    fn spellings_of_a_host_are_equal() {
         for uri in
             ["https://Registry.Example/v2/", "https://registry.example:443/", "https://REGISTRY.example"]
         {
@@ -289,7 +289,7 @@ mod tests {
 
     /// The clock is paused and advances while no address answers: `100::/64` is the discard prefix (RFC 6666).
     #[tokio::test(start_paused = true)]
-    async fn a_name_that_leads_here_the_second_time() {
+    async fn rebound_name_is_refused() {
         let victim = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = victim.local_addr().unwrap().port();
         let address = |ip: &str| SocketAddr::new(ip.parse().unwrap(), port);

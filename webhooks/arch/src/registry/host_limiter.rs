@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_host_is_left_alone_for_as_long_as_it_says() {
+    async fn host_pauses_for_retry_after() {
         let paces = HostLimiters::default();
         let pace = paces.of("a:443");
         pace.pause_after(Some("60"), LookupError::RateLimited);
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_host_that_keeps_failing_rests() {
+    async fn failing_host_pauses() {
         let pace = HostLimiters::default().of("a");
         for _ in 1..FAILURES {
             pace.record_failure();
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn so_many_at_a_time() {
+    async fn concurrent_requests_are_limited() {
         let pace = HostLimiters::default().of("a");
         let mut permits = Vec::new();
         for _ in 0..AT_A_TIME {

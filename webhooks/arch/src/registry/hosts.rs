@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_named() {
+    fn message_names_the_images() {
         let hosts = Hosts::new(Registries {
             plain_http: vec!["localhost:5000".into(), "plain".into()],
             mirrors: [("docker.io", "https://mirror.example/hub"), ("Upper.io", "https://mirror.example")]

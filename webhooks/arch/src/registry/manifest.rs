@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_manifest() {
+    fn invalid_manifests_are_errors() {
         let both = json!({"schemaVersion": 2, "manifests": [], "config": {}});
         let posing = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "manifests": []});
         for text in

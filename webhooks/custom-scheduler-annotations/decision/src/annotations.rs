@@ -1,4 +1,4 @@
-//! Where a strategy stands: in which annotation, and whose.
+//! The annotations with a strategy, and their objects.
 
 use podshaper_core::owner_reference::OwnerReference;
 use podshaper_placement::owner_object::OwnerObject;
@@ -15,40 +15,40 @@ pub const KEYS: &[&str] = &[STRATEGY, OLDER, ENABLED];
 
 /// A strategy, as somebody wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told<'a> {
-    /// The annotation that it stands in.
+pub struct StrategyAnnotation<'a> {
+    /// The annotation.
     pub annotation: &'static str,
     /// The strategy.
     pub text: &'a str,
 }
 
-/// Whose annotation it is.
+/// The object with the annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose<'a> {
+pub enum StrategySource<'a> {
     /// That of the pod, which it has from its template.
     Template,
     /// That of an owner.
     Owner(&'a OwnerReference),
 }
 
-/// What these annotations tell. Of the two generations the newer counts; an empty strategy is none, as to the original.
-pub fn told<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> Option<Told<'a>> {
+/// The strategy in these annotations. The newer of the two forms counts. An empty strategy is none, as with the original.
+pub fn strategy_of<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> Option<StrategyAnnotation<'a>> {
     match annotation(STRATEGY) {
-        Some(text) if !text.is_empty() => Some(Told { annotation: STRATEGY, text }),
+        Some(text) if !text.is_empty() => Some(StrategyAnnotation { annotation: STRATEGY, text }),
         // Switched on, it must say something.
         _ if annotation(ENABLED) == Some("true") => {
-            Some(Told { annotation: OLDER, text: annotation(OLDER).unwrap_or_default() })
+            Some(StrategyAnnotation { annotation: OLDER, text: annotation(OLDER).unwrap_or_default() })
         }
         _ => None,
     }
 }
 
-/// What the owners tell, as far as they were read: the nearest that says something.
+/// The strategy of the nearest owner that has one and was read.
 ///
 /// The `ReplicaSet` of a Deployment or of Argo's Rollout has copies of its owner's annotations, which stay when the owner's go
 /// (`SetNewReplicaSetAnnotations` of k8s.io/kubernetes/pkg/controller/deployment/util): they count only where the owner may not
 /// be read.
-pub fn of_owners(chain: &OwnerChain) -> Option<(Whose<'_>, Told<'_>)> {
+pub fn of_owners(chain: &OwnerChain) -> Option<(StrategySource<'_>, StrategyAnnotation<'_>)> {
     let copies = |(reference, owner): &(&OwnerReference, &_)| {
         let owner: &OwnerObject = owner;
         reference.kind == "ReplicaSet" && owner.controller.is_some()
@@ -59,18 +59,18 @@ pub fn of_owners(chain: &OwnerChain) -> Option<(Whose<'_>, Told<'_>)> {
         if copies(&(reference, owner)) && !(is_last && chain.end() == Some(ChainEnd::Forbidden)) {
             return None;
         }
-        let told = told(|key| owner.annotations.get(key).map(String::as_str))?;
-        Some((Whose::Owner(reference), told))
+        let strategy = strategy_of(|key| owner.annotations.get(key).map(String::as_str))?;
+        Some((StrategySource::Owner(reference), strategy))
     })
 }
 
-/// What governs the pods of a chain, without one of them at hand: their template before their owners. None, too, while the
-/// owner whose template it is wasn't read.
-pub fn governing(chain: &OwnerChain) -> Option<(Whose<'_>, Told<'_>)> {
+/// The strategy of the pods of a chain: that of their template, or else of their owners. None if the owner of the template was not
+/// read.
+pub fn governing(chain: &OwnerChain) -> Option<(StrategySource<'_>, StrategyAnnotation<'_>)> {
     let (_, owner) = chain.sequence_owner()?;
     let owner = owner?;
-    let of_template = told(|key| owner.template.get(key).map(String::as_str));
-    of_template.map(|told| (Whose::Template, told)).or_else(|| of_owners(chain))
+    let of_template = strategy_of(|key| owner.template.get(key).map(String::as_str));
+    of_template.map(|strategy| (StrategySource::Template, strategy)).or_else(|| of_owners(chain))
 }
 
 #[cfg(test)]
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn both_generations() {
-        for (annotations, told_by, text) in [
+        for (annotations, place, text) in [
             (&[(STRATEGY, "a")][..], Some(STRATEGY), "a"),
             (&[(ENABLED, "true"), (OLDER, "b")], Some(OLDER), "b"),
             (&[(STRATEGY, "a"), (ENABLED, "true"), (OLDER, "b")], Some(STRATEGY), "a"),
@@ -94,8 +94,12 @@ mod tests {
             (&[], None, ""),
         ] {
             let map: BTreeMap<_, _> = annotations.iter().copied().collect();
-            let told = told(|key| map.get(key).copied());
-            assert_eq!(told, told_by.map(|annotation| Told { annotation, text }), "{annotations:?}");
+            let strategy = strategy_of(|key| map.get(key).copied());
+            assert_eq!(
+                strategy,
+                place.map(|annotation| StrategyAnnotation { annotation, text }),
+                "{annotations:?}"
+            );
         }
     }
 
@@ -127,10 +131,10 @@ mod tests {
         chain
     }
 
-    fn told_by(found: Option<(Whose<'_>, Told<'_>)>) -> Option<String> {
-        found.map(|(whose, told)| match whose {
-            Whose::Template => format!("template: {}", told.text),
-            Whose::Owner(owner) => format!("{}: {}", owner.kind, told.text),
+    fn place(found: Option<(StrategySource<'_>, StrategyAnnotation<'_>)>) -> Option<String> {
+        found.map(|(source, strategy)| match source {
+            StrategySource::Template => format!("template: {}", strategy.text),
+            StrategySource::Owner(owner) => format!("{}: {}", owner.kind, strategy.text),
         })
     }
 
@@ -147,17 +151,17 @@ mod tests {
             (vec![owner("ReplicaSet", "own", "", None)], Some("ReplicaSet: own")),
             (vec![owner("ReplicaSet", "copy", "pods", Some("Deployment"))], None),
         ] {
-            assert_eq!(told_by(of_owners(&chain("ReplicaSet", found))).as_deref(), by);
+            assert_eq!(place(of_owners(&chain("ReplicaSet", found))).as_deref(), by);
         }
         let nearest = vec![owner("StatefulSet", "a", "", Some("Database")), owner("Database", "b", "", None)];
-        assert_eq!(told_by(of_owners(&chain("StatefulSet", nearest))).unwrap(), "StatefulSet: a");
+        assert_eq!(place(of_owners(&chain("StatefulSet", nearest))).unwrap(), "StatefulSet: a");
     }
 
     #[test]
     fn the_template_wins() {
         let set = |template| owner("ReplicaSet", "copy", template, Some("Deployment"));
         let deployment = || owner("Deployment", "own", "later", None);
-        let by = |first, found| told_by(governing(&chain(first, found)));
+        let by = |first, found| place(governing(&chain(first, found)));
         assert_eq!(by("ReplicaSet", vec![set("pods"), deployment()]).unwrap(), "template: pods");
         assert_eq!(by("ReplicaSet", vec![set(""), deployment()]).unwrap(), "Deployment: own");
         assert_eq!(by("ReplicaSet", vec![]), None);

@@ -1,4 +1,4 @@
-//! What decisions are made by, besides the pod.
+//! The facts of a decision, in addition to the pod.
 
 use podshaper_core::owner_reference::OwnerReference;
 use podshaper_placement::admit::{PlaceOutcome, PlacementBackend};
@@ -11,8 +11,8 @@ pub trait Facts: Send + Sync + 'static {
     /// The same.
     fn surroundings(&self) -> &Self::Surroundings;
     /// Hears of each pod that a strategy governs.
-    fn heard(&self, _news: &News<'_>) {}
-    /// Whether who asks wants to know what a strategy comes to.
+    fn record_outcome(&self, _outcome: &PodOutcome<'_>) {}
+    /// Whether the caller wants a description of the strategy.
     fn explains(&self) -> bool {
         false
     }
@@ -22,14 +22,14 @@ pub trait Facts: Send + Sync + 'static {
     }
 }
 
-/// What became of a pod.
+/// The outcome for a pod.
 #[derive(Clone, Copy, Debug)]
-pub struct News<'n> {
+pub struct PodOutcome<'n> {
     /// The pod's namespace.
     pub namespace: &'n str,
     /// The topmost of its owners that was read.
     pub workload: Option<&'n OwnerReference>,
-    /// In a word.
+    /// The outcome.
     pub outcome: PlaceOutcome,
     /// Why, where it wasn't placed.
     pub reason: &'n str,

@@ -4,8 +4,8 @@
 //! pod ──▶ its owners ──▶ annotation ──▶ Strategy ──▶ Rules ──▶ ledger: slot, group ──▶ patch
 //! ```
 //!
-//! What a strategy means and how pods find their slots is the library's ([`podshaper_placement`]). Here is where a
-//! strategy stands ([`annotations`]), and what is said to who writes a bad one ([`Annotated`]).
+//! [`podshaper_placement`] parses strategies and places pods. This crate finds the strategy ([`annotations`]) and warns about invalid
+//! ones ([`Annotated`]).
 #![forbid(unsafe_code)]
 
 pub mod annotations;

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_means_the_same_shares_its_rules() {
+    fn equal_strategies_share_an_allocator() {
         let strategies = Strategies::default();
         let allocator = |text: &str| strategies.allocator(text).unwrap();
         let one = allocator("a=b,weight=1");

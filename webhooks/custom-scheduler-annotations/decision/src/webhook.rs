@@ -12,15 +12,15 @@ use podshaper_placement::strategy::StrategyError;
 use serde_json::value::RawValue;
 
 use crate::WEBHOOK;
-use crate::annotations::{Told, Whose, of_owners, told};
-use crate::facts::{Facts, News};
+use crate::annotations::{StrategyAnnotation, StrategySource, of_owners, strategy_of};
+use crate::facts::{Facts, PodOutcome};
 use crate::strategies::Strategies;
 use crate::workload::Workload;
 
-/// What is up to the cluster's administrators.
+/// The settings of the administrators.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// Namespaces that are left alone, whatever their labels.
+    /// Namespaces that the webhook ignores, regardless of their labels.
     pub blocklist: Arc<[String]>,
     /// Whether a workload with a bad strategy is refused; else it is warned of.
     pub validate: bool,
@@ -67,9 +67,9 @@ impl<F: Facts> Annotated<F> {
         pod: &Pod<'_>,
         deadline: Instant,
     ) -> Decision {
-        let own = told(|key| pod.annotation(key)).map(|told| (Whose::Template, told));
+        let own = strategy_of(|key| pod.annotation(key)).map(|strategy| (StrategySource::Template, strategy));
         let mut chain = OwnerChain::of_pod(pod);
-        // Whatever tells the strategy, the pod shares it with its owner's others.
+        // The pod shares the strategy with the other pods of its owner.
         let enough = |chain: &OwnerChain| {
             if own.is_some() { chain.controller().is_some() } else { of_owners(chain).is_some() }
         };
@@ -77,12 +77,16 @@ impl<F: Facts> Annotated<F> {
             let found = self.facts.surroundings().owner(namespace, owner, deadline).await;
             chain.looked(found);
         }
-        let Some((whose, told)) = own.or_else(|| of_owners(&chain)) else { return untold(&chain) };
-        let told_by = match whose {
-            Whose::Template => told.annotation.to_owned(),
-            Whose::Owner(owner) => format!("{} of {} {}", told.annotation, owner.kind, owner.name),
+        let Some((source, strategy)) = own.or_else(|| of_owners(&chain)) else {
+            return without_strategy(&chain);
         };
-        let allocator = self.strategies.allocator(told.text);
+        let place = match source {
+            StrategySource::Template => strategy.annotation.to_owned(),
+            StrategySource::Owner(owner) => {
+                format!("{} of {} {}", strategy.annotation, owner.kind, owner.name)
+            }
+        };
+        let allocator = self.strategies.allocator(strategy.text);
         let placed = match &allocator {
             Ok(allocator) => self.place(request, pod, &chain, allocator, deadline).await,
             Err(error) => {
@@ -92,15 +96,15 @@ impl<F: Facts> Annotated<F> {
         let (outcome, reason, decision) = match placed {
             Ok((outcome, decision)) => (outcome, String::new(), decision),
             Err(refusal) => {
-                let reason = format!("{told_by}: {}", refusal.reason);
+                let reason = format!("{place}: {}", refusal.reason);
                 let decision = refusal.decision(format!("{WEBHOOK}: {reason}"));
-                let shown = allocator.err().map(|error| pointing(&error, told)).unwrap_or_default();
+                let shown = allocator.err().map(|error| pointing(&error, strategy)).unwrap_or_default();
                 (refusal.outcome, reason, decision.with_warnings(shown))
             }
         };
         let workload = chain.read().last().map(|(owner, _)| owner);
         let dry_run = request.dry_run == Some(true);
-        self.facts.heard(&News { namespace, workload, outcome, reason: &reason, dry_run });
+        self.facts.record_outcome(&PodOutcome { namespace, workload, outcome, reason: &reason, dry_run });
         decision
     }
 
@@ -124,47 +128,51 @@ impl<F: Facts> Annotated<F> {
         placed.map(|(outcome, patch)| (outcome, patch.finish().into()))
     }
 
-    /// What is wrong with a workload's strategy, told to who applies it.
+    /// The admission warnings about the strategy of a workload.
     fn workload(&self, request: &Request<'_, &RawValue>, object: &RawValue, blocked: bool) -> Decision {
         let workload = Workload::read(object);
         if workload.is_controlled() {
             return Decision::unchanged();
         }
-        let all = workload.told();
-        let wrong = all.iter().filter_map(|told| Some((*told, self.strategies.allocator(told.text).err()?)));
-        let wrong: Vec<(Told<'_>, StrategyError)> = wrong.collect();
-        let lines = wrong.iter().flat_map(|(told, error)| {
-            let first = format!("{WEBHOOK}: {}: {error}", told.annotation);
-            [first].into_iter().chain(pointing(error, *told))
+        let all = workload.strategies();
+        let wrong = all
+            .iter()
+            .filter_map(|strategy| Some((*strategy, self.strategies.allocator(strategy.text).err()?)));
+        let wrong: Vec<(StrategyAnnotation<'_>, StrategyError)> = wrong.collect();
+        let lines = wrong.iter().flat_map(|(strategy, error)| {
+            let first = format!("{WEBHOOK}: {}: {error}", strategy.annotation);
+            [first].into_iter().chain(pointing(error, *strategy))
         });
         let lines: Vec<String> = lines.collect();
-        // What was wrong before is no reason to refuse what else changes: a status, a finalizer.
+        // An invalid strategy from before does not refuse other changes, for example of the status or a finalizer.
         let before = request.old_object.as_deref().map(|old| Workload::read(old));
-        let is_new = |told: &Told<'_>| before.as_ref().is_none_or(|before| !before.told().contains(told));
-        if self.settings.validate && wrong.iter().any(|(told, _)| is_new(told)) {
+        let is_new = |strategy: &StrategyAnnotation<'_>| {
+            before.as_ref().is_none_or(|before| !before.strategies().contains(strategy))
+        };
+        if self.settings.validate && wrong.iter().any(|(strategy, _)| is_new(strategy)) {
             return Decision::denied(lines.join("\n"));
         }
         let explained = match all.first().filter(|_| wrong.is_empty() && self.facts.explains()) {
             Some(_) if blocked => self.blocked(),
-            Some(told) => self.explain(told, workload.pods()),
+            Some(strategy) => self.explain(strategy, workload.pods()),
             None => None,
         };
         Decision::unchanged().with_warnings(lines.into_iter().chain(explained))
     }
 
-    /// What is said of a namespace that is left alone.
+    /// The warning for an ignored namespace.
     fn blocked(&self) -> Option<String> {
-        let told = || format!("{WEBHOOK}: the namespace is on the blocklist: its pods aren't placed");
-        self.facts.explains().then(told)
+        let warning = || format!("{WEBHOOK}: the namespace is on the blocklist: its pods aren't placed");
+        self.facts.explains().then(warning)
     }
 
-    /// What a strategy comes to.
-    fn explain(&self, told: &Told<'_>, pods: u32) -> Option<String> {
-        let allocator = self.strategies.allocator(told.text).ok()?;
+    /// The description of a strategy.
+    fn explain(&self, strategy: &StrategyAnnotation<'_>, pods: u32) -> Option<String> {
+        let allocator = self.strategies.allocator(strategy.text).ok()?;
         let due = allocator.desired(pods);
         let groups = allocator.policy().groups().iter().zip(due);
         let groups: Vec<String> = groups.map(|(group, pods)| format!("{pods} to {}", group.name)).collect();
-        let annotation = told.annotation;
+        let annotation = strategy.annotation;
         Some(format!(
             "{WEBHOOK}: {annotation}: of {pods} pods {}; `plan` shows their order",
             groups.join(", ")
@@ -172,8 +180,8 @@ impl<F: Facts> Annotated<F> {
     }
 }
 
-/// A pod that nobody's strategy is found for.
-fn untold(chain: &OwnerChain) -> Decision {
+/// A pod without a strategy.
+fn without_strategy(chain: &OwnerChain) -> Decision {
     match chain.end() {
         Some(ChainEnd::Unknown) => {
             Decision::undecided(format!("{WEBHOOK}: {}: the pod isn't placed", unread(chain)))
@@ -200,11 +208,11 @@ fn unread(chain: &OwnerChain) -> String {
 }
 
 /// The strategy with a mark below what is wrong, each a line.
-fn pointing(error: &StrategyError, told: Told<'_>) -> Vec<String> {
-    if told.text.is_empty() {
+fn pointing(error: &StrategyError, strategy: StrategyAnnotation<'_>) -> Vec<String> {
+    if strategy.text.is_empty() {
         Vec::new()
     } else {
-        error.pointing(told.text).map(|line| format!("  {line}")).into()
+        error.pointing(strategy.text).map(|line| format!("  {line}")).into()
     }
 }
 

@@ -1,4 +1,4 @@
-//! A workload under admission: where its pods' strategy stands.
+//! A workload under admission, with the places of its strategy.
 
 use podshaper_core::json::TextMap;
 use podshaper_core::owner_reference::controller_of;
@@ -6,7 +6,7 @@ use podshaper_core::pod::Metadata;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::annotations::{Told, told};
+use crate::annotations::{StrategyAnnotation, strategy_of};
 
 /// Anything with a pod template, or a template of Jobs.
 #[derive(Debug, Default, Deserialize)]
@@ -29,7 +29,7 @@ struct Spec<'a> {
 }
 
 impl<'a> Workload<'a> {
-    /// Reads it; one of another shape tells nothing.
+    /// Parses it. An object of another shape has no strategy.
     pub(crate) fn read(object: &'a RawValue) -> Self {
         serde_json::from_str(object.get()).unwrap_or_default()
     }
@@ -41,13 +41,13 @@ impl<'a> Workload<'a> {
     }
 
     /// All strategies in it, that which counts first: that of the pods.
-    pub(crate) fn told(&self) -> Vec<Told<'_>> {
+    pub(crate) fn strategies(&self) -> Vec<StrategyAnnotation<'_>> {
         let spec = self.spec.as_deref();
         let below = spec.and_then(|spec| spec.template.as_ref().or(spec.job_template.as_ref()));
-        let mut all = below.map(|below| below.told()).unwrap_or_default();
+        let mut all = below.map(|below| below.strategies()).unwrap_or_default();
         let annotations: Option<&TextMap<'_>> =
             self.metadata.as_ref().and_then(|metadata| metadata.annotations.as_ref());
-        all.extend(told(|key| annotations?.get(key).map(|value| &**value)));
+        all.extend(strategy_of(|key| annotations?.get(key).map(|value| &**value)));
         all
     }
 
@@ -70,7 +70,7 @@ mod tests {
     fn all(object: &Value) -> (Vec<String>, u32) {
         let raw = serde_json::value::to_raw_value(object).unwrap();
         let workload = Workload::read(&raw);
-        (workload.told().iter().map(|told| told.text.to_owned()).collect(), workload.pods())
+        (workload.strategies().iter().map(|strategy| strategy.text.to_owned()).collect(), workload.pods())
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use custom_scheduler_annotations_decision::facts::{Facts, News};
+use custom_scheduler_annotations_decision::facts::{Facts, PodOutcome};
 use custom_scheduler_annotations_decision::{Annotated, Settings};
 use podshaper_core::admission::{Outcome as Answered, answer};
 use podshaper_placement::admit::PlaceOutcome;
@@ -15,13 +15,13 @@ const STRATEGY: &str = "custom-pod-schedule-strategy";
 const SAMPLE: &str =
     "nodesize=od4vcpu16gb,base=1,weight=0:nodesize=spot4vcpu16gb,weight=1:nodesize=spot8vcpu32gb,weight=1";
 
-/// What was heard of pods: outcome, reason, workload.
-type Heard = Arc<Mutex<Vec<(PlaceOutcome, String, Option<String>)>>>;
+/// The recorded outcomes: outcome, reason, workload.
+type RecordingFacts = Arc<Mutex<Vec<(PlaceOutcome, String, Option<String>)>>>;
 
-/// Files, and what was heard of their pods.
+/// Facts from files that record the outcomes.
 struct World {
     files: FileBackend,
-    heard: Heard,
+    recorded: RecordingFacts,
     explains: bool,
 }
 
@@ -32,9 +32,9 @@ impl Facts for World {
         &self.files
     }
 
-    fn heard(&self, news: &News<'_>) {
-        let workload = news.workload.map(|owner| format!("{} {}", owner.kind, owner.name));
-        self.heard.lock().unwrap().push((news.outcome, news.reason.to_owned(), workload));
+    fn record_outcome(&self, outcome: &PodOutcome<'_>) {
+        let workload = outcome.workload.map(|owner| format!("{} {}", owner.kind, owner.name));
+        self.recorded.lock().unwrap().push((outcome.outcome, outcome.reason.to_owned(), workload));
     }
 
     fn explains(&self) -> bool {
@@ -44,10 +44,10 @@ impl Facts for World {
 
 struct Webhook {
     webhook: Annotated<World>,
-    heard: Heard,
+    recorded: RecordingFacts,
 }
 
-/// What came back: how, the object, warnings, and why it was refused.
+/// The answer: its kind, the object, warnings, and the reason of a refusal.
 struct Answer {
     outcome: Answered,
     object: Value,
@@ -58,10 +58,10 @@ struct Answer {
 impl Webhook {
     fn of(facts: &[Value], validate: bool, explains: bool) -> Self {
         let files = FileBackend::new(facts).unwrap();
-        let heard = Heard::default();
-        let world = World { files, heard: Arc::clone(&heard), explains };
+        let recorded = RecordingFacts::default();
+        let world = World { files, recorded: Arc::clone(&recorded), explains };
         let settings = Settings { blocklist: ["blocked".to_owned()].into(), validate };
-        Self { webhook: Annotated::new(world, settings, Arc::default()), heard }
+        Self { webhook: Annotated::new(world, settings, Arc::default()), recorded }
     }
 
     async fn review(&self, request: &Value) -> Answer {
@@ -116,8 +116,8 @@ impl Webhook {
         self.review(&request).await
     }
 
-    fn heard(&self) -> (PlaceOutcome, String, Option<String>) {
-        self.heard.lock().unwrap().last().unwrap().clone()
+    fn recorded(&self) -> (PlaceOutcome, String, Option<String>) {
+        self.recorded.lock().unwrap().last().unwrap().clone()
     }
 }
 
@@ -174,10 +174,10 @@ async fn a_placed_pod() {
     let annotations = &placed["metadata"]["annotations"];
     assert_eq!(annotations["placement.podshaper.dev/group"], "nodesize=od4vcpu16gb");
     assert_eq!(annotations["controller.kubernetes.io/pod-deletion-cost"], "0");
-    assert_eq!(webhook.heard(), (PlaceOutcome::Placed, String::new(), Some("Deployment web".to_owned())));
+    assert_eq!(webhook.recorded(), (PlaceOutcome::Placed, String::new(), Some("Deployment web".to_owned())));
     // Called again.
     assert_eq!(webhook.pod(&placed).await.outcome, Answered::Unchanged);
-    assert_eq!(webhook.heard().0, PlaceOutcome::Kept);
+    assert_eq!(webhook.recorded().0, PlaceOutcome::Kept);
 }
 
 #[tokio::test]
@@ -194,13 +194,13 @@ async fn the_template_wins_and_a_replica_sets_copy_counts_for_nothing() {
 
 #[tokio::test]
 async fn other_controllers() {
-    let told = json!({STRATEGY: "a=b,base=1:a=c,weight=1"});
+    let explained = json!({STRATEGY: "a=b,base=1:a=c,weight=1"});
     let group = async |facts: &[Value], pod: &Value| {
         let placed = Webhook::of(facts, false, false).pod(pod).await.object;
         placed["spec"]["nodeSelector"]["a"].as_str().unwrap_or_default().to_owned()
     };
     // Numbered: its ordinal is its slot, whatever was there before.
-    let stateful = with(object("apps/v1", "StatefulSet", "db", None), told.clone());
+    let stateful = with(object("apps/v1", "StatefulSet", "db", None), explained.clone());
     for (name, wanted) in [("db-0", "b"), ("db-1", "c"), ("db-7", "c")] {
         assert_eq!(
             group(std::slice::from_ref(&stateful), &object("v1", "Pod", name, Some(("StatefulSet", "db"))))
@@ -209,16 +209,16 @@ async fn other_controllers() {
         );
     }
     let job = object("batch/v1", "Job", "job-1", Some(("CronJob", "job")));
-    let cron_job = with(object("batch/v1", "CronJob", "job", None), told.clone());
+    let cron_job = with(object("batch/v1", "CronJob", "job", None), explained.clone());
     let of_job = object("v1", "Pod", "job-1-x", Some(("Job", "job-1")));
     assert_eq!(group(&[job.clone(), cron_job], &of_job).await, "b");
     assert_eq!(group(&[job, object("batch/v1", "CronJob", "job", None)], &of_job).await, "");
-    let farm = with(object("farms.example.com/v1", "Farm", "web", None), told);
+    let farm = with(object("farms.example.com/v1", "Farm", "web", None), explained);
     assert_eq!(group(&[farm], &object("v1", "Pod", "web-x", Some(("Farm", "web")))).await, "b");
 }
 
 #[tokio::test]
-async fn a_bad_strategy_changes_nothing_and_is_pointed_at() {
+async fn invalid_strategy_gets_a_warning_with_its_position() {
     let webhook = Webhook::of(&[set(), with(deployment(), json!({STRATEGY: "a=b,weight=-1"}))], false, false);
     let answer = webhook.pod(&pod()).await;
     assert_eq!((answer.outcome, &answer.object), (Answered::Undecided, &pod()));
@@ -229,7 +229,7 @@ async fn a_bad_strategy_changes_nothing_and_is_pointed_at() {
         [&*format!("custom-scheduler-annotations: {reason}"), "  a=b,weight=-1", "             ^"]
     );
     assert_eq!(
-        webhook.heard(),
+        webhook.recorded(),
         (PlaceOutcome::Invalid, reason.to_owned(), Some("Deployment web".to_owned()))
     );
     let halves = json!({"UseCustomKubeScheduler": "true"});
@@ -242,9 +242,9 @@ async fn a_bad_strategy_changes_nothing_and_is_pointed_at() {
 }
 
 #[tokio::test]
-async fn whose_pods_are_not_touched() {
-    let told = json!({STRATEGY: SAMPLE});
-    let facts = [set(), with(deployment(), told.clone())];
+async fn exempt_pods_stay_unchanged() {
+    let explained = json!({STRATEGY: SAMPLE});
+    let facts = [set(), with(deployment(), explained.clone())];
     let webhook = Webhook::of(&facts, false, false);
     let untouched = async |pod: &Value| {
         let answer = webhook.pod(pod).await;
@@ -253,19 +253,19 @@ async fn whose_pods_are_not_touched() {
     let mut blocked = pod();
     blocked["metadata"]["namespace"] = json!("blocked");
     untouched(&blocked).await;
-    blocked["metadata"]["annotations"] = told;
+    blocked["metadata"]["annotations"] = explained;
     untouched(&blocked).await;
     untouched(&object("v1", "Pod", "alone", None)).await;
     let mut impostor = pod();
     impostor["metadata"]["ownerReferences"][0]["uid"] = json!("made up");
     untouched(&impostor).await;
-    assert!(webhook.heard.lock().unwrap().is_empty());
+    assert!(webhook.recorded.lock().unwrap().is_empty());
     let plain = Webhook::of(&[set(), deployment()], false, false);
     assert_eq!(plain.pod(&pod()).await.outcome, Answered::Unchanged);
 }
 
 #[tokio::test]
-async fn what_another_webhook_has_placed_stays() {
+async fn pod_of_other_webhook_stays_unchanged() {
     let webhook = Webhook::of(&[set(), with(deployment(), json!({STRATEGY: SAMPLE}))], false, false);
     let mut placed = with(
         pod(),
@@ -283,22 +283,22 @@ async fn what_another_webhook_has_placed_stays() {
         "{:?}",
         answer.warnings
     );
-    assert_eq!(webhook.heard().0, PlaceOutcome::Superseded);
+    assert_eq!(webhook.recorded().0, PlaceOutcome::Superseded);
     // A copy of it in another workload is a new pod.
     placed["metadata"]["annotations"]["placement.podshaper.dev/owner"] = json!("another");
     assert_eq!(webhook.pod(&placed).await.object["spec"]["nodeSelector"]["nodesize"], "od4vcpu16gb");
 }
 
 #[tokio::test]
-async fn what_can_not_be_decided_is_told() {
-    let told = json!({STRATEGY: SAMPLE});
+async fn undecided_pod_gets_a_warning() {
+    let explained = json!({STRATEGY: SAMPLE});
     for (facts, pod, reason) in [
         (vec![], pod(), "ReplicaSet web-1 can't be read: the pod isn't placed"),
         (vec![set()], pod(), "Deployment web can't be read: the pod isn't placed"),
-        (vec![], with(pod(), told.clone()), "ReplicaSet web-1 can't be read: the pod isn't placed"),
+        (vec![], with(pod(), explained.clone()), "ReplicaSet web-1 can't be read: the pod isn't placed"),
         (
             vec![],
-            with(object("v1", "Pod", "a", None), told.clone()),
+            with(object("v1", "Pod", "a", None), explained.clone()),
             "the pod has no controller: the pod isn't placed",
         ),
         (
@@ -320,7 +320,7 @@ async fn what_can_not_be_decided_is_told() {
         assert_eq!(full.pod(&pod()).await.outcome, Answered::Patched);
     }
     assert_eq!(full.pod(&pod()).await.outcome, Answered::Undecided);
-    assert_eq!(full.heard().0, PlaceOutcome::Full);
+    assert_eq!(full.recorded().0, PlaceOutcome::Full);
 }
 
 #[tokio::test]
@@ -347,7 +347,7 @@ async fn a_workload_with_a_bad_strategy() {
         (&template, &Value::Null, true),
         (&bad, &good, true),
         (&bad, &template, true),
-        // What else changes in it isn't held up.
+        // Other changes of the workload are admitted.
         (&bad, &bad, false),
         (&good, &bad, false),
     ] {
@@ -356,7 +356,7 @@ async fn a_workload_with_a_bad_strategy() {
         assert_eq!(answer.outcome == Answered::Denied, refused, "{object} {old}");
         assert_eq!(answer.denial.ends_with('^'), refused, "{}", answer.denial);
     }
-    // What a controller makes of it is no news.
+    // A copy by a controller gets no warning.
     let copy = with(set(), json!({STRATEGY: "a=b"}));
     assert_eq!(
         refuses.workload("CREATE", "ReplicaSet", &copy, &Value::Null).await.outcome,
@@ -367,7 +367,7 @@ async fn a_workload_with_a_bad_strategy() {
 }
 
 #[tokio::test]
-async fn offline_a_strategy_is_explained() {
+async fn offline_decision_describes_the_strategy() {
     let mut workload = with(deployment(), json!({STRATEGY: SAMPLE}));
     workload["spec"]["replicas"] = json!(10);
     let explains = Webhook::of(&[], false, true);
@@ -380,10 +380,10 @@ async fn offline_a_strategy_is_explained() {
     );
     let mut blocked = pod();
     blocked["metadata"]["namespace"] = json!("blocked");
-    let told = explains.pod(&blocked).await;
-    assert_eq!(told.outcome, Answered::Unchanged);
+    let explained = explains.pod(&blocked).await;
+    assert_eq!(explained.outcome, Answered::Unchanged);
     assert_eq!(
-        told.warnings,
+        explained.warnings,
         ["custom-scheduler-annotations: the namespace is on the blocklist: its pods aren't placed"]
     );
 }

@@ -1,4 +1,4 @@
-//! What the replica that leads does: it counts pods, writes the status of Placements, and finds pods that no webhook has placed.
+//! The leader's controller: it counts pods, writes the status of Placements, and finds pods that no webhook has placed.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -16,11 +16,11 @@ use podshaper_placement_kube::{ClusterBackend, PlacementMetrics};
 use controller::StrategyController;
 use custom_scheduler_annotations_decision::WEBHOOK;
 use custom_scheduler_annotations_decision::annotations::KEYS;
-use custom_scheduler_annotations_decision::facts::{Facts, News};
+use custom_scheduler_annotations_decision::facts::{Facts, PodOutcome};
 use custom_scheduler_annotations_decision::strategies::Strategies;
 use policies::StrategyPolicies;
 
-/// What the API server says.
+/// Facts from the API server.
 pub struct StrategyCluster {
     placing: ClusterBackend,
     events: Events,
@@ -55,10 +55,10 @@ impl Facts for StrategyCluster {
         &self.placing
     }
 
-    fn heard(&self, news: &News<'_>) {
-        self.metrics.decided(news.outcome);
-        let (Some(workload), false) = (news.workload, news.dry_run) else { return };
-        let reason = match news.outcome {
+    fn record_outcome(&self, outcome: &PodOutcome<'_>) {
+        self.metrics.decided(outcome.outcome);
+        let (Some(workload), false) = (outcome.workload, outcome.dry_run) else { return };
+        let reason = match outcome.outcome {
             PlaceOutcome::Invalid => "InvalidStrategy",
             PlaceOutcome::Superseded => "Superseded",
             PlaceOutcome::Full => "GroupsFull",
@@ -70,12 +70,12 @@ impl Facts for StrategyCluster {
         let regarding = ObjectReference {
             api_version: Some(workload.api_version.clone()),
             kind: Some(workload.kind.clone()),
-            namespace: Some(news.namespace.to_owned()),
+            namespace: Some(outcome.namespace.to_owned()),
             name: Some(workload.name.clone()),
             uid: Some(workload.uid.clone()),
             ..ObjectReference::default()
         };
-        self.events.publish(regarding, EventType::Warning, reason, "Admit", news.reason.to_owned());
+        self.events.publish(regarding, EventType::Warning, reason, "Admit", outcome.reason.to_owned());
     }
 
     fn not_ready(&self) -> Option<String> {

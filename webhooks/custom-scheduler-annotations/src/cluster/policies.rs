@@ -33,10 +33,10 @@ impl StrategyPolicies {
 
     /// The allocator of the strategy that governs the pods of a chain, if it is valid.
     pub(super) fn allocator(&self, chain: &OwnerChain) -> Option<Arc<SlotAllocator>> {
-        governing(chain).and_then(|(_, told)| self.strategies.allocator(told.text).ok())
+        governing(chain).and_then(|(_, strategy)| self.strategies.allocator(strategy.text).ok())
     }
 
-    /// The workload whose ledger the pods of a chain count in, if it can be told.
+    /// The owner of the ledger that the pods of a chain count in, if it is known.
     pub(super) async fn workload(
         &self,
         namespace: &str,

@@ -84,7 +84,7 @@ impl Distributor {
     }
 }
 
-/// What follows from the spec is left out.
+/// Fields that follow from the spec are omitted.
 impl PartialEq for Distributor {
     fn eq(&self, other: &Self) -> bool {
         (&self.uid, self.generation) == (&other.uid, other.generation)

@@ -1,4 +1,4 @@
-//! What a decision depends on besides the pod.
+//! The facts of a decision, in addition to the pod.
 
 use std::sync::Arc;
 

@@ -47,7 +47,7 @@ pub fn eviction_budget(rebalance: &Rebalance, pods: usize, unready: usize) -> us
     (most as usize).saturating_sub(unready)
 }
 
-/// The names of as many pods as the groups of `behind` lack. Each is in a group that has too many: first those whose slot belongs to another
+/// The names of as many pods as the groups of `behind` lack. Each is in a group that has too many: first those with a slot that belongs to another
 /// group, then those with the highest slots.
 pub fn select_evictions<'p>(
     mut pods: Vec<PlacedPod<'p>>,

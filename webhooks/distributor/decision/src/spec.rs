@@ -42,7 +42,7 @@ pub struct PodDistributorSpec {
     /// The workload, in the namespace of the PodDistributor. If two PodDistributors select one workload, the older one applies. If one
     /// selects the workload and another one its owner, the one nearer to the pods applies.
     pub target: Target,
-    /// What happens to new pods of a group that has no node that is ready and not cordoned.
+    /// The treatment of new pods of a group without a ready and schedulable node.
     pub when_unavailable: WhenUnavailable,
     /// How long pods of a group may be unschedulable before the group counts as unavailable, as in 5m. If not set, only its nodes count.
     #[schemars(length(max = 32), regex(pattern = "^([0-9]+(h|m|s))+$"))]
@@ -129,7 +129,7 @@ impl Default for Target {
 /// Kinds of the group `batch`.
 const BATCH: [&str; 2] = ["Job", "CronJob"];
 
-/// What happens to new pods of a group without a ready node.
+/// The treatment of new pods of a group without a ready node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum WhenUnavailable {
     /// They go to the other groups until the group has such a node again.
@@ -184,7 +184,7 @@ pub enum MaxUnavailable {
 pub struct SpecError {
     /// Path below `spec`, as in `distribution[0].weight`.
     pub field: String,
-    /// What is wrong with the field's value.
+    /// The reason.
     pub problem: String,
 }
 

@@ -75,7 +75,7 @@ pub struct RevisionStatus {
     pub groups: Vec<GroupStatus>,
 }
 
-/// What the leader observes of a `PodDistributor` and its workload.
+/// The leader's observation of a `PodDistributor` and its workload.
 #[derive(Clone, Debug)]
 pub struct Observation {
     /// Whether new pods are placed.
@@ -88,7 +88,7 @@ pub struct Observation {
     pub revisions: Vec<(String, String, Spread)>,
     /// Groups that take pods.
     pub available: GroupSet,
-    /// Other groups with nodes, whose pods have been unschedulable for too long.
+    /// Other groups with nodes and with pods that have been unschedulable for too long.
     pub unschedulable: GroupSet,
     /// Why no pods are evicted, if some should be.
     pub rebalance_held: Option<String>,

@@ -61,7 +61,7 @@ fn ready() -> Value {
     json!({"conditions": [{"type": "Ready", "status": "True"}]})
 }
 
-/// What the decision makes of the pod.
+/// The pod after the decision.
 async fn placed(webhook: &DistributorWebhook<FileFacts>, pod: &Value) -> Value {
     let decision = decide(webhook, pod, None).await;
     assert_eq!((&decision.verdict, &decision.warnings[..]), (&Verdict::Admit, &[][..]));
@@ -113,7 +113,7 @@ async fn the_originals_sample() {
 }
 
 #[tokio::test]
-async fn the_pods_that_are_there_count() {
+async fn existing_pods_count() {
     let there = |slot: u32, group: &str| {
         let mut pod = pod();
         pod["metadata"]["name"] = json!(format!("nginx-1-{slot}"));
@@ -137,7 +137,7 @@ async fn the_pods_that_are_there_count() {
         let facts = [sample(), set(), there(0, "type=default"), gone];
         assert_eq!(groups(&webhook(&facts), &pod(), 1).await, ["default"], "{field}");
     }
-    // What has its place keeps it.
+    // A placed pod keeps its slot.
     assert!(decide(&webhook(&facts), &there(0, "type=default"), None).await.patch.is_empty());
     // One that was copied into another workload gets a place of that one.
     let mut copied = there(0, "type=spot");
@@ -148,7 +148,7 @@ async fn the_pods_that_are_there_count() {
 }
 
 #[tokio::test]
-async fn a_group_that_the_pod_excludes_or_that_has_no_node() {
+async fn excluded_and_unavailable_groups_are_not_chosen() {
     let mut picky = pod();
     picky["spec"]["nodeSelector"] = json!({"type": "spot", "disk": "ssd"});
     let placed = placed(&webhook(&[sample(), set()]), &picky).await;
@@ -206,7 +206,7 @@ async fn every_group_is_full() {
 }
 
 #[tokio::test]
-async fn whose_pods_are_not_touched() {
+async fn exempt_pods_stay_unchanged() {
     let unchanged = async |facts: &[Value], pod: &Value| {
         let decision = decide(&webhook(facts), pod, Some("a-name")).await;
         assert_eq!(decision, Decision::unchanged());
@@ -219,7 +219,7 @@ async fn whose_pods_are_not_touched() {
     let of_another = object("apps/v1", "ReplicaSet", "nginx-1", Some(("Deployment", "another")));
     unchanged(&[sample(), of_another, object("apps/v1", "Deployment", "another", None)], &pod()).await;
     unchanged(&[sample(), object("apps/v1", "ReplicaSet", "nginx-1", None)], &pod()).await;
-    // A pod of nobody, and one that names somebody else's uid.
+    // A pod without an owner, and one with the uid of another owner.
     unchanged(&[sample(), set()], &object("v1", "Pod", "a-name", None)).await;
     let mut impostor = pod();
     impostor["metadata"]["ownerReferences"][0]["uid"] = json!("made up");
@@ -227,7 +227,7 @@ async fn whose_pods_are_not_touched() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_decided_is_told() {
+async fn undecided_pod_gets_a_warning() {
     assert_eq!(
         undecided(&[sample()], &pod()).await,
         "distributor: cannot read ReplicaSet nginx-1; the pod is not placed"
@@ -241,7 +241,7 @@ async fn what_can_not_be_decided_is_told() {
 }
 
 #[tokio::test]
-async fn of_two_distributors_the_oldest_counts() {
+async fn older_distributor_applies() {
     let of = |name: &str, created: &str, weight: u32| {
         let mut distributor = sample();
         distributor["metadata"] = json!({"name": name, "creationTimestamp": created});
@@ -253,7 +253,7 @@ async fn of_two_distributors_the_oldest_counts() {
 }
 
 #[tokio::test]
-async fn a_template_stands_for_many_pods() {
+async fn template_gets_a_hint() {
     let mut template = pod();
     template["metadata"] = json!({"labels": {"app": "nginx"}});
     for owner in [
@@ -273,7 +273,7 @@ async fn a_template_stands_for_many_pods() {
 
 /// Spot nodes are away, and default takes one pod at most.
 #[tokio::test]
-async fn a_pod_waits_for_a_group_that_is_away_rather_than_go_anywhere() {
+async fn pod_waits_for_unavailable_group() {
     let mut distributor = sample();
     distributor["spec"]["distribution"][0]["max"] = json!(1);
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": {"type": "default"}}, "spec": {}, "status": ready()});
@@ -283,7 +283,7 @@ async fn a_pod_waits_for_a_group_that_is_away_rather_than_go_anywhere() {
 
 /// Its kubelet would fail it for a node selector that the node doesn't meet.
 #[tokio::test]
-async fn a_pod_that_names_its_node_is_left_alone() {
+async fn pod_with_node_name_stays_unchanged() {
     let mut bound = pod();
     bound["spec"]["nodeName"] = json!("gpu-node");
     assert_eq!(

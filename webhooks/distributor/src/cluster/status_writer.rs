@@ -106,7 +106,7 @@ fn condition_events(
     events
 }
 
-/// What happens to the pods of a group that has become unavailable.
+/// The treatment of pods of a group that has become unavailable.
 fn consequence(distributor: &Distributor, status: &PodDistributorStatus) -> &'static str {
     let others = status.groups.iter().flatten().any(|group| group.available == Some(true));
     match &distributor.spec {

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_comes_from_elsewhere_and_nothing_is_made_of_text() {
+    fn names_parse_as_the_kubelet_does() {
         for page in [INDEX, STYLE, SCRIPT] {
             for elsewhere in [
                 "http:",

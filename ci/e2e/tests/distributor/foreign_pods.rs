@@ -15,8 +15,8 @@ async fn pods_from_before_and_rivals() {
     workload(namespace, "apps/v1", "Deployment", json!({"replicas": 3})).await;
     eventually("three pods", PATIENCE, async || (pods(namespace).await.len() == 3).then_some(())).await;
     distributor(namespace, &json!({"name": "web"})).await;
-    let told = status(namespace, "three unplaced", |status| status["unplaced"] == 3).await;
-    assert_eq!((&told["placed"], &told["pods"]), (&json!(0), &json!("0/0")));
+    let output = status(namespace, "three unplaced", |status| status["unplaced"] == 3).await;
+    assert_eq!((&output["placed"], &output["pods"]), (&json!(0), &json!("0/0")));
     eventually("they are the first to go", PATIENCE, async || {
         let all = get(&["pods", "-n", namespace]).await;
         let cost = |pod: &Value| {
@@ -38,7 +38,7 @@ async fn pods_from_before_and_rivals() {
     })
     .await;
 
-    // A copy is another pod, whoever's marks it bears; a dry run gets an answer and leaves nothing.
+    // A copy is another pod, regardless of its annotations. A dry run has no side effect.
     let mut copy = get(&["pods", "-n", namespace]).await["items"][0].clone();
     let token = copy["metadata"]["annotations"][TOKEN].clone();
     copy["metadata"]["name"] = json!("copy");

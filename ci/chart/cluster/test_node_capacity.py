@@ -24,7 +24,7 @@ class NodeCapacity(ClusterTest):
                 }
             )
         cls.install(
-            "cap", cls.where, peerpods(replicas=0, nodeCapacity={"enabled": True, "nodeSelector": {"no": "where"}})
+            "cap", cls.where, peerpods(nodeSelector={"no": "where"}, nodeCapacity={"enabled": True, "nodeSelector": {"no": "where"}})
         )
         cls.create(
             {

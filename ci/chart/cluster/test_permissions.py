@@ -13,9 +13,9 @@ class Permissions(ClusterTest):
     @classmethod
     def setUpClass(cls):
         cls.where = cls.namespace("chart-permissions")
-        cls.install("may", cls.where, peerpods(replicas=0))
+        cls.install("may", cls.where, peerpods(nodeSelector={"no": "where"}))
         cls.install(
-            "not", cls.where, {"tls": {"mode": "existingSecret", **TLS["existingSecret"]}, **peerpods(replicas=0)}
+            "not", cls.where, {**TLS["existing-secret"], **peerpods(nodeSelector={"no": "where"})}
         )
 
     def may(self, release, resource, name="", namespace=None):

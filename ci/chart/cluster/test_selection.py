@@ -52,7 +52,7 @@ class Selection(ClusterTest):
         cls.release = cls.namespace("chart-release")
         cls.other_release = cls.namespace("chart-other-release", {"podshaper.dev/release": "other"})
         cls.skipped = cls.namespace("chart-skipped", {"podshaper.dev/skip": "true"})
-        cls.install("sel", cls.release, peerpods(replicas=0))
+        cls.install("sel", cls.release, peerpods(nodeSelector={"no": "where"}))
         eventually(lambda: refused(pod(cls.plain)))
 
     def test_what_is_excluded(self):
@@ -73,13 +73,13 @@ class Selection(ClusterTest):
                 self.assertIs(refused(obj), seen)
 
     def test_selectors_and_conditions_of_the_user_narrow_it(self):
-        self.addCleanup(helm, "upgrade", "sel", self.release, values=peerpods(replicas=0))
+        self.addCleanup(helm, "upgrade", "sel", self.release, values=peerpods(nodeSelector={"no": "where"}))
         helm(
             "upgrade",
             "sel",
             self.release,
             values=peerpods(
-                replicas=0,
+                nodeSelector={"no": "where"},
                 namespaceSelector={"matchLabels": {"team": "a"}},
                 objectSelector={"matchExpressions": [{"key": "shape", "operator": "Exists"}]},
                 matchConditions=[{"name": "named-main", "expression": "object.spec.containers[0].name == 'main'"}],

@@ -14,7 +14,7 @@ class Upgrade(ClusterTest):
     @classmethod
     def setUpClass(cls):
         cls.where = cls.namespace("chart-upgrade")
-        cls.install("up", cls.where, peerpods(replicas=0))
+        cls.install("up", cls.where, peerpods(nodeSelector={"no": "where"}))
         kubectl(
             "patch",
             "secret",
@@ -45,7 +45,7 @@ class Upgrade(ClusterTest):
             "upgrade",
             "up",
             self.where,
-            values=peerpods(replicas=0, timeoutSeconds=7, namespaceSelector={"matchLabels": {"a": "b"}}),
+            values=peerpods(nodeSelector={"no": "where"}, timeoutSeconds=7, namespaceSelector={"matchLabels": {"a": "b"}}),
         )
         self.check(timeout=7)
         helm("rollback", "up", self.where)
@@ -56,7 +56,7 @@ class Upgrade(ClusterTest):
         for timeout, flags in ((8, []), (9, ["--server-side", "--force-conflicts"])):
             objects = [
                 o
-                for o in render(peerpods(replicas=0, timeoutSeconds=timeout), release="up", namespace=self.where)
+                for o in render(peerpods(nodeSelector={"no": "where"}, timeoutSeconds=timeout), release="up", namespace=self.where)
                 if not is_hook(o)
             ]
             kubectl("apply", *flags, "--filename", "-", stdin=as_list(objects))

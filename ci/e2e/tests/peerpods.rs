@@ -241,7 +241,7 @@ async fn audit_changes_nothing_and_helm_test_sees_warnings() {
 async fn manifest_of_cloud_api_adaptor_runs_our_image() {
     let release = Release::install(
         "original",
-        &json!({"peerpods": {"replicas": 0, "podDisruptionBudget": {"enabled": false}}}),
+        &json!({"peerpods": {"replicas": 0, "failurePolicy": "Ignore", "podDisruptionBudget": {"enabled": false}}}),
     )
     .await;
     let (namespace, image) =

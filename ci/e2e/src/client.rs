@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::process::SERVER_NAME;
+use crate::tls::SERVER_NAME;
 
 /// Connects to one webhook.
 #[derive(Clone)]

@@ -12,10 +12,8 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 
 use crate::client::Client;
-use crate::tls::Authority;
+use crate::tls::{Authority, SERVER_NAME};
 
-/// The name in the certificate.
-pub const SERVER_NAME: &str = "webhook.test.svc";
 /// How long a condition may take to come true.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -7,6 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use x509_parser::pem::parse_x509_pem;
 
+/// The name in the certificate.
+pub const SERVER_NAME: &str = "webhook.test.svc";
 /// Every certificate expires in a year of its own, by which it is recognised.
 static EXPIRY: AtomicI32 = AtomicI32::new(2100);
 

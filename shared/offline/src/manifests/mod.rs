@@ -28,6 +28,7 @@ impl FactFiles {
     /// written for a trial rarely do.
     pub fn read(&self) -> anyhow::Result<Vec<Value>> {
         let mut objects = read_objects(&self.facts)?;
+        objects.iter_mut().for_each(remove_non_strings);
         let assumed: Vec<_> = objects.iter_mut().filter_map(assume_ready).collect();
         if !assumed.is_empty() {
             let names = assumed.join(", ");
@@ -36,6 +37,17 @@ impl FactFiles {
                 writeln!(io::stderr(), "warning: --facts: nodes without conditions count as ready: {names}");
         }
         Ok(objects)
+    }
+}
+
+/// Removes labels and annotations that are not strings. The API server refuses them, but YAML reads an unquoted `0008` or `true` in a
+/// file as another type.
+fn remove_non_strings(object: &mut Value) {
+    for field in ["labels", "annotations"] {
+        if let Some(texts) = object.pointer_mut(&format!("/metadata/{field}")).and_then(Value::as_object_mut)
+        {
+            texts.retain(|_, value| value.is_string());
+        }
     }
 }
 
@@ -103,6 +115,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn labels_and_annotations_of_another_type_are_removed() {
+        let mut object =
+            json!({"metadata": {"labels": {"a": "b", "c": 8.0}, "annotations": {"d": true, "e": "0008"}}});
+        remove_non_strings(&mut object);
+        assert_eq!(object, json!({"metadata": {"labels": {"a": "b"}, "annotations": {"e": "0008"}}}));
+    }
 
     #[test]
     fn lists_are_flattened() {

@@ -25,7 +25,6 @@ use tokio::time::{sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::drain::Stage;
 use crate::endpoint::{Endpoint, RequestCounter, RequestGuard};
 
 /// The longest TLS handshake.
@@ -54,6 +53,14 @@ pub(crate) enum HandshakeError {
     Timeout,
     #[error("the TLS handshake failed: {0}")]
     Tls(io::Error),
+}
+
+/// What the server does: [`drain`](crate::drain) has the reasons for the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    Serving,
+    Draining,
+    Closing,
 }
 
 /// Serves `tcp` until either side closes it.

@@ -13,14 +13,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use crate::connection::Stage;
 use crate::endpoint::RequestCounter;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Stage {
-    Serving,
-    Draining,
-    Closing,
-}
 
 /// Drains until no request has come for `quiet`, for at most `longest`, and then closes.
 pub(crate) async fn drain(

@@ -8,8 +8,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
-use crate::connection;
-use crate::drain::{Stage, drain};
+use crate::connection::{self, Stage};
+use crate::drain::drain;
 use crate::endpoint::Endpoint;
 use crate::limits::Limits;
 use crate::listen::ACCEPT_PAUSE;

@@ -17,7 +17,6 @@ pub mod original_requests;
 pub mod remaining_resources;
 pub mod runtime_class;
 pub mod sizing;
-mod warnings;
 pub mod webhook;
 
 pub use webhook::PeerPods;

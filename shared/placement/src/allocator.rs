@@ -28,6 +28,7 @@ pub struct Occupancy {
     /// By slot; slots beyond the last one taken are free.
     slots: Vec<bool>,
     taken: u32,
+    first_free: u32,
     counts: Vec<u32>,
 }
 
@@ -59,8 +60,8 @@ impl SlotAllocator {
     /// The slot that one more pod of this group takes.
     pub fn slot_in(&self, occupancy: &Occupancy, group: usize) -> u32 {
         let end = occupancy.pods().saturating_add(1);
-        let own = self.all.slots_of(group, end).find(|slot| occupancy.is_free(*slot));
-        own.or_else(|| (0..end).find(|slot| occupancy.is_free(*slot))).unwrap_or(end)
+        let own = self.all.slots_of(group, occupancy.first_free..end).find(|slot| occupancy.is_free(*slot));
+        own.unwrap_or(occupancy.first_free)
     }
 
     /// The group of a slot.
@@ -85,7 +86,7 @@ impl SlotAllocator {
     /// The free slots of a group in ascending order, as far as twice the number of pods.
     pub fn free_slots(&self, occupancy: &Occupancy, group: usize) -> impl Iterator<Item = u32> {
         let end = occupancy.pods().saturating_mul(2).saturating_add(2);
-        self.all.slots_of(group, end).filter(|slot| occupancy.is_free(*slot))
+        self.all.slots_of(group, occupancy.first_free..end).filter(|slot| occupancy.is_free(*slot))
     }
 
     /// How many of `pods` pods belong to each group.
@@ -122,6 +123,9 @@ impl Occupancy {
             if let Some(taken) = self.slots.get_mut(index).filter(|taken| !**taken) {
                 *taken = true;
                 self.taken += 1;
+                let taken =
+                    self.slots.iter().skip(self.first_free as usize).take_while(|taken| **taken).count();
+                self.first_free += u32::try_from(taken).unwrap_or(u32::MAX);
             }
         }
     }

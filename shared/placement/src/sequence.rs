@@ -1,5 +1,6 @@
 //! Which group each slot belongs to: `SlotOrder`, kept as far as it was asked for.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::policy::{GroupSet, Policy};
@@ -28,6 +29,8 @@ pub struct Sequence {
 struct Chunk {
     /// The group of each slot; fewer than the chunk's length where the sequence ends in it.
     groups: Vec<u8>,
+    /// How many slots each group of the policy has in earlier chunks.
+    earlier: Vec<u32>,
     /// The order of the slots after this chunk.
     rest: SlotOrder,
 }
@@ -46,23 +49,13 @@ impl Sequence {
         self.chunk(number)?.groups.get(offset as usize).map(|group| usize::from(*group))
     }
 
-    /// The group of each slot.
-    pub fn groups(&self) -> impl Iterator<Item = usize> {
-        (0..CHUNKS)
-            .map_while(|number| self.chunk(number))
-            .flat_map(|chunk| &chunk.groups)
-            .map(|group| usize::from(*group))
-    }
-
     /// How many of the first `slots` slots belong to each group of the policy.
     pub fn counts(&self, slots: u32) -> Vec<u32> {
-        let mut counts = vec![0; self.group_count];
-        for group in self.groups().take(slots as usize) {
-            if let Some(count) = counts.get_mut(group) {
-                *count += 1;
-            }
-        }
-        counts
+        let last = self.chunks(slots).last();
+        last.map_or_else(
+            || vec![0; self.group_count],
+            |(first, chunk)| chunk.counts((slots - first) as usize),
+        )
     }
 
     /// The group that is to get the next pod when each has as many as `counts` says: the one with the earliest next slot.
@@ -70,19 +63,39 @@ impl Sequence {
     /// From any prefix of the sequence this is the next slot's group. From anything else it is the group that is furthest
     /// behind, so that shares come right with every pod that is added. Reads no slot beyond the sum of `counts`.
     pub fn next(&self, counts: &[u32]) -> Option<usize> {
-        let mut left = counts.to_vec();
-        self.groups().find(|group| match left.get_mut(*group) {
+        let pods = counts.iter().fold(0u32, |sum, count| sum.saturating_add(*count));
+        // The slot is in the last chunk before which no group has more slots than pods.
+        let chunks = self.chunks(pods.saturating_add(1));
+        let (_, chunk) = chunks
+            .take_while(|(_, chunk)| chunk.earlier.iter().zip(counts).all(|(slots, pods)| slots <= pods))
+            .last()?;
+        let mut left: Vec<u32> =
+            counts.iter().zip(&chunk.earlier).map(|(pods, slots)| pods - slots).collect();
+        let next = chunk.groups.iter().find(|group| match left.get_mut(usize::from(**group)) {
             None | Some(0) => true,
             Some(left) => {
                 *left -= 1;
                 false
             }
+        });
+        next.map(|group| usize::from(*group))
+    }
+
+    /// The slots of a group in this range, in ascending order.
+    pub fn slots_of(&self, group: usize, slots: Range<u32>) -> impl Iterator<Item = u32> {
+        let Range { start, end } = slots;
+        self.chunks(end).flat_map(move |(first, chunk)| {
+            let skipped = start.saturating_sub(first);
+            let groups = chunk.groups.get(skipped as usize..).unwrap_or_default();
+            let slots = (first.saturating_add(skipped)..end).zip(groups);
+            slots.filter(move |(_, own)| usize::from(**own) == group).map(|(slot, _)| slot)
         })
     }
 
-    /// The slots of a group that are below `end`, in ascending order.
-    pub fn slots_of(&self, group: usize, end: u32) -> impl Iterator<Item = u32> {
-        (0..end).zip(self.groups()).filter(move |(_, own)| *own == group).map(|(slot, _)| slot)
+    /// The chunks that begin below `end`, each with its first slot.
+    fn chunks(&self, end: u32) -> impl Iterator<Item = (u32, &Chunk)> {
+        let numbers = (0..CHUNKS).take_while(move |number| first_slot(*number) < end);
+        numbers.map_while(|number| Some((first_slot(number), self.chunk(number)?)))
     }
 
     /// The chunk with this number, computed on its first use.
@@ -93,15 +106,31 @@ impl Sequence {
         }
         let before = number.checked_sub(1).and_then(|before| self.chunk(before));
         Some(chunk.get_or_init(|| {
-            let mut rest = before.map_or(&self.order, |before| &before.rest).clone();
+            let (mut rest, earlier) = match before {
+                Some(before) => (before.rest.clone(), before.counts(before.groups.len())),
+                None => (self.order.clone(), vec![0; self.group_count]),
+            };
             let length = first_slot(number + 1) - first_slot(number);
-            Chunk { groups: rest.by_ref().take(length as usize).collect(), rest }
+            Chunk { earlier, groups: rest.by_ref().take(length as usize).collect(), rest }
         }))
     }
 
     #[cfg(test)]
     pub(super) fn kept_slots(&self) -> usize {
         self.chunks.iter().filter_map(OnceLock::get).map(|chunk| chunk.groups.len()).sum()
+    }
+}
+
+impl Chunk {
+    /// How many slots each group of the policy has in earlier chunks and among the first `slots` of this one.
+    fn counts(&self, slots: usize) -> Vec<u32> {
+        let mut counts = self.earlier.clone();
+        for group in self.groups.iter().take(slots) {
+            if let Some(count) = counts.get_mut(usize::from(*group)) {
+                *count += 1;
+            }
+        }
+        counts
     }
 }
 

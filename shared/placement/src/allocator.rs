@@ -28,6 +28,7 @@ pub struct Occupancy {
     /// By slot; slots beyond the last one taken are free.
     slots: Vec<bool>,
     taken: u32,
+    /// The lowest free slot.
     first_free: u32,
     counts: Vec<u32>,
 }
@@ -159,6 +160,7 @@ impl Occupancy {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::Instant;
 
     use super::*;
     use crate::policy::{Group, Tie};
@@ -206,6 +208,21 @@ mod tests {
         for (slot, place) in (0..).zip(placed) {
             assert_eq!(place, (slot, allocator.group_of(slot).unwrap()));
         }
+    }
+
+    /// `ci/bench distributor` reads the line that this prints.
+    #[test]
+    fn large_workload_is_continued_in_sequence() {
+        const PODS: u32 = 50_000;
+        const MORE: u32 = 1000;
+        let allocator = allocator(&[80, 20]);
+        let slots = (0..PODS).map(|slot| (slot, allocator.group_of(slot).unwrap()));
+        let mut pods = occupancy(slots);
+        let started = Instant::now();
+        let placed = place(&allocator, &mut pods, allocator.policy().all(), MORE as usize);
+        println!("a slot beside {PODS} pods: {:?}", started.elapsed() / MORE);
+        let expected = (PODS..PODS + MORE).map(|slot| (slot, allocator.group_of(slot).unwrap()));
+        assert_eq!(placed, expected.collect::<Vec<_>>());
     }
 
     #[test]

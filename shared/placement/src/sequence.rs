@@ -12,6 +12,8 @@ pub const MAX_SLOTS: u32 = FIRST_CHUNK << (CHUNKS - 1);
 const FIRST_CHUNK: u32 = 64;
 /// Chunks of a sequence.
 const CHUNKS: usize = 13;
+/// Slots that are counted together: few enough for a count in one byte, which the compiler turns into SIMD.
+const BLOCK: usize = u8::MAX as usize;
 
 /// The slots of some groups of a policy.
 ///
@@ -69,16 +71,9 @@ impl Sequence {
         let (_, chunk) = chunks
             .take_while(|(_, chunk)| chunk.earlier.iter().zip(counts).all(|(slots, pods)| slots <= pods))
             .last()?;
-        let mut left: Vec<u32> =
-            counts.iter().zip(&chunk.earlier).map(|(pods, slots)| pods - slots).collect();
-        let next = chunk.groups.iter().find(|group| match left.get_mut(usize::from(**group)) {
-            None | Some(0) => true,
-            Some(left) => {
-                *left -= 1;
-                false
-            }
-        });
-        next.map(|group| usize::from(*group))
+        let left = counts.iter().zip(&chunk.earlier).map(|(pods, slots)| pods - slots);
+        let next = (0..).zip(left).filter_map(|(group, left)| Some((chunk.nth_slot_of(group, left)?, group)));
+        next.min().map(|(_, group)| usize::from(group))
     }
 
     /// The slots of a group in this range, in ascending order.
@@ -131,6 +126,20 @@ impl Chunk {
             }
         }
         counts
+    }
+
+    /// The position of the slot of a group that comes after `n` others of it.
+    fn nth_slot_of(&self, group: u8, n: u32) -> Option<usize> {
+        let mut left = n as usize;
+        self.groups.chunks(BLOCK).enumerate().find_map(|(number, block)| {
+            let own = usize::from(block.iter().map(|own| u8::from(*own == group)).sum::<u8>());
+            if own <= left {
+                left -= own;
+                return None;
+            }
+            let mut positions = block.iter().enumerate().filter(|(_, own)| **own == group);
+            positions.nth(left).map(|(position, _)| number * BLOCK + position)
+        })
     }
 }
 

@@ -106,8 +106,14 @@ spec:
     {{- if .own.config }}
     volumeMounts:
     {{- include "podshaper.config.mount" . | trim | nindent 4 }}
+    {{- with .own.volumeMounts }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
   volumes:
   {{- include "podshaper.config.volume" . | trim | nindent 2 }}
+  {{- with .own.volumes }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
     {{- end }}
 {{- end -}}
 

@@ -1,11 +1,14 @@
 //! Connections to addresses that were looked at: what is resolved is checked, and what was checked is connected to, so that
 //! no second answer of a name server comes in between.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, io};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,6 +19,7 @@ use tower::util::BoxCloneSyncService;
 
 use super::address::AddressPolicy;
 use super::hosts::Hosts;
+use arch_decision::config::Proxy;
 
 /// A registry that can't be connected to within this time can't be reached.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -47,11 +51,14 @@ pub(crate) async fn connect(
     let allowed = |to: &SocketAddr| hosts.names(&host, port) || reach.allows(to.ip());
     let stream = timeout(CONNECT, async {
         let known = resolve(names, &host, port).await;
-        match hosts.proxy_for(&host) {
+        match hosts.proxy_for(&host, port) {
             // A proxy resolves the name itself, also names that are unknown here. A name that resolves to a forbidden address here is
             // refused.
             Some(_) if !known.iter().flatten().all(allowed) => Err(io::Error::other(Refused(host.clone()))),
-            Some(proxy) => through(proxy, &host, port).await,
+            Some(proxy) => {
+                let credentials = proxy_credentials(proxy, &hosts).await?;
+                through(proxy, credentials, &host, port).await
+            }
             None => directly(&host, known?.into_iter().filter(allowed)).await,
         }
     });
@@ -71,11 +78,40 @@ async fn directly(host: &str, addresses: impl Iterator<Item = SocketAddr>) -> io
     Err(last)
 }
 
+/// User and password for the proxy. The files are read for each connection, because they may change.
+async fn proxy_credentials(proxy: &Proxy, hosts: &Hosts) -> io::Result<Option<(String, String)>> {
+    let Some(directory) = &hosts.settings().proxy_credentials_dir else {
+        return Ok(proxy.credentials.clone());
+    };
+    let directory = directory.clone();
+    let read = tokio::task::spawn_blocking(move || proxy_credentials_of(Path::new(&directory)));
+    read.await.map_err(io::Error::other)?.map(Some)
+}
+
+/// The files of a mounted Secret of type `kubernetes.io/basic-auth`.
+pub(crate) fn proxy_credentials_of(directory: &Path) -> io::Result<(String, String)> {
+    let read = |name| {
+        let path = directory.join(name);
+        let text = fs::read_to_string(&path);
+        let text = text.map_err(|error| io::Error::other(format!("{}: {error}", path.display())));
+        text.map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+    };
+    Ok((read("username")?, read("password")?))
+}
+
 /// Through an HTTP proxy (RFC 9110 §9.3.6).
-async fn through(proxy: &str, host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect(proxy).await?;
+async fn through(
+    proxy: &Proxy,
+    credentials: Option<(String, String)>,
+    host: &str,
+    port: u16,
+) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(&proxy.authority).await?;
     let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    let request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n");
+    let authorization = credentials.map_or_else(String::new, |(user, password)| {
+        format!("Proxy-Authorization: Basic {}\r\n", STANDARD.encode(format!("{user}:{password}")))
+    });
+    let request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{authorization}\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
@@ -85,10 +121,12 @@ async fn through(proxy: &str, host: &str, port: u16) -> io::Result<TcpStream> {
         answer.push(stream.read_u8().await?);
     }
     let status = answer.split(|byte| *byte == b' ').nth(1);
-    if status.is_some_and(|status| status.starts_with(b"2")) {
-        Ok(stream)
-    } else {
-        Err(io::Error::other("the proxy refuses the connection"))
+    let status =
+        status.and_then(|status| str::from_utf8(status).ok()).and_then(|status| status.parse::<u16>().ok());
+    match status {
+        Some(200..300) => Ok(stream),
+        Some(407) => Err(io::Error::other("the proxy requires other credentials")),
+        _ => Err(io::Error::other("the proxy refuses the connection")),
     }
 }
 

@@ -120,7 +120,7 @@ impl Exchange {
     /// not a new resolution of the name. Through a proxy only the name is available.
     async fn address_policy_of(&self, ask: &RegistryRequest, peer: Option<IpAddr>) -> AddressPolicy {
         let (host, port) = place(&ask.uri);
-        let private = match peer.filter(|_| self.hosts.proxy_for(host).is_none()) {
+        let private = match peer.filter(|_| self.hosts.proxy_for(host, port).is_none()) {
             Some(peer) => !AddressPolicy::Internet.allows(peer),
             None => is_private(self.names.clone(), host, port).await,
         };

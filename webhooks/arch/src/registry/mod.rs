@@ -20,7 +20,10 @@ mod resolve;
 mod tls;
 mod token;
 
+use std::path::Path;
 use std::sync::Arc;
+
+use anyhow::Context;
 
 pub(crate) use resolve::{Keyring, Plan, Resolved, Resolver};
 
@@ -31,5 +34,8 @@ use hosts::Hosts;
 /// A resolver with these settings.
 pub(crate) fn resolver(settings: &Registries) -> anyhow::Result<Resolver> {
     let tls = tls::client_config(settings)?;
+    if let Some(directory) = &settings.proxy_credentials_dir {
+        connect::proxy_credentials_of(Path::new(directory)).context("registries.proxyCredentialsDir")?;
+    }
     Ok(Resolver::new(Exchange::new(Arc::new(Hosts::new(settings.clone())), connect::names(), &tls)))
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 
+use form_urlencoded::Serializer;
 use http::{HeaderValue, Method, StatusCode, Uri, header};
 use ring::digest::{Context, SHA256, SHA512, digest};
 use tokio::task::spawn_blocking;
@@ -11,11 +12,12 @@ use tokio::task::spawn_blocking;
 use super::address::AddressPolicy;
 use super::challenge::Challenge;
 use super::exchange::{Exchange, RegistryRequest, RegistryResponse};
-use super::hosts::{Hosts, authority_of};
+use super::hosts::Hosts;
 use super::manifest::{ACCEPT, MAX_PLATFORMS, Manifest, platform_of_config};
 use super::token::{Scope, Tokens};
 use crate::credentials::{Credential, DockerConfig, matching};
-use crate::name::ImageName;
+use crate::name::{ImageName, Version};
+use arch_decision::config::{Mirror, MirrorSourcePolicy, MirroredRepository};
 use arch_decision::images::LookupError;
 use arch_decision::platform::Platforms;
 
@@ -70,6 +72,10 @@ struct RegistryEndpoint {
     registry: String,
     /// The repository there.
     repository: String,
+    /// The path of its API, `/v2/REPOSITORY` as a rule.
+    path: String,
+    /// The query of each request, with its question mark; empty for none.
+    query: String,
     credentials: Vec<Arc<Credential>>,
 }
 
@@ -88,7 +94,7 @@ impl Resolver {
 
     /// The word for a registry in metrics.
     pub(crate) fn label<'r>(&'r self, registry: &'r str) -> &'r str {
-        self.hosts().label(registry)
+        self.hosts().settings().label(registry)
     }
 
     fn hosts(&self) -> &Hosts {
@@ -128,7 +134,7 @@ impl Resolver {
     }
 
     async fn ask(&self, image: &ImageName, plan: &Plan, question: Question) -> Result<Resolved, LookupError> {
-        if !self.hosts().allows(&image.registry) {
+        if !self.hosts().settings().allows(&image.registry) {
             return Err(LookupError::NotAllowed);
         }
         let found;
@@ -174,24 +180,21 @@ impl Resolver {
     fn endpoints(&self, image: &ImageName, keyring: &Keyring) -> Result<Vec<RegistryEndpoint>, LookupError> {
         let (registry, repository) = (&*image.registry, &*image.repository);
         let files = || keyring.iter().map(|file| &**file);
+        let by_digest = matches!(image.version, Version::Digest(_));
+        let (mirrors, policy) = self.hosts().settings().mirrors.of(registry, repository, by_digest);
         let mut endpoints = Vec::new();
-        for mirror in self.hosts().mirrors(registry) {
-            let authority = authority_of(mirror);
-            let path = mirror
-                .split_once("://")
-                .and_then(|(_, rest)| rest.split_once('/'))
-                .map_or("", |(_, path)| path);
-            let path = path.trim_matches('/');
-            let repository =
-                if path.is_empty() { repository.to_owned() } else { format!("{path}/{repository}") };
-            let scheme = if mirror.starts_with("http://") { "http" } else { "https" };
-            let credentials = matching(files(), authority, &repository);
+        for MirroredRepository { mirror, repository, path } in mirrors {
             endpoints.push(RegistryEndpoint {
-                base: base(scheme, authority)?,
-                registry: authority.to_owned(),
+                base: base(if mirror.tls { "https" } else { "http" }, &mirror.authority)?,
+                registry: mirror.authority.clone(),
+                credentials: matching(files(), &mirror.authority, &repository),
                 repository,
-                credentials,
+                path,
+                query: namespace_query(mirror, registry),
             });
+        }
+        if policy == MirrorSourcePolicy::NeverContactSource {
+            return if endpoints.is_empty() { Err(LookupError::NotAllowed) } else { Ok(endpoints) };
         }
         // `docker.io` is a name; what answers to it is elsewhere.
         let authority = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
@@ -205,6 +208,8 @@ impl Resolver {
             base,
             registry: registry.to_owned(),
             repository: repository.to_owned(),
+            path: format!("/v2/{repository}"),
+            query: String::new(),
             credentials,
         });
         Ok(endpoints)
@@ -302,7 +307,7 @@ impl Attempt<'_> {
         if self.fetches > MAX_FETCHES || !is_reference(wanted) {
             return Err(LookupError::Malformed);
         }
-        let path = format!("/v2/{}/{kind}/{wanted}", self.place.repository);
+        let path = format!("{}/{kind}/{wanted}{}", self.place.path, self.place.query);
         let base = &self.place.base;
         let uri = Uri::builder().scheme(base.scheme_str().unwrap_or("https"));
         let uri =
@@ -359,6 +364,17 @@ fn understood(wanted: &str, answer: &RegistryResponse) -> Result<(Box<str>, Mani
     let content_type = answer.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let content_type = content_type.map(|kind| kind.split(';').next().unwrap_or(kind).trim());
     Ok((digest.into(), Manifest::read(content_type, text)?))
+}
+
+/// The registry of the image, for a mirror of several (`addNamespace` and `isProxy` of
+/// github.com/containerd/containerd/core/remotes/docker).
+fn namespace_query(mirror: &Mirror, registry: &str) -> String {
+    let is_source = mirror.authority == registry
+        || (registry == "docker.io" && mirror.authority == "registry-1.docker.io");
+    if !mirror.ns || is_source {
+        return String::new();
+    }
+    format!("?{}", Serializer::new(String::new()).append_pair("ns", registry).finish())
 }
 
 fn base(scheme: &str, authority: &str) -> Result<Uri, LookupError> {

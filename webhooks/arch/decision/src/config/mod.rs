@@ -1,5 +1,8 @@
 //! The configuration file.
 
+mod hosts;
+mod mirrors;
+mod proxy;
 mod registries;
 
 use std::collections::BTreeMap;
@@ -13,7 +16,11 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
+pub use mirrors::{Mirror, MirrorSourcePolicy, MirroredRepository, Mirrors};
+pub use proxy::{NoProxy, Proxy};
 pub use registries::Registries;
+
+use registries::RegistriesFile;
 
 use crate::platform::Architecture;
 use crate::table::{Nodes, Table, Taint};
@@ -96,7 +103,7 @@ struct File {
     gate_max_age: Duration,
     #[serde(deserialize_with = "duration::deserialize")]
     lookup_timeout: Duration,
-    registries: Registries,
+    registries: RegistriesFile,
 }
 
 impl Default for File {
@@ -112,7 +119,7 @@ impl Default for File {
             preferred: Vec::new(),
             gate_max_age: Duration::from_mins(10),
             lookup_timeout: Duration::from_secs(2),
-            registries: Registries::default(),
+            registries: RegistriesFile::default(),
         }
     }
 }
@@ -181,7 +188,7 @@ fn wrong(path: &[&str], problem: impl fmt::Display) -> ConfigError {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self::new(File::default(), Table::default())
+        Self::new(&File::default(), Table::default())
     }
 }
 
@@ -204,7 +211,7 @@ impl Settings {
         file.validated()
     }
 
-    fn new(file: File, table: Table) -> Self {
+    fn new(file: &File, table: Table) -> Self {
         Self {
             table,
             on_unknown: file.on_unknown,
@@ -218,7 +225,7 @@ impl Settings {
                 pull_always: file.pull_always_cache_time,
                 bytes: file.cache_size,
             },
-            registries: file.registries,
+            registries: Registries::default(),
         }
     }
 }
@@ -260,8 +267,9 @@ impl File {
         if self.lookup_timeout.is_zero() || self.lookup_timeout > Duration::from_secs(25) {
             return Err(wrong(&["lookupTimeout"], "takes up to 25s: the API server waits for 30s at most"));
         }
-        self.registries.check()?;
-        Ok(Settings { default_architectures, preferred, ..Settings::new(self, Table::new(nodes)) })
+        let registries = std::mem::take(&mut self.registries).validated()?;
+        let settings = Settings::new(&self, Table::new(nodes));
+        Ok(Settings { default_architectures, preferred, registries, ..settings })
     }
 }
 

@@ -23,7 +23,7 @@ struct Flags {
 
 /// Serves `webhook` on loopback, posts each review on a connection of its own, and returns the responses' bodies.
 ///
-/// `PODSHAPER_REVIEWS` limits the number of reviews: `ci/request-path` compares the coverage of one review with that of two.
+/// `PODSHAPER_REVIEWS` limits the number of reviews: `ci/request-path` compares the coverage of two reviews with that of three.
 pub async fn answer<W: Webhook>(webhook: W, path: &'static str, reviews: &[Value]) -> Vec<Value> {
     let files = Certificates::new();
     let directory = files.directory.path().display().to_string();

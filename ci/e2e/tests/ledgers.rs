@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use e2e::cluster::{PATIENCE, apply, eventually, get, kubectl, output, run};
 use kube::Client;
-use podshaper_core::owner_reference::OwnerReference;
+use podshaper_core::object::OwnerReference;
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::annotations::{GROUP, OWNER, PLACED, SLOT, TOKEN};
 use podshaper_placement::ledger::{Assignment, SlotReply, SlotRequest, Token};

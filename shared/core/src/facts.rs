@@ -5,8 +5,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::object::{FromObject, Object};
-use crate::owner_reference::{OwnerReference, group_of};
+use crate::object::{FromObject, Object, OwnerReference, group_of};
 
 /// The namespace of objects without one, as for `kubectl`.
 const DEFAULT_NAMESPACE: &str = "default";

@@ -14,16 +14,6 @@ pub async fn serves(client: &Client, resource: &str) -> kube::Result<bool> {
     Ok(list.is_some_and(|list| list.resources.iter().any(|served| served.name == resource)))
 }
 
-/// The path of an API group and version, such as `/api/v1` and `/apis/apps/v1`; none for an invalid name.
-pub fn api_path(api_version: &str) -> Option<String> {
-    match api_version.split_once('/') {
-        None => is_name(api_version).then(|| format!("/api/{api_version}")),
-        Some((group, version)) => {
-            (is_name(group) && is_name(version)).then(|| format!("/apis/{group}/{version}"))
-        }
-    }
-}
-
 /// The plural of a namespaced kind under `api_path`; none if the API server has no such kind.
 pub async fn plural(client: &Client, api_path: &str, kind: &str) -> kube::Result<Option<String>> {
     let list: Option<APIResourceList> = get(client, api_path).await?;

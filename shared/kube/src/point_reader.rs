@@ -10,8 +10,7 @@ use tokio::time::timeout;
 use crate::error::describe;
 use crate::request::get;
 use crate::store::Store;
-use podshaper_core::lookup::Lookup;
-use podshaper_core::object::{FromObject, Object, is_name, key};
+use podshaper_core::object::{FromObject, Lookup, Object, is_name, key};
 
 /// The longest that a read waits for the API server.
 const MAX_WAIT: Duration = Duration::from_secs(1);

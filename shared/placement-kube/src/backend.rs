@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kube::Client;
-use podshaper_core::lookup::Lookup;
-use podshaper_core::owner_reference::OwnerReference;
+use podshaper_core::object::{Lookup, OwnerReference};
 use podshaper_kube::error::describe;
 use podshaper_kube::lease::Leadership;
 use podshaper_placement::admit::{PlaceRequest, PlacementBackend};

@@ -4,13 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use podshaper_core::owner_reference::OwnerReference;
+use podshaper_core::object::OwnerReference;
 use podshaper_placement::owners::{ChainEnd, OwnerChain};
 use tokio::time::Instant;
 
 use crate::inventory::LedgerInventory;
 use crate::owner_reader::OwnerReader;
-use crate::workload::{LedgerId, NamespacedOwner};
+use crate::placement_object::{LedgerId, NamespacedOwner};
 
 /// Chains of owners by ledger. A chain is read again after a while: an owner may be orphaned and adopted, and RBAC rules change.
 pub struct ChainCache {

@@ -6,7 +6,7 @@ use podshaper_placement::policy::GroupName;
 use podshaper_placement::spread::Spread;
 
 use crate::observed_pod::Health;
-use crate::workload::{LedgerId, NamespacedOwner};
+use crate::placement_object::{LedgerId, NamespacedOwner};
 
 /// The state of this replica about the pods of one ledger.
 #[derive(Clone, Debug)]

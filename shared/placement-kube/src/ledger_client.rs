@@ -19,10 +19,9 @@ use serde_json::{Value, json};
 
 use crate::observed_pod::{ObservedPod, UnplacedPods};
 use crate::placement_object::{
-    PlacementObject, PlacementSpec, PlacementStatus, collection_path, create_body, object_name,
-    parse_version, update_body,
+    PlacedWorkload, PlacementObject, PlacementSpec, PlacementStatus, collection_path, create_body,
+    object_name, parse_version, update_body,
 };
-use crate::workload::PlacedWorkload;
 
 /// Pods in one page of a list.
 const PAGE_SIZE: usize = 500;

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use crate::inventory::{InventoryPod, LedgerInventory};
 use crate::ledger_client::LedgerClient;
 use crate::observed_pod::{Health, ObservedPod};
-use crate::workload::{LedgerId, NamespacedOwner, PlacedWorkload};
+use crate::placement_object::{LedgerId, NamespacedOwner, PlacedWorkload};
 
 /// Pauses after failed calls: the ledger itself tries again at once. They end soon after the API server is back, since requests wait.
 const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()

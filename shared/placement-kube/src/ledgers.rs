@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kube::Client;
-use podshaper_core::object::{Object, ObjectMeta};
-use podshaper_core::owner_reference::OwnerReference;
+use podshaper_core::object::{Object, ObjectMeta, OwnerReference};
 use podshaper_kube::error::describe;
 use podshaper_kube::watch::{WatchHandler, WatchScope, list_and_watch};
 use podshaper_placement::annotations::{OWNER, PLACED};
@@ -21,8 +20,9 @@ use crate::inventory::LedgerInventory;
 use crate::ledger_client::LedgerClient;
 use crate::ledger_driver::{LedgerContext, LedgerDriver, ListedPods};
 use crate::observed_pod::{ObservedPod, UnplacedPods};
-use crate::placement_object::{API, PLURAL, PlacementObject, PlacementStatus, parse_version};
-use crate::workload::{LedgerId, NamespacedOwner, PlacedWorkload};
+use crate::placement_object::{
+    API, LedgerId, NamespacedOwner, PLURAL, PlacedWorkload, PlacementObject, PlacementStatus, parse_version,
+};
 
 /// The ledgers of one webhook: one for each owner of placed pods.
 pub struct Ledgers {

@@ -24,7 +24,6 @@ mod observed_pod;
 mod owner_reader;
 mod placement_object;
 mod reconcile;
-mod workload;
 
 pub use backend::ClusterBackend;
 pub use chain_cache::ChainCache;
@@ -33,6 +32,5 @@ pub use ledgers::Ledgers;
 pub use metrics::PlacementMetrics;
 pub use observed_pod::{Health, UnplacedPods};
 pub use owner_reader::OwnerReader;
-pub use placement_object::crd;
+pub use placement_object::{LedgerId, NamespacedOwner, PlacedWorkload, crd};
 pub use reconcile::{PolicySource, reconcile};
-pub use workload::{LedgerId, NamespacedOwner, PlacedWorkload};

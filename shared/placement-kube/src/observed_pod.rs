@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
-use podshaper_core::object::FromObject;
-use podshaper_core::owner_reference::OwnerReference;
+use podshaper_core::object::{FromObject, OwnerReference};
 use podshaper_placement::ledger::{PodName, PodPlacement, PodRecord, PodState};
 use podshaper_placement::pod_object::{PodCondition, PodObject};
 use podshaper_placement::policy::Policy;
 use serde_json::value::RawValue;
 
-use crate::workload::{LedgerId, NamespacedOwner};
+use crate::placement_object::{LedgerId, NamespacedOwner};
 
 /// Whether a pod works. No slot depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,10 +10,8 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use kube::{Client, Error};
 use moka::sync::Cache;
-use podshaper_core::lookup::Lookup;
-use podshaper_core::object::{Object, is_name};
-use podshaper_core::owner_reference::{MAX_KIND, OwnerReference};
-use podshaper_kube::discovery::{api_path, plural};
+use podshaper_core::object::{Lookup, MAX_KIND, Object, OwnerReference, api_path, is_name};
+use podshaper_kube::discovery::plural;
 use podshaper_kube::error::describe;
 use podshaper_kube::request::get;
 use podshaper_placement::allocator::SlotAllocator;
@@ -22,7 +20,7 @@ use podshaper_placement::owner_object::{OwnerObject, OwnerSpec, OwnerStatus};
 use podshaper_placement::owners::OwnerChain;
 use tokio::time::{timeout, timeout_at};
 
-use crate::workload::PlacedWorkload;
+use crate::placement_object::PlacedWorkload;
 
 /// The longest that admission waits for one owner.
 const MAX_WAIT: Duration = Duration::from_secs(1);

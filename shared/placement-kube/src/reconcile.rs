@@ -8,7 +8,7 @@ use podshaper_kube::lease::Leadership;
 use tokio::time::{Instant, sleep};
 
 use crate::ledgers::Ledgers;
-use crate::workload::{LedgerId, NamespacedOwner, PlacedWorkload};
+use crate::placement_object::{LedgerId, NamespacedOwner, PlacedWorkload};
 
 /// The pause between two rounds.
 const PERIOD: Duration = Duration::from_secs(2);

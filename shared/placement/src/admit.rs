@@ -7,14 +7,17 @@ use std::time::Instant;
 use super::allocator::SlotAllocator;
 use super::annotations::{self, PlacementMetadata};
 use super::ledger::{Assignment, SlotReply, SlotRequest, Token};
-use super::ordinal;
 use super::owner_object::OwnerObject;
 use super::owners::OwnerChain;
 use super::policy::GroupSet;
 use podshaper_core::admission::{Decision, Request};
-use podshaper_core::lookup::Lookup;
-use podshaper_core::owner_reference::OwnerReference;
+use podshaper_core::object::{Lookup, OwnerReference};
 use podshaper_core::pod::{Pod, PodPatch};
+
+/// The annotation of an Indexed Job's pod (`batchv1.JobCompletionIndexAnnotation`).
+const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
+/// The label of a `StatefulSet`'s pod (`appsv1.PodIndexLabel`).
+const POD_INDEX: &str = "apps.kubernetes.io/pod-index";
 
 /// Where owners are read and slots are allocated: a cluster, or files that describe one.
 ///
@@ -139,7 +142,7 @@ pub async fn place<'p, 'a>(
     let stored_token = if dry_run { Token(0) } else { token };
     let existing = annotations::from_pod(pod, allocator.policy()).filter(|_| has_owner(pod, owner));
     let find = async |fitting| {
-        if let Some(ordinal) = ordinal::slot(pod, request.name.as_deref(), chain) {
+        if let Some(ordinal) = ordinal_slot(pod, request.name.as_deref(), chain) {
             return Some(place_ordinal(ordinal, stored_token, allocator, fitting, existing.as_ref()));
         }
         let namespace = request.namespace.as_deref().unwrap_or_default();
@@ -203,6 +206,23 @@ fn has_owner(pod: &Pod<'_>, owner: &str) -> bool {
     pod.annotation(annotations::OWNER) == Some(owner)
 }
 
+/// The slot of a numbered pod, if its controller numbers its pods: such a pod needs no ledger.
+fn ordinal_slot(pod: &Pod<'_>, name: Option<&str>, chain: &OwnerChain) -> Option<u32> {
+    let (controller, read) = chain.controller()?;
+    // The Jobs of a CronJob share one sequence, and each numbers its own.
+    let shared = chain.sequence_owner().is_some_and(|(owner, _)| owner != controller);
+    let batch = controller.api_version.starts_with("batch/");
+    if batch && controller.kind == "Job" && !shared {
+        return pod.annotation(COMPLETION_INDEX)?.parse().ok();
+    }
+    if !controller.api_version.starts_with("apps/") || controller.kind != "StatefulSet" {
+        return None;
+    }
+    let label = pod.label(POD_INDEX);
+    let ordinal: u32 = label.as_deref().or_else(|| Some(name?.rsplit_once('-')?.1))?.parse().ok()?;
+    ordinal.checked_sub(read.first_ordinal)
+}
+
 /// The slot of a pod that its controller numbers.
 fn place_ordinal(
     ordinal: u32,
@@ -230,6 +250,8 @@ pub fn is_template(pod: &Pod<'_>, name: Option<&str>) -> bool {
 mod tests {
     use std::collections::BTreeMap;
     use std::time::Duration;
+
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::policy::{Group, Policy, Tie};
@@ -271,5 +293,38 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(1);
         let placed = place(&Remembers, &request, pod, &OwnerChain::from(None), policy, deadline).await;
         assert_eq!(placed.unwrap().0, PlaceOutcome::Placed);
+    }
+
+    fn owner(api_version: &str, kind: &str) -> OwnerReference {
+        OwnerReference::new(api_version, kind, "web", kind)
+    }
+
+    fn slot_of(
+        metadata: &Value,
+        name: &str,
+        of: &OwnerReference,
+        controller: Option<OwnerReference>,
+    ) -> Option<u32> {
+        let text = json!({"metadata": metadata}).to_string();
+        let mut chain = OwnerChain::from(Some(of.clone()));
+        let read =
+            OwnerObject { uid: of.uid.clone(), controller, first_ordinal: 3, ..OwnerObject::default() };
+        chain.looked(Lookup::Found(read.into()));
+        ordinal_slot(&serde_json::from_str(&text).unwrap(), Some(name), &chain)
+    }
+
+    #[test]
+    fn ordinal_of_a_numbered_pod_is_its_slot() {
+        let set = owner("apps/v1", "StatefulSet");
+        let labelled = json!({"labels": {POD_INDEX: "7"}});
+        assert_eq!(slot_of(&labelled, "web-9", &set, None), Some(4));
+        assert_eq!(slot_of(&json!({}), "web-9", &set, None), Some(6), "before Kubernetes 1.28");
+        assert_eq!(slot_of(&json!({}), "web-2", &set, None), None, "below the first");
+        assert_eq!(slot_of(&json!({}), "web-x", &set, None), None);
+        assert_eq!(slot_of(&labelled, "web-9", &owner("apps/v1", "ReplicaSet"), None), None);
+        let (job, indexed) = (owner("batch/v1", "Job"), json!({"annotations": {COMPLETION_INDEX: "5"}}));
+        assert_eq!(slot_of(&indexed, "", &job, None), Some(5));
+        assert_eq!(slot_of(&json!({}), "", &job, None), None);
+        assert_eq!(slot_of(&indexed, "", &job, Some(owner("batch/v1", "CronJob"))), None);
     }
 }

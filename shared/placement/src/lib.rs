@@ -14,7 +14,6 @@ pub mod ledger;
 #[cfg(test)]
 mod model;
 pub mod offline;
-mod ordinal;
 pub mod owner_object;
 pub mod owners;
 pub mod pod_object;

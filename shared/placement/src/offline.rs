@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use podshaper_core::facts::{Fact, FactError, FactKey};
-use podshaper_core::lookup::Lookup;
-use podshaper_core::owner_reference::OwnerReference;
+use podshaper_core::object::{Lookup, OwnerReference};
 use serde_json::Value;
 
 use super::admit::{PlaceRequest, PlacementBackend};

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use podshaper_core::object::{Object, ObjectMeta, lenient};
-use podshaper_core::owner_reference::OwnerReference;
+use podshaper_core::object::{Object, ObjectMeta, OwnerReference, lenient};
 use podshaper_core::selector::LabelSelector;
 
 use super::ledger::ResourceVersion;

@@ -10,8 +10,7 @@
 use std::sync::Arc;
 
 use super::owner_object::OwnerObject;
-use podshaper_core::lookup::Lookup;
-use podshaper_core::owner_reference::{OwnerReference, is_uid};
+use podshaper_core::object::{Lookup, OwnerReference, is_uid};
 use podshaper_core::pod::Pod;
 
 /// No chain of controllers that exists is longer; one that goes in circles ends.

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use podshaper_core::object::{FromObject, Object, lenient};
-use podshaper_core::owner_reference::OwnerReference;
+use podshaper_core::object::{FromObject, Object, OwnerReference, lenient};
 use podshaper_core::pod::SKIP;
 
 use super::annotations::{

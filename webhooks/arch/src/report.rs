@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use podshaper_core::owner_reference::{OwnerReference, controller_of};
+use podshaper_core::object::{OwnerReference, controller_of};
 use podshaper_core::pod::Pod;
 use podshaper_core::workload::pod_template;
 use podshaper_offline::block_on;

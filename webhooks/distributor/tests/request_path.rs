@@ -90,7 +90,7 @@ async fn pod_is_placed() {
         }
     };
     timeout(Duration::from_secs(10), ready).await.unwrap();
-    for answer in answer(webhook, "/mutate", &[review("1"), review("2")]).await {
+    for answer in answer(webhook, "/mutate", &["1", "2", "3"].map(review)).await {
         assert_eq!(answer["response"]["patchType"], "JSONPatch", "{answer}");
     }
 }

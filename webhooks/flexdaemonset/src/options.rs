@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use podshaper_cli::ServeContext;
-use podshaper_core::lookup::Lookup;
+use podshaper_core::object::Lookup;
 use podshaper_kube::client;
 use podshaper_kube::replica::Replica;
 use podshaper_offline::manifests::FactFiles;

@@ -26,7 +26,7 @@ fn review(uid: &str) -> Value {
 #[tokio::test]
 async fn peer_pod_is_patched() {
     let webhook = PeerPods::new(Config::default(), [DEFAULT_RUNTIME_CLASS], DEFAULT_VM_RESOURCE).unwrap();
-    for answer in answer(webhook, "/mutate-v1-pod", &[review("1"), review("2")]).await {
+    for answer in answer(webhook, "/mutate-v1-pod", &["1", "2", "3"].map(review)).await {
         assert_eq!(answer["response"]["patchType"], "JSONPatch", "{answer}");
     }
 }

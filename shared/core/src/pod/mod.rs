@@ -16,7 +16,7 @@ pub use self::node_affinity::{
 };
 pub use self::patch::{AnnotationsTooLarge, PodPatch, ResourceTarget};
 use crate::json::{Entries, Scalar, Text, TextMap, bounded_list};
-use crate::owner_reference::{OwnerReference, controller_of};
+use crate::object::{OwnerReference, controller_of};
 
 /// More containers in one list than a node can run. A pod with more is an error.
 const MAX_CONTAINERS: usize = 1024;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use podshaper_core::owner_reference::OwnerReference;
+use podshaper_core::object::OwnerReference;
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::annotations::{GROUP, OWNER, PLACED, SLOT, TOKEN};
 use podshaper_placement::ledger::{Assignment, SlotReply, SlotRequest, Token};

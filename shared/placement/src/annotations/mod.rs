@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::ledger::{Assignment, Token};
 use super::policy::{Group, GroupName, GroupSet, MAX_NAME, Policy};
-use podshaper_core::owner_reference::is_uid;
+use podshaper_core::object::is_uid;
 use podshaper_core::pod::{Pod, PodPatch};
 
 /// The label that watches select placed pods by; its value names the webhook that placed them.

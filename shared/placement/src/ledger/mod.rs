@@ -32,7 +32,6 @@ mod reservations;
 mod state_machine;
 #[cfg(test)]
 mod tests;
-mod waiting_request;
 
 pub use content::{Assignment, LedgerContent, PodName, Reservation, ResourceVersion, Token};
 pub use messages::{Call, Effect, Event, LedgerConfig, Now, SlotReply, SlotRequest};

@@ -8,7 +8,6 @@ use super::messages::{Call, Effect, Event, LedgerConfig, Now, SlotReply, SlotReq
 use super::pods::{PodMap, PodRecord, PodView};
 use super::reassign::{Move, moves};
 use super::reservations::Reservations;
-use super::waiting_request::{Progress, WaitingRequest};
 use crate::allocator::{Occupancy, SlotAllocator};
 use crate::policy::Policy;
 
@@ -495,6 +494,55 @@ impl Ledger {
         }
         self.list_began = Duration::ZERO;
         self.under_way.take()
+    }
+}
+
+/// An admission request that waits for its slot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct WaitingRequest {
+    request: SlotRequest,
+    deadline: Duration,
+    /// A read of the object since the request arrived.
+    read: Progress,
+    /// A list of the pods as they are now, since the request arrived and the object was last read.
+    list: Progress,
+}
+
+/// How far a call is that must begin after something happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Progress {
+    Due,
+    UnderWay,
+    Done,
+}
+
+impl WaitingRequest {
+    fn new(request: SlotRequest, deadline: Duration) -> Self {
+        Self { request, deadline, read: Progress::Due, list: Progress::Due }
+    }
+
+    /// Whether another replica may have given the pod the assignment that it has since this one read the object.
+    fn needs_read(&self) -> bool {
+        self.request.existing.is_some() && self.read != Progress::Done
+    }
+
+    /// Whether it is for an additional pod, and the pods were not listed since it arrived.
+    fn needs_list(&self) -> bool {
+        !self.request.dry_run && self.list != Progress::Done
+    }
+}
+
+impl Progress {
+    fn begin(&mut self) {
+        if *self == Self::Due {
+            *self = Self::UnderWay;
+        }
+    }
+
+    fn end(&mut self, succeeded: bool) {
+        if *self == Self::UnderWay {
+            *self = if succeeded { Self::Done } else { Self::Due };
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Pods that the webhook does not change.
 
 use podshaper_core::json::Text;
-use podshaper_core::owner_reference::OwnerReference;
+use podshaper_core::object::OwnerReference;
 use podshaper_core::pod::Pod;
 
 use crate::decide::ANNOTATION;

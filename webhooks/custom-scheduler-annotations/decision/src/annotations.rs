@@ -1,6 +1,6 @@
 //! The annotations with a strategy, and their objects.
 
-use podshaper_core::owner_reference::OwnerReference;
+use podshaper_core::object::OwnerReference;
 use podshaper_placement::owner_object::OwnerObject;
 use podshaper_placement::owners::{ChainEnd, OwnerChain};
 
@@ -75,7 +75,7 @@ pub fn governing(chain: &OwnerChain) -> Option<(StrategySource<'_>, StrategyAnno
 
 #[cfg(test)]
 mod tests {
-    use podshaper_core::lookup::Lookup;
+    use podshaper_core::object::Lookup;
     use std::collections::BTreeMap;
 
     use super::*;

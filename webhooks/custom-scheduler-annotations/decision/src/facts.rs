@@ -1,6 +1,6 @@
 //! The facts of a decision, in addition to the pod.
 
-use podshaper_core::owner_reference::OwnerReference;
+use podshaper_core::object::OwnerReference;
 use podshaper_placement::admit::{PlaceOutcome, PlacementBackend};
 use podshaper_placement::offline;
 

@@ -1,7 +1,7 @@
 //! A workload under admission, with the places of its strategy.
 
 use podshaper_core::json::TextMap;
-use podshaper_core::owner_reference::controller_of;
+use podshaper_core::object::controller_of;
 use podshaper_core::pod::Metadata;
 use serde::Deserialize;
 use serde_json::value::RawValue;

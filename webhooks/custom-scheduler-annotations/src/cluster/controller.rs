@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use podshaper_core::owner_reference::OwnerReference;
+use podshaper_core::object::OwnerReference;
 use podshaper_kube::error::describe;
 use podshaper_kube::lease::{Leadership, while_leading};
 use podshaper_placement::allocator::SlotAllocator;

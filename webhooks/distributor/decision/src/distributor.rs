@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podshaper_core::duration;
-use podshaper_core::object::{FromObject, Object};
-use podshaper_core::owner_reference::OwnerReference;
+use podshaper_core::object::{FromObject, Object, OwnerReference};
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::owners::OwnerChain;
 use serde::Deserialize;
@@ -149,7 +148,7 @@ pub fn governing<'d>(
 
 #[cfg(test)]
 mod tests {
-    use podshaper_core::lookup::Lookup;
+    use podshaper_core::object::Lookup;
     use podshaper_placement::owner_object::OwnerObject;
     use serde_json::json;
 

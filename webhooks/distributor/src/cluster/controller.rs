@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use podshaper_core::lookup::Lookup;
-use podshaper_core::object::key;
-use podshaper_core::owner_reference::OwnerReference;
+use podshaper_core::object::{Lookup, OwnerReference, key};
 use podshaper_kube::error::describe;
 use podshaper_kube::lease::{Leadership, while_leading};
 use podshaper_kube::store::Store;

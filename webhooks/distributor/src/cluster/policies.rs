@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use podshaper_core::owner_reference::OwnerReference;
+use podshaper_core::object::OwnerReference;
 use podshaper_kube::store::Store;
 use podshaper_placement::owners::OwnerChain;
 use podshaper_placement_kube::OwnerReader;

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Instant;
 
-use podshaper_core::lookup::Lookup;
+use podshaper_core::object::Lookup;
 
 use crate::daemon_set::DaemonSet;
 use crate::limit_range::LimitRange;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use podshaper_core::facts::{Fact, FactError, FactKey};
-use podshaper_core::lookup::Lookup;
+use podshaper_core::object::Lookup;
 use serde_json::Value;
 
 use crate::daemon_set::DaemonSet;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use podshaper_core::admission::{Decision, Request, Webhook};
-use podshaper_core::lookup::Lookup;
+use podshaper_core::object::Lookup;
 use podshaper_core::pod::Pod;
 
 use crate::daemon_set::named_template;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kube::Client;
-use podshaper_core::lookup::Lookup;
+use podshaper_core::object::Lookup;
 use podshaper_kube::events::{EventType, Events, ObjectReference};
 use podshaper_kube::point_reader::PointReader;
 use podshaper_kube::replica::Replica;

@@ -15,12 +15,20 @@ pub use shutdown::shutdown_signal;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser};
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use podshaper_offline::console::Console;
 
 /// Parses the arguments, of which the first is the name of the binary, and runs the command.
 pub fn run<P: Program>(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = program::Cli::<P>::parse_from(arguments);
+    Console::run(|console| cli.run(console))
+}
+
+/// Parses the arguments of a command that needs no cluster, and runs it. `name` is how the user calls the program.
+pub fn run_offline<P: Program>(name: &str, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = std::iter::once(OsString::from(P::NAME)).chain(arguments);
+    let matches = program::OfflineCli::<P>::command().bin_name(name).get_matches_from(arguments);
+    let cli = program::OfflineCli::<P>::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     Console::run(|console| cli.run(console))
 }
 

@@ -50,11 +50,44 @@ pub(crate) struct Cli<P: Program> {
 #[expect(clippy::large_enum_variant, reason = "one value exists, while the program starts")]
 enum Command<P: Program> {
     Serve(Serve<P::Serve>),
+    #[command(flatten)]
+    Offline(OfflineCommand<P>),
+    Selftest(Selftest<P::Selftest>),
+    Completion(Completion),
+}
+
+/// The commands that need no cluster.
+#[derive(Parser)]
+#[command(name = P::NAME, about = P::ABOUT, version, arg_required_else_help = true)]
+pub(crate) struct OfflineCli<P: Program> {
+    #[command(subcommand)]
+    command: OfflineCommand<P>,
+}
+
+#[derive(Subcommand)]
+enum OfflineCommand<P: Program> {
     Mutate(Mutate<P::Mutate>),
     #[command(flatten)]
     Own(P),
-    Selftest(Selftest<P::Selftest>),
-    Completion(Completion),
+}
+
+impl<P: Program> OfflineCommand<P> {
+    fn run(self, console: &mut Console<'_>) -> u8 {
+        match self {
+            Self::Mutate(mutate) => mutate.run(console, P::mutate),
+            Self::Own(command) => {
+                let result = command.run(console);
+                console.exit_status(result)
+            }
+        }
+    }
+}
+
+impl<P: Program> OfflineCli<P> {
+    /// Runs the command and returns its exit status.
+    pub(crate) fn run(self, console: &mut Console<'_>) -> u8 {
+        self.command.run(console)
+    }
 }
 
 impl<P: Program> Cli<P> {
@@ -62,8 +95,7 @@ impl<P: Program> Cli<P> {
     pub(crate) fn run(self, console: &mut Console<'_>) -> u8 {
         let result = match self.command.unwrap_or(Command::Serve(self.serve)) {
             Command::Serve(serve) => serve.run(P::NAME, P::PATHS, P::serve),
-            Command::Mutate(mutate) => return mutate.run(console, P::mutate),
-            Command::Own(command) => command.run(console),
+            Command::Offline(command) => return command.run(console),
             Command::Selftest(selftest) => selftest.run(P::NAME, console, P::selftest),
             Command::Completion(completion) => completion.run(Self::command(), console),
         };

@@ -1,0 +1,126 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use arch::ArchCommand;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use custom_scheduler_annotations::CustomSchedulerCommand;
+use distributor::DistributorCommand;
+use flexdaemonset::FlexDaemonsetCommand;
+use peerpods::PeerPodsCommand;
+use podshaper_cli::{Program, run_offline};
+use podshaper_offline::console::{Console, FAILURE};
+
+use crate::check::Check;
+use crate::live::{Live, Source};
+
+/// The name of the binary, by which kubectl finds it: `kubectl podshaper` runs `kubectl-podshaper`.
+const NAME: &str = "kubectl podshaper";
+
+/// See what the webhooks of Podshaper decide, and check their installation
+#[derive(Parser)]
+#[command(name = "kubectl-podshaper", bin_name = NAME, version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  kubectl podshaper check
+  kubectl podshaper arch report --live --all-namespaces
+  kubectl podshaper distributor plan --live --namespace shop --replicas 10
+  kubectl podshaper peerpods mutate -f pod.yaml -o diff
+
+--live reads the objects of a command from the cluster instead of from files. Objects that you may not list are named, and the \
+result is without them.";
+
+#[derive(Subcommand)]
+enum Command {
+    Check(Check),
+    /// Commands of the webhook arch: mutate, explain, report
+    Arch(Arguments),
+    /// Commands of the webhook custom-scheduler-annotations: mutate, plan
+    CustomSchedulerAnnotations(Arguments),
+    /// Commands of the webhook distributor: mutate, plan
+    Distributor(Arguments),
+    /// Commands of the webhook flexdaemonset: mutate, plan
+    Flexdaemonset(Arguments),
+    /// Commands of the webhook peerpods: mutate
+    Peerpods(Arguments),
+    /// Print a shell completion script
+    Completion {
+        /// Shell that runs the script
+        shell: Shell,
+    },
+}
+
+/// The arguments of a webhook's command, which that command parses.
+#[derive(Args)]
+#[command(disable_help_flag = true)]
+struct Arguments {
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+/// Parses the arguments, of which the first is the name of the binary, and runs the command.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match Cli::parse_from(arguments).command {
+        Command::Check(check) => Console::run(|console| check.run(console)),
+        Command::Arch(arguments) => arguments.run::<ArchCommand>(),
+        Command::CustomSchedulerAnnotations(arguments) => arguments.run::<CustomSchedulerCommand>(),
+        Command::Distributor(arguments) => arguments.run::<DistributorCommand>(),
+        Command::Flexdaemonset(arguments) => arguments.run::<FlexDaemonsetCommand>(),
+        Command::Peerpods(arguments) => arguments.run::<PeerPodsCommand>(),
+        Command::Completion { shell } => Console::run(|console| {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "kubectl-podshaper", &mut script);
+            let result = console.stdout.write_all(&script).map_err(Into::into);
+            console.exit_status(result)
+        }),
+    }
+}
+
+impl Arguments {
+    /// Runs a command of the webhook `P`. With `--live`, the objects of the cluster are a file that the command reads.
+    fn run<P: Program>(self) -> ExitCode {
+        let name = format!("{NAME} {}", P::NAME);
+        let (live, mut arguments) = match Live::split(self.arguments) {
+            Ok(split) => split,
+            Err(error) => return fail(&error),
+        };
+        // The file must exist as long as the command reads it.
+        let mut _objects = None;
+        if let Some(live) = live {
+            let command = arguments.first().and_then(|command| command.to_str()).unwrap_or_default();
+            let result = Source::of(P::NAME, command).and_then(|source| live.objects(&source));
+            match result {
+                Ok((option, file)) => {
+                    arguments.extend([option.into(), file.path().as_os_str().to_owned()]);
+                    _objects = Some(file);
+                }
+                Err(error) => return fail(&error),
+            }
+        }
+        run_offline::<P>(&name, arguments)
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    Console::run(|console| {
+        console.message(format_args!("error: {error:#}"));
+        FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

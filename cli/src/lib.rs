@@ -1,0 +1,12 @@
+//! `kubectl podshaper`: the commands of the webhooks by one name, with the rights of the user's kubeconfig.
+//!
+//! The commands are those of the webhooks' binaries. `--live` only replaces files: it lists the objects that a command reads and
+//! gives them to the command as a file.
+#![forbid(unsafe_code)]
+
+mod check;
+mod cluster;
+mod command;
+mod live;
+
+pub use command::run;

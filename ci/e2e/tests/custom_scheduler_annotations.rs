@@ -372,7 +372,7 @@ async fn beside_a_distributor() {
     .await;
     assert_eq!(
         ready["message"],
-        "custom-scheduler-annotations places pods of the same workload: that counts"
+        "custom-scheduler-annotations already places pods of the same workload"
     );
     assert_eq!(shares(&scale(namespace, 30).await), [1, 14, 15]);
     assert_eq!(shares(&scale(namespace, 7).await), [1, 3, 3]);

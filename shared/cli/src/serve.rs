@@ -70,7 +70,7 @@ pub(crate) struct Serve<O: Args> {
 pub struct ServeContext<'m> {
     /// The registry of the metrics that the server exposes.
     pub metrics: &'m mut Registry,
-    /// True after the signal to terminate. The last requests come later.
+    /// True after SIGTERM. Requests still arrive while the server drains.
     pub terminating: watch::Receiver<bool>,
 }
 

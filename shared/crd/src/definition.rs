@@ -9,15 +9,15 @@ use crate::schema::structural_schema;
 /// A kind with one version, which is served and stored, and a status subresource.
 #[derive(Debug)]
 pub struct CustomResource {
-    /// API group and version, as in `podshaper.dev/v1alpha1`.
+    /// API group and version, such as `podshaper.dev/v1alpha1`.
     pub api_version: &'static str,
     /// Whether objects belong to a namespace.
     pub scope: ResourceScope,
-    /// As in `PodDistributor`.
+    /// The kind, such as `PodDistributor`.
     pub kind: &'static str,
-    /// As in `poddistributors`.
+    /// The plural, such as `poddistributors`.
     pub plural: &'static str,
-    /// As in `pd`.
+    /// Short names, such as `pd`.
     pub short_names: &'static [&'static str],
     /// Description of the kind.
     pub description: &'static str,

@@ -35,7 +35,7 @@ fn make_structural(schema: &mut Schema) {
     if schema.contains_key("x-kubernetes-int-or-string") {
         schema.insert("anyOf".to_owned(), json!([{"type": "integer"}, {"type": "string"}]));
     }
-    // Kubernetes has no unsigned formats; a bound says more than any.
+    // Kubernetes has no unsigned formats. The minimum replaces them.
     if schema.get("format").is_some_and(|format| format == "uint32") && !schema.contains_key("maximum") {
         schema.insert("format".to_owned(), "int32".into());
         schema.remove("minimum");
@@ -44,7 +44,7 @@ fn make_structural(schema: &mut Schema) {
     if format.is_some_and(|format| format.starts_with("uint")) {
         schema.remove("format");
     }
-    // The API server stores defaults, so only those of enums are written down: others are what absence means anyway.
+    // The API server stores defaults, so only those of enums are in the schema. Other defaults equal the absence of the field.
     if schema.get("default").and_then(Value::as_str).is_none_or(str::is_empty) {
         schema.remove("default");
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 /// Exit status of a command that fails.
 pub const FAILURE: u8 = 1;
-/// Exit status of a command that is called in a wrong way, as clap has it.
+/// Exit status of invalid arguments, the same as clap's.
 pub const USAGE: u8 = 2;
 
 /// The streams of one command. Tests replace them.
@@ -38,13 +38,13 @@ impl Console<'_> {
         command(&mut console).into()
     }
 
-    /// The exit status for this result. An error is printed with its causes, unless it is that the reader of a pipe is gone.
+    /// Returns the exit status for this result. Prints an error with its causes, except for a broken pipe.
     pub fn exit_status(&mut self, result: anyhow::Result<()>) -> u8 {
         let Err(error) = result.and_then(|()| Ok(self.stdout.flush()?)) else { return 0 };
         if is_closed_pipe(error.root_cause()) {
             return 0;
         }
-        // Output from before the error.
+        // The output before the error comes first.
         let _ = self.stdout.flush();
         self.message(format_args!("error: {error:#}"));
         FAILURE
@@ -61,7 +61,7 @@ fn is_closed_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
     error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// The text without control characters. Names in manifests may hold any character, and a terminal obeys some.
+/// The text without control characters. Names in manifests may contain any character, and a terminal interprets some.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -165,12 +165,12 @@ pub async fn place<'p, 'a>(
             return Err(PlaceError::new(PlaceOutcome::Full, reason));
         }
         None => {
-            let reason = "its ledger can't be had: the pod isn't placed";
+            let reason = "the ledger of the workload is not available: the pod isn't placed";
             return Err(PlaceError::new(PlaceOutcome::Undecided, reason));
         }
     };
     let group = allocator.policy().group(&assignment.group).ok_or_else(|| {
-        let reason = format!("group {} is no more: the pod isn't placed", assignment.group);
+        let reason = format!("the policy no longer has group {}: the pod isn't placed", assignment.group);
         PlaceError::new(PlaceOutcome::Undecided, reason)
     })?;
     let controller = chain.controller().map(|(controller, _)| &*controller.uid).filter(|uid| *uid != owner);
@@ -185,12 +185,12 @@ pub async fn place<'p, 'a>(
 /// The groups that the pod fits into, if this webhook is to place it.
 fn fitting_groups(pod: &Pod<'_>, owner: &str, policy: PlacePolicy<'_>) -> Result<GroupSet, PlaceError> {
     if pod.is_bound() {
-        let reason = "the pod says itself which node it runs on: it isn't placed";
+        let reason = "the pod names its node in spec.nodeName: it isn't placed";
         return Err(PlaceError::new(PlaceOutcome::Unfitting, reason));
     }
     let other = annotations::placed_by(pod).filter(|other| has_owner(pod, owner) && other != policy.webhook);
     if let Some(other) = other {
-        let reason = format!("{other} has placed the pod: that counts");
+        let reason = format!("{other} has already placed the pod");
         return Err(PlaceError::new(PlaceOutcome::Superseded, reason));
     }
     let fitting = annotations::fitting_groups(pod, policy.allocator.policy());

@@ -4,8 +4,8 @@
 //! Serving ──SIGTERM──▶ Draining ──quiet──▶ Closing ──last connection──▶ end
 //! ```
 //!
-//! While it drains, the server isn't ready but goes on answering: the API server learns a little later that an endpoint is
-//! gone, and keeps its connections to it. Each response asks for its connection to be closed. Idle connections stay open
+//! While it drains, the server isn't ready but still answers: the API server removes the endpoint with a delay, and keeps its connections.
+//! Each response asks for its connection to be closed. Idle connections stay open
 //! until no request has come for a while, because closing one may cross a request that is being sent, and the API server
 //! doesn't retry that.
 

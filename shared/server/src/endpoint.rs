@@ -26,8 +26,7 @@ use podshaper_core::duration;
 const MAX_TIMEOUT: Duration = Duration::from_secs(30);
 /// The API server's default, for requests without a `timeout` parameter.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The body of a rejected request is read for so long, because closing a connection with unread data resets it, and the
-/// client loses the response.
+/// How long the body of a rejected request is read. Closing a connection with unread data resets it, and the client loses the response.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 /// The budget of all bodies is counted in KiB.
 const BUDGET_UNIT: usize = 1024;
@@ -162,7 +161,7 @@ impl<W: Webhook> Endpoint<W> {
         })
     }
 
-    /// Reads the whole of `body`, and reserves the budget for the bytes that arrive, not for those that are announced.
+    /// Reads the whole body. Reserves budget for the bytes that arrive, not for `Content-Length`.
     async fn read(&self, body: &mut Incoming) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Rejection> {
         let too_large =
             || Rejection::new(RejectReason::TooLarge, "the body is larger than this server accepts");
@@ -206,7 +205,7 @@ impl<W: Webhook> Endpoint<W> {
 async fn next_frame(body: &mut Incoming) -> Result<Option<Bytes>, Rejection> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Rejection::new(RejectReason::Review, "the body is incomplete"))?;
-        // Anything else is trailers.
+        // Every other frame has trailers.
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));
         }

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpSocket};
 
 /// Connections that wait in the kernel, enough that a burst isn't refused.
 const BACKLOG: u32 = 1024;
-/// The pause after a failed accept, usually for want of file descriptors.
+/// The pause after a failed accept. The usual cause is the limit of open files.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The address that a server listens on.

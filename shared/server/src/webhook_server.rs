@@ -16,7 +16,7 @@ use crate::listen::ACCEPT_PAUSE;
 use crate::metrics::ServerMetrics;
 use crate::open_files;
 
-/// The server closes idle connections when no request has come for so long.
+/// The time without a request after which a draining server closes idle connections.
 const QUIET: Duration = Duration::from_secs(3);
 /// The longest drain. The chart's `terminationGracePeriodSeconds` is longer.
 const MAX_DRAIN: Duration = Duration::from_secs(25);

@@ -52,7 +52,7 @@ fn simple_end(text: &[u8]) -> Option<usize> {
     let end = memchr(b']', text)?;
     let items = text.get(..=end)?;
     let only_quotes_are_escaped = count(items, |byte, next| byte == b'\\' && next != b'"') == 0;
-    // An escaped quote counts twice here, so it changes nothing: as it should.
+    // An escaped quote counts twice, so it does not change the parity.
     let no_string_is_open = count(items, |byte, _| matches!(byte, b'"' | b'\\')) % 2 == 0;
     let closes = only_quotes_are_escaped && no_string_is_open && memchr(b'[', items).is_none();
     closes.then_some(end)

@@ -256,7 +256,7 @@ impl Decision {
         Self { patch, ..Self::default() }
     }
 
-    /// Admitted as it is, for want of a decision.
+    /// Admitted as it is, because nothing could be decided.
     pub fn undecided(reason: impl Into<String>) -> Self {
         Self { verdict: Verdict::Undecided(reason.into()), ..Self::default() }
     }

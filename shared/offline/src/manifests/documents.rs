@@ -62,7 +62,7 @@ pub(crate) fn split(file: &str) -> impl Iterator<Item = Document<'_>> {
     .flat_map(|document| json_values(document).unwrap_or_else(|| vec![document]))
 }
 
-/// Where the first document of `text` ends.
+/// The byte after the first document of `text`.
 fn end(text: &str) -> usize {
     let mut begun = false;
     let mut offset = 0;
@@ -85,7 +85,7 @@ fn is_marker(line: &str, marker: &str) -> bool {
         .is_some_and(|after| after.is_empty() || after.starts_with([' ', '\t', '\r', '\n']))
 }
 
-/// Whether a line before a document's `---` holds nothing of it: a comment, a directive, nothing.
+/// Whether a line can precede the `---` of a document: a comment, a directive, or an empty line.
 fn is_prelude(line: &str) -> bool {
     let line = without_bom(line);
     line.starts_with('%') || is_blank(line) || is_marker(line, "...")
@@ -100,7 +100,7 @@ fn without_bom(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// The JSON values that a document is made of, if it is.
+/// The JSON values of the document; `None` if it isn't JSON.
 fn json_values(document: Document<'_>) -> Option<Vec<Document<'_>>> {
     let text = document.text;
     let body = without_bom(text.get(document.header().len()..)?).trim_start();
@@ -121,7 +121,7 @@ fn json_values(document: Document<'_>) -> Option<Vec<Document<'_>>> {
         line += json.matches('\n').count();
         from = to;
     }
-    // White space is left.
+    // Only white space remains.
     let last = documents.last_mut()?;
     last.text = text.get(from - last.text.len()..)?;
     Some(documents)
@@ -145,7 +145,7 @@ impl<'a> Document<'a> {
             yaml = yaml.replace('\n', "\r\n");
         }
         let header = self.header();
-        // A document may start on the line of its separator, which is no part of the header then.
+        // A document may start on the line of its separator. That line is then not part of the header.
         let inline = self.text.get(header.len()..).is_some_and(|body| body.starts_with("---"));
         [header, if inline { "---\n" } else { "" }, &yaml, self.trailer()].concat()
     }
@@ -164,7 +164,7 @@ impl<'a> Document<'a> {
         value.map_err(|error| SyntaxError { line: self.line + error.line, ..error })
     }
 
-    /// The comments and the separator that it starts with.
+    /// The comments and the separator at its start.
     fn header(&self) -> &'a str {
         let mut offset = 0;
         let mut separated = false;
@@ -199,7 +199,7 @@ impl<'a> Document<'a> {
         "---\n"
     }
 
-    /// The comments, and the end marker, that it ends with.
+    /// The comments and the end marker at its end.
     fn trailer(&self) -> &'a str {
         let mut from = self.text.len();
         let mut offset = from;

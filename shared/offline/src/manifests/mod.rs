@@ -22,10 +22,10 @@ pub struct FactFiles {
 }
 
 impl FactFiles {
-    /// The objects, those of lists one by one.
+    /// Reads the objects; a list counts as its items.
     ///
-    /// A Node without conditions gets the condition `Ready`, and a warning says so: nodes of a cluster always have it, and those that are
-    /// written for a trial rarely do.
+    /// A Node without conditions gets the condition `Ready`, with a warning: nodes of a cluster always have it, and nodes in files rarely
+    /// do.
     pub fn read(&self) -> anyhow::Result<Vec<Value>> {
         let mut objects = read_objects(&self.facts)?;
         objects.iter_mut().for_each(remove_non_strings);
@@ -67,7 +67,7 @@ fn assume_ready(object: &mut Value) -> Option<String> {
     Some(printable(object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()))
 }
 
-/// The objects in files and folders (`-` is standard input), those of lists one by one.
+/// Reads the objects in files and directories (`-` is standard input); a list counts as its items.
 pub fn read_objects(paths: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
     let mut objects = Vec::new();
     for path in paths {

@@ -35,11 +35,11 @@ pub(super) enum Fate {
 /// Prints documents in one of the formats.
 pub(super) struct Printer {
     format: OutputFormat,
-    /// The last object or patch, where a second one changes how the first is printed.
+    /// The last object or patch, if a second one would change the format of the first.
     held: Option<Held>,
     /// Whether something was printed.
     begun: bool,
-    /// Whether the last line that was printed has no end.
+    /// Whether the last printed line lacks its line break.
     in_line: bool,
     /// Whether the next document follows the last printed one in the input as well.
     adjoining: bool,
@@ -84,7 +84,7 @@ impl Printer {
         }
     }
 
-    /// Prints what was held back, and flushes.
+    /// Prints the object or patch that waits for a second one, and flushes.
     pub(super) fn finish(&mut self, out: &mut dyn Write) -> io::Result<()> {
         match self.held.take() {
             Some(Held::Object { raw: Some(raw), .. }) => writeln!(out, "{raw}")?,
@@ -139,7 +139,7 @@ impl Printer {
         self.items(value, out)
     }
 
-    /// `value`, or the items of the List that it is, in the List that is being printed.
+    /// Prints `value`, or its items if it is a List, as items of the List in the output.
     fn items(&mut self, mut value: Value, out: &mut dyn Write) -> io::Result<()> {
         let has = |key, text| value.get(key).and_then(Value::as_str) == Some(text);
         if has("kind", "List")

@@ -87,7 +87,7 @@ impl Subject {
         for_workloads: bool,
     ) -> anyhow::Result<(String, Vec<Value>)> {
         match (&self.review, json) {
-            // The text as it is: the answer may depend on more than on the values in it.
+            // The unchanged text: the answer may depend on more than its values.
             (Some(review), Some(json)) if *review == Pointer::root() => Ok((json.to_owned(), Vec::new())),
             (Some(review), _) => {
                 let review = document.pointer(review.as_str()).map(Value::to_string);
@@ -132,7 +132,7 @@ impl Subject {
             (&**api_version, &**kind),
             ("apps/v1", "DaemonSet" | "StatefulSet" | "ReplicaSet") | ("batch/v1", "Job")
         );
-        // A patch may rely on what the pod has, and must apply to the document: so no `metadata` is added.
+        // A patch may rely on members of the pod and must apply to the document: so no `metadata` is added.
         if let (true, Some(metadata)) = (creates_pods, pod.get_mut("metadata").and_then(Value::as_object_mut))
         {
             let owner =

@@ -11,7 +11,7 @@ use super::scalar::resolve;
 
 /// As deep as `serde_json` reads JSON.
 const MAX_DEPTH: usize = 128;
-/// How much aliases may copy in one document, in bytes of strings and [`NODE`] for each node.
+/// The most that aliases may copy in one document, in bytes of strings and [`NODE`] for each node.
 const MAX_COPIES: usize = 64 << 20;
 const NODE: usize = 64;
 
@@ -42,7 +42,7 @@ impl From<ScanError> for SyntaxError {
 /// Reads one document. A document of comments alone is null.
 ///
 /// A duplicate key is an error. Numbers and booleans as keys become strings. Values that JSON cannot represent (infinities,
-/// maps as keys) are errors. Memory and stack are bounded by a multiple of the text, whatever aliases it holds.
+/// maps as keys) are errors. Memory and stack are bounded by a multiple of the text, for any aliases.
 pub fn parse(text: &str) -> Result<Value, SyntaxError> {
     Reader::new(text, &[]).document()
 }
@@ -51,7 +51,7 @@ pub fn parse(text: &str) -> Result<Value, SyntaxError> {
 /// by their index. None if the first key doesn't exist.
 pub fn line_of(text: &str, path: &[String]) -> Option<usize> {
     let mut reader = Reader::new(text, path);
-    // A text with an error has the lines before it.
+    // After a syntax error, the lines before it are known.
     let _ = reader.document();
     reader.line
 }
@@ -223,7 +223,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Bytes, about, and levels below.
+/// The approximate size in bytes, and the number of levels below.
 fn measure(value: &Value) -> (usize, usize) {
     let below = |(size, height), child| {
         let (more, deeper) = measure(child);

@@ -7,7 +7,7 @@ use serde_saphyr::{LitStr, SingleQuoted, ser_options};
 /// Writes one document, without `---`, ending in a line break.
 pub fn to_string(value: &Value) -> String {
     let options = ser_options! { prefer_block_scalars: false };
-    // JSON is YAML as well, should there be a value that the serializer refuses.
+    // If the serializer fails, the JSON of the value is valid YAML too.
     let text =
         serde_saphyr::to_string_with_options(&Node(value), options).unwrap_or_else(|_| format!("{value}\n"));
     // The serializer indents the empty lines of a block, kubectl doesn't. No other lines are blank: see `is_block`.
@@ -32,7 +32,7 @@ impl Serialize for Node<'_> {
     }
 }
 
-/// go-yaml takes a tab at the start of a block for wrong indentation.
+/// go-yaml rejects a tab at the start of a block as wrong indentation.
 fn is_block(text: &str) -> bool {
     let body = text.trim_start_matches('\n');
     let is_blank = |line: &str| !line.is_empty() && line.trim_start_matches(' ').is_empty();

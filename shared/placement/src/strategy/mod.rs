@@ -42,7 +42,7 @@ impl Strategy {
             let group = entry.group()?;
             let twice = |(_, other): &(Piece<'_>, Group)| other.name == group.name;
             if entries.iter().any(twice) {
-                return Err(entry.error(format!("{} stands here a second time", group.name)));
+                return Err(entry.error(format!("{} is the node label of an earlier group", group.name)));
             }
             let based = |group: &Group| group.base > 0;
             if based(&group) && entries.iter().any(|(_, other)| based(other)) {
@@ -139,7 +139,7 @@ impl Piece<'_> {
                 }
             };
             if number.is_some() {
-                return Err(part.error(format!("{name} stands twice in one group")));
+                return Err(part.error(format!("{name} is set twice in one group")));
             }
             *number = Some(value.number(name)?);
         }

@@ -202,7 +202,7 @@ fn unread(chain: &OwnerChain) -> String {
         Some(ChainEnd::Forbidden) => {
             format!("{owner} may not be read; the chart's {WEBHOOK}.owners gives the right")
         }
-        Some(ChainEnd::Gone) => format!("{owner} is no more"),
+        Some(ChainEnd::Gone) => format!("{owner} no longer exists"),
         _ => format!("{owner} can't be read"),
     }
 }

@@ -279,7 +279,7 @@ async fn pod_of_other_webhook_stays_unchanged() {
     let answer = webhook.pod(&placed).await;
     assert_eq!((answer.outcome, &answer.object), (Answered::Unchanged, &placed));
     assert!(
-        answer.warnings[0].ends_with("distributor has placed the pod: that counts"),
+        answer.warnings[0].ends_with("distributor has already placed the pod"),
         "{:?}",
         answer.warnings
     );

@@ -119,10 +119,10 @@ impl Readiness {
             Self::SupersededByOlder(name) => (
                 False,
                 "Superseded",
-                format!("PodDistributor {name}, which is older, is about the same workload: that counts"),
+                format!("PodDistributor {name} is older and selects the same workload: it applies"),
             ),
             Self::SupersededByWebhook(webhook) => {
-                (False, "Superseded", format!("{webhook} places pods of the same workload: that counts"))
+                (False, "Superseded", format!("{webhook} already places pods of the same workload"))
             }
             Self::TargetNotFound(target) => (False, "TargetNotFound", format!("there is no {target}")),
             Self::TargetForbidden(target) => (

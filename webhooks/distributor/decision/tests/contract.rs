@@ -288,6 +288,6 @@ async fn pod_with_node_name_stays_unchanged() {
     bound["spec"]["nodeName"] = json!("gpu-node");
     assert_eq!(
         undecided(&[sample(), set()], &bound).await,
-        "distributor: PodDistributor sample: the pod says itself which node it runs on: it isn't placed"
+        "distributor: PodDistributor sample: the pod names its node in spec.nodeName: it isn't placed"
     );
 }

@@ -370,10 +370,7 @@ async fn beside_a_distributor() {
         Some(ready.clone())
     })
     .await;
-    assert_eq!(
-        ready["message"],
-        "custom-scheduler-annotations already places pods of the same workload"
-    );
+    assert_eq!(ready["message"], "custom-scheduler-annotations already places pods of the same workload");
     assert_eq!(shares(&scale(namespace, 30).await), [1, 14, 15]);
     assert_eq!(shares(&scale(namespace, 7).await), [1, 3, 3]);
     // Without the annotation the distributor has its way with the pods that come.

@@ -278,11 +278,7 @@ async fn pod_of_other_webhook_stays_unchanged() {
     placed["spec"]["nodeSelector"] = json!({"type": "spot"});
     let answer = webhook.pod(&placed).await;
     assert_eq!((answer.outcome, &answer.object), (Answered::Unchanged, &placed));
-    assert!(
-        answer.warnings[0].ends_with("distributor has already placed the pod"),
-        "{:?}",
-        answer.warnings
-    );
+    assert!(answer.warnings[0].ends_with("distributor has already placed the pod"), "{:?}", answer.warnings);
     assert_eq!(webhook.recorded().0, PlaceOutcome::Superseded);
     // A copy of it in another workload is a new pod.
     placed["metadata"]["annotations"]["placement.podshaper.dev/owner"] = json!("another");

@@ -22,8 +22,10 @@ use crate::object::{OwnerReference, controller_of};
 const MAX_CONTAINERS: usize = 1024;
 /// More owners than a pod has in practice, which is one.
 const MAX_OWNERS: usize = 64;
-/// More pull secrets, and scheduling gates, than a pod has in practice.
+/// More pull secrets, scheduling gates, and resource claims than a pod has in practice.
 const MAX_NAMES: usize = 1024;
+/// More volumes than a pod has in practice.
+const MAX_VOLUMES: usize = 1024;
 /// More claims than a container can name.
 const MAX_CLAIMS: usize = 1024;
 
@@ -99,6 +101,24 @@ pub struct PodSpec<'a> {
     /// `os`.
     #[serde(borrow)]
     pub os: Option<NameRef<'a>>,
+    /// `resourceClaims`, which containers name in `resources.claims`.
+    #[serde(borrow, default, deserialize_with = "bounded_list::<_, _, MAX_NAMES>")]
+    pub resource_claims: Option<Vec<PodResourceClaim<'a>>>,
+}
+
+/// `v1.PodResourceClaim`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodResourceClaim<'a> {
+    /// `name`, unique in the pod.
+    #[serde(borrow, default)]
+    pub name: Text<'a>,
+    /// `resourceClaimName`.
+    #[serde(borrow)]
+    pub resource_claim_name: Option<Text<'a>>,
+    /// `resourceClaimTemplateName`.
+    #[serde(borrow)]
+    pub resource_claim_template_name: Option<Text<'a>>,
 }
 
 /// An object with the one field `name`: `v1.LocalObjectReference`, `v1.PodSchedulingGate`, `v1.PodOS`.
@@ -107,6 +127,38 @@ pub struct NameRef<'a> {
     /// `name`.
     #[serde(borrow, default)]
     pub name: Text<'a>,
+}
+
+/// A volume with `emptyDir.medium`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct EmptyDirMedium<'a> {
+    /// The index in `spec.volumes`.
+    pub index: usize,
+    /// The volume's name.
+    pub volume: Text<'a>,
+    /// `emptyDir.medium`: `Memory`, `HugePages`, or `HugePages-` and a size.
+    pub medium: Text<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Volumes<'a>(
+    #[serde(borrow, deserialize_with = "bounded_list::<_, _, MAX_VOLUMES>")] Option<Vec<Volume<'a>>>,
+);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Volume<'a> {
+    #[serde(borrow, default)]
+    name: Text<'a>,
+    #[serde(borrow)]
+    empty_dir: Option<EmptyDir<'a>>,
+}
+
+#[derive(Deserialize)]
+struct EmptyDir<'a> {
+    #[serde(borrow)]
+    medium: Option<Text<'a>>,
 }
 
 impl<'a> Pod<'a> {
@@ -165,6 +217,20 @@ impl<'a> Pod<'a> {
         [ContainerList::Containers, ContainerList::InitContainers]
             .into_iter()
             .flat_map(move |list| self.list(list).iter().enumerate().map(move |(i, c)| (list, i, c)))
+    }
+
+    /// The volumes with `emptyDir.medium`. There are none if `spec.volumes` is malformed, or longer than a pod has in practice.
+    pub fn empty_dir_media(&self) -> Vec<EmptyDirMedium<'a>> {
+        let Some(volumes) = self.spec.as_ref().and_then(|spec| spec.volumes) else { return Vec::new() };
+        // Most pods have volumes, and few of them a medium.
+        if !volumes.get().contains("\"medium\"") {
+            return Vec::new();
+        }
+        let Ok(Volumes(volumes)) = serde_json::from_str(volumes.get()) else { return Vec::new() };
+        let media = volumes.into_iter().flatten().enumerate().filter_map(|(index, volume)| {
+            Some(EmptyDirMedium { index, volume: volume.name, medium: volume.empty_dir?.medium? })
+        });
+        media.collect()
     }
 
     /// `spec.nodeSelector[key]`.
@@ -356,6 +422,21 @@ pub fn aggregate<A: Copy + Default + Ord, E>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn empty_dir_media_have_index_and_name() {
+        let pod = |volumes: &str| format!(r#"{{"spec":{{"volumes":{volumes}}}}}"#);
+        let media = |pod: &str| {
+            let pod: Pod = serde_json::from_str(pod).unwrap();
+            let media = pod.empty_dir_media().into_iter();
+            media.map(|m| (m.index, m.volume.to_string(), m.medium.to_string())).collect::<Vec<_>>()
+        };
+        let volumes = r#"[{"name":"a","emptyDir":{}},{"name":"b","emptyDir":{"medium":"HugePages"}},{"name":"c","emptyDir":null}]"#;
+        assert_eq!(media(&pod(volumes)), [(1, "b".to_owned(), "HugePages".to_owned())]);
+        for none in ["null", "[]", r#"{"medium":1}"#, r#"[{"emptyDir":{"medium":{}}}]"#] {
+            assert_eq!(media(&pod(none)), []);
+        }
+    }
 
     #[test]
     fn node_of_daemon_set_pod_comes_from_affinity() {

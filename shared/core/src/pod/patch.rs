@@ -165,6 +165,21 @@ impl<'p, 'a> PodPatch<'p, 'a> {
         }
     }
 
+    /// Removes `spec.resourceClaims`.
+    pub fn remove_resource_claims(&mut self) {
+        if self.pod.spec.as_ref().is_some_and(|spec| spec.resource_claims.is_some()) {
+            self.patch.remove(&Pointer::root().key("spec").key("resourceClaims"));
+        }
+    }
+
+    /// Removes `emptyDir.medium` of the volumes that `is_removed` returns true for. Call it once.
+    pub fn remove_empty_dir_media(&mut self, is_removed: impl Fn(&str) -> bool) {
+        for volume in self.pod.empty_dir_media().iter().filter(|volume| is_removed(&volume.medium)) {
+            let volume = Pointer::root().key("spec").key("volumes").index(volume.index);
+            self.patch.remove(&volume.key("emptyDir").key("medium"));
+        }
+    }
+
     fn exists(&self, target: ResourceTarget) -> bool {
         match target {
             ResourceTarget::Container(list, index) => index < self.pod.list(list).len(),
@@ -475,6 +490,22 @@ mod tests {
             after,
             r#"{"spec":{"containers":[{"x":1},{"name":"b","resources":{"limits":{"v":"1"}}}],"initContainers":null}}"#
         );
+    }
+
+    #[test]
+    fn claims_and_media_are_removed_where_they_exist() {
+        let pod = r#"{"spec":{"resourceClaims":[],"volumes":[{"name":"a"},{"emptyDir":{"medium":"HugePages","sizeLimit":"1Gi"}},{"emptyDir":{"medium":"Memory"}}]}}"#;
+        let edit = |p: &mut PodPatch<'_, '_>| {
+            p.remove_resource_claims();
+            p.remove_empty_dir_media(|medium| medium.starts_with("HugePages"));
+        };
+        assert_eq!(
+            patched(pod, edit),
+            r#"{"spec":{"volumes":[{"name":"a"},{"emptyDir":{"sizeLimit":"1Gi"}},{"emptyDir":{"medium":"Memory"}}]}}"#
+        );
+        for absent in ["{}", r#"{"spec":null}"#, r#"{"spec":{"resourceClaims":null,"volumes":null}}"#] {
+            assert_eq!(patched(absent, edit), absent);
+        }
     }
 
     #[test]

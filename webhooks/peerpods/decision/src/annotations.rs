@@ -40,11 +40,12 @@ pub(crate) fn author_values<'p>(
     Entries(values.collect())
 }
 
-/// The annotations for a VM of the size `computed`.
+/// The annotations for a VM of the size `computed`, with GPUs of each of `gpu_resources`.
 pub(crate) fn size_annotations<'d>(
     class: &'d RuntimeClass,
     author_values: &'d TextMap<'_>,
     computed: VmSize,
+    gpu_resources: &[&str],
 ) -> Result<SizeAnnotations<'d>, DenyReason> {
     let mut annotations = Vec::with_capacity(4);
     let mut choose = |key, computed| {
@@ -57,14 +58,15 @@ pub(crate) fn size_annotations<'d>(
         vcpus: choose(VCPUS, computed.vcpus),
         memory: choose(MEMORY, computed.memory),
         gpus: choose(GPUS, computed.gpus),
+        disk: computed.disk,
     };
     if let Some(catalogue) = &class.catalogue {
         let machine_type = match author_values.get(MACHINE_TYPE) {
             Some(author) => Some(&**author),
             None if size == VmSize::default() => None,
             None => {
-                let machine =
-                    catalogue.best_fit(size).ok_or_else(|| DenyReason::NoMachine(size.to_string()))?;
+                let machine = catalogue.best_fit(size, gpu_resources);
+                let machine = machine.ok_or_else(|| DenyReason::no_machine(size, gpu_resources))?;
                 Some(&*machine.name)
             }
         };

@@ -2,10 +2,12 @@
 
 use podshaper_core::pod::AnnotationsTooLarge;
 
+use crate::sizing::VmSize;
+
 /// A reason to deny a peer pod. The message names what the pod's author must change.
 #[derive(Debug, thiserror::Error)]
 pub enum DenyReason {
-    /// A quantity that the API server would reject.
+    /// A quantity of the record that the API server would refuse in a container.
     #[error("{field} is {text:?}: {problem}")]
     Quantity {
         /// The quantity's place in the pod.
@@ -34,4 +36,12 @@ pub enum DenyReason {
     /// The webhook's annotations would exceed the API server's limit.
     #[error(transparent)]
     AnnotationsTooLarge(#[from] AnnotationsTooLarge),
+}
+
+impl DenyReason {
+    /// No machine has `size`, with GPUs of each of `gpu_resources`.
+    pub(crate) fn no_machine(size: VmSize, gpu_resources: &[&str]) -> Self {
+        let of = if gpu_resources.is_empty() { "" } else { " of " };
+        Self::NoMachine(format!("{size}{of}{}", gpu_resources.join(" and ")))
+    }
 }

@@ -17,6 +17,7 @@ pub mod original_requests;
 pub mod remaining_resources;
 pub mod runtime_class;
 pub mod sizing;
+mod validation;
 pub mod webhook;
 
 pub use webhook::PeerPods;

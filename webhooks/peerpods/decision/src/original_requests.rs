@@ -8,12 +8,16 @@
 //! ```json
 //! {"containers": {"app": {"requests": {"cpu": "2"}}, "logger": {}}, "annotations": {}}
 //! ```
+//!
+//! Beside them it has `pod`, the author's `spec.resources`, and `resourceClaims`, the names of removed claims.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use podshaper_core::json::{Entries, Scalar, TextMap};
-use podshaper_core::pod::{Container, ContainerList, Pod, ResourceField, ResourceList, Resources, aggregate};
+use podshaper_core::json::{Entries, Scalar, Text, TextMap, bounded_list};
+use podshaper_core::pod::{
+    Container, ContainerList, Pod, PodResourceClaim, ResourceField, ResourceList, Resources, aggregate,
+};
 use podshaper_core::quantity::Quantity;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -22,16 +26,31 @@ use crate::deny_reason::DenyReason;
 /// The annotation that records the original requests.
 pub const ANNOTATION: &str = "podshaper.dev/peerpods-resources";
 
+/// More claims than a pod can have.
+const MAX_CLAIMS: usize = 1024;
+
 /// The original requests of a pod.
 #[derive(Debug)]
 pub(crate) struct OriginalRequests<'p> {
     /// `spec.containers`, then `spec.initContainers`.
     containers: Vec<ContainerRequests<'p>>,
     /// `spec.resources`.
-    pod: Option<Cow<'p, Resources<'p>>>,
+    pod: PodResources<'p>,
     overhead: Option<&'p ResourceList<'p>>,
     annotations: Option<TextMap<'p>>,
+    /// The names of claims that an earlier pass removed from `spec.resourceClaims`.
+    recorded_claims: Vec<Text<'p>>,
+    /// `spec.resourceClaims` as it is now.
+    claims: &'p [PodResourceClaim<'p>],
     is_recorded: bool,
+}
+
+/// `spec.resources` of the author.
+#[derive(Debug)]
+enum PodResources<'p> {
+    None,
+    Recorded(Resources<'p>),
+    Current(&'p Resources<'p>),
 }
 
 /// The original requests of one container or init container.
@@ -46,6 +65,7 @@ pub(crate) struct ContainerRequests<'p> {
 
 /// The annotation as an earlier pass, or the author of the pod, wrote it.
 #[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Record<'p> {
     #[serde(borrow, default)]
     containers: Entries<'p, Resources<'p>>,
@@ -53,16 +73,21 @@ struct Record<'p> {
     pod: Option<Resources<'p>>,
     #[serde(borrow)]
     annotations: Option<TextMap<'p>>,
+    #[serde(borrow, default, deserialize_with = "bounded_list::<_, _, MAX_CLAIMS>")]
+    resource_claims: Option<Vec<Text<'p>>>,
 }
 
 /// The annotation as this pass writes it.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct NewRecord<'r, 'p> {
     #[serde(serialize_with = "by_name")]
     containers: &'r [ContainerRequests<'p>],
     #[serde(skip_serializing_if = "Option::is_none")]
     pod: Option<&'r Resources<'p>>,
     annotations: &'r TextMap<'p>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    resource_claims: Vec<&'r str>,
 }
 
 impl<'p> OriginalRequests<'p> {
@@ -93,12 +118,18 @@ impl<'p> OriginalRequests<'p> {
             }
         });
         let spec = pod.spec.as_ref();
-        let pod_level = spec.and_then(|spec| spec.resources.as_ref());
+        let current = spec.and_then(|spec| spec.resources.as_ref());
         Ok(Self {
             containers: containers.collect(),
-            pod: record.pod.map(Cow::Owned).or(pod_level.map(Cow::Borrowed)),
+            pod: match (record.pod, current) {
+                (Some(recorded), _) => PodResources::Recorded(recorded),
+                (None, Some(current)) => PodResources::Current(current),
+                (None, None) => PodResources::None,
+            },
             overhead: spec.and_then(|spec| spec.overhead.as_ref()),
             annotations: record.annotations,
+            recorded_claims: record.resource_claims.unwrap_or_default(),
+            claims: spec.and_then(|spec| spec.resource_claims.as_deref()).unwrap_or_default(),
             is_recorded,
         })
     }
@@ -110,7 +141,29 @@ impl<'p> OriginalRequests<'p> {
 
     /// `spec.resources`.
     pub(crate) fn pod(&self) -> Option<&Resources<'p>> {
-        self.pod.as_deref()
+        match &self.pod {
+            PodResources::None => None,
+            PodResources::Recorded(recorded) => Some(recorded),
+            PodResources::Current(current) => Some(current),
+        }
+    }
+
+    /// `spec.resources` if an earlier pass recorded it.
+    pub(crate) fn recorded_pod(&self) -> Option<&Resources<'p>> {
+        match &self.pod {
+            PodResources::Recorded(recorded) => Some(recorded),
+            PodResources::None | PodResources::Current(_) => None,
+        }
+    }
+
+    /// The names of claims that an earlier pass removed from `spec.resourceClaims`.
+    pub(crate) fn recorded_claims(&self) -> impl Iterator<Item = &str> {
+        self.recorded_claims.iter().map(|name| &**name)
+    }
+
+    /// The names of the claims in `spec.resourceClaims`.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = &str> {
+        self.claims.iter().map(|claim| &*claim.name)
     }
 
     /// The author's values of annotations that an earlier pass has overwritten. `None` if no pass wrote the record.
@@ -123,13 +176,27 @@ impl<'p> OriginalRequests<'p> {
         self.is_recorded
     }
 
-    /// The value of the annotation. `annotations` are the author's values, `with_pod` records `spec.resources` too.
-    pub(crate) fn record<'r>(&'r self, annotations: &'r TextMap<'p>, with_pod: bool) -> impl Serialize + 'r {
-        NewRecord { containers: &self.containers, pod: self.pod().filter(|_| with_pod), annotations }
+    /// The value of the annotation. `annotations` are the author's values, and `removes_claims` records the names of
+    /// `spec.resourceClaims`.
+    pub(crate) fn record<'r>(
+        &'r self,
+        annotations: &'r TextMap<'p>,
+        removes_claims: bool,
+    ) -> impl Serialize + 'r {
+        let removed = self.claims().filter(|_| removes_claims);
+        NewRecord {
+            containers: &self.containers,
+            pod: self.pod(),
+            annotations,
+            resource_claims: self.recorded_claims().chain(removed).collect(),
+        }
     }
 
-    /// The sum over all containers, init containers included.
+    /// The amount of `spec.resources`, or else the sum over all containers, init containers included.
     pub(crate) fn sum(&self, field: ResourceField, resource: &str) -> Result<Quantity, DenyReason> {
+        if let Some(total) = self.pod_level(field, resource)? {
+            return Ok(total);
+        }
         let mut sum = Quantity::ZERO;
         for container in &self.containers {
             sum = add(sum, container.quantity(field, resource)?, resource)?;
@@ -144,18 +211,11 @@ impl<'p> OriginalRequests<'p> {
         resource: &str,
         with_overhead: bool,
     ) -> Result<Quantity, DenyReason> {
-        // Of the resources that size a VM, spec.resources may set only these two.
-        let pod_level = match &self.pod {
-            Some(pod) if matches!(resource, "cpu" | "memory") => {
-                quantity(pod, field, resource, || "the pod".into())?
-            }
-            _ => None,
-        };
         let containers = self.containers.iter().map(|container| {
             let role = container.container.role(container.list);
             Ok((role, container.quantity(field, resource)?))
         });
-        let total = match pod_level {
+        let total = match self.pod_level(field, resource)? {
             Some(total) => total,
             None => aggregate(containers, |a, b| add(a, b, resource))?,
         };
@@ -165,6 +225,10 @@ impl<'p> OriginalRequests<'p> {
         }
         let Some(text) = self.overhead.and_then(|list| list.get(resource)) else { return Ok(total) };
         add(total, parse(text, || format!("spec.overhead[{resource}]"))?, resource)
+    }
+
+    fn pod_level(&self, field: ResourceField, resource: &str) -> Result<Option<Quantity>, DenyReason> {
+        self.pod().map_or(Ok(None), |pod| quantity(pod, field, resource, || "the pod".into()))
     }
 }
 
@@ -212,9 +276,9 @@ fn quantity(
 
 /// Parses the quantity in `field`.
 ///
-/// The API server validates the patched pod, which no longer contains this quantity: so it is validated here.
+/// A quantity of the pod itself was validated before. One of the record was not.
 fn parse(text: &str, field: impl FnOnce() -> String) -> Result<Quantity, DenyReason> {
-    let problem = match text.parse::<Quantity>() {
+    let problem = match Quantity::parse(text.trim()) {
         Ok(quantity) if quantity >= Quantity::ZERO => return Ok(quantity),
         Ok(_) => "must not be negative".to_owned(),
         Err(error) => error.to_string(),

@@ -21,8 +21,14 @@ pub struct SizingRules {
     pub memory_headroom: Headroom,
     /// The size for a pod that requests nothing.
     pub fallback: VmSize,
+    /// The least size of a VM that has one.
+    pub floor: VmSize,
+    /// The sizes are multiples of these; zero means any size.
+    pub step: VmSize,
     /// GPUs for one unit of an extended resource.
     pub gpus: BTreeMap<String, u32>,
+    /// Whether ephemeral-storage counts: the machines of the catalogue have disks.
+    pub counts_disk: bool,
 }
 
 /// How the containers' resources add up to those of the VM.
@@ -74,9 +80,16 @@ pub struct VmSize {
     pub memory: u64,
     /// GPUs.
     pub gpus: u64,
+    /// Disk in MiB, if the machines of the catalogue have disks. No annotation passes it on.
+    pub disk: u64,
 }
 
 const MIB: u64 = 1 << 20;
+
+/// MiB. `MinHypervisorMemory` of kata-containers, which does not apply it to peer pods.
+const MIN_GUEST_MEMORY: u64 = 256;
+
+const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
 
 impl SizingRules {
     /// The VM size for these requests.
@@ -92,11 +105,26 @@ impl SizingRules {
             let more = devices.and_then(|devices| devices.checked_mul((*gpus_each).into()));
             gpus = more.and_then(|more| gpus.checked_add(more)).ok_or_else(|| overflow("GPUs"))?;
         }
+        let disk = if self.counts_disk { self.total(requests, EPHEMERAL_STORAGE)? } else { Quantity::ZERO };
+        let vcpus = if vcpus == 0 { self.fallback.vcpus } else { vcpus };
+        let memory = if memory == 0 { self.fallback.memory } else { memory };
         Ok(VmSize {
-            vcpus: if vcpus == 0 { self.fallback.vcpus } else { vcpus },
-            memory: if memory == 0 { self.fallback.memory } else { memory },
+            vcpus: raised(vcpus, self.floor.vcpus, self.step.vcpus).ok_or_else(|| overflow("cpu"))?,
+            memory: raised(memory, self.floor.memory, self.step.memory).ok_or_else(|| overflow("memory"))?,
             gpus: gpus.unsigned_abs(),
+            disk: mebibytes(disk, Headroom::None).ok_or_else(|| overflow(EPHEMERAL_STORAGE))?,
         })
+    }
+
+    /// The resources by which the pod requests GPUs.
+    pub(crate) fn gpu_resources(&self, requests: &OriginalRequests<'_>) -> Result<Vec<&str>, DenyReason> {
+        let mut requested = Vec::new();
+        for resource in self.gpus.keys() {
+            if !self.total(requests, resource)?.is_zero() {
+                requested.push(&**resource);
+            }
+        }
+        Ok(requested)
     }
 
     fn total(&self, requests: &OriginalRequests<'_>, resource: &str) -> Result<Quantity, DenyReason> {
@@ -104,7 +132,7 @@ impl SizingRules {
             Sizing::Compat => {
                 let requested = requests.sum(ResourceField::Requests, resource)?;
                 // cloud-api-adaptor's webhook prefers limits, but ignores them without a request and for GPUs.
-                if requested == Quantity::ZERO || !matches!(resource, "cpu" | "memory") {
+                if requested == Quantity::ZERO || self.gpus.contains_key(resource) {
                     return Ok(requested);
                 }
                 Ok(requested.max(requests.sum(ResourceField::Limits, resource)?))
@@ -122,14 +150,23 @@ impl SizingRules {
         }
     }
 
-    /// Whether the VM size accounts for `resource`.
-    pub(crate) fn counts(&self, resource: &str) -> bool {
-        matches!(resource, "cpu" | "memory") || self.gpus.contains_key(resource)
+    /// A warning about memory with which a guest may not boot, if no floor prevents it.
+    pub(crate) fn small_memory_warning(&self, size: VmSize) -> Option<String> {
+        let is_small = (1..MIN_GUEST_MEMORY).contains(&size.memory) && self.floor.memory == 0;
+        is_small.then(|| {
+            format!(
+                "default_memory is {} MiB, and a guest may not boot with less than {MIN_GUEST_MEMORY}: \
+                 set floor.memory of the runtime class, if the cloud has VMs of that size",
+                size.memory
+            )
+        })
     }
 
-    /// Whether the VM size accounts for `spec.resources`, so that the pod gives it up.
-    pub(crate) fn moves_pod_resources(&self) -> bool {
-        matches!(self.sizing, Sizing::Effective { .. })
+    /// Whether the VM size accounts for `resource`.
+    pub(crate) fn counts(&self, resource: &str) -> bool {
+        matches!(resource, "cpu" | "memory")
+            || self.gpus.contains_key(resource)
+            || (self.counts_disk && resource == EPHEMERAL_STORAGE)
     }
 }
 
@@ -146,6 +183,15 @@ pub(crate) fn vcpus(cpu: Quantity, headroom: Headroom) -> Option<u64> {
 pub(crate) fn mebibytes(memory: Quantity, headroom: Headroom) -> Option<u64> {
     let bytes = memory.value().filter(|bytes| *bytes < i64::MAX)?;
     Some(headroom.on_top_of(bytes.try_into().ok()?)?.div_ceil(MIB))
+}
+
+/// `amount` raised to `floor` and to a multiple of `step`, at most 63 bits. Zero stays zero, which is no size.
+fn raised(amount: u64, floor: u64, step: u64) -> Option<u64> {
+    if amount == 0 {
+        return Some(0);
+    }
+    let raised = amount.max(floor).checked_next_multiple_of(step.max(1))?;
+    i64::try_from(raised).is_ok().then_some(raised)
 }
 
 impl Headroom {
@@ -168,7 +214,9 @@ impl Headroom {
 impl fmt::Display for VmSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
-        for (amount, unit) in [(self.vcpus, "vCPUs"), (self.memory, "MiB"), (self.gpus, "GPUs")] {
+        for (amount, unit) in
+            [(self.vcpus, "vCPUs"), (self.memory, "MiB"), (self.gpus, "GPUs"), (self.disk, "MiB of disk")]
+        {
             if amount > 0 {
                 write!(f, "{separator}{amount} {unit}")?;
                 separator = ", ";
@@ -207,6 +255,21 @@ mod tests {
     }
 
     #[test]
+    fn size_is_raised_to_floor_and_step() {
+        for (amount, floor, step, expected) in [
+            (64, 0, 0, Some(64)),
+            (64, 512, 0, Some(512)),
+            (600, 512, 1024, Some(1024)),
+            (1024, 512, 1024, Some(1024)),
+            (1, 1500, 1024, Some(2048)),
+            (0, 512, 1024, Some(0)),
+            (i64::MAX as u64, 0, 1024, None),
+        ] {
+            assert_eq!(raised(amount, floor, step), expected, "{amount} {floor} {step}");
+        }
+    }
+
+    #[test]
     fn totals_beyond_63_bits_overflow() {
         for memory in ["9223372036854775807", "8Ei", "100E"] {
             assert_eq!(mebibytes(quantity(memory), Headroom::None), None, "{memory}");
@@ -217,6 +280,7 @@ mod tests {
 
     #[test]
     fn display_leaves_out_zeros() {
-        assert_eq!(VmSize { vcpus: 2, memory: 0, gpus: 1 }.to_string(), "2 vCPUs, 1 GPUs");
+        let size = VmSize { vcpus: 2, gpus: 1, disk: 100, ..VmSize::default() };
+        assert_eq!(size.to_string(), "2 vCPUs, 1 GPUs, 100 MiB of disk");
     }
 }

@@ -11,8 +11,9 @@ use crate::annotations::{SizeAnnotations, author_values, size_annotations};
 use crate::config::{Config, ConfigError};
 use crate::deny_reason::DenyReason;
 use crate::original_requests::{self, ContainerRequests, OriginalRequests};
-use crate::remaining_resources::{CLAIMS, equivalent};
+use crate::remaining_resources::{CLAIMS, PodFields, equivalent, later_change};
 use crate::runtime_class::{Mode, RuntimeClass};
+use crate::validation::{self, Violation};
 
 /// Resources that warnings name; more get one line together. The API server truncates warnings beyond 4 KiB.
 const MAX_RESOURCES: usize = 8;
@@ -61,12 +62,18 @@ impl PeerPods {
             (Mode::Enforce, Ok(change)) => {
                 Decision::patched(change.patch).with_warnings(prefixed("peerpods", change.warnings))
             }
-            (Mode::Enforce, Err(reason)) => Decision::denied(format!("peerpods: {reason}")),
+            (Mode::Enforce, Err(NoChange::Invalid(violation))) => {
+                Decision::unchanged().with_warnings([format!("peerpods: {UNCHANGED}: {violation}")])
+            }
+            (Mode::Enforce, Err(NoChange::Denied(reason))) => Decision::denied(format!("peerpods: {reason}")),
             (Mode::Audit, Ok(change)) => {
                 let warnings = [vec![change.summary], change.warnings].concat();
                 Decision::unchanged().with_warnings(prefixed(AUDIT, warnings))
             }
-            (Mode::Audit, Err(reason)) => {
+            (Mode::Audit, Err(NoChange::Invalid(violation))) => {
+                Decision::unchanged().with_warnings([format!("{AUDIT}: {UNCHANGED}: {violation}")])
+            }
+            (Mode::Audit, Err(NoChange::Denied(reason))) => {
                 Decision::unchanged().with_warnings([format!("{AUDIT}: would refuse the pod: {reason}")])
             }
         }
@@ -90,6 +97,7 @@ impl Webhook for PeerPods {
 }
 
 const AUDIT: &str = "peerpods (audit)";
+const UNCHANGED: &str = "the pod keeps its resources and its VM is not sized";
 
 fn prefixed(prefix: &str, warnings: Vec<String>) -> impl Iterator<Item = String> {
     warnings.into_iter().map(move |warning| format!("{prefix}: {warning}"))
@@ -103,14 +111,39 @@ struct Change {
     warnings: Vec<String>,
 }
 
+/// A reason for no change.
+#[derive(Debug)]
+enum NoChange {
+    /// The pod breaks a rule of Kubernetes, so the API server refuses it.
+    Invalid(Violation),
+    /// The webhook denies the pod.
+    Denied(DenyReason),
+}
+
+impl From<Violation> for NoChange {
+    fn from(violation: Violation) -> Self {
+        Self::Invalid(violation)
+    }
+}
+
+impl<E: Into<DenyReason>> From<E> for NoChange {
+    fn from(reason: E) -> Self {
+        Self::Denied(reason.into())
+    }
+}
+
 impl Change {
     /// The change depends on the original requests alone, not on what an earlier pass or LimitRanger wrote into the pod. So
     /// another pass has the same result.
-    fn of(pod: &Pod<'_>, class: &RuntimeClass) -> Result<Self, DenyReason> {
+    fn of(pod: &Pod<'_>, class: &RuntimeClass) -> Result<Self, NoChange> {
         let requests = OriginalRequests::from_pod(pod, &class.resource)?;
+        validation::check(pod, &requests)?;
         let vm_size = class.sizing.vm_size(&requests)?;
+        let gpu_resources = class.sizing.gpu_resources(&requests)?;
         let author_values = author_values(class, pod, requests.annotations());
-        let annotations = size_annotations(class, &author_values, vm_size)?;
+        let annotations = size_annotations(class, &author_values, vm_size, &gpu_resources)?;
+        let remaining = remaining(class, &requests);
+        let fields = PodFields::new(&class.remaining, &remaining);
 
         let mut patch = PodPatch::new(pod);
         for (key, value) in &annotations {
@@ -119,27 +152,42 @@ impl Change {
                 None => patch.remove_annotation(key),
             }
         }
-        let moves_pod_resources = class.sizing.moves_pod_resources();
-        let record = requests.record(&author_values, moves_pod_resources);
+        let record = requests.record(&author_values, fields.removes_claims());
         patch.set_annotation_json(original_requests::ANNOTATION, &record);
-        for container in requests.containers() {
+        for (container, wanted) in requests.containers().iter().zip(&remaining) {
             let (list, index) = container.place();
-            let requests_vm = list == ContainerList::Containers && index == 0;
-            let vm_resource = requests_vm.then_some(&*class.resource);
-            let wanted = class.remaining.of_container(container.requested(), vm_resource);
             match &container.container().resources {
-                Some(current) if equivalent(&wanted, current) => {}
+                Some(current) if equivalent(wanted, current) => {}
                 None if wanted.is_empty() => {}
                 _ if wanted.is_empty() => patch.remove_resources(ResourceTarget::Container(list, index)),
-                _ => patch.set_resources(ResourceTarget::Container(list, index), &wanted),
+                _ => patch.set_resources(ResourceTarget::Container(list, index), wanted),
             }
         }
-        if moves_pod_resources {
-            patch.remove_resources(ResourceTarget::Pod);
+        fields.patch(&mut patch);
+
+        let mut warnings = warnings(class, &requests);
+        warnings.extend(fields.warnings(pod, &requests));
+        for (container, wanted) in requests.containers().iter().zip(&remaining) {
+            warnings.extend(later_change(pod, container, wanted, &class.resource));
         }
+        warnings.extend(
+            class
+                .sizing
+                .small_memory_warning(vm_size)
+                .filter(|_| class.catalogue.is_none() && !requests.is_recorded()),
+        );
         let summary = summary(class, &annotations);
-        Ok(Self { patch: patch.finish()?, summary, warnings: warnings(class, &requests) })
+        Ok(Self { patch: patch.finish()?, summary, warnings })
     }
+}
+
+/// The resources that each container has after the patch.
+fn remaining<'r>(class: &'r RuntimeClass, requests: &'r OriginalRequests<'_>) -> Vec<Resources<'r>> {
+    let containers = requests.containers().iter().map(|container| {
+        let requests_vm = container.place() == (ContainerList::Containers, 0);
+        class.remaining.of_container(container.requested(), requests_vm.then_some(&*class.resource))
+    });
+    containers.collect()
 }
 
 fn summary(class: &RuntimeClass, annotations: &SizeAnnotations<'_>) -> String {
@@ -181,10 +229,6 @@ fn warnings(class: &RuntimeClass, requests: &OriginalRequests<'_>) -> Vec<String
 
 fn pod_level(class: &RuntimeClass, requests: &OriginalRequests<'_>) -> Option<String> {
     let pod = requests.pod().filter(|pod| !pod.is_empty())?;
-    if !class.sizing.moves_pod_resources() {
-        let line = "spec.resources stays and counts on the node: only sizing effective gives it to the VM";
-        return Some(line.into());
-    }
     let (first, _) = lists(pod).find(|(resource, _)| !class.sizing.counts(resource))?;
     Some(format!("not given to the VM: {first} of spec.resources"))
 }

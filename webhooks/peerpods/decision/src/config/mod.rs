@@ -27,7 +27,9 @@ pub struct Config {
     basis: Option<Basis>,
     overhead: Option<bool>,
     headroom: Option<HeadroomConfig>,
-    fallback: Option<FallbackConfig>,
+    fallback: Option<SizeConfig>,
+    floor: Option<SizeConfig>,
+    step: Option<StepConfig>,
     user_annotations: Option<UserAnnotations>,
     gpus: Option<BTreeMap<ExtendedResource, u32>>,
     keep_resources: Option<Vec<String>>,
@@ -54,11 +56,32 @@ struct HeadroomConfig {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "vcpus and memory")]
-struct FallbackConfig {
-    #[serde(deserialize_with = "values::fallback_vcpus")]
+struct SizeConfig {
+    #[serde(deserialize_with = "values::whole_vcpus")]
     vcpus: u64,
-    #[serde(deserialize_with = "values::memory_in_mebibytes")]
+    #[serde(deserialize_with = "values::mebibytes_of")]
     memory: u64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "vcpus and memory")]
+struct StepConfig {
+    #[serde(deserialize_with = "values::step_vcpus")]
+    vcpus: u64,
+    #[serde(deserialize_with = "values::step_memory")]
+    memory: u64,
+}
+
+impl From<SizeConfig> for VmSize {
+    fn from(SizeConfig { vcpus, memory }: SizeConfig) -> Self {
+        Self { vcpus, memory, ..Self::default() }
+    }
+}
+
+impl From<StepConfig> for VmSize {
+    fn from(StepConfig { vcpus, memory }: StepConfig) -> Self {
+        Self { vcpus, memory, ..Self::default() }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -69,14 +92,18 @@ struct PlaceholderConfig {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a machine")]
+#[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "a machine")]
 struct MachineConfig {
     name: String,
     vcpus: NonZeroU64,
-    #[serde(deserialize_with = "values::memory_in_mebibytes")]
+    #[serde(deserialize_with = "values::mebibytes_of")]
     memory: u64,
     #[serde(default)]
     gpus: u64,
+    #[serde(default)]
+    gpu_resources: Vec<ExtendedResource>,
+    #[serde(default, deserialize_with = "values::mebibytes_of")]
+    disk: u64,
     price: Option<f64>,
 }
 
@@ -173,6 +200,8 @@ impl Config {
             overhead: self.overhead.or(all.overhead),
             headroom: self.headroom.or(all.headroom),
             fallback: self.fallback.or(all.fallback),
+            floor: self.floor.or(all.floor),
+            step: self.step.or(all.step),
             user_annotations: self.user_annotations.or(all.user_annotations),
             gpus: self.gpus.or(all.gpus),
             keep_resources: self.keep_resources.or(all.keep_resources),
@@ -190,7 +219,7 @@ impl Config {
         class.mode = self.mode.unwrap_or_default();
         class.user_annotations = self.user_annotations.unwrap_or_default();
         let headroom = self.headroom.unwrap_or_default();
-        let fallback = self.fallback.unwrap_or_default();
+        let catalogue = catalogue(self.catalogue.unwrap_or_default())?;
         class.sizing = SizingRules {
             sizing: match self.sizing.unwrap_or(SizingName::Compat) {
                 SizingName::Compat => Sizing::Compat,
@@ -201,18 +230,22 @@ impl Config {
             },
             vcpu_headroom: headroom.vcpus,
             memory_headroom: headroom.memory,
-            fallback: VmSize { vcpus: fallback.vcpus, memory: fallback.memory, gpus: 0 },
+            fallback: self.fallback.unwrap_or_default().into(),
+            floor: self.floor.unwrap_or_default().into(),
+            step: self.step.unwrap_or_default().into(),
             gpus: match self.gpus {
                 Some(gpus) => gpus.into_iter().map(|(name, each)| (name.into_name(), each)).collect(),
                 None => class.sizing.gpus,
             },
+            counts_disk: catalogue.as_ref().is_some_and(Catalogue::has_disks),
         };
         class.remaining = RemainingResources {
             keep: keep_resources(self.keep_resources.unwrap_or_default(), &class.resource)?,
             placeholders: placeholders(self.placeholders.unwrap_or_default())?,
         };
         check_hugepages(&class.remaining)?;
-        class.catalogue = catalogue(self.catalogue.unwrap_or_default())?;
+        check_gpu_resources(catalogue.as_ref(), &class.sizing.gpus)?;
+        class.catalogue = catalogue;
         Ok(class)
     }
 }
@@ -270,8 +303,12 @@ fn catalogue(machines: Vec<MachineConfig>) -> Result<Option<Catalogue>, ConfigEr
     if priced != 0 && priced != machines.len() {
         return Err(ConfigError::new("catalogue", "either every machine has a price or none has"));
     }
+    let with_disk = machines.iter().filter(|machine| machine.disk > 0).count();
+    if with_disk != 0 && with_disk != machines.len() {
+        return Err(ConfigError::new("catalogue", "either every machine has a disk or none has"));
+    }
     let mut checked = Vec::new();
-    for MachineConfig { name, vcpus, memory, gpus, price } in machines {
+    for MachineConfig { name, vcpus, memory, gpus, gpu_resources, disk, price } in machines {
         let key = format!("catalogue.{name}");
         if name.trim().is_empty() {
             return Err(ConfigError::new(key, "a machine has a name"));
@@ -280,7 +317,27 @@ fn catalogue(machines: Vec<MachineConfig>) -> Result<Option<Catalogue>, ConfigEr
         if !price.is_finite() || price < 0.0 {
             return Err(ConfigError::new(format!("{key}.price"), "must be a number that isn't negative"));
         }
-        checked.push(Machine { name, size: VmSize { vcpus: vcpus.get(), memory, gpus }, price });
+        if gpus == 0 && !gpu_resources.is_empty() {
+            return Err(ConfigError::new(format!("{key}.gpuResources"), "the machine has no gpus"));
+        }
+        let size = VmSize { vcpus: vcpus.get(), memory, gpus, disk };
+        let gpu_resources = gpu_resources.into_iter().map(ExtendedResource::into_name).collect();
+        checked.push(Machine { name, size, gpu_resources, price });
     }
     Ok((!checked.is_empty()).then(|| Catalogue::new(checked)))
+}
+
+/// A machine's GPUs are never requested by a resource that `gpus` lacks.
+fn check_gpu_resources(
+    catalogue: Option<&Catalogue>,
+    gpus: &BTreeMap<String, u32>,
+) -> Result<(), ConfigError> {
+    let mut machines = catalogue.into_iter().flat_map(Catalogue::machines);
+    let unknown = machines.find_map(|machine| {
+        let resource = machine.gpu_resources.iter().find(|resource| !gpus.contains_key(*resource))?;
+        Some((&machine.name, resource))
+    });
+    let Some((machine, resource)) = unknown else { return Ok(()) };
+    let key = format!("catalogue.{machine}.gpuResources");
+    Err(ConfigError::new(key, format!("{resource} is not in gpus, so no pod requests a GPU by it")))
 }

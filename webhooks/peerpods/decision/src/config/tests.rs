@@ -71,6 +71,22 @@ fn errors_name_the_key() {
         (json!({"placeholders": {"cpu": {"request": 2, "limit": 1}}}), "placeholders.cpu.limit: is less"),
         (json!({"catalogue": [machine(json!(-1))]}), "catalogue.m.price: must be a number"),
         (json!({"catalogue": [machine(json!(1)), machine(json!(null))]}), "catalogue: either every machine"),
+        (json!({"step": {"memory": 0}}), "step.memory: must not be zero"),
+        (json!({"floor": {"memory": "lots"}}), "floor.memory: \"lots\": a quantity is"),
+        (
+            json!({"catalogue": [{"name": "m", "vcpus": 1, "memory": 1, "gpuResources": ["a.b/c"]}]}),
+            "catalogue.m.gpuResources: the machine has no gpus",
+        ),
+        (
+            json!({"catalogue": [{"name": "m", "vcpus": 1, "memory": 1, "gpus": 1, "gpuResources": ["a.b/c"]}]}),
+            "catalogue.m.gpuResources: a.b/c is not in gpus",
+        ),
+        (
+            json!({"catalogue": [
+                {"name": "m", "vcpus": 1, "memory": 1, "disk": "1Gi"}, {"name": "n", "vcpus": 1, "memory": 1},
+            ]}),
+            "catalogue: either every machine has a disk or none has",
+        ),
         (
             json!({"catalogue": [{"name": "m", "vcpus": 0, "memory": "1Gi"}]}),
             "catalogue[0].vcpus: invalid value: integer `0`",

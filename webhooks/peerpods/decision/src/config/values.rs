@@ -36,15 +36,29 @@ impl<'de> Deserialize<'de> for Amount {
 const TOO_LARGE: &str = "is too large";
 
 /// Whole vCPUs.
-pub(super) fn fallback_vcpus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+pub(super) fn whole_vcpus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let Amount(cpu) = Amount::deserialize(deserializer)?;
     vcpus(cpu, Headroom::None).ok_or_else(|| D::Error::custom(TOO_LARGE))
 }
 
 /// Whole MiB.
-pub(super) fn memory_in_mebibytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+pub(super) fn mebibytes_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let Amount(memory) = Amount::deserialize(deserializer)?;
     mebibytes(memory, Headroom::None).ok_or_else(|| D::Error::custom(TOO_LARGE))
+}
+
+/// Whole vCPUs, at least one.
+pub(super) fn step_vcpus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    whole_vcpus(deserializer).and_then(at_least_one)
+}
+
+/// Whole MiB, at least one.
+pub(super) fn step_memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    mebibytes_of(deserializer).and_then(at_least_one)
+}
+
+fn at_least_one<E: Error>(step: u64) -> Result<u64, E> {
+    if step == 0 { Err(E::custom("must not be zero")) } else { Ok(step) }
 }
 
 /// Percent or millicores.

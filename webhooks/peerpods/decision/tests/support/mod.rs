@@ -115,17 +115,49 @@ fn object_at<'o>(object: &'o mut Map<String, Value>, key: &str) -> &'o mut Map<S
     member.as_object_mut().unwrap()
 }
 
+/// The annotation of the LimitRanger plugin.
+const LIMIT_RANGER: &str = "kubernetes.io/limit-ranger";
+
 /// `mergePodResourceRequirements` of the LimitRanger plugin.
 pub(crate) fn limit_ranged(mut pod: Value, default_requests: &Value, default_limits: &Value) -> Value {
-    for container in containers_mut(&mut pod) {
-        for (field, defaults) in [("limits", default_limits), ("requests", default_requests)] {
-            let list = object_at(object_at(container, "resources"), field);
-            for (name, quantity) in defaults.as_object().unwrap() {
-                list.entry(name).or_insert_with(|| quantity.clone());
+    let mut entries = Vec::new();
+    for (list, kind) in [("containers", "container"), ("initContainers", "init container")] {
+        let containers = pod["spec"].get_mut(list).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            let container = container.as_object_mut().unwrap();
+            let name = container["name"].as_str().unwrap().to_owned();
+            for (field, what, defaults) in
+                [("requests", "request", default_requests), ("limits", "limit", default_limits)]
+            {
+                let list = object_at(object_at(container, "resources"), field);
+                let mut set = Vec::new();
+                for (resource, quantity) in defaults.as_object().unwrap() {
+                    if !list.contains_key(resource) {
+                        list.insert(resource.clone(), quantity.clone());
+                        set.push(&**resource);
+                    }
+                }
+                set.sort_unstable();
+                if !set.is_empty() {
+                    entries.push(format!("{} {what} for {kind} {name}", set.join(", ")));
+                }
             }
         }
     }
+    if !entries.is_empty() {
+        let annotation = format!("LimitRanger plugin set: {}", entries.join("; "));
+        let metadata = object_at(pod.as_object_mut().unwrap(), "metadata");
+        object_at(metadata, "annotations").insert(LIMIT_RANGER.to_owned(), json!(annotation));
+    }
     decoded_by_api_server(pod)
+}
+
+/// `pod` without the annotation of the LimitRanger plugin.
+pub(crate) fn without_limit_ranger(mut pod: Value) -> Value {
+    if let Some(annotations) = pod["metadata"]["annotations"].as_object_mut() {
+        annotations.shift_remove(LIMIT_RANGER);
+    }
+    pod
 }
 
 /// `pod` without what the webhook may change.
@@ -133,7 +165,14 @@ pub(crate) fn untouched(mut pod: Value) -> Value {
     for container in containers_mut(&mut pod) {
         container.shift_remove("resources");
     }
-    pod["spec"].as_object_mut().unwrap().shift_remove("resources");
+    let spec = pod["spec"].as_object_mut().unwrap();
+    spec.shift_remove("resources");
+    spec.shift_remove("resourceClaims");
+    for volume in spec.get_mut("volumes").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(empty_dir) = volume["emptyDir"].as_object_mut() {
+            empty_dir.shift_remove("medium");
+        }
+    }
     if let Some(annotations) = pod["metadata"]["annotations"].as_object_mut() {
         annotations.retain(|key, _| !key.starts_with(PREFIX) && key != RECORD);
     }

@@ -87,7 +87,7 @@ configurations. Other values of tls.mode avoid this permission.
 {{- define "podshaper.access.configuration" -}}
 - apiGroups: [admissionregistration.k8s.io]
   resources: [mutatingwebhookconfigurations]
-  resourceNames: [{{ .fullname }}]
+  resourceNames: [{{ .configurationName }}]
   verbs: [get, watch, patch]
 {{- end -}}
 

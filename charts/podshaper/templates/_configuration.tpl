@@ -7,7 +7,7 @@ Selectors and conditions of the user add to the exclusions. They cannot remove a
 apiVersion: admissionregistration.k8s.io/v1
 kind: MutatingWebhookConfiguration
 metadata:
-  name: {{ .fullname }}
+  name: {{ .configurationName }}
   labels: {{- include "podshaper.labels" (list . "webhook") | nindent 4 }}
   {{- $annotations := dict }}
   {{- if eq $tls.mode "certManager" }}
@@ -21,17 +21,27 @@ webhooks:
 {{- /* a static pod's image in the API: the kubelet runs it as its file says, whatever becomes of the image */}}
 {{- $mirror := dict "name" "podshaper.dev/not-a-mirror-pod" "expression" "!('kubernetes.io/config.mirror' in object.metadata.?annotations.orValue({}))" }}
 {{- $conditions := concat (list $mirror) (.own.matchConditions | default list) ($values.matchConditions | default list) }}
-{{ include "podshaper.hook" (list . .name (concat (list $pods) (.own.admissionRules | default list)) $conditions $values.objectSelector) }}
+{{- $rules := concat (list $pods) (.own.admissionRules | default list) }}
+{{- $own := dict "rules" $rules "matchConditions" $conditions "objectSelector" $values.objectSelector }}
+{{ include "podshaper.hook" (list . .name $own) }}
 {{- range .own.hooks }}
-{{ include "podshaper.hook" (list $ (printf "%s.%s" .name $.name) .rules .matchConditions dict) }}
+{{- $hook := merge (dict) . (dict "rules" (list $pods)) }}
+{{- if .selectsPods }}
+{{- $_ := set $hook "objectSelector" $values.objectSelector }}
+{{- $_ := set $hook "matchConditions" (concat (list $mirror) ($values.matchConditions | default list)) }}
+{{- end }}
+{{ include "podshaper.hook" (list $ (printf "%s.%s" .name $.name) $hook) }}
 {{- end }}
 {{- end -}}
 
-{{/* One webhook of the configuration. Input: (list WEBHOOK NAME RULES CONDITIONS OBJECT-SELECTOR) */}}
+{{/* One webhook of the configuration. Input: (list WEBHOOK NAME HOOK), the hook with rules, matchConditions, objectSelector,
+failurePolicy, namespaceSelector */}}
 {{- define "podshaper.hook" -}}
 {{- $webhook := index . 0 -}}
+{{- $hook := index . 2 -}}
 {{- $values := $webhook.values -}}
-{{- $objectSelector := index . 4 -}}
+{{- $objectSelector := $hook.objectSelector | default dict -}}
+{{- $namespaces := concat ($values.namespaceSelector.matchExpressions | default list) (dig "namespaceSelector" "matchExpressions" list $hook) -}}
 - name: {{ index . 1 }}.podshaper.dev
   clientConfig:
     service:
@@ -44,19 +54,19 @@ webhooks:
     {{- end }}
   admissionReviewVersions: [v1]
   sideEffects: {{ $webhook.own.sideEffects | default "None" }}
-  failurePolicy: {{ $values.failurePolicy }}
+  failurePolicy: {{ $hook.failurePolicy | default $values.failurePolicy }}
   reinvocationPolicy: {{ $values.reinvocationPolicy }}
   timeoutSeconds: {{ $values.timeoutSeconds }}
-  rules: {{- toYaml (index . 2) | nindent 2 }}
+  rules: {{- toYaml $hook.rules | nindent 2 }}
   namespaceSelector:
-    {{- with $values.namespaceSelector.matchLabels }}
+    {{- with merge (dict) ($values.namespaceSelector.matchLabels | default dict) (dig "namespaceSelector" "matchLabels" dict $hook) }}
     matchLabels: {{- toYaml . | nindent 6 }}
     {{- end }}
     matchExpressions:
     - {key: kubernetes.io/metadata.name, operator: NotIn, values: [kube-system, {{ $webhook.root.Release.Namespace }}]}
     - {key: podshaper.dev/release, operator: DoesNotExist}
     - {key: podshaper.dev/skip, operator: NotIn, values: ["true"]}
-    {{- with $values.namespaceSelector.matchExpressions }}
+    {{- with $namespaces }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
   objectSelector:
@@ -68,5 +78,5 @@ webhooks:
     {{- with $objectSelector.matchExpressions }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  matchConditions: {{- toYaml (index . 3) | nindent 2 }}
+  matchConditions: {{- toYaml $hook.matchConditions | nindent 2 }}
 {{- end -}}

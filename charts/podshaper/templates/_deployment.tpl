@@ -70,7 +70,7 @@ spec:
         - --log-format={{ $values.log.format }}
         {{- if eq $values.tls.mode "selfManaged" }}
         - --self-managed-secret={{ include "podshaper.tlsSecret" . }}
-        - --webhook-configuration={{ .fullname }}
+        - --webhook-configuration={{ .configurationName }}
         - --service-name={{ .fullname }}
         - --leaf-lifetime={{ $values.tls.selfManaged.leafLifetime }}
         - --ca-lifetime={{ $values.tls.selfManaged.caLifetime }}

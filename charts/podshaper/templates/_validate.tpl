@@ -21,6 +21,7 @@ Refuses values that the schema cannot judge, because they contradict each other 
     {{- fail (printf "ports of %s: webhook, health and metrics each need a port of their own" $name) }}
   {{- end }}
 {{- end }}
+{{- include "podshaper.validate.configurationName" . }}
 {{- include "podshaper.validate.hostNetwork" . }}
 {{- if hasKey $values "replicas" }}
   {{- $replicas := int $values.replicas }}
@@ -61,6 +62,22 @@ Refuses values that the schema cannot judge, because they contradict each other 
 {{- with $values.lookupTimeout }}
   {{- if ge (include "podshaper.seconds" . | float64) (float64 $values.timeoutSeconds) }}
     {{- fail (printf "%s.lookupTimeout is %s: it must be less than timeoutSeconds, %v" $name . $values.timeoutSeconds) }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Two webhooks of a release cannot share a configuration. */}}
+{{- define "podshaper.validate.configurationName" -}}
+{{- with .values.webhookConfigurationName }}
+  {{- range $other, $block := omit $.root.Values "defaults" "tls" "crds" "global" "enabled" $.name }}
+    {{- if and $block.enabled (eq $.values.webhookConfigurationName ($block.webhookConfigurationName | default (print $.root.Release.Name "-" $other))) }}
+      {{- fail (printf "%s.webhookConfigurationName is %q, the name of the configuration of %s" $.name $.values.webhookConfigurationName $other) }}
+    {{- end }}
+  {{- end }}
+{{- end }}
+{{- with .values.anyRuntimeClass }}
+  {{- if and .enabled (not .namespaceSelector.matchLabels) (not .namespaceSelector.matchExpressions) }}
+    {{- fail "peerpods.anyRuntimeClass.namespaceSelector is empty: it would send every pod of the cluster to the webhook" }}
   {{- end }}
 {{- end }}
 {{- end -}}

@@ -21,10 +21,11 @@ Input: base, over
 {{/*
 Completes a webhook, in place. Input: root, name. All other templates take the fields that it adds:
   fullname  name of its objects
+  configurationName  name of its MutatingWebhookConfiguration
   values    `defaults` and `tls`, overridden by the block of the webhook
   own       the webhook's own settings, from its template NAME.own: path, args, env, serveEnv (not for the self-test), config,
             volumes, volumeMounts, matchConditions, admissionRules (in addition to pods), hooks (additional webhooks of its
-            configuration: name, rules, matchConditions), egress,
+            configuration: name, rules, matchConditions, or selectsPods for pods with the conditions of the user; failurePolicy, namespaceSelector and objectSelector, if they differ), egress,
             rules.{namespaced,cluster}, sideEffects, crds (files of files/crds and the resources that they define; readOnly:
             only the webhook may write them), selftest (a pod that the webhook changes), selftestObjects (objects that the pod needs),
             selftestOnNode (whether the pod needs a node), selftestOwner (path of its controller), selftestRules (permission to read it)
@@ -38,6 +39,7 @@ Completes a webhook, in place. Input: root, name. All other templates take the f
 {{- $_ := set . "values" $values }}
 
 {{- $_ := set . "fullname" (printf "%s-%s" .root.Release.Name .name) }}
+{{- $_ := set . "configurationName" ($values.webhookConfigurationName | default .fullname) }}
 {{- with dig "imagePullSecrets" list (.root.Values.global | default dict) }}
   {{- $_ := set $values "imagePullSecrets" (concat ($values.imagePullSecrets | default list) .) }}
 {{- end }}

@@ -184,15 +184,15 @@ impl<'r> PodFields<'r> {
             *kept == size
                 || matches!((Quantity::parse(kept), Quantity::parse(size)), (Ok(a), Ok(b)) if a == b)
         };
-        !self.page_sizes.iter().any(|kept| same(kept))
+        !self.page_sizes.iter().any(same)
     }
 }
 
 fn listed(names: &[&str]) -> String {
     let more = names.len().saturating_sub(MAX_NAMES);
-    let named: Vec<&str> = names.iter().take(MAX_NAMES).copied().collect();
+    let first: Vec<&str> = names.iter().take(MAX_NAMES).copied().collect();
     let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("{}{rest}", named.join(", "))
+    format!("{}{rest}", first.join(", "))
 }
 
 /// A warning if another webhook has changed `container` since an earlier pass left it with `expected`.

@@ -93,10 +93,10 @@ fn field_of_another_type_is_rejected() {
     let full = json!({
         "distribution": [{
             "name": "a", "nodeLabel": {"type": "a"}, "weight": 1, "base": 1, "max": 2, "tolerations": [], "nodeAffinity": [],
-            "preferred": false,
+            "preferred": false, "standIn": false,
         }],
         "target": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
-        "whenUnavailable": "Wait", "unschedulableAfter": "5m",
+        "whenUnavailable": "UseOthers", "unschedulableAfter": "5m", "availability": "Nodes", "takeBack": "Never",
         "rebalance": {"mode": "Always", "maxUnavailable": 1},
     });
     assert!(serde_json::from_value::<PodDistributorSpec>(full.clone()).is_ok());

@@ -1,7 +1,10 @@
 //! The pods of one ledger, for controllers, statuses and metrics.
 
+use std::sync::Arc;
+
 use podshaper_placement::allocator::SlotAllocator;
-use podshaper_placement::ledger::PodName;
+use podshaper_placement::ledger::{PodName, ResourceVersion, Token};
+use podshaper_placement::pod_object::WaitingPod;
 use podshaper_placement::policy::GroupName;
 use podshaper_placement::spread::Spread;
 
@@ -32,6 +35,12 @@ pub struct InventoryPod {
     pub group: Option<GroupName>,
     /// Its health.
     pub health: Health,
+    /// The token of its admission request, if it is placed.
+    pub token: Option<Token>,
+    /// Its `resourceVersion`.
+    pub version: ResourceVersion,
+    /// Set while it has no node.
+    pub waiting: Option<Arc<WaitingPod>>,
 }
 
 impl LedgerInventory {

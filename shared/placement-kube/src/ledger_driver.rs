@@ -13,7 +13,7 @@ use podshaper_placement::ledger::{
     Call, Effect, Event, Ledger, LedgerContent, Now, PodName, PodPlacement, PodRecord, PodState,
     ResourceVersion, SlotReply, SlotRequest, Token,
 };
-use podshaper_placement::policy::GroupName;
+use podshaper_placement::pod_object::WaitingPod;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
@@ -60,11 +60,14 @@ impl LedgerContext {
     }
 }
 
+/// The pods that are not ready. Those that have no node have a value.
+type UnreadyPods = BTreeMap<PodName, Option<Arc<WaitingPod>>>;
+
 /// The pods of one ledger, as a list of the watch returns them.
 #[derive(Default)]
 pub(crate) struct ListedPods {
     records: BTreeMap<PodName, PodRecord>,
-    unready: BTreeMap<PodName, Health>,
+    unready: UnreadyPods,
     controller: Option<NamespacedOwner>,
     newest: ResourceVersion,
 }
@@ -72,7 +75,7 @@ pub(crate) struct ListedPods {
 impl ListedPods {
     pub(crate) fn add(&mut self, pod: ObservedPod) {
         if pod.health != Health::Ready {
-            self.unready.insert(Arc::clone(&pod.name), pod.health);
+            self.unready.insert(Arc::clone(&pod.name), pod.waiting);
         }
         // The controller of the newest pod exists most likely: the first Jobs of a CronJob are deleted.
         if pod.record.version > self.newest {
@@ -106,7 +109,7 @@ struct DriverState {
     /// Changes of pods, and how many of them the last reconciliation has seen.
     changes: u64,
     reconciled: u64,
-    unready: BTreeMap<PodName, Health>,
+    unready: UnreadyPods,
     controller: Option<NamespacedOwner>,
 }
 
@@ -229,7 +232,7 @@ impl LedgerDriver {
         if ended || pod.health == Health::Ready {
             state.unready.remove(&pod.name);
         } else {
-            state.unready.insert(Arc::clone(&pod.name), pod.health);
+            state.unready.insert(Arc::clone(&pod.name), pod.waiting);
         }
         self.handle(&mut state, Event::PodChanged(pod.name, pod.record));
     }
@@ -272,7 +275,10 @@ impl LedgerDriver {
             name: Arc::clone(name),
             slot: pod.assignment().map(|assignment| assignment.slot),
             group: pod.group().cloned(),
-            health: state.unready.get(name).copied().unwrap_or(Health::Ready),
+            health: if state.unready.contains_key(name) { Health::Unready } else { Health::Ready },
+            token: pod.assignment().map(|assignment| assignment.token),
+            version: pod.version,
+            waiting: state.unready.get(name).cloned().flatten(),
         };
         let pods = state.ledger.pods().iter().map(pod).collect();
         Some(LedgerInventory {
@@ -281,14 +287,6 @@ impl LedgerDriver {
             pods,
             reserved: state.ledger.reserved(),
         })
-    }
-
-    /// The groups of pods that have been unschedulable since `before`, in seconds since 1970.
-    pub(crate) fn unschedulable_groups(&self, before: i64) -> Vec<GroupName> {
-        let state = self.lock();
-        let long = |health: &Health| matches!(health, Health::Unschedulable(since) if *since <= before);
-        let pods = state.unready.iter().filter(|(_, health)| long(health));
-        pods.filter_map(|(name, _)| state.ledger.pods().get(name)?.group().cloned()).collect()
     }
 
     /// Whether a pod has changed since the last reconciliation.

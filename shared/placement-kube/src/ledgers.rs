@@ -5,12 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kube::Client;
-use podshaper_core::object::{Object, ObjectMeta, OwnerReference};
+use podshaper_core::object::{Object, ObjectMeta};
 use podshaper_kube::error::describe;
 use podshaper_kube::watch::{WatchHandler, WatchScope, list_and_watch};
 use podshaper_placement::annotations::{OWNER, PLACED};
 use podshaper_placement::ledger::{PodState, ResourceVersion, SlotReply, SlotRequest};
-use podshaper_placement::policy::GroupName;
 use podshaper_placement::spread::Spread;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -97,17 +96,6 @@ impl Ledgers {
     /// The pods of each ledger.
     pub fn inventory(&self) -> Vec<LedgerInventory> {
         self.all().into_iter().filter_map(|(ledger, driver)| driver.inventory(ledger)).collect()
-    }
-
-    /// The groups of an owner's pods that have been unschedulable since `before`, in seconds since 1970.
-    pub fn unschedulable_groups(
-        &self,
-        namespace: &str,
-        owner: &OwnerReference,
-        before: i64,
-    ) -> Vec<GroupName> {
-        let driver = self.existing(&LedgerId::new(namespace, &owner.uid));
-        driver.map(|driver| driver.unschedulable_groups(before)).unwrap_or_default()
     }
 
     /// The owners with reservations in their Placement, or with pods that have changed since the last reconciliation, and the controllers of pods

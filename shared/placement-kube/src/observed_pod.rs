@@ -1,11 +1,11 @@
 //! A pod as a list or a watch returns it, read for what a ledger needs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use k8s_openapi::jiff::Timestamp;
 use podshaper_core::object::{FromObject, OwnerReference};
 use podshaper_placement::ledger::{PodName, PodPlacement, PodRecord, PodState};
-use podshaper_placement::pod_object::{PodCondition, PodObject};
+use podshaper_placement::pod_object::{PodCondition, PodObject, WaitingPod};
 use podshaper_placement::policy::Policy;
 use serde_json::value::RawValue;
 
@@ -18,8 +18,6 @@ pub enum Health {
     Ready,
     /// It is not ready.
     Unready,
-    /// The scheduler finds no node for it since then, in seconds since 1970.
-    Unschedulable(i64),
 }
 
 /// A pod that has a controller.
@@ -27,6 +25,8 @@ pub(crate) struct ObservedPod {
     pub name: PodName,
     pub record: PodRecord,
     pub health: Health,
+    /// Set while the pod has no node.
+    pub waiting: Option<Arc<WaitingPod>>,
     pub controller: NamespacedOwner,
     /// The uid of the owner of the ledger that the pod counts in.
     pub sequence_owner: Box<str>,
@@ -56,6 +56,7 @@ impl ObservedPod {
             name: pod.name.as_str().into(),
             record,
             health: if pod.state == PodState::Succeeded { Health::Ready } else { health(&pod.conditions) },
+            waiting: pod.waiting.filter(|_| pod.state == PodState::Active).map(Arc::new),
             sequence_owner: pod.sequence_owner.into(),
             placed_by: pod.placed_by,
             skipped: pod.skipped,
@@ -81,15 +82,8 @@ impl ObservedPod {
 }
 
 fn health(conditions: &[PodCondition]) -> Health {
-    let find = |kind: &str| conditions.iter().find(|condition| condition.r#type == kind);
-    if find("Ready").is_some_and(|condition| condition.status == "True") {
-        return Health::Ready;
-    }
-    let scheduled =
-        find("PodScheduled").filter(|condition| condition.reason.as_deref() == Some("Unschedulable"));
-    let since =
-        scheduled.and_then(|condition| condition.last_transition_time.as_ref()?.parse::<Timestamp>().ok());
-    since.map_or(Health::Unready, |since| Health::Unschedulable(since.as_second()))
+    let is_ready = |condition: &PodCondition| condition.r#type == "Ready" && condition.status == "True";
+    if conditions.iter().any(is_ready) { Health::Ready } else { Health::Unready }
 }
 
 /// Pods that a webhook has not placed.

@@ -120,8 +120,48 @@ pub struct PlacePolicy<'r> {
     pub webhook: &'static str,
     /// The allocator of the policy.
     pub allocator: &'r Arc<SlotAllocator>,
-    /// The groups that take pods now. If the pod fits into none of them, or they are full, all groups count.
+    /// The groups that take pods now.
     pub open: GroupSet,
+    /// A group that is not open, which the pod tries.
+    pub probe: Option<usize>,
+}
+
+impl PlacePolicy<'_> {
+    /// The sets of groups in which a place is searched for a pod that fits into those of `fitting`, one after the other.
+    ///
+    /// If no group is open, all count as open: the pod waits for one of them. Stand-ins count only if no other group is open.
+    fn candidates(&self, fitting: GroupSet) -> Vec<GroupSet> {
+        let stand_ins = self.allocator.policy().stand_ins();
+        let regular = fitting.difference(stand_ins);
+        let regular = if regular.is_empty() { fitting } else { regular };
+        let open = [regular, fitting].map(|groups| groups.intersection(self.open));
+        let open = open.into_iter().find(|groups| !groups.is_empty());
+        let probe: GroupSet = self.probe.into_iter().collect();
+        let mut candidates = vec![fitting.intersection(probe)];
+        candidates.extend(open);
+        candidates.push(regular);
+        candidates.retain(|groups| !groups.is_empty());
+        candidates.dedup();
+        candidates
+    }
+}
+
+/// Whether a pod without a place may try the group `probe`, which is not open: it fits, and its number does not assign it to another group.
+pub fn may_probe(
+    request: &Request<'_, impl Sync>,
+    pod: &Pod<'_>,
+    chain: &OwnerChain,
+    allocator: &SlotAllocator,
+    probe: usize,
+) -> bool {
+    let fitting = annotations::fitting_groups(pod, allocator.policy());
+    let of_ordinal = ordinal::slot(pod, request.name.as_deref(), chain);
+    let of_ordinal = of_ordinal.and_then(|ordinal| allocator.group_of_ordinal(ordinal, fitting));
+    request.dry_run != Some(true)
+        && !pod.is_bound()
+        && fitting.contains(probe)
+        && of_ordinal.is_none_or(|group| group == probe)
+        && annotations::placed_by(pod).is_none()
 }
 
 /// Finds a slot for the pod of `request` with the owners `chain`. The patch is empty if the pod keeps the slot that it has.
@@ -133,7 +173,7 @@ pub async fn place<'p, 'a>(
     policy: PlacePolicy<'_>,
     deadline: Instant,
 ) -> Result<(PlaceOutcome, PodPatch<'p, 'a>), PlaceError> {
-    let PlacePolicy { webhook, allocator, open } = policy;
+    let PlacePolicy { webhook, allocator, .. } = policy;
     let owner = chain.sequence_owner().map(|(owner, _)| &*owner.uid).unwrap_or_default();
     let fitting = fitting_groups(pod, owner, policy)?;
     let dry_run = request.dry_run == Some(true);
@@ -149,12 +189,13 @@ pub async fn place<'p, 'a>(
         let slot = SlotRequest { token, fitting, existing: existing.clone(), dry_run };
         backend.place(PlaceRequest { namespace, chain, allocator, slot }, deadline).await
     };
-    let open = fitting.intersection(open);
-    let mut reply = if open.is_empty() { Some(SlotReply::Unplaced) } else { find(open).await };
-    // It waits for a group that takes no pods now, rather than go anywhere. If the API server sends this request again, the ledger
-    // may already hold a slot for it there.
-    if matches!(reply, None | Some(SlotReply::Unplaced)) && open != fitting {
-        reply = find(fitting).await;
+    let mut reply = Some(SlotReply::Unplaced);
+    for groups in policy.candidates(fitting) {
+        reply = find(groups).await;
+        // The groups are full. If the API server sends this request again, the ledger may already hold a slot for it in another group.
+        if !matches!(reply, None | Some(SlotReply::Unplaced)) {
+            break;
+        }
     }
     let (assignment, outcome) = match reply {
         Some(SlotReply::Kept) => return Ok((PlaceOutcome::Kept, PodPatch::new(pod))),
@@ -271,6 +312,34 @@ mod tests {
         }
     }
 
+    #[test]
+    fn stand_in_counts_only_if_no_other_group_is_open() {
+        let group = |(name, weight, stand_in): (&str, u32, bool)| Group {
+            name: name.into(),
+            node_labels: BTreeMap::from([("type".to_owned(), name.to_owned())]),
+            weight,
+            stand_in,
+            ..Group::default()
+        };
+        let groups = [("a", 1, false), ("b", 1, false), ("s", 0, true)].map(group);
+        let allocator = Arc::new(SlotAllocator::new(Policy::new(groups.into(), Tie::First).unwrap()));
+        let set = |groups: &[usize]| groups.iter().copied().collect::<GroupSet>();
+        let candidates = |open: &[usize], probe, fitting: &[usize]| {
+            let policy = PlacePolicy { webhook: "webhook", allocator: &allocator, open: set(open), probe };
+            policy.candidates(set(fitting))
+        };
+        let all = &[0, 1, 2][..];
+        assert_eq!(candidates(all, None, all), [set(&[0, 1])]);
+        assert_eq!(candidates(&[1, 2], None, all), [set(&[1]), set(&[0, 1])]);
+        assert_eq!(candidates(&[2], None, all), [set(&[2]), set(&[0, 1])]);
+        assert_eq!(candidates(&[], None, all), [set(&[0, 1])], "all are closed, so all count as open");
+        assert_eq!(candidates(&[2], Some(0), all), [set(&[0]), set(&[2]), set(&[0, 1])]);
+        assert_eq!(candidates(all, None, &[2]), [set(&[2])], "the pod fits into nothing else");
+        assert_eq!(candidates(&[1, 2], None, &[0, 2]), [set(&[2]), set(&[0])]);
+        assert_eq!(allocator.allocate(&Default::default(), set(&[2])), Some((0, 2)));
+        assert_eq!(allocator.desired(4), [2, 2, 0]);
+    }
+
     #[tokio::test]
     async fn repeated_call_keeps_group_that_lost_its_nodes() {
         let group = |name: &str| Group {
@@ -289,7 +358,7 @@ mod tests {
         let request: Request<'_, Pod<'_>> = serde_json::from_str(&request).unwrap();
         let pod = request.object.as_ref().unwrap();
         let policy =
-            PlacePolicy { webhook: "webhook", allocator: &allocator, open: [0].into_iter().collect() };
+            PlacePolicy { webhook: "webhook", allocator: &allocator, open: [0].into_iter().collect(), probe: None };
         let deadline = Instant::now() + Duration::from_secs(1);
         let placed = place(&Remembers, &request, pod, &OwnerChain::from(None), policy, deadline).await;
         assert_eq!(placed.unwrap().0, PlaceOutcome::Placed);

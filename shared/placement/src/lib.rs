@@ -10,6 +10,7 @@
 pub mod admit;
 pub mod allocator;
 pub mod annotations;
+pub mod availability;
 pub mod ledger;
 #[cfg(test)]
 mod model;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use podshaper_core::object::{Object, ObjectMeta, OwnerReference, lenient};
+use podshaper_core::pod::Toleration;
 use podshaper_core::selector::LabelSelector;
 
 use super::ledger::ResourceVersion;
@@ -13,6 +14,9 @@ use super::ledger::ResourceVersion;
 const MAX_SELECTOR: usize = 8 << 10;
 /// Bytes that are kept of an annotation. None that is valid is so long, so a parser notices that it is cut.
 const MAX_ANNOTATION: usize = 32 << 10;
+
+/// More tolerations than a template has in practice.
+const MAX_TOLERATIONS: usize = 32;
 
 /// An owner, as it was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub struct OwnerObject {
     pub annotations: BTreeMap<String, String>,
     /// Those of the pod template.
     pub template: BTreeMap<String, String>,
+    /// The tolerations of the pod template.
+    pub tolerations: Vec<Toleration>,
 }
 
 /// `spec` of an owner. A custom kind may use these names for something else: a field of another type counts as absent.
@@ -68,6 +74,15 @@ pub struct OwnerStatus {
 #[serde(default)]
 struct Template {
     metadata: Option<ObjectMeta>,
+    spec: Option<TemplateSpec>,
+}
+
+/// The fields of `v1.PodSpec` that are the same for all pods of a template.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct TemplateSpec {
+    #[serde(deserialize_with = "lenient")]
+    tolerations: Option<Vec<Toleration>>,
 }
 
 /// `batchv1.JobTemplateSpec`.
@@ -90,12 +105,12 @@ impl OwnerSpec {
         if owner.is_kind("batch", "Job") { Some(self.parallelism.unwrap_or(1)) } else { self.replicas }
     }
 
-    fn template_annotations(self) -> BTreeMap<String, String> {
+    fn template(self) -> Template {
         let template = match self.job_template.and_then(|jobs| jobs.spec) {
             Some(job) => job.template,
             None => self.template,
         };
-        template.and_then(|template| template.metadata?.annotations).unwrap_or_default()
+        template.unwrap_or_default()
     }
 
     fn selector(&self) -> Option<String> {
@@ -121,14 +136,19 @@ impl OwnerObject {
         let metadata = object.metadata;
         let controller = metadata.controller().filter(|controller| controller.is_valid());
         let spec = object.spec.unwrap_or_default();
+        let (pods, selector) = (spec.pods(owner), spec.selector());
+        let first_ordinal = spec.ordinals.as_ref().map_or(0, |ordinals| ordinals.start);
+        let template = spec.template();
+        let tolerations = template.spec.and_then(|spec| spec.tolerations).unwrap_or_default();
         Self {
             version: metadata.resource_version.parse().unwrap_or(0),
             controller: controller.map(OwnerReference::coordinates),
-            pods: spec.pods(owner),
+            pods,
             created: object.status.and_then(|status| status.replicas),
-            selector: spec.selector(),
-            first_ordinal: spec.ordinals.as_ref().map_or(0, |ordinals| ordinals.start),
-            template: keep(spec.template_annotations()),
+            selector,
+            first_ordinal,
+            template: keep(template.metadata.and_then(|metadata| metadata.annotations).unwrap_or_default()),
+            tolerations: tolerations.into_iter().filter(Toleration::is_short).take(MAX_TOLERATIONS).collect(),
             annotations: keep(metadata.annotations.unwrap_or_default()),
             uid: metadata.uid,
         }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-use podshaper_core::object::{FromObject, Object, OwnerReference, lenient};
+use podshaper_core::object::{FromObject, Object, OwnerReference};
 use podshaper_core::pod::SKIP;
 
 use super::annotations::{
@@ -40,20 +41,73 @@ pub struct PodObject {
     pub skipped: bool,
     /// `status.conditions`.
     pub conditions: Vec<PodCondition>,
+    /// What matters of a pod that has no node.
+    pub waiting: Option<WaitingPod>,
 }
+
+/// A pod without a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WaitingPod {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// Whether the scheduler has found no node for it.
+    pub unschedulable: bool,
+    /// Whether it has scheduling gates.
+    pub gated: bool,
+    /// Whether the scheduler has chosen a node that is not free yet (`status.nominatedNodeName`).
+    pub nominated: bool,
+    /// Whether Kueue manages it: it has a label of Kueue.
+    pub queued: bool,
+    /// The names of its PersistentVolumeClaims.
+    pub claims: Vec<String>,
+}
+
+/// The prefix of Kueue's labels.
+const KUEUE: &str = "kueue.x-k8s.io/";
 
 /// The fields of `v1.PodSpec` that show a pod's group.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodObjectSpec {
     node_selector: Option<BTreeMap<String, String>>,
+    node_name: Option<String>,
+    scheduling_gates: Option<Vec<IgnoredAny>>,
+    volumes: Option<Vec<Volume>>,
+}
+
+/// The fields of `v1.Volume` that name a claim.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Volume {
+    name: String,
+    persistent_volume_claim: Option<ClaimSource>,
+    ephemeral: Option<IgnoredAny>,
+}
+
+/// `v1.PersistentVolumeClaimVolumeSource`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ClaimSource {
+    claim_name: String,
+}
+
+impl Volume {
+    /// The claim of the volume. A generic ephemeral volume has one that is named after the pod.
+    fn claim(&self, pod: &str) -> Option<String> {
+        match (&self.persistent_volume_claim, &self.ephemeral) {
+            (Some(claim), _) => Some(claim.claim_name.clone()),
+            (None, Some(_)) => Some(format!("{pod}-{}", self.name)),
+            (None, None) => None,
+        }
+    }
 }
 
 /// The fields of `v1.PodStatus` that show a pod's state and health.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct PodObjectStatus {
     phase: String,
+    nominated_node_name: Option<String>,
     conditions: Option<Vec<PodCondition>>,
 }
 
@@ -67,9 +121,14 @@ pub struct PodCondition {
     pub status: String,
     /// `reason`.
     pub reason: Option<String>,
-    /// `lastTransitionTime`. No slot depends on it.
-    #[serde(deserialize_with = "lenient")]
-    pub last_transition_time: Option<String>,
+}
+
+impl PodCondition {
+    /// Whether the scheduler has tried the pod and found no node (`PodReasonUnschedulable` of k8s.io/api). A pod with scheduling gates has
+    /// another reason.
+    fn is_unschedulable(&self) -> bool {
+        self.r#type == "PodScheduled" && self.status == "False" && self.reason.as_deref() == Some("Unschedulable")
+    }
 }
 
 impl PodObject {
@@ -108,16 +167,28 @@ impl FromObject for PodObject {
         let annotation = |key: &str| metadata.annotation(key);
         let label = |key: &str| metadata.labels.as_ref()?.get(key);
         let status = object.status.unwrap_or_default();
+        let spec = object.spec.unwrap_or_default();
+        let conditions = status.conditions.unwrap_or_default();
+        let has_node = spec.node_name.as_ref().is_some_and(|node| !node.is_empty());
+        let waiting = (!has_node).then(|| WaitingPod {
+            uid: metadata.uid.clone(),
+            unschedulable: conditions.iter().any(PodCondition::is_unschedulable),
+            gated: spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()),
+            nominated: status.nominated_node_name.is_some_and(|node| !node.is_empty()),
+            queued: metadata.labels.iter().flatten().any(|(key, _)| key.starts_with(KUEUE)),
+            claims: spec.volumes.iter().flatten().filter_map(|volume| volume.claim(&metadata.name)).collect(),
+        });
         Some(Self {
             version: metadata.resource_version.parse().ok(),
             sequence_owner: sequence_owner(annotation, &controller.uid).to_owned(),
             state: PodState::of(&status.phase, metadata.deletion_timestamp.is_some(), &controller.kind),
             assignment: parse(annotation),
-            node_selector: object.spec.unwrap_or_default().node_selector.unwrap_or_default(),
+            node_selector: spec.node_selector.unwrap_or_default(),
             deletion_cost: annotation(DELETION_COST).map(str::to_owned),
             placed_by: label(PLACED).cloned(),
             skipped: label(SKIP).is_some_and(|skip| skip == "true"),
-            conditions: status.conditions.unwrap_or_default(),
+            conditions,
+            waiting,
             controller,
             namespace: metadata.namespace.unwrap_or_default(),
             name: metadata.name,

@@ -40,6 +40,8 @@ pub struct Group {
     pub node_affinity: Vec<Value>,
     /// Whether its pods get a preferred node affinity instead of a node selector.
     pub preferred: bool,
+    /// Whether it gets pods only while no other group that they fit into takes pods. It has no weight and no base.
+    pub stand_in: bool,
 }
 
 /// A group's name.
@@ -119,6 +121,17 @@ impl Policy {
         (0..self.groups.len()).collect()
     }
 
+    /// The groups that only stand in for others.
+    pub fn stand_ins(&self) -> GroupSet {
+        self.indexes(|group| group.stand_in)
+    }
+
+    /// The groups for which `includes` is true.
+    pub fn indexes(&self, includes: impl Fn(&Group) -> bool) -> GroupSet {
+        let groups = self.groups.iter().enumerate().filter(|(_, group)| includes(group));
+        groups.map(|(index, _)| index).collect()
+    }
+
     /// The group `name`.
     pub fn group(&self, name: &str) -> Option<&Group> {
         self.groups.iter().find(|group| &*group.name == name)
@@ -140,6 +153,9 @@ impl Group {
         }
         if max < self.base {
             return Err(format!("max is {max}, less than the base of {}", self.base));
+        }
+        if self.stand_in && (self.weight > 0 || self.base > 0) {
+            return Err("standIn: it requires weight 0 and base 0".to_owned());
         }
         if self.name.contains(char::is_control) || self.name.len() > MAX_NAME {
             return Err(format!("name: it has a control character, or more than {MAX_NAME} bytes"));
@@ -173,6 +189,12 @@ impl GroupSet {
     #[must_use]
     pub fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
+    }
+
+    /// The groups that are in one or both.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 
     /// The groups that are not in `other`.
@@ -213,6 +235,10 @@ mod tests {
             (vec![group("a", 3, 0, Some(2))], "group a: max is 2, less than the base of 3"),
             (vec![group("a", 0, 1_000_001, None)], "group a: weight is 1000001, the maximum is 1000000"),
             (vec![group("a", 0, 1, Some(2_000_000))], "group a: max is 2000000, the maximum is 1000000"),
+            (
+                vec![Group { stand_in: true, ..group("a", 0, 1, None) }],
+                "group a: standIn: it requires weight 0 and base 0",
+            ),
             (vec![unlabelled], "group a: nodeLabel: there is no label"),
             (vec![invalid_label], "group a: nodeLabel: \"a b\" is not a label key"),
             (vec![group("a\nb", 0, 1, None)], "group a\nb: name: it has a control character"),

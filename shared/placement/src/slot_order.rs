@@ -49,10 +49,13 @@ impl SlotOrder {
             (index, end)
         });
         let bases = bases.collect();
+        // Stand-ins have no weight. Among themselves they share equally.
+        let among_stand_ins = members().all(|(_, group)| group.stand_in);
         let shares: Vec<WeightedShare> = members()
             .map(|(index, group)| {
+                let weight = if among_stand_ins { 1 } else { group.weight.into() };
                 let room = group.max.map(|max| u64::from(max.saturating_sub(group.base)));
-                WeightedShare { group: index, weight: group.weight.into(), room, placed: 0 }
+                WeightedShare { group: index, weight, room, placed: 0 }
             })
             .filter(|share| share.weight > 0 && share.room != Some(0))
             .collect();

@@ -1,14 +1,16 @@
 //! Options of the commands, and the webhooks that they configure.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use podshaper_cli::ServeContext;
+use podshaper_core::pod::Toleration;
 use podshaper_kube::client;
 use podshaper_kube::replica::Replica;
 use podshaper_offline::manifests::FactFiles;
+use podshaper_placement::ledger::Token;
 use podshaper_placement::offline;
-use podshaper_placement::owners::OwnerChain;
 use podshaper_placement::policy::GroupSet;
 use podshaper_server::{ListenAddress, admin};
 use serde_json::Value;
@@ -90,7 +92,11 @@ impl DistributorFacts for AssumedDistributor {
         vec![Arc::new(Distributor::from_spec(self.spec.clone()))]
     }
 
-    fn available_groups(&self, _: &str, _: &OwnerChain, spec: &ValidSpec) -> GroupSet {
+    fn groups_with_nodes(&self, _: &Distributor, spec: &ValidSpec, _: &[Toleration]) -> GroupSet {
         spec.allocator.policy().all()
+    }
+
+    async fn claim_probe(&self, _: &Distributor, _: usize, _: Token, _: Instant) -> bool {
+        false
     }
 }

@@ -161,6 +161,7 @@ fn node_without_conditions_counts_as_ready_with_a_warning() {
         "spec": {
             "distribution": [{"nodeLabel": {"type": "default"}, "weight": 1}, {"nodeLabel": {"type": "spot"}, "weight": 1}],
             "target": {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web"},
+            "availability": "Nodes",
         },
     });
     let owners = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "u", "controller": true}]);

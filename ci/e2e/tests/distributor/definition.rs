@@ -75,6 +75,15 @@ async fn what_the_definition_refuses() {
         ),
         (with(json!({"whenUnavailable": "Panic"})), "spec.whenUnavailable: Unsupported value"),
         (with(json!({"unschedulableAfter": "soon"})), "spec.unschedulableAfter"),
+        (
+            with(json!({"whenUnavailable": "Wait", "unschedulableAfter": "5m"})),
+            "unschedulableAfter has no effect with whenUnavailable: Wait",
+        ),
+        (with(json!({"whenUnavailable": "Wait", "takeBack": "Safe"})), "takeBack has no effect with whenUnavailable: Wait"),
+        (
+            of(json!([group(json!({})), {"nodeLabel": {"type": "other"}, "weight": 1, "standIn": true}]), json!({})),
+            "spec.distribution[1].standIn: Invalid value: requires weight 0 and base 0",
+        ),
         (with(json!({"rebalance": {"maxUnavailable": "0%"}})), "must be a number of at least 1"),
     ] {
         let refused = create(&object, &["--dry-run=server"]).await.unwrap_err();
@@ -89,7 +98,7 @@ async fn what_the_definition_refuses() {
         ],
     }));
     let more = json!({
-        "whenUnavailable": "Wait", "unschedulableAfter": "5m", "rebalance": {"mode": "OnRecovery", "maxUnavailable": "10%"},
+        "unschedulableAfter": "5m", "availability": "Nodes", "takeBack": "Always", "rebalance": {"mode": "OnRecovery", "maxUnavailable": "10%"},
     });
     let made = create(&of(json!([full, group(json!({}))]), more), &["--dry-run=server"]).await.unwrap();
     assert_eq!(made["spec"]["target"], json!({"kind": "Deployment", "name": "web"}));

@@ -13,7 +13,8 @@ async fn a_group_without_nodes_and_its_return() {
     let release = install("lend", &json!({})).await;
     let namespace = &*release.pods;
     distributor(namespace, &json!({"name": "web"})).await;
-    let rebalance = json!({"spec": {"rebalance": {"mode": "OnRecovery", "maxUnavailable": 1}}}).to_string();
+    let rebalance = json!({"mode": "OnRecovery", "maxUnavailable": 1});
+    let rebalance = json!({"spec": {"availability": "Nodes", "rebalance": rebalance}}).to_string();
     kubectl(&["patch", "poddistributor", "sample", "-n", namespace, "--type=merge", "-p", &rebalance]).await;
     workload(namespace, "apps/v1", "Deployment", json!({"replicas": 10})).await;
     assert_exact(&settled(namespace, 10).await, "before");
@@ -31,10 +32,13 @@ async fn a_group_without_nodes_and_its_return() {
         condition(&lent, "Balanced")["message"],
         "type=default has 2 too many, type=spot has 2 too few"
     );
+    let mut spot = lent["groups"][1].clone();
+    assert!(spot.as_object_mut().unwrap().remove("since").is_some());
     assert_eq!(
-        lent["groups"][1],
+        spot,
         json!({
             "name": "type=spot", "desired": 4, "actual": 2, "pending": 0, "deviation": -2, "available": false, "recovering": true,
+            "state": "Closed", "reason": "NoNodes",
         })
     );
 
@@ -84,7 +88,10 @@ async fn a_group_without_nodes_and_its_return() {
 
     // Nodes that are there and take no pod: after a while the others stand in.
     kubectl(&["taint", "node", "spot-1", "spot-2", "full=true:NoSchedule"]).await;
-    let impatient = json!({"spec": {"unschedulableAfter": "3s", "rebalance": {"mode": "Never"}}}).to_string();
+    let impatient = json!({
+        "availability": "Pods", "unschedulableAfter": "3s", "takeBack": "Never", "rebalance": {"mode": "Never"},
+    });
+    let impatient = json!({"spec": impatient}).to_string();
     kubectl(&["patch", "poddistributor", "sample", "-n", namespace, "--type=merge", "-p", &impatient]).await;
     workload(namespace, "apps/v1", "Deployment", json!({"replicas": 10})).await;
     let stuck =

@@ -5,6 +5,7 @@
 
 mod node_affinity;
 mod patch;
+mod toleration;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ pub use self::node_affinity::{
     Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
 };
 pub use self::patch::{AnnotationsTooLarge, PodPatch, ResourceTarget};
+pub use self::toleration::{Taint, Toleration};
 use crate::json::{Entries, Scalar, Text, TextMap, bounded_list};
 use crate::object::{OwnerReference, controller_of};
 
@@ -247,6 +249,12 @@ impl<'a> Pod<'a> {
     pub fn may_run_on(&self, labels: &BTreeMap<String, String>) -> bool {
         self.may_select(labels)
             && self.required_terms().is_none_or(|terms| terms.iter().any(|term| term.may_match(labels)))
+    }
+
+    /// `spec.tolerations`; none if they cannot be parsed.
+    pub fn tolerations(&self) -> Vec<Toleration> {
+        let tolerations = self.spec.as_ref().and_then(|spec| spec.tolerations);
+        tolerations.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
     }
 
     /// The terms of the required node affinity, if there is one.

@@ -83,6 +83,18 @@ impl NodeSelectorTerm<'_> {
             })
     }
 
+    /// Whether the term matches the node with this name and these labels (`nodeaffinity.GetRequiredNodeAffinity` of
+    /// k8s.io/component-helpers).
+    pub fn matches_node(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
+        let expressions = self.match_expressions.as_deref().unwrap_or_default();
+        let fields = self.match_fields.as_deref().unwrap_or_default();
+        let label = |own: &NodeSelectorRequirement<'_>| match labels.get(&*own.key) {
+            Some(value) => own.matches(value),
+            None => matches!(&*own.operator, "NotIn" | "DoesNotExist"),
+        };
+        !self.is_empty() && expressions.iter().all(label) && fields.iter().all(|field| field.matches(name))
+    }
+
     /// Whether the term has each requirement of `other`, a `v1.NodeSelectorTerm`.
     pub fn includes(&self, other: &Value) -> bool {
         let lists = [("matchExpressions", &self.match_expressions), ("matchFields", &self.match_fields)];
@@ -134,4 +146,29 @@ impl NodeSelectorRequirement<'_> {
 /// The items of a member that is a list; none if it is not.
 pub(super) fn items<'v>(object: &'v Value, member: &str) -> &'v [Value] {
     object.get(member).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn term_matches_node_by_labels_and_name() {
+        let labels = BTreeMap::from([("type".to_owned(), "spot".to_owned()), ("cpus".to_owned(), "8".to_owned())]);
+        for (term, expected) in [
+            (r#"{"matchExpressions":[{"key":"type","operator":"In","values":["spot"]}]}"#, true),
+            (r#"{"matchExpressions":[{"key":"type","operator":"NotIn","values":["spot"]}]}"#, false),
+            (r#"{"matchExpressions":[{"key":"absent","operator":"NotIn","values":["spot"]}]}"#, true),
+            (r#"{"matchExpressions":[{"key":"absent","operator":"DoesNotExist"}]}"#, true),
+            (r#"{"matchExpressions":[{"key":"absent","operator":"Exists"}]}"#, false),
+            (r#"{"matchExpressions":[{"key":"absent","operator":"Gt","values":["1"]}]}"#, false),
+            (r#"{"matchExpressions":[{"key":"cpus","operator":"Gt","values":["4"]}]}"#, true),
+            (r#"{"matchFields":[{"key":"metadata.name","operator":"In","values":["n"]}]}"#, true),
+            (r#"{"matchFields":[{"key":"metadata.name","operator":"NotIn","values":["n"]}]}"#, false),
+            ("{}", false),
+        ] {
+            let parsed: NodeSelectorTerm<'_> = serde_json::from_str(term).unwrap();
+            assert_eq!(parsed.matches_node("n", &labels), expected, "{term}");
+        }
+    }
 }

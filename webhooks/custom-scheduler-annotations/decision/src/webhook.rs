@@ -123,7 +123,7 @@ impl<F: Facts> Annotated<F> {
             ));
         }
         // Pods wait for nodes that there aren't yet: that is what an autoscaler makes them for.
-        let terms = PlacePolicy { webhook: WEBHOOK, allocator, open: allocator.policy().all() };
+        let terms = PlacePolicy { webhook: WEBHOOK, allocator, open: allocator.policy().all(), probe: None };
         let placed = place(self.facts.surroundings(), request, pod, chain, terms, deadline).await;
         placed.map(|(outcome, patch)| (outcome, patch.finish().into()))
     }

@@ -11,8 +11,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::crd::PLURAL;
-use crate::spec::{PodDistributorSpec, Target};
+use crate::spec::{Availability, PodDistributorSpec, Rebalance, TakeBack, Target, WhenUnavailable};
 use crate::status::PodDistributorStatus;
+
+/// The default of `unschedulableAfter`: longer than Karpenter and the cluster autoscaler usually take to add a node.
+const UNSCHEDULABLE_AFTER: Duration = Duration::from_mins(5);
 
 /// A `PodDistributor` object.
 #[derive(Clone, Debug)]
@@ -27,6 +30,8 @@ pub struct Distributor {
     pub created: String,
     /// `metadata.generation`.
     pub generation: i64,
+    /// `metadata.resourceVersion`.
+    pub version: String,
     /// The workload that it selects, even if the rest of the spec is invalid.
     pub target: Target,
     /// `spec`, as it was written.
@@ -40,12 +45,25 @@ pub struct Distributor {
 /// A valid spec, and what follows from it.
 #[derive(Clone, Debug)]
 pub struct ValidSpec {
-    /// The fields.
-    pub fields: PodDistributorSpec,
-    /// `unschedulableAfter`.
-    pub unschedulable_after: Option<Duration>,
+    /// The fields that are not part of the policy.
+    pub options: SpecOptions,
     /// Which slots belong to which group.
     pub allocator: Arc<SlotAllocator>,
+}
+
+/// The fields of a spec that are not part of the policy, with their defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpecOptions {
+    /// `whenUnavailable`.
+    pub when_unavailable: WhenUnavailable,
+    /// `availability`.
+    pub availability: Availability,
+    /// `unschedulableAfter`; `None` if pods wait for as long as it takes.
+    pub unschedulable_after: Option<Duration>,
+    /// `takeBack`.
+    pub take_back: TakeBack,
+    /// `rebalance`.
+    pub rebalance: Rebalance,
 }
 
 impl Distributor {
@@ -58,6 +76,7 @@ impl Distributor {
             uid: String::new(),
             created: String::new(),
             generation: 0,
+            version: String::new(),
             target: target.and_then(Result::ok).unwrap_or_default(),
             spec: ValidSpec::parse(&raw_spec),
             raw_spec,
@@ -86,7 +105,7 @@ impl Distributor {
 /// Fields that follow from the spec are omitted.
 impl PartialEq for Distributor {
     fn eq(&self, other: &Self) -> bool {
-        (&self.uid, self.generation) == (&other.uid, other.generation)
+        (&self.uid, self.generation, &self.version) == (&other.uid, other.generation, &other.version)
             && self.raw_spec == other.raw_spec
             && self.status == other.status
     }
@@ -109,6 +128,7 @@ impl FromObject for Distributor {
             uid: metadata.uid,
             created: metadata.creation_timestamp.unwrap_or_default(),
             generation: metadata.generation,
+            version: metadata.resource_version,
             // A status of another version counts as none, and is written anew.
             status: PodDistributorStatus::deserialize(object.status.unwrap_or_default()).unwrap_or_default(),
             ..Self::from_spec(object.spec.unwrap_or_default())
@@ -126,12 +146,25 @@ impl ValidSpec {
                 }
             })?;
         let policy = fields.policy().map_err(|error| error.to_string())?;
-        let unschedulable_after = fields
-            .unschedulable_after
-            .as_deref()
-            .map(|text| duration::parse(text).map_err(|error| format!("spec.unschedulableAfter: {error}")));
-        let allocator = Arc::new(SlotAllocator::new(policy));
-        Ok(Self { unschedulable_after: unschedulable_after.transpose()?, fields, allocator })
+        let options = SpecOptions::new(&fields)?;
+        Ok(Self { options, allocator: Arc::new(SlotAllocator::new(policy)) })
+    }
+}
+
+impl SpecOptions {
+    /// A stored object can have both `Wait` and a time, which a newer definition refuses: pods then wait.
+    fn new(fields: &PodDistributorSpec) -> Result<Self, String> {
+        let after = fields.unschedulable_after.as_deref();
+        let after = after.map(|text| duration::parse(text).map_err(|error| format!("spec.unschedulableAfter: {error}")));
+        let after = after.transpose()?.unwrap_or(UNSCHEDULABLE_AFTER);
+        let waits = fields.when_unavailable == WhenUnavailable::Wait;
+        Ok(Self {
+            when_unavailable: fields.when_unavailable,
+            availability: fields.availability,
+            unschedulable_after: (!waits).then_some(after),
+            take_back: if waits { TakeBack::Never } else { fields.take_back.unwrap_or_default() },
+            rebalance: fields.rebalance.clone(),
+        })
     }
 }
 

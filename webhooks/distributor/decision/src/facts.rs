@@ -1,9 +1,11 @@
 //! The facts of a decision, in addition to the pod.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use podshaper_core::pod::Toleration;
 use podshaper_placement::admit::{PlaceOutcome, PlacementBackend};
-use podshaper_placement::owners::OwnerChain;
+use podshaper_placement::ledger::Token;
 use podshaper_placement::policy::GroupSet;
 
 use crate::distributor::{Distributor, ValidSpec};
@@ -16,8 +18,17 @@ pub trait DistributorFacts: Send + Sync + 'static {
     fn backend(&self) -> &Self::Backend;
     /// The distributors of a namespace.
     fn distributors(&self, namespace: &str) -> Vec<Arc<Distributor>>;
-    /// The groups that take pods with these owners now.
-    fn available_groups(&self, namespace: &str, chain: &OwnerChain, spec: &ValidSpec) -> GroupSet;
+    /// The groups that have a node for their pods, which also have these tolerations of their own.
+    fn groups_with_nodes(&self, distributor: &Distributor, spec: &ValidSpec, tolerations: &[Toleration]) -> GroupSet;
+    /// Claims the probe of a closed group for the pod with this token. At most one pod gets it; false if another pod has it, or if that is
+    /// unknown at the deadline.
+    fn claim_probe(
+        &self,
+        distributor: &Distributor,
+        group: usize,
+        token: Token,
+        deadline: Instant,
+    ) -> impl Future<Output = bool> + Send;
     /// Counts a pod that a distributor governs.
     fn record(&self, _outcome: PlaceOutcome) {}
     /// The warning about a pod template. The server gets none: it is asked about pods.

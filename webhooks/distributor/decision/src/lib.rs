@@ -8,6 +8,7 @@
 //! controller.
 #![forbid(unsafe_code)]
 
+pub mod availability;
 pub mod crd;
 pub mod distributor;
 pub mod facts;

@@ -3,18 +3,26 @@
 use std::collections::BTreeMap;
 
 use podshaper_core::object::{FromObject, Object};
-use podshaper_placement::policy::{GroupSet, Policy};
+use podshaper_core::pod::{NodeSelectorTerm, Taint, Toleration};
+use podshaper_placement::policy::{Group, GroupSet, Policy};
 use serde::Deserialize;
+use serde_json::Value;
 
-/// The labels of a node that is ready and not cordoned.
+/// A node that is ready and not cordoned.
 #[derive(Debug, PartialEq, Eq)]
-pub struct SchedulableNode(BTreeMap<String, String>);
+pub struct SchedulableNode {
+    name: String,
+    labels: BTreeMap<String, String>,
+    /// Those that keep pods away.
+    taints: Vec<Taint>,
+}
 
 /// `v1.NodeSpec`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct NodeSpec {
     unschedulable: bool,
+    taints: Option<Vec<Taint>>,
 }
 
 /// `v1.NodeStatus`.
@@ -33,24 +41,43 @@ struct NodeCondition {
 }
 
 impl SchedulableNode {
-    /// A node with these labels.
-    pub fn new(labels: BTreeMap<String, String>) -> Self {
-        Self(labels)
+    /// A node without taints.
+    pub fn new(name: impl Into<String>, labels: BTreeMap<String, String>) -> Self {
+        Self { name: name.into(), labels, taints: Vec::new() }
     }
 
-    /// Whether it has these labels.
-    pub fn has_labels(&self, labels: &BTreeMap<String, String>) -> bool {
-        labels.iter().all(|(key, value)| self.0.get(key) == Some(value))
+    /// Whether it meets the definition of the group: its labels and its node affinity.
+    pub fn is_in(&self, group: &Group) -> bool {
+        let has = |(key, value): (&String, &String)| self.labels.get(key) == Some(value);
+        let matches = |term: &Value| {
+            NodeSelectorTerm::deserialize(term).is_ok_and(|term| term.matches_node(&self.name, &self.labels))
+        };
+        group.node_labels.iter().all(has)
+            && (group.node_affinity.is_empty() || group.node_affinity.iter().any(matches))
+    }
+
+    /// Whether it has no taint that keeps pods of the group away, which have these tolerations of their own.
+    pub fn is_tolerated(&self, group: &Group, own: &[Toleration]) -> bool {
+        if self.taints.is_empty() {
+            return true;
+        }
+        let of_group: Vec<_> =
+            group.tolerations.iter().filter_map(|value| Toleration::deserialize(value).ok()).collect();
+        let is_tolerated =
+            |taint: &Taint| own.iter().chain(&of_group).any(|toleration| toleration.tolerates(taint));
+        self.taints.iter().all(is_tolerated)
     }
 }
 
-/// The groups with labels that a node has.
-pub fn groups_with_node(
+/// The groups that one of these nodes is for, given the tolerations that their pods have of their own.
+pub fn groups_with_node<'n>(
     policy: &Policy,
-    mut has_node: impl FnMut(&BTreeMap<String, String>) -> bool,
+    nodes: impl Iterator<Item = &'n SchedulableNode> + Clone,
+    tolerations: &[Toleration],
 ) -> GroupSet {
-    let groups = policy.groups().iter().enumerate();
-    groups.filter(|(_, group)| has_node(&group.node_labels)).map(|(index, _)| index).collect()
+    policy.indexes(|group| {
+        nodes.clone().any(|node| node.is_in(group) && node.is_tolerated(group, tolerations))
+    })
 }
 
 impl FromObject for SchedulableNode {
@@ -63,7 +90,15 @@ impl FromObject for SchedulableNode {
         let conditions = object.status.unwrap_or_default().conditions.unwrap_or_default();
         let ready =
             conditions.iter().any(|condition| condition.r#type == "Ready" && condition.status == "True");
-        let takes_pods = ready && !object.spec.unwrap_or_default().unschedulable;
-        takes_pods.then(|| Self(object.metadata.labels.unwrap_or_default()))
+        let spec = object.spec.unwrap_or_default();
+        if !ready || spec.unschedulable {
+            return None;
+        }
+        let taints = spec.taints.unwrap_or_default().into_iter().filter(Taint::repels);
+        Some(Self {
+            name: object.metadata.name,
+            labels: object.metadata.labels.unwrap_or_default(),
+            taints: taints.collect(),
+        })
     }
 }

@@ -1,11 +1,13 @@
 //! Facts from files, for `distributor mutate` and `distributor plan`.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use podshaper_core::facts::{Fact, FactError};
+use podshaper_core::pod::Toleration;
+use podshaper_placement::ledger::Token;
 use podshaper_placement::offline::FileBackend;
-use podshaper_placement::owners::OwnerChain;
 use podshaper_placement::policy::GroupSet;
 use serde_json::Value;
 
@@ -22,6 +24,8 @@ pub struct FileFacts {
     distributors: Vec<Arc<Distributor>>,
     nodes: Vec<SchedulableNode>,
     backend: FileBackend,
+    /// Namespace, distributor and index of the groups that a pod of this run tries.
+    probes: Mutex<BTreeSet<(String, String, usize)>>,
 }
 
 impl FileFacts {
@@ -57,9 +61,13 @@ impl DistributorFacts for FileFacts {
         self.distributors.iter().filter(|distributor| distributor.namespace == namespace).cloned().collect()
     }
 
-    fn available_groups(&self, _: &str, _: &OwnerChain, spec: &ValidSpec) -> GroupSet {
-        let has_node = |labels: &BTreeMap<_, _>| self.nodes.iter().any(|node| node.has_labels(labels));
-        groups_with_node(spec.allocator.policy(), has_node)
+    fn groups_with_nodes(&self, _: &Distributor, spec: &ValidSpec, tolerations: &[Toleration]) -> GroupSet {
+        groups_with_node(spec.allocator.policy(), self.nodes.iter(), tolerations)
+    }
+
+    async fn claim_probe(&self, distributor: &Distributor, group: usize, _: Token, _: Instant) -> bool {
+        let probe = (distributor.namespace.clone(), distributor.name.clone(), group);
+        self.probes.lock().unwrap_or_else(PoisonError::into_inner).insert(probe)
     }
 
     fn template_warning(&self) -> Option<&'static str> {

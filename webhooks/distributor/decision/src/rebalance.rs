@@ -40,11 +40,32 @@ pub fn groups_behind(
     behind.map(|(index, _)| index).collect()
 }
 
-/// How many of `pods` pods may be evicted, given how many aren't ready, placed or not.
+/// How many of `pods` pods may be evicted, given how many aren't ready, placed or not. The only pod of a workload is never evicted.
 pub fn eviction_budget(rebalance: &Rebalance, pods: usize, unready: usize) -> usize {
+    if pods < 2 {
+        return 0;
+    }
     let pods = u32::try_from(pods).unwrap_or(u32::MAX);
     let most = rebalance.max_unavailable.as_ref().map_or(Some(1), |max| max.of(pods)).unwrap_or(1);
     (most as usize).saturating_sub(unready)
+}
+
+/// How many pods may be evicted, so that their successors go to groups of `behind`.
+///
+/// Pods return to a group that was closed one by one: the next one only when all pods, and so the last successor, are ready.
+pub fn return_budget(
+    budget: usize,
+    unready: usize,
+    behind: GroupSet,
+    status: &PodDistributorStatus,
+    policy: &Policy,
+) -> usize {
+    let was_closed = policy.indexes(|group| status.is_recovering(&group.name));
+    match (behind.intersection(was_closed).is_empty(), unready) {
+        (true, _) => budget,
+        (false, 0) => budget.min(1),
+        (false, _) => 0,
+    }
 }
 
 /// The names of as many pods as the groups of `behind` lack. Each is in a group that has too many: first those with a slot that belongs to another
@@ -99,7 +120,8 @@ mod tests {
         let half = MaxUnavailable::Percent("50%".to_owned());
         assert_eq!(eviction_budget(&rebalance(None), 4, 1), 0, "one may be unavailable, and is");
         assert_eq!(eviction_budget(&rebalance(Some(half)), 4, 1), 1);
-        assert_eq!(eviction_budget(&rebalance(None), 1, 0), 1);
+        assert_eq!(eviction_budget(&rebalance(None), 2, 0), 1);
+        assert_eq!(eviction_budget(&rebalance(None), 1, 0), 0, "it is the only pod");
     }
 
     #[test]
@@ -121,6 +143,18 @@ mod tests {
         ] {
             assert_eq!(groups_behind(mode, status, policy, &spread, available), expected, "{mode:?}");
         }
+    }
+
+    #[test]
+    fn pods_return_one_by_one() {
+        let allocator = allocator();
+        let policy = allocator.policy();
+        let recovering: PodDistributorStatus =
+            serde_json::from_value(serde_json::json!({"groups": [{"name": "spot", "recovering": true}]}))
+                .unwrap();
+        let of = |unready, status| return_budget(5, unready, policy.all(), status, policy);
+        assert_eq!((of(0, &recovering), of(1, &recovering)), (1, 0));
+        assert_eq!(of(1, &PodDistributorStatus::default()), 5);
     }
 
     #[test]

@@ -20,7 +20,21 @@ const MAX_GROUP_NAME: u32 = 63;
 /// How a workload's pods are distributed over groups of nodes.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-#[schemars(extend("required" = ["distribution", "target"]))]
+#[schemars(extend(
+    "required" = ["distribution", "target"],
+    "x-kubernetes-validations" = [
+        rule_at(
+            ".unschedulableAfter",
+            "!has(self.unschedulableAfter) || !has(self.whenUnavailable) || self.whenUnavailable != 'Wait'",
+            "unschedulableAfter has no effect with whenUnavailable: Wait; remove it, or set whenUnavailable: UseOthers",
+        ),
+        rule_at(
+            ".takeBack",
+            "!has(self.takeBack) || self.takeBack == 'Never' || !has(self.whenUnavailable) || self.whenUnavailable != 'Wait'",
+            "takeBack has no effect with whenUnavailable: Wait; remove it, or set whenUnavailable: UseOthers",
+        ),
+    ],
+))]
 pub struct PodDistributorSpec {
     /// Groups of nodes and the share of each. If a pod belongs to two groups equally, the first one gets it.
     #[schemars(length(min = 1, max = MAX_GROUPS))]
@@ -42,11 +56,17 @@ pub struct PodDistributorSpec {
     /// The workload, in the namespace of the PodDistributor. If two PodDistributors select one workload, the older one applies. If one
     /// selects the workload and another one its owner, the one nearer to the pods applies.
     pub target: Target,
-    /// The treatment of new pods of a group without a ready and schedulable node.
+    /// The treatment of pods of a group that takes no pods.
     pub when_unavailable: WhenUnavailable,
-    /// How long pods of a group may be unschedulable before the group counts as unavailable, as in 5m. If not set, only its nodes count.
+    /// How long a pod of a group may be unschedulable before the group is closed, as in 5m. Defaults to 5m with UseOthers. Set it above the time
+    /// in which the autoscaler adds a node.
     #[schemars(length(max = 32), regex(pattern = "^([0-9]+(h|m|s))+$"))]
     pub unschedulable_after: Option<String>,
+    /// What makes a group available.
+    pub availability: Availability,
+    /// Whether pods that wait for nodes of a closed group are evicted, so that the pods that replace them go to other groups. Defaults to Safe
+    /// with UseOthers.
+    pub take_back: Option<TakeBack>,
     /// Whether pods in the place of another group are evicted, so that new pods take the place. PodDisruptionBudgets are respected.
     pub rebalance: Rebalance,
 }
@@ -57,7 +77,14 @@ pub struct PodDistributorSpec {
 #[schemars(extend(
     "required" = ["nodeLabel"],
     "x-kubernetes-validations" =
-        [rule_at(".max", "!has(self.max) || !has(self.base) || self.max >= self.base", "must be at least base")],
+        [
+            rule_at(".max", "!has(self.max) || !has(self.base) || self.max >= self.base", "must be at least base"),
+            rule_at(
+                ".standIn",
+                "!has(self.standIn) || !self.standIn || ((!has(self.weight) || self.weight == 0) && (!has(self.base) || self.base == 0))",
+                "requires weight 0 and base 0",
+            ),
+        ],
 ))]
 pub struct GroupSpec {
     /// Name of the group. Defaults to its labels, as in type=spot.
@@ -91,6 +118,8 @@ pub struct GroupSpec {
     pub node_affinity: Vec<Value>,
     /// Prefer the labels (node affinity with weight 100) instead of requiring them. If the group's nodes are full, its pods run elsewhere.
     pub preferred: bool,
+    /// Use the group only while no other group that the pod fits into is open. It requires weight 0.
+    pub stand_in: bool,
 }
 
 /// A workload in the namespace of the PodDistributor.
@@ -129,14 +158,39 @@ impl Default for Target {
 /// Kinds of the group `batch`.
 const BATCH: [&str; 2] = ["Job", "CronJob"];
 
-/// The treatment of new pods of a group without a ready node.
+/// The treatment of pods of a group that takes no pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum WhenUnavailable {
-    /// They go to the other groups until the group has such a node again.
+    /// New pods go to the other groups until the group takes pods again.
     #[default]
     UseOthers,
-    /// They wait for its nodes.
+    /// Pods wait for nodes of their group.
     Wait,
+}
+
+/// What makes a group available.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Availability {
+    /// Its pods: a group is available until one of its pods has been unschedulable for longer than unschedulableAfter. A group without
+    /// nodes is available, because a pod that waits is what makes an autoscaler add a node.
+    #[default]
+    Pods,
+    /// Its nodes, too: a group is available only while it has a node that is ready and schedulable, matches the labels and node affinity of
+    /// the group, and has no taint that the group's pods do not tolerate. For clusters without an autoscaler.
+    Nodes,
+}
+
+/// Whether pods that wait for nodes of a closed group are evicted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum TakeBack {
+    /// They wait.
+    Never,
+    /// Pods of controllers that replace them without harm: ReplicaSet, ReplicationController, StatefulSet, and those that the administrator
+    /// has listed.
+    #[default]
+    Safe,
+    /// In addition, pods of Jobs with a podFailurePolicy that ignores DisruptionTarget.
+    Always,
 }
 
 /// Whether pods in the place of another group are evicted.
@@ -155,7 +209,7 @@ pub enum RebalanceMode {
     /// Never. Only new pods are placed.
     #[default]
     Never,
-    /// When a group that was unavailable has nodes again.
+    /// When a group that was closed takes pods again, and to try a closed group.
     OnRecovery,
     /// Whenever a group has too many or too few pods.
     Always,
@@ -240,6 +294,7 @@ impl GroupSpec {
             tolerations: self.tolerations.clone(),
             node_affinity: self.node_affinity.clone(),
             preferred: self.preferred,
+            stand_in: self.stand_in,
         })
     }
 }

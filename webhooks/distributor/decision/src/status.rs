@@ -1,7 +1,9 @@
 //! `PodDistributor.status`, and how it follows from what the leader observes.
 
+use std::collections::BTreeMap;
+
 use podshaper_crd::{ConditionStatus, Conditions, NewCondition};
-use podshaper_placement::policy::{Group, GroupSet, Policy};
+use podshaper_placement::policy::{Group, Policy};
 use podshaper_placement::spread::{GroupSpread, Spread};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -37,7 +39,7 @@ pub struct PodDistributorStatus {
 
 /// The pods of one group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["name"]))]
 pub struct GroupStatus {
     /// Name of the group, or its labels if it has no name, as in type=spot.
@@ -51,13 +53,88 @@ pub struct GroupStatus {
     /// Actual minus desired pods.
     #[schemars(with = "i32")]
     pub deviation: i64,
-    /// Whether the group has a node that is ready and not cordoned, and none of its pods is unschedulable for longer than
-    /// unschedulableAfter.
+    /// Whether new pods go to the group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub available: Option<bool>,
-    /// Whether the group had no nodes, and has had too few pods since.
+    /// Whether the group was not available, and has had too few pods since.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovering: Option<bool>,
+    /// Whether new pods go to the group. Replicas of the webhook decide by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<GroupState>,
+    /// When the group got this state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub since: Option<String>,
+    /// Why the group is not open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<ClosedReason>,
+    /// When a pod may try the closed group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub next_probe: Option<String>,
+    /// How many pods in a row have tried the group without getting a node. The pause until the next try grows with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_probes: Option<u32>,
+    /// Token of the admission request of the pod that tries the group; empty until there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe: Option<String>,
+    /// Pods of the group that have no node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<u32>,
+    /// Those of the waiting pods of a closed group that are not taken back, by reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_taken_back: Option<BTreeMap<String, u32>>,
+}
+
+/// Whether new pods go to a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum GroupState {
+    /// They do.
+    Open,
+    /// They do not.
+    Closed,
+    /// One pod tries the group.
+    Probing,
+}
+
+/// Why a group is not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ClosedReason {
+    /// One of its pods was unschedulable for longer than unschedulableAfter.
+    Unschedulable,
+    /// With availability Nodes: it has no node for its pods.
+    NoNodes,
+}
+
+impl GroupStatus {
+    fn is_open(&self) -> bool {
+        self.state == Some(GroupState::Open)
+    }
+
+    /// Why the group `name` is not open, in words.
+    fn problem(&self, name: &str) -> String {
+        if self.reason == Some(ClosedReason::NoNodes) {
+            return format!("{name} has no node that is ready, schedulable and tolerated");
+        }
+        let mut problem = format!("pods of {name} were unschedulable for longer than unschedulableAfter");
+        match (self.state, &self.next_probe) {
+            (Some(GroupState::Probing), _) => problem += "; one pod tries the group",
+            (_, Some(next)) => problem += &format!("; the next pod tries the group at {next}"),
+            _ => {}
+        }
+        if let Some(kept) = self.not_taken_back.as_ref().filter(|kept| !kept.is_empty()) {
+            let kept = kept.iter().map(|(reason, pods)| format!("{pods} {reason}"));
+            problem += &format!("; waiting pods that are not taken back: {}", kept.collect::<Vec<_>>().join(", "));
+        }
+        problem
+    }
+
+    /// Whether the group is not open because its pods were unschedulable.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, Some(GroupState::Closed | GroupState::Probing))
+            && self.reason != Some(ClosedReason::NoNodes)
+    }
 }
 
 /// The pods of one owner.
@@ -86,12 +163,12 @@ pub struct Observation {
     pub total: Spread,
     /// Kind and name of each owner of pods, and its pods.
     pub revisions: Vec<(String, String, Spread)>,
-    /// Groups that take pods.
-    pub available: GroupSet,
-    /// Other groups with nodes and with pods that have been unschedulable for too long.
-    pub unschedulable: GroupSet,
+    /// The state of each group, in the order of the policy. Its numbers of pods do not count.
+    pub groups: Vec<GroupStatus>,
     /// Why no pods are evicted, if some should be.
     pub rebalance_held: Option<String>,
+    /// Why no waiting pods are taken back, if some should be.
+    pub take_back_held: Option<String>,
 }
 
 /// Whether new pods of the workload are placed.
@@ -112,10 +189,10 @@ pub enum Readiness {
 }
 
 impl Readiness {
-    fn condition(&self) -> NewCondition {
+    fn condition(&self, policy: &Policy) -> NewCondition {
         use ConditionStatus::{False, True, Unknown};
         let (status, reason, message) = match self {
-            Self::Placing => (True, "Placing", "pods are placed when they are created".to_owned()),
+            Self::Placing => (True, "Placing", placing_message(policy)),
             Self::SupersededByOlder(name) => (
                 False,
                 "Superseded",
@@ -145,7 +222,7 @@ impl PodDistributorStatus {
     #[must_use]
     pub fn observed(&self, generation: i64, policy: &Policy, observation: &Observation, now: &str) -> Self {
         let conditions = [
-            observation.readiness.condition(),
+            observation.readiness.condition(policy),
             observation.balanced(policy),
             observation.availability(policy),
         ];
@@ -156,12 +233,21 @@ impl PodDistributorStatus {
             pods: spread.placed(),
             groups: group_statuses(policy, spread),
         });
-        let mut groups = group_statuses(policy, &observation.total);
-        for (index, group) in groups.iter_mut().enumerate() {
-            let available = observation.available.contains(index);
-            group.available = Some(available);
-            group.recovering = Some(!available || (group.deviation < 0 && self.is_recovering(&group.name)));
-        }
+        let groups = group_statuses(policy, &observation.total).into_iter().zip(&observation.groups);
+        let groups = groups.map(|(counts, state)| {
+            let available = state.state == Some(GroupState::Open);
+            let recovering = !available || (counts.deviation < 0 && self.is_recovering(&counts.name));
+            GroupStatus {
+                name: counts.name,
+                desired: counts.desired,
+                actual: counts.actual,
+                pending: counts.pending,
+                deviation: counts.deviation,
+                available: Some(available),
+                recovering: Some(recovering),
+                ..state.clone()
+            }
+        });
         Self {
             observed_generation: Some(generation),
             pods: Some(observation.total.pods()),
@@ -169,7 +255,7 @@ impl PodDistributorStatus {
             replicas: observation.replicas,
             placed: Some(observation.total.placed()),
             unplaced: Some(observation.total.unplaced),
-            groups: Some(groups),
+            groups: Some(groups.collect()),
             revisions: Some(revisions.collect()),
             conditions: self.conditions.replaced_by(conditions, generation, now),
         }
@@ -188,9 +274,14 @@ impl PodDistributorStatus {
         }
     }
 
-    /// Whether the group had no nodes, and has had too few pods since.
+    /// The status of a group.
+    pub fn group(&self, name: &str) -> Option<&GroupStatus> {
+        self.groups.iter().flatten().find(|group| group.name == name)
+    }
+
+    /// Whether the group was not available, and has had too few pods since.
     pub fn is_recovering(&self, group: &str) -> bool {
-        self.groups.iter().flatten().any(|before| before.name == group && before.recovering == Some(true))
+        self.group(group).is_some_and(|before| before.recovering == Some(true))
     }
 }
 
@@ -232,29 +323,47 @@ impl Observation {
     }
 
     fn availability(&self, policy: &Policy) -> NewCondition {
-        let names = |includes: &dyn Fn(usize) -> bool| {
-            let groups = policy.groups().iter().enumerate().filter(|(index, _)| includes(*index));
-            groups.map(|(_, group)| &*group.name).collect::<Vec<_>>().join(", ")
+        let closed: Vec<_> = policy.groups().iter().zip(&self.groups).filter(|(_, state)| !state.is_open()).collect();
+        let problems: Vec<_> = closed.iter().map(|(group, state)| state.problem(&group.name)).collect();
+        let (status, reason, mut message) = match &*closed {
+            [] => (ConditionStatus::True, "Open", "every group takes pods".to_owned()),
+            closed if closed.len() == policy.groups().len() => {
+                let message = format!("{}; no group is open, so new pods go to all of them", problems.join("; "));
+                (ConditionStatus::False, "NoGroupSchedules", message)
+            }
+            closed => {
+                let nodeless = closed.iter().any(|(_, state)| state.reason == Some(ClosedReason::NoNodes));
+                let reason = if nodeless { "NoNodes" } else { "Unschedulable" };
+                (ConditionStatus::False, reason, problems.join("; "))
+            }
         };
-        let unschedulable = names(&|index| self.unschedulable.contains(index));
-        let nodeless = names(&|index| !self.available.contains(index) && !self.unschedulable.contains(index));
-        let mut problems = Vec::new();
-        if !nodeless.is_empty() {
-            problems.push(format!("no node is ready and takes pods in {nodeless}"));
+        if let Some(held) = &self.take_back_held {
+            message = format!("{message}; {held}");
         }
-        if !unschedulable.is_empty() {
-            problems.push(format!(
-                "pods of {unschedulable} have been unschedulable for longer than unschedulableAfter"
-            ));
-        }
-        let (status, reason, message) = if problems.is_empty() {
-            (ConditionStatus::True, "NodesReady", "every group has a node that is ready".to_owned())
-        } else {
-            let reason = if nodeless.is_empty() { "Unschedulable" } else { "NoNodes" };
-            (ConditionStatus::False, reason, problems.join("; "))
-        };
+        let reason = if self.take_back_held.is_some() { "TakeBackHeld" } else { reason };
         NewCondition { kind: "Available", status, reason, message }
     }
+}
+
+/// The message of a distributor that places pods. It names the groups that get none.
+fn placing_message(policy: &Policy) -> String {
+    let without_share = policy.groups().iter().filter(|group| group.weight == 0 && group.base == 0);
+    let names = |stand_in| {
+        let groups = without_share.clone().filter(move |group| group.stand_in == stand_in);
+        groups.map(|group| &*group.name).collect::<Vec<_>>().join(", ")
+    };
+    let mut message = "pods are placed when they are created".to_owned();
+    let nothing = names(false);
+    if !nothing.is_empty() {
+        message += &format!(
+            "; {nothing}: weight 0, so no pod goes there, not even while no other group is open (standIn: true does that)"
+        );
+    }
+    let stand_ins = names(true);
+    if !stand_ins.is_empty() {
+        message += &format!("; {stand_ins}: stands in while no other group is open");
+    }
+    message
 }
 
 fn group_statuses(policy: &Policy, spread: &Spread) -> Vec<GroupStatus> {
@@ -264,8 +373,7 @@ fn group_statuses(policy: &Policy, spread: &Spread) -> Vec<GroupStatus> {
         actual: tally.actual,
         pending: tally.pending,
         deviation: tally.deviation(),
-        available: None,
-        recovering: None,
+        ..GroupStatus::default()
     };
     policy.groups().iter().zip(&spread.groups).map(status).collect()
 }
@@ -296,10 +404,21 @@ mod tests {
             replicas: Some(10),
             revisions: vec![("ReplicaSet".to_owned(), "web-1".to_owned(), total.clone())],
             total,
-            available: policy().all(),
-            unschedulable: [].into_iter().collect(),
+            groups: states(&[]),
             rebalance_held: None,
+            take_back_held: None,
         }
+    }
+
+    /// The states of the two groups; these are closed, for this reason.
+    fn states(closed: &[(usize, ClosedReason)]) -> Vec<GroupStatus> {
+        let state = |index: usize| match closed.iter().find(|(group, _)| *group == index) {
+            Some((_, reason)) => {
+                GroupStatus { state: Some(GroupState::Closed), reason: Some(*reason), ..GroupStatus::default() }
+            }
+            None => GroupStatus { state: Some(GroupState::Open), ..GroupStatus::default() },
+        };
+        [0, 1].map(state).into()
     }
 
     fn condition<'s>(status: &'s PodDistributorStatus, kind: &str) -> (ConditionStatus, &'s str, &'s str) {
@@ -310,7 +429,7 @@ mod tests {
     #[test]
     fn group_without_nodes_recovers_once_its_pods_are_back() {
         let mut observation = observation(0);
-        observation.available = [0].into_iter().collect();
+        observation.groups = states(&[(1, ClosedReason::NoNodes)]);
         let lost = PodDistributorStatus::default().observed(2, &policy(), &observation, "then");
         assert_eq!(
             (lost.pods.as_deref(), lost.desired.as_deref(), lost.placed),
@@ -322,11 +441,11 @@ mod tests {
         );
         assert_eq!(
             condition(&lost, "Available"),
-            (ConditionStatus::False, "NoNodes", "no node is ready and takes pods in spot")
+            (ConditionStatus::False, "NoNodes", "spot has no node that is ready, schedulable and tolerated")
         );
         assert!(lost.is_recovering("spot") && !lost.is_recovering("default"));
 
-        observation.available = policy().all();
+        observation.groups = states(&[]);
         let back = lost.observed(2, &policy(), &observation, "now");
         let spot = GroupStatus {
             name: "spot".to_owned(),
@@ -336,6 +455,8 @@ mod tests {
             deviation: -2,
             available: Some(true),
             recovering: Some(true),
+            state: Some(GroupState::Open),
+            ..GroupStatus::default()
         };
         assert_eq!(back.groups.as_ref().unwrap()[1], spot);
         assert_eq!(back.conditions.get("Balanced").unwrap().last_transition_time, "then");
@@ -348,12 +469,40 @@ mod tests {
     #[test]
     fn unschedulable_group_is_unavailable() {
         let mut observation = observation(0);
-        observation.available = [0].into_iter().collect();
-        observation.unschedulable = [1].into_iter().collect();
-        let status = PodDistributorStatus::default().observed(1, &policy(), &observation, "now");
-        let (_, reason, message) = condition(&status, "Available");
-        assert_eq!(reason, "Unschedulable");
-        assert!(message.starts_with("pods of spot have been unschedulable"), "{message}");
+        observation.groups = states(&[(1, ClosedReason::Unschedulable)]);
+        observation.groups[1].next_probe = Some("2026-01-01T00:05:00Z".to_owned());
+        observation.groups[1].not_taken_back = Some([("Job".to_owned(), 2)].into());
+        let message = |observation: &Observation| {
+            let status = PodDistributorStatus::default().observed(1, &policy(), observation, "now");
+            let (_, reason, message) = condition(&status, "Available");
+            (reason.to_owned(), message.to_owned())
+        };
+        let closed = "pods of spot were unschedulable for longer than unschedulableAfter; the next pod tries the group at \
+             2026-01-01T00:05:00Z; waiting pods that are not taken back: 2 Job";
+        assert_eq!(message(&observation), ("Unschedulable".to_owned(), closed.to_owned()));
+        observation.take_back_held = Some("held".to_owned());
+        assert_eq!(message(&observation), ("TakeBackHeld".to_owned(), format!("{closed}; held")));
+        observation.take_back_held = None;
+        observation.groups[0] = observation.groups[1].clone();
+        let (reason, message) = message(&observation);
+        assert_eq!(reason, "NoGroupSchedules");
+        assert!(message.ends_with("no group is open, so new pods go to all of them"), "{message}");
+    }
+
+    #[test]
+    fn group_without_share_is_named() {
+        let group = |(name, weight, stand_in): (&str, u32, bool)| Group {
+            name: name.into(),
+            node_labels: [("type".to_owned(), name.to_owned())].into(),
+            weight,
+            stand_in,
+            ..Group::default()
+        };
+        let groups = [("spot", 1, false), ("idle", 0, false), ("reserve", 0, true)].map(group);
+        let message = placing_message(&Policy::new(groups.into(), Tie::First).unwrap());
+        assert!(message.contains("idle: weight 0, so no pod goes there"), "{message}");
+        assert!(message.ends_with("reserve: stands in while no other group is open"), "{message}");
+        assert_eq!(placing_message(&policy()), "pods are placed when they are created");
     }
 
     #[test]

@@ -5,14 +5,15 @@ use std::time::Instant;
 use podshaper_core::admission::{Decision, Request, Webhook};
 use podshaper_core::pod::Pod;
 use podshaper_placement::admit::{
-    PlaceError, PlaceOutcome, PlacePolicy, PlacementBackend, is_template, place,
+    PlaceError, PlaceOutcome, PlacePolicy, PlacementBackend, is_template, may_probe, place,
 };
+use podshaper_placement::ledger::Token;
 use podshaper_placement::owners::{ChainEnd, OwnerChain};
 
 use crate::WEBHOOK;
+use crate::availability::OpenGroups;
 use crate::distributor::{Distributor, governing};
 use crate::facts::DistributorFacts;
-use crate::spec::WhenUnavailable;
 
 /// The annotation that versprei adds to pods.
 const MUTATED_BY: (&str, &str) = ("mutated-by", "spread-webhook-service");
@@ -83,11 +84,16 @@ impl<F: DistributorFacts> DistributorWebhook<F> {
         let invalid =
             |error| PlaceError::new(PlaceOutcome::Invalid, format!("{error}; the pod is not placed"));
         let spec = distributor.spec.as_ref().map_err(invalid)?;
-        let open = match spec.fields.when_unavailable {
-            WhenUnavailable::Wait => spec.allocator.policy().all(),
-            WhenUnavailable::UseOthers => self.facts.available_groups(&distributor.namespace, chain, spec),
+        let with_nodes = || self.facts.groups_with_nodes(distributor, spec, &pod.tolerations());
+        let OpenGroups { open, probe } = OpenGroups::of(&distributor.status, spec, with_nodes);
+        let probe = match probe.filter(|probe| may_probe(request, pod, chain, &spec.allocator, *probe)) {
+            Some(probe) => {
+                let token = Token::of(&request.uid);
+                self.facts.claim_probe(distributor, probe, token, deadline).await.then_some(probe)
+            }
+            None => None,
         };
-        let policy = PlacePolicy { webhook: WEBHOOK, allocator: &spec.allocator, open };
+        let policy = PlacePolicy { webhook: WEBHOOK, allocator: &spec.allocator, open, probe };
         let (outcome, mut patch) = place(self.facts.backend(), request, pod, chain, policy, deadline).await?;
         if outcome != PlaceOutcome::Kept {
             patch.set_annotation(MUTATED_BY.0, MUTATED_BY.1);

@@ -56,11 +56,6 @@ async fn decide(webhook: &DistributorWebhook<FileFacts>, pod: &Value, name: Opti
     webhook.decide(&request, Instant::now() + Duration::from_secs(2)).await
 }
 
-/// The status of a node that is ready.
-fn ready() -> Value {
-    json!({"conditions": [{"type": "Ready", "status": "True"}]})
-}
-
 /// The pod after the decision.
 async fn placed(webhook: &DistributorWebhook<FileFacts>, pod: &Value) -> Value {
     let decision = decide(webhook, pod, None).await;
@@ -148,7 +143,7 @@ async fn existing_pods_count() {
 }
 
 #[tokio::test]
-async fn excluded_and_unavailable_groups_are_not_chosen() {
+async fn excluded_groups_are_not_chosen() {
     let mut picky = pod();
     picky["spec"]["nodeSelector"] = json!({"type": "spot", "disk": "ssd"});
     let placed = placed(&webhook(&[sample(), set()]), &picky).await;
@@ -159,16 +154,6 @@ async fn excluded_and_unavailable_groups_are_not_chosen() {
         reason,
         "distributor: PodDistributor sample: the pod's own node selector and affinity leave none of the groups: it isn't placed"
     );
-    let node = |labels: Value, unschedulable: bool| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": labels}, "spec": {"unschedulable": unschedulable}, "status": ready()});
-    let (default, cordoned) = (node(json!({"type": "default"}), false), node(json!({"type": "spot"}), true));
-    let facts = [sample(), set(), default.clone(), cordoned.clone()];
-    assert_eq!(groups(&webhook(&facts), &pod(), 3).await, ["default"; 3]);
-    let mut lost = node(json!({"type": "spot"}), false);
-    lost["status"] = json!({"conditions": [{"type": "Ready", "status": "Unknown"}]});
-    assert_eq!(groups(&webhook(&[sample(), set(), default.clone(), lost]), &pod(), 3).await, ["default"; 3]);
-    let mut patient = sample();
-    patient["spec"]["whenUnavailable"] = json!("Wait");
-    assert_eq!(groups(&webhook(&[patient, set(), default, cordoned]), &pod(), 3).await[2], "spot");
 }
 
 #[tokio::test]
@@ -269,16 +254,6 @@ async fn template_gets_a_hint() {
         let without = decide(&webhook(&[set()]), &template, None).await;
         assert_eq!(without, Decision::unchanged(), "where there is no distributor there is nothing to say");
     }
-}
-
-/// Spot nodes are away, and default takes one pod at most.
-#[tokio::test]
-async fn pod_waits_for_unavailable_group() {
-    let mut distributor = sample();
-    distributor["spec"]["distribution"][0]["max"] = json!(1);
-    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": {"type": "default"}}, "spec": {}, "status": ready()});
-    let webhook = webhook(&[distributor, set(), node]);
-    assert_eq!(groups(&webhook, &pod(), 3).await, ["default", "spot", "spot"]);
 }
 
 /// Its kubelet would fail it for a node selector that the node doesn't meet.

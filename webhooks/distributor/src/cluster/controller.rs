@@ -1,26 +1,28 @@
 //! Reconciliation of `PodDistributor`s by the replica that leads: it counts their pods, finds those that no webhook has placed, evicts some
 //! if the spec says so, and writes the status.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::jiff::Timestamp;
 use podshaper_core::object::{Lookup, OwnerReference, key};
+use podshaper_core::pod::Toleration;
 use podshaper_kube::error::describe;
 use podshaper_kube::lease::{Leadership, while_leading};
 use podshaper_kube::store::Store;
+use podshaper_placement::availability::GroupAvailability;
 use podshaper_placement::owner_object::OwnerObject;
 use podshaper_placement::owners::OwnerChain;
 use podshaper_placement::policy::GroupSet;
 use podshaper_placement::spread::Spread;
 use podshaper_placement_kube::{
-    ChainCache, ClusterBackend, Health, InventoryPod, LedgerId, LedgerInventory, PlacementMetrics,
-    UnplacedPods,
+    ChainCache, ClusterBackend, LedgerId, LedgerInventory, PlacementMetrics, UnplacedPods,
 };
 use tokio::time::{Instant, sleep};
 
 use super::DistributorCluster;
+use super::claims::Claims;
+use super::group_observer::{GroupObserver, OverduePod, describe_group, placed_pods};
 use super::nodes::Nodes;
 use super::policies::DistributorPolicies;
 use super::rebalance::{EvictionHistory, Rebalancer};
@@ -28,8 +30,8 @@ use super::status_writer::StatusWriter;
 use distributor_decision::WEBHOOK;
 use distributor_decision::distributor::{Distributor, ValidSpec, governing};
 use distributor_decision::rebalance::groups_behind;
-use distributor_decision::spec::RebalanceMode;
-use distributor_decision::status::{Observation, Readiness};
+use distributor_decision::spec::{Availability, RebalanceMode};
+use distributor_decision::status::{GroupState, GroupStatus, Observation, PodDistributorStatus, Readiness};
 
 /// Between two reconciliations.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -44,6 +46,7 @@ pub(super) struct DistributorController {
     policies: DistributorPolicies,
     nodes: Arc<Nodes>,
     backend: ClusterBackend,
+    claims: Claims,
     status: StatusWriter,
     rebalancer: Rebalancer,
     metrics: PlacementMetrics,
@@ -56,6 +59,9 @@ struct Reconciled {
     /// Pods that no ledger knows.
     unknown: u32,
     evictions: Option<EvictionHistory>,
+    observer: GroupObserver,
+    /// The tolerations in the pod template of the target.
+    tolerations: Vec<Toleration>,
 }
 
 /// A distributor is reconciled when one of these changes.
@@ -63,7 +69,8 @@ struct Reconciled {
 struct Inputs {
     generation: i64,
     spreads: Vec<(LedgerId, Spread)>,
-    available: GroupSet,
+    /// The state of each group.
+    groups: Vec<GroupStatus>,
     /// Uid of the distributor that applies instead.
     older: Option<String>,
 }
@@ -75,10 +82,6 @@ type OwnedPods = (OwnerChain, LedgerInventory);
 struct PodCounts {
     spreads: Vec<(LedgerId, Spread)>,
     total: Spread,
-    /// Groups with a node that takes pods.
-    with_nodes: GroupSet,
-    /// Those of them that have no pods which are unschedulable for too long.
-    available: GroupSet,
 }
 
 /// Pods of the target that no ledger knows.
@@ -95,6 +98,7 @@ impl DistributorController {
     pub(super) fn new(
         cluster: &DistributorCluster,
         policies: DistributorPolicies,
+        claims: Claims,
         status: StatusWriter,
         rebalancer: Rebalancer,
     ) -> Self {
@@ -103,6 +107,7 @@ impl DistributorController {
             policies,
             nodes: Arc::clone(&cluster.nodes),
             backend: cluster.backend.clone(),
+            claims,
             status,
             rebalancer,
             metrics: cluster.metrics.clone(),
@@ -197,11 +202,15 @@ impl DistributorController {
         before: Option<Reconciled>,
     ) -> (Reconciled, Spread) {
         let older = self.older(distributor);
-        let PodCounts { spreads, mut total, with_nodes, available } = self.count(spec, pods);
+        let PodCounts { spreads, mut total } = count(spec, pods);
+        let mut before = before;
+        let mut observer = before.as_mut().map(|before| std::mem::take(&mut before.observer)).unwrap_or_default();
+        let tolerations = self.tolerations(distributor, spec, before.as_ref()).await;
+        let groups = self.observe_groups(distributor, spec, pods, &total, &tolerations, &mut observer).await;
         let inputs = Inputs {
             generation: distributor.generation,
             spreads,
-            available,
+            groups,
             older: older.as_ref().map(|older| older.uid.clone()),
         };
         let unchanged = before.as_ref().is_some_and(|before| before.inputs == inputs);
@@ -211,11 +220,11 @@ impl DistributorController {
                 self.backend.ledgers().patch_status(ledger, spread).await;
             }
         }
-        let rebalances = total.misplaced() > 0 && spec.fields.rebalance.mode != RebalanceMode::Never;
+        let rebalances = total.misplaced() > 0 && spec.options.rebalance.mode != RebalanceMode::Never;
         let evictions = match before {
             Some(before) if unchanged && !rebalances && before.at.elapsed() < RESYNC => {
                 total.unplaced += before.unknown;
-                return (before, total);
+                return (Reconciled { observer, tolerations, ..before }, total);
             }
             before => before.and_then(|before| before.evictions),
         };
@@ -227,14 +236,16 @@ impl DistributorController {
         if let Some(webhook) = unknown.placed_by {
             readiness = Readiness::SupersededByWebhook(webhook);
         }
+        let tolerations = target.as_ref().map_or(tolerations, |target| target.tolerations.clone());
         let replicas = target.and_then(|target| target.pods);
         if let [(chain, inventory)] = pods
             && rebalances
             && replicas == Some(known + unknown.excluded)
             && is_settled(chain, inventory)
         {
-            let (mode, policy) = (spec.fields.rebalance.mode, spec.allocator.policy());
-            let behind = groups_behind(mode, &distributor.status, policy, &total, available);
+            let (mode, policy) = (spec.options.rebalance.mode, spec.allocator.policy());
+            let receiving = receiving_groups(&distributor.status, spec, pods, &inputs.groups);
+            let behind = groups_behind(mode, &distributor.status, policy, &total, receiving);
             self.rebalancer.rebalance(distributor, spec, inventory, &total, behind, &mut evictions).await;
         }
         let observation = Observation {
@@ -242,12 +253,13 @@ impl DistributorController {
             replicas,
             total,
             revisions: revisions(pods, &inputs.spreads),
-            available,
-            unschedulable: with_nodes.difference(available),
+            groups: inputs.groups.clone(),
+            take_back_held: None,
             rebalance_held: evictions.as_ref().and_then(EvictionHistory::held),
         };
         self.write_status(distributor, spec, &observation).await;
-        let reconciled = Reconciled { at: Instant::now(), inputs, unknown: unknown.unplaced, evictions };
+        let (at, unknown) = (Instant::now(), unknown.unplaced);
+        let reconciled = Reconciled { at, inputs, unknown, evictions, observer, tolerations };
         (reconciled, observation.total)
     }
 
@@ -259,20 +271,63 @@ impl DistributorController {
         others.reduce(|oldest, other| if other.precedes(&oldest) { other } else { oldest })
     }
 
-    fn count(&self, spec: &ValidSpec, pods: &[OwnedPods]) -> PodCounts {
-        let policy = spec.allocator.policy();
-        let spreads =
-            pods.iter().map(|(_, inventory)| (inventory.ledger.clone(), inventory.spread(&spec.allocator)));
-        let spreads: Vec<(LedgerId, Spread)> = spreads.collect();
-        let mut total = Spread::none(policy);
-        for (_, spread) in &spreads {
-            total.add(spread);
+    /// The tolerations that the pods of the target have of their own. Only nodes of `availability: Nodes` are compared with them.
+    async fn tolerations(
+        &self,
+        distributor: &Distributor,
+        spec: &ValidSpec,
+        before: Option<&Reconciled>,
+    ) -> Vec<Toleration> {
+        match before {
+            Some(before) => before.tolerations.clone(),
+            None if spec.options.availability == Availability::Nodes => {
+                let (_, target) = self.read_target(distributor, None).await;
+                target.map(|target| target.tolerations.clone()).unwrap_or_default()
+            }
+            None => Vec::new(),
         }
-        let all = pods.iter().flat_map(|(_, inventory)| &inventory.pods);
-        let unschedulable = all.filter(|pod| is_unschedulable_too_long(pod, spec));
-        let unschedulable = unschedulable.filter_map(|pod| policy.index(pod.group.as_deref()?)).collect();
-        let with_nodes = self.nodes.available_groups(policy);
-        PodCounts { spreads, total, with_nodes, available: with_nodes.difference(unschedulable) }
+    }
+
+    /// The state of each group, by the evidence of its pods and nodes.
+    async fn observe_groups(
+        &self,
+        distributor: &Distributor,
+        spec: &ValidSpec,
+        pods: &[OwnedPods],
+        total: &Spread,
+        tolerations: &[Toleration],
+        observer: &mut GroupObserver,
+    ) -> Vec<GroupStatus> {
+        let policy = spec.allocator.policy();
+        let inventories: Vec<&LedgerInventory> = pods.iter().map(|(_, inventory)| inventory).collect();
+        let states = match spec.options.unschedulable_after {
+            Some(after) => {
+                let mut overdue = HashSet::new();
+                for OverduePod { group, pod } in observer.overdue_pods(policy, &inventories, after) {
+                    if !overdue.contains(&group) && self.claims.are_bound(&distributor.namespace, &pod.claims).await {
+                        overdue.insert(group);
+                    }
+                }
+                observer.next(policy, &inventories, &distributor.status, total, &overdue, &self.nodes)
+            }
+            None => vec![GroupAvailability::OPEN; policy.groups().len()],
+        };
+        let with_nodes = match spec.options.availability {
+            Availability::Nodes => self.nodes.groups_with_nodes(distributor, spec, tolerations),
+            Availability::Pods => policy.all(),
+        };
+        let mut statuses = Vec::new();
+        for (index, (group, state)) in policy.groups().iter().zip(&states).enumerate() {
+            let waiting = placed_pods(policy, &inventories)
+                .filter(|(of, pod)| *of == index && pod.waiting.is_some())
+                .count();
+            let mut status =
+                GroupStatus { waiting: u32::try_from(waiting).ok().filter(|pods| *pods > 0), ..GroupStatus::default() };
+            let has_nodes = group.preferred || with_nodes.contains(index);
+            describe_group(state, has_nodes, distributor.status.group(&group.name), &mut status);
+            statuses.push(status);
+        }
+        statuses
     }
 
     /// Reads the workload, unless an older distributor selects it, too.
@@ -362,6 +417,43 @@ impl DistributorController {
     }
 }
 
+fn count(spec: &ValidSpec, pods: &[OwnedPods]) -> PodCounts {
+    let spreads =
+        pods.iter().map(|(_, inventory)| (inventory.ledger.clone(), inventory.spread(&spec.allocator)));
+    let spreads: Vec<(LedgerId, Spread)> = spreads.collect();
+    let mut total = Spread::none(spec.allocator.policy());
+    for (_, spread) in &spreads {
+        total.add(spread);
+    }
+    PodCounts { spreads, total }
+}
+
+/// The groups to which the successor of an evicted pod goes: they are open or wait for the pod that tries them, replicas know it, and none of
+/// their pods waits for a node.
+fn receiving_groups(
+    published: &PodDistributorStatus,
+    spec: &ValidSpec,
+    pods: &[OwnedPods],
+    groups: &[GroupStatus],
+) -> GroupSet {
+    let policy = spec.allocator.policy();
+    let inventories: Vec<&LedgerInventory> = pods.iter().map(|(_, inventory)| inventory).collect();
+    let waiting: GroupSet = placed_pods(policy, &inventories)
+        .filter_map(|(group, pod)| pod.waiting.is_some().then_some(group))
+        .collect();
+    let receives = |status: Option<&GroupStatus>| {
+        let wants_probe = |status: &GroupStatus| {
+            status.state == Some(GroupState::Probing) && status.probe.as_deref() == Some("")
+        };
+        status.is_some_and(|status| status.state == Some(GroupState::Open) || wants_probe(status))
+    };
+    let indexes = policy.groups().iter().zip(groups).enumerate();
+    let receiving = indexes.filter(|(_, (group, status))| {
+        receives(Some(status)) && receives(published.group(&group.name))
+    });
+    receiving.map(|(index, _)| index).collect::<GroupSet>().difference(waiting)
+}
+
 /// Whether pods may be evicted: no slot is reserved, and they don't run to completion, as those of a Job, which would begin anew.
 fn is_settled(chain: &OwnerChain, inventory: &LedgerInventory) -> bool {
     let is_job = chain.controller().is_some_and(|(owner, _)| owner.is_kind("batch", "Job"));
@@ -375,13 +467,4 @@ fn revisions(pods: &[OwnedPods], spreads: &[(LedgerId, Spread)]) -> Vec<(String,
         Some((owner.kind.clone(), owner.name.clone(), spread.clone()))
     };
     pods.iter().zip(spreads).filter_map(revision).collect()
-}
-
-/// Whether the pod has been unschedulable for longer than `unschedulableAfter`.
-fn is_unschedulable_too_long(pod: &InventoryPod, spec: &ValidSpec) -> bool {
-    let (Some(after), Health::Unschedulable(since)) = (spec.unschedulable_after, pod.health) else {
-        return false;
-    };
-    let now = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
-    u64::try_from(since).is_ok_and(|since| since.saturating_add(after.as_secs()) <= now)
 }

@@ -1,33 +1,39 @@
 //! The cluster: facts from watches, and the controller that one of the replicas runs.
 
+mod claims;
 mod controller;
+mod group_observer;
 mod nodes;
 mod policies;
+mod probe_claims;
 mod rebalance;
 mod status_writer;
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use k8s_openapi::jiff::Timestamp;
 use kube::Client;
+use podshaper_core::pod::Toleration;
 use podshaper_kube::events::Events;
 use podshaper_kube::replica::Replica;
 use podshaper_kube::store::Store;
 use podshaper_kube::watch::{WatchScope, spawn_reflector};
 use podshaper_placement::admit::PlaceOutcome;
-use podshaper_placement::owners::OwnerChain;
+use podshaper_placement::ledger::Token;
 use podshaper_placement::policy::GroupSet;
 use podshaper_placement_kube::{ClusterBackend, PlacementMetrics};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use crate::page::Page;
+use claims::Claims;
 use controller::DistributorController;
 use distributor_decision::WEBHOOK;
 use distributor_decision::distributor::{Distributor, ValidSpec};
 use distributor_decision::facts::DistributorFacts;
 use nodes::Nodes;
 use policies::DistributorPolicies;
+use probe_claims::ProbeClaims;
 use rebalance::Rebalancer;
 use status_writer::{DistributorEvents, StatusWriter};
 
@@ -36,6 +42,7 @@ pub struct DistributorCluster {
     distributors: Arc<Store<Distributor>>,
     nodes: Arc<Nodes>,
     backend: ClusterBackend,
+    probes: Arc<ProbeClaims>,
     metrics: PlacementMetrics,
 }
 
@@ -51,6 +58,7 @@ impl DistributorCluster {
             distributors: spawn_reflector(client, WatchScope::default()),
             nodes: Arc::new(Nodes::new(spawn_reflector(client, WatchScope::default()))),
             backend: ClusterBackend::start(client, WEBHOOK, &[]),
+            probes: Arc::new(ProbeClaims::new(client.clone())),
             metrics: PlacementMetrics::register(registry, WEBHOOK),
         };
         let leadership = replica.contend(client.clone(), WEBHOOK, terminating);
@@ -60,7 +68,8 @@ impl DistributorCluster {
         let events = Events::start(client.clone(), WEBHOOK, replica.name().to_owned());
         let rebalancer = Rebalancer::new(client.clone(), DistributorEvents::new(events.clone()), registry);
         let status = StatusWriter::new(client.clone(), DistributorEvents::new(events));
-        let controller = DistributorController::new(&cluster, policies, status, rebalancer);
+        let claims = Claims::new(client.clone());
+        let controller = DistributorController::new(&cluster, policies, claims, status, rebalancer);
         tokio::spawn(controller.run(leadership));
         cluster
     }
@@ -82,16 +91,12 @@ impl DistributorFacts for DistributorCluster {
         self.distributors.in_namespace(namespace)
     }
 
-    fn available_groups(&self, namespace: &str, chain: &OwnerChain, spec: &ValidSpec) -> GroupSet {
-        let policy = spec.allocator.policy();
-        let with_node = self.nodes.available_groups(policy);
-        let (Some(after), Some((owner, _))) = (spec.unschedulable_after, chain.sequence_owner()) else {
-            return with_node;
-        };
-        let after = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
-        let before = Timestamp::now().as_second().saturating_sub(after);
-        let unschedulable = self.backend.ledgers().unschedulable_groups(namespace, owner, before);
-        with_node.difference(unschedulable.iter().filter_map(|group| policy.index(group)).collect())
+    fn groups_with_nodes(&self, distributor: &Distributor, spec: &ValidSpec, tolerations: &[Toleration]) -> GroupSet {
+        self.nodes.groups_with_nodes(distributor, spec, tolerations)
+    }
+
+    async fn claim_probe(&self, distributor: &Distributor, group: usize, token: Token, deadline: Instant) -> bool {
+        self.probes.claim(distributor, group, token, deadline).await
     }
 
     fn record(&self, outcome: PlaceOutcome) {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::status_writer::DistributorEvents;
 use distributor_decision::distributor::{Distributor, ValidSpec};
-use distributor_decision::rebalance::{PlacedPod, eviction_budget, select_evictions};
+use distributor_decision::rebalance::{PlacedPod, eviction_budget, return_budget, select_evictions};
 
 /// Between two evictions of a distributor.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -115,7 +115,8 @@ impl Rebalancer {
         let placed = ready.filter_map(|pod| {
             Some(PlacedPod { name: &pod.name, slot: pod.slot?, group: policy.index(pod.group.as_deref()?)? })
         });
-        let budget = eviction_budget(&spec.fields.rebalance, inventory.pods.len(), unready);
+        let budget = eviction_budget(&spec.options.rebalance, inventory.pods.len(), unready);
+        let budget = return_budget(budget, unready, behind, &distributor.status, policy);
         let evictions = select_evictions(placed.collect(), spread, &spec.allocator, behind);
         for pod in evictions.into_iter().take(budget) {
             let error = match self.evict(&distributor.namespace, pod).await {

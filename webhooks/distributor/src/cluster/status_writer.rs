@@ -1,7 +1,7 @@
 //! The status of `PodDistributor`s, and Events when a condition changes.
 
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
+use kube::{Client, Error};
 use podshaper_crd::ConditionStatus;
 use podshaper_kube::error::describe;
 use podshaper_kube::events::{EventType, Events, ObjectReference};
@@ -65,10 +65,14 @@ impl StatusWriter {
         }
         let Distributor { namespace, name, .. } = distributor;
         let path = format!("/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}/{name}/status");
-        // Fields without a value are null, which removes them.
-        let body = json!({"status": after});
-        if let Err(error) = send(&self.client, "PATCH", &path, MediaType::MergePatch, &body).await {
-            tracing::warn!(namespace, name, error = describe(&error), "can't write the status, trying again");
+        // Fields without a value are null, which removes them. The version protects the claim of a probe by another replica.
+        let body = json!({"metadata": {"resourceVersion": distributor.version}, "status": after});
+        match send(&self.client, "PATCH", &path, MediaType::MergePatch, &body).await {
+            Ok(_) => {}
+            Err(Error::Api(failure)) if failure.code == 409 => return,
+            Err(error) => {
+                tracing::warn!(namespace, name, error = describe(&error), "can't write the status, trying again");
+            }
         }
         for (warning, reason, message) in condition_events(distributor, &after) {
             self.events.publish(distributor, warning, reason, message);
@@ -110,7 +114,7 @@ fn condition_events(
 fn consequence(distributor: &Distributor, status: &PodDistributorStatus) -> &'static str {
     let others = status.groups.iter().flatten().any(|group| group.available == Some(true));
     match &distributor.spec {
-        Ok(spec) if others && spec.fields.when_unavailable == WhenUnavailable::UseOthers => {
+        Ok(spec) if others && spec.options.when_unavailable == WhenUnavailable::UseOthers => {
             "; new pods go to the other groups meanwhile"
         }
         _ => "; its new pods wait",

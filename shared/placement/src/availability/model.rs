@@ -1,0 +1,211 @@
+//! A model of one workload with two groups: every order of capacity that comes and goes, of pods, of leaders, and of time.
+//!
+//! The leader, the admission of pods, taking back and the return of pods are those of the product, reduced to two pods: a pod is in group 0, which has
+//! nodes, or in group 1, which may not have. Time passes in steps of a minute up to a horizon.
+
+use std::collections::BTreeSet;
+
+use super::{Evidence, GroupAvailability, Phase};
+use crate::ledger::Token;
+
+/// After so many minutes an unschedulable pod closes its group.
+const AFTER: u8 = 5;
+/// Minutes that are explored.
+const HORIZON: u8 = 24;
+/// Pods that the workload wants; one of them belongs to group 1.
+const PODS: usize = 2;
+/// Changes of capacity that are explored.
+const CHANGES: u8 = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum ModelPod {
+    /// In group 0, which always has nodes.
+    Elsewhere,
+    /// In group 1 without a node, for so many minutes as this leader has observed.
+    Waiting(u8),
+    /// In group 1 with a node.
+    Running,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct World {
+    minute: u8,
+    capacity: bool,
+    changes: u8,
+    pods: Vec<ModelPod>,
+    /// The published state: phase as (0 open, 1 closed, 2 probing, 3 probing with a pod), since, next probe, failed probes.
+    group: (u8, i64, i64, u32),
+    /// Pods evicted in this minute to try the group or to return to it.
+    returns: u8,
+    leader_changes: u8,
+}
+
+impl World {
+    fn group(&self) -> GroupAvailability {
+        let (phase, since, next_probe, failed_probes) = self.group;
+        let phase = match phase {
+            0 => Phase::Open,
+            1 => Phase::Closed,
+            2 => Phase::Probing(None),
+            _ => Phase::Probing(Some(Token(1))),
+        };
+        GroupAvailability { phase, since, next_probe, failed_probes }
+    }
+
+    fn set(&mut self, group: GroupAvailability) {
+        let phase = match group.phase {
+            Phase::Open => 0,
+            Phase::Closed => 1,
+            Phase::Probing(None) => 2,
+            Phase::Probing(Some(_)) => 3,
+        };
+        self.group = (phase, group.since, group.next_probe, group.failed_probes);
+    }
+
+    fn now(&self) -> i64 {
+        i64::from(self.minute) * 60
+    }
+
+    fn in_group(&self) -> usize {
+        self.pods.iter().filter(|pod| **pod != ModelPod::Elsewhere).count()
+    }
+
+    fn waiting(&self) -> usize {
+        self.pods.iter().filter(|pod| matches!(pod, ModelPod::Waiting(_))).count()
+    }
+
+    /// Admission of a pod.
+    fn create(&mut self) {
+        let group = self.group();
+        let wanted = self.in_group() == 0 && self.pods.len() + 1 == PODS;
+        let pod = if group.wants_probe() {
+            self.set(group.tried_by(Token(1), self.now()));
+            ModelPod::Waiting(0)
+        } else if group.is_open() && wanted {
+            ModelPod::Waiting(0)
+        } else {
+            ModelPod::Elsewhere
+        };
+        self.pods.push(pod);
+    }
+
+    /// The leader's pass, given whether a pod has got a node and whether a node has come.
+    fn lead(&mut self, scheduled: bool, new_node: bool) {
+        let overdue = self.pods.iter().any(|pod| matches!(pod, ModelPod::Waiting(minutes) if *minutes >= AFTER));
+        let evidence = Evidence {
+            overdue,
+            waiting: self.waiting() > 0,
+            scheduled,
+            new_node,
+            lacks_pods: self.pods.len() == PODS && self.in_group() == 0,
+        };
+        let before = self.group();
+        let after = before.next(evidence, self.now());
+        self.set(after);
+        if after.phase == Phase::Closed && self.waiting() > 0 {
+            self.pods.retain(|pod| !matches!(pod, ModelPod::Waiting(_)));
+        } else if (after.wants_probe() || after.is_open()) && evidence.lacks_pods {
+            // Its successor tries the group, or returns to it.
+            self.pods.pop();
+            self.returns += 1;
+        }
+        while self.pods.len() < PODS {
+            self.create();
+        }
+    }
+
+    fn schedule(&mut self) -> bool {
+        let waiting = self.pods.iter_mut().find(|pod| matches!(pod, ModelPod::Waiting(_)));
+        match waiting {
+            Some(pod) if self.capacity => {
+                *pod = ModelPod::Running;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The worlds after one more minute.
+    fn successors(&self) -> Vec<Self> {
+        let mut worlds = Vec::new();
+        for change in [false, true] {
+            for leader_changes in [false, true] {
+                if (change && self.changes == CHANGES) || (leader_changes && self.leader_changes == 1) {
+                    continue;
+                }
+                let mut world = self.clone();
+                world.minute += 1;
+                world.returns = 0;
+                for pod in &mut world.pods {
+                    if let ModelPod::Waiting(minutes) = pod {
+                        // A new leader counts from when it first sees the pod.
+                        *minutes = if leader_changes { 0 } else { *minutes + 1 };
+                    }
+                }
+                world.leader_changes += u8::from(leader_changes);
+                if change {
+                    world.changes += 1;
+                    world.capacity = !world.capacity;
+                    if !world.capacity {
+                        // The nodes go, and their pods are replaced.
+                        world.pods.retain(|pod| *pod != ModelPod::Running);
+                        while world.pods.len() < PODS {
+                            world.create();
+                        }
+                    }
+                }
+                let scheduled = world.schedule();
+                world.lead(scheduled, change && world.capacity);
+                worlds.push(world);
+            }
+        }
+        worlds
+    }
+
+    fn check(&self) {
+        assert!(self.waiting() <= 1, "more than one pod tries a group: {self:?}");
+        assert!(self.returns <= 1, "more than one eviction: {self:?}");
+        assert_eq!(self.pods.len(), PODS);
+        if self.group().phase == Phase::Closed {
+            assert_eq!(self.waiting(), 0, "a pod waits for a closed group: {self:?}");
+        }
+    }
+}
+
+#[test]
+fn group_settles_in_every_order_of_events() {
+    let start = World {
+        minute: 0,
+        capacity: false,
+        changes: 0,
+        pods: vec![ModelPod::Elsewhere, ModelPod::Waiting(0)],
+        group: (0, 0, 0, 0),
+        returns: 0,
+        leader_changes: 0,
+    };
+    let (mut seen, mut open) = (BTreeSet::from([start.clone()]), vec![start]);
+    let (mut closed, mut tried, mut reopened) = (0, 0, 0);
+    while let Some(world) = open.pop() {
+        if world.minute == HORIZON {
+            continue;
+        }
+        for next in world.successors() {
+            next.check();
+            match (world.group().phase, next.group().phase) {
+                (Phase::Open, Phase::Closed) => closed += 1,
+                (_, Phase::Probing(Some(_))) => tried += 1,
+                (Phase::Probing(_) | Phase::Closed, Phase::Open) => reopened += 1,
+                _ => {}
+            }
+            if seen.insert(next.clone()) {
+                open.push(next);
+            }
+        }
+    }
+    assert!(closed > 0 && tried > 0 && reopened > 0, "{closed} {tried} {reopened}");
+    // With capacity that stays, the pod is in its group in the end: a closed group is tried after 20 minutes at most.
+    let late = |world: &&World| world.minute == HORIZON && world.changes == 1 && world.capacity;
+    let mut settled = seen.iter().filter(late).peekable();
+    assert!(settled.peek().is_some());
+    assert!(settled.all(|world| world.in_group() == 1), "the pod has returned");
+}

@@ -155,7 +155,7 @@ pub fn may_probe(
     probe: usize,
 ) -> bool {
     let fitting = annotations::fitting_groups(pod, allocator.policy());
-    let of_ordinal = ordinal::slot(pod, request.name.as_deref(), chain);
+    let of_ordinal = ordinal_slot(pod, request.name.as_deref(), chain);
     let of_ordinal = of_ordinal.and_then(|ordinal| allocator.group_of_ordinal(ordinal, fitting));
     request.dry_run != Some(true)
         && !pod.is_bound()

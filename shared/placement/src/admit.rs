@@ -357,8 +357,12 @@ mod tests {
         let request = request.to_string();
         let request: Request<'_, Pod<'_>> = serde_json::from_str(&request).unwrap();
         let pod = request.object.as_ref().unwrap();
-        let policy =
-            PlacePolicy { webhook: "webhook", allocator: &allocator, open: [0].into_iter().collect(), probe: None };
+        let policy = PlacePolicy {
+            webhook: "webhook",
+            allocator: &allocator,
+            open: [0].into_iter().collect(),
+            probe: None,
+        };
         let deadline = Instant::now() + Duration::from_secs(1);
         let placed = place(&Remembers, &request, pod, &OwnerChain::from(None), policy, deadline).await;
         assert_eq!(placed.unwrap().0, PlaceOutcome::Placed);

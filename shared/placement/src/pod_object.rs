@@ -127,7 +127,9 @@ impl PodCondition {
     /// Whether the scheduler has tried the pod and found no node (`PodReasonUnschedulable` of k8s.io/api). A pod with scheduling gates has
     /// another reason.
     fn is_unschedulable(&self) -> bool {
-        self.r#type == "PodScheduled" && self.status == "False" && self.reason.as_deref() == Some("Unschedulable")
+        self.r#type == "PodScheduled"
+            && self.status == "False"
+            && self.reason.as_deref() == Some("Unschedulable")
     }
 }
 

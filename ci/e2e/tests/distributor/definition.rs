@@ -79,9 +79,15 @@ async fn what_the_definition_refuses() {
             with(json!({"whenUnavailable": "Wait", "unschedulableAfter": "5m"})),
             "unschedulableAfter has no effect with whenUnavailable: Wait",
         ),
-        (with(json!({"whenUnavailable": "Wait", "takeBack": "Safe"})), "takeBack has no effect with whenUnavailable: Wait"),
         (
-            of(json!([group(json!({})), {"nodeLabel": {"type": "other"}, "weight": 1, "standIn": true}]), json!({})),
+            with(json!({"whenUnavailable": "Wait", "takeBack": "Safe"})),
+            "takeBack has no effect with whenUnavailable: Wait",
+        ),
+        (
+            of(
+                json!([group(json!({})), {"nodeLabel": {"type": "other"}, "weight": 1, "standIn": true}]),
+                json!({}),
+            ),
             "spec.distribution[1].standIn: Invalid value: requires weight 0 and base 0",
         ),
         (with(json!({"rebalance": {"maxUnavailable": "0%"}})), "must be a number of at least 1"),

@@ -154,7 +154,8 @@ mod tests {
 
     #[test]
     fn term_matches_node_by_labels_and_name() {
-        let labels = BTreeMap::from([("type".to_owned(), "spot".to_owned()), ("cpus".to_owned(), "8".to_owned())]);
+        let labels =
+            BTreeMap::from([("type".to_owned(), "spot".to_owned()), ("cpus".to_owned(), "8".to_owned())]);
         for (term, expected) in [
             (r#"{"matchExpressions":[{"key":"type","operator":"In","values":["spot"]}]}"#, true),
             (r#"{"matchExpressions":[{"key":"type","operator":"NotIn","values":["spot"]}]}"#, false),

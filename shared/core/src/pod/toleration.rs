@@ -35,7 +35,10 @@ impl Taint {
 impl Toleration {
     /// Whether it is as short as valid ones are: 317 bytes for a key (`IsQualifiedName`), and 63 for a value.
     pub fn is_short(&self) -> bool {
-        [&self.key, &self.operator, &self.value, &self.effect].into_iter().flatten().all(|text| text.len() <= 317)
+        [&self.key, &self.operator, &self.value, &self.effect]
+            .into_iter()
+            .flatten()
+            .all(|text| text.len() <= 317)
     }
 
     /// Whether it tolerates the taint (`v1.Toleration.ToleratesTaint` of k8s.io/api). An operator that this version does not know

@@ -91,7 +91,8 @@ impl World {
 
     /// The leader's pass, given whether a pod has got a node and whether a node has come.
     fn lead(&mut self, scheduled: bool, new_node: bool) {
-        let overdue = self.pods.iter().any(|pod| matches!(pod, ModelPod::Waiting(minutes) if *minutes >= AFTER));
+        let overdue =
+            self.pods.iter().any(|pod| matches!(pod, ModelPod::Waiting(minutes) if *minutes >= AFTER));
         let evidence = Evidence {
             overdue,
             waiting: self.waiting() > 0,

@@ -41,7 +41,8 @@ impl OpenGroups {
             })
         };
         let names = policy.groups().iter().map(|group| &*group.name).enumerate();
-        let probe = names.filter(|(index, _)| !open.contains(*index) && reachable.contains(*index)).find(probed);
+        let probe =
+            names.filter(|(index, _)| !open.contains(*index) && reachable.contains(*index)).find(probed);
         Self { open, probe: probe.map(|(index, _)| index) }
     }
 }
@@ -73,7 +74,8 @@ mod tests {
 
     #[test]
     fn state_in_status_decides() {
-        let group = |name: &str, state: &str, probe: &str| json!({"name": name, "state": state, "probe": probe});
+        let group =
+            |name: &str, state: &str, probe: &str| json!({"name": name, "state": state, "probe": probe});
         let none = json!([]);
         let closed = json!([group("a", "Open", ""), group("b", "Closed", ""), group("p", "Closed", "")]);
         assert_eq!(open(&json!({}), &none, &[]), (vec![0, 1, 2], None));

@@ -155,7 +155,8 @@ impl SpecOptions {
     /// A stored object can have both `Wait` and a time, which a newer definition refuses: pods then wait.
     fn new(fields: &PodDistributorSpec) -> Result<Self, String> {
         let after = fields.unschedulable_after.as_deref();
-        let after = after.map(|text| duration::parse(text).map_err(|error| format!("spec.unschedulableAfter: {error}")));
+        let after = after
+            .map(|text| duration::parse(text).map_err(|error| format!("spec.unschedulableAfter: {error}")));
         let after = after.transpose()?.unwrap_or(UNSCHEDULABLE_AFTER);
         let waits = fields.when_unavailable == WhenUnavailable::Wait;
         Ok(Self {

@@ -19,7 +19,12 @@ pub trait DistributorFacts: Send + Sync + 'static {
     /// The distributors of a namespace.
     fn distributors(&self, namespace: &str) -> Vec<Arc<Distributor>>;
     /// The groups that have a node for their pods, which also have these tolerations of their own.
-    fn groups_with_nodes(&self, distributor: &Distributor, spec: &ValidSpec, tolerations: &[Toleration]) -> GroupSet;
+    fn groups_with_nodes(
+        &self,
+        distributor: &Distributor,
+        spec: &ValidSpec,
+        tolerations: &[Toleration],
+    ) -> GroupSet;
     /// Claims the probe of a closed group for the pod with this token. At most one pod gets it; false if another pod has it, or if that is
     /// unknown at the deadline.
     fn claim_probe(

@@ -75,9 +75,8 @@ pub fn groups_with_node<'n>(
     nodes: impl Iterator<Item = &'n SchedulableNode> + Clone,
     tolerations: &[Toleration],
 ) -> GroupSet {
-    policy.indexes(|group| {
-        nodes.clone().any(|node| node.is_in(group) && node.is_tolerated(group, tolerations))
-    })
+    policy
+        .indexes(|group| nodes.clone().any(|node| node.is_in(group) && node.is_tolerated(group, tolerations)))
 }
 
 impl FromObject for SchedulableNode {

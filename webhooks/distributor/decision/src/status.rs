@@ -125,7 +125,8 @@ impl GroupStatus {
         }
         if let Some(kept) = self.not_taken_back.as_ref().filter(|kept| !kept.is_empty()) {
             let kept = kept.iter().map(|(reason, pods)| format!("{pods} {reason}"));
-            problem += &format!("; waiting pods that are not taken back: {}", kept.collect::<Vec<_>>().join(", "));
+            problem +=
+                &format!("; waiting pods that are not taken back: {}", kept.collect::<Vec<_>>().join(", "));
         }
         problem
     }
@@ -323,12 +324,14 @@ impl Observation {
     }
 
     fn availability(&self, policy: &Policy) -> NewCondition {
-        let closed: Vec<_> = policy.groups().iter().zip(&self.groups).filter(|(_, state)| !state.is_open()).collect();
+        let closed: Vec<_> =
+            policy.groups().iter().zip(&self.groups).filter(|(_, state)| !state.is_open()).collect();
         let problems: Vec<_> = closed.iter().map(|(group, state)| state.problem(&group.name)).collect();
         let (status, reason, mut message) = match &*closed {
             [] => (ConditionStatus::True, "Open", "every group takes pods".to_owned()),
             closed if closed.len() == policy.groups().len() => {
-                let message = format!("{}; no group is open, so new pods go to all of them", problems.join("; "));
+                let message =
+                    format!("{}; no group is open, so new pods go to all of them", problems.join("; "));
                 (ConditionStatus::False, "NoGroupSchedules", message)
             }
             closed => {
@@ -413,9 +416,11 @@ mod tests {
     /// The states of the two groups; these are closed, for this reason.
     fn states(closed: &[(usize, ClosedReason)]) -> Vec<GroupStatus> {
         let state = |index: usize| match closed.iter().find(|(group, _)| *group == index) {
-            Some((_, reason)) => {
-                GroupStatus { state: Some(GroupState::Closed), reason: Some(*reason), ..GroupStatus::default() }
-            }
+            Some((_, reason)) => GroupStatus {
+                state: Some(GroupState::Closed),
+                reason: Some(*reason),
+                ..GroupStatus::default()
+            },
             None => GroupStatus { state: Some(GroupState::Open), ..GroupStatus::default() },
         };
         [0, 1].map(state).into()

@@ -38,7 +38,8 @@ fn tainted(key: &str) -> Value {
 }
 
 fn pod(spec: &Value) -> Value {
-    let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "u", "controller": true});
+    let owner =
+        json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "u", "controller": true});
     let mut pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "web-", "ownerReferences": [owner]},
         "spec": {"containers": [{"name": "web", "image": "web"}]},
@@ -127,7 +128,8 @@ async fn node_counts_only_for_pods_that_it_can_take() {
     let tolerating = pod(&json!({"tolerations": toleration}));
     assert_eq!(ten(&by_nodes(&|_| {}), &nodes(tainted("spot")), &tolerating).await, both);
     // The node has the labels, but does not match the node affinity.
-    let zone = |zone: &str| json!([{"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]}]);
+    let zone =
+        |zone: &str| json!([{"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]}]);
     let in_zone = by_nodes(&|group| group["nodeAffinity"] = zone("a"));
     let mut spot = node("spot", &json!({}));
     assert_eq!(ten(&in_zone, &nodes(spot.clone()), &plain).await, one);

@@ -87,7 +87,12 @@ impl Claims {
             },
             Ok(None) => ClaimState::Unbound,
             Err(error) => {
-                tracing::debug!(namespace, claim, error = describe(&error), "cannot read a PersistentVolumeClaim");
+                tracing::debug!(
+                    namespace,
+                    claim,
+                    error = describe(&error),
+                    "cannot read a PersistentVolumeClaim"
+                );
                 ClaimState::Unreadable
             }
         };

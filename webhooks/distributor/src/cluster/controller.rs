@@ -204,7 +204,8 @@ impl DistributorController {
         let older = self.older(distributor);
         let PodCounts { spreads, mut total } = count(spec, pods);
         let mut before = before;
-        let mut observer = before.as_mut().map(|before| std::mem::take(&mut before.observer)).unwrap_or_default();
+        let mut observer =
+            before.as_mut().map(|before| std::mem::take(&mut before.observer)).unwrap_or_default();
         let tolerations = self.tolerations(distributor, spec, before.as_ref()).await;
         let groups = self.observe_groups(distributor, spec, pods, &total, &tolerations, &mut observer).await;
         let inputs = Inputs {
@@ -304,7 +305,9 @@ impl DistributorController {
             Some(after) => {
                 let mut overdue = HashSet::new();
                 for OverduePod { group, pod } in observer.overdue_pods(policy, &inventories, after) {
-                    if !overdue.contains(&group) && self.claims.are_bound(&distributor.namespace, &pod.claims).await {
+                    if !overdue.contains(&group)
+                        && self.claims.are_bound(&distributor.namespace, &pod.claims).await
+                    {
                         overdue.insert(group);
                     }
                 }
@@ -321,8 +324,10 @@ impl DistributorController {
             let waiting = placed_pods(policy, &inventories)
                 .filter(|(of, pod)| *of == index && pod.waiting.is_some())
                 .count();
-            let mut status =
-                GroupStatus { waiting: u32::try_from(waiting).ok().filter(|pods| *pods > 0), ..GroupStatus::default() };
+            let mut status = GroupStatus {
+                waiting: u32::try_from(waiting).ok().filter(|pods| *pods > 0),
+                ..GroupStatus::default()
+            };
             let has_nodes = group.preferred || with_nodes.contains(index);
             describe_group(state, has_nodes, distributor.status.group(&group.name), &mut status);
             statuses.push(status);
@@ -448,9 +453,8 @@ fn receiving_groups(
         status.is_some_and(|status| status.state == Some(GroupState::Open) || wants_probe(status))
     };
     let indexes = policy.groups().iter().zip(groups).enumerate();
-    let receiving = indexes.filter(|(_, (group, status))| {
-        receives(Some(status)) && receives(published.group(&group.name))
-    });
+    let receiving = indexes
+        .filter(|(_, (group, status))| receives(Some(status)) && receives(published.group(&group.name)));
     receiving.map(|(index, _)| index).collect::<GroupSet>().difference(waiting)
 }
 

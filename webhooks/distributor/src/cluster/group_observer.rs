@@ -56,8 +56,9 @@ impl GroupObserver {
             let waits = pod.waiting.as_ref();
             let counts = |pod: &&Arc<WaitingPod>| pod.unschedulable && !pod.gated && !pod.nominated;
             let Some(waiting) = waits.filter(counts) else { continue };
-            let (uid, since) =
-                before.remove_entry(&*waiting.uid).unwrap_or_else(|| (waiting.uid.as_str().into(), Instant::now()));
+            let (uid, since) = before
+                .remove_entry(&*waiting.uid)
+                .unwrap_or_else(|| (waiting.uid.as_str().into(), Instant::now()));
             self.unschedulable.insert(uid, since);
             if since.elapsed() > after {
                 overdue.push(OverduePod { group, pod: Arc::clone(waiting) });

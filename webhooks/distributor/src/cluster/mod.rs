@@ -91,11 +91,22 @@ impl DistributorFacts for DistributorCluster {
         self.distributors.in_namespace(namespace)
     }
 
-    fn groups_with_nodes(&self, distributor: &Distributor, spec: &ValidSpec, tolerations: &[Toleration]) -> GroupSet {
+    fn groups_with_nodes(
+        &self,
+        distributor: &Distributor,
+        spec: &ValidSpec,
+        tolerations: &[Toleration],
+    ) -> GroupSet {
         self.nodes.groups_with_nodes(distributor, spec, tolerations)
     }
 
-    async fn claim_probe(&self, distributor: &Distributor, group: usize, token: Token, deadline: Instant) -> bool {
+    async fn claim_probe(
+        &self,
+        distributor: &Distributor,
+        group: usize,
+        token: Token,
+        deadline: Instant,
+    ) -> bool {
         self.probes.claim(distributor, group, token, deadline).await
     }
 

@@ -71,7 +71,12 @@ impl StatusWriter {
             Ok(_) => {}
             Err(Error::Api(failure)) if failure.code == 409 => return,
             Err(error) => {
-                tracing::warn!(namespace, name, error = describe(&error), "can't write the status, trying again");
+                tracing::warn!(
+                    namespace,
+                    name,
+                    error = describe(&error),
+                    "can't write the status, trying again"
+                );
             }
         }
         for (warning, reason, message) in condition_events(distributor, &after) {

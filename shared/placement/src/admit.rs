@@ -295,6 +295,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::allocator::Occupancy;
     use crate::policy::{Group, Policy, Tie};
 
     /// A ledger that has given this request a place in the second group.
@@ -336,7 +337,7 @@ mod tests {
         assert_eq!(candidates(&[2], Some(0), all), [set(&[0]), set(&[2]), set(&[0, 1])]);
         assert_eq!(candidates(all, None, &[2]), [set(&[2])], "the pod fits into nothing else");
         assert_eq!(candidates(&[1, 2], None, &[0, 2]), [set(&[2]), set(&[0])]);
-        assert_eq!(allocator.allocate(&Default::default(), set(&[2])), Some((0, 2)));
+        assert_eq!(allocator.allocate(&Occupancy::default(), set(&[2])), Some((0, 2)));
         assert_eq!(allocator.desired(4), [2, 2, 0]);
     }
 

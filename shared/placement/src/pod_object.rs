@@ -50,16 +50,26 @@ pub struct PodObject {
 pub struct WaitingPod {
     /// `metadata.uid`.
     pub uid: String,
-    /// Whether the scheduler has found no node for it.
-    pub unschedulable: bool,
-    /// Whether it has scheduling gates.
-    pub gated: bool,
-    /// Whether the scheduler has chosen a node that is not free yet (`status.nominatedNodeName`).
-    pub nominated: bool,
+    /// What the scheduler does with it.
+    pub scheduling: Scheduling,
     /// Whether Kueue manages it: it has a label of Kueue.
     pub queued: bool,
-    /// The names of its PersistentVolumeClaims.
+    /// The names of its persistent volume claims.
     pub claims: Vec<String>,
+}
+
+/// What the scheduler does with a pod that has no node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scheduling {
+    /// It has not tried the pod.
+    #[default]
+    Untried,
+    /// It does not try the pod: the pod has scheduling gates.
+    Gated,
+    /// It has chosen a node that is not free yet (`status.nominatedNodeName`).
+    Nominated,
+    /// It has found no node.
+    Unschedulable,
 }
 
 /// The prefix of Kueue's labels.
@@ -123,6 +133,18 @@ pub struct PodCondition {
     pub reason: Option<String>,
 }
 
+fn scheduling(spec: &PodObjectSpec, nominated: Option<&str>, conditions: &[PodCondition]) -> Scheduling {
+    if spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()) {
+        Scheduling::Gated
+    } else if nominated.is_some_and(|node| !node.is_empty()) {
+        Scheduling::Nominated
+    } else if conditions.iter().any(PodCondition::is_unschedulable) {
+        Scheduling::Unschedulable
+    } else {
+        Scheduling::Untried
+    }
+}
+
 impl PodCondition {
     /// Whether the scheduler has tried the pod and found no node (`PodReasonUnschedulable` of k8s.io/api). A pod with scheduling gates has
     /// another reason.
@@ -174,9 +196,7 @@ impl FromObject for PodObject {
         let has_node = spec.node_name.as_ref().is_some_and(|node| !node.is_empty());
         let waiting = (!has_node).then(|| WaitingPod {
             uid: metadata.uid.clone(),
-            unschedulable: conditions.iter().any(PodCondition::is_unschedulable),
-            gated: spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()),
-            nominated: status.nominated_node_name.is_some_and(|node| !node.is_empty()),
+            scheduling: scheduling(&spec, status.nominated_node_name.as_deref(), &conditions),
             queued: metadata.labels.iter().flatten().any(|(key, _)| key.starts_with(KUEUE)),
             claims: spec.volumes.iter().flatten().filter_map(|volume| volume.claim(&metadata.name)).collect(),
         });

@@ -49,6 +49,7 @@ pub struct GroupAvailability {
 
 /// What the leader observes of a group between two calls of [`GroupAvailability::next`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "the observations do not depend on one another")]
 pub struct Evidence {
     /// A pod of the group has been unschedulable for too long.
     pub overdue: bool,
@@ -81,10 +82,9 @@ impl GroupAvailability {
     pub fn next(self, evidence: Evidence, now: i64) -> Self {
         let Evidence { overdue, waiting, scheduled, new_node, lacks_pods } = evidence;
         match self.phase {
-            Phase::Open if overdue => self.closed(self.failed_probes, now),
+            Phase::Open if overdue => Self::closed(self.failed_probes, now),
             // Once its pods are complete, the next closure is another story.
             Phase::Open if !lacks_pods && !waiting => Self { failed_probes: 0, ..self },
-            Phase::Open => self,
             Phase::Closed | Phase::Probing(_) if scheduled => Self { phase: Phase::Open, since: now, ..self },
             Phase::Closed => {
                 let next_probe = if new_node { now.min(self.next_probe) } else { self.next_probe };
@@ -94,12 +94,12 @@ impl GroupAvailability {
                 }
                 Self { next_probe, ..self }
             }
-            Phase::Probing(_) if overdue => self.closed(self.failed_probes.saturating_add(1), now),
+            Phase::Probing(_) if overdue => Self::closed(self.failed_probes.saturating_add(1), now),
             Phase::Probing(None) if !lacks_pods => Self { phase: Phase::Closed, since: now, ..self },
             Phase::Probing(Some(_)) if !waiting && now.saturating_sub(self.since) > PROBE_GRACE => {
                 Self { phase: Phase::Probing(None), since: now, ..self }
             }
-            Phase::Probing(_) => self,
+            Phase::Open | Phase::Probing(_) => self,
         }
     }
 
@@ -112,7 +112,7 @@ impl GroupAvailability {
         }
     }
 
-    fn closed(self, failed_probes: u32, now: i64) -> Self {
+    fn closed(failed_probes: u32, now: i64) -> Self {
         let pause = PAUSES.get(failed_probes as usize).or(PAUSES.last()).copied().unwrap_or_default();
         Self { phase: Phase::Closed, since: now, next_probe: now.saturating_add(pause), failed_probes }
     }

@@ -4,7 +4,7 @@ use podshaper_placement::policy::GroupSet;
 
 use crate::distributor::ValidSpec;
 use crate::spec::{Availability, WhenUnavailable};
-use crate::status::{GroupState, PodDistributorStatus};
+use crate::status::{GroupState, GroupStatus, PodDistributorStatus};
 
 /// The groups that take new pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl OpenGroups {
             Availability::Pods => all,
             Availability::Nodes => with_nodes().union(preferred),
         };
-        let closed = policy.indexes(|group| status.group(&group.name).is_some_and(|group| group.is_closed()));
+        let closed = policy.indexes(|group| status.group(&group.name).is_some_and(GroupStatus::is_closed));
         let open = all.difference(closed.difference(preferred)).intersection(reachable);
         let probed = |(_, name): &(usize, &str)| {
             status.group(name).is_some_and(|group| {

@@ -72,7 +72,7 @@ impl SchedulableNode {
 /// The groups that one of these nodes is for, given the tolerations that their pods have of their own.
 pub fn groups_with_node<'n>(
     policy: &Policy,
-    nodes: impl Iterator<Item = &'n SchedulableNode> + Clone,
+    nodes: &(impl Iterator<Item = &'n SchedulableNode> + Clone),
     tolerations: &[Toleration],
 ) -> GroupSet {
     policy

@@ -62,7 +62,7 @@ impl DistributorFacts for FileFacts {
     }
 
     fn groups_with_nodes(&self, _: &Distributor, spec: &ValidSpec, tolerations: &[Toleration]) -> GroupSet {
-        groups_with_node(spec.allocator.policy(), self.nodes.iter(), tolerations)
+        groups_with_node(spec.allocator.policy(), &self.nodes.iter(), tolerations)
     }
 
     async fn claim_probe(&self, distributor: &Distributor, group: usize, _: Token, _: Instant) -> bool {

@@ -117,18 +117,18 @@ impl GroupStatus {
         if self.reason == Some(ClosedReason::NoNodes) {
             return format!("{name} has no node that is ready, schedulable and tolerated");
         }
-        let mut problem = format!("pods of {name} were unschedulable for longer than unschedulableAfter");
-        match (self.state, &self.next_probe) {
-            (Some(GroupState::Probing), _) => problem += "; one pod tries the group",
-            (_, Some(next)) => problem += &format!("; the next pod tries the group at {next}"),
-            _ => {}
-        }
-        if let Some(kept) = self.not_taken_back.as_ref().filter(|kept| !kept.is_empty()) {
-            let kept = kept.iter().map(|(reason, pods)| format!("{pods} {reason}"));
-            problem +=
-                &format!("; waiting pods that are not taken back: {}", kept.collect::<Vec<_>>().join(", "));
-        }
-        problem
+        let closed = format!("pods of {name} were unschedulable for longer than unschedulableAfter");
+        let probe = match (self.state, &self.next_probe) {
+            (Some(GroupState::Probing), _) => "; one pod tries the group".to_owned(),
+            (_, Some(next)) => format!("; the next pod tries the group at {next}"),
+            _ => String::new(),
+        };
+        let kept = self.not_taken_back.iter().flatten().map(|(reason, pods)| format!("{pods} {reason}"));
+        let kept = match &*kept.collect::<Vec<_>>().join(", ") {
+            "" => String::new(),
+            kept => format!("; waiting pods that are not taken back: {kept}"),
+        };
+        [closed, probe, kept].concat()
     }
 
     /// Whether the group is not open because its pods were unschedulable.
@@ -355,18 +355,18 @@ fn placing_message(policy: &Policy) -> String {
         let groups = without_share.clone().filter(move |group| group.stand_in == stand_in);
         groups.map(|group| &*group.name).collect::<Vec<_>>().join(", ")
     };
-    let mut message = "pods are placed when they are created".to_owned();
+    let mut messages = vec!["pods are placed when they are created".to_owned()];
     let nothing = names(false);
     if !nothing.is_empty() {
-        message += &format!(
-            "; {nothing}: weight 0, so no pod goes there, not even while no other group is open (standIn: true does that)"
-        );
+        messages.push(format!(
+            "{nothing}: weight 0, so no pod goes there, not even while no other group is open (standIn: true does that)"
+        ));
     }
     let stand_ins = names(true);
     if !stand_ins.is_empty() {
-        message += &format!("; {stand_ins}: stands in while no other group is open");
+        messages.push(format!("{stand_ins}: stands in while no other group is open"));
     }
-    message
+    messages.join("; ")
 }
 
 fn group_statuses(policy: &Policy, spread: &Spread) -> Vec<GroupStatus> {

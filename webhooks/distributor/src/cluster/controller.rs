@@ -319,20 +319,20 @@ impl DistributorController {
             Availability::Nodes => self.nodes.groups_with_nodes(distributor, spec, tolerations),
             Availability::Pods => policy.all(),
         };
-        let mut statuses = Vec::new();
+        let mut described = Vec::new();
         for (index, (group, state)) in policy.groups().iter().zip(&states).enumerate() {
             let waiting = placed_pods(policy, &inventories)
                 .filter(|(of, pod)| *of == index && pod.waiting.is_some())
                 .count();
-            let mut status = GroupStatus {
+            let mut group_status = GroupStatus {
                 waiting: u32::try_from(waiting).ok().filter(|pods| *pods > 0),
                 ..GroupStatus::default()
             };
             let has_nodes = group.preferred || with_nodes.contains(index);
-            describe_group(state, has_nodes, distributor.status.group(&group.name), &mut status);
-            statuses.push(status);
+            describe_group(state, has_nodes, distributor.status.group(&group.name), &mut group_status);
+            described.push(group_status);
         }
-        statuses
+        described
     }
 
     /// Reads the workload, unless an older distributor selects it, too.

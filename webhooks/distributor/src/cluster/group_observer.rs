@@ -7,7 +7,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use podshaper_placement::availability::{Evidence, GroupAvailability, Phase};
 use podshaper_placement::ledger::{PodName, Token};
-use podshaper_placement::pod_object::WaitingPod;
+use podshaper_placement::pod_object::{Scheduling, WaitingPod};
 use podshaper_placement::policy::Policy;
 use podshaper_placement::spread::Spread;
 use podshaper_placement_kube::{InventoryPod, LedgerInventory};
@@ -54,7 +54,7 @@ impl GroupObserver {
         let mut overdue = Vec::new();
         for (group, pod) in placed_pods(policy, inventories) {
             let waits = pod.waiting.as_ref();
-            let counts = |pod: &&Arc<WaitingPod>| pod.unschedulable && !pod.gated && !pod.nominated;
+            let counts = |pod: &&Arc<WaitingPod>| pod.scheduling == Scheduling::Unschedulable;
             let Some(waiting) = waits.filter(counts) else { continue };
             let (uid, since) = before
                 .remove_entry(&*waiting.uid)
@@ -84,7 +84,7 @@ impl GroupObserver {
                 *count += u32::from(pod.waiting.is_some());
             }
         }
-        let mut states = Vec::new();
+        let mut next = Vec::new();
         for (index, group) in policy.groups().iter().enumerate() {
             let before = availability(status.group(&group.name));
             let spread = total.groups.get(index).copied().unwrap_or_default();
@@ -101,7 +101,7 @@ impl GroupObserver {
                     let observed = self.groups.entry(Arc::clone(&group.name)).or_default();
                     observed.has_scheduled(policy, inventories, index);
                 }
-                states.push(after);
+                next.push(after);
                 continue;
             }
             let observed = self.groups.entry(Arc::clone(&group.name)).or_default();
@@ -113,9 +113,9 @@ impl GroupObserver {
                 // The other pods of the group get the same time once more.
                 self.restart(policy, inventories, index);
             }
-            states.push(after);
+            next.push(after);
         }
-        states
+        next
     }
 
     fn restart(&mut self, policy: &Policy, inventories: &[&LedgerInventory], group: usize) {
@@ -149,7 +149,7 @@ impl ObservedGroup {
             // The first look of this leader: the pod that tries the group is known by its token.
             None => self.claim.is_some() && pod.token == self.claim,
         };
-        let found = with_node.iter().any(|pod| is_new(pod));
+        let found = with_node.iter().any(is_new);
         self.scheduled = Some(with_node.into_iter().map(|pod| Arc::clone(&pod.name)).collect());
         found
     }

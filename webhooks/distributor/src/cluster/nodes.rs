@@ -70,7 +70,7 @@ impl Nodes {
         }
         let nodes = self.store.all();
         let nodes = nodes.iter().map(|(_, node)| &**node);
-        let groups = groups_with_node(spec.allocator.policy(), nodes, tolerations);
+        let groups = groups_with_node(spec.allocator.policy(), &nodes, tolerations);
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.groups.len() < MAX_CACHED && !cache.changes.has_changed().unwrap_or(true) {
             cache.groups.insert(key, groups);

@@ -49,7 +49,7 @@ impl ProbeClaims {
         let Distributor { namespace, name, .. } = distributor;
         let path = format!("/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}/{name}/status");
         let member = |member: &str| format!("/status/groups/{group}/{member}");
-        let patch = json!([
+        let operations = json!([
             {"op": "test", "path": member("name"), "value": status.name},
             {"op": "test", "path": member("state"), "value": "Probing"},
             {"op": "test", "path": member("probe"), "value": ""},
@@ -57,7 +57,7 @@ impl ProbeClaims {
         ]);
         let now = Instant::now();
         let limit = now + deadline.saturating_duration_since(now).mul_f64(CLAIM_SHARE);
-        let claim = send(&self.client, "PATCH", &path, MediaType::JsonPatch, &patch);
+        let claim = send(&self.client, "PATCH", &path, MediaType::JsonPatch, &operations);
         match timeout_at(limit.into(), claim).await {
             Ok(Ok(_)) => true,
             // A test has failed: another replica was first.

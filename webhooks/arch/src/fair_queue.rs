@@ -4,18 +4,18 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// GateVerdict-ups at a time.
+/// Lookups at a time.
 const AT_A_TIME: usize = 128;
-/// GateVerdict-ups that are under way or wait for their turn.
+/// Lookups that run or wait for their turn.
 const SEATS: usize = 8 * AT_A_TIME;
 /// A namespace may have one part in this number of either.
 const PART: usize = 4;
 
 /// The queue.
 pub(crate) struct FairQueue {
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     queued: Mutex<Queued>,
 }
 
@@ -39,14 +39,14 @@ pub(crate) struct QueuedLookup {
 }
 
 /// The permission to run.
-pub(crate) struct LookupPermit<'s> {
-    _own: Option<SemaphorePermit<'s>>,
-    _all: Option<SemaphorePermit<'s>>,
+pub(crate) struct LookupPermit {
+    _own: Option<OwnedSemaphorePermit>,
+    _all: Option<OwnedSemaphorePermit>,
 }
 
 impl Default for FairQueue {
     fn default() -> Self {
-        Self { turns: Semaphore::new(AT_A_TIME), queued: Mutex::default() }
+        Self { turns: Arc::new(Semaphore::new(AT_A_TIME)), queued: Mutex::default() }
     }
 }
 
@@ -69,10 +69,10 @@ impl FairQueue {
 
 impl QueuedLookup {
     /// Waits for the limit of the namespace, and then for the limit of all.
-    pub(crate) async fn turn(&self) -> LookupPermit<'_> {
+    pub(crate) async fn turn(&self) -> LookupPermit {
         // Neither is ever closed.
-        let own = self.turns.acquire().await.ok();
-        LookupPermit { _own: own, _all: self.shares.turns.acquire().await.ok() }
+        let own = Arc::clone(&self.turns).acquire_owned().await.ok();
+        LookupPermit { _own: own, _all: Arc::clone(&self.shares.turns).acquire_owned().await.ok() }
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
 use crate::credentials::DockerConfig;
-use crate::image_cache::{CacheAnswer, Freshness, ImageCache, Key, LookupResult};
+use crate::image_cache::{CacheAnswer, Flight, Freshness, ImageCache, Key, LookupResult, is_temporary};
 use crate::metrics::Metrics;
 use crate::name::{ImageName, Version};
 use crate::registry::{Keyring, Plan, Resolved, Resolver, resolver};
@@ -92,7 +92,8 @@ impl ImageResolver {
     pub async fn explain(&self, name: &str) -> Result<Explained, LookupError> {
         let name = ImageName::parse(name).ok_or(LookupError::Invalid)?;
         let plan = self.resolver.plan(&name, self.mounted().as_slice())?;
-        let Resolved { digest, platforms, from, .. } = self.resolver.resolve(&name, &plan).await?;
+        let Resolved { digest, platforms, from, .. } =
+            self.resolver.resolve(&name, &plan, &Arc::default()).await?;
         Ok(Explained { name: name.to_string(), digest: digest.into(), platforms, from: from.into() })
     }
 
@@ -125,21 +126,23 @@ impl ImageResolver {
         let (resolver, cache, metrics) =
             (Arc::clone(&self.resolver), Arc::clone(&self.cache), self.metrics.clone());
         let Wanted { name: image, key, freshness, plan } = wanted;
-        self.cache.join_or_start(&key.clone(), namespace, async move {
+        let namespace: Arc<str> = namespace.into();
+        let requester = Arc::clone(&namespace);
+        self.cache.join_or_start(&key.clone(), &namespace, move || async move {
             // A lookup may have ended between the read of the cache and the start of this one.
-            if let CacheAnswer::Fresh(outcome) = cache.get(&key, freshness) {
+            if let CacheAnswer::Fresh(outcome) = cache.get(&key, freshness, &requester) {
                 return outcome;
             }
             let (identity, begun) = (key.identity, Instant::now());
             let outcome = match before {
-                Some(before) => again(&resolver, &cache, &image, &plan, before).await,
-                None => resolver.resolve(&image, &plan).await,
+                Some(before) => again(&resolver, &cache, &image, &plan, before, &requester).await,
+                None => resolver.resolve(&image, &plan, &requester).await,
             };
             let label = outcome.as_ref().map_or_else(|why| why.label(), |_| "known");
             metrics.record_lookup(resolver.label(&image.registry), label, begun.elapsed());
             if let Ok(resolved) = &outcome {
                 let name = image.with_digest(&resolved.digest).to_string().into();
-                cache.keep(Key { name, identity }, Ok(resolved.clone()));
+                cache.keep(Key { name, identity }, Ok(resolved.clone()), &requester);
                 let (bytes, images) = cache.size();
                 metrics.bytes.set(bytes.try_into().unwrap_or(i64::MAX));
                 metrics.known.set(images.try_into().unwrap_or(i64::MAX));
@@ -154,7 +157,7 @@ impl ImageResolver {
             Ok(wanted) => wanted,
             Err(why) => return Pending::Known(Err(why)),
         };
-        match self.cache.get(&wanted.key, wanted.freshness) {
+        match self.cache.get(&wanted.key, wanted.freshness, namespace) {
             CacheAnswer::Fresh(outcome) => {
                 self.metrics.wanted("hit");
                 Pending::Known(outcome)
@@ -180,8 +183,6 @@ impl ImageResolver {
     }
 }
 
-type Flight = tokio::sync::watch::Receiver<Option<LookupResult>>;
-
 enum Pending {
     Known(LookupResult),
     /// The lookup, and the cached answer for its failure.
@@ -195,19 +196,13 @@ impl Pending {
             Self::Flying(flight, remembered) => (flight, remembered),
         };
         let deadline = if remembered.is_some() { deadline.min(Instant::now() + PATIENCE) } else { deadline };
-        let received = timeout_at(deadline.into(), flight.wait_for(Option::is_some)).await;
+        let received = timeout_at(deadline.into(), flight.wait_for(|state| state.result().is_some())).await;
         let outcome = match received {
-            Ok(Ok(outcome)) => outcome.clone().unwrap_or(Err(LookupError::Unavailable)),
+            Ok(Ok(state)) => state.result().cloned().unwrap_or(Err(LookupError::Unavailable)),
             Ok(Err(_)) => Err(LookupError::Unavailable),
             Err(_) => Err(LookupError::Timeout),
         };
-        match (outcome, remembered) {
-            (
-                Err(LookupError::Unavailable | LookupError::Timeout | LookupError::RateLimited),
-                Some(remembered),
-            ) => remembered,
-            (outcome, _) => outcome,
-        }
+        remembered.filter(|_| is_temporary(&outcome)).unwrap_or(outcome)
     }
 }
 
@@ -262,15 +257,16 @@ async fn again(
     image: &ImageName,
     plan: &Plan,
     before: Resolved,
+    namespace: &Arc<str>,
 ) -> LookupResult {
-    let digest = resolver.digest(image, plan).await?;
+    let digest = resolver.digest(image, plan, namespace).await?;
     if digest == before.digest {
         return Ok(before);
     }
     // Another tag may have the same digest.
     let key = Key { name: image.with_digest(&digest).to_string().into(), identity: plan.identity };
-    match cache.get(&key, Freshness::Always) {
+    match cache.get(&key, Freshness::Always, namespace) {
         CacheAnswer::Fresh(Ok(known)) => Ok(known),
-        _ => resolver.resolve(image, plan).await,
+        _ => resolver.resolve(image, plan, namespace).await,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -25,6 +26,11 @@ const MEMORY: u64 = 16 << 20;
 const ENTRY: usize = 400;
 /// Secrets that are read for a pod.
 const SECRETS: usize = 32;
+/// Secrets that a namespace doesn't have and its pods name, within [`FRESH`]. After so many, only remembered ones count: a name costs a
+/// request, and tenants can make up any number.
+const ABSENT: u32 = 64;
+/// Largest number of namespaces with such a count.
+const NAMESPACES: u64 = 4096;
 /// Credentials that a pod's Secrets may hold.
 const CREDENTIALS: usize = 256;
 /// The longest Docker configuration, in bytes of base64: hundreds of registries.
@@ -45,6 +51,8 @@ enum Secret {
 pub struct PullSecrets {
     client: Client,
     known: Cache<(Box<str>, Box<str>), Secret>,
+    /// Names without a Secret, by namespace.
+    absent: Cache<Box<str>, Arc<AtomicU32>>,
 }
 
 /// `v1.Secret`.
@@ -68,7 +76,8 @@ impl PullSecrets {
     /// Secrets as this client may read them.
     pub fn new(client: Client) -> Self {
         let known = Cache::builder().weigher(weight).max_capacity(MEMORY).time_to_live(FRESH).build();
-        Self { client, known }
+        let absent = Cache::builder().max_capacity(NAMESPACES).time_to_live(FRESH).build();
+        Self { client, known, absent }
     }
 
     /// The credentials of a pod's Secrets, and what is wrong with any, each a line.
@@ -103,6 +112,12 @@ impl PullSecrets {
         if let Some(known) = self.known.get(&key) {
             return known;
         }
+        if self.absent.get(namespace).is_some_and(|count| count.load(Ordering::Relaxed) >= ABSENT) {
+            let problem = format!(
+                "it isn't read: pods of this namespace name more than {ABSENT} Secrets that don't exist"
+            );
+            return Secret::Malformed(problem.into());
+        }
         let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}");
         let secret = match timeout_at(deadline.into(), get::<SecretObject>(&self.client, &path)).await {
             Ok(Ok(Some(object))) => object.credentials(),
@@ -118,6 +133,9 @@ impl PullSecrets {
             }
             Err(_) => return Secret::Nothing,
         };
+        if matches!(secret, Secret::Nothing) {
+            self.absent.get_with(namespace.into(), Arc::default).fetch_add(1, Ordering::Relaxed);
+        }
         self.known.insert(key, secret.clone());
         secret
     }

@@ -21,7 +21,7 @@ use hyper::body::Frame;
 use podshaper_testing::MockResponse;
 use serde_json::{Value, json};
 use support::asking::{BUDGET, image, images, known, runs_on, settings, token_server, with_tokens};
-use support::registry::{Registry, config, digest, entry, index, index_of, manifest, ok, with};
+use support::registry::{Registry, config, digest, entry, index, index_of, manifest, ok, status, with};
 use tokio::time::timeout;
 
 #[tokio::test]
@@ -120,6 +120,138 @@ async fn redirects_without_end() {
     let images = images(&[&registry], &json!({}), &[]);
     assert_eq!(runs_on(&images, &format!("{}/a:1", registry.host())).await, Err(LookupError::Unavailable));
     assert!(registry.asked().len() < 8, "{}", registry.asked().len());
+}
+
+/// The answers for a namespace within the budget.
+async fn known_in(images: &ImageResolver, namespace: &str, names: &[String]) -> Vec<Knowledge> {
+    let wanted: Vec<_> = names.iter().map(|name| image(name, false)).collect();
+    let access = Access { namespace, ..Access::default() };
+    images.known(&wanted, &access, Instant::now() + BUDGET).await.images
+}
+
+fn arm64() -> Knowledge {
+    Knowledge::Known(Arc::new(Platforms::Only([Platform::new("linux", "arm64", None)].into())))
+}
+
+#[tokio::test]
+async fn lookup_that_waits_in_a_queue_delays_its_namespace_only() {
+    let (hangs, serves) = (
+        Registry::start(|_| std::future::pending()).await,
+        Registry::start(|asked| async move { ok(&asked, index(&["linux/arm64"])) }).await,
+    );
+    let images = images(&[&hangs, &serves], &json!({}), &[]);
+    let tarpits = (0..96).map(|n| format!("{}/a{n}:1", hangs.host()));
+    let popular: Vec<_> = (0..28).map(|n| format!("{}/popular{n}:1", serves.host())).collect();
+    let greedy: Vec<_> = tarpits.chain(popular.iter().cloned()).collect();
+    let known = known_in(&images, "greedy", &greedy).await;
+    assert_eq!(known.last(), Some(&Knowledge::Unknown(LookupError::Timeout)));
+    for namespace in ["victim", "another"] {
+        assert_eq!(known_in(&images, namespace, &popular).await, vec![arm64(); popular.len()], "{namespace}");
+    }
+}
+
+#[tokio::test]
+async fn errors_of_a_repository_pause_it_for_their_namespace_only() {
+    let registry = Registry::start(|asked| async move {
+        if asked.path.contains("/dead-proxy/") { status(502) } else { ok(&asked, index(&["linux/arm64"])) }
+    })
+    .await;
+    let images = images(&[&registry], &json!({}), &[]);
+    let name = |repository: &str, tag: usize| format!("{}/{repository}:{tag}", registry.host());
+    for round in 0..4 {
+        let dead: Vec<_> = (0..8).map(|n| name("dead-proxy/a", 8 * round + n)).collect();
+        assert!(known_in(&images, "greedy", &dead).await.iter().all(|known| *known != arm64()));
+        for namespace in ["victim", "greedy"] {
+            let fresh = [name("app", round * 10 + namespace.len())];
+            assert_eq!(known_in(&images, namespace, &fresh).await, [arm64()], "{namespace}");
+        }
+    }
+    let dead = registry.asked().iter().filter(|asked| asked.path.contains("/dead-proxy/")).count();
+    assert!(dead < 16, "{dead} requests for a repository that is paused");
+}
+
+#[tokio::test]
+async fn repository_that_hangs_delays_its_namespace_only() {
+    let registry = Registry::start(|asked| async move {
+        if asked.path.contains("/hangs/") {
+            std::future::pending::<()>().await;
+        }
+        ok(&asked, index(&["linux/arm64"]))
+    })
+    .await;
+    let images = images(&[&registry], &json!({}), &[]);
+    let hangs: Vec<_> = (0..100).map(|n| format!("{}/hangs/a{n}:1", registry.host())).collect();
+    assert_eq!(
+        known_in(&images, "greedy", &hangs).await,
+        vec![Knowledge::Unknown(LookupError::Timeout); 100]
+    );
+    let own = [format!("{}/app:1", registry.host())];
+    assert_eq!(known_in(&images, "victim", &own).await, [arm64()]);
+}
+
+#[tokio::test]
+async fn too_many_requests_pause_their_credential_only() {
+    let password = format!("Basic {}", STANDARD.encode("good:p"));
+    let registry = Registry::start(move |asked| {
+        let answer = match &asked.authorization {
+            Some(own) if *own == password => ok(&asked, index(&["linux/arm64"])),
+            Some(_) => with(429, &[("retry-after", "3600")]),
+            None => with(401, &[("www-authenticate", "Basic realm=x")]),
+        };
+        async { answer }
+    })
+    .await;
+    let all = &[("one", "limited:p"), ("two", "good:p")];
+    let settings = settings(&[&registry], &json!({}));
+    let images = ImageResolver::new(&settings, None, Some(secrets(all, registry.host()))).unwrap();
+    let known = async |namespace, tag: usize| {
+        let name = format!("{}/a:{tag}", registry.host());
+        let access = Access { namespace, pull_secrets: vec!["pull"] };
+        images.known(&[image(&name, false)], &access, Instant::now() + BUDGET).await.images.remove(0)
+    };
+    for tag in 0..3 {
+        assert_eq!(known("one", tag).await, Knowledge::Unknown(LookupError::RateLimited));
+        assert_eq!(known("two", tag).await, arm64());
+    }
+    let limited = registry.asked().iter().filter(|asked| asked.authorization.is_some()).count();
+    assert_eq!(limited, 1 + 3, "one request of the limited credential");
+}
+
+#[tokio::test]
+async fn absent_secrets_are_few_requests() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let client = podshaper_testing::client(move |request: Request<Value>| {
+        count.fetch_add(1, Ordering::Relaxed);
+        let response = if request.uri().path().ends_with("/pull") {
+            let data = json!({".dockerconfigjson": STANDARD.encode("{}")});
+            MockResponse::json(200, &json!({"type": "kubernetes.io/dockerconfigjson", "data": data}))
+        } else {
+            MockResponse::failure(404, "NotFound")
+        };
+        std::future::ready(response)
+    });
+    let images =
+        ImageResolver::new(&settings(&[], &json!({})), None, Some(PullSecrets::new(client))).unwrap();
+    let warnings = async |namespace, pod: usize| {
+        let names: Vec<_> = (0..32).map(|n| format!("absent-{pod}-{n}")).chain(["pull".to_owned()]).collect();
+        let pull_secrets = names.iter().rev().map(String::as_str).collect();
+        let access = Access { namespace, pull_secrets };
+        images.known(&[], &access, Instant::now() + BUDGET).await.warnings
+    };
+    let mut last = Vec::new();
+    for pod in 0..10 {
+        last = warnings("greedy", pod).await;
+    }
+    assert!(asked.load(Ordering::Relaxed) < 100, "{asked:?} requests for 320 names");
+    assert!(
+        last[0].contains("pods of this namespace name more than 64 Secrets that don't exist"),
+        "{last:?}"
+    );
+    assert!(!last.iter().any(|warning| warning.contains("Secret pull:")), "{last:?}");
+    let before = asked.load(Ordering::Relaxed);
+    warnings("other", 0).await;
+    assert_eq!(asked.load(Ordering::Relaxed), before + 32, "another namespace isn't affected");
 }
 
 #[tokio::test]

@@ -32,9 +32,19 @@ fn embedded(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Loopback, link-local (where clouds keep their metadata), unspecified, multicast.
+/// Metadata services of clouds that are not link-local: EC2, EKS Pod Identity, Google, Scaleway; Alibaba, Azure.
+const METADATA: [IpAddr; 6] = [
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+];
+
+/// Loopback, link-local (where most clouds have their metadata), metadata, unspecified, multicast.
 fn is_local(address: IpAddr) -> bool {
-    match address {
+    let is_local = match address {
         IpAddr::V4(v4) => {
             v4.is_loopback()
                 || v4.is_link_local()
@@ -43,18 +53,10 @@ fn is_local(address: IpAddr) -> bool {
                 || v4.is_broadcast()
         }
         IpAddr::V6(v6) => {
-            v6.is_loopback()
-                || v6.is_unspecified()
-                || v6.is_multicast()
-                || v6.is_unicast_link_local()
-                || is_metadata(v6)
+            v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local()
         }
-    }
-}
-
-/// The metadata of EC2 has an address among the unique local ones.
-fn is_metadata(address: Ipv6Addr) -> bool {
-    address == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
+    };
+    is_local || METADATA.contains(&address)
 }
 
 /// Addresses that mean something on a private network alone (RFC 1918, RFC 6598, RFC 4193, RFC 2544).
@@ -93,6 +95,13 @@ mod tests {
             ("fe80::1", false, false),
             ("ff02::1", false, false),
             ("fd00:ec2::254", false, false),
+            ("fd00:ec2::23", false, false),
+            ("fd20:ce::254", false, false),
+            ("fd00:42::42", false, false),
+            ("100.100.100.200", false, false),
+            ("::ffff:100.100.100.200", false, false),
+            ("168.63.129.16", false, false),
+            ("64:ff9b::168.63.129.16", false, false),
             ("::ffff:127.0.0.1", false, false),
             ("::ffff:169.254.169.254", false, false),
             ("::127.0.0.1", false, false),

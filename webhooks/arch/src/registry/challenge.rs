@@ -40,6 +40,16 @@ impl Challenge {
     }
 }
 
+impl Challenge {
+    /// Bytes of its text.
+    pub(crate) fn text_len(&self) -> usize {
+        match self {
+            Self::Bearer { realm, service } => realm.len() + service.as_ref().map_or(0, String::len),
+            Self::None | Self::Basic => 0,
+        }
+    }
+}
+
 fn challenges(header: &str) -> Vec<(String, BTreeMap<String, String>)> {
     let mut all: Vec<(String, BTreeMap<String, String>)> = Vec::new();
     let mut rest = header.trim();

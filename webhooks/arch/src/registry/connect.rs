@@ -18,11 +18,13 @@ use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
 use super::address::AddressPolicy;
+use super::connection::{ConnectionLimit, CountedStream};
 use super::hosts::Hosts;
 use arch_decision::config::Proxy;
 
-/// A registry that can't be connected to within this time can't be reached.
-const CONNECT: Duration = Duration::from_secs(5);
+/// A registry that can't be connected to within this time can't be reached. It is less than the time of a request, so that a host
+/// without connections differs from one that is slow.
+const CONNECT: Duration = Duration::from_secs(4);
 /// As much as a proxy may say before it lets anything through.
 const PROXY_ANSWER: usize = 8 << 10;
 
@@ -45,9 +47,11 @@ pub(crate) async fn connect(
     reach: AddressPolicy,
     hosts: Arc<Hosts>,
     names: Names,
-) -> io::Result<TokioIo<TcpStream>> {
+    limit: ConnectionLimit,
+) -> io::Result<TokioIo<CountedStream>> {
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
+    let permit = limit.permit().await?;
     let allowed = |to: &SocketAddr| hosts.names(&host, port) || reach.allows(to.ip());
     let stream = timeout(CONNECT, async {
         let known = resolve(names, &host, port).await;
@@ -64,7 +68,7 @@ pub(crate) async fn connect(
     });
     let stream = stream.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     stream.set_nodelay(true)?;
-    Ok(TokioIo::new(stream))
+    Ok(TokioIo::new(CountedStream::new(stream, permit)))
 }
 
 async fn directly(host: &str, addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {

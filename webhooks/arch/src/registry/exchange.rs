@@ -19,16 +19,19 @@ use tower::util::BoxCloneSyncService;
 use super::address::AddressPolicy;
 use super::body::{Bodies, Body};
 use super::connect::{Names, Refused, connect, is_private};
-use super::host_limiter::HostLimiters;
+use super::connection::{ConnectionLimit, CountedStream};
+use super::host_limiter::{HostLimiters, RequestResult, Requester};
 use super::hosts::Hosts;
 use arch_decision::images::LookupError;
 
 /// The longest that one request may take, redirects included.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection stays open without a request: the requests of a lookup follow each other.
+const IDLE: Duration = Duration::from_secs(2);
 /// More redirects than any registry sends.
 const MAX_REDIRECTS: usize = 4;
 
-type Connector = BoxCloneSyncService<Uri, hyper_util::rt::TokioIo<tokio::net::TcpStream>, std::io::Error>;
+type Connector = BoxCloneSyncService<Uri, hyper_util::rt::TokioIo<CountedStream>, std::io::Error>;
 type Http = Client<HttpsConnector<Connector>, Full<Bytes>>;
 
 /// A request to a registry.
@@ -46,6 +49,8 @@ pub(crate) struct RegistryRequest {
     pub(crate) form: Option<Bytes>,
     /// How far it may go.
     pub(crate) reach: AddressPolicy,
+    /// The lookup that sends it.
+    pub(crate) requester: Requester,
 }
 
 /// A response of a registry.
@@ -66,27 +71,36 @@ pub(crate) struct Exchange {
     internet: Http,
     pub(crate) hosts: Arc<Hosts>,
     names: Names,
-    paces: HostLimiters,
+    limiters: HostLimiters,
     bodies: Bodies,
 }
 
 impl Exchange {
     pub(crate) fn new(hosts: Arc<Hosts>, names: Names, tls: &ClientConfig) -> Self {
+        let limit = ConnectionLimit::default();
         let http = |reach| {
-            let (hosts, names) = (Arc::clone(&hosts), names.clone());
-            let tcp =
-                tower::service_fn(move |uri: Uri| connect(uri, reach, Arc::clone(&hosts), names.clone()));
+            let (hosts, names, limit) = (Arc::clone(&hosts), names.clone(), limit.clone());
+            let tcp = tower::service_fn(move |uri: Uri| {
+                connect(uri, reach, Arc::clone(&hosts), names.clone(), limit.clone())
+            });
             let https =
                 HttpsConnectorBuilder::new().with_tls_config(tls.clone()).https_or_http().enable_http1();
             Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
-                .pool_idle_timeout(Duration::from_secs(30))
+                .pool_idle_timeout(IDLE)
                 .pool_max_idle_per_host(4)
                 .http1_max_buf_size(64 << 10)
                 .build(https.wrap_connector(BoxCloneSyncService::new(tcp)))
         };
         let (registry, internet) = (http(AddressPolicy::Registry), http(AddressPolicy::Internet));
-        Self { registry, internet, hosts, names, paces: HostLimiters::default(), bodies: Bodies::default() }
+        Self {
+            registry,
+            internet,
+            hosts,
+            names,
+            limiters: HostLimiters::default(),
+            bodies: Bodies::default(),
+        }
     }
 
     /// Sends `ask` and follows where the answer points to, without the authorization: it is for the first host.
@@ -111,6 +125,7 @@ impl Exchange {
             self.check_scheme(&target, Some(&ask.uri))?;
             ask.reach = answer.reach;
             ask.authorization = None;
+            ask.requester.identity = Default::default();
             ask.uri = target;
         }
         Err(LookupError::Unavailable)
@@ -145,8 +160,7 @@ impl Exchange {
 
     async fn once(&self, ask: &RegistryRequest) -> Result<RegistryResponse, LookupError> {
         let (host, _) = place(&ask.uri);
-        let pace = self.paces.of(&authority(&ask.uri));
-        let _turn = pace.turn().await?;
+        let permit = self.limiters.permit(&authority(&ask.uri), &ask.requester).await?;
         let mut request =
             Request::builder().method(&ask.method).uri(&ask.uri).header(header::ACCEPT, ask.accept);
         request = request.header(header::USER_AGENT, concat!("podshaper-arch/", env!("CARGO_PKG_VERSION")));
@@ -168,11 +182,17 @@ impl Exchange {
             Ok(Err(error)) if is_refusal(&error) => return Err(LookupError::Refused),
             Ok(Err(error)) => {
                 tracing::debug!(%host, error = &error as &dyn Error, "a registry can't be asked");
-                pace.record_failure();
+                // A response that breaks off may be that of one repository.
+                let result = if error.is_connect() {
+                    RequestResult::NotConnected
+                } else {
+                    RequestResult::ServerError(None)
+                };
+                permit.record(result);
                 return Err(LookupError::Unavailable);
             }
             Err(_) => {
-                pace.record_failure();
+                permit.record(RequestResult::TimedOut);
                 return Err(LookupError::Timeout);
             }
         };
@@ -181,18 +201,15 @@ impl Exchange {
         let retry_after = parts.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         match parts.status.as_u16() {
             429 => {
-                pace.pause_after(retry_after, LookupError::RateLimited);
+                permit.record(RequestResult::TooManyRequests(retry_after));
                 return Err(LookupError::RateLimited);
             }
-            503 if retry_after.is_some() => {
-                pace.pause_after(retry_after, LookupError::Unavailable);
-                return Err(LookupError::Unavailable);
-            }
             500.. => {
-                pace.record_failure();
+                let retry_after = retry_after.filter(|_| parts.status == StatusCode::SERVICE_UNAVAILABLE);
+                permit.record(RequestResult::ServerError(retry_after));
                 return Err(LookupError::Unavailable);
             }
-            _ => pace.record_success(),
+            _ => permit.record(RequestResult::Answered),
         }
         let body = if parts.status.is_success() { self.bodies.read(body).await? } else { Body::default() };
         let points = parts.status == StatusCode::UNAUTHORIZED || parts.status.is_redirection();
@@ -259,7 +276,8 @@ mod tests {
 
     fn ask(uri: &str) -> RegistryRequest {
         let (method, uri, reach) = (Method::GET, uri.parse().unwrap(), AddressPolicy::Registry);
-        RegistryRequest { method, uri, accept: "*/*", authorization: None, form: None, reach }
+        let requester = Requester::default();
+        RegistryRequest { method, uri, accept: "*/*", authorization: None, form: None, reach, requester }
     }
 
     #[test]

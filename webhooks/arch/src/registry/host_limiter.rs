@@ -1,6 +1,9 @@
-//! Limits of requests to a host: a number of concurrent ones, and a pause after `Retry-After` or repeated failures.
+//! Limits of requests to a host: a number of concurrent ones, and pauses after failures.
+//!
+//! Tenants choose the repositories that are asked for, and on a shared registry some repositories fail or hang. A failure therefore pauses
+//! the requests of one namespace, and failed connections only pause the requests of all.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,130 +15,293 @@ use arch_decision::images::LookupError;
 
 /// Largest number of concurrent requests to a host.
 const AT_A_TIME: usize = 8;
-/// Number of consecutive failures that pause a host.
+/// Largest number of those for one namespace: requests that hang leave some for the others.
+const AT_A_TIME_FOR_ONE: usize = 6;
+/// Number of consecutive failures that cause a pause.
 const FAILURES: u32 = 4;
 /// The pause after them.
 const REST: Duration = Duration::from_secs(10);
 /// The pause after 429 without `Retry-After`.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The longest `Retry-After` that counts.
-const LONGEST: Duration = Duration::from_mins(5);
-/// Hosts that are remembered. Tenants can name any number.
-const HOSTS: u64 = 1024;
+const LONGEST: Duration = Duration::from_mins(1);
+/// Entries of each kind that are remembered. Tenants can name any number of hosts and repositories.
+const ENTRIES: u64 = 1024;
+/// How long an entry without use is remembered.
+const IDLE: Duration = Duration::from_mins(5);
 
-/// The pace of all hosts.
-#[derive(Debug)]
-pub(crate) struct HostLimiters(Cache<String, Arc<HostLimiter>>);
+/// The origin of a request to a registry.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Requester {
+    /// The namespace of the pod.
+    pub(crate) namespace: Arc<str>,
+    /// The repository that is looked up.
+    pub(crate) repository: Arc<str>,
+    /// The credential, if the request may have one.
+    pub(crate) identity: [u8; 16],
+}
 
-/// The pace of one host.
+/// The result of a request, as far as it decides about further ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RequestResult<'r> {
+    /// The host answered.
+    Answered,
+    /// No connection to the host.
+    NotConnected,
+    /// The host didn't answer in time.
+    TimedOut,
+    /// An error of the host, with `Retry-After`.
+    ServerError(Option<&'r str>),
+    /// 429, with `Retry-After`.
+    TooManyRequests(Option<&'r str>),
+}
+
+type Host = Arc<str>;
+
+/// The limits of all hosts.
 #[derive(Debug)]
-pub(crate) struct HostLimiter {
+pub(crate) struct HostLimiters {
+    /// Connections to a host.
+    hosts: Cache<Host, Arc<Limiter<AT_A_TIME>>>,
+    /// Requests of a namespace to a host.
+    namespaces: Cache<(Host, Arc<str>), Arc<Limiter<AT_A_TIME_FOR_ONE>>>,
+    /// Errors of a namespace's requests for a repository.
+    repositories: Cache<(Host, Arc<str>, Arc<str>), Arc<Failures>>,
+    /// Pauses of a credential, which a registry counts requests by. Anonymous requests have one credential.
+    credentials: Cache<(Host, [u8; 16]), Instant>,
+}
+
+/// Permission to send a request.
+pub(crate) struct RequestPermit<'l> {
+    limiters: &'l HostLimiters,
+    host: Host,
+    requester: Requester,
+    on_host: Arc<Limiter<AT_A_TIME>>,
+    of_namespace: Arc<Limiter<AT_A_TIME_FOR_ONE>>,
+    _permits: [OwnedSemaphorePermit; 2],
+}
+
+#[derive(Debug)]
+struct Limiter<const PERMITS: usize> {
     permits: Arc<Semaphore>,
-    failures: AtomicU32,
-    rest: Mutex<Option<(Instant, LookupError)>>,
+    failures: Failures,
 }
 
-impl Default for HostLimiters {
+/// Consecutive failures, and the end of the pause after them.
+#[derive(Debug, Default)]
+struct Failures(Mutex<(u32, Option<Instant>)>);
+
+impl<const PERMITS: usize> Default for Limiter<PERMITS> {
     fn default() -> Self {
-        Self(Cache::builder().max_capacity(HOSTS).time_to_idle(Duration::from_mins(30)).build())
+        Self { permits: Arc::new(Semaphore::new(PERMITS)), failures: Failures::default() }
     }
 }
 
-impl HostLimiters {
-    /// The pace of `host:port`.
-    pub(crate) fn of(&self, authority: &str) -> Arc<HostLimiter> {
-        let new = || {
-            let permits = Arc::new(Semaphore::new(AT_A_TIME));
-            Arc::new(HostLimiter { permits, failures: AtomicU32::new(0), rest: Mutex::default() })
-        };
-        self.0.get_with_by_ref(authority, new)
-    }
-}
-
-impl HostLimiter {
-    /// Waits for a permit. An error if the host is paused.
-    pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit, LookupError> {
-        self.rested()?;
+impl<const PERMITS: usize> Limiter<PERMITS> {
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, LookupError> {
+        self.failures.check()?;
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| LookupError::Unavailable)?;
-        self.rested()?;
+        self.failures.check()?;
         Ok(permit)
     }
+}
 
-    fn rested(&self) -> Result<(), LookupError> {
-        match *self.rest.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some((until, why)) if Instant::now() < until => Err(why),
+impl Failures {
+    fn check(&self) -> Result<(), LookupError> {
+        match self.0.lock().unwrap_or_else(PoisonError::into_inner).1 {
+            Some(until) if Instant::now() < until => Err(LookupError::Unavailable),
             _ => Ok(()),
         }
     }
 
-    /// The host answered.
-    pub(crate) fn record_success(&self) {
-        self.failures.store(0, Ordering::Relaxed);
+    fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0 = 0;
     }
 
-    /// The host didn't answer, or with an error of its own.
-    pub(crate) fn record_failure(&self) {
-        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES {
-            self.failures.store(0, Ordering::Relaxed);
-            self.leave(REST, LookupError::Unavailable);
+    /// Counts a failure, or pauses at once.
+    fn add(&self, pause: Option<Duration>) {
+        let (count, rest) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *count += 1;
+        let pause = pause.or_else(|| (*count >= FAILURES).then_some(REST));
+        if let Some(pause) = pause {
+            (*count, *rest) = (0, Some(Instant::now() + pause));
         }
     }
+}
 
-    /// Pauses the host for `Retry-After` seconds, or for the default.
-    pub(crate) fn pause_after(&self, retry_after: Option<&str>, why: LookupError) {
-        let seconds = retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
-        self.leave(seconds.unwrap_or(PATIENCE).min(LONGEST), why);
+impl Default for HostLimiters {
+    fn default() -> Self {
+        fn cache<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static>() -> Cache<K, V> {
+            Cache::builder().max_capacity(ENTRIES).time_to_idle(IDLE).build()
+        }
+        Self { hosts: cache(), namespaces: cache(), repositories: cache(), credentials: cache() }
+    }
+}
+
+impl HostLimiters {
+    /// Waits for permission to send a request to `host:port`. An error during a pause.
+    pub(crate) async fn permit(
+        &self,
+        host: &str,
+        requester: &Requester,
+    ) -> Result<RequestPermit<'_>, LookupError> {
+        let (host, requester): (Host, _) = (host.into(), requester.clone());
+        self.check(&host, &requester)?;
+        let on_host = self.hosts.get_with_by_ref(&host, Arc::default);
+        let key = (Arc::clone(&host), Arc::clone(&requester.namespace));
+        let of_namespace = self.namespaces.get_with(key, Arc::default);
+        // The limit of the namespace comes first: while it waits, it takes nothing from others.
+        let own = of_namespace.permit().await?;
+        let permits = [own, on_host.permit().await?];
+        self.check(&host, &requester)?;
+        Ok(RequestPermit { limiters: self, host, requester, on_host, of_namespace, _permits: permits })
     }
 
-    fn leave(&self, time: Duration, why: LookupError) {
-        let until = Instant::now() + time;
-        *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = Some((until, why));
+    fn check(&self, host: &Host, requester: &Requester) -> Result<(), LookupError> {
+        let paused = self.credentials.get(&(Arc::clone(host), requester.identity));
+        if paused.is_some_and(|until| Instant::now() < until) {
+            return Err(LookupError::RateLimited);
+        }
+        let failures = self.repositories.get(&repository(host, requester));
+        failures.map_or(Ok(()), |failures| failures.check())
     }
+}
+
+fn repository(
+    host: &Host,
+    Requester { namespace, repository, .. }: &Requester,
+) -> (Host, Arc<str>, Arc<str>) {
+    (Arc::clone(host), Arc::clone(namespace), Arc::clone(repository))
+}
+
+impl RequestPermit<'_> {
+    /// Records the result of the request.
+    pub(crate) fn record(&self, result: RequestResult<'_>) {
+        let repository = || repository(&self.host, &self.requester);
+        match result {
+            RequestResult::NotConnected => self.on_host.failures.add(None),
+            RequestResult::TimedOut => self.of_namespace.failures.add(None),
+            RequestResult::ServerError(retry_after) => {
+                let failures = self.limiters.repositories.get_with(repository(), Arc::default);
+                failures.add(retry_after.map(pause));
+            }
+            RequestResult::TooManyRequests(retry_after) => {
+                let until = Instant::now() + retry_after.map_or(PATIENCE, pause);
+                self.limiters.credentials.insert((Arc::clone(&self.host), self.requester.identity), until);
+            }
+            RequestResult::Answered => {
+                self.on_host.failures.clear();
+                self.of_namespace.failures.clear();
+                self.limiters.repositories.invalidate(&repository());
+            }
+        }
+    }
+}
+
+/// The time of `Retry-After` in seconds; a date counts as none.
+fn pause(retry_after: &str) -> Duration {
+    retry_after.trim().parse().map_or(PATIENCE, Duration::from_secs).min(LONGEST)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn host_pauses_for_retry_after() {
-        let paces = HostLimiters::default();
-        let pace = paces.of("a:443");
-        pace.pause_after(Some("60"), LookupError::RateLimited);
-        assert_eq!(paces.of("a:443").turn().await.err(), Some(LookupError::RateLimited));
-        assert!(paces.of("b:443").turn().await.is_ok());
-        tokio::time::advance(Duration::from_secs(61)).await;
-        assert!(pace.turn().await.is_ok());
-        pace.pause_after(Some("99999999999"), LookupError::RateLimited);
-        tokio::time::advance(LONGEST).await;
-        assert!(pace.turn().await.is_ok(), "the pause is bounded");
+    fn requester(namespace: &str, repository: &str, identity: u8) -> Requester {
+        Requester { namespace: namespace.into(), repository: repository.into(), identity: [identity; 16] }
+    }
+
+    async fn error(limiters: &HostLimiters, host: &str, requester: &Requester) -> Option<LookupError> {
+        limiters.permit(host, requester).await.err()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failing_host_pauses() {
-        let pace = HostLimiters::default().of("a");
+    async fn credential_pauses_for_retry_after() {
+        let limiters = HostLimiters::default();
+        let anonymous = requester("ns", "a", 0);
+        for (retry_after, seconds) in
+            [(Some("30"), 30), (Some("99999999999"), 60), (None, 15), (Some("Mon"), 15)]
+        {
+            let permit = limiters.permit("a:443", &anonymous).await.unwrap();
+            permit.record(RequestResult::TooManyRequests(retry_after));
+            tokio::time::advance(Duration::from_secs(seconds - 1)).await;
+            assert_eq!(error(&limiters, "a:443", &anonymous).await, Some(LookupError::RateLimited));
+            let other = requester("other", "b", 0);
+            assert_eq!(error(&limiters, "a:443", &other).await, Some(LookupError::RateLimited));
+            assert_eq!(error(&limiters, "a:443", &requester("ns", "a", 1)).await, None, "another credential");
+            assert_eq!(error(&limiters, "b:443", &anonymous).await, None, "another host");
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert_eq!(error(&limiters, "a:443", &anonymous).await, None, "{retry_after:?}");
+        }
+    }
+
+    /// The effect of a result on the same request, another repository, another namespace and another host.
+    async fn paused(result: RequestResult<'_>) -> [bool; 4] {
+        let limiters = HostLimiters::default();
+        let greedy = requester("greedy", "dead-proxy/a", 0);
+        for number in 0..FAILURES {
+            if number == FAILURES - 1 {
+                let permit = limiters.permit("a:443", &greedy).await.unwrap();
+                permit.record(RequestResult::Answered);
+            }
+            assert!(error(&limiters, "a:443", &greedy).await.is_none());
+            limiters.permit("a:443", &greedy).await.unwrap().record(result);
+        }
+        assert!(error(&limiters, "a:443", &greedy).await.is_none(), "an answer resets the count");
         for _ in 1..FAILURES {
-            pace.record_failure();
-            assert!(pace.turn().await.is_ok());
+            limiters.permit("a:443", &greedy).await.unwrap().record(result);
         }
-        pace.record_success();
-        for _ in 0..FAILURES {
-            assert!(pace.turn().await.is_ok());
-            pace.record_failure();
+        let others = [
+            ("a:443", greedy.clone()),
+            ("a:443", requester("greedy", "b", 0)),
+            ("a:443", requester("other", "dead-proxy/a", 0)),
+            ("b:443", greedy.clone()),
+        ];
+        let mut paused = [false; 4];
+        for (paused, (host, requester)) in paused.iter_mut().zip(others) {
+            *paused = error(&limiters, host, &requester).await == Some(LookupError::Unavailable);
         }
-        assert_eq!(pace.turn().await.err(), Some(LookupError::Unavailable));
+        tokio::time::advance(REST).await;
+        assert!(error(&limiters, "a:443", &greedy).await.is_none(), "the pause ends");
+        paused
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_pause_as_little_as_they_may() {
+        assert_eq!(paused(RequestResult::NotConnected).await, [true, true, true, false]);
+        assert_eq!(paused(RequestResult::TimedOut).await, [true, true, false, false]);
+        assert_eq!(paused(RequestResult::ServerError(None)).await, [true, false, false, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn server_error_pauses_for_retry_after() {
+        let limiters = HostLimiters::default();
+        let own = requester("ns", "a", 0);
+        limiters.permit("a", &own).await.unwrap().record(RequestResult::ServerError(Some("20")));
+        assert_eq!(error(&limiters, "a", &own).await, Some(LookupError::Unavailable));
+        assert_eq!(error(&limiters, "a", &requester("other", "a", 0)).await, None);
+        tokio::time::advance(Duration::from_secs(20)).await;
+        assert_eq!(error(&limiters, "a", &own).await, None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn concurrent_requests_are_limited() {
-        let pace = HostLimiters::default().of("a");
+        let limiters = HostLimiters::default();
+        let (greedy, other) = (requester("greedy", "a", 0), requester("other", "a", 0));
+        let waits = async |requester| {
+            tokio::time::timeout(Duration::from_secs(1), limiters.permit("a", requester)).await.is_err()
+        };
         let mut permits = Vec::new();
-        for _ in 0..AT_A_TIME {
-            permits.push(pace.turn().await.unwrap());
+        for _ in 0..AT_A_TIME_FOR_ONE {
+            permits.push(limiters.permit("a", &greedy).await.unwrap());
         }
-        let waiting = tokio::time::timeout(Duration::from_secs(1), pace.turn()).await;
-        assert!(waiting.is_err());
-        permits.pop();
-        assert!(pace.turn().await.is_ok());
+        assert!(waits(&greedy).await);
+        for _ in AT_A_TIME_FOR_ONE..AT_A_TIME {
+            permits.push(limiters.permit("a", &other).await.unwrap());
+        }
+        assert!(waits(&other).await);
+        permits.remove(0);
+        assert!(!waits(&other).await);
+        assert!(!waits(&greedy).await);
     }
 }

@@ -12,6 +12,7 @@ mod address;
 mod body;
 mod challenge;
 mod connect;
+mod connection;
 mod exchange;
 mod host_limiter;
 mod hosts;

@@ -124,16 +124,32 @@ impl Resolver {
     }
 
     /// Asks the mirrors, then the registry, each by all credentials that match, for what `image` is.
-    pub(crate) async fn resolve(&self, image: &ImageName, plan: &Plan) -> Result<Resolved, LookupError> {
-        self.ask(image, plan, Question::Platforms).await
+    pub(crate) async fn resolve(
+        &self,
+        image: &ImageName,
+        plan: &Plan,
+        namespace: &Arc<str>,
+    ) -> Result<Resolved, LookupError> {
+        self.ask(image, plan, namespace, Question::Platforms).await
     }
 
     /// Asks for the digest alone: a small request, as a rule, that registries don't count.
-    pub(crate) async fn digest(&self, image: &ImageName, plan: &Plan) -> Result<Box<str>, LookupError> {
-        self.ask(image, plan, Question::Digest).await.map(|resolved| resolved.digest)
+    pub(crate) async fn digest(
+        &self,
+        image: &ImageName,
+        plan: &Plan,
+        namespace: &Arc<str>,
+    ) -> Result<Box<str>, LookupError> {
+        self.ask(image, plan, namespace, Question::Digest).await.map(|resolved| resolved.digest)
     }
 
-    async fn ask(&self, image: &ImageName, plan: &Plan, question: Question) -> Result<Resolved, LookupError> {
+    async fn ask(
+        &self,
+        image: &ImageName,
+        plan: &Plan,
+        namespace: &Arc<str>,
+        question: Question,
+    ) -> Result<Resolved, LookupError> {
         if !self.hosts().settings().allows(&image.registry) {
             return Err(LookupError::NotAllowed);
         }
@@ -152,8 +168,13 @@ impl Resolver {
             }
             for credential in credentials {
                 let identity = credential.map(Credential::identity).unwrap_or_default();
-                let scope =
-                    Scope { registry: &place.base, repository: &place.repository, credential, identity };
+                let scope = Scope {
+                    registry: &place.base,
+                    repository: &place.repository,
+                    credential,
+                    identity,
+                    namespace,
+                };
                 let mut attempt = Attempt { resolver: self, place, scope, fetches: 0 };
                 let answered = match question {
                     Question::Platforms => attempt.image(image).await,
@@ -314,9 +335,11 @@ impl Attempt<'_> {
             uri.authority(base.authority().map_or("", |authority| authority.as_str())).path_and_query(path);
         let uri = uri.build().map_err(|_| LookupError::Invalid)?;
         let Resolver { exchange, tokens } = self.resolver;
+        let scope = &self.scope;
         let ask = |authorization: Option<HeaderValue>| {
             let (method, uri) = (method.clone(), uri.clone());
-            RegistryRequest { method, uri, accept, authorization, form: None, reach: AddressPolicy::Registry }
+            let (reach, requester) = (AddressPolicy::Registry, scope.requester());
+            RegistryRequest { method, uri, accept, authorization, form: None, reach, requester }
         };
         let finding = tokens.wait_for_challenge(&self.scope).await;
         // The known challenge may be outdated; the response has the current one.

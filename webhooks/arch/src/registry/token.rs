@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::address::AddressPolicy;
 use super::challenge::Challenge;
 use super::exchange::{Exchange, RegistryRequest, authority, place};
+use super::host_limiter::Requester;
 use crate::credentials::Credential;
 use arch_decision::images::LookupError;
 
@@ -27,12 +28,16 @@ const USUAL: u64 = 60;
 const MARGIN: u64 = 10;
 /// The longest that a token is believed to be good, in seconds.
 const LONGEST: u64 = 3600;
-/// Tokens that are remembered.
-const TOKENS: u64 = 4096;
-/// Largest number of registries with a cached challenge.
-const CHALLENGES: u64 = 1024;
-/// A token longer than this isn't one.
-const MAX_TOKEN: usize = 32 << 10;
+/// Memory for tokens, in bytes.
+const TOKENS: u64 = 4 << 20;
+/// Memory for challenges, in bytes.
+const CHALLENGES: u64 = 1 << 20;
+/// Largest number of registries with a lookup that finds the challenge.
+const SEARCHES: u64 = 1024;
+/// Bytes that an entry takes beside its text.
+const ENTRY: usize = 300;
+/// The longest token. Registries put it into a header, and servers accept headers of 8 KiB as a rule.
+const MAX_TOKEN: usize = 8 << 10;
 
 /// The key of a token.
 #[derive(Clone, Debug)]
@@ -45,6 +50,16 @@ pub(crate) struct Scope<'s> {
     pub(crate) credential: Option<&'s Credential>,
     /// Names the credential, without telling it.
     pub(crate) identity: [u8; 16],
+    /// The namespace that the lookup is for.
+    pub(crate) namespace: &'s Arc<str>,
+}
+
+impl Scope<'_> {
+    /// The origin of a request.
+    pub(crate) fn requester(&self) -> Requester {
+        let (namespace, identity) = (Arc::clone(self.namespace), self.identity);
+        Requester { namespace, repository: self.repository.into(), identity }
+    }
 }
 
 type Key = (String, String, [u8; 16]);
@@ -53,8 +68,8 @@ type Key = (String, String, [u8; 16]);
 pub(crate) struct Tokens {
     /// With how far what the registry names may be away.
     challenges: Cache<String, (Challenge, AddressPolicy)>,
-    /// Held by whoever finds that out.
-    finding: Cache<String, Arc<Mutex<()>>>,
+    /// Held by the lookup that finds the challenge of a registry, for each namespace: another one's may hang.
+    finding: Cache<(Arc<str>, String), Arc<Mutex<()>>>,
     granted: Cache<Key, (HeaderValue, Instant)>,
 }
 
@@ -69,9 +84,21 @@ impl Default for Tokens {
     fn default() -> Self {
         let day = Duration::from_hours(24);
         Self {
-            challenges: Cache::builder().max_capacity(CHALLENGES).time_to_live(day).build(),
-            finding: Cache::builder().max_capacity(CHALLENGES).build(),
-            granted: Cache::builder().max_capacity(TOKENS).time_to_idle(Duration::from_secs(LONGEST)).build(),
+            challenges: Cache::builder()
+                .weigher(|registry: &String, (challenge, _): &(Challenge, AddressPolicy)| {
+                    weight(registry.len() + challenge.text_len())
+                })
+                .max_capacity(CHALLENGES)
+                .time_to_live(day)
+                .build(),
+            finding: Cache::builder().max_capacity(SEARCHES).build(),
+            granted: Cache::builder()
+                .weigher(|(registry, repository, _): &Key, (token, _): &(HeaderValue, Instant)| {
+                    weight(registry.len() + repository.len() + token.len())
+                })
+                .max_capacity(TOKENS)
+                .time_to_idle(Duration::from_secs(LONGEST))
+                .build(),
         }
     }
 }
@@ -85,7 +112,8 @@ impl Tokens {
         if known() {
             return None;
         }
-        let finding = self.finding.get_with_by_ref(&registry, Arc::default);
+        let key = (Arc::clone(scope.namespace), registry.clone());
+        let finding = self.finding.get_with(key, Arc::default);
         let turn = timeout(PATIENCE, finding.lock_owned()).await.ok();
         turn.filter(|_| !known())
     }
@@ -147,6 +175,11 @@ impl Tokens {
     }
 }
 
+/// Bytes of an entry with so much text.
+fn weight(text: usize) -> u32 {
+    u32::try_from(ENTRY + text).unwrap_or(u32::MAX)
+}
+
 /// Asks the token server.
 async fn grant(
     exchange: &Exchange,
@@ -176,7 +209,7 @@ async fn grant(
             method: Method::POST,
             form: Some(Bytes::from(format!("{grant}&{query}"))),
             reach,
-            ..ask(realm)
+            ..ask(realm, scope)
         }
     } else {
         let before = realm.path_and_query().map_or("/", |path| path.as_str());
@@ -184,7 +217,7 @@ async fn grant(
         let uri = Uri::builder().scheme(realm.scheme_str().unwrap_or("https")).authority(authority.as_str());
         let uri =
             uri.path_and_query(format!("{before}{glue}{query}")).build().map_err(|_| LookupError::Refused)?;
-        RegistryRequest { authorization: scope.credential.and_then(basic), reach, ..ask(uri) }
+        RegistryRequest { authorization: scope.credential.and_then(basic), reach, ..ask(uri, scope) }
     };
     let answer = exchange.send(ask).await?;
     match answer.status.as_u16() {
@@ -204,7 +237,7 @@ async fn grant(
     Ok((value, Duration::from_secs(life)))
 }
 
-fn ask(uri: Uri) -> RegistryRequest {
+fn ask(uri: Uri, scope: &Scope<'_>) -> RegistryRequest {
     RegistryRequest {
         method: Method::GET,
         uri,
@@ -212,6 +245,7 @@ fn ask(uri: Uri) -> RegistryRequest {
         authorization: None,
         form: None,
         reach: AddressPolicy::Registry,
+        requester: scope.requester(),
     }
 }
 
@@ -226,4 +260,25 @@ fn basic(credential: &Credential) -> Option<HeaderValue> {
 /// `application/x-www-form-urlencoded`.
 fn form(pairs: &[(&str, &str)]) -> String {
     Serializer::new(String::new()).extend_pairs(pairs).finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_tokens_and_challenges_is_bounded() {
+        let tokens = Tokens::default();
+        let token = HeaderValue::try_from("x".repeat(MAX_TOKEN)).unwrap();
+        for number in 0..4000 {
+            let key = ("r.example:443".to_owned(), format!("a/{number}"), [0; 16]);
+            tokens.granted.insert(key, (token.clone(), Instant::now()));
+            let challenge = Challenge::Bearer { realm: "x".repeat(4000), service: Some("x".repeat(90)) };
+            tokens.challenges.insert(format!("{number}.example:443"), (challenge, AddressPolicy::Internet));
+        }
+        tokens.granted.run_pending_tasks();
+        tokens.challenges.run_pending_tasks();
+        assert!(tokens.granted.weighted_size() <= TOKENS && tokens.granted.entry_count() < 600);
+        assert!(tokens.challenges.weighted_size() <= CHALLENGES && tokens.challenges.entry_count() < 300);
+    }
 }

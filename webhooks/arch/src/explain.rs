@@ -64,7 +64,7 @@ impl Explain {
 
 fn list(image: &Explained) -> Vec<String> {
     match &*image.platforms {
-        Platforms::Any => vec!["any".to_owned()],
+        Platforms::Any | Platforms::OlmBundle => vec!["any".to_owned()],
         Platforms::Only(platforms) => platforms.iter().map(ToString::to_string).collect(),
     }
 }

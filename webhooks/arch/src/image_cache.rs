@@ -246,7 +246,7 @@ fn weight(key: &Key, entry: &Entry) -> u32 {
     let platforms = match &entry.outcome {
         Ok(Resolved { platforms, .. }) => match &**platforms {
             Platforms::Only(platforms) => platforms.iter().map(|platform| 96 + platform.text_len()).sum(),
-            Platforms::Any => 0,
+            Platforms::Any | Platforms::OlmBundle => 0,
         },
         Err(_) => 0,
     };

@@ -10,11 +10,11 @@ use tokio::time::timeout_at;
 use crate::credentials::DockerConfig;
 use crate::image_cache::{CacheAnswer, Flight, Freshness, ImageCache, Key, LookupResult, is_temporary};
 use crate::metrics::Metrics;
-use crate::name::{ImageName, Version};
 use crate::registry::{Keyring, Plan, Resolved, Resolver, resolver};
 use crate::secrets::{PullSecrets, named};
 use arch_decision::config::{CacheSettings, Settings};
 use arch_decision::images::{Access, Image, Images, Knowledge, Known, LookupError};
+use arch_decision::name::{ImageName, Version};
 use arch_decision::platform::Platforms;
 
 /// How long a registry is waited for that is asked whether what is remembered is still true.

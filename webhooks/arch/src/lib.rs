@@ -9,11 +9,11 @@ mod fair_queue;
 mod image_cache;
 pub mod image_resolver;
 mod metrics;
-pub mod name;
 mod options;
 mod program;
 mod registry;
 pub mod report;
 pub mod secrets;
 
+pub use arch_decision::name;
 pub use program::ArchCommand;

@@ -261,8 +261,7 @@ async fn indexes_of_every_size_and_depth() {
             entry(&format!("sha256:{n:064}"), json!({"os": "linux", "architecture": format!("a{}", n % 40)}))
         })
         .collect();
-    let resolve_unnamed_entries: Vec<_> =
-        (0..10_000).map(|n| entry(&format!("sha256:{n:064}"), Value::Null)).collect();
+    let unnamed: Vec<_> = (0..10_000).map(|n| entry(&format!("sha256:{n:064}"), Value::Null)).collect();
     let mut deep = index(&["linux/amd64"]);
     let mut contents = Vec::new();
     for _ in 0..6 {
@@ -272,7 +271,7 @@ async fn indexes_of_every_size_and_depth() {
     }
     contents.push(("a/manifests/deep".to_owned(), deep));
     contents.push(("a/manifests/many".to_owned(), index_of(many)));
-    contents.push(("a/manifests/resolve_unnamed_entries".to_owned(), index_of(resolve_unnamed_entries)));
+    contents.push(("a/manifests/unnamed".to_owned(), index_of(unnamed)));
     // An index within itself can't have its own digest: it is found out by that.
     contents.push((
         format!("a/manifests/sha256:{:064}", 1),
@@ -284,7 +283,7 @@ async fn indexes_of_every_size_and_depth() {
     assert_eq!(runs_on(&images, &name(":many")).await.unwrap().split(' ').count(), 40);
     assert_eq!(runs_on(&images, &name(":deep")).await, Err(LookupError::Malformed));
     let before = registry.asked().len();
-    assert!(runs_on(&images, &name(":resolve_unnamed_entries")).await.is_err());
+    assert!(runs_on(&images, &name(":unnamed")).await.is_err());
     assert!(registry.asked().len() - before < 30);
     assert_eq!(runs_on(&images, &name(&format!("@sha256:{:064}", 1))).await, Err(LookupError::Malformed));
 }

@@ -145,7 +145,7 @@ async fn volumes_restrict_where_their_index_does() {
     assert!(with("both", "arm").await.contains("arm64"));
     assert_eq!(with("both", "amd").await, "denied");
     assert_eq!(with("single", "single").await, "denied", "a container's counts");
-    assert!(with("data", "data").await.contains("is no image that can be understood"));
+    assert!(with("data", "data").await.contains("is an artifact without an architecture"));
     assert_eq!(runs_on(&images, &name("data")).await.as_deref(), Ok("any"));
 }
 

@@ -38,7 +38,7 @@ impl<'n> Selected<'n> {
         let (run, excluded) = choice
             .all
             .iter()
-            .filter(|nodes| pod.may_select(&nodes.labels))
+            .filter(|nodes| pod.may_select(nodes.known_labels()))
             .partition(|nodes| run.contains(&nodes.architecture));
         Self { run, excluded }
     }
@@ -78,7 +78,7 @@ fn alternatives(
     groups: &[Group<'_>],
     stage: Stage,
 ) -> Vec<Value> {
-    let meets = |nodes: &&&Nodes| term.may_match(&nodes.labels);
+    let meets = |nodes: &&&Nodes| term.may_match(nodes.known_labels());
     if term.is_empty() || !selected.excluded.iter().any(|nodes| meets(&nodes)) {
         return Vec::new();
     }

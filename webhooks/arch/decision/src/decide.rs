@@ -1,15 +1,17 @@
 //! From what is known of a pod's images to what becomes of the pod.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use podshaper_core::admission::Decision;
 use podshaper_core::pod::{Pod, PodPatch};
 use serde_json::json;
 
 use crate::affinity::{Choice, Stage, narrow, shape};
+use crate::assess::{Assessment, LinuxImages, UnknownReason, assess, runnable};
 use crate::config::{OnImpossible, OnUnknown, Settings};
 use crate::gate;
-use crate::images::{Image, Knowledge, LookupError};
+use crate::images::{Image, Knowledge};
+use crate::overrides::Overrides;
 use crate::platform::Platforms;
 use crate::table::Nodes;
 use crate::tolerations::{Tolerations, toleration};
@@ -18,9 +20,6 @@ use crate::truncate::listed;
 /// Says what was decided, and that this webhook did.
 pub const ANNOTATION: &str = "podshaper.dev/arch";
 
-/// The labels that every kubelet gives its node for its operating system.
-const OS_LABELS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
-
 /// The input of a decision.
 #[derive(Clone, Copy, Debug)]
 pub struct Case<'c, 'p> {
@@ -28,6 +27,8 @@ pub struct Case<'c, 'p> {
     pub pod: &'c Pod<'p>,
     /// Its images, with what is known of each.
     pub images: &'c [(Image<'c>, Knowledge)],
+    /// What the pod and its namespace state by annotations.
+    pub overrides: &'c Overrides,
     /// When it is decided about.
     pub stage: Stage,
 }
@@ -41,30 +42,23 @@ pub struct Impossible(pub Decision);
 /// # Errors
 /// No nodes run all images. Before that is held against a pod, it should be known how things are now.
 pub fn decide(settings: &Settings, case: Case<'_, '_>) -> Result<Decision, Impossible> {
-    let known: Vec<_> = case
-        .images
-        .iter()
-        .filter_map(|(image, knowledge)| Some((image.reference, known(image, knowledge)?)))
-        .collect();
-    let unknown: Vec<_> = case
-        .images
-        .iter()
-        .filter_map(|(image, knowledge)| Some((image.reference, unknown(image, knowledge)?)))
-        .collect();
+    let LinuxImages { known, unknown } = match assess(&settings.table, case.pod, case.images) {
+        Assessment::OtherOs(os) => return Ok(other_os(case, &os)),
+        Assessment::Linux(images) => images,
+    };
     if known.is_empty() && unknown.is_empty() {
         return Ok(finished(case, PodPatch::new(case.pod)));
     }
-    let all = settings.table.nodes_for(case.pod, known.iter().map(|(_, platforms)| *platforms));
-    let os = os(case.pod);
-    let runs = |nodes: &&Nodes| known.iter().all(|(_, platforms)| platforms.run_on(os, &nodes.architecture));
-    let run: Vec<_> = all.iter().filter(runs).collect();
-    let choice = Choice { all: &all, run };
+    let all = settings.table.nodes_for(case.pod);
+    let choice = Choice { all: &all, run: runnable(&all, case.pod, &known) };
     let lacking = || unknown.iter().map(|(name, why)| format!("arch: image {name} {why}"));
 
-    let allowed = |nodes: &&Nodes| case.pod.may_run_on(&nodes.labels);
-    if !choice.run.iter().any(&allowed) {
-        return Err(Impossible(impossible(settings, case, &known, os).with_warnings(lacking())));
+    let allowed = |nodes: &&Nodes| case.pod.may_run_on(nodes.known_labels());
+    if !known.is_empty() && !choice.run.iter().any(&allowed) {
+        return Err(Impossible(impossible(settings, case, &known).with_warnings(lacking())));
     }
+    // No later answer changes what an artifact is.
+    let may_become_known = unknown.iter().any(|(_, why)| matches!(why, UnknownReason::Lookup(_)));
     let decision = match settings.on_unknown {
         _ if unknown.is_empty() => settled(settings, case, &choice),
         OnUnknown::Deny => {
@@ -73,38 +67,24 @@ pub fn decide(settings: &Settings, case: Case<'_, '_>) -> Result<Decision, Impos
                 "arch: the architectures of this pod are unknown: {reasons}"
             )));
         }
-        OnUnknown::Gate if case.stage == Stage::Creation => gated(case, &choice, &unknown),
-        OnUnknown::DefaultArchitectures => {
+        OnUnknown::Gate if may_become_known && case.stage == Stage::Creation => {
+            gated(case, &choice, &unknown)
+        }
+        OnUnknown::DefaultArchitectures if may_become_known => {
             settled_in_part(case, &defaulted(settings, &choice, allowed), &unknown)
         }
-        OnUnknown::Skip | OnUnknown::Gate => settled_in_part(case, &choice, &unknown),
+        OnUnknown::Skip | OnUnknown::Gate | OnUnknown::DefaultArchitectures => {
+            settled_in_part(case, &choice, &unknown)
+        }
     };
     Ok(decision.with_warnings(lacking()))
 }
 
-fn known<'k>(image: &Image<'_>, knowledge: &'k Knowledge) -> Option<&'k Platforms> {
-    match knowledge {
-        Knowledge::Known(platforms) if **platforms == Platforms::Any && !image.volume => None,
-        Knowledge::Known(platforms) => Some(platforms),
-        Knowledge::Unknown(_) => None,
-    }
-}
-
-fn unknown(image: &Image<'_>, knowledge: &Knowledge) -> Option<LookupError> {
-    match knowledge {
-        Knowledge::Known(_) => known(image, knowledge).is_none().then_some(LookupError::Malformed),
-        Knowledge::Unknown(why) => Some(*why),
-    }
-}
-
-/// The operating system of the pod: `spec.os`, or else its node selector and affinity.
-fn os<'p>(pod: &'p Pod<'_>) -> &'p str {
-    let named = pod.spec.as_ref().and_then(|spec| spec.os.as_ref()).map(|os| &*os.name);
-    let labels = |os: &str| BTreeMap::from(OS_LABELS.map(|key| (key.to_owned(), os.to_owned())));
-    let may_be = || ["linux", "windows"].into_iter().find(|os| pod.may_run_on(&labels(os)));
-    let selected = || OS_LABELS.into_iter().find_map(|key| pod.node_selector(key));
-    let os = named.filter(|os| !os.is_empty()).or_else(may_be).or_else(selected);
-    os.filter(|os| !os.is_empty()).unwrap_or("linux")
+/// Nodes of other operating systems have one architecture: the pod is annotated and otherwise unchanged.
+fn other_os(case: Case<'_, '_>, os: &str) -> Decision {
+    let mut patch = PodPatch::new(case.pod);
+    patch.set_annotation(ANNOTATION, &listed("", [os]));
+    finished(case, patch)
 }
 
 /// Everything is known.
@@ -113,13 +93,14 @@ fn settled(settings: &Settings, case: Case<'_, '_>, choice: &Choice<'_>) -> Deci
     let mut patch = PodPatch::new(case.pod);
     narrow(&mut patch, choice, case.stage);
     let mut chosen: Vec<_> =
-        choice.run.iter().copied().filter(|nodes| case.pod.may_run_on(&nodes.labels)).collect();
+        choice.run.iter().copied().filter(|nodes| case.pod.may_run_on(nodes.known_labels())).collect();
     let taints = chosen.iter().flat_map(|nodes| &nodes.taints).filter(|taint| !own.tolerate(taint));
     for taint in taints.collect::<BTreeSet<_>>() {
         patch.add_toleration(&toleration(taint));
     }
     if chosen.len() > 1 {
-        for (index, preferred) in settings.preferred.iter().enumerate() {
+        let preferred = case.overrides.preferred.as_ref().unwrap_or(&settings.preferred);
+        for (index, preferred) in preferred.iter().enumerate() {
             if let Some(at) = chosen.iter().position(|nodes| nodes.architecture == *preferred) {
                 patch.add_preferred_term(&preference(chosen.remove(at), weight(index)));
             }
@@ -139,7 +120,7 @@ fn preference(nodes: &Nodes, weight: usize) -> serde_json::Value {
 }
 
 /// Some images aren't known: the others still say where the pod can't run.
-fn settled_in_part(case: Case<'_, '_>, choice: &Choice<'_>, unknown: &[(&str, LookupError)]) -> Decision {
+fn settled_in_part(case: Case<'_, '_>, choice: &Choice<'_>, unknown: &[(&str, UnknownReason)]) -> Decision {
     let mut patch = PodPatch::new(case.pod);
     narrow(&mut patch, choice, case.stage);
     annotated(case, patch, choice, &format!("; unknown: {}", names(unknown)))
@@ -159,7 +140,7 @@ fn defaulted<'n>(
 }
 
 /// The pod waits.
-fn gated(case: Case<'_, '_>, choice: &Choice<'_>, unknown: &[(&str, LookupError)]) -> Decision {
+fn gated(case: Case<'_, '_>, choice: &Choice<'_>, unknown: &[(&str, UnknownReason)]) -> Decision {
     let mut patch = PodPatch::new(case.pod);
     shape(&mut patch, choice.all);
     gate::add_gate(&mut patch);
@@ -167,9 +148,9 @@ fn gated(case: Case<'_, '_>, choice: &Choice<'_>, unknown: &[(&str, LookupError)
     finished(case, patch)
 }
 
-fn impossible(settings: &Settings, case: Case<'_, '_>, known: &[(&str, &Platforms)], os: &str) -> Decision {
+fn impossible(settings: &Settings, case: Case<'_, '_>, known: &[(&str, &Platforms)]) -> Decision {
     let mut parts: Vec<_> =
-        known.iter().map(|(name, platforms)| format!("{name} ({})", platforms.on(os))).collect();
+        known.iter().map(|(name, platforms)| format!("{name} ({})", platforms.on("linux"))).collect();
     parts.sort();
     let configured = listed(", ", settings.table.configured().iter().map(|nodes| &nodes.architecture));
     let nodes = match (configured.is_empty(), case.pod.required_terms().is_some()) {
@@ -193,7 +174,7 @@ fn impossible(settings: &Settings, case: Case<'_, '_>, known: &[(&str, &Platform
 
 fn annotated(case: Case<'_, '_>, mut patch: PodPatch<'_, '_>, choice: &Choice<'_>, note: &str) -> Decision {
     if !patch.is_empty() || case.pod.annotation(ANNOTATION).is_some() {
-        let chosen = choice.run.iter().filter(|nodes| case.pod.may_run_on(&nodes.labels));
+        let chosen = choice.run.iter().filter(|nodes| case.pod.may_run_on(nodes.known_labels()));
         let chosen: Vec<_> = chosen.map(|nodes| nodes.architecture.to_string()).collect();
         patch.set_annotation(ANNOTATION, &format!("{}{note}", chosen.join(",")));
     }
@@ -208,6 +189,6 @@ fn finished(case: Case<'_, '_>, mut patch: PodPatch<'_, '_>) -> Decision {
     patch.finish().into()
 }
 
-fn names(unknown: &[(&str, LookupError)]) -> String {
+fn names(unknown: &[(&str, UnknownReason)]) -> String {
     listed(", ", unknown.iter().map(|(name, _)| name))
 }

@@ -4,10 +4,10 @@ use podshaper_core::json::Text;
 use podshaper_core::object::OwnerReference;
 use podshaper_core::pod::Pod;
 
+use crate::config::Settings;
 use crate::decide::ANNOTATION;
 use crate::gate::is_gated;
-use crate::table::Table;
-use crate::tolerations::Tolerations;
+use crate::overrides::Overrides;
 
 /// The reason why a pod is none of this webhook's business.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,15 +20,18 @@ pub enum Exemption {
     Decided,
     /// It says more of its nodes than is weighed.
     Overtaxing,
-    /// It tolerates the taint of one architecture, by name.
-    Tolerates,
+    /// It, or its namespace, states that the webhook leaves it unchanged.
+    Skipped,
+    /// Its runtime class is exempt.
+    RuntimeClass,
 }
 
 /// The reason why the webhook does not change this pod, if there is one.
 ///
 /// Changes that the webhook made in an earlier call do not count as the choice of the author.
-pub fn exemption(table: &Table, pod: &Pod<'_>) -> Option<Exemption> {
-    pod.spec.as_ref()?;
+pub fn exemption(settings: &Settings, overrides: &Overrides, pod: &Pod<'_>) -> Option<Exemption> {
+    let (spec, table) = (pod.spec.as_ref()?, &settings.table);
+    let class = spec.runtime_class_name.as_deref().unwrap_or_default();
     let of_a_daemon_set = |owner: &OwnerReference<Text<'_>>| {
         &*owner.kind == "DaemonSet" && owner.api_version.starts_with("apps/")
     };
@@ -36,14 +39,16 @@ pub fn exemption(table: &Table, pod: &Pod<'_>) -> Option<Exemption> {
         Some(Exemption::Bound)
     } else if pod.controller().is_some_and(of_a_daemon_set) {
         Some(Exemption::OfADaemonSet)
+    } else if overrides.skip == Some(true) {
+        Some(Exemption::Skipped)
+    } else if settings.exempt_runtime_classes.contains(class) {
+        Some(Exemption::RuntimeClass)
     } else if table.is_overtaxed_by(pod) {
         Some(Exemption::Overtaxing)
     } else if pod.annotation(ANNOTATION).is_some() || is_gated(pod) {
         None
     } else if table.decided_by(pod) {
         Some(Exemption::Decided)
-    } else if Tolerations::of(pod).name_one_of(table.configured()) {
-        Some(Exemption::Tolerates)
     } else {
         None
     }

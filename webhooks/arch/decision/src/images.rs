@@ -201,6 +201,12 @@ pub fn images_of<'p>(pod: &'p Pod<'_>) -> Result<Vec<Image<'p>>, ImagesError> {
     if images.len() > MAX_IMAGES { Err(ImagesError::Many) } else { Ok(images) }
 }
 
+/// The images of containers that the kubelet never pulls.
+pub fn unpulled<'p>(pod: &'p Pod<'_>) -> Vec<&'p str> {
+    let never = pod.containers().filter(|(_, _, own)| own.image_pull_policy.as_deref() == Some("Never"));
+    never.filter_map(|(_, _, own)| own.image.as_deref()).filter(|image| !image.is_empty()).collect()
+}
+
 /// Whether the API server takes `Always` for its policy (`SetDefaults_Container` of Kubernetes): the tag is `latest`.
 fn is_latest(reference: &str) -> bool {
     let name = reference.rsplit('/').next().unwrap_or(reference);

@@ -4,20 +4,25 @@
 //! pod ──▶ its images ──▶ what registries know of each ──▶ nodes that run all ──▶ affinity, tolerations
 //! ```
 //!
-//! The decision is a pure function of the pod and of what is known of its images; without the feature `serve` there is
-//! nothing that asks registries.
+//! The decision is a pure function of the pod and of what is known of its images.
 #![forbid(unsafe_code)]
 
 pub mod affinity;
+mod assess;
 pub mod config;
 pub mod decide;
 pub mod exempt;
 pub mod gate;
 pub mod images;
+pub mod name;
+pub mod overrides;
+pub mod pattern;
 pub mod platform;
+pub mod readiness;
 pub mod table;
 pub mod tolerations;
 pub mod truncate;
 pub mod webhook;
 
+pub use assess::UnknownReason;
 pub use webhook::Arch;

@@ -24,11 +24,19 @@ pub struct Architecture {
     pub variant: Option<Box<str>>,
 }
 
+/// The architectures of nodes that Kubernetes knows: `GOARCH` of the platforms that it is or was built for. No other word becomes a
+/// requirement of a pod, because images can name any.
+pub const KUBERNETES_ARCHITECTURES: [&str; 9] =
+    ["386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x"];
+
 /// The platforms that an image supports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Platforms {
     /// It holds nothing that a CPU would run, such as a volume of data.
     Any,
+    /// Manifests of an operator, which OLM unpacks by a program of another image. Its configuration names the architecture of the
+    /// machine that built it.
+    OlmBundle,
     /// On these alone.
     Only(BTreeSet<Platform>),
 }
@@ -85,25 +93,36 @@ impl Architecture {
                     || self.variant == other.variant
                     || matches!((level(&self.variant), level(&other.variant)), (Some(own), Some(other)) if other <= own))
     }
+
+    /// Whether containerd on such a node selects an index entry for `other`. An amd64 or arm64 node selects entries of the baseline
+    /// only (`platforms.Default` of github.com/containerd/platforms); CRI-O selects by the architecture alone, as [`Self::runs`].
+    pub fn selects(&self, other: &Self) -> bool {
+        let any_variant = self.variant.is_none() && &*self.name != "arm";
+        self.runs(other) && !(any_variant && other.variant.is_some())
+    }
+
+    /// Whether it is an architecture of Kubernetes nodes, of whatever variant.
+    pub fn is_known(&self) -> bool {
+        KUBERNETES_ARCHITECTURES.contains(&&*self.name)
+    }
 }
 
 impl Platforms {
     /// Whether the image runs on a node of this operating system and architecture.
     pub fn run_on(&self, os: &str, architecture: &Architecture) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Only(platforms) => platforms
-                .iter()
-                .any(|platform| &*platform.os == os && architecture.runs(&platform.architecture)),
-        }
+        self.any_for(os, |own| architecture.runs(own))
     }
 
-    /// The names of the architectures, of all operating systems. None if every architecture is supported.
-    pub(crate) fn architectures(&self) -> Option<BTreeSet<&str>> {
+    /// Whether every container runtime selects the image on such a node; see [`Architecture::selects`].
+    pub fn are_selected_on(&self, os: &str, architecture: &Architecture) -> bool {
+        self.any_for(os, |own| architecture.selects(own))
+    }
+
+    fn any_for(&self, os: &str, matches: impl Fn(&Architecture) -> bool) -> bool {
         match self {
-            Self::Any => None,
+            Self::Any | Self::OlmBundle => true,
             Self::Only(platforms) => {
-                Some(platforms.iter().map(|platform| &*platform.architecture.name).collect())
+                platforms.iter().any(|platform| &*platform.os == os && matches(&platform.architecture))
             }
         }
     }
@@ -190,6 +209,20 @@ mod tests {
             amd64.runs(&Platform::new("linux", "x86_64", Some("v3")).architecture),
             "no label states the level"
         );
+        for (own, os_arch, variant, expected) in [
+            ("amd64", "amd64", None, true),
+            ("amd64", "amd64", Some("v1"), true),
+            ("amd64", "386", None, true),
+            ("amd64", "amd64", Some("v2"), false),
+            ("amd64/v3", "amd64", Some("v2"), true),
+            ("arm64", "arm64", Some("v8"), true),
+            ("arm64", "arm64", Some("v9"), false),
+            ("arm", "arm", Some("v6"), true),
+            ("arm64", "amd64", None, false),
+        ] {
+            let other = Platform::new("linux", os_arch, variant).architecture;
+            assert_eq!(own.parse::<Architecture>().unwrap().selects(&other), expected, "{own} {other}");
+        }
         for bad in ["", "arm/", "/v7", "a b", "AMD64", "kubernetes.io/arch"] {
             assert!(bad.parse::<Architecture>().is_err(), "{bad}");
         }

@@ -7,14 +7,14 @@ use podshaper_core::label::is_value;
 use podshaper_core::pod::{NodeSelectorRequirement, Pod};
 use serde_json::{Value, json};
 
-use crate::platform::{Architecture, Platforms};
+use crate::platform::{Architecture, KUBERNETES_ARCHITECTURES};
 
 /// The label that every kubelet gives its node.
 pub const ARCH_LABEL: &str = "kubernetes.io/arch";
 
-/// The values of `kubernetes.io/arch` that kubelets set: `GOARCH` of the platforms that Kubernetes is or was built for.
-const WELL_KNOWN: [&str; 9] =
-    ["386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x"];
+/// Its older name. The node lifecycle controller keeps both equal (`labelReconcileInfo` of
+/// k8s.io/kubernetes/pkg/controller/nodelifecycle).
+pub const BETA_ARCH_LABEL: &str = "beta.kubernetes.io/arch";
 
 /// An invalid label value. It represents every value that neither pod nor settings name.
 const ANOTHER: &str = "-";
@@ -42,8 +42,10 @@ pub struct Taint {
 pub struct Nodes {
     /// Their architecture.
     pub architecture: Architecture,
-    /// The labels that distinguish these nodes.
-    pub labels: Labels,
+    /// The labels that distinguish these nodes, which pods are made to require.
+    labels: Labels,
+    /// The same, and the older name of the architecture label: all that the pod's own requirements are compared with.
+    known_labels: Labels,
     /// The taints that keep pods off that don't say they can run there.
     pub taints: Vec<Taint>,
 }
@@ -56,20 +58,48 @@ pub struct Table {
 }
 
 impl Nodes {
+    /// The nodes with these labels.
+    pub fn new(architecture: Architecture, labels: Labels, taints: Vec<Taint>) -> Self {
+        Self { architecture, known_labels: with_both_names(&labels), labels, taints }
+    }
+
     /// The nodes with the label of this architecture.
     pub fn labelled(architecture: Architecture) -> Self {
         let labels = [(ARCH_LABEL.to_owned(), architecture.name.to_string())].into();
-        Self { architecture, labels, taints: Vec::new() }
+        Self::new(architecture, labels, Vec::new())
     }
 
-    fn another(keys: &BTreeSet<&str>) -> Self {
-        let labels = keys.iter().map(|key| ((*key).to_owned(), ANOTHER.to_owned())).collect();
-        Self {
-            architecture: Architecture { name: ANOTHER.into(), variant: None },
-            labels,
-            taints: Vec::new(),
+    /// Nodes of no architecture that an image may be for.
+    fn another(labels: Labels) -> Self {
+        Self::new(Architecture { name: ANOTHER.into(), variant: None }, labels, Vec::new())
+    }
+
+    /// The labels that distinguish these nodes.
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// What is known of the labels of these nodes, under each name.
+    pub fn known_labels(&self) -> &Labels {
+        &self.known_labels
+    }
+}
+
+/// The labels, and the architecture by both of its names.
+fn with_both_names(labels: &Labels) -> Labels {
+    let mut all = labels.clone();
+    for (name, other) in [(ARCH_LABEL, BETA_ARCH_LABEL), (BETA_ARCH_LABEL, ARCH_LABEL)] {
+        if let Some(value) = labels.get(name) {
+            all.entry(other.to_owned()).or_insert_with(|| value.clone());
         }
     }
+    all
+}
+
+/// The names of a label.
+fn names(key: &str) -> &[&str] {
+    const ARCH: [&str; 2] = [ARCH_LABEL, BETA_ARCH_LABEL];
+    ARCH.iter().position(|name| *name == key).map_or(&[], |_| &ARCH)
 }
 
 impl Table {
@@ -90,8 +120,8 @@ impl Table {
             [&term.match_expressions, &term.match_fields].into_iter().flat_map(|list| list.iter().flatten())
         });
         let distinguishes = |key: &str| match &*self.configured {
-            [] => key == ARCH_LABEL,
-            configured => configured.iter().any(|nodes| nodes.labels.contains_key(key)),
+            [] => key == ARCH_LABEL || key == BETA_ARCH_LABEL,
+            configured => configured.iter().any(|nodes| nodes.known_labels.contains_key(key)),
         };
         let values = |own: &NodeSelectorRequirement<'_>| match &own.values {
             Some(values) if distinguishes(&own.key) => values.len(),
@@ -101,35 +131,36 @@ impl Table {
         selected + requirements.map(|own| 1 + values(own)).sum::<usize>() > MAX_WORDS
     }
 
-    /// The kinds of nodes that a decision about `pod` with these images distinguishes: the configured ones; or else those that the
-    /// pod names or that may run every image, and one for all other nodes.
-    pub fn nodes_for<'i>(
-        &self,
-        pod: &Pod<'_>,
-        images: impl IntoIterator<Item = &'i Platforms>,
-    ) -> Cow<'_, [Nodes]> {
+    /// Whether nodes of this architecture may exist: one that Kubernetes knows, or a configured one.
+    pub fn knows(&self, architecture: &Architecture) -> bool {
+        architecture.is_known()
+            || self.configured.iter().any(|nodes| nodes.architecture.name == architecture.name)
+    }
+
+    /// The kinds of nodes that a decision about `pod` distinguishes: the configured ones; or else those that Kubernetes knows, those
+    /// that the pod names, and one for all other nodes.
+    pub fn nodes_for(&self, pod: &Pod<'_>) -> Cow<'_, [Nodes]> {
         if !self.configured.is_empty() {
             return Cow::Borrowed(&self.configured);
         }
-        let built = images.into_iter().filter_map(Platforms::architectures);
-        // An architecture that only some of the images name does not run all of them, like one that none names.
-        let shared = built.reduce(|shared, other| &shared & &other).unwrap_or_default();
-        let names: BTreeSet<&str> =
-            WELL_KNOWN.into_iter().chain(shared).chain(mentioned(pod, ARCH_LABEL)).collect();
-        // A pod or an image can name any text as an architecture. The API server accepts valid label values only.
-        let real = names.into_iter().filter(|name| is_value(name) && !name.is_empty());
-        let labelled = real.map(|name| Nodes::labelled(Architecture { name: name.into(), variant: None }));
-        let another = Nodes::another(&BTreeSet::from([ARCH_LABEL]));
-        Cow::Owned(labelled.chain([another]).collect())
+        let architecture = |name: &str| Architecture { name: name.into(), variant: None };
+        let known = KUBERNETES_ARCHITECTURES.into_iter().map(|name| Nodes::labelled(architecture(name)));
+        let label = |value: &str| [(ARCH_LABEL.to_owned(), value.to_owned())].into();
+        let named: BTreeSet<&str> = mentioned(pod, ARCH_LABEL).into_iter().collect();
+        // A pod can name any text. The API server accepts valid label values only.
+        let real = |name: &&str| is_value(name) && !name.is_empty() && !architecture(name).is_known();
+        let named = named.into_iter().filter(real).chain([ANOTHER]);
+        Cow::Owned(known.chain(named.map(|name| Nodes::another(label(name)))).collect())
     }
 
     /// Whether the pod's own node selector and required affinity, by what they mean, choose one architecture already.
     pub fn decided_by(&self, pod: &Pod<'_>) -> bool {
-        let nodes = self.nodes_for(pod, []);
+        let nodes = self.nodes_for(pod);
         let keys: BTreeSet<&str> =
             nodes.iter().flat_map(|nodes| nodes.labels.keys().map(|key| &**key)).collect();
-        let others = pod.may_run_on(&Nodes::another(&keys).labels);
-        let allowed = nodes.iter().filter(|nodes| pod.may_run_on(&nodes.labels)).take(2).count();
+        let labels = keys.iter().map(|key| ((*key).to_owned(), ANOTHER.to_owned())).collect();
+        let others = pod.may_run_on(&Nodes::another(labels).known_labels);
+        let allowed = nodes.iter().filter(|nodes| pod.may_run_on(&nodes.known_labels)).take(2).count();
         if allowed <= 1 && (allowed < nodes.len() || !others) {
             return true;
         }
@@ -139,25 +170,29 @@ impl Table {
             .map(|&key| {
                 let named = nodes.iter().filter_map(|nodes| nodes.labels.get(key)).map(|value| &**value);
                 let all: BTreeSet<&str> = named.chain(mentioned(pod, key)).chain([ANOTHER]).collect();
-                let may_run = |value: &&str| pod.may_run_on(&[(key.to_owned(), (*value).to_owned())].into());
+                let labels = |value: &str| with_both_names(&[(key.to_owned(), value.to_owned())].into());
+                let may_run = |value: &&str| pod.may_run_on(&labels(value));
                 (key, all.into_iter().filter(may_run).take(2).collect())
             })
             .collect();
         let only =
             |key: &str, value: &str| values.get(key).into_iter().flatten().all(|other| *other == value);
         nodes.iter().any(|nodes| {
-            nodes.labels.iter().all(|(key, value)| only(key, value)) && pod.may_run_on(&nodes.labels)
+            nodes.labels.iter().all(|(key, value)| only(key, value)) && pod.may_run_on(&nodes.known_labels)
         })
     }
 }
 
-/// Every value that the pod's node selector and required affinity name for a label.
+/// Every value that the pod's node selector and required affinity name for a label, under each of its names.
 fn mentioned<'p>(pod: &'p Pod<'_>, key: &str) -> Vec<&'p str> {
+    let is_named = |own: &str| own == key || names(key).contains(&own);
     let terms = pod.required_terms().unwrap_or_default().iter();
     let requirements = terms.flat_map(|term| term.match_expressions.as_deref().unwrap_or_default());
-    let values =
-        requirements.filter(|own| &*own.key == key).flat_map(|own| own.values.as_deref().unwrap_or_default());
-    pod.node_selector(key).into_iter().chain(values.map(|value| &**value)).collect()
+    let values = requirements
+        .filter(|own| is_named(&own.key))
+        .flat_map(|own| own.values.as_deref().unwrap_or_default());
+    let selected = [key].into_iter().chain(names(key).iter().copied().filter(|name| *name != key));
+    selected.filter_map(|name| pod.node_selector(name)).chain(values.map(|value| &**value)).collect()
 }
 
 /// The `v1.NodeSelectorTerm`s that these nodes meet, one at least each, and no others that are in the table: as few as can
@@ -236,8 +271,12 @@ mod tests {
     fn nodes(name: &str, labels: &[(&str, &str)]) -> Nodes {
         let labels: Labels =
             labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let usual = Nodes::labelled(name.parse().unwrap());
-        if labels.is_empty() { usual } else { Nodes { labels, ..usual } }
+        let architecture: Architecture = name.parse().unwrap();
+        if labels.is_empty() {
+            Nodes::labelled(architecture)
+        } else {
+            Nodes::new(architecture, labels, Vec::new())
+        }
     }
 
     #[test]
@@ -266,20 +305,12 @@ mod tests {
     }
 
     #[test]
-    fn architecture_of_some_images_is_not_distinguished() {
-        let images: Vec<_> = (0..100)
-            .map(|image| {
-                let own = (0..200).map(|number| format!("a{image}x{number}"));
-                let all = own.chain(["amd64".to_owned(), "shared".to_owned()]);
-                Platforms::Only(
-                    all.map(|name| crate::platform::Platform::new("linux", &name, None)).collect(),
-                )
-            })
-            .collect();
-        let table = Table::default();
-        let nodes = table.nodes_for(&Pod::default(), &images);
-        assert_eq!(nodes.len(), WELL_KNOWN.len() + 2, "those, what all share, and any other");
-        assert!(nodes.iter().any(|nodes| &*nodes.architecture.name == "shared"));
+    fn named_architecture_is_distinguished_and_runs_nothing() {
+        let pod = r#"{"spec":{"nodeSelector":{"beta.kubernetes.io/arch":"wasm"}}}"#;
+        let nodes = Table::default().nodes_for(&serde_json::from_str(pod).unwrap()).into_owned();
+        assert_eq!(nodes.len(), KUBERNETES_ARCHITECTURES.len() + 2, "those, the named one, and any other");
+        let named = nodes.iter().find(|nodes| nodes.labels[ARCH_LABEL] == "wasm").unwrap();
+        assert_eq!(&*named.architecture.name, ANOTHER);
     }
 
     #[test]
@@ -303,6 +334,7 @@ mod tests {
             (selector(ARCH_LABEL, "arm64"), [true; 4]),
             (selector(ARCH_LABEL, "amd64"), [true; 4]),
             (selector(ARCH_LABEL, "sparc"), [true; 4]),
+            (selector(BETA_ARCH_LABEL, "arm64"), [true; 4]),
             (selector("pool", "arm"), [false, false, false, true]),
             (selector("zone", "a"), [false; 4]),
             (arch("Exists", "[]"), [false; 4]),

@@ -5,7 +5,7 @@ use podshaper_core::pod::Pod;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::table::{Nodes, Taint};
+use crate::table::Taint;
 
 /// More than any pod has: each takes much more memory than the `{}` that it may be read from.
 const MAX_TOLERATIONS: usize = 1024;
@@ -54,12 +54,6 @@ impl<'a> Tolerations<'a> {
         Self(own.and_then(|List(own)| own).unwrap_or_default())
     }
 
-    /// Whether one of them is for one of these taints, by its key.
-    pub(crate) fn name_one_of(&self, nodes: &[Nodes]) -> bool {
-        let mut taints = nodes.iter().flat_map(|nodes| &nodes.taints);
-        taints.any(|taint| self.0.iter().any(|own| !own.key.is_empty() && own.tolerates(taint)))
-    }
-
     /// Whether the pod may run where this taint is.
     pub(crate) fn tolerate(&self, taint: &Taint) -> bool {
         self.0.iter().any(|own| own.tolerates(taint))
@@ -88,21 +82,19 @@ mod tests {
     #[test]
     fn tolerations_match_taints() {
         let taint = Taint { key: "arch".into(), value: "arm64".into(), effect: "NoSchedule".into() };
-        let nodes = [Nodes { taints: vec![taint.clone()], ..Nodes::labelled("arm64".parse().unwrap()) }];
-        for (tolerations, tolerates, names) in [
-            ("null", false, false),
-            (r#"[{"key":"arch","value":"arm64"}]"#, true, true),
-            (r#"[{"key":"arch","operator":"Exists","effect":"NoSchedule"}]"#, true, true),
-            (r#"[{"operator":"Exists"}]"#, true, false),
-            (r#"[{"key":"arch","operator":"Equal","value":"s390x"}]"#, false, false),
-            (r#"[{"key":"arch","operator":"Exists","effect":"NoExecute"}]"#, false, false),
-            (r#"[{"key":"arch","operator":"Gt","value":"1"}]"#, false, false),
-            (r#"{"key":"arch"}"#, false, false),
+        for (tolerations, tolerates) in [
+            ("null", false),
+            (r#"[{"key":"arch","value":"arm64"}]"#, true),
+            (r#"[{"key":"arch","operator":"Exists","effect":"NoSchedule"}]"#, true),
+            (r#"[{"operator":"Exists"}]"#, true),
+            (r#"[{"key":"arch","operator":"Equal","value":"s390x"}]"#, false),
+            (r#"[{"key":"arch","operator":"Exists","effect":"NoExecute"}]"#, false),
+            (r#"[{"key":"arch","operator":"Gt","value":"1"}]"#, false),
+            (r#"{"key":"arch"}"#, false),
         ] {
             let pod = format!(r#"{{"spec":{{"tolerations":{tolerations}}}}}"#);
             let pod: Pod = serde_json::from_str(&pod).unwrap();
-            let own = Tolerations::of(&pod);
-            assert_eq!((own.tolerate(&taint), own.name_one_of(&nodes)), (tolerates, names), "{tolerations}");
+            assert_eq!(Tolerations::of(&pod).tolerate(&taint), tolerates, "{tolerations}");
         }
         let many = |count| {
             let own = vec![r#"{"operator":"Exists"}"#; count].join(",");

@@ -1,5 +1,6 @@
 //! The webhook: which requests are its business.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use podshaper_core::admission::{Decision, Request, Webhook};
@@ -8,10 +9,14 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::affinity::Stage;
-use crate::config::Settings;
+use crate::assess::stated_os;
+use crate::config::{Settings, Statement};
 use crate::decide::{Case, Impossible, decide};
 use crate::exempt::{Exemption, exemption};
-use crate::images::{Access, Image, Images, Knowledge, Known, images_of};
+use crate::images::{Access, Image, Images, ImagesError, Knowledge, Known, LookupError, images_of, unpulled};
+use crate::overrides::{Namespaces, Overrides};
+use crate::platform::Architecture;
+use crate::readiness::{Readiness, readiness};
 
 /// The part of the request's time that is reserved for everything except lookups.
 const MARGIN: Duration = Duration::from_millis(150);
@@ -21,6 +26,7 @@ const MARGIN: Duration = Duration::from_millis(150);
 pub struct Arch<I> {
     settings: Settings,
     images: I,
+    namespaces: Option<Arc<dyn Namespaces>>,
 }
 
 /// A decision about a pod.
@@ -63,12 +69,23 @@ impl<'a> Workload<'a> {
 impl<I: Images> Arch<I> {
     /// A webhook with these settings, that knows images by `images`.
     pub fn new(settings: Settings, images: I) -> Self {
-        Self { settings, images }
+        Self { settings, images, namespaces: None }
+    }
+
+    /// The same webhook, with annotations of namespaces.
+    #[must_use]
+    pub fn with_namespaces(self, namespaces: Arc<dyn Namespaces>) -> Self {
+        Self { namespaces: Some(namespaces), ..self }
+    }
+
+    fn overrides(&self, pod: &Pod<'_>, namespace: &str) -> Overrides {
+        let namespace = self.namespaces.as_ref().and_then(|namespaces| namespaces.overrides(namespace));
+        Overrides::of(pod).or(namespace)
     }
 
     /// Decides about a pod that is being created.
     pub async fn decide(&self, pod: &Pod<'_>, namespace: &str, deadline: Instant) -> Decision {
-        match exemption(&self.settings.table, pod) {
+        match exemption(&self.settings, &self.overrides(pod, namespace), pod) {
             None | Some(Exemption::Overtaxing) => {
                 self.judge(pod, namespace, deadline, Stage::Creation).await.decision
             }
@@ -83,48 +100,102 @@ impl<I: Images> Arch<I> {
         if self.settings.table.is_overtaxed_by(pod) {
             return undecided("the pod says more of its nodes than is weighed".to_owned());
         }
-        let mut images = match images_of(pod) {
+        let images = match images_of(pod) {
             Ok(images) => images,
-            Err(resolve_unnamed_entries) => return undecided(resolve_unnamed_entries.to_string()),
+            Err(error) => return undecided(error.to_string()),
         };
         let latest = Instant::now() + self.settings.lookup_timeout;
         let deadline = deadline.checked_sub(MARGIN).unwrap_or(deadline).min(latest);
         let access = Access::of(pod, namespace);
-        let known = self.images.known(&images, &access, deadline).await;
-        if let Ok(judgement) = self.judge_by(&images, known, pod, stage) {
+        let overrides = self.overrides(pod, namespace);
+        let mut images = self.relevant(&images);
+        if stated_os(pod).is_some_and(|os| os != "linux") {
+            // Nothing depends on these images.
+            images.clear();
+        }
+        let known = self.known(&images, &access, deadline).await;
+        if let Ok(judgement) = self.judge_by(&images, known, pod, &overrides, stage) {
             return judgement;
         }
-        // An image may have been mended since somebody looked.
+        // An image may have been rebuilt since the last lookup.
         for image in &mut images {
             image.anew = true;
         }
-        let known = self.images.known(&images, &access, deadline).await;
-        self.judge_by(&images, known, pod, stage).unwrap_or_else(|judgement| judgement)
+        let known = self.known(&images, &access, deadline).await;
+        self.judge_by(&images, known, pod, &overrides, stage).unwrap_or_else(|judgement| judgement)
+    }
+
+    /// Assesses whether a pod can move to the nodes of an architecture.
+    ///
+    /// # Errors
+    /// The images of the pod cannot be listed.
+    pub async fn readiness(
+        &self,
+        pod: &Pod<'_>,
+        namespace: &str,
+        target: &Architecture,
+        deadline: Instant,
+    ) -> Result<Readiness, ImagesError> {
+        let images = self.relevant(&images_of(pod)?);
+        let known = self.known(&images, &Access::of(pod, namespace), deadline).await;
+        let images: Vec<_> = images.into_iter().zip(known.images).collect();
+        let mut unpulled = unpulled(pod);
+        unpulled.retain(|reference| self.settings.images.statement(reference).is_none());
+        Ok(readiness(&self.settings, pod, &images, &unpulled, target))
+    }
+
+    /// The images that the settings do not ignore.
+    fn relevant<'p>(&self, images: &[Image<'p>]) -> Vec<Image<'p>> {
+        let ignored = |image: &&Image<'_>| {
+            matches!(self.settings.images.statement(image.reference), Some(Statement::Ignore))
+        };
+        images.iter().filter(|image| !ignored(image)).copied().collect()
+    }
+
+    /// The answers for images: those that the settings state, and lookups of all others.
+    async fn known(&self, images: &[Image<'_>], access: &Access<'_>, deadline: Instant) -> Known {
+        let stated = |image: &Image<'_>| match self.settings.images.statement(image.reference) {
+            Some(Statement::Supports(platforms)) => Some(Knowledge::Known(Arc::clone(platforms))),
+            Some(Statement::Ignore) | None => None,
+        };
+        let stated: Vec<_> = images.iter().map(stated).collect();
+        let asked = images.iter().zip(&stated).filter(|(_, stated)| stated.is_none());
+        let asked: Vec<_> = asked.map(|(image, _)| *image).collect();
+        let Known { images: answers, warnings } = self.images.known(&asked, access, deadline).await;
+        let mut answers = answers.into_iter();
+        let answer = |stated: Option<Knowledge>| {
+            stated.or_else(|| answers.next()).unwrap_or(Knowledge::Unknown(LookupError::Unavailable))
+        };
+        Known { images: stated.into_iter().map(answer).collect(), warnings }
     }
 
     /// Decides by what is known; an error where there are no nodes for the pod.
     fn judge_by(
         &self,
         images: &[Image<'_>],
-        Known { images: known, warnings }: Known,
+        Known { images: known, mut warnings }: Known,
         pod: &Pod<'_>,
+        overrides: &Overrides,
         stage: Stage,
     ) -> Result<Judgement, Judgement> {
         let complete = known.iter().all(|image| matches!(image, Knowledge::Known(_)));
         let images: Vec<_> = images.iter().copied().zip(known).collect();
+        warnings.extend(overrides.warnings());
         let judgement =
             |decision: Decision| Judgement { decision: decision.with_warnings(warnings.clone()), complete };
-        let decision = decide(&self.settings, Case { pod, images: &images, stage });
+        let decision = decide(&self.settings, Case { pod, images: &images, overrides, stage });
         decision.map(judgement).map_err(|Impossible(decision)| judgement(decision))
     }
 
     /// Looks for the images of a workload's pods before these come.
     fn foresee(&self, workload: Workload<'_>, namespace: &str) {
         let Some(pod) = workload.pod() else { return };
-        if exemption(&self.settings.table, &pod).is_some() {
+        let is_exempt = exemption(&self.settings, &self.overrides(&pod, namespace), &pod).is_some();
+        if is_exempt || stated_os(&pod).is_some_and(|os| os != "linux") {
             return;
         }
-        if let Ok(images) = images_of(&pod) {
+        if let Ok(mut images) = images_of(&pod) {
+            images.retain(|image| self.settings.images.statement(image.reference).is_none());
             self.images.prefetch(&images, &Access::of(&pod, namespace));
         }
     }
@@ -153,7 +224,7 @@ impl<I: Images> Webhook for Arch<I> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use podshaper_core::admission::answer;
     use serde_json::{Value, json};

@@ -1,9 +1,10 @@
 //! The platforms in image indexes, manifest lists, and manifests of schema 2 and 1.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
-use serde::de::{Error, SeqAccess, Visitor};
+use podshaper_core::json::Text;
+use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use arch_decision::images::LookupError;
@@ -11,8 +12,8 @@ use arch_decision::platform::Platform;
 
 /// Platforms of one image: more than Go knows. All are remembered; who names more wants others forgotten.
 pub(crate) const MAX_PLATFORMS: usize = 256;
-/// Entries of an index that name no platform, each of which must be asked for.
-const MAX_UNTOLD: usize = 24;
+/// Entries of an index without a platform that are read. Each takes a request.
+const MAX_UNNAMED: usize = 24;
 /// The accepted media types.
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, \
@@ -21,9 +22,21 @@ pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// The configuration of an artifact that has none (OCI image specification, "Guidance for an Empty Descriptor").
+const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// Manifests of schema 1, without and with a signature.
+const DOCKER_OLD: [&str; 2] = [
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+];
+
+/// Attestations of `BuildKit` have such an annotation.
+const ATTESTATION: &str = "vnd.docker.reference.";
+/// OLM bundles have this label (operator-registry, `docs/design/operator-bundle.md`).
+const OLM_BUNDLE: &str = "operators.operatorframework.io.bundle.mediatype.v1";
 
 /// One manifest.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,53 +45,141 @@ pub(crate) enum Manifest {
     Index {
         /// The platforms that it names.
         platforms: BTreeSet<Platform>,
-        /// The digests of those for which it names none.
-        resolve_unnamed_entries: Vec<String>,
+        /// The digests of entries without a platform.
+        unnamed: Vec<String>,
+        /// Whether there are more of these.
+        has_more: bool,
     },
     /// One image; the digest of its configuration, which knows the platform.
     Image(String),
+    /// One image or an artifact, by the content of the configuration with this digest: its media type is neither that of images nor
+    /// that of artifacts without a configuration.
+    Undeclared(String),
     /// An image of the days before configurations (schema 1).
     Old(Platform),
     /// Something that isn't run: a chart, a signature, data.
     Artifact,
 }
 
+/// The content of a configuration.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Config {
+    /// An image for this platform.
+    Image(Platform),
+    /// An OLM bundle.
+    OlmBundle,
+}
+
 /// The union of the fields of all kinds of manifests.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Shape {
-    schema_version: u8,
-    media_type: Option<String>,
+struct Shape<'t> {
+    /// Some builders omit it, and no runtime reads it.
+    schema_version: Option<u8>,
+    #[serde(borrow)]
+    media_type: Option<Text<'t>>,
+    #[serde(borrow, default)]
+    artifact_type: Text<'t>,
     manifests: Option<Entries>,
-    config: Option<Descriptor>,
-    architecture: Option<String>,
+    #[serde(borrow)]
+    config: Option<Descriptor<'t>>,
+    #[serde(borrow)]
+    architecture: Option<Text<'t>>,
 }
 
 /// A reference to another document (`Descriptor` of the OCI image specification).
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Descriptor {
-    #[serde(default)]
-    media_type: String,
-    digest: String,
-    platform: Option<Named>,
-    annotations: Option<BTreeMap<String, String>>,
+struct Descriptor<'t> {
+    #[serde(borrow, default)]
+    media_type: Text<'t>,
+    #[serde(borrow)]
+    digest: Text<'t>,
+    #[serde(borrow, default)]
+    artifact_type: Text<'t>,
+    #[serde(borrow)]
+    platform: Option<Named<'t>>,
+    annotations: Option<HasAttestationKey>,
 }
 
 /// A platform as indexes and configurations name it.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Named {
-    os: String,
-    architecture: String,
-    variant: Option<String>,
+struct Named<'t> {
+    #[serde(borrow)]
+    os: Text<'t>,
+    #[serde(borrow)]
+    architecture: Text<'t>,
+    #[serde(borrow)]
+    variant: Text<'t>,
 }
 
-impl Named {
+impl Named<'_> {
+    /// None without an architecture. Without an operating system it is for that of the node (`normalizeOS` of
+    /// github.com/containerd/platforms), which is Linux here.
     fn platform(&self) -> Option<Platform> {
-        let Self { os, architecture, variant } = self;
-        let named = !os.is_empty() && !architecture.is_empty();
-        named.then(|| Platform::new(os, architecture, variant.as_deref()))
+        let os = if self.os.is_empty() { "linux" } else { &self.os };
+        let named = !self.architecture.is_empty();
+        named.then(|| Platform::new(os, &self.architecture, Some(&self.variant)))
+    }
+}
+
+/// The configuration of an image, as far as it matters. Some have `null` in place of a list of no layers.
+#[derive(Deserialize)]
+struct ImageConfig<'t> {
+    #[serde(borrow, default)]
+    os: Text<'t>,
+    #[serde(borrow, default)]
+    architecture: Text<'t>,
+    #[serde(borrow, default)]
+    variant: Text<'t>,
+    config: Option<ContainerConfig>,
+    rootfs: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct ContainerConfig {
+    #[serde(rename = "Labels")]
+    labels: Option<HasBundleLabel>,
+}
+
+/// Whether a map has a key with this property. Its values, of any type and number, are skipped.
+fn any_key<'de, D: Deserializer<'de>>(deserializer: D, is: fn(&str) -> bool) -> Result<bool, D::Error> {
+    struct Keys(fn(&str) -> bool);
+    impl<'de> Visitor<'de> for Keys {
+        type Value = bool;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
+            let mut found = false;
+            while let Some(key) = map.next_key::<Text<'_>>()? {
+                found |= (self.0)(&key);
+                map.next_value::<IgnoredAny>()?;
+            }
+            Ok(found)
+        }
+    }
+    deserializer.deserialize_map(Keys(is))
+}
+
+/// Whether annotations are those of an attestation.
+struct HasAttestationKey(bool);
+
+impl<'de> Deserialize<'de> for HasAttestationKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        any_key(deserializer, |key| key.starts_with(ATTESTATION)).map(Self)
+    }
+}
+
+/// Whether labels are those of an OLM bundle.
+struct HasBundleLabel(bool);
+
+impl<'de> Deserialize<'de> for HasBundleLabel {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        any_key(deserializer, |key| key == OLM_BUNDLE).map(Self)
     }
 }
 
@@ -86,24 +187,31 @@ impl Named {
 #[derive(Default)]
 struct Entries {
     platforms: BTreeSet<Platform>,
-    resolve_unnamed_entries: Vec<String>,
+    unnamed: Vec<String>,
+    has_more: bool,
 }
 
 impl Manifest {
     /// Reads a manifest; its own word for what it is counts more than the registry's (`content_type`).
     pub(crate) fn read(content_type: Option<&str>, text: &str) -> Result<Self, LookupError> {
-        let shape: Shape = parse(text)?;
-        let kind = shape.media_type.as_deref().or(content_type).unwrap_or_default();
-        match (shape.schema_version, shape.manifests, shape.config) {
-            (2, Some(Entries { platforms, resolve_unnamed_entries }), None)
+        let shape: Shape<'_> = parse(text)?;
+        let own = shape.media_type.as_deref().filter(|own| !own.is_empty());
+        let kind = own.or(content_type).unwrap_or_default();
+        match (shape.schema_version.unwrap_or(2), shape.manifests, shape.config) {
+            (0 | 2, Some(Entries { platforms, unnamed, has_more }), None)
                 if !matches!(kind, DOCKER_MANIFEST | OCI_MANIFEST) =>
             {
-                Ok(Self::Index { platforms, resolve_unnamed_entries })
+                Ok(Self::Index { platforms, unnamed, has_more })
             }
-            (2, None, Some(config)) if !is_index(kind) => Ok(match &*config.media_type {
-                OCI_CONFIG | DOCKER_CONFIG => Self::Image(config.digest),
-                _ => Self::Artifact,
-            }),
+            (0 | 2, None, Some(config)) if !is_index(kind) => {
+                let digest = config.digest.to_string();
+                Ok(match &*config.media_type {
+                    OCI_CONFIG | DOCKER_CONFIG => Self::Image(digest),
+                    OCI_EMPTY => Self::Artifact,
+                    _ if !shape.artifact_type.is_empty() => Self::Artifact,
+                    _ => Self::Undeclared(digest),
+                })
+            }
             (1, None, None) => {
                 let architecture = shape.architecture.ok_or(LookupError::Malformed)?;
                 Ok(Self::Old(Platform::new("linux", &architecture, None)))
@@ -126,11 +234,9 @@ impl<'de> Deserialize<'de> for Entries {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entries, A::Error> {
                 let mut entries = Entries::default();
-                while let Some(entry) = list.next_element::<Descriptor>()? {
-                    entries.add(entry);
-                    if entries.platforms.len() > MAX_PLATFORMS
-                        || entries.resolve_unnamed_entries.len() > MAX_UNTOLD
-                    {
+                while let Some(entry) = list.next_element::<Descriptor<'_>>()? {
+                    entries.add(&entry);
+                    if entries.platforms.len() > MAX_PLATFORMS {
                         return Err(A::Error::custom("no image has so many platforms"));
                     }
                 }
@@ -142,20 +248,40 @@ impl<'de> Deserialize<'de> for Entries {
 }
 
 impl Entries {
-    fn add(&mut self, entry: Descriptor) {
-        if is_attestation(&entry) {
+    fn add(&mut self, entry: &Descriptor<'_>) {
+        if !is_image(entry) {
             return;
         }
         match entry.platform.as_ref().and_then(Named::platform) {
             Some(platform) => drop(self.platforms.insert(platform)),
-            None => self.resolve_unnamed_entries.push(entry.digest),
+            None if self.unnamed.len() == MAX_UNNAMED => self.has_more = true,
+            None => self.unnamed.push(entry.digest.to_string()),
         }
     }
 }
 
-/// The platform that an image's configuration names. Nothing else of it is read: some have `null` in place of a list of no layers.
-pub(crate) fn platform_of_config(text: &str) -> Result<Platform, LookupError> {
-    parse::<Named>(text)?.platform().ok_or(LookupError::Malformed)
+impl Config {
+    /// Reads the configuration of an image.
+    pub(crate) fn of_image(text: &str) -> Result<Self, LookupError> {
+        Self::read(text, |_| true)?.ok_or(LookupError::Malformed)
+    }
+
+    /// Reads a configuration of an unusual media type. None if it is not that of an image, which has an operating system or layers: the
+    /// configurations of models have an `architecture` too.
+    pub(crate) fn of_undeclared(text: &str) -> Option<Self> {
+        Self::read(text, |own| !own.os.is_empty() || own.rootfs.is_some()).ok().flatten()
+    }
+
+    fn read(text: &str, is_image: fn(&ImageConfig<'_>) -> bool) -> Result<Option<Self>, LookupError> {
+        let own: ImageConfig<'_> = parse(text)?;
+        let labels = own.config.as_ref().and_then(|config| config.labels.as_ref());
+        if labels.is_some_and(|HasBundleLabel(found)| *found) {
+            return Ok(Some(Self::OlmBundle));
+        }
+        let is_image = is_image(&own);
+        let ImageConfig { os, architecture, variant, .. } = own;
+        Ok(Named { os, architecture, variant }.platform().filter(|_| is_image).map(Self::Image))
+    }
 }
 
 fn parse<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, LookupError> {
@@ -166,11 +292,17 @@ fn is_index(kind: &str) -> bool {
     matches!(kind, OCI_INDEX | DOCKER_LIST)
 }
 
-/// Where an image came from and what is in it (`BuildKit`'s attestations): nothing that is run.
-fn is_attestation(entry: &Descriptor) -> bool {
+/// Whether an entry of an index is an image, or an index of some: no attestation of `BuildKit`, and no artifact. The `artifactType` of
+/// an entry is the media type of its configuration (OCI image specification, "Descriptor").
+fn is_image(entry: &Descriptor<'_>) -> bool {
     let platform = entry.platform.as_ref();
-    platform.is_some_and(|own| own.os == "unknown" && own.architecture == "unknown")
-        || entry.annotations.iter().flatten().any(|(key, _)| key.starts_with("vnd.docker.reference."))
+    let is_attestation = platform.is_some_and(|own| &*own.os == "unknown" && &*own.architecture == "unknown")
+        || entry.annotations.as_ref().is_some_and(|HasAttestationKey(found)| *found);
+    let is_artifact = !matches!(&*entry.artifact_type, "" | OCI_CONFIG | DOCKER_CONFIG);
+    let kind = &*entry.media_type;
+    let is_manifest =
+        matches!(kind, "" | OCI_MANIFEST | DOCKER_MANIFEST) || is_index(kind) || DOCKER_OLD.contains(&kind);
+    !is_attestation && !is_artifact && is_manifest
 }
 
 #[cfg(test)]
@@ -198,14 +330,14 @@ mod tests {
             entry("sha256:5", json!(null), &json!({})),
             entry("sha256:6", json!({"os": "windows", "architecture": "amd64", "os.version": "10"}), &json!({})),
         ]});
-        let Manifest::Index { platforms, resolve_unnamed_entries } =
+        let Manifest::Index { platforms, unnamed, has_more: false } =
             Manifest::read(None, &index.to_string()).unwrap()
         else {
             panic!()
         };
         let platforms: Vec<_> = platforms.iter().map(ToString::to_string).collect();
         assert_eq!(platforms, ["linux/amd64", "linux/arm/v6", "windows/amd64"]);
-        assert_eq!(resolve_unnamed_entries, ["sha256:5"]);
+        assert_eq!(unnamed, ["sha256:5"]);
     }
 
     #[test]
@@ -218,7 +350,11 @@ mod tests {
         let docker = manifest(DOCKER_MANIFEST, DOCKER_CONFIG);
         assert_eq!(Manifest::read(None, &docker), Ok(Manifest::Image("sha256:c".into())));
         let chart = manifest(OCI_MANIFEST, "application/vnd.cncf.helm.config.v1+json");
-        assert_eq!(Manifest::read(None, &chart), Ok(Manifest::Artifact));
+        assert_eq!(Manifest::read(None, &chart), Ok(Manifest::Undeclared("sha256:c".into())));
+        assert_eq!(Manifest::read(None, &manifest(OCI_MANIFEST, OCI_EMPTY)), Ok(Manifest::Artifact));
+        let signature = json!({"schemaVersion": 2, "artifactType": "application/vnd.example.sig", "layers": [],
+            "config": {"mediaType": "application/octet-stream", "digest": "sha256:c", "size": 1}});
+        assert_eq!(Manifest::read(None, &signature.to_string()), Ok(Manifest::Artifact));
         let old =
             json!({"schemaVersion": 1, "name": "a", "architecture": "arm64", "fsLayers": []}).to_string();
         assert_eq!(Manifest::read(None, &old), Ok(Manifest::Old(Platform::new("linux", "arm64", None))));
@@ -241,7 +377,66 @@ mod tests {
     #[test]
     fn configurations() {
         let config = json!({"architecture": "arm", "os": "linux", "variant": "v6", "rootfs": {"type": "layers", "diff_ids": null}});
-        assert_eq!(platform_of_config(&config.to_string()).unwrap().to_string(), "linux/arm/v6");
-        assert_eq!(platform_of_config("{}"), Err(LookupError::Malformed));
+        let image = |os: &str, architecture: &str, variant: Option<&str>| {
+            Config::Image(Platform::new(os, architecture, variant))
+        };
+        assert_eq!(Config::of_image(&config.to_string()), Ok(image("linux", "arm", Some("v6"))));
+        assert_eq!(Config::of_image("{}"), Err(LookupError::Malformed));
+        let arm = r#"{"architecture": "arm64", "os": null, "config": null}"#;
+        assert_eq!(Config::of_image(arm), Ok(image("linux", "arm64", None)), "no operating system is Linux");
+        let bundle = json!({"architecture": "amd64", "os": "linux", "config": {"Labels": {"a": null, OLM_BUNDLE: "registry+v1"}}});
+        assert_eq!(Config::of_image(&bundle.to_string()), Ok(Config::OlmBundle));
+    }
+
+    #[test]
+    fn undeclared_configuration_is_judged_by_content() {
+        let amd = Config::Image(Platform::new("linux", "amd64", None));
+        for (config, expected) in [
+            (r#"{"architecture": "amd64", "os": "linux"}"#, Some(&amd)),
+            (r#"{"architecture": "amd64", "rootfs": {"type": "layers"}}"#, Some(&amd)),
+            (r#"{"architecture": "transformer"}"#, None),
+            (r#"{"name": "chart", "version": "1.0.0"}"#, None),
+            ("{}", None),
+            ("[]", None),
+            ("no json", None),
+        ] {
+            assert_eq!(Config::of_undeclared(config).as_ref(), expected, "{config}");
+        }
+    }
+
+    #[test]
+    fn entries_that_nodes_never_select_do_not_count() {
+        let arm = json!({"os": "linux", "architecture": "arm64"});
+        let mut soci = entry("sha256:1", arm.clone(), &json!({}));
+        soci["artifactType"] = json!("application/vnd.amazon.soci.index.v2+json");
+        let mut typed =
+            entry("sha256:2", json!({"os": "linux", "architecture": "s390x"}), &json!({"a": null}));
+        typed["artifactType"] = json!(OCI_CONFIG);
+        let mut other = entry("sha256:3", arm, &json!(null));
+        other["mediaType"] = json!("application/vnd.oci.artifact.manifest.v1+json");
+        let os = entry("sha256:4", json!({"architecture": "ppc64le", "variant": null}), &json!({}));
+        let mut all = vec![soci, typed, other, os];
+        all.extend((0..30).map(|_| entry("sha256:5", json!(null), &json!({}))));
+        // Some builders omit the schema version.
+        let index = json!({"mediaType": OCI_INDEX, "manifests": all});
+        let Manifest::Index { platforms, unnamed, has_more } =
+            Manifest::read(None, &index.to_string()).unwrap()
+        else {
+            panic!()
+        };
+        let platforms: Vec<_> = platforms.iter().map(ToString::to_string).collect();
+        assert_eq!(platforms, ["linux/ppc64le", "linux/s390x"]);
+        assert_eq!((unnamed.len(), has_more), (MAX_UNNAMED, true));
+    }
+
+    #[test]
+    fn annotations_take_no_memory() {
+        let annotations: serde_json::Map<_, _> = (0..100_000).map(|n| (format!("k{n}"), json!(n))).collect();
+        let amd =
+            entry("sha256:1", json!({"os": "linux", "architecture": "amd64"}), &Value::Object(annotations));
+        let index = json!({"schemaVersion": 2, "manifests": [amd]}).to_string();
+        assert!(
+            matches!(Manifest::read(None, &index), Ok(Manifest::Index { platforms, .. }) if platforms.len() == 1)
+        );
     }
 }

@@ -13,13 +13,13 @@ use super::address::AddressPolicy;
 use super::challenge::Challenge;
 use super::exchange::{Exchange, RegistryRequest, RegistryResponse};
 use super::hosts::Hosts;
-use super::manifest::{ACCEPT, MAX_PLATFORMS, Manifest, platform_of_config};
+use super::manifest::{ACCEPT, Config, MAX_PLATFORMS, Manifest};
 use super::token::{Scope, Tokens};
 use crate::credentials::{Credential, DockerConfig, matching};
-use crate::name::{ImageName, Version};
 use arch_decision::config::{Mirror, MirrorSourcePolicy, MirroredRepository};
 use arch_decision::images::LookupError;
-use arch_decision::platform::Platforms;
+use arch_decision::name::{ImageName, Version};
+use arch_decision::platform::{Platform, Platforms};
 
 /// Indexes within indexes.
 const MAX_DEPTH: usize = 3;
@@ -245,43 +245,93 @@ impl Attempt<'_> {
         let platforms = match manifest {
             Manifest::Artifact => Platforms::Any,
             Manifest::Old(platform) => Platforms::Only([platform].into()),
-            Manifest::Image(config) => Platforms::Only([self.config(&config).await?].into()),
-            Manifest::Index { mut platforms, resolve_unnamed_entries } => {
-                self.resolve_unnamed_entries(resolve_unnamed_entries, &mut platforms).await?;
-                // Of artifacts alone.
-                if platforms.is_empty() { Platforms::Any } else { Platforms::Only(platforms) }
+            Manifest::Image(config) => self.config(&config).await?.into(),
+            Manifest::Undeclared(config) => {
+                self.undeclared(&config).await?.map_or(Platforms::Any, Into::into)
+            }
+            Manifest::Index { platforms, unnamed, has_more } => {
+                self.platforms_of_index(platforms, unnamed, has_more).await?
             }
         };
         Ok((digest, platforms, index))
     }
 
-    /// Adds the platforms of entries that name none, those of nested indexes too; each manifest once.
-    async fn resolve_unnamed_entries(
+    /// The platforms that an index names, and those of its other entries. A node selects an entry without a platform only if none with
+    /// its own is there (`Manifest` of github.com/containerd/containerd/core/images), so unreadable ones don't lose the others.
+    async fn platforms_of_index(
         &mut self,
-        resolve_unnamed_entries: Vec<String>,
-        platforms: &mut BTreeSet<arch_decision::platform::Platform>,
+        mut platforms: BTreeSet<Platform>,
+        unnamed: Vec<String>,
+        has_more: bool,
+    ) -> Result<Platforms, LookupError> {
+        let are_named = !platforms.is_empty();
+        let resolved = self.resolve_unnamed(unnamed, &mut platforms).await;
+        if platforms.len() > MAX_PLATFORMS {
+            return Err(LookupError::Malformed);
+        }
+        match resolved {
+            Ok(()) if platforms.is_empty() && !has_more => Ok(Platforms::Any),
+            Ok(()) if !has_more || are_named => Ok(Platforms::Only(platforms)),
+            Ok(()) => Err(LookupError::Malformed),
+            Err(_) if are_named => Ok(Platforms::Only(platforms)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Adds the platforms of entries that name none, those of nested indexes too; each manifest once. An entry that can't be read is
+    /// left out if another one can.
+    async fn resolve_unnamed(
+        &mut self,
+        unnamed: Vec<String>,
+        platforms: &mut BTreeSet<Platform>,
     ) -> Result<(), LookupError> {
-        let mut seen = BTreeSet::new();
-        let mut next: Vec<_> = resolve_unnamed_entries.into_iter().map(|digest| (digest, 1)).collect();
+        let (mut seen, mut failure) = (BTreeSet::new(), None);
+        let mut next: Vec<_> = unnamed.into_iter().rev().map(|digest| (digest, 1)).collect();
         while let Some((digest, depth)) = next.pop() {
-            if depth > MAX_DEPTH {
-                return Err(LookupError::Malformed);
-            }
             if !seen.insert(digest.clone()) {
                 continue;
             }
-            match self.manifest(&digest).await?.1 {
-                Manifest::Artifact => {}
-                Manifest::Old(platform) => drop(platforms.insert(platform)),
-                Manifest::Image(config) => drop(platforms.insert(self.config(&config).await?)),
-                Manifest::Index { platforms: more, resolve_unnamed_entries } => {
-                    platforms.extend(more);
-                    if platforms.len() > MAX_PLATFORMS {
-                        return Err(LookupError::Malformed);
-                    }
-                    next.extend(resolve_unnamed_entries.into_iter().map(|digest| (digest, depth + 1)));
+            let found = if depth > MAX_DEPTH {
+                Err(LookupError::Malformed)
+            } else {
+                self.unnamed(&digest, depth, platforms, &mut next).await
+            };
+            match found {
+                Ok(()) => {}
+                Err(LookupError::NotFound | LookupError::Malformed | LookupError::Unauthorized) => {
+                    failure = failure.or(found.err());
                 }
+                // The registry may answer later.
+                Err(_) => return found,
             }
+            if platforms.len() > MAX_PLATFORMS {
+                return Err(LookupError::Malformed);
+            }
+        }
+        failure.filter(|_| platforms.is_empty()).map_or(Ok(()), Err)
+    }
+
+    /// Adds the platforms of one entry that names none.
+    async fn unnamed(
+        &mut self,
+        digest: &str,
+        depth: usize,
+        platforms: &mut BTreeSet<Platform>,
+        next: &mut Vec<(String, usize)>,
+    ) -> Result<(), LookupError> {
+        let config = match self.manifest(digest).await?.1 {
+            Manifest::Artifact => None,
+            Manifest::Old(platform) => Some(Config::Image(platform)),
+            Manifest::Image(config) => Some(self.config(&config).await?),
+            Manifest::Undeclared(config) => self.undeclared(&config).await?,
+            Manifest::Index { platforms: more, unnamed, has_more: _ } => {
+                platforms.extend(more);
+                next.extend(unnamed.into_iter().rev().map(|digest| (digest, depth + 1)));
+                None
+            }
+        };
+        if let Some(Config::Image(platform)) = config {
+            platforms.insert(platform);
         }
         Ok(())
     }
@@ -296,12 +346,25 @@ impl Attempt<'_> {
         spawn_blocking(move || understood(&wanted, &answer)).await.map_err(|_| LookupError::Malformed)?
     }
 
-    async fn config(&mut self, wanted: &str) -> Result<arch_decision::platform::Platform, LookupError> {
+    async fn config(&mut self, wanted: &str) -> Result<Config, LookupError> {
+        self.blob(wanted, Config::of_image).await?
+    }
+
+    /// The configuration of an unusual media type. None if it is no image's.
+    async fn undeclared(&mut self, wanted: &str) -> Result<Option<Config>, LookupError> {
+        match self.blob(wanted, Config::of_undeclared).await {
+            // Artifacts may have anything in its place.
+            Err(LookupError::NotFound | LookupError::Malformed) => Ok(None),
+            found => found,
+        }
+    }
+
+    async fn blob<T>(&mut self, wanted: &str, read: impl FnOnce(&str) -> T) -> Result<T, LookupError> {
         let answer = self.get(Method::GET, "blobs", wanted, "*/*").await?;
         if !is_digest_of(wanted, &answer.body) {
             return Err(LookupError::Malformed);
         }
-        platform_of_config(str::from_utf8(&answer.body).map_err(|_| LookupError::Malformed)?)
+        str::from_utf8(&answer.body).map(read).map_err(|_| LookupError::Malformed)
     }
 
     /// The digest alone. A registry should send it in the response to HEAD (OCI distribution, "Checking if content exists in the
@@ -398,6 +461,15 @@ fn namespace_query(mirror: &Mirror, registry: &str) -> String {
         return String::new();
     }
     format!("?{}", Serializer::new(String::new()).append_pair("ns", registry).finish())
+}
+
+impl From<Config> for Platforms {
+    fn from(config: Config) -> Self {
+        match config {
+            Config::Image(platform) => Self::Only([platform].into()),
+            Config::OlmBundle => Self::OlmBundle,
+        }
+    }
 }
 
 fn base(scheme: &str, authority: &str) -> Result<Uri, LookupError> {

@@ -35,6 +35,7 @@ pub(crate) async fn runs_on(images: &ImageResolver, name: &str) -> Result<String
     let explained = images.explain(name).await?;
     Ok(match &*explained.platforms {
         Platforms::Any => "any".to_owned(),
+        Platforms::OlmBundle => "OLM bundle".to_owned(),
         Platforms::Only(platforms) => platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
     })
 }

@@ -1,21 +1,25 @@
 //! The configuration file.
 
 mod hosts;
+mod image_rules;
 mod mirrors;
 mod proxy;
 mod registries;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use podshaper_core::duration;
 use podshaper_core::label;
+use podshaper_core::object::is_name;
 use podshaper_core::quantity::Quantity;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
+use image_rules::RuleSettings;
+pub use image_rules::{ImageRules, Statement};
 pub use mirrors::{Mirror, MirrorSourcePolicy, MirroredRepository, Mirrors};
 pub use proxy::{NoProxy, Proxy};
 pub use registries::Registries;
@@ -23,7 +27,7 @@ pub use registries::Registries;
 use registries::RegistriesFile;
 
 use crate::platform::Architecture;
-use crate::table::{Nodes, Table, Taint};
+use crate::table::{ARCH_LABEL, Labels, Nodes, Table, Taint};
 
 /// The settings of the webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +42,10 @@ pub struct Settings {
     pub on_impossible: OnImpossible,
     /// Architectures that the scheduler is to prefer, best first.
     pub preferred: Vec<Architecture>,
+    /// What is stated of images, instead of a lookup.
+    pub images: ImageRules,
+    /// Runtime classes of pods that the webhook does not change.
+    pub exempt_runtime_classes: BTreeSet<String>,
     /// How long a pod may wait for its images to become known, where the policy is `gate`.
     pub gate_max_age: Duration,
     /// How long one admission may wait for registries.
@@ -99,6 +107,8 @@ struct File {
     default_architectures: Vec<String>,
     on_impossible: OnImpossible,
     preferred: Vec<String>,
+    images: Vec<RuleSettings>,
+    exempt_runtime_classes: Vec<String>,
     #[serde(deserialize_with = "duration::deserialize")]
     gate_max_age: Duration,
     #[serde(deserialize_with = "duration::deserialize")]
@@ -117,6 +127,8 @@ impl Default for File {
             default_architectures: Vec::new(),
             on_impossible: OnImpossible::default(),
             preferred: Vec::new(),
+            images: Vec::new(),
+            exempt_runtime_classes: Vec::new(),
             gate_max_age: Duration::from_mins(10),
             lookup_timeout: Duration::from_secs(2),
             registries: RegistriesFile::default(),
@@ -218,6 +230,8 @@ impl Settings {
             default_architectures: Vec::new(),
             on_impossible: file.on_impossible,
             preferred: Vec::new(),
+            images: ImageRules::default(),
+            exempt_runtime_classes: BTreeSet::new(),
             gate_max_age: file.gate_max_age,
             lookup_timeout: file.lookup_timeout,
             cache: CacheSettings {
@@ -268,9 +282,33 @@ impl File {
             return Err(wrong(&["lookupTimeout"], "takes up to 25s: the API server waits for 30s at most"));
         }
         let registries = std::mem::take(&mut self.registries).validated()?;
+        let images = ImageRules::new(std::mem::take(&mut self.images))?;
+        let exempt_runtime_classes = runtime_classes(std::mem::take(&mut self.exempt_runtime_classes))?;
         let settings = Settings::new(&self, Table::new(nodes));
-        Ok(Settings { default_architectures, preferred, registries, ..settings })
+        Ok(Settings {
+            default_architectures,
+            preferred,
+            images,
+            exempt_runtime_classes,
+            registries,
+            ..settings
+        })
     }
+}
+
+/// The names of runtime classes, which are names of objects.
+fn runtime_classes(names: Vec<String>) -> Result<BTreeSet<String>, ConfigError> {
+    let mut all = BTreeSet::new();
+    for (index, name) in names.into_iter().enumerate() {
+        let at = ["exemptRuntimeClasses", &index.to_string()];
+        if !is_name(&name) {
+            return Err(wrong(&at, format_args!("{name:?} is no name of a RuntimeClass")));
+        }
+        if let Some(name) = all.replace(name) {
+            return Err(wrong(&at, format_args!("{name} is listed twice")));
+        }
+    }
+    Ok(all)
 }
 
 impl NodeSettings {
@@ -278,11 +316,8 @@ impl NodeSettings {
         let at = |rest: &[&str], problem: &dyn fmt::Display| {
             wrong(&[&["architectures", name], rest].concat(), problem)
         };
-        let architecture = name.parse().map_err(|error| at(&[], &error))?;
-        let mut nodes = Nodes::labelled(architecture);
-        if !self.require_node_labels.is_empty() {
-            nodes.labels.clear();
-        }
+        let architecture: Architecture = name.parse().map_err(|error| at(&[], &error))?;
+        let mut labels = Labels::new();
         for (index, (key, value)) in self
             .require_node_labels
             .into_iter()
@@ -294,10 +329,11 @@ impl NodeSettings {
             if label::check(&key, &value).is_err() {
                 return Err(at(&place, &format_args!("{key}: {value:?} is no label that a node could have")));
             }
-            if nodes.labels.insert(key.clone(), value.clone()).is_some_and(|other| other != value) {
+            if labels.insert(key.clone(), value.clone()).is_some_and(|other| other != value) {
                 return Err(at(&place, &"is required to be two things at once"));
             }
         }
+        let mut taints = Vec::new();
         for (index, taint) in self.taints_to_tolerate.into_iter().enumerate() {
             let value = taint.value.unwrap_or_default();
             if label::check(&taint.key, &value).is_err() {
@@ -306,9 +342,12 @@ impl NodeSettings {
                     &"is no taint that a node could have",
                 ));
             }
-            nodes.taints.push(Taint { key: taint.key, value, effect: format!("{:?}", taint.effect) });
+            taints.push(Taint { key: taint.key, value, effect: format!("{:?}", taint.effect) });
         }
-        Ok(nodes)
+        if labels.is_empty() {
+            labels.insert(ARCH_LABEL.to_owned(), architecture.name.to_string());
+        }
+        Ok(Nodes::new(architecture, labels, taints))
     }
 }
 
@@ -341,8 +380,8 @@ mod tests {
         }));
         let settings = settings.unwrap();
         let [amd64, arm64] = settings.table.configured() else { panic!("{settings:?}") };
-        assert_eq!(amd64.labels, [("kubernetes.io/arch".to_owned(), "amd64".to_owned())].into());
-        assert_eq!(arm64.labels.len(), 2);
+        assert_eq!(*amd64.labels(), [("kubernetes.io/arch".to_owned(), "amd64".to_owned())].into());
+        assert_eq!(arm64.labels().len(), 2);
         assert_eq!(
             arm64.taints,
             [Taint { key: "arch".into(), value: "arm64".into(), effect: "NoSchedule".into() }]
@@ -384,6 +423,13 @@ mod tests {
                 "preferred.0: arm64 isn't among",
             ),
             (json!({"lookupTimeout": "1m"}), "lookupTimeout: takes up to 25s"),
+            (json!({"exemptRuntimeClasses": ["a b"]}), "exemptRuntimeClasses.0: \"a b\" is no name"),
+            (json!({"exemptRuntimeClasses": ["a", "a"]}), "exemptRuntimeClasses.1: a is listed twice"),
+            (
+                json!({"images": [{"match": "nginx", "ignore": true}]}),
+                "images.0.match: \"nginx\" matches no image",
+            ),
+            (json!({"images": [{"ignore": true}]}), "images.0: missing field `match`"),
             (
                 json!({"registries": {"plainHttp": ["http://x"]}}),
                 "registries.plainHttp.0: \"http://x\" is no host",

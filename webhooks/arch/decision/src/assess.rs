@@ -1,4 +1,4 @@
-//! What the answers for a pod's images mean for the choice of its nodes.
+//! The images of a pod by the nodes that they are for.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -27,7 +27,7 @@ pub struct Case<'c, 'p> {
     pub pod: &'c Pod<'p>,
     /// Its images, with what is known of each.
     pub images: &'c [(Image<'c>, Knowledge)],
-    /// What the pod and its namespace state by annotations.
+    /// The annotations of the pod and its namespace.
     pub overrides: &'c Overrides,
     /// When it is decided about.
     pub stage: Stage,

@@ -1,4 +1,4 @@
-//! What a pod or its namespace states by annotations. The annotation of the pod precedes that of the namespace.
+//! Annotations of a pod or its namespace for this webhook. The annotation of the pod precedes that of the namespace.
 
 use std::fmt::Debug;
 

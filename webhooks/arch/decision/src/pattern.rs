@@ -1,7 +1,7 @@
 //! Patterns with `*`.
 
-/// Matches `pattern` in linear time: `*` stands for any bytes, `?` for one. Of all stars only the last may have to stand for more, so
-/// the author of a pattern can't make it take long.
+/// Matches `pattern` in linear time: `*` matches any bytes, `?` one. Only the last star has to be tried with more bytes, so
+/// no pattern takes long.
 pub fn glob(mut pattern: &[u8], mut text: &[u8]) -> bool {
     // The pattern after the last star, and the position from which it may match.
     let mut star: Option<(&[u8], &[u8])> = None;

@@ -79,7 +79,7 @@ impl Nodes {
         &self.labels
     }
 
-    /// What is known of the labels of these nodes, under each name.
+    /// The known labels of these nodes, under each name.
     pub fn known_labels(&self) -> &Labels {
         &self.known_labels
     }

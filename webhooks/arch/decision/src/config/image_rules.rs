@@ -1,4 +1,4 @@
-//! What the operator states of images: these are not looked up.
+//! Statements of the operator about images, which replace lookups.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ struct ImageRule {
     statement: Statement,
 }
 
-/// What a rule states of an image.
+/// The statement of a rule about an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Statement {
     /// The image restricts nothing.

@@ -42,7 +42,7 @@ pub struct Settings {
     pub on_impossible: OnImpossible,
     /// Architectures that the scheduler is to prefer, best first.
     pub preferred: Vec<Architecture>,
-    /// What is stated of images, instead of a lookup.
+    /// Statements about images, which replace lookups.
     pub images: ImageRules,
     /// Runtime classes of pods that the webhook does not change.
     pub exempt_runtime_classes: BTreeSet<String>,

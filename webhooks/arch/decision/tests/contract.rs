@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use support::{decide, decide_gated, denial, pass, patched, pod, terms, terms_of, webhook};
 
 const ARCH: &str = "kubernetes.io/arch";
+const BETA: &str = "beta.kubernetes.io/arch";
 const ANNOTATION: &str = "podshaper.dev/arch";
 
 fn requires(values: Value) -> Value {
@@ -141,7 +142,6 @@ fn toleration_is_no_choice_of_nodes() {
 #[test]
 fn older_name_of_the_architecture_label_counts() {
     let webhook = webhook(json!({"architectures": two()}));
-    const BETA: &str = "beta.kubernetes.io/arch";
     for image in ["amd64", "amd64_arm64"] {
         for name in ["amd64", "arm64", "s390x"] {
             let decision = decide(&webhook, &pod(&[image], json!({"nodeSelector": {BETA: name}})));

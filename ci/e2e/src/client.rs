@@ -1,13 +1,13 @@
 //! An HTTPS client that sends exactly the given bytes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -17,6 +17,7 @@ use crate::tls::SERVER_NAME;
 #[derive(Clone)]
 pub struct Client {
     address: SocketAddr,
+    source: IpAddr,
     tls: TlsConnector,
 }
 
@@ -44,13 +45,35 @@ impl Client {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Self { address, tls: TlsConnector::from(Arc::new(config)) }
+        Self { address, source: Ipv4Addr::LOCALHOST.into(), tls: TlsConnector::from(Arc::new(config)) }
+    }
+
+    /// The same client at another loopback address, 127.0.0.`number`.
+    #[must_use]
+    pub fn at(&self, number: u8) -> Self {
+        Self { source: Ipv4Addr::new(127, 0, 0, number).into(), ..self.clone() }
+    }
+
+    /// The same client, which offers these protocols in ALPN.
+    #[must_use]
+    pub fn offering(&self, protocols: &[&str]) -> Self {
+        let mut config = ClientConfig::clone(self.tls.config());
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        Self { tls: TlsConnector::from(Arc::new(config)), ..self.clone() }
+    }
+
+    /// A new connection without TLS.
+    pub async fn connect_tcp(&self) -> std::io::Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((self.source, 0).into())?;
+        let tcp = socket.connect(self.address).await?;
+        tcp.set_nodelay(true)?;
+        Ok(tcp)
     }
 
     /// A new connection, its handshake done.
     pub async fn connect(&self) -> std::io::Result<Connection> {
-        let tcp = TcpStream::connect(self.address).await?;
-        tcp.set_nodelay(true)?;
+        let tcp = self.connect_tcp().await?;
         let name = ServerName::try_from(SERVER_NAME).unwrap();
         Ok(Connection(self.tls.connect(name, tcp).await?))
     }

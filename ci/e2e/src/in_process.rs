@@ -27,16 +27,18 @@ struct Flags {
 pub async fn answer<W: Webhook>(webhook: W, path: &'static str, reviews: &[Value]) -> Vec<Value> {
     let files = Certificates::new();
     let directory = files.directory.path().display().to_string();
-    let Flags { certificates, limits } = Flags::parse_from(["test", "--cert-dir", &directory]);
+    let Flags { certificates, limits } =
+        Flags::parse_from(["test", "--drain-time=0s", "--cert-dir", &directory]);
     let profile = certificates.tls_profile().unwrap();
     let certificate = certificates.start(|| unreachable!("the certificate is in files")).unwrap();
-    let tls = Arc::new(profile.server_config(certificate).unwrap());
+    let tls = Arc::new(profile.server_config(certificate, None).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = Client::new(listener.local_addr().unwrap(), &files.ca);
     let (stop, stopped) = oneshot::channel::<()>();
     let paths: &'static [&'static str] = Box::leak(Box::new([path]));
     let metrics = Arc::new(ServerMetrics::new("test"));
-    let server = WebhookServer { webhook: Arc::new(webhook), paths, tls, limits, metrics };
+    let connections = metrics.connection_pool(&limits);
+    let server = WebhookServer { webhook: Arc::new(webhook), paths, tls, limits, connections, metrics };
     let server = tokio::spawn(server.run(listener, async {
         let _ = stopped.await;
     }));

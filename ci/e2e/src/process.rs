@@ -58,7 +58,9 @@ impl Webhook {
         let certificates = Certificates::new();
         let mut child = Command::new(binary.as_ref())
             .env("PODSHAPER_HEALTH_PROBE_BIND_ADDRESS", "0")
-            .args(["serve", "--webhook-bind-address=127.0.0.1:0", "--metrics-bind-address=0"])
+            .env("PODSHAPER_METRICS_BIND_ADDRESS", "0")
+            .env("PODSHAPER_DRAIN_TIME", "0s")
+            .args(["serve", "--webhook-bind-address=127.0.0.1:0"])
             .args(["--log-format=json", "--cert-dir"])
             .arg(certificates.directory.path())
             .args(arguments)
@@ -96,6 +98,11 @@ impl Webhook {
     /// A client that trusts the webhook's CA.
     pub fn client(&self) -> Client {
         Client::new(self.address, &self.certificates.ca)
+    }
+
+    /// A client of another port of the webhook, which has the same certificate.
+    pub fn client_of(&self, address: SocketAddr) -> Client {
+        Client::new(address, &self.certificates.ca)
     }
 
     /// Sends SIGTERM, as the kubelet does.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert, ServerConfig};
 use rustls::version::{TLS12, TLS13};
 use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
@@ -60,19 +61,34 @@ impl TlsProfile {
         Ok(Self { versions, suites })
     }
 
-    /// Makes a configuration of a server that offers h2 and HTTP/1.1.
+    /// Makes a configuration of a server that offers h2 and HTTP/1.1, and accepts only clients that `clients` verifies, if it is given.
     ///
     /// Sessions are never resumed: the API server doesn't resume any, and a ticket costs time in each handshake.
     pub fn server_config(
         &self,
         resolver: Arc<dyn ResolvesServerCert>,
+        clients: Option<Arc<dyn ClientCertVerifier>>,
+    ) -> Result<ServerConfig, rustls::Error> {
+        let mut config = self.http1_server_config(resolver, clients)?;
+        config.alpn_protocols.insert(0, b"h2".to_vec());
+        Ok(config)
+    }
+
+    /// The same for a server that speaks HTTP/1.1 only. A client that offers h2 too must not get it.
+    pub fn http1_server_config(
+        &self,
+        resolver: Arc<dyn ResolvesServerCert>,
+        clients: Option<Arc<dyn ClientCertVerifier>>,
     ) -> Result<ServerConfig, rustls::Error> {
         let provider = CryptoProvider { cipher_suites: self.suites.clone(), ..ring::default_provider() };
-        let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
-            .with_protocol_versions(&self.versions)?
-            .with_no_client_auth()
-            .with_cert_resolver(resolver);
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let config =
+            ServerConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(&self.versions)?;
+        let config = match clients {
+            Some(clients) => config.with_client_cert_verifier(clients),
+            None => config.with_no_client_auth(),
+        };
+        let mut config = config.with_cert_resolver(resolver);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(config)
@@ -163,7 +179,7 @@ mod tests {
     fn server_config_never_resumes_sessions() {
         let config = TlsProfile::parse("", "")
             .unwrap()
-            .server_config(super::super::ServingCertificate::new())
+            .server_config(super::super::ServingCertificate::new(), None)
             .unwrap();
         assert_eq!(config.send_tls13_tickets, 0);
         assert!(!config.ticketer.enabled() && !config.session_storage.can_cache());

@@ -114,17 +114,21 @@ impl<O: Args> Serve<O> {
             shutdown.await;
             terminate.send_replace(true);
         };
-        let tls = Arc::new(profile.server_config(certificate.clone())?);
+        let tls = Arc::new(profile.server_config(certificate.clone(), None)?);
+        let connections = metrics.connection_pool(&self.limits);
 
         if let Some(listener) = self.health_probe_bind_address.bind()? {
             let (certificate, webhook) = (certificate.clone(), Arc::clone(&webhook));
+            let connections = Arc::clone(&connections);
             let not_ready = move || {
                 if *is_terminating.borrow() {
                     Some("terminating".to_owned())
-                } else if certificate.is_ready() {
-                    webhook.not_ready()
-                } else {
+                } else if !certificate.is_ready() {
                     Some("no serving certificate yet".to_owned())
+                } else if connections.is_full() {
+                    Some("every connection has a request in flight".to_owned())
+                } else {
+                    webhook.not_ready()
                 }
             };
             tokio::spawn(admin::serve(listener, None, admin::Probes { not_ready }));
@@ -136,7 +140,12 @@ impl<O: Args> Serve<O> {
                 MetricsAuth::Auto => self.metrics_bind_address.port() == SECURE_METRICS_PORT,
             };
             let page = MetricsPage::new(metrics.clone(), auth);
-            tokio::spawn(admin::serve(listener, auth.then(|| tls.clone()), page));
+            let tls = if auth {
+                Some(Arc::new(profile.http1_server_config(certificate.clone(), None)?))
+            } else {
+                None
+            };
+            tokio::spawn(admin::serve(listener, tls, page));
         }
 
         // Without a certificate every TLS handshake would fail, so the port opens later.
@@ -147,7 +156,8 @@ impl<O: Args> Serve<O> {
         }
         let listener = self.webhook_bind_address.bind()?.context("--webhook-bind-address can't be 0")?;
         tracing::info!(webhook = name, address = %listener.local_addr()?, ?paths, version = env!("CARGO_PKG_VERSION"), "serving");
-        WebhookServer { webhook, paths, tls, limits: self.limits, metrics }.run(listener, shutdown).await;
+        let server = WebhookServer { webhook, paths, tls, limits: self.limits, connections, metrics };
+        server.run(listener, shutdown).await;
         Ok(())
     }
 }

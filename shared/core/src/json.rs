@@ -3,6 +3,7 @@
 //! Absent and `null` mean the same to Kubernetes, so the fields of views are `Option`s.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -12,6 +13,41 @@ use serde::ser::{Serialize, Serializer};
 
 /// The most entries of a map. The 256 KiB of annotations that Kubernetes allows hold fewer.
 const MAX_ENTRIES: usize = 65_536;
+
+thread_local! {
+    /// The bytes that views parsed on this thread may still take.
+    static ROOM: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// Calls `parse`, and returns its result and the bytes that its views take: those of all lists, maps and unescaped strings together, however they
+/// are nested. A view that would take more than `max` bytes is an error of the parser.
+///
+/// An item can take many times the bytes of its JSON: an empty value of a node selector 24 for 3.
+pub fn within<T>(max: usize, parse: impl FnOnce() -> T) -> (T, usize) {
+    /// Restores the room of an outer call, even if the parser panics.
+    struct Outer(usize);
+    impl Drop for Outer {
+        fn drop(&mut self) {
+            ROOM.set(self.0);
+        }
+    }
+    let outer = Outer(ROOM.replace(max));
+    let parsed = parse();
+    let taken = max - ROOM.get();
+    drop(outer);
+    (parsed, taken)
+}
+
+/// Takes `bytes` of the room.
+fn take<E: Error>(bytes: usize) -> Result<(), E> {
+    match ROOM.get().checked_sub(bytes) {
+        Some(room) => {
+            ROOM.set(room);
+            Ok(())
+        }
+        None => Err(E::custom("its lists and maps have more than this webhook reads")),
+    }
+}
 
 /// A JSON string, borrowed from the document unless it has an escape. As in Go, null is the empty string.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -29,7 +65,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
             fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Self::Value, E> {
                 Ok(Text(Cow::Borrowed(v)))
             }
-            fn visit_str<E>(self, v: &str) -> Result<Self::Value, E> {
+            fn visit_str<E: Error>(self, v: &str) -> Result<Self::Value, E> {
+                take(v.len())?;
                 Ok(Text(Cow::Owned(v.to_owned())))
             }
             fn visit_unit<E>(self) -> Result<Self::Value, E> {
@@ -88,7 +125,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
             fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Self::Value, E> {
                 Ok(Scalar(Cow::Borrowed(v)))
             }
-            fn visit_str<E>(self, v: &str) -> Result<Self::Value, E> {
+            fn visit_str<E: Error>(self, v: &str) -> Result<Self::Value, E> {
+                take(v.len())?;
                 Ok(Scalar(Cow::Owned(v.to_owned())))
             }
             fn visit_u64<E>(self, v: u64) -> Result<Self::Value, E> {
@@ -161,6 +199,7 @@ impl<'de: 'a, 'a, V: Deserialize<'de>> Deserialize<'de> for Entries<'a, V> {
                             "more than {MAX_ENTRIES} entries in a map"
                         )));
                     }
+                    take(size_of::<(Text<'_>, V)>())?;
                     entries.push(entry);
                 }
                 Ok(Entries(entries))
@@ -193,6 +232,7 @@ where
                 if items.len() == MAX {
                     return Err(A::Error::custom(format_args!("more than {MAX} items in a list")));
                 }
+                take(size_of::<T>())?;
                 items.push(item);
             }
             Ok(Some(items))
@@ -212,6 +252,23 @@ mod tests {
         assert_eq!(&**map.get("c").unwrap(), "tab\t");
         assert_eq!(&**map.get("d").unwrap(), "", "as `kubectl apply` has it from `d:`");
         assert!(serde_json::from_str::<Text>("1").is_err());
+    }
+
+    #[test]
+    fn nested_lists_and_maps_share_one_room() {
+        #[derive(serde::Deserialize)]
+        struct Outer<'a> {
+            #[serde(borrow, default, deserialize_with = "bounded_list::<_, _, 10>")]
+            items: Option<Vec<TextMap<'a>>>,
+        }
+        let text = r#"{"items":[{"a":"","b":"\u0001\u0001"},{"c":""},{}]}"#;
+        let parse = || serde_json::from_str::<Outer<'_>>(text).map(|outer| outer.items.unwrap().len());
+        let bytes = 3 * size_of::<TextMap<'_>>() + 3 * size_of::<(Text<'_>, Text<'_>)>() + 2;
+        let (parsed, taken) = within(bytes, parse);
+        assert_eq!((parsed.unwrap(), taken), (3, bytes));
+        let (parsed, _) = within(bytes, || within(bytes - 1, parse).0);
+        assert!(parsed.unwrap_err().to_string().contains("lists and maps"));
+        assert_eq!(parse().unwrap(), 3, "no limit outside");
     }
 
     #[test]

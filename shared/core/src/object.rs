@@ -97,6 +97,11 @@ pub fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.bytes().all(allowed) && text.bytes().next().is_some_and(|first| first != b'.')
 }
 
+/// Whether `text` can be the name of a namespace (RFC 1123 §2.1: one label).
+pub fn is_namespace(text: &str) -> bool {
+    text.len() <= 63 && is_name(text) && !text.contains('.')
+}
+
 /// `NAMESPACE/NAME`, or the name alone if the kind is cluster-scoped.
 pub fn key(namespace: Option<&str>, name: &str) -> String {
     match namespace {
@@ -243,7 +248,7 @@ impl<T> From<Option<Arc<T>>> for Lookup<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::is_name;
+    use super::{is_name, is_namespace};
 
     #[test]
     fn is_name_refuses_other_paths() {
@@ -254,6 +259,14 @@ mod tests {
             ["", ".", "..", "../secrets", "a/status", "a?watch=true", "a%2F", "A", "a b", &"a".repeat(254)]
         {
             assert!(!is_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn namespace_is_one_label() {
+        assert!(is_namespace("kube-system") && is_namespace(&"a".repeat(63)));
+        for text in ["", "a.b", "kube-system/pods?x=", "../x", &"a".repeat(64)] {
+            assert!(!is_namespace(text), "{text}");
         }
     }
 }

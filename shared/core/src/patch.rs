@@ -68,6 +68,8 @@ const POINTER_CAPACITY: usize = 96;
 pub struct Patch {
     /// The operations, comma separated, without the brackets around them.
     operations: Vec<u8>,
+    /// Bytes that operations copy within the document.
+    copied: usize,
 }
 
 impl Patch {
@@ -81,6 +83,12 @@ impl Patch {
         self.operations.len()
     }
 
+    /// The most bytes by which the patch makes a document longer, as JSON.
+    pub fn growth(&self) -> usize {
+        // An operation is longer than the value that it adds.
+        self.operations.len().saturating_add(self.copied)
+    }
+
     /// Sets the member at `path`. Its parent must exist.
     pub fn add<V: Serialize + ?Sized>(&mut self, path: &Pointer, value: &V) {
         self.push(r#"{"op":"add","path":"#, path, |text| {
@@ -89,8 +97,9 @@ impl Patch {
         });
     }
 
-    /// Sets the member at `path` to the value at `from`. The parent of `path`, and `from`, must exist.
-    pub fn copy(&mut self, from: &Pointer, path: &Pointer) {
+    /// Sets the member at `path` to the value at `from`, which has `bytes` as JSON. The parent of `path`, and `from`, must exist.
+    pub fn copy(&mut self, from: &Pointer, path: &Pointer, bytes: usize) {
+        self.copied = self.copied.saturating_add(bytes);
         self.push(r#"{"op":"copy","path":"#, path, |text| {
             text.extend_from_slice(br#","from":"#);
             serde_json::to_writer(text, from.as_str())

@@ -4,67 +4,91 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 pub use crate::response::{HttpResponse, document, text};
 pub use http::StatusCode;
 
-use crate::connection::HANDSHAKE_TIMEOUT;
+use crate::connection_pool::{ConnectionPool, Slot};
 use crate::listen::ACCEPT_PAUSE;
 
-/// The connections at a time, for probes and scrapers. Others wait.
+/// The connections at a time, for probes and scrapers. A further one replaces the oldest idle one.
 const MAX_CONNECTIONS: usize = 64;
-/// The longest time of a connection without a request.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest time until a request has arrived.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest time of a connection, from its handshake to the end of its one response. It is Prometheus' default for a scrape.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A GET request.
+#[derive(Clone, Copy, Debug)]
+pub struct Get<'r> {
+    /// The path of its URL.
+    pub path: &'r str,
+    /// Its `Host` header.
+    pub host: Option<&'r str>,
+    /// Its `Authorization` header.
+    pub authorization: Option<&'r str>,
+}
 
 /// The pages of an admin server.
 pub trait Pages: Send + Sync + 'static {
-    /// Answers a GET of `path` with this `Authorization` header.
-    fn get(&self, path: &str, authorization: Option<&str>) -> impl Future<Output = HttpResponse> + Send;
+    /// Answers a request.
+    fn get(&self, request: Get<'_>) -> impl Future<Output = HttpResponse> + Send;
 }
 
-/// Serves `pages` on `listener` forever, over TLS if `tls` is given.
+/// Serves `pages` on `listener` forever, over TLS if `tls` is given. It must not offer HTTP/2.
+///
+/// A connection carries one request, so that no client keeps one from others.
 pub async fn serve<P: Pages>(listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, pages: P) {
     let pages = Arc::new(pages);
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
-        let Ok((tcp, _)) = listener.accept().await else {
+    let tls = tls.map(TlsAcceptor::from);
+    let connections = ConnectionPool::new(MAX_CONNECTIONS);
+    loop {
+        let Ok((tcp, peer)) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
+        let slot = connections.admit(peer.ip()).await;
         let (pages, tls) = (Arc::clone(&pages), tls.clone());
         tokio::spawn(async move {
-            match tls {
-                None => serve_connection(tcp, pages).await,
-                Some(tls) => {
-                    let handshake = TlsAcceptor::from(tls).accept(tcp);
-                    if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
-                        serve_connection(stream, pages).await;
-                    }
-                }
+            tokio::select! {
+                _ = timeout(CONNECTION_TIMEOUT, serve_connection(tcp, tls, &*pages, &slot)) => {},
+                () = slot.evicted() => {},
             }
-            drop(permit);
         });
     }
 }
 
-async fn serve_connection<P: Pages>(stream: impl AsyncRead + AsyncWrite + Unpin, pages: Arc<P>) {
-    let service = service_fn(|request: Request<Incoming>| {
-        let pages = Arc::clone(&pages);
-        async move { Ok::<_, Infallible>(respond(&*pages, &request).await) }
+async fn serve_connection<P: Pages>(tcp: TcpStream, tls: Option<TlsAcceptor>, pages: &P, slot: &Slot) {
+    match tls {
+        None => serve_request(tcp, pages, slot).await,
+        Some(tls) => {
+            // An error concerns the client only.
+            if let Ok(stream) = tls.accept(tcp).await {
+                serve_request(stream, pages, slot).await;
+            }
+        }
+    }
+}
+
+async fn serve_request<P: Pages>(stream: impl AsyncRead + AsyncWrite + Unpin, pages: &P, slot: &Slot) {
+    let service = service_fn(|request: Request<Incoming>| async move {
+        let _in_flight = slot.requests().begin();
+        Ok::<_, Infallible>(respond(pages, &request).await)
     });
     // An error concerns the client only.
     let _ = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(IDLE_TIMEOUT)
+        .header_read_timeout(HEADER_TIMEOUT)
+        .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
@@ -73,8 +97,9 @@ async fn respond<P: Pages>(pages: &P, request: &Request<Incoming>) -> HttpRespon
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed: use GET");
     }
-    let authorization = request.headers().get(http::header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-    pages.get(request.uri().path(), authorization).await
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let host = header(header::HOST);
+    pages.get(Get { path: request.uri().path(), host, authorization: header(header::AUTHORIZATION) }).await
 }
 
 /// `/healthz`, `/livez` and `/readyz`.
@@ -84,8 +109,8 @@ pub struct Probes<R> {
 }
 
 impl<R: Fn() -> Option<String> + Send + Sync + 'static> Pages for Probes<R> {
-    async fn get(&self, path: &str, _: Option<&str>) -> HttpResponse {
-        match path {
+    async fn get(&self, request: Get<'_>) -> HttpResponse {
+        match request.path {
             "/healthz" | "/livez" => text(StatusCode::OK, "ok"),
             // For probes that were written for webhooks which this project replaces.
             "/health" => Response::new(Full::from("OK")),

@@ -9,10 +9,10 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::header::CONNECTION;
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -21,11 +21,13 @@ use podshaper_core::admission::Webhook;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::endpoint::{Endpoint, RequestCounter, RequestGuard};
+use crate::connection_pool::{RequestCounter, RequestGuard, Slot};
+use crate::endpoint::{Endpoint, Reply};
+use crate::memory::{AnswerBody, PendingAnswers};
 
 /// The longest TLS handshake.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,6 +37,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// calls that it is sending. This includes connections that have never carried a request: if another one becomes free first,
 /// Go keeps the connection that it has dialled for later (`dialConnFor` of net/http).
 const IDLE_TIMEOUT: Duration = Duration::from_mins(2);
+/// The least time for the client to read an answer.
+const MIN_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The time between two checks of the deadlines, by which a connection may exceed one.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// The largest size of all headers of a request.
 const MAX_HEADER_BYTES: usize = 32 << 10;
 /// The largest TLS record, so that most requests take one system call. rustls would read 4 KiB at a time.
@@ -45,6 +51,7 @@ const MAX_STREAMS: u32 = 250;
 /// The response of Go's server to HTTP on an HTTPS port.
 const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\nContent-Length: 48\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 
+/// Why a connection carries no request.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandshakeError {
     #[error("the client sent an HTTP request to the HTTPS port")]
@@ -63,26 +70,47 @@ pub(crate) enum Stage {
     Closing,
 }
 
-/// Serves `tcp` until either side closes it.
+/// Serves `tcp` until either side closes it, or another connection takes its slot.
 pub(crate) async fn serve<W: Webhook>(
     tcp: TcpStream,
     tls: TlsAcceptor,
     endpoint: Arc<Endpoint<W>>,
+    slot: Arc<Slot>,
+    stage: watch::Receiver<Stage>,
+) -> Result<(), HandshakeError> {
+    tokio::select! {
+        biased;
+        result = serve_slot(tcp, tls, endpoint, &slot, stage) => result,
+        () = slot.evicted() => Ok(()),
+    }
+}
+
+async fn serve_slot<W: Webhook>(
+    tcp: TcpStream,
+    tls: TlsAcceptor,
+    endpoint: Arc<Endpoint<W>>,
+    slot: &Arc<Slot>,
     stage: watch::Receiver<Stage>,
 ) -> Result<(), HandshakeError> {
     let _ = tcp.set_nodelay(true);
     let tls =
         timeout(HANDSHAKE_TIMEOUT, handshake(tcp, tls)).await.map_err(|_| HandshakeError::Timeout)??;
     let is_h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-    let activity = Arc::new(Activity::new(is_h2));
+    let activity = Arc::new(Activity::new(is_h2, Arc::clone(slot.requests())));
     let io = TokioIo::new(TlsConnection { tls, activity: Arc::clone(&activity) });
-    let (requests, served_stage) = (Arc::clone(&activity), stage.clone());
+    let (served_activity, served_slot, served_stage) =
+        (Arc::clone(&activity), Arc::clone(slot), stage.clone());
     let service = service_fn(move |request: Request<Incoming>| {
-        let in_flight = requests.begin_request();
+        let (activity, slot) = (Arc::clone(&served_activity), Arc::clone(&served_slot));
+        let in_flight = activity.begin_request();
         let stage = served_stage.clone();
-        let response = endpoint.serve(request);
+        let reply = endpoint.serve(request);
         async move {
-            let mut response = response.await;
+            let reply = reply.await;
+            if reply.is_review {
+                slot.set_reviewed();
+            }
+            let mut response = activity.response(reply);
             if !is_h2 && *stage.borrow() >= Stage::Draining {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -148,6 +176,7 @@ async fn handshake(
 #[derive(Debug)]
 struct Activity {
     requests: Arc<RequestCounter>,
+    answers: Arc<PendingAnswers>,
     /// On HTTP/2 bytes may be pings, so they don't begin a request.
     multiplexed: bool,
     /// Whether bytes have arrived that no request has begun with yet.
@@ -155,8 +184,14 @@ struct Activity {
 }
 
 impl Activity {
-    fn new(multiplexed: bool) -> Self {
-        Self { requests: RequestCounter::new(), multiplexed, receiving: AtomicBool::new(false) }
+    fn new(multiplexed: bool, requests: Arc<RequestCounter>) -> Self {
+        Self { requests, answers: Arc::default(), multiplexed, receiving: AtomicBool::new(false) }
+    }
+
+    /// The response to a request. The client has as long to read it as it gave the request.
+    fn response(&self, reply: Reply) -> Response<AnswerBody> {
+        let deadline = Instant::now() + reply.timeout.max(MIN_WRITE_TIMEOUT);
+        reply.response.map(|full| self.answers.body(full, deadline, reply.memory))
     }
 
     /// The headers of a request are complete.
@@ -175,13 +210,15 @@ impl Activity {
         }
     }
 
-    /// When the connection times out if nothing changes. `None` while a request is in flight.
+    /// When the connection times out if nothing changes. `None` while a request is in flight and all answers are written.
     fn deadline(&self) -> Option<Instant> {
+        let unread = self.answers.deadline();
         if self.requests.in_flight() > 0 {
-            return None;
+            return unread;
         }
         let receiving = self.receiving.load(Ordering::Relaxed);
-        Some(self.requests.last_change() + if receiving { HEADER_TIMEOUT } else { IDLE_TIMEOUT })
+        let idle = self.requests.last_change() + if receiving { HEADER_TIMEOUT } else { IDLE_TIMEOUT };
+        Some(unread.map_or(idle, |unread| unread.min(idle)))
     }
 
     async fn timed_out(&self) {
@@ -190,10 +227,10 @@ impl Activity {
             let next_check = match self.deadline() {
                 Some(deadline) if deadline <= now => return,
                 Some(deadline) => deadline,
-                None => now + HEADER_TIMEOUT,
+                None => now + CHECK_INTERVAL,
             };
-            // The shorter timeout may begin in the meantime.
-            sleep_until(next_check.min(now + HEADER_TIMEOUT).into()).await;
+            // An earlier deadline may begin in the meantime.
+            sleep_until(next_check.min(now + CHECK_INTERVAL)).await;
         }
     }
 }
@@ -263,7 +300,10 @@ impl AsyncWrite for TlsConnection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_flush(cx)
+        let flushed = ready!(Pin::new(&mut self.tls).poll_flush(cx));
+        // hyper flushes only when it has written all that it has buffered.
+        self.activity.answers.flushed();
+        Poll::Ready(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -322,7 +362,13 @@ mod tests {
             connector.connect("localhost".try_into().unwrap(), tcp),
             TlsAcceptor::from(Arc::new(server)).accept(accepted)
         );
-        (client.unwrap(), TlsConnection { tls: server.unwrap(), activity: Arc::new(Activity::new(false)) })
+        (
+            client.unwrap(),
+            TlsConnection {
+                tls: server.unwrap(),
+                activity: Arc::new(Activity::new(false, RequestCounter::new())),
+            },
+        )
     }
 
     #[tokio::test]
@@ -377,7 +423,7 @@ mod tests {
 
     #[test]
     fn slow_headers_time_out_before_an_idle_connection() {
-        let activity = Activity::new(false);
+        let activity = Activity::new(false, RequestCounter::new());
         let remaining =
             || activity.deadline().map(|deadline| deadline.duration_since(activity.requests.last_change()));
         assert_eq!(remaining(), Some(IDLE_TIMEOUT), "the API server may keep it for later");

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -13,13 +12,16 @@ use http::{HeaderValue, Method, Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{timeout, timeout_at};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
+use crate::connection_pool::RequestCounter;
 use crate::limits::Limits;
+use crate::memory::{MemoryBudget, Reservation};
 use crate::metrics::{AdmissionMetrics, RejectReason};
 use crate::response::{HttpResponse, text};
-use podshaper_core::admission::{self, Webhook};
+use podshaper_core::admission::{self, Received, ReviewError, Webhook};
 use podshaper_core::duration;
 
 /// The API server allows a webhook at most this long.
@@ -28,9 +30,6 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the body of a rejected request is read. Closing a connection with unread data resets it, and the client loses the response.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
-/// The budget of all bodies is counted in KiB.
-const BUDGET_UNIT: usize = 1024;
-
 /// Answers the requests for one webhook.
 pub(crate) struct Endpoint<W> {
     webhook: Arc<W>,
@@ -38,9 +37,19 @@ pub(crate) struct Endpoint<W> {
     requests: Arc<RequestCounter>,
     max_in_flight: usize,
     max_body_bytes: usize,
-    /// The bytes that all bodies may take together, in units of [`BUDGET_UNIT`].
-    budget: Arc<Semaphore>,
+    budget: MemoryBudget,
     metrics: AdmissionMetrics,
+}
+
+/// An HTTP response, and what its connection must know about it.
+pub(crate) struct Reply {
+    pub(crate) response: HttpResponse,
+    /// Whether it answers a review.
+    pub(crate) is_review: bool,
+    /// The timeout of its request.
+    pub(crate) timeout: Duration,
+    /// The memory that it takes until it is written.
+    pub(crate) memory: Reservation,
 }
 
 impl<W: Webhook> Endpoint<W> {
@@ -50,14 +59,13 @@ impl<W: Webhook> Endpoint<W> {
         limits: &Limits,
         metrics: AdmissionMetrics,
     ) -> Self {
-        let budget = (limits.max_buffered_bytes / BUDGET_UNIT).min(Semaphore::MAX_PERMITS);
         Self {
             webhook,
             paths,
             requests: RequestCounter::new(),
             max_in_flight: limits.max_in_flight,
             max_body_bytes: limits.max_body_bytes,
-            budget: Arc::new(Semaphore::new(budget)),
+            budget: MemoryBudget::new(limits),
             metrics,
         }
     }
@@ -71,37 +79,49 @@ impl<W: Webhook> Endpoint<W> {
     pub(crate) fn serve(
         self: &Arc<Self>,
         request: Request<Incoming>,
-    ) -> impl Future<Output = HttpResponse> + use<W> {
+    ) -> impl Future<Output = Reply> + use<W> {
         let in_flight = self.requests.begin();
         let started = Instant::now();
-        let deadline = started + request_timeout(request.uri().query());
+        let timeout = request_timeout(request.uri().query());
         // The readiness probe of some of the webhooks that this project replaces.
         let is_probe = request.uri().path() == "/health" && request.method() == Method::GET;
         // Checked before the future is made, which then holds the body alone and stays small while it waits.
         let checked = self.check(&request);
         let body = request.into_body();
+        let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
+        let mut memory = self.budget.reservation(length.unwrap_or_default());
         let endpoint = Arc::clone(self);
-        async move {
+        // Every log line of the request has its uid.
+        let span = tracing::error_span!("review", uid = Empty);
+        let reply = async move {
             let _in_flight = in_flight;
             // A panic ends one request and not the others of its connection.
-            let reviewed = AssertUnwindSafe(endpoint.review(checked, body, deadline)).catch_unwind().await;
-            let reviewed = reviewed.unwrap_or_else(|_| {
+            let review = endpoint.review(checked, body, started + timeout, &mut memory);
+            let reviewed = AssertUnwindSafe(review).catch_unwind().await.unwrap_or_else(|_| {
                 Err(Rejection::new(RejectReason::Panic, "internal error; see the log of the webhook"))
             });
-            match reviewed {
+            let is_review = reviewed.is_ok();
+            let response = match reviewed {
                 Ok(answer) => {
                     endpoint.metrics.record_review(answer.outcome, started.elapsed());
+                    memory.shrink_to(answer.body.len());
                     let mut response = Response::new(Full::from(answer.body));
                     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                     response
                 }
-                Err(_) if is_probe => Response::new(Full::from("OK")),
                 Err(rejection) => {
-                    endpoint.metrics.record_rejection(rejection.reason);
-                    rejection.into_response()
+                    memory.shrink_to(0);
+                    if is_probe {
+                        Response::new(Full::from("OK"))
+                    } else {
+                        endpoint.metrics.record_rejection(rejection.reason);
+                        rejection.into_response()
+                    }
                 }
-            }
-        }
+            };
+            Reply { response, is_review, timeout, memory }
+        };
+        reply.instrument(span)
     }
 
     /// Checks everything but the body.
@@ -139,22 +159,29 @@ impl<W: Webhook> Endpoint<W> {
         checked: Result<(), Rejection>,
         mut body: Incoming,
         deadline: Instant,
+        memory: &mut Reservation,
     ) -> Result<admission::Answer, Rejection> {
         let answer = async {
             let read = match checked {
-                Ok(()) => self.read(&mut body).await,
+                Ok(()) => self.read(&mut body, memory).await,
                 Err(rejection) => Err(rejection),
             };
-            // The permit keeps the budget until the answer is written.
-            let (bytes, _permit) = read.inspect_err(|_| discard(body))?;
+            let bytes = read.inspect_err(|_| discard(body))?;
             if bytes.is_empty() {
                 return Err(Rejection::new(
                     RejectReason::Review,
                     "the body is empty; send an AdmissionReview",
                 ));
             }
-            let answer = admission::answer(&*self.webhook, &bytes, deadline).await;
-            answer.map_err(|error| Rejection::new(RejectReason::Review, error.to_string()))
+            let receive = |received: Received<'_>| {
+                Span::current().record("uid", received.uid);
+                memory.grow(received.view_bytes).is_ok()
+            };
+            let answer = admission::answer_received(&*self.webhook, &bytes, deadline, receive).await;
+            answer.map_err(|error| match error {
+                ReviewError::NoMemory => Rejection::no_memory(),
+                error => Rejection::new(RejectReason::Review, error.to_string()),
+            })
         };
         timeout_at(deadline.into(), answer).await.unwrap_or_else(|_| {
             Err(Rejection::new(RejectReason::Timeout, "the request took longer than its timeout"))
@@ -162,7 +189,7 @@ impl<W: Webhook> Endpoint<W> {
     }
 
     /// Reads the whole body. Reserves budget for the bytes that arrive, not for `Content-Length`.
-    async fn read(&self, body: &mut Incoming) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Rejection> {
+    async fn read(&self, body: &mut Incoming, memory: &mut Reservation) -> Result<Bytes, Rejection> {
         let too_large =
             || Rejection::new(RejectReason::TooLarge, "the body is larger than this server accepts");
         let length = body.size_hint().exact().ok_or_else(|| {
@@ -172,33 +199,21 @@ impl<W: Webhook> Endpoint<W> {
         if length > self.max_body_bytes {
             return Err(too_large());
         }
-        let mut permit = None;
-        let Some(first) = next_frame(body).await? else { return Ok((Bytes::new(), None)) };
-        self.reserve(&mut permit, first.len())?;
+        let mut reserve = |bytes: usize| memory.grow(bytes).map_err(|_| Rejection::no_memory());
+        let Some(first) = next_frame(body).await? else { return Ok(Bytes::new()) };
+        reserve(first.len())?;
         // Most reviews arrive in one frame, which needs no copy.
-        let Some(second) = next_frame(body).await? else { return Ok((first, permit)) };
+        let Some(second) = next_frame(body).await? else { return Ok(first) };
         // Pages that are never written to take no memory, and a buffer that grows would take the body twice.
         let mut bytes = BytesMut::with_capacity(length);
         bytes.extend_from_slice(&first);
         let mut next = Some(second);
         while let Some(frame) = next {
-            self.reserve(&mut permit, frame.len())?;
+            reserve(frame.len())?;
             bytes.extend_from_slice(&frame);
             next = next_frame(body).await?;
         }
-        Ok((bytes.freeze(), permit))
-    }
-
-    fn reserve(&self, permit: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> Result<(), Rejection> {
-        let units = u32::try_from(bytes.div_ceil(BUDGET_UNIT)).unwrap_or(u32::MAX);
-        let more = Arc::clone(&self.budget)
-            .try_acquire_many_owned(units)
-            .map_err(|_| Rejection::new(RejectReason::Busy, "too many bytes in memory; try again"))?;
-        match permit {
-            Some(permit) => permit.merge(more),
-            None => *permit = Some(more),
-        }
-        Ok(())
+        Ok(bytes.freeze())
     }
 }
 
@@ -240,6 +255,10 @@ impl Rejection {
         Self { reason, message: message.into() }
     }
 
+    fn no_memory() -> Self {
+        Self::new(RejectReason::Busy, "too many bytes in memory; try again")
+    }
+
     #[cold]
     fn into_response(self) -> HttpResponse {
         tracing::debug!(reason = ?self.reason, response = &*self.message, "rejected a request");
@@ -255,54 +274,6 @@ impl Rejection {
             response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         response
-    }
-}
-
-/// Counts requests in flight and remembers their last change.
-#[derive(Debug)]
-pub(crate) struct RequestCounter {
-    created: Instant,
-    in_flight: AtomicUsize,
-    /// Milliseconds since `created`.
-    last_change: AtomicU64,
-}
-
-/// A request in flight, until this is dropped.
-pub(crate) struct RequestGuard(Arc<RequestCounter>);
-
-impl RequestCounter {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            created: Instant::now(),
-            in_flight: AtomicUsize::new(0),
-            last_change: AtomicU64::new(0),
-        })
-    }
-
-    pub(crate) fn begin(self: &Arc<Self>) -> RequestGuard {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        RequestGuard(Arc::clone(self))
-    }
-
-    pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-
-    /// When the last request ended, or the last call of [`Self::touch`].
-    pub(crate) fn last_change(&self) -> Instant {
-        self.created + Duration::from_millis(self.last_change.load(Ordering::Relaxed))
-    }
-
-    pub(crate) fn touch(&self) {
-        let milliseconds = u64::try_from(self.created.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_change.fetch_max(milliseconds, Ordering::Relaxed);
-    }
-}
-
-impl Drop for RequestGuard {
-    fn drop(&mut self) {
-        self.0.touch();
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -7,17 +7,20 @@
 
 pub mod admin;
 mod connection;
+mod connection_pool;
 mod drain;
 mod endpoint;
 mod limits;
 mod listen;
 mod logs;
+mod memory;
 mod metrics;
 mod metrics_page;
 mod open_files;
 mod response;
 mod webhook_server;
 
+pub use connection_pool::ConnectionPool;
 pub use limits::Limits;
 pub use listen::{ListenAddress, ListenAddressError};
 pub use logs::{LogArgs, LogFormat};

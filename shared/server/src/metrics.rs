@@ -1,5 +1,6 @@
 //! The metrics that every webhook has.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -9,6 +10,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::connection_pool::ConnectionPool;
+use crate::limits::Limits;
+use crate::open_files;
 
 /// Upper bounds in seconds. The API server's own histogram begins at 5 ms, which most reviews stay far below.
 const DURATION_BUCKETS: [f64; 16] = [
@@ -22,6 +27,7 @@ pub struct ServerMetrics {
     registry: Registry,
     admission: AdmissionMetrics,
     connections: Gauge,
+    evictions: Counter,
     handshake_errors: Counter,
 }
 
@@ -131,10 +137,16 @@ impl ServerMetrics {
         let mut registry = Registry::with_prefix_and_labels("podshaper", labels);
         let connections = Gauge::default();
         registry.register("connections", "Open connections to the webhook server", connections.clone());
+        let evictions = Counter::default();
+        registry.register(
+            "connection_evictions",
+            "Connections to the webhook server that were closed for a new one",
+            evictions.clone(),
+        );
         let handshake_errors = Counter::default();
         registry.register("tls_handshake_errors", "Failed TLS handshakes", handshake_errors.clone());
         let admission = AdmissionMetrics::register(&mut registry);
-        Self { registry, admission, connections, handshake_errors }
+        Self { registry, admission, connections, evictions, handshake_errors }
     }
 
     /// The registry, for further metrics.
@@ -148,6 +160,12 @@ impl ServerMetrics {
         // Writing to a String can't fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
+    }
+
+    /// Makes the pool of the webhook server's connections, and raises the limit of open files for it.
+    pub fn connection_pool(&self, limits: &Limits) -> Arc<ConnectionPool> {
+        let max = open_files::raise_limit(limits.max_connections);
+        ConnectionPool::with_evictions(max, self.evictions.clone())
     }
 
     pub(crate) fn admission(&self) -> AdmissionMetrics {

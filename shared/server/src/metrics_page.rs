@@ -9,7 +9,7 @@ use kube::Client;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use crate::admin::Pages;
+use crate::admin::{Get, Pages};
 use crate::metrics::ServerMetrics;
 use crate::response::{HttpResponse, of_type, text};
 use podshaper_kube::client;
@@ -32,12 +32,12 @@ impl MetricsPage {
 }
 
 impl Pages for MetricsPage {
-    async fn get(&self, path: &str, authorization: Option<&str>) -> HttpResponse {
-        if path != "/metrics" {
+    async fn get(&self, request: Get<'_>) -> HttpResponse {
+        if request.path != "/metrics" {
             return text(StatusCode::NOT_FOUND, "not found: use /metrics");
         }
         if let Some(authorizer) = &self.authorizer
-            && let Err(error) = authorizer.authorize(authorization).await
+            && let Err(error) = authorizer.authorize(request.authorization).await
         {
             return error.into_response();
         }

@@ -1,25 +1,22 @@
 //! The HTTPS server for admission reviews: from its listener to the end of its last connection.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use podshaper_core::admission::Webhook;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::connection::{self, Stage};
+use crate::connection_pool::{ConnectionPool, Slot};
 use crate::drain::drain;
 use crate::endpoint::Endpoint;
 use crate::limits::Limits;
 use crate::listen::ACCEPT_PAUSE;
 use crate::metrics::ServerMetrics;
-use crate::open_files;
 
-/// The time without a request after which a draining server closes idle connections.
-const QUIET: Duration = Duration::from_secs(3);
-/// The longest drain. The chart's `terminationGracePeriodSeconds` is longer.
-const MAX_DRAIN: Duration = Duration::from_secs(25);
 /// The longest time that requests take after the drain.
 const LAST_REQUESTS: Duration = Duration::from_secs(10);
 
@@ -33,6 +30,8 @@ pub struct WebhookServer<W> {
     pub tls: Arc<rustls::ServerConfig>,
     /// The limits on requests and connections.
     pub limits: Limits,
+    /// The connections of the server: see [`ServerMetrics::connection_pool`].
+    pub connections: Arc<ConnectionPool>,
     /// The metrics of the server.
     pub metrics: Arc<ServerMetrics>,
 }
@@ -40,33 +39,35 @@ pub struct WebhookServer<W> {
 impl<W: Webhook> WebhookServer<W> {
     /// Serves `listener` until `shutdown` resolves, and then drains: no request is lost.
     pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        let Self { webhook, paths, tls, limits, metrics } = self;
+        let Self { webhook, paths, tls, limits, connections, metrics } = self;
         let endpoint = Arc::new(Endpoint::new(webhook, paths, &limits, metrics.admission()));
         let stage = watch::Sender::new(Stage::Serving);
         let tls = TlsAcceptor::from(tls);
-        let max_connections = open_files::raise_limit(limits.max_connections);
-        let permits = Arc::new(Semaphore::new(max_connections));
         let serving = async {
-            // The semaphore is never closed.
-            while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
-                let tcp = accept(&listener).await;
-                let connection =
-                    connection::serve(tcp, tls.clone(), Arc::clone(&endpoint), stage.subscribe());
-                tokio::spawn(run_connection(connection, Arc::clone(&metrics), permit));
+            loop {
+                let (tcp, peer) = accept(&listener).await;
+                let slot = Arc::new(connections.admit(peer).await);
+                let connection = connection::serve(
+                    tcp,
+                    tls.clone(),
+                    Arc::clone(&endpoint),
+                    Arc::clone(&slot),
+                    stage.subscribe(),
+                );
+                tokio::spawn(run_connection(connection, Arc::clone(&metrics), slot));
             }
         };
         let draining = async {
             shutdown.await;
             tracing::info!("draining, and still answering requests");
-            drain(&stage, endpoint.requests(), QUIET, MAX_DRAIN).await;
+            drain(&stage, endpoint.requests(), limits.drain_time).await;
         };
         tokio::select! {
             () = serving => {},
             () = draining => {},
         }
         drop(listener);
-        let all = u32::try_from(max_connections).unwrap_or(u32::MAX);
-        if tokio::time::timeout(LAST_REQUESTS, permits.acquire_many(all)).await.is_ok() {
+        if tokio::time::timeout(LAST_REQUESTS, connections.empty()).await.is_ok() {
             tracing::info!("shut down, with every request answered");
         } else {
             let requests = endpoint.requests().in_flight();
@@ -75,10 +76,10 @@ impl<W: Webhook> WebhookServer<W> {
     }
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
     loop {
         match listener.accept().await {
-            Ok((tcp, _)) => return tcp,
+            Ok((tcp, peer)) => return (tcp, peer.ip()),
             Err(error) => {
                 tracing::warn!(%error, "failed to accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -90,7 +91,7 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 async fn run_connection(
     connection: impl Future<Output = Result<(), connection::HandshakeError>>,
     metrics: Arc<ServerMetrics>,
-    permit: OwnedSemaphorePermit,
+    slot: Arc<Slot>,
 ) {
     metrics.connection_opened();
     if let Err(error) = connection.await {
@@ -98,5 +99,5 @@ async fn run_connection(
         tracing::debug!(%error, "connection failed");
     }
     metrics.connection_closed();
-    drop(permit);
+    drop(slot);
 }

@@ -36,6 +36,15 @@ pub struct Options {
         help_heading = "Addresses"
     )]
     page_bind_address: ListenAddress,
+    /// Name under which a proxy or an Ingress serves the web page, in addition to localhost and IP addresses; may be repeated
+    #[arg(
+        long,
+        env = "DISTRIBUTOR_PAGE_HOSTS",
+        value_name = "NAME",
+        value_delimiter = ',',
+        help_heading = "Addresses"
+    )]
+    page_host: Vec<String>,
 }
 
 impl Options {
@@ -47,7 +56,7 @@ impl Options {
         let client = client::in_cluster().context("no access to the API server")?;
         let cluster = DistributorCluster::start(&client, &self.replica, context.metrics, context.terminating);
         if let Some(listener) = self.page_bind_address.bind()? {
-            tokio::spawn(admin::serve(listener, None, cluster.page()));
+            tokio::spawn(admin::serve(listener, None, cluster.page(self.page_host)));
         }
         Ok(DistributorWebhook::new(cluster))
     }

@@ -1,12 +1,14 @@
 //! The binary under misbehaving clients, and its shutdown.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use e2e::client::{Answer, Client, post};
 use e2e::process::Webhook;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 const PATH: &str = "/mutate-v1-pod";
 
@@ -258,7 +260,7 @@ async fn idle_connection_stays_open() {
     let closed = async {
         tokio::select! { read = unused.0.read(first) => read, read = used.0.read(second) => read }
     };
-    let closed = tokio::time::timeout(Duration::from_secs(12), closed).await;
+    let closed = timeout(Duration::from_secs(12), closed).await;
     assert!(closed.is_err(), "closed after {closed:?}");
     for mut connection in [unused, used] {
         assert_eq!(connection.send(post(PATH, &peer_pod())).await.unwrap().status, 200);
@@ -273,6 +275,210 @@ async fn rejected_request_is_one_log_line() {
     let rejected = webhook.logged("rejected a request").await;
     assert_eq!(rejected["reason"], "Review");
     assert!(rejected["response"].as_str().unwrap().contains("x\nforged"), "{rejected}");
+}
+
+/// A free address of loopback for a port of the binary.
+fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// The response to a GET of `path` without TLS, within the timeout of a kubelet's probe.
+async fn probe(client: &Client, path: &str) -> String {
+    let get = async {
+        let mut tcp = client.connect_tcp().await.unwrap();
+        tcp.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    timeout(Duration::from_secs(1), get).await.expect("an answer within a second")
+}
+
+#[tokio::test]
+async fn idle_and_unread_connections_do_not_delay_probes() {
+    let (health, metrics) = (free_address(), free_address());
+    let arguments = [
+        format!("--health-probe-bind-address={health}"),
+        format!("--metrics-bind-address={metrics}"),
+        "--metrics-auth=never".to_owned(),
+    ];
+    let arguments = arguments.each_ref().map(String::as_str);
+    let webhook = Webhook::start(env!("CARGO_BIN_EXE_peerpods"), &arguments).await;
+    for (address, path) in [(health, "/livez"), (metrics, "/metrics")] {
+        let client = webhook.client_of(address);
+        let mut held = Vec::new();
+        for number in 0..80 {
+            let tcp = client.at(number % 20 + 2).connect_tcp().await.unwrap();
+            if number % 2 == 0 {
+                // A client that never reads its answers.
+                let _ = tcp.try_write("GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000).as_bytes());
+            }
+            held.push(tcp);
+        }
+        let answer = probe(&client, path).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        // Another peer's connections are closed before one of a peer that has few.
+        let mut single = client.at(100).connect_tcp().await.unwrap();
+        for _ in 0..80 {
+            held.push(client.at(50).connect_tcp().await.unwrap());
+        }
+        single.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        single.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_over_tls_are_served_to_clients_that_offer_http2() {
+    let metrics = free_address();
+    let bind = format!("--metrics-bind-address={metrics}");
+    let webhook = Webhook::start(env!("CARGO_BIN_EXE_peerpods"), &[&bind, "--metrics-auth=always"]).await;
+    let client = webhook.client_of(metrics).offering(&["h2", "http/1.1"]);
+    let answer = client.send("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    assert_eq!(answer.status, 401, "{answer:?}");
+    assert!(answer.head.contains("www-authenticate: bearer"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn idle_connections_do_not_keep_others_out() {
+    let webhook = Webhook::start(env!("CARGO_BIN_EXE_peerpods"), &["--max-connections=8"]).await;
+    let client = webhook.client();
+    let mut kept = client.at(100).connect().await.unwrap();
+    assert_eq!(kept.send(post(PATH, &peer_pod())).await.unwrap().status, 200);
+    let mut idle = Vec::new();
+    for number in 2..22 {
+        idle.push(client.at(number).connect().await.unwrap());
+    }
+    let begun = Instant::now();
+    still_serves(&client).await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!(kept.send(post(PATH, &peer_pod())).await.unwrap().status, 200, "it has carried a review");
+}
+
+#[tokio::test]
+async fn server_without_a_connection_to_replace_is_not_ready() {
+    let health = free_address();
+    let bind = format!("--health-probe-bind-address={health}");
+    let webhook = Webhook::start(env!("CARGO_BIN_EXE_peerpods"), &[&bind, "--max-connections=2"]).await;
+    let (client, health) = (webhook.client(), webhook.client_of(health));
+    assert!(probe(&health, "/readyz").await.starts_with("HTTP/1.1 200 "));
+    let request = post(PATH, &peer_pod());
+    let (head, tail) = request.split_at(request.len() - 10);
+    let mut begun = Vec::new();
+    for number in [2, 3] {
+        let mut connection = client.at(number).connect().await.unwrap();
+        assert_eq!(connection.send(&request).await.unwrap().status, 200);
+        connection.0.write_all(head).await.unwrap();
+        begun.push(connection);
+    }
+    eventually_starts_with(&health, "HTTP/1.1 503 ").await;
+    for connection in &mut begun {
+        connection.0.write_all(tail).await.unwrap();
+        assert_eq!(connection.receive().await.unwrap().status, 200);
+    }
+    eventually_starts_with(&health, "HTTP/1.1 200 ").await;
+}
+
+async fn eventually_starts_with(client: &Client, status: &str) {
+    let begun = Instant::now();
+    loop {
+        let answer = probe(client, "/readyz").await;
+        if answer.starts_with(status) {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn uid_of_many_bytes_is_refused() {
+    let webhook = start().await;
+    let review = String::from_utf8(peer_pod()).unwrap().replace("u1", &"u".repeat(18 << 20));
+    let answer = webhook.client().send(post(PATH, review.as_bytes())).await.unwrap();
+    assert_eq!(answer.status, 400, "{answer:?}");
+    assert!(answer.body.len() < 1000);
+}
+
+/// How long a connection may stay open that nobody reads from, with a timeout of a second.
+const UNREAD: Duration = Duration::from_secs(8);
+
+#[tokio::test]
+async fn unread_answers_end_the_connection_after_their_timeout() {
+    let webhook = start().await;
+    let mut connection = webhook.client().connect().await.unwrap();
+    let request = String::from_utf8(post(PATH, &peer_pod())).unwrap().replace("timeout=10s", "timeout=1s");
+    let requests = request.repeat(100);
+    let begun = Instant::now();
+    // The server stops reading when its answers fill the buffers, and then closes the connection.
+    let write = async { while connection.0.write_all(requests.as_bytes()).await.is_ok() {} };
+    timeout(UNREAD * 3, write).await.expect("the connection ends");
+    assert!(begun.elapsed() > Duration::from_secs(1), "{:?}", begun.elapsed());
+    still_serves(&webhook.client()).await;
+}
+
+/// A frame of HTTP/2 (RFC 9113 §4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A field of a HEADERS frame: literal, without indexing, with a name of its own (RFC 7541 §6.2.2).
+fn field(name: &str, value: &str) -> Vec<u8> {
+    let length = |text: &str| u8::try_from(text.len()).unwrap();
+    [&[0, length(name)], name.as_bytes(), &[length(value)], value.as_bytes()].concat()
+}
+
+#[tokio::test]
+async fn answer_behind_a_closed_window_ends_the_connection_after_its_timeout() {
+    let webhook = start().await;
+    let mut connection = webhook.client().offering(&["h2"]).connect().await.unwrap();
+    let body = peer_pod();
+    let headers = [
+        field(":method", "POST"),
+        field(":scheme", "https"),
+        field(":path", "/mutate-v1-pod?timeout=1s"),
+        field(":authority", "webhook.test.svc"),
+        field("content-type", "application/json"),
+        field("content-length", &body.len().to_string()),
+    ];
+    // SETTINGS_INITIAL_WINDOW_SIZE is 0: the client takes no byte of an answer.
+    let settings = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let request = [frame(1, 4, 1, &headers.concat()), frame(0, 1, 1, &body)].concat();
+    let sent = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings, &request].concat();
+    connection.0.write_all(&sent).await.unwrap();
+    let begun = Instant::now();
+    let mut received = Vec::new();
+    let _ = timeout(UNREAD, connection.0.read_to_end(&mut received)).await.expect("the connection ends");
+    assert!(begun.elapsed() > Duration::from_millis(900), "{:?}", begun.elapsed());
+    assert!(!received.windows(9).any(|bytes| bytes == b"patchType"));
+    still_serves(&webhook.client()).await;
+}
+
+#[tokio::test]
+async fn nested_lists_use_bounded_memory() {
+    let webhook = start().await;
+    let client = webhook.client();
+    let values = vec![r#""""#; 1000].join(",");
+    let requirement = format!(r#"{{"key":"a","operator":"In","values":[{values}]}}"#);
+    let term = format!(r#"{{"matchExpressions":[{}]}}"#, vec![&*requirement; 1000].join(","));
+    let pod = format!(
+        r#"{{"spec":{{"runtimeClassName":"kata-remote","containers":[{{}}],"affinity":{{"nodeAffinity":{{"requiredDuringSchedulingIgnoredDuringExecution":{{"nodeSelectorTerms":[{term}]}}}}}}}}}}"#
+    );
+    let request = post(PATH, &review(&pod));
+    let mut sending = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (client, request) = (client.clone(), request.clone());
+        sending.spawn(async move { client.send(&request).await.unwrap() });
+    }
+    while let Some(answer) = sending.join_next().await {
+        let answer = answer.unwrap();
+        let is_read = answer.status == 200 && answer.body.contains("lists and maps have more");
+        assert!(is_read || answer.status == 429, "{answer:?}");
+    }
+    let peak = webhook.memory_kib("VmHWM") / 1024;
+    assert!(peak < 80, "{peak} MiB at the peak");
+    still_serves(&client).await;
 }
 
 #[tokio::test]
@@ -300,7 +506,7 @@ async fn shutdown_completes_requests() {
 
 #[tokio::test]
 async fn terminating_pod_is_not_ready() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free_address();
     let health = format!("--health-probe-bind-address={free}");
     let mut webhook = Webhook::start(env!("CARGO_BIN_EXE_peerpods"), &[&health]).await;
     let ready = async || {

@@ -11,17 +11,20 @@ mod managed_fields;
 
 use std::fmt::Display;
 use std::future::Future;
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use memchr::memmem::Finder;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::managed_fields::without_managed_fields;
-use crate::json::Text;
+use crate::json::{self, Text};
 use crate::label::excerpt;
+use crate::object::is_namespace;
 use crate::patch::Patch;
 
 /// One mutating webhook.
@@ -39,42 +42,116 @@ pub trait Webhook: Send + Sync + 'static {
         deadline: Instant,
     ) -> impl Future<Output = Decision> + Send;
 
+    /// Decides about a request with an object that can't be parsed, or is too large to be. `problem` says why.
+    fn unreadable(&self, _request: &Request<'_, IgnoredAny>, problem: &str) -> Decision {
+        Decision::undecided(problem)
+    }
+
     /// Why the webhook can't decide yet, if it can't: the readiness probe fails until then.
     fn not_ready(&self) -> Option<String> {
         None
     }
 }
 
+/// Bytes of the lists and maps in the view of one object. A pod with as many annotations as Kubernetes allows takes 3 MiB.
+const MAX_VIEW: usize = 4 << 20;
+
+/// A request before its decision.
+#[derive(Clone, Copy, Debug)]
+pub struct Received<'r> {
+    /// Its uid.
+    pub uid: &'r str,
+    /// The bytes of the lists and maps in the views of its objects.
+    pub view_bytes: usize,
+}
+
 /// Answers one `AdmissionReview` v1.
 ///
-/// An object that the webhook can't parse is admitted unchanged, with a warning.
+/// An object that the webhook can't parse is admitted unchanged, with a warning, unless the webhook decides otherwise.
 ///
 /// # Errors
 /// The body is not a review, so there is no request to answer.
 pub async fn answer<W: Webhook>(webhook: &W, body: &[u8], deadline: Instant) -> Result<Answer, ReviewError> {
+    answer_received(webhook, body, deadline, |_| true).await
+}
+
+/// The same, and calls `receive` before the decision. It returns whether there is memory for the request.
+///
+/// # Errors
+/// The body is not a review, or `receive` returns false.
+pub async fn answer_received<W: Webhook>(
+    webhook: &W,
+    body: &[u8],
+    deadline: Instant,
+    receive: impl FnOnce(Received<'_>) -> bool,
+) -> Result<Answer, ReviewError> {
     let trimmed = without_managed_fields(body);
     let Ok(body) = str::from_utf8(&trimmed) else {
         let valid = str::from_utf8(body).map_or_else(|e| e.valid_up_to(), str::len);
         return Err(ReviewError::NotUtf8(valid));
     };
-    match Review::<W::Object<'_>>::parse(body) {
+    let (request, view_bytes) = json::within(MAX_VIEW, || Review::<W::Object<'_>>::parse(body));
+    match request {
         Ok(request) => {
+            if !receive(Received { uid: &request.uid, view_bytes }) {
+                return Err(ReviewError::NoMemory);
+            }
             let decision = webhook.decide(&request, deadline).await;
-            Ok(write_answer(&request.uid, &decision))
+            Ok(write_answer(&request.uid, &bounded(decision, body)))
         }
         Err(ReviewError::Syntax(error)) => {
             // The object alone may have another shape than the webhook expects.
             let request = Review::<IgnoredAny>::parse(body)?;
-            let decision = Decision::undecided(format!("the object can't be read: {error}"));
+            if !receive(Received { uid: &request.uid, view_bytes: 0 }) {
+                return Err(ReviewError::NoMemory);
+            }
+            let decision = webhook.unreadable(&request, &format!("the object can't be read: {error}"));
             Ok(write_answer(&request.uid, &decision))
         }
         Err(error) => Err(error),
     }
 }
 
+/// Bytes of a patched object as JSON. etcd accepts requests of 1.5 MiB by default (`--max-request-bytes`), in which the object is
+/// Protobuf of about the same size, and the API server reads at most 2 MiB from etcd.
+const MAX_OBJECT: usize = 1 << 20;
+/// How many times its size an object may take after the patch.
+const MAX_FACTOR: usize = 10;
+/// Bytes of a patched object up to which any growth is small.
+const SMALL_OBJECT: usize = 64 << 10;
+
+/// An escape that Go writes for `<`, `>` and `&`: six bytes for one.
+static ESCAPES: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(r"\u00"));
+const ESCAPE_EXCESS: usize = 5;
+
+/// Leaves out a patch that would make the object of the review in `body` too large. The API server would refuse the object. The body is
+/// little longer than the object in it.
+fn bounded(decision: Decision, body: &str) -> Decision {
+    if decision.patch.is_empty() {
+        return decision;
+    }
+    let growth = decision.patch.growth();
+    let largest = body.len().saturating_add(growth);
+    if largest <= SMALL_OBJECT {
+        return decision;
+    }
+    let before = body.len() - ESCAPES.find_iter(body.as_bytes()).count() * ESCAPE_EXCESS;
+    let after = before.saturating_add(growth);
+    if after <= MAX_OBJECT && after <= before.saturating_mul(MAX_FACTOR) {
+        return decision;
+    }
+    let reason = format!(
+        "the object is left as it is: with its changes it would have up to {after} bytes as JSON instead of {before}, and the API server \
+         may refuse it; the limit is {MAX_OBJECT} bytes and {MAX_FACTOR} times the size"
+    );
+    Decision::undecided(reason).with_warnings(decision.warnings)
+}
+
 /// The only version that every supported API server sends.
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
+/// Bytes of a uid. The API server's are UUIDs of 36.
+const MAX_UID: usize = 64;
 
 /// Why a body is not an admission review. Each is the sender's mistake.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +176,15 @@ pub enum ReviewError {
     /// The request has no uid that an answer could carry.
     #[error("the AdmissionReview's request has no uid")]
     NoUid,
+    /// The uid is longer than any API server's: each answer repeats it.
+    #[error("the AdmissionReview's request has a uid of more than {MAX_UID} bytes")]
+    LongUid,
+    /// The namespace is no name, so it must not become part of a path of the API.
+    #[error("the AdmissionReview's request has an invalid namespace: {0:?}")]
+    Namespace(String),
+    /// The caller of [`answer_received`] has no memory for the object.
+    #[error("there is no memory for the object")]
+    NoMemory,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -218,7 +304,18 @@ impl<'a, O: Deserialize<'a>> Review<'a, O> {
             return Err(ReviewError::Kind { kind, api_version });
         }
         let request = review.request.ok_or(ReviewError::NoRequest)?;
-        if request.uid.is_empty() { Err(ReviewError::NoUid) } else { Ok(request) }
+        if request.uid.is_empty() {
+            return Err(ReviewError::NoUid);
+        }
+        if request.uid.len() > MAX_UID {
+            return Err(ReviewError::LongUid);
+        }
+        match request.namespace.as_deref() {
+            Some(namespace) if !namespace.is_empty() && !is_namespace(namespace) => {
+                Err(ReviewError::Namespace(excerpt(namespace)))
+            }
+            _ => Ok(request),
+        }
     }
 }
 
@@ -445,6 +542,12 @@ mod tests {
         Review::parse(body)
     }
 
+    fn request(fields: &str) -> String {
+        format!(
+            r#"{{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{{"kind":{{}},"operation":"CREATE",{fields}}}}}"#
+        )
+    }
+
     #[test]
     fn invalid_review_is_an_error() {
         for (body, reason) in [
@@ -459,6 +562,11 @@ mod tests {
             (
                 r#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"kind":{},"operation":"CREATE"}}"#,
                 "no uid",
+            ),
+            (&request(&format!(r#""uid":"{}""#, "u".repeat(65))), "more than 64 bytes"),
+            (
+                &request(r#""uid":"u","namespace":"kube-system/pods?x=""#),
+                "invalid namespace: \"kube-system/pods?x=\"",
             ),
         ] {
             let error = parse(body).unwrap_err();
@@ -516,5 +624,43 @@ mod tests {
         assert_eq!(undecided["response"]["allowed"], true);
         assert_eq!(undecided["response"]["warnings"][0], "why");
         assert_eq!(undecided["response"]["warnings"][1].as_str().unwrap().chars().count(), 241);
+    }
+
+    fn is_left_out(body: &str, value: usize) -> bool {
+        let mut patch = Patch::default();
+        patch.add(&Pointer::root().key("a"), &"x".repeat(value));
+        let decision = bounded(Decision::patched(patch).with_warnings(["w".to_owned()]), body);
+        assert_eq!(decision.warnings, ["w"]);
+        assert_eq!(decision.patch.is_empty(), decision.verdict != Verdict::Admit);
+        decision.patch.is_empty()
+    }
+
+    #[test]
+    fn patch_beyond_the_largest_object_is_left_out() {
+        let body = "x".repeat(900 << 10);
+        assert!(!is_left_out(&body, 120 << 10));
+        assert!(is_left_out(&body, 125 << 10));
+        assert!(is_left_out(&"x".repeat(MAX_OBJECT), 1));
+    }
+
+    #[test]
+    fn patch_of_ten_times_the_object_is_left_out() {
+        let body = "x".repeat(8 << 10);
+        assert!(!is_left_out(&body, 71 << 10));
+        assert!(is_left_out(&body, 73 << 10));
+        assert!(!is_left_out("x", 60 << 10), "small");
+    }
+
+    #[test]
+    fn escapes_of_go_count_once() {
+        let body = r"\u003c".repeat(300 << 10);
+        assert!(!is_left_out(&body, 100));
+    }
+
+    #[test]
+    fn copies_count_as_growth() {
+        let mut patch = Patch::default();
+        patch.copy(&Pointer::root().key("a"), &Pointer::root().key("b"), 1 << 20);
+        assert!(bounded(Decision::patched(patch), &"x".repeat(500_000)).patch.is_empty());
     }
 }

@@ -104,6 +104,12 @@ impl NodeSelectorTerm<'_> {
         })
     }
 
+    /// Bytes of the term as JSON, at least.
+    pub(super) fn json_bytes(&self) -> usize {
+        let lists = [&self.match_expressions, &self.match_fields];
+        lists.into_iter().flatten().flatten().map(NodeSelectorRequirement::json_bytes).sum()
+    }
+
     /// The one node that the term can match: `matchFields: metadata.name In [NODE]`.
     pub(super) fn node(&self) -> Option<&str> {
         let mut fields = self.match_fields.as_deref()?.iter();
@@ -118,6 +124,13 @@ impl NodeSelectorTerm<'_> {
 }
 
 impl NodeSelectorRequirement<'_> {
+    fn json_bytes(&self) -> usize {
+        let frame = r#"{"key":"","operator":"","values":[]},"#.len();
+        // The quotes and the comma of a value.
+        let values: usize = self.values.iter().flatten().map(|value| value.len() + 3).sum();
+        frame + self.key.len() + self.operator.len() + values
+    }
+
     /// Whether a label with this value meets it (`labels.Requirement.Matches` of k8s.io/apimachinery).
     fn matches(&self, value: &str) -> bool {
         let values = self.values.as_deref().unwrap_or_default();

@@ -262,9 +262,10 @@ impl<'p, 'a> PodPatch<'p, 'a> {
         let path = ["spec", "affinity", "nodeAffinity", REQUIRED, "nodeSelectorTerms"];
         let list = path.into_iter().fold(Pointer::root(), Pointer::key);
         // All copies come first: they are of the terms without any addition.
-        for (index, (_, added)) in pairs() {
+        for (index, (own, added)) in pairs() {
+            let bytes = own.json_bytes();
             for _ in added.iter().skip(1) {
-                self.patch.copy(&list.clone().index(index), &list.clone().key("-"));
+                self.patch.copy(&list.clone().index(index), &list.clone().key("-"), bytes);
             }
         }
         let mut copies = own.len()..;

@@ -74,9 +74,9 @@ impl DistributorCluster {
         cluster
     }
 
-    /// The web page.
-    pub fn page(&self) -> Page {
-        Page::new(Arc::clone(&self.distributors))
+    /// The web page, also at the names in `hosts`.
+    pub fn page(&self, hosts: Vec<String>) -> Page {
+        Page::new(Arc::clone(&self.distributors), hosts)
     }
 }
 

@@ -7,12 +7,14 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::uri::Authority;
 use podshaper_kube::store::Store;
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::policy::{Group, Policy, Tie};
-use podshaper_server::admin::{HttpResponse, Pages, StatusCode, document, text};
+use podshaper_server::admin::{Get, HttpResponse, Pages, StatusCode, document, text};
 use serde_json::{Value, json};
 
 use distributor_decision::distributor::Distributor;
@@ -27,12 +29,28 @@ const MAX_PODS: u32 = 10_000;
 /// Answers the page's requests.
 pub struct Page {
     distributors: Arc<Store<Distributor>>,
+    /// Names of the page, beside localhost and addresses.
+    hosts: Vec<String>,
 }
 
 impl Page {
-    /// A page about these.
-    pub fn new(distributors: Arc<Store<Distributor>>) -> Self {
-        Self { distributors }
+    /// A page about these, at localhost, at addresses, and at the names in `hosts`.
+    pub fn new(distributors: Arc<Store<Distributor>>, hosts: Vec<String>) -> Self {
+        Self { distributors, hosts }
+    }
+
+    /// Whether `host`, the header of a request, is a host of this page.
+    ///
+    /// A foreign site can give its own name the address of this page, and then read it with a browser that reaches it (DNS rebinding). It
+    /// can't do so with a name that it doesn't own, or with an address.
+    fn serves(&self, host: &str) -> bool {
+        let Ok(authority) = host.parse::<Authority>() else { return false };
+        let name = authority.host().trim_end_matches('.').to_ascii_lowercase();
+        let address = name.trim_start_matches('[').trim_end_matches(']');
+        address.parse::<IpAddr>().is_ok()
+            || name == "localhost"
+            || name.ends_with(".localhost")
+            || self.hosts.iter().any(|own| own.eq_ignore_ascii_case(&name))
     }
 
     fn state(&self) -> Value {
@@ -78,13 +96,19 @@ fn plan(query: &str) -> Result<Value, String> {
 }
 
 impl Pages for Page {
-    async fn get(&self, path: &str, _: Option<&str>) -> HttpResponse {
-        match path {
+    async fn get(&self, request: Get<'_>) -> HttpResponse {
+        if !request.host.is_some_and(|host| self.serves(host)) {
+            return text(
+                StatusCode::MISDIRECTED_REQUEST,
+                "unknown host: use localhost, an IP address, or a name of --page-host",
+            );
+        }
+        match request.path {
             "/" => document("text/html; charset=utf-8", INDEX),
             "/style.css" => document("text/css; charset=utf-8", STYLE),
             "/script.js" => document("text/javascript; charset=utf-8", SCRIPT),
             "/state" => document("application/json", self.state().to_string()),
-            _ => match path.strip_prefix("/plan/").map(plan) {
+            path => match path.strip_prefix("/plan/").map(plan) {
                 Some(Ok(plan)) => document("application/json", plan.to_string()),
                 Some(Err(problem)) => text(StatusCode::BAD_REQUEST, &problem),
                 None => text(StatusCode::NOT_FOUND, "the page is at /"),
@@ -116,6 +140,27 @@ mod tests {
             &format!("5/{}1", "1,".repeat(40)),
         ] {
             assert!(plan(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn foreign_host_is_not_served() {
+        let page = Page::new(Arc::default(), vec!["distributor.example.com".to_owned()]);
+        for host in [
+            "localhost",
+            "LOCALHOST:8082",
+            "a.localhost.:80",
+            "127.0.0.1:8082",
+            "[::1]:8082",
+            "10.0.0.1",
+            "Distributor.example.com:443",
+        ] {
+            assert!(page.serves(host), "{host}");
+        }
+        for host in
+            ["", "attacker.example", "localhost.attacker.example", "127.0.0.1.attacker.example:80", "[::1"]
+        {
+            assert!(!page.serves(host), "{host}");
         }
     }
 

@@ -81,7 +81,8 @@ class Objects(unittest.TestCase):
             objects.one("Deployment")["spec"]["selector"]["matchLabels"],
         ]
         selectors += [o["spec"]["selector"]["matchLabels"] for o in objects.of("PodDisruptionBudget")]
-        selectors += [o["spec"]["podSelector"]["matchLabels"] for o in objects.of("NetworkPolicy")]
+        policies = [o for o in objects.of("NetworkPolicy") if o["metadata"]["name"] == f"{RELEASE}-peerpods"]
+        selectors += [o["spec"]["podSelector"]["matchLabels"] for o in policies]
         selectors += [o["spec"]["selector"]["matchLabels"] for o in objects.of("PodMonitor")]
         selectors += [
             c["labelSelector"]["matchLabels"]
@@ -147,7 +148,7 @@ class Objects(unittest.TestCase):
             for volume in volumes.values():
                 if "configMap" in volume:
                     objects.one("ConfigMap", volume["configMap"]["name"])
-                else:
+                elif "secret" in volume:
                     self.assertIn(volume["secret"]["secretName"], issued | {given})
 
     @in_every_rendering
@@ -156,7 +157,7 @@ class Objects(unittest.TestCase):
         names = {p["name"] for p in container["ports"]}
         used = {p["targetPort"] for p in objects.one("Service")["spec"]["ports"]}
         used |= {container[probe]["httpGet"]["port"] for probe in ("livenessProbe", "readinessProbe")}
-        used |= {p["port"] for o in objects.of("NetworkPolicy") for rule in o["spec"]["ingress"] for p in rule["ports"]}
+        used |= {p["port"] for o in objects.of("NetworkPolicy") for rule in o["spec"].get("ingress", []) for p in rule["ports"]}
         self.assertLessEqual(used, names)
         service = objects.one("MutatingWebhookConfiguration")["webhooks"][0]["clientConfig"]["service"]
         self.assertEqual(

@@ -63,7 +63,7 @@ class Schema(unittest.TestCase):
         self.assertEqual(set(VALUES["defaults"]), common)
         for name, block in SCHEMA["properties"].items():
             for pattern in block.get("patternProperties", {}):
-                self.assertEqual(set(re.findall(r"\w+", pattern)) - {"enabled", "tls"}, common, name)
+                self.assertEqual(set(re.findall(r"\w+", pattern)) - {"enabled", "tls", "fullnameOverride", "webhookConfigurationName"}, common, name)
 
     def test_every_value_is_in_the_schema_and_the_other_way_round(self):
         own = set(SCHEMA["properties"]["peerpods"]["properties"])

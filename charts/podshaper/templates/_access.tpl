@@ -10,13 +10,19 @@
 {{- if .values.metrics.auth -}}
 {{- $cluster = concat $cluster (include "podshaper.access.reviews" . | fromYamlArray) -}}
 {{- end -}}
+{{- if .values.serviceAccount.create }}
 apiVersion: v1
 kind: ServiceAccount
 metadata:
-  name: {{ .fullname }}
+  name: {{ .serviceAccount }}
   namespace: {{ .root.Release.Namespace }}
   labels: {{- $labels | nindent 4 }}
+  {{- with .values.serviceAccount.annotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
 automountServiceAccountToken: false
+{{- end }}
+{{- if .values.rbac.create }}
 {{- with $namespaced }}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
@@ -35,7 +41,7 @@ metadata:
   labels: {{- $labels | nindent 4 }}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: {{ $.fullname }}}
 subjects:
-- {kind: ServiceAccount, name: {{ $.fullname }}, namespace: {{ $.root.Release.Namespace }}}
+- {kind: ServiceAccount, name: {{ $.serviceAccount }}, namespace: {{ $.root.Release.Namespace }}}
 {{- end }}
 {{- with $cluster }}
 ---
@@ -53,7 +59,7 @@ metadata:
   labels: {{- $labels | nindent 4 }}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {{ $.fullname }}}
 subjects:
-- {kind: ServiceAccount, name: {{ $.fullname }}, namespace: {{ $.root.Release.Namespace }}}
+- {kind: ServiceAccount, name: {{ $.serviceAccount }}, namespace: {{ $.root.Release.Namespace }}}
 {{- end }}
 {{- if .values.metrics.auth }}
 ---
@@ -65,6 +71,7 @@ metadata:
 rules:
 - nonResourceURLs: [/metrics]
   verbs: [get]
+{{- end }}
 {{- end }}
 {{- end -}}
 

@@ -20,7 +20,7 @@ Helm does not upgrade files in crds/.
 {{- toYaml $crd }}
 {{- end }}
 {{- end }}
-{{- range $role, $verbs := dict "view" (list "get" "list" "watch") "edit" (list "create" "delete" "deletecollection" "patch" "update") }}
+{{- range $role, $verbs := ternary (dict "view" (list "get" "list" "watch") "edit" (list "create" "delete" "deletecollection" "patch" "update")) dict .values.rbac.create }}
 {{- $rules := list }}
 {{- range $.own.crds }}
 {{- if or (eq $role "view") (not .readOnly) }}

@@ -10,17 +10,27 @@ metadata:
   name: {{ .fullname }}
   namespace: {{ .root.Release.Namespace }}
   labels: {{- include "podshaper.labels" (list . "webhook") | nindent 4 }}
+  {{- with $values.deploymentAnnotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
 spec:
   {{- if hasKey $values "replicas" }}
   replicas: {{ $values.replicas }}
   {{- end }}
   selector:
     matchLabels: {{- toYaml $selector | nindent 6 }}
+  {{- if not (kindIs "invalid" $values.revisionHistoryLimit) }}
+  revisionHistoryLimit: {{ $values.revisionHistoryLimit }}
+  {{- end }}
   strategy:
+    {{- if $values.strategy }}
+    {{- toYaml $values.strategy | nindent 4 }}
+    {{- else }}
     rollingUpdate:
-      # on the host's network a new pod may have to wait for an old one's ports
+      # on the host network, a new pod may wait for the ports of an old one
       maxUnavailable: {{ ternary 1 0 $values.hostNetwork }}
       maxSurge: 1
+    {{- end }}
   template:
     metadata:
       {{- $annotations := dict }}
@@ -32,14 +42,19 @@ spec:
       {{- end }}
       labels: {{- include "podshaper.podLabels" (list . "webhook") | nindent 8 }}
     spec:
-      serviceAccountName: {{ .fullname }}
+      serviceAccountName: {{ .serviceAccount }}
       automountServiceAccountToken: {{ .callsAPI }}
       enableServiceLinks: false
       # longer than the webhook takes to answer what is under way and to see that no more comes
       terminationGracePeriodSeconds: 40
       {{- if $values.hostNetwork }}
       hostNetwork: true
-      dnsPolicy: ClusterFirstWithHostNet
+      {{- end }}
+      {{- with $values.dnsPolicy | default (ternary "ClusterFirstWithHostNet" "" $values.hostNetwork) }}
+      dnsPolicy: {{ . }}
+      {{- end }}
+      {{- with $values.dnsConfig }}
+      dnsConfig: {{- toYaml . | nindent 8 }}
       {{- end }}
       {{- with pick $values "imagePullSecrets" "priorityClassName" "nodeSelector" "tolerations" "affinity" }}
       {{- range $field, $value := . }}
@@ -92,18 +107,19 @@ spec:
         {{- range $name, $port := $values.ports }}
         - {name: {{ $name }}, containerPort: {{ $port }}}
         {{- end }}
-        livenessProbe:
-          httpGet: {path: /livez, port: health}
-        # every second: the webhook is ready within milliseconds, and out of the Service as fast
-        readinessProbe:
-          httpGet: {path: /readyz, port: health}
-          periodSeconds: 1
+        {{- /* a ready webhook enters the Service within a second, and leaves it as fast */}}
+        {{- $liveness := dict "httpGet" (dict "path" "/livez" "port" "health") }}
+        {{- $readiness := dict "httpGet" (dict "path" "/readyz" "port" "health") "periodSeconds" 1 }}
+        {{- include "podshaper.overlay" (dict "base" $liveness "over" $values.livenessProbe) }}
+        {{- include "podshaper.overlay" (dict "base" $readiness "over" $values.readinessProbe) }}
+        livenessProbe: {{- toYaml $liveness | nindent 10 }}
+        readinessProbe: {{- toYaml $readiness | nindent 10 }}
         {{- with $values.resources }}
         resources: {{- toYaml . | nindent 10 }}
         {{- end }}
         securityContext: {{- toYaml $values.securityContext | nindent 10 }}
         {{- $files := ne $values.tls.mode "selfManaged" }}
-        {{- if or $files .own.config .own.volumes }}
+        {{- if or $files .own.config .own.volumes $values.extraVolumes $values.extraVolumeMounts }}
         volumeMounts:
         {{- include "podshaper.config.mount" . | trim | nindent 8 }}
         {{- with .own.volumeMounts }}
@@ -111,6 +127,9 @@ spec:
         {{- end }}
         {{- if $files }}
         - {name: tls, mountPath: /tmp/k8s-webhook-server/serving-certs, readOnly: true}
+        {{- end }}
+        {{- with $values.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
         {{- end }}
       volumes:
       {{- include "podshaper.config.volume" . | trim | nindent 6 }}
@@ -120,6 +139,9 @@ spec:
       {{- if $files }}
       - name: tls
         secret: {secretName: {{ include "podshaper.tlsSecret" . }}}
+      {{- end }}
+      {{- with $values.extraVolumes }}
+      {{- toYaml . | nindent 6 }}
       {{- end }}
       {{- end }}
 {{- end -}}

@@ -1,3 +1,13 @@
+{{/* The blocks of the webhooks, by name, as YAML */}}
+{{- define "podshaper.blocks" -}}
+{{- omit .Values "defaults" "tls" "crds" "global" "enabled" "fullnameOverride" "extraObjects" | toYaml -}}
+{{- end -}}
+
+{{/* The name of a webhook's objects. Input: root, name, block */}}
+{{- define "podshaper.fullname" -}}
+{{- .block.fullnameOverride | default (printf "%s-%s" (.root.Values.fullnameOverride | default .root.Release.Name) .name) -}}
+{{- end -}}
+
 {{/* The labels that select the pods of one component of a webhook. Input: (list WEBHOOK COMPONENT) */}}
 {{- define "podshaper.selectorLabels" -}}
 {{- $webhook := first . -}}
@@ -6,14 +16,15 @@ app.kubernetes.io/instance: {{ $webhook.root.Release.Name }}
 app.kubernetes.io/component: {{ last . }}
 {{- end -}}
 
-{{/* The labels of every object. Input: (list WEBHOOK COMPONENT) */}}
+{{/* The labels of every object. Those of the chart override the common ones. Input: (list WEBHOOK COMPONENT) */}}
 {{- define "podshaper.labels" -}}
 {{- $root := (first .).root -}}
-{{ include "podshaper.selectorLabels" . }}
-app.kubernetes.io/part-of: podshaper
-app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{- $labels := include "podshaper.selectorLabels" . | fromYaml -}}
+{{- $_ := set $labels "app.kubernetes.io/part-of" "podshaper" -}}
+{{- $_ := set $labels "app.kubernetes.io/version" $root.Chart.AppVersion -}}
+{{- $_ := set $labels "app.kubernetes.io/managed-by" $root.Release.Service -}}
+{{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_") -}}
+{{- merge $labels ((first .).values.commonLabels | default dict) | toYaml -}}
 {{- end -}}
 
 {{/*

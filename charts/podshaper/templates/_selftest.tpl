@@ -69,7 +69,9 @@ spec:
   serviceAccountName: {{ $name }}
   automountServiceAccountToken: true
   restartPolicy: Never
-  {{- with pick .values "imagePullSecrets" "nodeSelector" "tolerations" }}
+  {{- $scheduling := pick .values "imagePullSecrets" "nodeSelector" "tolerations" }}
+  {{- include "podshaper.overlay" (dict "base" $scheduling "over" (pick .values.selftest "nodeSelector" "tolerations" "affinity")) }}
+  {{- with $scheduling }}
   {{- range $field, $value := . }}
   {{- with $value }}
   {{ $field }}: {{- toYaml . | nindent 4 }}
@@ -102,6 +104,9 @@ spec:
     {{- toYaml . | nindent 4 }}
     {{- end }}
     {{- end }}
+    {{- with .values.selftest.resources }}
+    resources: {{- toYaml . | nindent 6 }}
+    {{- end }}
     securityContext: {{- toYaml .values.securityContext | nindent 6 }}
     {{- if .own.config }}
     volumeMounts:
@@ -115,6 +120,11 @@ spec:
   {{- toYaml . | nindent 2 }}
   {{- end }}
     {{- end }}
+{{- end -}}
+
+{{/* Not empty if the webhook has a self-test. Without its permissions it could not run. */}}
+{{- define "podshaper.hasSelftest" -}}
+{{- if and (hasKey .own "selftest") .values.selftest.enabled .values.rbac.create }}true{{ end -}}
 {{- end -}}
 
 {{- define "podshaper.selftest.hook" -}}

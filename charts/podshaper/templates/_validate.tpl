@@ -8,14 +8,16 @@ Refuses values that the schema cannot judge, because they contradict each other 
 {{- if eq $release.Namespace "kube-system" }}
   {{- fail "the release is in kube-system, which the webhooks never see: install it into a namespace of its own" }}
 {{- end }}
-{{- if contains "." $release.Name }}
+{{- $fullname := include "podshaper.fullname" (dict "root" .root "name" $name "block" $values) }}
+{{- if contains "." $fullname }}
   {{- fail (printf "release name %q has a dot, which the name of a Service cannot have" $release.Name) }}
 {{- end }}
 {{- /* A Service and a Namespace are DNS labels; the longest name is that of the self-test. */}}
-{{- $room := sub 63 (printf "-%s-selftest" $name | len) | int }}
-{{- if gt (len $release.Name) $room }}
-  {{- fail (printf "release name %q is too long for the webhook %s: at most %d characters" $release.Name $name $room) }}
+{{- if gt (len $fullname) (sub 63 (len "-selftest") | int) }}
+  {{- $room := sub 63 (printf "-%s-selftest" $name | len) | int }}
+  {{- fail (printf "release name %q is too long for the webhook %s: at most %d characters, or set %s.fullnameOverride" $release.Name $name $room $name) }}
 {{- end }}
+{{- include "podshaper.validate.names" . }}
 {{- with $values.ports }}
   {{- if lt (values . | uniq | len) (len .) }}
     {{- fail (printf "ports of %s: webhook, health and metrics each need a port of their own" $name) }}
@@ -38,6 +40,7 @@ Refuses values that the schema cannot judge, because they contradict each other 
   {{- end }}
 {{- end }}
 {{- include "podshaper.validate.resources" (dict "path" (print $name ".resources") "resources" $values.resources) }}
+{{- include "podshaper.validate.resources" (dict "path" (print $name ".selftest.resources") "resources" $values.selftest.resources) }}
 {{- with $values.nodeCapacity }}
   {{- include "podshaper.validate.resources" (dict "path" (print $name ".nodeCapacity.resources") "resources" .resources) }}
 {{- end }}
@@ -66,11 +69,24 @@ Refuses values that the schema cannot judge, because they contradict each other 
 {{- end }}
 {{- end -}}
 
+{{/* Two webhooks of a release cannot share a name. */}}
+{{- define "podshaper.validate.names" -}}
+{{- $own := include "podshaper.fullname" (dict "root" .root "name" .name "block" .values) }}
+{{- range $other, $block := omit (include "podshaper.blocks" .root | fromYaml) .name }}
+  {{- if and $block.enabled (eq $own (include "podshaper.fullname" (dict "root" $.root "name" $other "block" $block))) }}
+    {{- fail (printf "%s.fullnameOverride: %q is the name of %s too" $.name $own $other) }}
+  {{- end }}
+{{- end }}
+{{- if and (not .values.serviceAccount.create) (not .values.serviceAccount.name) }}
+  {{- fail (printf "%s.serviceAccount.create is false: serviceAccount.name must name a ServiceAccount" .name) }}
+{{- end }}
+{{- end -}}
+
 {{/* Two webhooks of a release cannot share a configuration. */}}
 {{- define "podshaper.validate.configurationName" -}}
 {{- with .values.webhookConfigurationName }}
-  {{- range $other, $block := omit $.root.Values "defaults" "tls" "crds" "global" "enabled" $.name }}
-    {{- if and $block.enabled (eq $.values.webhookConfigurationName ($block.webhookConfigurationName | default (print $.root.Release.Name "-" $other))) }}
+  {{- range $other, $block := omit (include "podshaper.blocks" $.root | fromYaml) $.name }}
+    {{- if and $block.enabled (eq $.values.webhookConfigurationName ($block.webhookConfigurationName | default (include "podshaper.fullname" (dict "root" $.root "name" $other "block" $block)))) }}
       {{- fail (printf "%s.webhookConfigurationName is %q, the name of the configuration of %s" $.name $.values.webhookConfigurationName $other) }}
     {{- end }}
   {{- end }}
@@ -90,7 +106,7 @@ Refuses values that the schema cannot judge, because they contradict each other 
   {{- if has 10250.0 (list (float64 .values.ports.webhook) (float64 .values.ports.health) (float64 .values.ports.metrics)) }}
     {{- fail (printf "%s.ports has 10250, the port of the kubelet on the host network" $name) }}
   {{- end }}
-  {{- range $other, $block := omit .root.Values "defaults" "tls" "crds" "global" "enabled" }}
+  {{- range $other, $block := include "podshaper.blocks" .root | fromYaml }}
     {{- if and $block.enabled (ne $other $name) }}
       {{- $theirs := dict }}
       {{- include "podshaper.overlay" (dict "base" $theirs "over" (pick $.root.Values.defaults "hostNetwork" "ports")) }}

@@ -21,6 +21,7 @@ Input: base, over
 {{/*
 Completes a webhook, in place. Input: root, name. All other templates take the fields that it adds:
   fullname  name of its objects
+  serviceAccount  name of the ServiceAccount of its pods
   configurationName  name of its MutatingWebhookConfiguration
   values    `defaults` and `tls`, overridden by the block of the webhook
   own       the webhook's own settings, from its template NAME.own: path, args, env, serveEnv (not for the self-test), config,
@@ -38,7 +39,8 @@ Completes a webhook, in place. Input: root, name. All other templates take the f
 {{- end }}
 {{- $_ := set . "values" $values }}
 
-{{- $_ := set . "fullname" (printf "%s-%s" .root.Release.Name .name) }}
+{{- $_ := set . "fullname" (include "podshaper.fullname" (dict "root" .root "name" .name "block" $values)) }}
+{{- $_ := set . "serviceAccount" ($values.serviceAccount.name | default .fullname) }}
 {{- $_ := set . "configurationName" ($values.webhookConfigurationName | default .fullname) }}
 {{- with dig "imagePullSecrets" list (.root.Values.global | default dict) }}
   {{- $_ := set $values "imagePullSecrets" (concat ($values.imagePullSecrets | default list) .) }}

@@ -8,14 +8,14 @@ mod selftest;
 mod serve;
 mod shutdown;
 
-pub use program::Program;
+pub use program::{Program, ServeOptions, WebhookOptions};
 pub use serve::ServeContext;
 pub use shutdown::shutdown_signal;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser};
 use podshaper_offline::console::Console;
 
 /// Parses the arguments, of which the first is the name of the binary, and runs the command.
@@ -36,7 +36,3 @@ pub fn run_offline<P: Program>(name: &str, arguments: impl IntoIterator<Item = O
 pub fn command<P: Program>() -> clap::Command {
     program::Cli::<P>::command()
 }
-
-/// The options of a command to which the webhook adds none.
-#[derive(Clone, Copy, Debug, Args)]
-pub struct NoOptions {}

@@ -17,24 +17,27 @@ pub trait Program: Subcommand + Sized + 'static {
     const ABOUT: &'static str;
     /// The paths that the API server posts reviews to.
     const PATHS: &'static [&'static str];
-    /// Options of `serve`.
-    type Serve: Args;
-    /// Options of `mutate`.
-    type Mutate: Args;
-    /// Options of `selftest`.
-    type Selftest: Args;
-
-    /// Builds the webhook that decides by the state of the cluster. It may spawn tasks.
-    fn serve(options: Self::Serve, context: ServeContext<'_>) -> anyhow::Result<impl Webhook + use<Self>>;
-
-    /// Builds the webhook that decides by files, without a cluster.
-    fn mutate(options: Self::Mutate) -> anyhow::Result<impl Webhook>;
-
-    /// Builds the webhook that decides about the pod of the self-test. The installed webhook should decide the same.
-    fn selftest(options: Self::Selftest) -> anyhow::Result<impl Webhook>;
+    /// Options of `serve`, for the webhook that decides by the state of the cluster.
+    type Serve: ServeOptions;
+    /// Options of `mutate`, for the webhook that decides by files.
+    type Mutate: WebhookOptions;
+    /// Options of `selftest`, for the webhook that decides about its pod. The installed webhook should decide the same.
+    type Selftest: WebhookOptions;
 
     /// Runs one of the added commands.
     fn run(self, console: &mut Console<'_>) -> anyhow::Result<()>;
+}
+
+/// Options of the webhook in a cluster.
+pub trait ServeOptions: Args {
+    /// Builds the webhook. It may spawn tasks.
+    fn webhook(self, context: ServeContext<'_>) -> anyhow::Result<impl Webhook + use<Self>>;
+}
+
+/// Options of a webhook that needs no cluster.
+pub trait WebhookOptions: Args {
+    /// Builds the webhook.
+    fn webhook(self) -> anyhow::Result<impl Webhook>;
 }
 
 #[derive(Parser)]
@@ -74,7 +77,7 @@ enum OfflineCommand<P: Program> {
 impl<P: Program> OfflineCommand<P> {
     fn run(self, console: &mut Console<'_>) -> u8 {
         match self {
-            Self::Mutate(mutate) => mutate.run(console, P::mutate),
+            Self::Mutate(mutate) => mutate.run(console, WebhookOptions::webhook),
             Self::Own(command) => {
                 let result = command.run(console);
                 console.exit_status(result)
@@ -94,9 +97,9 @@ impl<P: Program> Cli<P> {
     /// Runs the command and returns its exit status.
     pub(crate) fn run(self, console: &mut Console<'_>) -> u8 {
         let result = match self.command.unwrap_or(Command::Serve(self.serve)) {
-            Command::Serve(serve) => serve.run(P::NAME, P::PATHS, P::serve),
+            Command::Serve(serve) => serve.run(P::NAME, P::PATHS, ServeOptions::webhook),
             Command::Offline(command) => return command.run(console),
-            Command::Selftest(selftest) => selftest.run(P::NAME, console, P::selftest),
+            Command::Selftest(selftest) => selftest.run(P::NAME, console, WebhookOptions::webhook),
             Command::Completion(completion) => completion.run(Self::command(), console),
         };
         console.exit_status(result)

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use podshaper_cli::ServeContext;
+use podshaper_cli::{ServeContext, ServeOptions, WebhookOptions};
+use podshaper_core::admission::Webhook;
 use podshaper_kube::client;
 use podshaper_offline::yaml;
 
@@ -42,12 +43,9 @@ pub struct Options {
     lift_gated: bool,
 }
 
-impl Options {
-    /// The webhook that these options ask for. Where pods may have to wait, it lets them go as well.
-    pub fn webhook(
-        self,
-        ServeContext { metrics, .. }: ServeContext<'_>,
-    ) -> anyhow::Result<Arch<Arc<ImageResolver>>> {
+impl ServeOptions for Options {
+    /// If pods may get a scheduling gate, the webhook also removes it.
+    fn webhook(self, ServeContext { metrics, .. }: ServeContext<'_>) -> anyhow::Result<impl Webhook + use<>> {
         let client = || client::in_cluster().context("no access to the API server");
         let secrets = self.pull_secrets.then(client).transpose()?.map(PullSecrets::new);
         let (settings, images) = self.images.images(secrets)?;
@@ -65,13 +63,14 @@ impl Options {
     }
 }
 
-impl ImageOptions {
-    /// The webhook that these options ask for, by the registries alone.
-    pub fn webhook(self) -> anyhow::Result<Arch<ImageResolver>> {
+impl WebhookOptions for ImageOptions {
+    fn webhook(self) -> anyhow::Result<impl Webhook> {
         let (settings, images) = self.images(None)?;
         Ok(Arch::new(settings, images))
     }
+}
 
+impl ImageOptions {
     /// The settings, and what knows images.
     pub fn images(&self, secrets: Option<PullSecrets>) -> anyhow::Result<(Settings, ImageResolver)> {
         let settings = match &self.config {

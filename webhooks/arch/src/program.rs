@@ -1,8 +1,7 @@
 //! The commands of the binary.
 
 use clap::Subcommand;
-use podshaper_cli::{Program, ServeContext};
-use podshaper_core::admission::Webhook;
+use podshaper_cli::Program;
 use podshaper_offline::console::Console;
 
 use crate::explain::Explain;
@@ -25,18 +24,6 @@ impl Program for ArchCommand {
     type Serve = Options;
     type Mutate = ImageOptions;
     type Selftest = ImageOptions;
-
-    fn serve(options: Options, context: ServeContext<'_>) -> anyhow::Result<impl Webhook + use<>> {
-        options.webhook(context)
-    }
-
-    fn mutate(options: ImageOptions) -> anyhow::Result<impl Webhook> {
-        options.webhook()
-    }
-
-    fn selftest(options: ImageOptions) -> anyhow::Result<impl Webhook> {
-        options.webhook()
-    }
 
     fn run(self, console: &mut Console<'_>) -> anyhow::Result<()> {
         match self {

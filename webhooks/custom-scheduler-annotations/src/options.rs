@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use podshaper_cli::ServeContext;
+use podshaper_cli::{ServeContext, ServeOptions, WebhookOptions};
+use podshaper_core::admission::Webhook;
 use podshaper_kube::client;
 use podshaper_kube::replica::Replica;
 use podshaper_offline::manifests::FactFiles;
-use podshaper_placement::offline::FileBackend;
+use podshaper_placement::offline::{FileBackend, SelfTestBackend};
 
 use crate::cluster::StrategyCluster;
 use custom_scheduler_annotations_decision::facts::Facts;
@@ -55,9 +56,8 @@ pub struct Options {
     replica: Replica,
 }
 
-impl Options {
-    /// Builds the webhook that decides by the state of the cluster.
-    pub fn webhook(self, context: ServeContext<'_>) -> anyhow::Result<Annotated<StrategyCluster>> {
+impl ServeOptions for Options {
+    fn webhook(self, context: ServeContext<'_>) -> anyhow::Result<impl Webhook + use<>> {
         let client = client::in_cluster().context("no access to the API server")?;
         let strategies = Arc::<Strategies>::default();
         let period = Duration::from_secs(self.reconciler_period);
@@ -76,10 +76,19 @@ pub struct OfflineOptions {
     decision: DecisionOptions,
 }
 
-impl OfflineOptions {
-    /// Builds the webhook that decides by the files.
-    pub fn webhook(self) -> anyhow::Result<Annotated<FileBackend>> {
+impl WebhookOptions for OfflineOptions {
+    fn webhook(self) -> anyhow::Result<impl Webhook> {
         let facts = FileBackend::new(&self.facts.read()?)?;
         Ok(self.decision.webhook(facts, Arc::default()))
+    }
+}
+
+/// The options of `selftest`: none.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct SelftestOptions {}
+
+impl WebhookOptions for SelftestOptions {
+    fn webhook(self) -> anyhow::Result<impl Webhook> {
+        Ok(Annotated::new(SelfTestBackend, Settings::default(), Arc::default()))
     }
 }

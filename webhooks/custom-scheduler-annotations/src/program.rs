@@ -1,16 +1,11 @@
 //! The commands of the binary.
 
-use std::sync::Arc;
-
 use clap::Subcommand;
-use podshaper_cli::{NoOptions, Program, ServeContext};
-use podshaper_core::admission::Webhook;
+use podshaper_cli::Program;
 use podshaper_offline::console::Console;
-use podshaper_placement::offline::SelfTestBackend;
 
-use crate::options::{OfflineOptions, Options};
+use crate::options::{OfflineOptions, Options, SelftestOptions};
 use crate::plan::StrategyPlan;
-use custom_scheduler_annotations_decision::webhook::{Annotated, Settings};
 
 /// Generated from the types; a test compares.
 const CRD: &str = include_str!("../../../charts/podshaper/files/crds/placements.yaml");
@@ -31,19 +26,7 @@ impl Program for CustomSchedulerCommand {
     const PATHS: &'static [&'static str] = &["/mutate"];
     type Serve = Options;
     type Mutate = OfflineOptions;
-    type Selftest = NoOptions;
-
-    fn serve(options: Options, context: ServeContext<'_>) -> anyhow::Result<impl Webhook + use<>> {
-        options.webhook(context)
-    }
-
-    fn mutate(options: OfflineOptions) -> anyhow::Result<impl Webhook> {
-        options.webhook()
-    }
-
-    fn selftest(_: NoOptions) -> anyhow::Result<impl Webhook> {
-        Ok(Annotated::new(SelfTestBackend, Settings::default(), Arc::default()))
-    }
+    type Selftest = SelftestOptions;
 
     fn run(self, console: &mut Console<'_>) -> anyhow::Result<()> {
         match self {

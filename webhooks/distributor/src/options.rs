@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use podshaper_cli::ServeContext;
+use podshaper_cli::{ServeContext, ServeOptions, WebhookOptions};
+use podshaper_core::admission::Webhook;
 use podshaper_core::pod::Toleration;
 use podshaper_kube::client;
 use podshaper_kube::replica::Replica;
@@ -47,12 +48,9 @@ pub struct Options {
     page_host: Vec<String>,
 }
 
-impl Options {
-    /// The webhook that decides by the cluster. Starts its watches and its controller.
-    pub fn webhook(
-        self,
-        context: ServeContext<'_>,
-    ) -> anyhow::Result<DistributorWebhook<DistributorCluster>> {
+impl ServeOptions for Options {
+    /// Starts the watches and the controller of the webhook.
+    fn webhook(self, context: ServeContext<'_>) -> anyhow::Result<impl Webhook + use<>> {
         let client = client::in_cluster().context("no access to the API server")?;
         let cluster = DistributorCluster::start(&client, &self.replica, context.metrics, context.terminating);
         if let Some(listener) = self.page_bind_address.bind()? {
@@ -62,15 +60,23 @@ impl Options {
     }
 }
 
-/// The webhook that decides by files.
-pub(crate) fn webhook_of_files(files: &FactFiles) -> anyhow::Result<DistributorWebhook<FileFacts>> {
-    let facts = FileFacts::new(&files.read()?)?;
-    if facts.distributors().is_empty() {
-        bail!(
-            "no PodDistributor in --facts; give its file and the file with the owners of the pods: --facts FILE --facts FILE"
-        );
+/// The options of `mutate`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct OfflineOptions {
+    #[command(flatten)]
+    facts: FactFiles,
+}
+
+impl WebhookOptions for OfflineOptions {
+    fn webhook(self) -> anyhow::Result<impl Webhook> {
+        let facts = FileFacts::new(&self.facts.read()?)?;
+        if facts.distributors().is_empty() {
+            bail!(
+                "no PodDistributor in --facts; give its file and the file with the owners of the pods: --facts FILE --facts FILE"
+            );
+        }
+        Ok(DistributorWebhook::new(facts))
     }
-    Ok(DistributorWebhook::new(facts))
 }
 
 /// Facts of a self-test: one PodDistributor, and a workload without pods.
@@ -88,6 +94,12 @@ pub struct AssumedDistributor {
 
 fn json(text: &str) -> Result<Value, serde_json::Error> {
     serde_json::from_str(text)
+}
+
+impl WebhookOptions for AssumedDistributor {
+    fn webhook(self) -> anyhow::Result<impl Webhook> {
+        Ok(DistributorWebhook::new(self))
+    }
 }
 
 impl DistributorFacts for AssumedDistributor {

@@ -1,14 +1,11 @@
 //! The commands of the binary.
 
 use clap::Subcommand;
-use podshaper_cli::{Program, ServeContext};
-use podshaper_core::admission::Webhook;
+use podshaper_cli::Program;
 use podshaper_offline::console::Console;
-use podshaper_offline::manifests::FactFiles;
 
-use crate::options::{AssumedDistributor, Options, webhook_of_files};
+use crate::options::{AssumedDistributor, OfflineOptions, Options};
 use crate::plan::DistributionPlan;
-use distributor_decision::webhook::DistributorWebhook;
 
 /// Generated from the types; a test of `podshaper-crd` compares.
 const CRDS: [&str; 2] = [
@@ -30,20 +27,8 @@ impl Program for DistributorCommand {
     const ABOUT: &'static str = "Distributes the pods of workloads over groups of nodes by exact shares";
     const PATHS: &'static [&'static str] = &["/mutate"];
     type Serve = Options;
-    type Mutate = FactFiles;
+    type Mutate = OfflineOptions;
     type Selftest = AssumedDistributor;
-
-    fn serve(options: Options, context: ServeContext<'_>) -> anyhow::Result<impl Webhook + use<>> {
-        options.webhook(context)
-    }
-
-    fn mutate(facts: FactFiles) -> anyhow::Result<impl Webhook> {
-        webhook_of_files(&facts)
-    }
-
-    fn selftest(assumed: AssumedDistributor) -> anyhow::Result<impl Webhook> {
-        Ok(DistributorWebhook::new(assumed))
-    }
 
     fn run(self, console: &mut Console<'_>) -> anyhow::Result<()> {
         match self {

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use anyhow::Context;
-use podshaper_cli::ServeContext;
+use podshaper_cli::{ServeContext, ServeOptions, WebhookOptions};
+use podshaper_core::admission::Webhook;
 use podshaper_core::object::Lookup;
 use podshaper_kube::client;
 use podshaper_kube::replica::Replica;
@@ -30,9 +31,8 @@ pub struct Options {
     refit: RefitOptions,
 }
 
-impl Options {
-    /// The webhook of a cluster.
-    pub fn webhook(self, context: ServeContext<'_>) -> anyhow::Result<FlexDaemonset<FlexDaemonsetCluster>> {
+impl ServeOptions for Options {
+    fn webhook(self, context: ServeContext<'_>) -> anyhow::Result<impl Webhook + use<>> {
         let client = client::in_cluster().context("no access to the API server")?;
         let cluster = FlexDaemonsetCluster::start(
             &client,
@@ -55,9 +55,8 @@ pub struct OfflineOptions {
     node: Option<String>,
 }
 
-impl OfflineOptions {
-    /// The webhook for the facts of the files.
-    pub fn webhook(self) -> anyhow::Result<FlexDaemonset<offline::OfflineCluster>> {
+impl WebhookOptions for OfflineOptions {
+    fn webhook(self) -> anyhow::Result<impl Webhook> {
         Ok(FlexDaemonset::new(offline::OfflineCluster::new(&self.facts.read()?)?)
             .with_default_node(self.node))
     }
@@ -73,6 +72,12 @@ pub struct AssumedTemplate {
 
 fn json(text: &str) -> Result<Value, serde_json::Error> {
     serde_json::from_str(text)
+}
+
+impl WebhookOptions for AssumedTemplate {
+    fn webhook(self) -> anyhow::Result<impl Webhook> {
+        Ok(FlexDaemonset::new(self))
+    }
 }
 
 impl SizingFacts for AssumedTemplate {

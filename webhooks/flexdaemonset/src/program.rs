@@ -1,13 +1,11 @@
 //! The commands of the binary.
 
 use clap::Subcommand;
-use podshaper_cli::{Program, ServeContext};
-use podshaper_core::admission::Webhook;
+use podshaper_cli::Program;
 use podshaper_offline::console::Console;
 
 use crate::options::{AssumedTemplate, OfflineOptions, Options};
 use crate::plan::SizePlan;
-use flexdaemonset_decision::webhook::FlexDaemonset;
 
 /// Derived from the types; a test keeps the file current.
 const CRD: &str = include_str!("../../../charts/podshaper/files/crds/flexdaemonsettemplates.yaml");
@@ -28,18 +26,6 @@ impl Program for FlexDaemonsetCommand {
     type Serve = Options;
     type Mutate = OfflineOptions;
     type Selftest = AssumedTemplate;
-
-    fn serve(options: Options, context: ServeContext<'_>) -> anyhow::Result<impl Webhook + use<>> {
-        options.webhook(context)
-    }
-
-    fn mutate(options: OfflineOptions) -> anyhow::Result<impl Webhook> {
-        options.webhook()
-    }
-
-    fn selftest(assumed: AssumedTemplate) -> anyhow::Result<impl Webhook> {
-        Ok(FlexDaemonset::new(assumed))
-    }
 
     fn run(self, console: &mut Console<'_>) -> anyhow::Result<()> {
         match self {

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use podshaper_cli::{ServeContext, ServeOptions, WebhookOptions};
+use podshaper_core::admission::Webhook;
 use podshaper_offline::yaml;
 
 use peerpods_decision::config::Config;
@@ -26,8 +28,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The webhook with these settings.
-    pub fn webhook(self) -> anyhow::Result<PeerPods> {
+    fn peer_pods(self) -> anyhow::Result<PeerPods> {
         let config = match &self.config {
             Some(path) => read(path).with_context(|| format!("configuration {}", path.display()))?,
             None => Config::default(),
@@ -39,6 +40,18 @@ impl Options {
             resource => resource,
         };
         PeerPods::new(config, names, resource).context("configuration")
+    }
+}
+
+impl ServeOptions for Options {
+    fn webhook(self, _: ServeContext<'_>) -> anyhow::Result<impl Webhook + use<>> {
+        self.peer_pods()
+    }
+}
+
+impl WebhookOptions for Options {
+    fn webhook(self) -> anyhow::Result<impl Webhook> {
+        self.peer_pods()
     }
 }
 
@@ -66,7 +79,7 @@ mod tests {
         file.write_all(yaml.as_bytes()).unwrap();
         let config = format!("--config={}", file.path().display());
         let options = Cli::parse_from(["peerpods", &config].iter().chain(arguments)).options;
-        options.webhook().map(|webhook| format!("{webhook:?}")).map_err(|error| format!("{error:#}"))
+        options.peer_pods().map(|webhook| format!("{webhook:?}")).map_err(|error| format!("{error:#}"))
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! The commands of the binary.
 
 use clap::Subcommand;
-use podshaper_cli::{Program, ServeContext};
-use podshaper_core::admission::Webhook;
+use podshaper_cli::Program;
 use podshaper_offline::console::Console;
 
 use crate::advertise::Advertise;
@@ -23,18 +22,6 @@ impl Program for PeerPodsCommand {
     type Serve = Options;
     type Mutate = Options;
     type Selftest = Options;
-
-    fn serve(options: Options, _: ServeContext<'_>) -> anyhow::Result<impl Webhook + use<>> {
-        options.webhook()
-    }
-
-    fn mutate(options: Options) -> anyhow::Result<impl Webhook> {
-        options.webhook()
-    }
-
-    fn selftest(options: Options) -> anyhow::Result<impl Webhook> {
-        options.webhook()
-    }
 
     fn run(self, _: &mut Console<'_>) -> anyhow::Result<()> {
         let Self::Advertise(advertise) = self;

@@ -22,9 +22,9 @@ pub(super) enum Level {
 pub(super) struct Finding {
     /// How the check ended.
     pub level: Level,
-    /// What was checked and what was found.
+    /// The subject of the check and its state.
     pub text: String,
-    /// What to do; empty if nothing.
+    /// The steps that repair it; empty if there are none.
     pub hint: String,
 }
 

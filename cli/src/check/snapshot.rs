@@ -1,4 +1,4 @@
-//! What the checks read from the cluster.
+//! The objects of the cluster that the checks read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use super::webhook::{Service, service};
 /// The label of every object of the chart.
 const PART_OF: &str = "app.kubernetes.io/part-of=podshaper";
 
-/// What reading gave.
+/// The result of reading.
 #[derive(Clone, Debug)]
 pub(super) enum Read<T> {
     /// The objects, which may be none.
@@ -53,7 +53,7 @@ pub(super) struct Snapshot {
     pub templates: Read<Vec<Value>>,
     /// Whether a service account may read a kind of owners.
     pub owners: Vec<(OwnerKind, Read<bool>)>,
-    /// What each webhook answered, by the name of its configuration.
+    /// The answer of each webhook, by the name of its configuration.
     pub answers: BTreeMap<String, Read<Result<(), String>>>,
 }
 

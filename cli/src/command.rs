@@ -15,6 +15,7 @@ use podshaper_offline::console::{Console, FAILURE};
 
 use crate::check::Check;
 use crate::live::{Live, Source};
+use crate::ui::Ui;
 
 /// The name of the binary, by which kubectl finds it: `kubectl podshaper` runs `kubectl-podshaper`.
 const NAME: &str = "kubectl podshaper";
@@ -40,6 +41,7 @@ result is without them.";
 #[derive(Subcommand)]
 enum Command {
     Check(Check),
+    Ui(Ui),
     /// Commands of the webhook arch: mutate, explain, report
     Arch(Arguments),
     /// Commands of the webhook custom-scheduler-annotations: mutate, plan
@@ -69,6 +71,7 @@ struct Arguments {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Cli::parse_from(arguments).command {
         Command::Check(check) => Console::run(|console| check.run(console)),
+        Command::Ui(ui) => Console::run(|console| ui.run(console)),
         Command::Arch(arguments) => arguments.run::<ArchCommand>(),
         Command::CustomSchedulerAnnotations(arguments) => arguments.run::<CustomSchedulerCommand>(),
         Command::Distributor(arguments) => arguments.run::<DistributorCommand>(),

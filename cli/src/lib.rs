@@ -8,5 +8,6 @@ mod check;
 mod cluster;
 mod command;
 mod live;
+mod ui;
 
 pub use command::run;

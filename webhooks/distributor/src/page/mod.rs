@@ -1,10 +1,12 @@
-//! The page for people: every distributor, live, and a composer. It only reads.
+//! The page for people: every distributor, live, and a composer of manifests. The pod's page only reads.
 //!
-//! ```text
-//! /             the page: HTML, CSS and JavaScript of this folder, nothing from elsewhere
-//! /state        what is known of the distributors, as JSON
-//! /plan/N/GROUPS  who goes where, for N pods; GROUPS is WEIGHT:BASE:MAX,... (BASE and MAX may be left out), as JSON
-//! ```
+//! | path | response |
+//! |---|---|
+//! | `/` | the page: HTML, CSS and JavaScript of this folder, nothing from elsewhere |
+//! | `/state` | the distributors with their status, as JSON |
+//! | `/plan/N/GROUPS` | the groups of N pods as JSON; GROUPS is `WEIGHT:BASE:MAX,...`, where BASE and MAX may be empty |
+//!
+//! `kubectl podshaper ui` serves the same page with the rights of its user.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -23,10 +25,10 @@ const INDEX: &str = include_str!("index.html");
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
-/// More pods aren't planned for a page.
+/// The most pods of a plan.
 const MAX_PODS: u32 = 10_000;
 
-/// Answers the page's requests.
+/// The page of a webhook's pod.
 pub struct Page {
     distributors: Arc<Store<Distributor>>,
     /// Names of the page, beside localhost and addresses.
@@ -34,7 +36,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// A page about these, at localhost, at addresses, and at the names in `hosts`.
+    /// A page about the distributors of a store, at localhost, at addresses, and at the names in `hosts`.
     pub fn new(distributors: Arc<Store<Distributor>>, hosts: Vec<String>) -> Self {
         Self { distributors, hosts }
     }
@@ -58,7 +60,8 @@ impl Page {
     }
 }
 
-fn describe(distributor: &Distributor) -> Value {
+/// An item of `/state`.
+pub fn describe(distributor: &Distributor) -> Value {
     json!({
         "namespace": distributor.namespace,
         "name": distributor.name,
@@ -68,7 +71,20 @@ fn describe(distributor: &Distributor) -> Value {
     })
 }
 
-/// The answer to `/plan/N/GROUPS`; what is wrong where it can't be planned.
+/// The files of the page and its plans; none for other paths.
+pub fn file_or_plan(path: &str) -> Option<HttpResponse> {
+    Some(match path {
+        "/" => document("text/html; charset=utf-8", INDEX),
+        "/style.css" => document("text/css; charset=utf-8", STYLE),
+        "/script.js" => document("text/javascript; charset=utf-8", SCRIPT),
+        _ => match plan(path.strip_prefix("/plan/")?) {
+            Ok(plan) => document("application/json", plan.to_string()),
+            Err(error) => text(StatusCode::BAD_REQUEST, &error),
+        },
+    })
+}
+
+/// The response to `/plan/N/GROUPS`, or the error in it.
 fn plan(query: &str) -> Result<Value, String> {
     let (pods, groups) = query.split_once('/').ok_or("expected /plan/N/WEIGHT:BASE:MAX,...")?;
     let pods: u32 =
@@ -103,17 +119,11 @@ impl Pages for Page {
                 "unknown host: use localhost, an IP address, or a name of --page-host",
             );
         }
-        match request.path {
-            "/" => document("text/html; charset=utf-8", INDEX),
-            "/style.css" => document("text/css; charset=utf-8", STYLE),
-            "/script.js" => document("text/javascript; charset=utf-8", SCRIPT),
-            "/state" => document("application/json", self.state().to_string()),
-            path => match path.strip_prefix("/plan/").map(plan) {
-                Some(Ok(plan)) => document("application/json", plan.to_string()),
-                Some(Err(problem)) => text(StatusCode::BAD_REQUEST, &problem),
-                None => text(StatusCode::NOT_FOUND, "the page is at /"),
-            },
+        if request.path == "/state" {
+            return document("application/json", self.state().to_string());
         }
+        file_or_plan(request.path)
+            .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "not found: the page is at /"))
     }
 }
 
@@ -122,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plans() {
+    fn plan_has_the_shares_of_its_groups() {
         assert_eq!(plan("10/80,20").unwrap()["pods"], json!([8, 2]));
         assert_eq!(plan("10/0:1,1,1").unwrap()["pods"], json!([1, 5, 4]));
         assert_eq!(plan("5/1::2,1").unwrap()["pods"], json!([2, 3]));
@@ -175,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn names_parse_as_the_kubelet_does() {
+    fn page_contains_nothing_from_elsewhere() {
         for page in [INDEX, STYLE, SCRIPT] {
             for elsewhere in [
                 "http:",

@@ -11,7 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::tls::SERVER_NAME;
+use crate::authority::SERVER_NAME;
 
 /// Connects to one webhook.
 #[derive(Clone)]

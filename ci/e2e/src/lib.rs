@@ -9,6 +9,7 @@
     reason = "a test that can't go on stops"
 )]
 
+pub mod authority;
 pub mod browser;
 pub mod client;
 pub mod cluster;
@@ -19,4 +20,3 @@ pub mod process;
 pub mod registry;
 pub mod release;
 pub mod stream;
-pub mod tls;

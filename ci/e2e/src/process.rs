@@ -11,8 +11,8 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 
+use crate::authority::{Authority, SERVER_NAME};
 use crate::client::Client;
-use crate::tls::{Authority, SERVER_NAME};
 
 /// How long a condition may take to come true.
 const PATIENCE: Duration = Duration::from_secs(30);

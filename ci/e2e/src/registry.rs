@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
+use crate::authority::Authority;
 use crate::cluster::{eventually, get, output};
-use crate::tls::Authority;
 
 /// Whom the registries know.
 pub const USER: &str = "tester";

@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
+use e2e::authority::Authority;
 use e2e::cluster::{PATIENCE, apply, create, eventually, get, kubectl, output};
 use e2e::release::{Release, is_shaped, peer_pod};
 use e2e::stream::Stream;
-use e2e::tls::Authority;
 use serde_json::{Value, json};
 
 /// The time between publishing a new CA and serving a certificate of it. Shorter than the chart's default.
@@ -173,7 +173,7 @@ async fn existing_secret_rotates_under_load() {
 /// Waits until every pod of the release serves the certificate that its Secret holds, by the expiry in its metrics.
 async fn serves_what_the_secret_holds(release: &Release, secret: &str) {
     let certificate = get(&["--namespace", &release.name, "secret", secret]).await["data"]["tls.crt"].clone();
-    let expiry = e2e::tls::not_after(certificate.as_str().expect("a certificate")).to_string();
+    let expiry = e2e::authority::not_after(certificate.as_str().expect("a certificate")).to_string();
     eventually(&format!("a certificate until {expiry} is served"), PATIENCE + 2 * hold(), async || {
         let served = release.metric("podshaper_tls_certificate_expiry_seconds").await;
         served.iter().all(|served| *served == expiry).then_some(())

@@ -20,8 +20,8 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use podshaper_testing::MockResponse;
 use serde_json::{Value, json};
-use support::asking::{BUDGET, image, images, known, runs_on, settings, token_server, with_tokens};
 use support::registry::{Registry, config, digest, entry, index, index_of, manifest, ok, status, with};
+use support::resolver::{BUDGET, image, images, known, runs_on, settings, token_server, with_tokens};
 use tokio::time::timeout;
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use arch_decision::config::Settings;
 use podshaper_core::admission::Verdict;
 use serde_json::{Value, json};
-use support::asking::{images, runs_on};
 use support::registry::{Registry, digest, index_of};
+use support::resolver::{images, runs_on};
 
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";

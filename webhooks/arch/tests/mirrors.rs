@@ -13,8 +13,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use podshaper_offline::yaml;
 use serde_json::{Value, json};
-use support::asking::{images, runs_on};
 use support::registry::{Registry, config, digest, index, manifest, ok, status};
+use support::resolver::{images, runs_on};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 

@@ -15,10 +15,10 @@ use base64::engine::general_purpose::STANDARD;
 use http::Response;
 use podshaper_core::admission::Verdict;
 use serde_json::{Value, json};
-use support::asking::{images, known, runs_on, token_server, with_tokens};
 use support::registry::{
     Asked, Registry, config, digest, entry, full, index, index_of, manifest, ok, status, with,
 };
+use support::resolver::{images, known, runs_on, token_server, with_tokens};
 
 #[tokio::test]
 async fn every_kind_of_manifest() {

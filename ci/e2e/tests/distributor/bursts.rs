@@ -6,7 +6,7 @@ use std::time::Instant;
 use e2e::cluster::{PATIENCE, eventually, get, kubectl, output};
 use serde_json::json;
 
-use crate::placed::{
+use crate::distribution::{
     Pod, assert_exact, assert_near, nothing_reserved, pods, reserved, scale, settled, shares,
 };
 use crate::workload::{distributor, install, nodes, rounds, starting_deployment};

@@ -1,13 +1,13 @@
-//! Changes while pods run.
+//! Changes of a PodDistributor while pods run.
 
 use e2e::cluster::{apply, get};
 use serde_json::json;
 
-use crate::placed::{assert_exact, nothing_reserved, scale, settled, shares};
+use crate::distribution::{assert_exact, nothing_reserved, scale, settled, shares};
 use crate::workload::{distributor, install, nodes, spot_nodes, status, workload};
 
 #[tokio::test]
-async fn other_weights() {
+async fn changed_weights_apply_to_new_pods() {
     nodes().await;
     spot_nodes("uncordon").await;
     let release = install("weights", &json!({})).await;

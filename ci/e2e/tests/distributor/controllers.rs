@@ -5,7 +5,7 @@ use std::time::Duration;
 use e2e::cluster::{PATIENCE, apply, create, eventually, get, kubectl, output};
 use serde_json::{Value, json};
 
-use crate::placed::{assert_exact, assert_near, pods, reserved, scale, settled, shares};
+use crate::distribution::{assert_exact, assert_near, pods, reserved, scale, settled, shares};
 use crate::workload::{distributor, install, nodes, rounds, template, workload};
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use e2e::release::Release;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::placed::{pods, settled, shares};
+use crate::distribution::{pods, settled, shares};
 use crate::workload::{
     REPOSITORY, distributor, install, nodes, rounds, spot_nodes, starting_deployment, status,
 };

@@ -3,7 +3,7 @@
 use e2e::cluster::{PATIENCE, apply, create, eventually, get, kubectl};
 use serde_json::{Value, json};
 
-use crate::placed::{SLOT, TOKEN, assert_exact, nothing_reserved, pods, reserved, settled};
+use crate::distribution::{SLOT, TOKEN, assert_exact, nothing_reserved, pods, reserved, settled};
 use crate::workload::{condition, distributor, install, nodes, spot_nodes, status, workload};
 
 #[tokio::test]

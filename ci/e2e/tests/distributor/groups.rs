@@ -3,7 +3,7 @@
 use e2e::cluster::{PATIENCE, apply, eventually, get, kubectl};
 use serde_json::{Value, json};
 
-use crate::placed::{assert_exact, pods, scale, settled, shares};
+use crate::distribution::{assert_exact, pods, scale, settled, shares};
 use crate::workload::{condition, distributor, install, nodes, spot_nodes, status, workload};
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use e2e::cluster::{PATIENCE, eventually, get, output};
 use e2e::release::Release;
 use serde_json::{Value, json};
 
-use crate::placed::{scale, settled};
+use crate::distribution::{scale, settled};
 use crate::workload::{distributor, install, nodes, workload};
 
 /// The page of one of the webhook's pods, forwarded.

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod documents;
+mod errors;
 mod hostile;
 mod marker;
-mod mistakes;
 mod output;
 mod reviews;

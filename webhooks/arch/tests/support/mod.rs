@@ -8,6 +8,6 @@
     clippy::needless_pass_by_value
 )]
 
-pub(crate) mod asking;
 pub(crate) mod registry;
+pub(crate) mod resolver;
 pub(crate) mod server;

@@ -96,7 +96,7 @@ impl Distributor {
         self.namespace == other.namespace && self.targets(&target)
     }
 
-    /// Whether it applies instead of another one that selects the same workload.
+    /// Whether it applies instead of `other`, which selects the same workload: the older one does.
     pub fn precedes(&self, other: &Self) -> bool {
         (&self.created, &self.name) < (&other.created, &other.name)
     }

@@ -1,4 +1,4 @@
-//! Where pods are, and whether they are where they belong.
+//! The groups of the pods of a workload, and assertions about their distribution.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Certificates as a test's own CA issues them.
+//! A certificate authority of the tests, and the certificates that it issues.
 
 use std::sync::atomic::{AtomicI32, Ordering};
 

@@ -12,6 +12,7 @@ use kube::Client;
 use podshaper_core::object::OwnerReference;
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::annotations::{GROUP, OWNER, PLACED, SLOT, TOKEN};
+use podshaper_placement::identity::UnknownNodes;
 use podshaper_placement::ledger::{Assignment, SlotReply, SlotRequest, Token};
 use podshaper_placement::policy::{Group, Policy, Tie};
 use podshaper_placement_kube::{Ledgers, NamespacedOwner, PlacedWorkload, PolicySource, crd, reconcile};
@@ -82,7 +83,7 @@ async fn create(workload: &PlacedWorkload, pods: &[(String, Assignment)]) {
                 "annotations": {OWNER: uid, TOKEN: token.to_string(), SLOT: slot.to_string(), GROUP: **group},
                 "ownerReferences": [{"apiVersion": api_version, "kind": kind, "name": name, "uid": uid, "controller": true}],
             },
-            "spec": {"containers": [{"name": "c", "image": "none"}], "nodeSelector": {"no": "such-node"}},
+            "spec": {"containers": [{"name": "c", "image": "none"}], "nodeSelector": {"no": "such-node", "type": **group}},
         })
     };
     let list = json!({"apiVersion": "v1", "kind": "List", "items": pods.iter().map(pod).collect::<Vec<_>>()});
@@ -110,7 +111,7 @@ impl PolicySource for OnePolicy {
 
 /// Places the pods through three replicas at once, each with a watch of its own. Returns their assignments by slot.
 async fn burst(client: &Client, workload: &Arc<PlacedWorkload>) -> Vec<(String, Assignment)> {
-    let replicas: Vec<_> = (0..3).map(|_| Ledgers::start(client.clone(), "ledgers")).collect();
+    let replicas: Vec<_> = (0..3).map(|_| Ledgers::start(client.clone(), "ledgers", Arc::new(UnknownNodes))).collect();
     let filled = async || replicas.iter().all(|replica| replica.has_synced()).then_some(());
     eventually("watches", PATIENCE, filled).await;
     let started = Instant::now();
@@ -151,7 +152,7 @@ async fn ledger_stays_exact_from_first_to_last_pod() {
     kubectl(&["delete", "pod", "-n", NAMESPACE, &pods[12].0, "--force", "--grace-period=0"]).await;
 
     // A new replica finds the slot of the rejected pod, which is reserved, and that of the deleted pod.
-    let replica = Ledgers::start(client.clone(), "ledgers");
+    let replica = Ledgers::start(client.clone(), "ledgers", Arc::new(UnknownNodes));
     eventually("the watch", PATIENCE, async || replica.has_synced().then_some(())).await;
     let again = place(&replica, &workload, 1000).await;
     assert_eq!(

@@ -8,6 +8,7 @@ use podshaper_core::object::{Lookup, OwnerReference};
 use podshaper_kube::error::describe;
 use podshaper_kube::lease::Leadership;
 use podshaper_placement::admit::{PlaceRequest, PlacementBackend};
+use podshaper_placement::identity::NodeLabels;
 use podshaper_placement::ledger::SlotReply;
 use podshaper_placement::owner_object::OwnerObject;
 use tokio::time::timeout_at;
@@ -29,10 +30,16 @@ pub struct ClusterBackend {
 }
 
 impl ClusterBackend {
-    /// Starts the watch of the pods that `webhook` has placed. These annotations of owners are kept. Needs a runtime.
-    pub fn start(client: &Client, webhook: &'static str, annotations: &'static [&'static str]) -> Self {
+    /// Starts the watch of the pods that `webhook` has placed. These annotations of owners are kept. `nodes` shows the groups of pods that no
+    /// webhook has placed. Needs a runtime.
+    pub fn start(
+        client: &Client,
+        webhook: &'static str,
+        annotations: &'static [&'static str],
+        nodes: Arc<dyn NodeLabels>,
+    ) -> Self {
         let owners = Arc::new(OwnerReader::new(client.clone(), annotations));
-        Self { webhook, owners, ledgers: Ledgers::start(client.clone(), webhook) }
+        Self { webhook, owners, ledgers: Ledgers::start(client.clone(), webhook, nodes) }
     }
 
     /// Reconciles ledgers while this replica leads. Needs a runtime.
@@ -78,6 +85,7 @@ mod tests {
     use std::time::Duration;
 
     use podshaper_placement::allocator::SlotAllocator;
+    use podshaper_placement::identity::UnknownNodes;
     use podshaper_placement::ledger::{SlotRequest, Token};
     use podshaper_placement::owners::OwnerChain;
     use podshaper_placement::policy::{Group, Policy, Tie};
@@ -89,7 +97,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn owner_of_undiscovered_kind_is_not_waited_for_past_the_deadline() {
         let (client, _server) = MockApiServer::start();
-        let backend = ClusterBackend::start(&client, "webhook", &[]);
+        let backend = ClusterBackend::start(&client, "webhook", &[], Arc::new(UnknownNodes));
         let mut chain = OwnerChain::from(Some(OwnerReference::new("example.com/v1", "Thing", "web", "u")));
         chain.looked(Lookup::Found(Arc::new(OwnerObject { uid: "u".to_owned(), ..OwnerObject::default() })));
         let node_labels = [("type".to_owned(), "default".to_owned())].into();

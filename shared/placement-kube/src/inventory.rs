@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use podshaper_placement::allocator::SlotAllocator;
+use podshaper_placement::identity::NodeLabels;
 use podshaper_placement::ledger::{PodName, ResourceVersion, Token};
 use podshaper_placement::pod_object::WaitingPod;
-use podshaper_placement::policy::GroupName;
+use podshaper_placement::policy::{GroupName, Policy};
 use podshaper_placement::spread::Spread;
 
 use crate::observed_pod::Health;
 use crate::placement_object::{LedgerId, NamespacedOwner};
+use crate::pod_evidence::PodEvidence;
 
 /// The state of this replica about the pods of one ledger.
 #[derive(Clone, Debug)]
@@ -31,8 +33,10 @@ pub struct InventoryPod {
     pub name: PodName,
     /// Its slot, if it is placed.
     pub slot: Option<u32>,
-    /// Its group, if known.
+    /// Its group, if known. It is one of the policy that this replica last placed pods by; [`LedgerInventory::regroup`] finds it by another.
     pub group: Option<GroupName>,
+    /// What shows its group.
+    pub evidence: Option<PodEvidence>,
     /// Its health.
     pub health: Health,
     /// The token of its admission request, if it is placed.
@@ -44,6 +48,13 @@ pub struct InventoryPod {
 }
 
 impl LedgerInventory {
+    /// Finds the groups of the pods by this policy.
+    pub fn regroup(&mut self, policy: &Policy, nodes: &dyn NodeLabels) {
+        for pod in &mut self.pods {
+            pod.group = pod.evidence.as_ref().and_then(|evidence| evidence.group(policy, nodes));
+        }
+    }
+
     /// The pods by group, by the policy of `allocator`.
     pub fn spread(&self, allocator: &SlotAllocator) -> Spread {
         let pods = self.pods.iter().map(|pod| (pod.group.as_deref(), pod.health == Health::Ready));

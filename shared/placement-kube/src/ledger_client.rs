@@ -9,7 +9,8 @@ use podshaper_kube::error::describe;
 use podshaper_kube::pages;
 use podshaper_kube::request::{MediaType, get, send, with_query};
 use podshaper_placement::annotations::{
-    DELETION_COST, ESTIMATED, GROUP, LOWEST_DELETION_COST, OWNER, PLACED, SLOT, TOKEN, deletion_cost,
+    DELETION_COST, ESTIMATED, GROUP, GROUP_HASH, LOWEST_DELETION_COST, OWNER, PLACED, SLOT, TOKEN,
+    deletion_cost,
 };
 use podshaper_placement::ledger::{Assignment, Event, LedgerContent, ResourceVersion};
 use podshaper_placement::owner_object::OwnerSpec;
@@ -120,11 +121,11 @@ impl LedgerClient {
         workload: &PlacedWorkload,
         at_least: Option<ResourceVersion>,
     ) -> kube::Result<(ResourceVersion, Vec<ObservedPod>)> {
-        let PlacedWorkload { namespace, selector, owner, allocator, .. } = workload;
+        let PlacedWorkload { namespace, selector, owner, .. } = workload;
         let mut pods = Vec::new();
         let mut add = |items: &[&RawValue]| {
             for item in items {
-                let pod = ObservedPod::parse(item, Some(allocator.policy()))?;
+                let pod = ObservedPod::parse(item)?;
                 pods.extend(pod.filter(|pod| pod.counts_for(&owner.uid, self.webhook)));
             }
             Ok(())
@@ -185,7 +186,10 @@ impl LedgerClient {
         assignment: &Assignment,
         costed: bool,
     ) {
+        let policy = workload.allocator.policy();
+        let definition = policy.index(&assignment.group).and_then(|index| policy.definitions().get(index));
         let mut annotations = BTreeMap::from([
+            (GROUP_HASH, definition.map(|definition| definition.hash().to_string())),
             (OWNER, Some(workload.owner.uid.clone())),
             (TOKEN, Some(assignment.token.to_string())),
             (SLOT, Some(assignment.slot.to_string())),

@@ -9,6 +9,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use k8s_openapi::jiff::Timestamp;
+use podshaper_placement::identity::NodeLabels;
 use podshaper_placement::ledger::{
     Call, Effect, Event, Ledger, LedgerContent, Now, PodName, PodPlacement, PodRecord, PodState,
     ResourceVersion, SlotReply, SlotRequest, Token,
@@ -21,6 +22,7 @@ use crate::inventory::{InventoryPod, LedgerInventory};
 use crate::ledger_client::LedgerClient;
 use crate::observed_pod::{Health, ObservedPod};
 use crate::placement_object::{LedgerId, NamespacedOwner, PlacedWorkload};
+use crate::pod_evidence::EvidenceByPod;
 
 /// Pauses after failed calls: the ledger itself tries again at once. They end soon after the API server is back, since requests wait.
 const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
@@ -31,6 +33,7 @@ const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
 /// The state that all ledgers of one webhook share.
 pub(crate) struct LedgerContext {
     client: LedgerClient,
+    nodes: Arc<dyn NodeLabels>,
     /// The zero of the ledgers' clock.
     started: Instant,
     /// The version that the watch of pods has reached.
@@ -38,8 +41,8 @@ pub(crate) struct LedgerContext {
 }
 
 impl LedgerContext {
-    pub(crate) fn new(client: LedgerClient) -> Self {
-        Self { client, started: Instant::now(), watched: AtomicU64::new(0) }
+    pub(crate) fn new(client: LedgerClient, nodes: Arc<dyn NodeLabels>) -> Self {
+        Self { client, nodes, started: Instant::now(), watched: AtomicU64::new(0) }
     }
 
     pub(crate) fn client(&self) -> &LedgerClient {
@@ -67,6 +70,7 @@ type UnreadyPods = BTreeMap<PodName, Option<Arc<WaitingPod>>>;
 #[derive(Default)]
 pub(crate) struct ListedPods {
     records: BTreeMap<PodName, PodRecord>,
+    evidence: EvidenceByPod,
     unready: UnreadyPods,
     controller: Option<NamespacedOwner>,
     newest: ResourceVersion,
@@ -81,6 +85,7 @@ impl ListedPods {
         if pod.record.version > self.newest {
             (self.newest, self.controller) = (pod.record.version, Some(pod.controller));
         }
+        self.evidence.insert(Arc::clone(&pod.name), pod.evidence, pod.node.as_deref());
         self.records.insert(pod.name, pod.record);
     }
 }
@@ -110,6 +115,7 @@ struct DriverState {
     changes: u64,
     reconciled: u64,
     unready: UnreadyPods,
+    evidence: EvidenceByPod,
     controller: Option<NamespacedOwner>,
 }
 
@@ -135,7 +141,7 @@ impl LedgerDriver {
         let (sender, reply) = oneshot::channel();
         {
             let mut state = self.lock();
-            if state.bind(workload) {
+            if state.bind(workload, &*self.context.nodes) {
                 self.handle(&mut state, Event::MaxPods(workload.pods));
             }
             state.waiting.entry(token).or_default().push(sender);
@@ -178,7 +184,8 @@ impl LedgerDriver {
             Ok((version, pods)) => {
                 let mut state = self.lock();
                 state.listed = true;
-                self.handle(&mut state, Event::PodsListed { version, pods: records(pods) });
+                let pods = state.records(pods, &*self.context.nodes);
+                self.handle(&mut state, Event::PodsListed { version, pods });
             }
             Err(error) => workload.warn(&error, "cannot list the pods of an owner"),
         }
@@ -188,7 +195,8 @@ impl LedgerDriver {
     pub(crate) async fn reconcile(self: &Arc<Self>, workload: &Arc<PlacedWorkload>) -> kube::Result<()> {
         let (changes, watched) = {
             let mut state = self.lock();
-            state.bind(workload);
+            state.bind(workload, &*self.context.nodes);
+            state.regroup(&*self.context.nodes);
             (state.changes, state.ledger.pods().values().filter(|pod| pod.marked).count())
         };
         let client = &self.context.client;
@@ -199,18 +207,16 @@ impl LedgerDriver {
             None
         };
         let mut unplaced = Vec::new();
-        let surveyed = listed.map(|(version, pods)| {
-            let pending = pods.iter().filter(|pod| pod.is_unplaced());
-            unplaced.extend(pending.map(|pod| (Arc::clone(&pod.name), pod.record.costed)));
-            Event::PodsListed { version, pods: records(pods) }
-        });
         {
             let mut state = self.lock();
             state.reconciled = changes;
             self.handle(&mut state, Event::MaxPods(limit));
             // Before the pods are labelled: the watch delivers labelled pods, and its version overtakes the list's.
-            if let Some(surveyed) = surveyed {
-                self.handle(&mut state, surveyed);
+            if let Some((version, pods)) = listed {
+                let pods = state.records(pods, &*self.context.nodes);
+                let unknown = pods.iter().filter(|(_, pod)| is_unplaced(pod));
+                unplaced.extend(unknown.map(|(name, pod)| (Arc::clone(name), pod.costed)));
+                self.handle(&mut state, Event::PodsListed { version, pods });
             }
             self.handle(&mut state, Event::Tick);
             self.handle(&mut state, Event::Reconcile);
@@ -234,7 +240,13 @@ impl LedgerDriver {
         } else {
             state.unready.insert(Arc::clone(&pod.name), pod.waiting);
         }
-        self.handle(&mut state, Event::PodChanged(pod.name, pod.record));
+        if ended {
+            state.evidence.remove(&pod.name);
+        } else {
+            state.evidence.insert(Arc::clone(&pod.name), pod.evidence, pod.node.as_deref());
+        }
+        let record = state.grouped(&pod.name, pod.record, &*self.context.nodes);
+        self.handle(&mut state, Event::PodChanged(pod.name, record));
     }
 
     /// A watch event shows that a pod, if it was one of the owner's, no longer is.
@@ -245,6 +257,7 @@ impl LedgerDriver {
         }
         state.changes += 1;
         state.unready.remove(name);
+        state.evidence.remove(name);
         let record = PodRecord {
             version,
             state: PodState::Gone,
@@ -261,7 +274,14 @@ impl LedgerDriver {
         state.changes += 1;
         state.unready = listed.unready;
         state.controller = listed.controller.or_else(|| state.controller.take());
-        self.handle(&mut state, Event::WatchRestarted { version, pods: listed.records });
+        state.evidence = listed.evidence;
+        let nodes = &*self.context.nodes;
+        let pods = listed.records.into_iter().map(|(name, record)| {
+            let record = state.grouped(&name, record, nodes);
+            (name, record)
+        });
+        let pods = pods.collect();
+        self.handle(&mut state, Event::WatchRestarted { version, pods });
     }
 
     /// A watch event of the object; `None` if it was deleted.
@@ -275,6 +295,7 @@ impl LedgerDriver {
             name: Arc::clone(name),
             slot: pod.assignment().map(|assignment| assignment.slot),
             group: pod.group().cloned(),
+            evidence: state.evidence.get(name).cloned(),
             health: if state.unready.contains_key(name) { Health::Unready } else { Health::Ready },
             token: pod.assignment().map(|assignment| assignment.token),
             version: pod.version,
@@ -356,7 +377,8 @@ impl LedgerDriver {
                 Call::List(at_least) => {
                     let (version, pods) = client.list_pods(workload, at_least).await?;
                     let max_pods = if at_least.is_none() { client.pod_limit(workload).await? } else { None };
-                    Ok(Event::Listed { version, pods: records(pods), max_pods })
+                    let pods = self.lock().records(pods, &*self.context.nodes);
+                    Ok(Event::Listed { version, pods, max_pods })
                 }
             }
         };
@@ -403,18 +425,52 @@ impl DriverState {
     }
 
     /// Takes the workload and its policy. Returns whether its numbers are newer than those known.
-    fn bind(&mut self, workload: &Arc<PlacedWorkload>) -> bool {
-        self.workload = Some(Arc::clone(workload));
+    fn bind(&mut self, workload: &Arc<PlacedWorkload>, nodes: &dyn NodeLabels) -> bool {
+        let before = self.workload.replace(Arc::clone(workload));
+        let is_same = |before: &PlacedWorkload| {
+            Arc::ptr_eq(&before.allocator, &workload.allocator)
+                || before.allocator.policy() == workload.allocator.policy()
+        };
+        if !before.is_some_and(|before| is_same(&before)) {
+            self.regroup(nodes);
+        }
         let newer = self.version.is_none_or(|version| version < workload.version);
         if newer {
             self.version = Some(workload.version);
         }
         newer
     }
+
+    /// Finds the group of each pod by the policy and the nodes as they are now.
+    fn regroup(&mut self, nodes: &dyn NodeLabels) {
+        let Self { workload: Some(workload), ledger, evidence, .. } = self else { return };
+        let policy = workload.allocator.policy();
+        evidence.retain(|name| ledger.pods().contains_key(name));
+        ledger.regroup(|name| evidence.get(name).and_then(|evidence| evidence.group(policy, nodes)));
+    }
+
+    /// The record with its group by the policy, if that is known.
+    fn grouped(&self, name: &PodName, record: PodRecord, nodes: &dyn NodeLabels) -> PodRecord {
+        let Some(workload) = &self.workload else { return record };
+        let evidence = self.evidence.get(name);
+        let group = evidence.and_then(|evidence| evidence.group(workload.allocator.policy(), nodes));
+        PodRecord { placement: PodPlacement::new(record.assignment(), group), ..record }
+    }
+
+    /// The records of listed pods, with their groups.
+    fn records(&mut self, pods: Vec<ObservedPod>, nodes: &dyn NodeLabels) -> BTreeMap<PodName, PodRecord> {
+        let record = |pod: ObservedPod| {
+            self.evidence.insert(Arc::clone(&pod.name), pod.evidence, pod.node.as_deref());
+            let record = self.grouped(&pod.name, pod.record, nodes);
+            (pod.name, record)
+        };
+        pods.into_iter().map(record).collect()
+    }
 }
 
-fn records(pods: Vec<ObservedPod>) -> BTreeMap<PodName, PodRecord> {
-    pods.into_iter().map(|pod| (pod.name, pod.record)).collect()
+/// Whether a pod runs without a slot, a group or the label that the watch selects by.
+fn is_unplaced(pod: &PodRecord) -> bool {
+    !pod.marked && pod.state == PodState::Active && pod.placement == PodPlacement::Unknown
 }
 
 /// Notifies the ledger when no request with this token waits any longer.

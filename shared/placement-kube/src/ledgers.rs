@@ -9,6 +9,7 @@ use podshaper_core::object::{Object, ObjectMeta};
 use podshaper_kube::error::describe;
 use podshaper_kube::watch::{WatchHandler, WatchScope, list_and_watch};
 use podshaper_placement::annotations::{OWNER, PLACED};
+use podshaper_placement::identity::NodeLabels;
 use podshaper_placement::ledger::{PodState, ResourceVersion, SlotReply, SlotRequest};
 use podshaper_placement::spread::Spread;
 use serde::de::IgnoredAny;
@@ -35,8 +36,8 @@ impl Ledgers {
     /// Starts the watches of the pods that `webhook` has placed and of its Placements. Needs a runtime.
     ///
     /// Rights: `get`, `list`, `watch`, `create`, `patch`, `delete` Placements; `list`, `watch` and `patch` pods; `get` owners.
-    pub fn start(client: Client, webhook: &'static str) -> Arc<Self> {
-        let ledgers = Arc::new(Self::new(client.clone(), webhook));
+    pub fn start(client: Client, webhook: &'static str, nodes: Arc<dyn NodeLabels>) -> Arc<Self> {
+        let ledgers = Arc::new(Self::new(client.clone(), webhook, nodes));
         let scope = WatchScope { namespace: None, label_selector: format!("{PLACED}={webhook}") };
         let mut placements = PlacementEvents { ledgers: Arc::clone(&ledgers), listed: HashMap::new() };
         let watch = (client.clone(), scope.clone());
@@ -46,9 +47,9 @@ impl Ledgers {
         ledgers
     }
 
-    fn new(client: Client, webhook: &'static str) -> Self {
+    fn new(client: Client, webhook: &'static str, nodes: Arc<dyn NodeLabels>) -> Self {
         Self {
-            context: Arc::new(LedgerContext::new(LedgerClient::new(client, webhook))),
+            context: Arc::new(LedgerContext::new(LedgerClient::new(client, webhook), nodes)),
             filled: AtomicBool::new(false),
             drivers: Mutex::default(),
             placements: Mutex::default(),
@@ -161,7 +162,7 @@ impl WatchHandler for PodEvents {
     }
 
     fn listed(&mut self, object: &RawValue) -> serde_json::Result<()> {
-        if let Some(pod) = ObservedPod::parse(object, None)? {
+        if let Some(pod) = ObservedPod::parse(object)? {
             self.listed.entry(pod.ledger_id()).or_default().add(pod);
         }
         Ok(())
@@ -172,7 +173,7 @@ impl WatchHandler for PodEvents {
     }
 
     fn changed(&mut self, object: &RawValue, deleted: bool) -> serde_json::Result<String> {
-        let pod = ObservedPod::parse(object, None)?;
+        let pod = ObservedPod::parse(object)?;
         let object: Object<IgnoredAny, IgnoredAny> = serde_json::from_str(object.get())?;
         let ObjectMeta { name, namespace, resource_version, .. } = &object.metadata;
         // A pod that its controller has released, or that another one has adopted, no longer counts for the owner in its annotation.
@@ -259,6 +260,7 @@ impl WatchHandler for PlacementEvents {
 #[cfg(test)]
 mod tests {
     use podshaper_placement::annotations::{GROUP, SLOT, TOKEN};
+    use podshaper_placement::identity::UnknownNodes;
     use podshaper_testing::MockApiServer;
     use serde_json::json;
 
@@ -274,7 +276,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     async fn fifty_thousand_pods_take_less_than_48_mib() {
         let (client, _server) = MockApiServer::start();
-        let ledgers = Arc::new(Ledgers::new(client, "distributor"));
+        let ledgers = Arc::new(Ledgers::new(client, "distributor", Arc::new(UnknownNodes)));
         let mut events = PodEvents { ledgers: Arc::clone(&ledgers), listed: HashMap::new() };
         let before = resident();
         events.list_started();

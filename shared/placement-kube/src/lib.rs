@@ -23,6 +23,7 @@ mod metrics;
 mod observed_pod;
 mod owner_reader;
 mod placement_object;
+mod pod_evidence;
 mod reconcile;
 
 pub use backend::ClusterBackend;
@@ -33,4 +34,5 @@ pub use metrics::PlacementMetrics;
 pub use observed_pod::{Health, UnplacedPods};
 pub use owner_reader::OwnerReader;
 pub use placement_object::{LedgerId, NamespacedOwner, PlacedWorkload, crd};
+pub use pod_evidence::PodEvidence;
 pub use reconcile::{PolicySource, reconcile};

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use podshaper_core::object::{FromObject, OwnerReference};
+use podshaper_placement::identity::GroupEvidence;
 use podshaper_placement::ledger::{PodName, PodPlacement, PodRecord, PodState};
 use podshaper_placement::pod_object::{PodCondition, PodObject, WaitingPod};
-use podshaper_placement::policy::Policy;
 use serde_json::value::RawValue;
 
 use crate::placement_object::{LedgerId, NamespacedOwner};
@@ -23,7 +23,10 @@ pub enum Health {
 /// A pod that has a controller.
 pub(crate) struct ObservedPod {
     pub name: PodName,
+    /// With the group in its annotations: which one it is now depends on the policy.
     pub record: PodRecord,
+    pub evidence: GroupEvidence,
+    pub node: Option<Box<str>>,
     pub health: Health,
     /// Set while the pod has no node.
     pub waiting: Option<Arc<WaitingPod>>,
@@ -36,25 +39,27 @@ pub(crate) struct ObservedPod {
 }
 
 impl ObservedPod {
-    /// Reads a pod; `None` if no ledger counts it: it has no controller, or webhooks are to skip it. With `policy`, the group of a pod that
-    /// is not placed is inferred from its node selector.
-    pub(crate) fn parse(object: &RawValue, policy: Option<&Policy>) -> serde_json::Result<Option<Self>> {
-        Ok(Self::parse_any(object, policy)?.filter(|pod| !pod.skipped))
+    /// Reads a pod; `None` if no ledger counts it: it has no controller, or webhooks are to skip it.
+    pub(crate) fn parse(object: &RawValue) -> serde_json::Result<Option<Self>> {
+        Ok(Self::parse_any(object)?.filter(|pod| !pod.skipped))
     }
 
-    fn parse_any(object: &RawValue, policy: Option<&Policy>) -> serde_json::Result<Option<Self>> {
+    fn parse_any(object: &RawValue) -> serde_json::Result<Option<Self>> {
         let Some(pod) = PodObject::from_object(serde_json::from_str(object.get())?) else { return Ok(None) };
         let Some(version) = pod.version else { return Ok(None) };
+        let costed = pod.has_own_deletion_cost();
         let record = PodRecord {
             version,
             state: pod.state,
-            placement: pod.placement(policy),
-            costed: pod.has_own_deletion_cost(),
+            placement: pod.assignment.map_or(PodPlacement::Unknown, PodPlacement::Assigned),
+            costed,
             marked: pod.placed_by.is_some(),
         };
         Ok(Some(Self {
             name: pod.name.as_str().into(),
             record,
+            evidence: pod.evidence,
+            node: pod.node.map(String::into_boxed_str),
             health: if pod.state == PodState::Succeeded { Health::Ready } else { health(&pod.conditions) },
             waiting: pod.waiting.filter(|_| pod.state == PodState::Active).map(Arc::new),
             sequence_owner: pod.sequence_owner.into(),
@@ -71,13 +76,6 @@ impl ObservedPod {
     /// Whether the ledger that `webhook` keeps for the owner with this uid counts the pod.
     pub(crate) fn counts_for(&self, owner: &str, webhook: &str) -> bool {
         *self.sequence_owner == *owner && self.placed_by.as_ref().is_none_or(|placed_by| placed_by == webhook)
-    }
-
-    /// Whether it runs without a slot, a group or the label that the watch selects by.
-    pub(crate) fn is_unplaced(&self) -> bool {
-        !self.record.marked
-            && self.record.state == PodState::Active
-            && self.record.placement == PodPlacement::Unknown
     }
 }
 
@@ -100,7 +98,7 @@ pub struct UnplacedPods {
 impl UnplacedPods {
     /// Counts a pod of a list.
     pub(crate) fn add(&mut self, object: &RawValue) -> serde_json::Result<()> {
-        let pod = ObservedPod::parse_any(object, None)?.filter(|pod| pod.record.state != PodState::Gone);
+        let pod = ObservedPod::parse_any(object)?.filter(|pod| pod.record.state != PodState::Gone);
         let Some(pod) = pod else { return Ok(()) };
         if pod.skipped {
             self.excluded += 1;

@@ -210,7 +210,10 @@ pub async fn place<'p, 'a>(
             return Err(PlaceError::new(PlaceOutcome::Undecided, reason));
         }
     };
-    let group = allocator.policy().group(&assignment.group).ok_or_else(|| {
+    let policy = allocator.policy();
+    let index = policy.index(&assignment.group);
+    let group = index.and_then(|index| policy.groups().get(index).zip(policy.definitions().get(index)));
+    let (group, definition) = group.ok_or_else(|| {
         let reason = format!("the policy no longer has group {}: the pod isn't placed", assignment.group);
         PlaceError::new(PlaceOutcome::Undecided, reason)
     })?;
@@ -218,7 +221,8 @@ pub async fn place<'p, 'a>(
     let assignment = Assignment { token: stored_token, ..assignment };
     let estimated = outcome == PlaceOutcome::Estimated;
     let mut patch = PodPatch::new(pod);
-    let metadata = PlacementMetadata { assignment: &assignment, owner, controller, estimated, webhook };
+    let hash = definition.hash();
+    let metadata = PlacementMetadata { assignment: &assignment, hash, owner, controller, estimated, webhook };
     annotations::apply(&mut patch, group, &metadata);
     Ok((outcome, patch))
 }

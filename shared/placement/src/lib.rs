@@ -11,6 +11,9 @@ pub mod admit;
 pub mod allocator;
 pub mod annotations;
 pub mod availability;
+pub mod definition;
+mod hash;
+pub mod identity;
 pub mod ledger;
 #[cfg(test)]
 mod model;

@@ -1,15 +1,17 @@
 //! Placement without a cluster: by objects of files, and for the self-test.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use podshaper_core::facts::{Fact, FactError, FactKey};
-use podshaper_core::object::{Lookup, OwnerReference};
+use podshaper_core::object::{Lookup, Object, OwnerReference};
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::admit::{PlaceRequest, PlacementBackend};
 use super::allocator::Occupancy;
+use super::identity::NodeLabels;
 use super::ledger::{Assignment, PodState, SlotReply};
 use super::owner_object::OwnerObject;
 use super::pod_object::PodObject;
@@ -19,10 +21,25 @@ use super::pod_object::PodObject;
 pub struct FileBackend {
     /// By kind, then by namespace and name.
     owners: HashMap<(String, FactKey), Arc<OwnerObject>>,
+    nodes: FileNodes,
     /// By the uid of the owner of the sequence.
     pods: HashMap<String, Vec<PodObject>>,
     /// Pods that this run has placed.
     placed: Mutex<HashMap<String, Vec<Assignment>>>,
+}
+
+/// The labels of each node.
+#[derive(Debug, Default)]
+struct FileNodes(HashMap<String, Arc<BTreeMap<String, String>>>);
+
+impl NodeLabels for FileNodes {
+    fn labels(&self, node: &str) -> Option<Arc<BTreeMap<String, String>>> {
+        self.0.get(node).cloned()
+    }
+
+    fn all(&self) -> Vec<(String, Arc<BTreeMap<String, String>>)> {
+        self.0.iter().map(|(name, labels)| (name.clone(), Arc::clone(labels))).collect()
+    }
 }
 
 impl FileBackend {
@@ -35,7 +52,11 @@ impl FileBackend {
 
     /// Adds an object. Any kind but a Pod can own pods.
     pub fn add(&mut self, fact: Fact<'_>) -> Result<(), FactError> {
-        if !fact.is_kind("", "Pod") {
+        if fact.is_kind("", "Node") {
+            let node: Object<IgnoredAny, IgnoredAny> = fact.parse()?;
+            let labels = node.metadata.labels.unwrap_or_default();
+            self.nodes.0.insert(node.metadata.name, Arc::new(labels));
+        } else if !fact.is_kind("", "Pod") {
             let owner = fact.reference();
             let object = OwnerObject::from_object(fact.parse()?, &owner, |_| true);
             self.owners.insert((owner.kind, fact.key()), Arc::new(object));
@@ -67,7 +88,7 @@ impl PlacementBackend for FileBackend {
         let placed = placed.entry(owner.uid.clone()).or_default();
         let mut occupancy = Occupancy::default();
         for pod in self.pods.get(&owner.uid).into_iter().flatten() {
-            pod.placement(Some(allocator.policy())).occupy(&mut occupancy, allocator.policy());
+            pod.placement(allocator.policy(), &self.nodes).occupy(&mut occupancy, allocator.policy());
         }
         for assignment in &*placed {
             assignment.occupy(&mut occupancy, allocator.policy());

@@ -4,18 +4,27 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 
-use podshaper_core::object::{FromObject, Object, OwnerReference};
-use podshaper_core::pod::SKIP;
+use podshaper_core::object::{FromObject, Object, OwnerReference, lenient};
+use podshaper_core::pod::{NodeSelectorTerm, SKIP};
 
 use super::annotations::{
-    DELETION_COST, LOWEST_DELETION_COST, PLACED, deletion_cost, infer_group, parse, sequence_owner,
+    DELETION_COST, GROUP, GROUP_HASH, LOWEST_DELETION_COST, PLACED, deletion_cost, parse, sequence_owner,
 };
+use super::definition::DefinitionHash;
+use super::identity::{GroupEvidence, NodeLabels};
 use super::ledger::{Assignment, PodPlacement, PodState, ResourceVersion};
-use super::policy::{GroupName, Policy};
+use super::policy::{GroupName, MAX_NAME, Policy};
+
+/// Bytes of the longest name of a node (a DNS subdomain).
+const MAX_NODE_NAME: usize = 253;
+/// Bytes of the longest node selector, and of the longest node affinity, that is kept for a pod. A longer one counts as absent: it shows no
+/// group.
+const MAX_CONSTRAINTS: usize = 8 << 10;
 
 /// A pod, as far as its place is concerned.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PodObject {
     /// `metadata.name`.
     pub name: String,
@@ -31,8 +40,10 @@ pub struct PodObject {
     pub state: PodState,
     /// Its slot and group, if a webhook has placed it.
     pub assignment: Option<Assignment>,
-    /// `spec.nodeSelector`.
-    pub node_selector: BTreeMap<String, String>,
+    /// What shows its group.
+    pub evidence: GroupEvidence,
+    /// `spec.nodeName`.
+    pub node: Option<String>,
     /// The value of [`DELETION_COST`].
     pub deletion_cost: Option<String>,
     /// The value of [`PLACED`].
@@ -79,8 +90,10 @@ const KUEUE: &str = "kueue.x-k8s.io/";
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodObjectSpec {
-    node_selector: Option<BTreeMap<String, String>>,
     node_name: Option<String>,
+    node_selector: Option<BTreeMap<String, String>>,
+    #[serde(deserialize_with = "lenient")]
+    affinity: Option<Affinity>,
     scheduling_gates: Option<Vec<IgnoredAny>>,
     volumes: Option<Vec<Volume>>,
 }
@@ -109,6 +122,55 @@ impl Volume {
             (None, Some(_)) => Some(format!("{pod}-{}", self.name)),
             (None, None) => None,
         }
+    }
+}
+
+/// `v1.Affinity`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Affinity {
+    node_affinity: Option<NodeAffinity>,
+}
+
+/// `v1.NodeAffinity`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct NodeAffinity {
+    #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution")]
+    required: Option<NodeSelector>,
+}
+
+/// `v1.NodeSelector`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeSelector {
+    node_selector_terms: Vec<Value>,
+}
+
+impl PodObjectSpec {
+    /// The node selector, unless it is longer than [`MAX_CONSTRAINTS`].
+    fn node_selector(&mut self) -> BTreeMap<String, String> {
+        let selector = self.node_selector.take().unwrap_or_default();
+        let length: usize = selector.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if length > MAX_CONSTRAINTS { BTreeMap::new() } else { selector }
+    }
+
+    /// The required terms, unless they are longer than [`MAX_CONSTRAINTS`]. A term of another shape matches no node.
+    fn required_terms(&mut self) -> Option<Vec<NodeSelectorTerm<'static>>> {
+        let terms = self.affinity.take()?.node_affinity?.required?.node_selector_terms;
+        let length: usize = terms.iter().map(text_length).sum();
+        let parse = |term| NodeSelectorTerm::deserialize(term).unwrap_or_default();
+        (length <= MAX_CONSTRAINTS).then(|| terms.into_iter().map(parse).collect())
+    }
+}
+
+/// An estimate of the bytes of a JSON value.
+fn text_length(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len() + 8,
+        Value::Array(items) => 8 + items.iter().map(text_length).sum::<usize>(),
+        Value::Object(members) => members.iter().map(|(key, value)| key.len() + text_length(value)).sum::<usize>() + 8,
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
     }
 }
 
@@ -156,19 +218,11 @@ impl PodCondition {
 }
 
 impl PodObject {
-    /// Where the pod is. With `policy`, the group of a pod without a slot is inferred from its node selector.
-    pub fn placement(&self, policy: Option<&Policy>) -> PodPlacement {
-        match &self.assignment {
-            Some(assignment) => PodPlacement::Assigned(assignment.clone()),
-            None => policy
-                .and_then(|policy| self.inferred_group(policy))
-                .map_or(PodPlacement::Unknown, PodPlacement::Inferred),
-        }
-    }
-
-    /// The group that the pod's node selector selects.
-    pub fn inferred_group(&self, policy: &Policy) -> Option<GroupName> {
-        infer_group(|key| self.node_selector.get(key).map(String::as_str), policy)
+    /// Where the pod is, by this policy.
+    pub fn placement(&self, policy: &Policy, nodes: &dyn NodeLabels) -> PodPlacement {
+        let group = self.evidence.group(policy, self.node.as_deref(), nodes);
+        let group = group.and_then(|group| policy.groups().get(group)).map(|group| group.name.clone());
+        PodPlacement::new(self.assignment.as_ref(), group)
     }
 
     /// Whether the pod's author has set its deletion cost, which this project then keeps.
@@ -191,7 +245,7 @@ impl FromObject for PodObject {
         let annotation = |key: &str| metadata.annotation(key);
         let label = |key: &str| metadata.labels.as_ref()?.get(key);
         let status = object.status.unwrap_or_default();
-        let spec = object.spec.unwrap_or_default();
+        let mut spec = object.spec.unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
         let has_node = spec.node_name.as_ref().is_some_and(|node| !node.is_empty());
         let waiting = (!has_node).then(|| WaitingPod {
@@ -200,12 +254,19 @@ impl FromObject for PodObject {
             queued: metadata.labels.iter().flatten().any(|(key, _)| key.starts_with(KUEUE)),
             claims: spec.volumes.iter().flatten().filter_map(|volume| volume.claim(&metadata.name)).collect(),
         });
+        let evidence = GroupEvidence {
+            name: annotation(GROUP).filter(|name| name.len() <= MAX_NAME).map(GroupName::from),
+            hash: annotation(GROUP_HASH).and_then(DefinitionHash::parse),
+            node_selector: spec.node_selector(),
+            terms: spec.required_terms(),
+        };
         Some(Self {
             version: metadata.resource_version.parse().ok(),
             sequence_owner: sequence_owner(annotation, &controller.uid).to_owned(),
             state: PodState::of(&status.phase, metadata.deletion_timestamp.is_some(), &controller.kind),
             assignment: parse(annotation),
-            node_selector: spec.node_selector.unwrap_or_default(),
+            evidence,
+            node: spec.node_name.filter(|node| (1..=MAX_NODE_NAME).contains(&node.len())),
             deletion_cost: annotation(DELETION_COST).map(str::to_owned),
             placed_by: label(PLACED).cloned(),
             skipped: label(SKIP).is_some_and(|skip| skip == "true"),

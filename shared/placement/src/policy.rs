@@ -7,6 +7,8 @@ use serde_json::Value;
 
 use podshaper_core::label;
 
+use super::definition::Definition;
+
 /// Maximum number of groups in a policy.
 pub const MAX_GROUPS: usize = 32;
 /// Maximum weight, base and max of a group. With [`MAX_GROUPS`] it keeps the arithmetic of the slot order within 64 bits.
@@ -18,6 +20,8 @@ pub const MAX_NAME: usize = 4096;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     groups: Vec<Group>,
+    /// By index of the group.
+    definitions: Vec<Definition>,
     tie: Tie,
 }
 
@@ -26,7 +30,7 @@ pub struct Policy {
 pub struct Group {
     /// Unique in its policy. In annotations and messages it names the group.
     pub name: GroupName,
-    /// The labels that its nodes have. Not empty.
+    /// The labels that its nodes have. They may be empty only if [`Self::node_affinity`] is not.
     pub node_labels: BTreeMap<String, String>,
     /// How many pods it gets before weights count.
     pub base: u32,
@@ -57,7 +61,7 @@ pub enum Tie {
 }
 
 /// Some of the groups of a policy, by index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupSet(u32);
 
 /// Why a policy is invalid.
@@ -103,12 +107,21 @@ impl Policy {
         if groups.iter().all(|group| group.weight == 0 && group.base == 0) {
             return Err(PolicyError::NoShare);
         }
-        Ok(Self { groups, tie })
+        let define = |group: &Group| {
+            group.define().map_err(|problem| PolicyError::Group { name: group.name.clone(), problem })
+        };
+        let definitions = groups.iter().map(define).collect::<Result<_, _>>()?;
+        Ok(Self { groups, definitions, tie })
     }
 
     /// The groups. Elsewhere a group is given by its index in them.
     pub fn groups(&self) -> &[Group] {
         &self.groups
+    }
+
+    /// The definitions of the groups, in the same order.
+    pub fn definitions(&self) -> &[Definition] {
+        &self.definitions
     }
 
     /// Which group gets a slot that is equally due to several.
@@ -160,7 +173,7 @@ impl Group {
         if self.name.contains(char::is_control) || self.name.len() > MAX_NAME {
             return Err(format!("name: it has a control character, or more than {MAX_NAME} bytes"));
         }
-        if self.node_labels.is_empty() {
+        if self.node_labels.is_empty() && (self.node_affinity.is_empty() || self.preferred) {
             return Err("nodeLabel: there is no label".to_owned());
         }
         // The API server would refuse a pod with an invalid node selector.
@@ -168,6 +181,16 @@ impl Group {
         labels
             .try_for_each(|(key, value)| label::check(key, value))
             .map_err(|problem| format!("nodeLabel: {problem}"))
+    }
+
+    fn define(&self) -> Result<Definition, String> {
+        let definition = Definition::new(&self.node_labels, &self.node_affinity);
+        let definition = definition.map_err(|error| format!("nodeAffinity: {error}"))?;
+        if definition.is_possible() {
+            Ok(definition)
+        } else {
+            Err("nodeAffinity: no node can match a term and have the labels".to_owned())
+        }
     }
 }
 
@@ -213,6 +236,8 @@ impl FromIterator<usize> for GroupSet {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn group(name: &str, base: u32, weight: u32, max: Option<u32>) -> Group {
@@ -227,6 +252,9 @@ mod tests {
             ..group("a", 0, 1, None)
         };
         let unlabelled = Group { node_labels: BTreeMap::new(), ..group("a", 0, 1, None) };
+        let no_a = json!({"matchExpressions": [{"key": "type", "operator": "NotIn", "values": ["a"]}]});
+        let impossible = Group { node_affinity: vec![no_a.clone()], ..group("a", 0, 1, None) };
+        let preferred_nothing = Group { preferred: true, node_affinity: vec![no_a], ..unlabelled.clone() };
         for (groups, expected) in [
             (vec![], "there is no group"),
             (vec![group("a", 0, 1, None); 33], "33 groups; the maximum is 32"),
@@ -240,6 +268,8 @@ mod tests {
                 "group a: standIn: it requires weight 0 and base 0",
             ),
             (vec![unlabelled], "group a: nodeLabel: there is no label"),
+            (vec![preferred_nothing], "group a: nodeLabel: there is no label"),
+            (vec![impossible], "group a: nodeAffinity: no node can match a term and have the labels"),
             (vec![invalid_label], "group a: nodeLabel: \"a b\" is not a label key"),
             (vec![group("a\nb", 0, 1, None)], "group a\nb: name: it has a control character"),
         ] {

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use distributor_decision::distributor::Distributor;
-use distributor_decision::node::SchedulableNode;
+use distributor_decision::node::Node;
 use podshaper_core::facts::Fact;
 use podshaper_core::object::{FromObject, Lookup, OwnerReference};
 use podshaper_kube::watch::{WatchScope, spawn_reflector};
@@ -33,8 +33,8 @@ fn read(object: &Value) -> Value {
     read_objects(&[file(&[object]).path().to_owned()]).unwrap().remove(0)
 }
 
-/// Asserts that the object is the same in a file as on its watch, and returns whether it is of interest.
-async fn assert_equal<T: FromObject + Debug>(path: &str, object: &Value) -> bool {
+/// Asserts that the object is the same in a file as on its watch, and returns it if it is of interest.
+async fn watched_as_read<T: FromObject + Debug>(path: &str, object: &Value) -> Option<T> {
     let server = InMemoryApiServer::default();
     server.put(path, object.clone());
     let store = spawn_reflector::<T>(&server.client(), WatchScope::default());
@@ -43,7 +43,12 @@ async fn assert_equal<T: FromObject + Debug>(path: &str, object: &Value) -> bool
     let read = read(&server.get(path));
     let fact = Fact::new(&read).unwrap().project::<T>().unwrap().map(|(_, fact)| fact);
     assert_eq!(fact.as_ref(), watched.as_deref(), "{object}");
-    watched.is_some()
+    fact
+}
+
+/// Asserts that the object is the same in a file as on its watch, and returns whether it is of interest.
+async fn assert_equal<T: FromObject + Debug>(path: &str, object: &Value) -> bool {
+    watched_as_read::<T>(path, object).await.is_some()
 }
 
 fn node(spec: &Value, status: &Value) -> Value {
@@ -62,11 +67,8 @@ async fn node_is_equal() {
         (json!({}), json!({"conditions": []}), false),
         (json!({}), json!({}), false),
     ] {
-        assert_eq!(
-            assert_equal::<SchedulableNode>("/api/v1/nodes/a", &node(&spec, &status)).await,
-            takes_pods,
-            "{status}"
-        );
+        let node = watched_as_read::<Node>("/api/v1/nodes/a", &node(&spec, &status)).await.unwrap();
+        assert_eq!((node.takes_pods, &*node.labels["type"]), (takes_pods, "spot"), "{status}");
     }
 }
 
@@ -104,7 +106,9 @@ async fn pod_is_equal() {
                     "placement.podshaper.dev/group": "spot", "controller.kubernetes.io/pod-deletion-cost": "7",
                 },
             },
-            "spec": {"nodeSelector": {"type": "spot"}},
+            "spec": {"nodeName": "n", "nodeSelector": {"type": "spot"}, "affinity": {"nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [
+                    {"key": "zone", "operator": "In", "values": ["a"]}]}, null]}}}},
             "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": 3}]},
         });
         assert_eq!(assert_equal::<PodObject>("/api/v1/namespaces/ns/pods/web-1", &pod).await, counts);

@@ -4,6 +4,7 @@
 //! [`PodPatch`]es, so that unknown fields survive byte for byte.
 
 mod node_affinity;
+mod node_requirements;
 mod patch;
 mod toleration;
 
@@ -15,6 +16,7 @@ use serde_json::value::RawValue;
 pub use self::node_affinity::{
     Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
 };
+pub use self::node_requirements::{NodeRequirements, alternatives};
 pub use self::patch::{AnnotationsTooLarge, PodPatch, ResourceTarget};
 pub use self::toleration::{Taint, Toleration};
 use crate::json::{Entries, Scalar, Text, TextMap, bounded_list};

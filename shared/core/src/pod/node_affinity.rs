@@ -42,7 +42,7 @@ pub struct NodeSelector<'a> {
 }
 
 /// `v1.NodeSelectorTerm`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeSelectorTerm<'a> {
     /// `matchExpressions`, over labels.
@@ -54,7 +54,7 @@ pub struct NodeSelectorTerm<'a> {
 }
 
 /// `v1.NodeSelectorRequirement`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct NodeSelectorRequirement<'a> {
     /// `key`.
     #[serde(borrow, default)]
@@ -123,6 +123,44 @@ impl NodeSelectorTerm<'_> {
     }
 }
 
+/// `v1.NodeSelectorOperator`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operator {
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+    Gt,
+    Lt,
+}
+
+impl Operator {
+    /// Whether a label with this value, `None` if the node has no such label, meets a requirement with this operator.
+    pub(super) fn allows(
+        self,
+        value: Option<&str>,
+        lists: impl FnOnce(&str) -> bool,
+        bound: impl FnOnce() -> Option<i64>,
+    ) -> bool {
+        let Some(value) = value else { return matches!(self, Self::NotIn | Self::DoesNotExist) };
+        match self {
+            Self::In => lists(value),
+            Self::NotIn => !lists(value),
+            Self::Exists => true,
+            Self::DoesNotExist => false,
+            Self::Gt | Self::Lt => {
+                let order = if self == Self::Gt { Ordering::Greater } else { Ordering::Less };
+                integer(value).zip(bound()).is_some_and(|(value, bound)| value.cmp(&bound) == order)
+            }
+        }
+    }
+}
+
+/// A bound of `Gt` and `Lt`, and a value that is compared with it.
+pub(super) fn integer(text: &str) -> Option<i64> {
+    text.parse().ok()
+}
+
 impl NodeSelectorRequirement<'_> {
     fn json_bytes(&self) -> usize {
         let frame = r#"{"key":"","operator":"","values":[]},"#.len();
@@ -131,20 +169,23 @@ impl NodeSelectorRequirement<'_> {
         frame + self.key.len() + self.operator.len() + values
     }
 
+    pub(super) fn operator(&self) -> Operator {
+        match &*self.operator {
+            "In" => Operator::In,
+            "NotIn" => Operator::NotIn,
+            "DoesNotExist" => Operator::DoesNotExist,
+            "Gt" => Operator::Gt,
+            "Lt" => Operator::Lt,
+            // The API server refuses any other operator.
+            _ => Operator::Exists,
+        }
+    }
+
     /// Whether a label with this value meets it (`labels.Requirement.Matches` of k8s.io/apimachinery).
     fn matches(&self, value: &str) -> bool {
         let values = self.values.as_deref().unwrap_or_default();
-        let listed = values.iter().any(|own| &**own == value);
-        let compare = || Some(value.parse::<i64>().ok()?.cmp(&values.first()?.parse::<i64>().ok()?));
-        match &*self.operator {
-            "In" => listed,
-            "NotIn" => !listed,
-            "DoesNotExist" => false,
-            "Gt" => compare().is_some_and(Ordering::is_gt),
-            "Lt" => compare().is_some_and(Ordering::is_lt),
-            // `Exists`. The API server refuses any other operator.
-            _ => true,
-        }
+        let lists = |value: &str| values.iter().any(|own| &**own == value);
+        self.operator().allows(Some(value), lists, || integer(values.first()?))
     }
 
     fn equals(&self, other: &Value) -> bool {

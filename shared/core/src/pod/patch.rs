@@ -3,13 +3,14 @@
 use std::fmt;
 use std::iter;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::node_affinity::{NodeSelectorTerm, items};
+use super::node_requirements::NodeRequirements;
 use super::{ContainerList, Pod, ResourceField, Resources};
 use crate::patch::{Patch, Pointer};
 
@@ -232,6 +233,9 @@ impl<'p, 'a> PodPatch<'p, 'a> {
     }
 
     /// Requires that the node matches one of these `v1.NodeSelectorTerm`s too. Call it once, with terms that are not empty.
+    ///
+    /// A required term of the pod that contradicts all of them is removed: no node can match it any more. If every term of the pod does,
+    /// the patch changes nothing.
     pub fn require_one_of(&mut self, terms: &[Value]) {
         let own = self.pod.required_terms().unwrap_or_default();
         let implies_one =
@@ -239,15 +243,26 @@ impl<'p, 'a> PodPatch<'p, 'a> {
         if terms.is_empty() || (!own.is_empty() && own.iter().all(implies_one)) {
             return;
         }
-        let is_new = self.pod.required_terms().is_none();
-        let Some(affinity) = self.create_node_affinity() else { return };
-        if is_new {
+        if self.pod.required_terms().is_none() {
+            let Some(affinity) = self.create_node_affinity() else { return };
+            let possible =
+                |term: &&Value| NodeSelectorTerm::deserialize(*term).is_ok_and(|term| is_possible(&term));
+            let terms: Vec<&Value> = terms.iter().filter(possible).collect();
             self.patch.add(&affinity.key(REQUIRED), &json!({"nodeSelectorTerms": terms}));
             return;
         }
-        // A node must match one of the pod's terms and one of these: every pair becomes a term.
-        let added: Vec<_> = own.iter().map(|_| terms).collect();
+        // A node must match one of the pod's terms and one of these: every pair that agrees becomes a term.
+        let added: Vec<Vec<Value>> = own.iter().map(|own| agreeing(own, terms)).collect();
+        let contradicts = |(own, added): (&NodeSelectorTerm<'_>, &Vec<Value>)| added.is_empty() && is_possible(own);
+        let impossible: Vec<bool> = own.iter().zip(&added).map(contradicts).collect();
+        if added.iter().all(Vec::is_empty) {
+            return;
+        }
         self.narrow_required_terms(&added);
+        let list = required_terms_pointer();
+        for (index, _) in impossible.iter().enumerate().rev().filter(|(_, impossible)| **impossible) {
+            self.patch.remove(&list.clone().index(index));
+        }
     }
 
     /// Adds requirements to each required term: those of the alternatives at the term's index. No alternative leaves the term as it is; for
@@ -259,8 +274,7 @@ impl<'p, 'a> PodPatch<'p, 'a> {
             let pairs = own.iter().zip(alternatives).map(|(own, added)| (own, added.as_ref())).enumerate();
             pairs.filter(|(_, (own, _))| !own.is_empty())
         };
-        let path = ["spec", "affinity", "nodeAffinity", REQUIRED, "nodeSelectorTerms"];
-        let list = path.into_iter().fold(Pointer::root(), Pointer::key);
+        let list = required_terms_pointer();
         // All copies come first: they are of the terms without any addition.
         for (index, (own, added)) in pairs() {
             let bytes = own.json_bytes();
@@ -346,6 +360,31 @@ impl ResourceTarget {
             Self::Pod => spec.key("resources"),
         }
     }
+}
+
+fn required_terms_pointer() -> Pointer {
+    let path = ["spec", "affinity", "nodeAffinity", REQUIRED, "nodeSelectorTerms"];
+    path.into_iter().fold(Pointer::root(), Pointer::key)
+}
+
+/// Whether some node can match the term.
+fn is_possible(term: &NodeSelectorTerm<'_>) -> bool {
+    let mut alone = NodeRequirements::default();
+    alone.require_term(term);
+    !term.is_empty() && alone.is_possible()
+}
+
+/// Those of `terms` that some node can match together with `own`.
+fn agreeing(own: &NodeSelectorTerm<'_>, terms: &[Value]) -> Vec<Value> {
+    let agrees = |term: &&Value| {
+        // A term of another shape counts as one that agrees: its author has checked it.
+        let Ok(term) = NodeSelectorTerm::deserialize(*term) else { return true };
+        let mut both = NodeRequirements::default();
+        both.require_term(own);
+        both.require_term(&term);
+        both.is_possible()
+    };
+    terms.iter().filter(agrees).cloned().collect()
 }
 
 /// Whether the list contains this item, or is no list: the API server refuses such a pod, and a patch must not append to it.

@@ -8,6 +8,7 @@ use http::Method;
 use podshaper_core::object::OwnerReference;
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::annotations::{GROUP, OWNER, PLACED, SLOT, TOKEN};
+use podshaper_placement::identity::UnknownNodes;
 use podshaper_placement::ledger::{Assignment, SlotReply, SlotRequest, Token};
 use podshaper_placement::policy::{Group, Policy, Tie};
 use podshaper_placement_kube::{Ledgers, PlacedWorkload};
@@ -43,7 +44,7 @@ impl Cluster {
 
     /// Starts a replica of the webhook.
     pub(crate) async fn replica(&self) -> Arc<Ledgers> {
-        let ledgers = Ledgers::start(self.server.client(), WEBHOOK);
+        let ledgers = Ledgers::start(self.server.client(), WEBHOOK, Arc::new(UnknownNodes));
         while !ledgers.has_synced() {
             sleep(ROUND_TRIP).await;
         }
@@ -139,6 +140,7 @@ pub(crate) fn placed_pod(assignment: &Assignment) -> Value {
     pod["metadata"]["labels"][PLACED] = WEBHOOK.into();
     pod["metadata"]["annotations"] =
         json!({OWNER: UID, TOKEN: token.to_string(), SLOT: slot.to_string(), GROUP: **group});
+    pod["spec"]["nodeSelector"] = json!({"type": **group});
     pod
 }
 

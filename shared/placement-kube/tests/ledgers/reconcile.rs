@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podshaper_placement::annotations::{DELETION_COST, PLACED};
+use podshaper_placement::identity::UnknownNodes;
 use podshaper_placement_kube::{ClusterBackend, NamespacedOwner, PlacedWorkload, PolicySource};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -25,7 +26,7 @@ impl PolicySource for OnePolicy {
 /// Runs a new replica for some time.
 async fn run_replica(cluster: &Cluster, leads: bool, time: Duration) {
     let (_leadership, leadership) = watch::channel(leads);
-    let backend = ClusterBackend::start(&cluster.server.client(), WEBHOOK, &[]);
+    let backend = ClusterBackend::start(&cluster.server.client(), WEBHOOK, &[], Arc::new(UnknownNodes));
     backend.reconcile(OnePolicy, leadership);
     sleep(time).await;
 }

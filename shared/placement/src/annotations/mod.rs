@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
+use super::definition::DefinitionHash;
 use super::ledger::{Assignment, Token};
-use super::policy::{Group, GroupName, GroupSet, MAX_NAME, Policy};
+use super::policy::{Group, GroupSet, MAX_NAME, Policy};
 use podshaper_core::object::is_uid;
 use podshaper_core::pod::{Pod, PodPatch};
 
@@ -15,6 +16,8 @@ pub const TOKEN: &str = "placement.podshaper.dev/token";
 pub const SLOT: &str = "placement.podshaper.dev/slot";
 /// The annotation with the name of the pod's group.
 pub const GROUP: &str = "placement.podshaper.dev/group";
+/// The annotation with the hash of the group's definition.
+pub const GROUP_HASH: &str = "placement.podshaper.dev/group-hash";
 /// The annotation with the uid of the owner of the sequence of slots.
 pub const OWNER: &str = "placement.podshaper.dev/owner";
 /// The annotation with the uid of the pod's controller, where that isn't the owner: of the Jobs of a `CronJob`.
@@ -45,12 +48,15 @@ pub fn sequence_owner<'a>(annotation: impl Fn(&str) -> Option<&'a str>, controll
     shared.unwrap_or(controller)
 }
 
-/// The assignment in the annotations of a pod, if its node selector agrees.
+/// The assignment in the annotations of a pod, if its constraints allow only nodes of the group.
 pub fn from_pod(pod: &Pod<'_>, policy: &Policy) -> Option<Assignment> {
     let assignment = parse(|key| pod.annotation(key))?;
-    let group = policy.group(&assignment.group)?;
-    let selected = |(key, value): (&String, &String)| pod.node_selector(key) == Some(value);
-    (group.preferred || group.node_labels.iter().all(selected)).then_some(assignment)
+    let index = policy.index(&assignment.group)?;
+    let (group, definition) = (policy.groups().get(index)?, policy.definitions().get(index)?);
+    let hash = pod.annotation(GROUP_HASH).map(DefinitionHash::parse);
+    let is_current = hash.is_none_or(|hash| hash == Some(definition.hash()));
+    let agrees = group.preferred || definition.is_implied_by(&pod.node_alternatives());
+    (is_current && agrees).then_some(assignment)
 }
 
 /// The webhook that has placed the pod, as far as that says.
@@ -59,17 +65,11 @@ pub fn placed_by(pod: &Pod<'_>) -> Option<String> {
     pod.label(PLACED)
 }
 
-/// The one group that this node selector implies, if there is one.
-pub fn infer_group<'a>(selects: impl Fn(&str) -> Option<&'a str>, policy: &Policy) -> Option<GroupName> {
-    let of = |group: &&Group| group.node_labels.iter().all(|(key, value)| selects(key) == Some(value));
-    let mut groups = policy.groups().iter().filter(of);
-    groups.next().filter(|_| groups.next().is_none()).map(|group| group.name.clone())
-}
-
 /// The groups that the pod's own node selector and required node affinity allow.
 pub fn fitting_groups(pod: &Pod<'_>, policy: &Policy) -> GroupSet {
-    let fits = |group: &Group| pod.may_run_on(&group.node_labels);
-    policy.groups().iter().enumerate().filter(|(_, group)| fits(group)).map(|(index, _)| index).collect()
+    let alternatives = pod.node_alternatives();
+    let definitions = policy.definitions().iter().enumerate();
+    definitions.filter(|(_, own)| own.allows_one_of(&alternatives)).map(|(index, _)| index).collect()
 }
 
 /// The deletion cost of a pod in this slot: the highest slot is deleted first, so that a prefix remains.
@@ -82,6 +82,8 @@ pub fn deletion_cost(slot: u32) -> String {
 pub struct PlacementMetadata<'a> {
     /// Its place.
     pub assignment: &'a Assignment,
+    /// The hash of the group's definition.
+    pub hash: DefinitionHash,
     /// The uid of the owner that it shares the sequence of slots with others by.
     pub owner: &'a str,
     /// The uid of its controller, where that is another.
@@ -96,7 +98,7 @@ pub struct PlacementMetadata<'a> {
 ///
 /// The author's own settings stay. Call it with a group that [`fitting_groups`] allows.
 pub fn apply(patch: &mut PodPatch<'_, '_>, group: &Group, metadata: &PlacementMetadata<'_>) {
-    let PlacementMetadata { assignment, owner, controller, estimated, webhook } = *metadata;
+    let PlacementMetadata { assignment, hash, owner, controller, estimated, webhook } = *metadata;
     if group.preferred {
         let labels = group.node_labels.iter();
         let expressions: Vec<_> =
@@ -121,6 +123,7 @@ pub fn apply(patch: &mut PodPatch<'_, '_>, group: &Group, metadata: &PlacementMe
     patch.set_annotation(TOKEN, &assignment.token.to_string());
     patch.set_annotation(SLOT, &assignment.slot.to_string());
     patch.set_annotation(GROUP, &assignment.group);
+    patch.set_annotation(GROUP_HASH, &hash.to_string());
     if estimated {
         patch.set_annotation(ESTIMATED, "true");
     } else {

@@ -5,8 +5,10 @@ use proptest::sample::{select, subsequence};
 use serde_json::Value;
 
 use super::*;
+use crate::definition::Definition;
 use crate::policy::Tie;
 use podshaper_core::patch::Patch;
+use podshaper_core::pod::{NodeSelectorTerm, alternatives};
 
 fn group(name: &str, labels: &[(&str, &str)]) -> Group {
     let node_labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
@@ -24,6 +26,7 @@ fn patched(pod: &Pod<'_>, group: &Group, assignment: &Assignment) -> Patch {
         group,
         &PlacementMetadata {
             assignment,
+            hash: Definition::new(&group.node_labels, &group.node_affinity).unwrap().hash(),
             owner: "an-owner",
             controller: None,
             estimated: false,
@@ -63,6 +66,7 @@ fn a_pod_is_placed() {
                 "placement.podshaper.dev/token": Token::of("a request").to_string(),
                 "placement.podshaper.dev/slot": "7",
                 "placement.podshaper.dev/group": "spot",
+                "placement.podshaper.dev/group-hash": "c889eefe",
                 "controller.kubernetes.io/pod-deletion-cost": "-7",
             }},
             "spec": {"nodeSelector": {"disk": "ssd", "example.com/type": "spot"}, "x": 1},
@@ -139,20 +143,6 @@ fn selectors_that_leave_a_group_out() {
     ] {
         assert_eq!(fits(&pod, &[("n", "5")]), fit, "{pod}");
     }
-}
-
-#[test]
-fn selector_implies_a_group() {
-    let groups =
-        [("a", &[("type", "a")][..]), ("b", &[("type", "b")]), ("b2", &[("type", "b"), ("size", "2")])];
-    let policy = Policy::new(groups.map(|(name, labels)| group(name, labels)).into(), Tie::First).unwrap();
-    let implied = |selector: &[(&str, &str)]| {
-        let selector: BTreeMap<_, _> = selector.iter().copied().collect();
-        infer_group(|key| selector.get(key).copied(), &policy)
-    };
-    assert_eq!(implied(&[("type", "a"), ("disk", "ssd")]).as_deref(), Some("a"));
-    assert_eq!(implied(&[("type", "b"), ("size", "2")]), None, "two of them");
-    assert_eq!(implied(&[("type", "c")]), None);
 }
 
 #[test]
@@ -279,6 +269,7 @@ fn groups() -> impl Strategy<Value = Group> {
             ..group("g", &labels)
         },
     )
+    .prop_filter("no node can belong to it", |group| Policy::new(vec![group.clone()], Tie::First).is_ok())
 }
 
 fn list_of<'v>(object: &'v Value, member: &str) -> &'v [Value] {
@@ -334,31 +325,65 @@ fn kept(before: &Value, after: &Value) -> bool {
     }
 }
 
+fn fits_group(pod: &Value, group: &Group) -> bool {
+    let policy = Policy::new(vec![group.clone()], Tie::First).unwrap();
+    with(pod, |pod| fitting_groups(pod, &policy).contains(0))
+}
+
+/// Removes the terms that no node of the group can match.
+fn remove_terms(pod: &mut Value, group: &Group) {
+    let Some(terms) = pod.pointer_mut(&format!("/spec/affinity/nodeAffinity/{REQUIRED}/nodeSelectorTerms")) else {
+        return;
+    };
+    let unlabelled = Group { node_labels: BTreeMap::new(), preferred: false, ..group.clone() };
+    if let Some(terms) = terms.as_array_mut().filter(|_| !group.node_affinity.is_empty()) {
+        terms.retain(|term| {
+            let alone = json!({"spec": {"affinity": {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [term]}}}}});
+            with(&alone, |alone| alone.node_alternatives().is_empty()) || fits_group(&alone, &unlabelled)
+        });
+    }
+}
+
 proptest! {
     #[test]
     fn nodes_are_those_of_the_author_and_of_the_group(
         pod in pods(), group in groups(), nodes in prop::collection::vec(nodes(), 1..20),
     ) {
         let after = placed(&pod, &group, &assignment_of(&group, 0));
+        let fits = fits_group(&pod, &group);
         for node in nodes {
             let labels = group.node_labels.iter().all(|(key, value)| node.get(&**key) == Some(&&**value));
             let terms = &group.node_affinity;
             let of_group = (group.preferred || labels) && (terms.is_empty() || terms.iter().any(|term| meets(&node, term)));
-            let own = group.node_labels.iter().all(|(key, value)| {
-                let selected = pod.pointer("/spec/nodeSelector").and_then(|own| own.get(key));
-                selected.is_none_or(|own| own == value)
-            });
-            // A group that `fitting_groups` leaves out would replace what the author selects.
-            if own || group.preferred {
+            if fits {
                 prop_assert_eq!(allows(&after, &node), allows(&pod, &node) && of_group, "{:?}", node);
+            } else {
+                prop_assert!(!(allows(&pod, &node) && labels && of_group), "{:?}", node);
             }
         }
     }
 
     #[test]
+    fn no_term_contradicts_itself(pod in pods(), group in groups()) {
+        if !fits_group(&pod, &group) {
+            return Ok(());
+        }
+        let after = placed(&pod, &group, &assignment_of(&group, 0));
+        let impossible = |pod: &Value| {
+            with(pod, |pod| {
+                let terms = pod.required_terms().unwrap_or_default();
+                let alone = |term: &&NodeSelectorTerm<'_>| {
+                    alternatives([].into_iter(), Some(std::slice::from_ref(*term))).is_empty()
+                };
+                terms.iter().filter(alone).count()
+            })
+        };
+        prop_assert!(impossible(&after) <= impossible(&pod), "{} {}", pod, after);
+    }
+
+    #[test]
     fn no_request_is_lost(pod in pods(), group in groups(), slot in 0..1000u32) {
-        let labels: Vec<_> = group.node_labels.iter().map(|(key, value)| (&**key, &**value)).collect();
-        if !fits(&pod, &labels) {
+        if !fits_group(&pod, &group) {
             return Ok(());
         }
         let assignment = assignment_of(&group, slot);
@@ -369,6 +394,7 @@ proptest! {
                 annotations.remove(ours);
             }
         }
+        remove_terms(&mut before, &group);
         prop_assert!(kept(&before, &after), "{before} {after}");
         prop_assert_eq!(after.pointer("/metadata/annotations").unwrap().get(ESTIMATED), None);
 
@@ -379,6 +405,6 @@ proptest! {
         for toleration in &group.tolerations {
             prop_assert!(after["spec"]["tolerations"].as_array().unwrap().contains(toleration));
         }
-        prop_assert!(fits(&after, &labels) || !group.node_affinity.is_empty());
+        prop_assert!(fits_group(&after, &group));
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::allocator::Occupancy;
+use crate::hash::fnv1a;
 use crate::policy::{GroupName, Policy};
 
 /// A number that the API server gave a state of the world: `resourceVersion`, which grows with every write
@@ -17,10 +18,7 @@ impl Token {
     /// The token of what `name` names: an admission request's uid, which is new on each call but constant over the API
     /// server's retries of one, so that a call that was answered already is answered the same by every replica.
     pub fn of(name: &str) -> Self {
-        // FNV-1a, which will be the same in every version of every replica.
-        Self(name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        }))
+        Self(fnv1a(name))
     }
 
     /// Reads what is printed.

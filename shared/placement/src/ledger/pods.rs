@@ -53,6 +53,8 @@ impl PodState {
 pub enum PodPlacement {
     /// It was placed.
     Assigned(Assignment),
+    /// It was placed in a group that the policy no longer has: it takes its slot and counts in no group.
+    Orphaned(Assignment),
     /// The pod is not placed, but its node or its selector implies its group.
     Inferred(GroupName),
     /// It wasn't, and may be anywhere.
@@ -107,6 +109,13 @@ impl PodView {
         }
     }
 
+    /// Sets the group of each pod.
+    pub(super) fn regroup(&mut self, group_of: impl Fn(&PodName) -> Option<GroupName>) {
+        for (name, pod) in &mut self.pods {
+            pod.placement = PodPlacement::new(pod.assignment(), group_of(name));
+        }
+    }
+
     /// Forgets those that no watch will show to be gone.
     pub(super) fn forget_unmarked(&mut self) {
         self.pods.retain(|_, pod| pod.marked);
@@ -144,7 +153,7 @@ impl PodRecord {
     /// The pod's slot and group, if it was placed.
     pub fn assignment(&self) -> Option<&Assignment> {
         match &self.placement {
-            PodPlacement::Assigned(assignment) => Some(assignment),
+            PodPlacement::Assigned(assignment) | PodPlacement::Orphaned(assignment) => Some(assignment),
             PodPlacement::Inferred(_) | PodPlacement::Unknown => None,
         }
     }
@@ -153,12 +162,22 @@ impl PodRecord {
     pub fn group(&self) -> Option<&GroupName> {
         match &self.placement {
             PodPlacement::Assigned(Assignment { group, .. }) | PodPlacement::Inferred(group) => Some(group),
-            PodPlacement::Unknown => None,
+            PodPlacement::Orphaned(_) | PodPlacement::Unknown => None,
         }
     }
 }
 
 impl PodPlacement {
+    /// The placement of a pod with this assignment in its annotations that belongs to this group.
+    pub fn new(assignment: Option<&Assignment>, group: Option<GroupName>) -> Self {
+        match (assignment.cloned(), group) {
+            (Some(assignment), Some(group)) => Self::Assigned(Assignment { group, ..assignment }),
+            (Some(assignment), None) => Self::Orphaned(assignment),
+            (None, Some(group)) => Self::Inferred(group),
+            (None, None) => Self::Unknown,
+        }
+    }
+
     /// Takes the pod's slot, and counts the pod in its group.
     pub fn occupy(&self, occupancy: &mut Occupancy, policy: &Policy) {
         match self {
@@ -168,6 +187,7 @@ impl PodPlacement {
                     occupancy.add_pod(group);
                 }
             }
+            Self::Orphaned(assignment) => occupancy.take_slot(assignment.slot),
             Self::Unknown => {}
         }
     }

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::content::{Assignment, LedgerContent, Reservation, ResourceVersion, Token};
+use super::content::{Assignment, LedgerContent, PodName, Reservation, ResourceVersion, Token};
 use super::messages::{Call, Effect, Event, LedgerConfig, Now, SlotReply, SlotRequest};
 use super::pods::{PodMap, PodRecord, PodView};
 use super::reassign::{Move, moves};
 use super::reservations::Reservations;
 use crate::allocator::{Occupancy, SlotAllocator};
-use crate::policy::Policy;
+use crate::policy::{GroupName, Policy};
 
 /// The longest pause between the beginnings of two writes, however slow the API server is.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
@@ -126,6 +126,11 @@ impl Ledger {
             Event::ObjectChanged(_, None) => self.pods.forget_unmarked(),
             _ => {}
         }
+    }
+
+    /// The groups of pods have changed, with the policy or with the nodes: takes those that `group_of` finds.
+    pub fn regroup(&mut self, group_of: impl Fn(&PodName) -> Option<GroupName>) {
+        self.pods.regroup(group_of);
     }
 
     /// Whether this replica can forget the ledger: it knows nothing that it wouldn't learn again.

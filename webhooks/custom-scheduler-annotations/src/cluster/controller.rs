@@ -8,6 +8,7 @@ use podshaper_core::object::OwnerReference;
 use podshaper_kube::error::describe;
 use podshaper_kube::lease::{Leadership, while_leading};
 use podshaper_placement::allocator::SlotAllocator;
+use podshaper_placement::identity::UnknownNodes;
 use podshaper_placement::owners::OwnerChain;
 use podshaper_placement::spread::Spread;
 use podshaper_placement_kube::{
@@ -70,13 +71,14 @@ impl StrategyController {
         let inventories = self.placing.ledgers().inventory();
         chains.start_pass(&inventories);
         let mut counted = HashMap::new();
-        for inventory in inventories {
-            let namespace = &inventory.controller.namespace;
-            if inventory.pods.is_empty() || self.policies.is_blocked(namespace) {
+        for mut inventory in inventories {
+            let namespace = inventory.controller.namespace.clone();
+            if inventory.pods.is_empty() || self.policies.is_blocked(&namespace) {
                 continue;
             }
             let (chain, is_new) = chains.get(&inventory).await;
             let Some(allocator) = self.policies.allocator(&chain) else { continue };
+            inventory.regroup(allocator.policy(), &UnknownNodes);
             let spread = inventory.spread(&allocator);
             let steady = before.get(&inventory.ledger).is_some_and(|before| before.spread == spread);
             // While pods change, a write of the status would conflict with writes of the ledger.
@@ -88,7 +90,7 @@ impl StrategyController {
             }
             let workload = chain.read().last().map_or(&inventory.controller.owner, |(owner, _)| owner);
             let pods =
-                CountedPods { namespace: namespace.clone(), workload: workload.clone(), allocator, spread };
+                CountedPods { namespace, workload: workload.clone(), allocator, spread };
             counted.insert(inventory.ledger, pods);
         }
         self.metrics.set_pods(counted.values().map(

@@ -11,6 +11,7 @@ use podshaper_cli::ServeContext;
 use podshaper_kube::events::{EventType, Events, ObjectReference};
 use podshaper_kube::replica::Replica;
 use podshaper_placement::admit::PlaceOutcome;
+use podshaper_placement::identity::UnknownNodes;
 use podshaper_placement_kube::{ClusterBackend, PlacementMetrics};
 
 use controller::StrategyController;
@@ -36,7 +37,7 @@ impl StrategyCluster {
         period: Duration,
         context: ServeContext<'_>,
     ) -> Self {
-        let placing = ClusterBackend::start(client, WEBHOOK, KEYS);
+        let placing = ClusterBackend::start(client, WEBHOOK, KEYS, Arc::new(UnknownNodes));
         let metrics = PlacementMetrics::register(context.metrics, WEBHOOK);
         let leadership = replica.contend(client.clone(), WEBHOOK, context.terminating);
         let policies = StrategyPolicies::new(Arc::clone(placing.owners()), strategies, blocklist);

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use podshaper_core::pod::Toleration;
+use podshaper_core::pod::{Pod, Toleration};
 use podshaper_placement::admit::{PlaceOutcome, PlacementBackend};
 use podshaper_placement::ledger::Token;
-use podshaper_placement::policy::GroupSet;
+use podshaper_placement::policy::{GroupSet, Policy};
 
 use crate::distributor::{Distributor, ValidSpec};
 
@@ -34,6 +34,10 @@ pub trait DistributorFacts: Send + Sync + 'static {
         token: Token,
         deadline: Instant,
     ) -> impl Future<Output = bool> + Send;
+    /// The groups that suit the pod by the labels of their nodes.
+    fn suitable_groups(&self, _pod: &Pod<'_>, policy: &Policy) -> GroupSet {
+        policy.all()
+    }
     /// Counts a pod that a distributor governs.
     fn record(&self, _outcome: PlaceOutcome) {}
     /// The warning about a pod template. The server gets none: it is asked about pods.

@@ -5,16 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use podshaper_core::facts::{Fact, FactError};
-use podshaper_core::pod::Toleration;
+use podshaper_core::pod::{Pod, Toleration};
 use podshaper_placement::ledger::Token;
 use podshaper_placement::offline::FileBackend;
-use podshaper_placement::policy::GroupSet;
+use podshaper_placement::policy::{GroupSet, Policy};
 use serde_json::Value;
 
 use crate::crd::{GROUP, KIND};
 use crate::distributor::{Distributor, ValidSpec};
 use crate::facts::DistributorFacts;
-use crate::node::{SchedulableNode, groups_with_node};
+use crate::node::{Node, groups_with_node, suitable_groups};
 
 const TEMPLATE_WARNING: &str = "the pods of a workload go to different groups: `distributor plan` shows them, and `mutate` places single pods";
 
@@ -22,7 +22,7 @@ const TEMPLATE_WARNING: &str = "the pods of a workload go to different groups: `
 #[derive(Debug, Default)]
 pub struct FileFacts {
     distributors: Vec<Arc<Distributor>>,
-    nodes: Vec<SchedulableNode>,
+    nodes: Vec<Node>,
     backend: FileBackend,
     /// Namespace, distributor and index of the groups that a pod of this run tries.
     probes: Mutex<BTreeSet<(String, String, usize)>>,
@@ -37,6 +37,7 @@ impl FileFacts {
                 facts.distributors.extend(fact.project()?.map(|(_, distributor)| Arc::new(distributor)));
             } else if fact.is_kind("", "Node") {
                 facts.nodes.extend(fact.project()?.map(|(_, node)| node));
+                facts.backend.add(fact)?;
             } else {
                 facts.backend.add(fact)?;
             }
@@ -68,6 +69,10 @@ impl DistributorFacts for FileFacts {
     async fn claim_probe(&self, distributor: &Distributor, group: usize, _: Token, _: Instant) -> bool {
         let probe = (distributor.namespace.clone(), distributor.name.clone(), group);
         self.probes.lock().unwrap_or_else(PoisonError::into_inner).insert(probe)
+    }
+
+    fn suitable_groups(&self, pod: &Pod<'_>, policy: &Policy) -> GroupSet {
+        suitable_groups(policy, pod, || self.nodes.iter())
     }
 
     fn template_warning(&self) -> Option<&'static str> {

@@ -215,6 +215,27 @@ impl NameRequirement {
     }
 }
 
+/// A term in the syntax of label selectors, as in `kubectl get nodes -l`.
+pub(crate) fn describe_term(term: &Value) -> String {
+    let lists = ["matchExpressions", "matchFields"].into_iter();
+    let requirements = lists.filter_map(|list| term.get(list)?.as_array()).flatten();
+    let describe = |requirement: &Value| {
+        let text = |member: &str| requirement.get(member).and_then(Value::as_str).unwrap_or_default();
+        let values = requirement.get("values").and_then(Value::as_array).into_iter().flatten();
+        let values = values.filter_map(Value::as_str).collect::<Vec<_>>().join(",");
+        let key = text("key");
+        match text("operator") {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "DoesNotExist" => format!("!{key}"),
+            "Gt" => format!("{key}>{values}"),
+            "Lt" => format!("{key}<{values}"),
+            _ => key.to_owned(),
+        }
+    };
+    requirements.map(describe).collect::<Vec<_>>().join(",")
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::scheduling::{
-    LABEL_KEY, LABEL_VALUE, MAX_LABEL_KEY, MAX_LABEL_VALUE, NodeSelectorTerm, Toleration,
+    self, LABEL_KEY, LABEL_VALUE, MAX_LABEL_KEY, MAX_LABEL_VALUE, NodeSelectorTerm, Toleration,
 };
 
 /// The longest name of a group: it is the value of an annotation and of a column.
@@ -48,7 +48,8 @@ pub struct PodDistributorSpec {
             "names must be unique",
         ),
         rule(
-            "self.all(g, has(g.name) || self.exists_one(other, !has(other.name) && other.nodeLabel == g.nodeLabel))",
+            "self.all(g, has(g.name) || !has(g.nodeLabel) || self.exists_one(other, !has(other.name) && has(other.nodeLabel) && \
+             other.nodeLabel == g.nodeLabel))",
             "groups with the same labels must have names",
         ),
     ]))]
@@ -75,24 +76,31 @@ pub struct PodDistributorSpec {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend(
-    "required" = ["nodeLabel"],
-    "x-kubernetes-validations" =
-        [
-            rule_at(".max", "!has(self.max) || !has(self.base) || self.max >= self.base", "must be at least base"),
-            rule_at(
-                ".standIn",
-                "!has(self.standIn) || !self.standIn || ((!has(self.weight) || self.weight == 0) && (!has(self.base) || self.base == 0))",
-                "requires weight 0 and base 0",
-            ),
-        ],
+    "x-kubernetes-validations" = [
+        rule_at(".max", "!has(self.max) || !has(self.base) || self.max >= self.base", "must be at least base"),
+        rule_at(
+            ".standIn",
+            "!has(self.standIn) || !self.standIn || ((!has(self.weight) || self.weight == 0) && (!has(self.base) || self.base == 0))",
+            "requires weight 0 and base 0",
+        ),
+        rule_at(
+            ".nodeLabel",
+            "(has(self.nodeLabel) && size(self.nodeLabel) > 0) || (has(self.nodeAffinity) && size(self.nodeAffinity) > 0)",
+            "must have a label unless nodeAffinity has a term",
+        ),
+        rule_at(
+            ".preferred",
+            "!has(self.preferred) || !self.preferred || (has(self.nodeLabel) && size(self.nodeLabel) > 0)",
+            "requires nodeLabel: the labels are what pods prefer",
+        ),
+    ],
 ))]
 pub struct GroupSpec {
-    /// Name of the group. Defaults to its labels, as in type=spot.
+    /// Name of the group. Defaults to its labels, as in type=spot, or without labels to its affinity, as in !spot.
     #[schemars(length(min = 1, max = MAX_GROUP_NAME), regex(pattern = r"^[^\x00-\x1f\x7f]+$"))]
     pub name: Option<String>,
-    /// Labels of the group's nodes. They are added to the node selector of its pods.
+    /// Labels of the group's nodes. They are added to the node selector of its pods. They may be left out if nodeAffinity defines the group.
     #[schemars(extend(
-        "minProperties" = 1,
         "maxProperties" = 8,
         "additionalProperties" = json!({"type": "string", "maxLength": MAX_LABEL_VALUE, "pattern": LABEL_VALUE}),
         "x-kubernetes-validations" = [rule(
@@ -113,7 +121,8 @@ pub struct GroupSpec {
     /// Tolerations that are added to the group's pods, for taints of its nodes.
     #[schemars(with = "Vec<Toleration>", length(max = 16))]
     pub tolerations: Vec<Value>,
-    /// Node selector terms in addition to the labels. A node must match one of them, and whatever the pod itself requires.
+    /// Node selector terms in addition to the labels. A node belongs to the group if it has the labels and matches one of them. Pods of the
+    /// group require that, and whatever they require themselves.
     #[schemars(with = "Vec<NodeSelectorTerm>", length(max = 8))]
     pub node_affinity: Vec<Value>,
     /// Prefer the labels (node affinity with weight 100) instead of requiring them. If the group's nodes are full, its pods run elsewhere.
@@ -264,11 +273,16 @@ impl PodDistributorSpec {
 }
 
 impl GroupSpec {
-    /// The name of the group: its own, or its labels.
+    /// The name of the group: its own, its labels, or its node affinity.
     pub fn name(&self) -> String {
         let labels = || self.node_label.iter().map(|(key, value)| format!("{key}={value}"));
-        let own = self.name.clone().filter(|name| !name.is_empty());
-        own.unwrap_or_else(|| labels().collect::<Vec<_>>().join(","))
+        let definition = || match &self.node_affinity[..] {
+            terms if self.node_label.is_empty() => {
+                terms.iter().map(scheduling::describe_term).collect::<Vec<_>>().join(" or ")
+            }
+            _ => labels().collect::<Vec<_>>().join(","),
+        };
+        self.name.clone().filter(|name| !name.is_empty()).unwrap_or_else(definition)
     }
 
     /// The group in a policy. `path` leads here from `spec`.
@@ -430,6 +444,17 @@ mod tests {
     }
 
     #[test]
+    fn group_without_labels_is_named_by_its_affinity() {
+        let requirement = |key: &str, operator: &str, values: &[&str]| json!({"key": key, "operator": operator, "values": values});
+        let terms = json!([
+            {"matchExpressions": [requirement("spot", "DoesNotExist", &[]), requirement("zone", "In", &["a", "b"])]},
+            {"matchExpressions": [requirement("size", "Gt", &["4"])], "matchFields": [requirement("metadata.name", "NotIn", &["n"])]},
+        ]);
+        let policy = policy(&json!([{"weight": 1, "nodeAffinity": terms}, {"nodeLabel": {"spot": "true"}, "weight": 1}])).unwrap();
+        assert_eq!(&*policy.groups()[0].name, "!spot,zone in (a,b) or size>4,metadata.name notin (n)");
+    }
+
+    #[test]
     fn invalid_spec_names_its_field() {
         let group = |more: Value| {
             let mut group = json!({"nodeLabel": {"type": "a"}, "weight": 1});
@@ -458,6 +483,14 @@ mod tests {
             (
                 json!([group(json!({"nodeLabel": {}}))]),
                 "spec.distribution: group : nodeLabel: there is no label",
+            ),
+            (
+                json!([group(json!({"nodeLabel": {}, "nodeAffinity": [{"matchExpressions": [{"key": "a", "operator": "Exists"}]}], "preferred": true}))]),
+                "spec.distribution: group a: nodeLabel: there is no label",
+            ),
+            (
+                json!([group(json!({"nodeAffinity": [{"matchExpressions": [{"key": "type", "operator": "DoesNotExist"}]}]}))]),
+                "spec.distribution: group type=a: nodeAffinity: no node can match a term and have the labels",
             ),
             (
                 json!([group(json!({"nodeLabel": {"a b": ""}}))]),

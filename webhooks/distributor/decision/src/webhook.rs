@@ -7,8 +7,10 @@ use podshaper_core::pod::Pod;
 use podshaper_placement::admit::{
     PlaceError, PlaceOutcome, PlacePolicy, PlacementBackend, is_template, may_probe, place,
 };
+use podshaper_placement::annotations::fitting_groups;
 use podshaper_placement::ledger::Token;
 use podshaper_placement::owners::{ChainEnd, OwnerChain};
+use podshaper_placement::policy::{GroupSet, Policy};
 
 use crate::WEBHOOK;
 use crate::availability::OpenGroups;
@@ -73,6 +75,16 @@ impl<F: DistributorFacts> DistributorWebhook<F> {
         Self { facts }
     }
 
+    /// Those of the groups that take pods now that suit the pod. If none of them does, a suitable one comes first, although it is closed.
+    fn suitable_groups(&self, pod: &Pod<'_>, policy: &Policy, open: GroupSet) -> GroupSet {
+        let suitable = self.facts.suitable_groups(pod, policy);
+        if suitable == policy.all() {
+            return open;
+        }
+        let both = open.intersection(suitable);
+        if both.intersection(fitting_groups(pod, policy)).is_empty() { suitable } else { both }
+    }
+
     async fn place(
         &self,
         request: &Request<'_, Pod<'_>>,
@@ -93,6 +105,7 @@ impl<F: DistributorFacts> DistributorWebhook<F> {
             }
             None => None,
         };
+        let open = self.suitable_groups(pod, spec.allocator.policy(), open);
         let policy = PlacePolicy { webhook: WEBHOOK, allocator: &spec.allocator, open, probe };
         let (outcome, mut patch) = place(self.facts.backend(), request, pod, chain, policy, deadline).await?;
         if outcome != PlaceOutcome::Kept {

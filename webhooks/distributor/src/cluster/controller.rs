@@ -165,7 +165,7 @@ impl DistributorController {
         let mut governed: BTreeMap<String, Vec<OwnedPods>> = BTreeMap::new();
         let all = self.backend.ledgers().inventory();
         chains.start_pass(&all);
-        for inventory in all {
+        for mut inventory in all {
             let namespace = &inventory.controller.namespace;
             let distributors = self.distributors.in_namespace(namespace);
             if distributors.is_empty() || inventory.pods.is_empty() {
@@ -174,6 +174,9 @@ impl DistributorController {
             let (chain, _) = chains.get(&inventory).await;
             if let Some(distributor) = governing(&distributors, &chain) {
                 let key = key(Some(namespace), &distributor.name);
+                if let Ok(spec) = &distributor.spec {
+                    inventory.regroup(spec.allocator.policy(), &*self.nodes);
+                }
                 governed.entry(key).or_default().push((chain, inventory));
             }
         }

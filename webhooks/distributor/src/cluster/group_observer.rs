@@ -107,7 +107,9 @@ impl GroupObserver {
             let observed = self.groups.entry(Arc::clone(&group.name)).or_default();
             let before = observed.claimed(before, now);
             evidence.scheduled = observed.has_scheduled(policy, inventories, index);
-            evidence.new_node = observed.has_new_node(nodes.revision(), || nodes.names_in(group));
+            evidence.new_node = observed.has_new_node(nodes.revision(), || {
+                policy.definitions().get(index).map(|definition| nodes.names_in(definition)).unwrap_or_default()
+            });
             let after = before.next(evidence, now);
             if after.is_open() {
                 // The other pods of the group get the same time once more.

@@ -13,14 +13,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kube::Client;
-use podshaper_core::pod::Toleration;
+use podshaper_core::pod::{Pod, Toleration};
 use podshaper_kube::events::Events;
 use podshaper_kube::replica::Replica;
 use podshaper_kube::store::Store;
 use podshaper_kube::watch::{WatchScope, spawn_reflector};
 use podshaper_placement::admit::PlaceOutcome;
 use podshaper_placement::ledger::Token;
-use podshaper_placement::policy::GroupSet;
+use podshaper_placement::policy::{GroupSet, Policy};
 use podshaper_placement_kube::{ClusterBackend, PlacementMetrics};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
@@ -54,10 +54,11 @@ impl DistributorCluster {
         registry: &mut Registry,
         terminating: watch::Receiver<bool>,
     ) -> Self {
+        let nodes = Arc::new(Nodes::new(spawn_reflector(client, WatchScope::default())));
         let cluster = Self {
             distributors: spawn_reflector(client, WatchScope::default()),
-            nodes: Arc::new(Nodes::new(spawn_reflector(client, WatchScope::default()))),
-            backend: ClusterBackend::start(client, WEBHOOK, &[]),
+            backend: ClusterBackend::start(client, WEBHOOK, &[], Arc::clone(&nodes) as _),
+            nodes,
             probes: Arc::new(ProbeClaims::new(client.clone())),
             metrics: PlacementMetrics::register(registry, WEBHOOK),
         };
@@ -108,6 +109,10 @@ impl DistributorFacts for DistributorCluster {
         deadline: Instant,
     ) -> bool {
         self.probes.claim(distributor, group, token, deadline).await
+    }
+
+    fn suitable_groups(&self, pod: &Pod<'_>, policy: &Policy) -> GroupSet {
+        self.nodes.suitable_groups(policy, pod)
     }
 
     fn record(&self, outcome: PlaceOutcome) {

@@ -1,22 +1,24 @@
-//! Which groups have a node that takes their pods.
+//! The nodes of the cluster: the group of each, and the groups with a node that takes their pods.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use podshaper_core::pod::Toleration;
+use podshaper_core::pod::{Pod, Toleration};
 use podshaper_kube::store::Store;
-use podshaper_placement::policy::{Group, GroupSet};
+use podshaper_placement::definition::Definition;
+use podshaper_placement::identity::NodeLabels;
+use podshaper_placement::policy::{GroupSet, Policy};
 use tokio::sync::watch;
 
 use distributor_decision::distributor::{Distributor, ValidSpec};
-use distributor_decision::node::{SchedulableNode, groups_with_node};
+use distributor_decision::node::{Node, groups_with_node, suitable_groups};
 
 /// How many answers are cached until nodes change.
 const MAX_CACHED: usize = 1024;
 
-/// The nodes that take pods.
+/// The nodes of the cluster.
 pub(super) struct Nodes {
-    store: Arc<Store<SchedulableNode>>,
+    store: Arc<Store<Node>>,
     cache: Mutex<GroupCache>,
 }
 
@@ -30,7 +32,7 @@ struct GroupCache {
 type GroupsKey = (String, i64, Vec<Toleration>);
 
 impl Nodes {
-    pub(super) fn new(store: Arc<Store<SchedulableNode>>) -> Self {
+    pub(super) fn new(store: Arc<Store<Node>>) -> Self {
         let cache = Mutex::new(GroupCache { changes: store.changes(), groups: HashMap::new() });
         Self { store, cache }
     }
@@ -44,10 +46,15 @@ impl Nodes {
         *self.store.changes().borrow()
     }
 
-    /// The names of the nodes that meet the definition of a group.
-    pub(super) fn names_in(&self, group: &Group) -> HashSet<Box<str>> {
-        let nodes = self.store.all().into_iter().filter(|(_, node)| node.is_in(group));
+    /// The names of the nodes that take pods and meet a definition.
+    pub(super) fn names_in(&self, definition: &Definition) -> HashSet<Box<str>> {
+        let nodes = self.store.all().into_iter().filter(|(_, node)| node.takes_pods && node.is_in(definition));
         nodes.map(|(name, _)| name).collect()
+    }
+
+    /// The groups of `policy` that suit the pod.
+    pub(super) fn suitable_groups(&self, policy: &Policy, pod: &Pod<'_>) -> GroupSet {
+        suitable_groups(policy, pod, || self.store.all().into_iter().map(|(_, node)| node))
     }
 
     /// The groups with a node for pods that have these tolerations of their own.
@@ -79,10 +86,18 @@ impl Nodes {
     }
 }
 
+impl NodeLabels for Nodes {
+    fn labels(&self, node: &str) -> Option<Arc<BTreeMap<String, String>>> {
+        self.store.get(node).map(|node| Arc::clone(&node.labels))
+    }
+
+    fn all(&self) -> Vec<(String, Arc<BTreeMap<String, String>>)> {
+        self.store.all().into_iter().map(|(_, node)| (node.name.clone(), Arc::clone(&node.labels))).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use serde_json::json;
 
     use super::*;
@@ -92,7 +107,7 @@ mod tests {
         let store = Arc::new(Store::default());
         let nodes = Nodes::new(Arc::clone(&store));
         let node =
-            |kind: &str| SchedulableNode::new("node", BTreeMap::from([("type".to_owned(), kind.to_owned())]));
+            |kind: &str| Node::new("node", BTreeMap::from([("type".to_owned(), kind.to_owned())]));
         let distributor = Distributor::from_spec(json!({
             "distribution": [{"nodeLabel": {"type": "default"}, "weight": 1}, {"nodeLabel": {"type": "spot"}, "weight": 1}],
             "target": {"name": "web"},

@@ -1,0 +1,88 @@
+//! `distributor mutate` about pods of real clusters: each case is a pair of files and the number of pods that each group gets.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Facts, pods, and the pods of each group by name.
+const CASES: [(&str, &str, &str); 12] = [
+    // Only spot nodes have the label of AKS, so that regular nodes are those without it.
+    ("aks-only-spot-nodes", "aks-pod-insists-on-spot", "spot 1"),
+    ("aks", "aks-pod-insists-on-spot", "spot 1"),
+    ("aks", "aks-pod-selects-spot", "spot 1"),
+    // Eight running pods select only linux: any group may have them.
+    ("pods-from-before", "ten", "regular 8, spot 2"),
+    // Ten running pods are placed on default.
+    ("before-the-name", "ten", "type=default 6, type=spot 4"),
+    ("label-migration", "ten", "karpenter.sh/capacity-type=spot 2, type=default 8"),
+    ("pods-from-before-on-default-nodes", "ten", "type=default 6, type=spot 4"),
+    ("spot-is-arm", "amd64-pods", "type=default 10"),
+    ("hostname", "hostname", "type=spot 1"),
+    ("preferred", "ten", "type=default 8, type=spot 2"),
+    ("preferred-wait", "ten", "type=default 8, type=spot 2"),
+    ("own-cost", "own-cost", "type=default 2, type=spot 1"),
+];
+
+/// The pods of a case after admission, and the warnings.
+fn mutate(facts: &str, pods: &str) -> (Vec<Value>, String) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let output = Command::new(env!("CARGO_BIN_EXE_distributor"))
+        .args(["mutate", "-o", "json", "-f"])
+        .arg(folder.join(format!("{pods}.pods.yaml")))
+        .arg("--facts")
+        .arg(folder.join(format!("{facts}.facts.yaml")))
+        .output()
+        .unwrap();
+    let warnings = String::from_utf8(output.stderr).unwrap();
+    let mut printed: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{warnings}"));
+    let pods = match printed["items"].take() {
+        Value::Array(items) => items,
+        _ => vec![printed],
+    };
+    (pods, warnings)
+}
+
+fn annotation<'p>(pod: &'p Value, key: &str) -> Option<&'p str> {
+    pod["metadata"]["annotations"][key].as_str()
+}
+
+fn group(pod: &Value) -> Option<&str> {
+    annotation(pod, "placement.podshaper.dev/group")
+}
+
+/// How many pods each group has.
+fn count(pods: &[Value]) -> String {
+    let mut groups: BTreeMap<&str, u32> = BTreeMap::new();
+    for pod in pods {
+        *groups.entry(group(pod).unwrap_or("none")).or_default() += 1;
+    }
+    groups.iter().map(|(group, pods)| format!("{group} {pods}")).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn pods_are_shared_out_as_expected() {
+    for (facts, pods, expected) in CASES {
+        let (placed, warnings) = mutate(facts, pods);
+        assert_eq!(count(&placed), expected, "{facts} {pods}: {warnings}");
+    }
+}
+
+#[test]
+fn pod_of_preferred_group_has_no_node_selector() {
+    let (pods, _) = mutate("preferred", "ten");
+    for pod in pods.iter().filter(|pod| group(pod) == Some("type=spot")) {
+        assert_eq!(pod["spec"].get("nodeSelector"), None);
+        let affinity = &pod["spec"]["affinity"]["nodeAffinity"];
+        assert_eq!(affinity["preferredDuringSchedulingIgnoredDuringExecution"].as_array().unwrap().len(), 1);
+        assert_eq!(affinity.get("requiredDuringSchedulingIgnoredDuringExecution"), None);
+    }
+}
+
+#[test]
+fn deletion_cost_of_the_author_is_kept() {
+    let (pods, _) = mutate("own-cost", "own-cost");
+    assert!(pods.iter().all(|pod| annotation(pod, "controller.kubernetes.io/pod-deletion-cost") == Some("100")));
+}

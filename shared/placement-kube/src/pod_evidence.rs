@@ -44,13 +44,13 @@ impl EvidenceByPod {
             self.shared.push(Arc::clone(&shared));
             shared
         });
-        let node = node.map(|node| match self.nodes.get(node) {
-            Some(node) => Arc::clone(node),
-            None => {
+        let node = node.map(|node| {
+            let known = self.nodes.get(node).cloned();
+            known.unwrap_or_else(|| {
                 let node: Arc<str> = node.into();
                 self.nodes.insert(Arc::clone(&node));
                 node
-            }
+            })
         });
         self.pods.insert(pod, PodEvidence { shared, node });
     }

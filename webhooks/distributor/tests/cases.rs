@@ -37,7 +37,8 @@ fn mutate(facts: &str, pods: &str) -> (Vec<Value>, String) {
         .output()
         .unwrap();
     let warnings = String::from_utf8(output.stderr).unwrap();
-    let mut printed: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{warnings}"));
+    assert!(output.status.success(), "{warnings}");
+    let mut printed: Value = serde_json::from_str(&String::from_utf8(output.stdout).unwrap()).unwrap();
     let pods = match printed["items"].take() {
         Value::Array(items) => items,
         _ => vec![printed],

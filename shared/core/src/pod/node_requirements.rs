@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::Pod;
 use super::node_affinity::{NodeSelectorRequirement, NodeSelectorTerm, Operator, integer};
-use crate::json::Text;
+use crate::json::{Text, TextMap};
 
 /// Requirements that all must hold.
 #[derive(Clone, Debug, Default)]
@@ -211,7 +211,7 @@ impl Pod<'_> {
     /// The alternatives that the pod's node selector and required node affinity leave: its node must meet one of them.
     pub fn node_alternatives(&self) -> Vec<NodeRequirements<'_>> {
         let selector = self.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
-        let selector = selector.into_iter().flat_map(|selector| selector.iter());
+        let selector = selector.into_iter().flat_map(TextMap::iter);
         alternatives(selector.map(|(key, value)| (key, &**value)), self.required_terms())
     }
 }

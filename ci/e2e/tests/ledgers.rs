@@ -111,7 +111,8 @@ impl PolicySource for OnePolicy {
 
 /// Places the pods through three replicas at once, each with a watch of its own. Returns their assignments by slot.
 async fn burst(client: &Client, workload: &Arc<PlacedWorkload>) -> Vec<(String, Assignment)> {
-    let replicas: Vec<_> = (0..3).map(|_| Ledgers::start(client.clone(), "ledgers", Arc::new(UnknownNodes))).collect();
+    let replicas: Vec<_> =
+        (0..3).map(|_| Ledgers::start(client.clone(), "ledgers", Arc::new(UnknownNodes))).collect();
     let filled = async || replicas.iter().all(|replica| replica.has_synced()).then_some(());
     eventually("watches", PATIENCE, filled).await;
     let started = Instant::now();

@@ -25,7 +25,8 @@ pub struct DefinitionHash(u32);
 impl Definition {
     /// The definition with these labels and these `v1.NodeSelectorTerm`s.
     pub(crate) fn new(labels: &BTreeMap<String, String>, terms: &[Value]) -> Result<Self, serde_json::Error> {
-        let parsed = terms.iter().cloned().map(NodeSelectorTerm::deserialize).collect::<Result<Vec<_>, _>>()?;
+        let parsed =
+            terms.iter().cloned().map(NodeSelectorTerm::deserialize).collect::<Result<Vec<_>, _>>()?;
         let hash = DefinitionHash(fold(fnv1a(&canonical_text(labels, &parsed))));
         Ok(Self { labels: labels.clone(), terms: (!parsed.is_empty()).then_some(parsed), hash })
     }
@@ -89,7 +90,8 @@ fn canonical_text(labels: &BTreeMap<String, String>, terms: &[NodeSelectorTerm<'
         let lists = [("label", &term.match_expressions), ("field", &term.match_fields)];
         let requirements = lists.into_iter().flat_map(|(kind, list)| {
             list.iter().flatten().map(move |requirement| {
-                let values: BTreeSet<&str> = requirement.values.iter().flatten().map(|value| &**value).collect();
+                let values: BTreeSet<&str> =
+                    requirement.values.iter().flatten().map(|value| &**value).collect();
                 let values = values.into_iter().collect::<Vec<_>>().join(",");
                 format!("{kind} {} {} {values}", &*requirement.key, &*requirement.operator)
             })

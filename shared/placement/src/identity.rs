@@ -68,7 +68,8 @@ impl GroupEvidence {
             [] if node.is_none() && self.name.is_some() => group_of_allowed_nodes(policy, &pod, nodes),
             [] => first_including(policy, 0..policy.groups().len(), labels()?),
             [first, ..] => {
-                let by_node = labels().and_then(|node| first_including(policy, implied.iter().copied(), node));
+                let by_node =
+                    labels().and_then(|node| first_including(policy, implied.iter().copied(), node));
                 by_node.or(Some(*first))
             }
         }
@@ -84,7 +85,8 @@ impl GroupEvidence {
 
     fn group_by_name(&self, policy: &Policy, pod: &[NodeRequirements<'_>]) -> Option<usize> {
         let index = policy.index(self.name.as_ref()?)?;
-        let agrees = policy.groups().get(index)?.preferred || policy.definitions().get(index)?.is_implied_by(pod);
+        let agrees =
+            policy.groups().get(index)?.preferred || policy.definitions().get(index)?.is_implied_by(pod);
         // A pod with a hash belongs to a preferred group only by the hash: its constraints do not show the group.
         (agrees && !(self.hash.is_some() && policy.groups().get(index)?.preferred)).then_some(index)
     }
@@ -102,8 +104,10 @@ fn group_of_allowed_nodes(
     nodes: &dyn NodeLabels,
 ) -> Option<usize> {
     let allowed = nodes.all().into_iter();
-    let allowed = allowed.filter(|(name, labels)| pod.iter().any(|alternative| alternative.matches(labels, name)));
-    let mut groups = allowed.map(|(name, labels)| first_including(policy, 0..policy.groups().len(), (labels, &name)));
+    let allowed =
+        allowed.filter(|(name, labels)| pod.iter().any(|alternative| alternative.matches(labels, name)));
+    let mut groups =
+        allowed.map(|(name, labels)| first_including(policy, 0..policy.groups().len(), (labels, &name)));
     let first = groups.next()??;
     groups.all(|group| group == Some(first)).then_some(first)
 }
@@ -193,7 +197,11 @@ mod tests {
         assert_eq!(of(&pod, &node), Some(1));
         assert_eq!(of(&pod, SPOT), None, "the node is in no group");
         assert_eq!(of(&pod, NEW_SPOT), None, "the pod allows no node");
-        assert_eq!(of(&GroupEvidence { name: None, hash: None, ..pod }, &node), None, "the pod was not placed");
+        assert_eq!(
+            of(&GroupEvidence { name: None, hash: None, ..pod }, &node),
+            None,
+            "the pod was not placed"
+        );
     }
 
     #[test]
@@ -209,7 +217,10 @@ mod tests {
     #[test]
     fn selector_of_two_groups_follows_the_node() {
         let two = policy(&[("b", SPOT), ("b2", &[("type", "spot"), ("size", "2")])]);
-        let pod = GroupEvidence { node_selector: labels(&[("type", "spot"), ("size", "2")]), ..GroupEvidence::default() };
+        let pod = GroupEvidence {
+            node_selector: labels(&[("type", "spot"), ("size", "2")]),
+            ..GroupEvidence::default()
+        };
         assert_eq!(of(&pod, &two, &[]), Some(0));
         let one = GroupEvidence { node_selector: labels(SPOT), ..GroupEvidence::default() };
         assert_eq!(of(&one, &two, &[("type", "spot"), ("size", "2")]), Some(0));

@@ -169,7 +169,9 @@ fn text_length(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len() + 8,
         Value::Array(items) => 8 + items.iter().map(text_length).sum::<usize>(),
-        Value::Object(members) => members.iter().map(|(key, value)| key.len() + text_length(value)).sum::<usize>() + 8,
+        Value::Object(members) => {
+            members.iter().map(|(key, value)| key.len() + text_length(value)).sum::<usize>() + 8
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) => 8,
     }
 }

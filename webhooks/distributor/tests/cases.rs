@@ -85,5 +85,7 @@ fn pod_of_preferred_group_has_no_node_selector() {
 #[test]
 fn deletion_cost_of_the_author_is_kept() {
     let (pods, _) = mutate("own-cost", "own-cost");
-    assert!(pods.iter().all(|pod| annotation(pod, "controller.kubernetes.io/pod-deletion-cost") == Some("100")));
+    assert!(
+        pods.iter().all(|pod| annotation(pod, "controller.kubernetes.io/pod-deletion-cost") == Some("100"))
+    );
 }

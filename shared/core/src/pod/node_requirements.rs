@@ -53,7 +53,10 @@ impl<'r> NodeRequirements<'r> {
     pub fn require_term(&mut self, term: &'r NodeSelectorTerm<'_>) {
         let mut require = |key, requirement: &'r NodeSelectorRequirement<'_>| {
             let values = Values::List(requirement.values.as_deref().unwrap_or_default());
-            self.by_key.entry(key).or_default().push(Requirement { operator: requirement.operator(), values });
+            self.by_key
+                .entry(key)
+                .or_default()
+                .push(Requirement { operator: requirement.operator(), values });
         };
         for requirement in term.match_expressions.iter().flatten() {
             require(NodeKey::Label(&requirement.key), requirement);
@@ -248,7 +251,8 @@ mod tests {
             (("Gt", &["x"]), ("Exists", &[]), false),
             (("In", &[]), ("Exists", &[]), false),
         ] {
-            let (left, right) = (json!([requirement(left.0, left.1)]), json!([requirement(right.0, right.1)]));
+            let (left, right) =
+                (json!([requirement(left.0, left.1)]), json!([requirement(right.0, right.1)]));
             let (left, right) = (term(&left), term(&right));
             let mut both = NodeRequirements::default();
             both.require_term(&left);
@@ -281,7 +285,8 @@ mod tests {
             (("Lt", &["4"]), ("Lt", &["5"]), true),
             (("In", &["7"]), ("Gt", &["5"]), true),
         ] {
-            let (own, required) = (json!([requirement(own.0, own.1)]), json!([requirement(required.0, required.1)]));
+            let (own, required) =
+                (json!([requirement(own.0, own.1)]), json!([requirement(required.0, required.1)]));
             let (own, required) = (term(&own), term(&required));
             let [mut left, mut right] = [NodeRequirements::default(), NodeRequirements::default()];
             left.require_term(&own);

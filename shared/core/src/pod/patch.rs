@@ -3,8 +3,8 @@
 use std::fmt;
 use std::iter;
 
-use serde::{Deserialize, Serialize};
 use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -253,7 +253,8 @@ impl<'p, 'a> PodPatch<'p, 'a> {
         }
         // A node must match one of the pod's terms and one of these: every pair that agrees becomes a term.
         let added: Vec<Vec<Value>> = own.iter().map(|own| agreeing(own, terms)).collect();
-        let contradicts = |(own, added): (&NodeSelectorTerm<'_>, &Vec<Value>)| added.is_empty() && is_possible(own);
+        let contradicts =
+            |(own, added): (&NodeSelectorTerm<'_>, &Vec<Value>)| added.is_empty() && is_possible(own);
         let impossible: Vec<bool> = own.iter().zip(&added).map(contradicts).collect();
         if added.iter().all(Vec::is_empty) {
             return;

@@ -261,15 +261,14 @@ fn groups() -> impl Strategy<Value = Group> {
         0..3,
     );
     let labels = subsequence(vec![("type", "spot"), ("zone", "x"), ("a/b.c", "x")], 1..4);
-    (affinity, tolerations, labels, any::<bool>()).prop_map(
-        |(node_affinity, tolerations, labels, preferred)| Group {
+    (affinity, tolerations, labels, any::<bool>())
+        .prop_map(|(node_affinity, tolerations, labels, preferred)| Group {
             tolerations,
             node_affinity,
             preferred,
             ..group("g", &labels)
-        },
-    )
-    .prop_filter("no node can belong to it", |group| Policy::new(vec![group.clone()], Tie::First).is_ok())
+        })
+        .prop_filter("no node can belong to it", |group| Policy::new(vec![group.clone()], Tie::First).is_ok())
 }
 
 fn list_of<'v>(object: &'v Value, member: &str) -> &'v [Value] {
@@ -332,13 +331,15 @@ fn fits_group(pod: &Value, group: &Group) -> bool {
 
 /// Removes the terms that no node of the group can match.
 fn remove_terms(pod: &mut Value, group: &Group) {
-    let Some(terms) = pod.pointer_mut(&format!("/spec/affinity/nodeAffinity/{REQUIRED}/nodeSelectorTerms")) else {
+    let Some(terms) = pod.pointer_mut(&format!("/spec/affinity/nodeAffinity/{REQUIRED}/nodeSelectorTerms"))
+    else {
         return;
     };
     let unlabelled = Group { node_labels: BTreeMap::new(), preferred: false, ..group.clone() };
     if let Some(terms) = terms.as_array_mut().filter(|_| !group.node_affinity.is_empty()) {
         terms.retain(|term| {
-            let alone = json!({"spec": {"affinity": {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [term]}}}}});
+            let alone =
+                json!({"spec": {"affinity": {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [term]}}}}});
             with(&alone, |alone| alone.node_alternatives().is_empty()) || fits_group(&alone, &unlabelled)
         });
     }

@@ -89,8 +89,7 @@ impl StrategyController {
                 self.take_in(&inventory, &chain, &allocator).await;
             }
             let workload = chain.read().last().map_or(&inventory.controller.owner, |(owner, _)| owner);
-            let pods =
-                CountedPods { namespace, workload: workload.clone(), allocator, spread };
+            let pods = CountedPods { namespace, workload: workload.clone(), allocator, spread };
             counted.insert(inventory.ledger, pods);
         }
         self.metrics.set_pods(counted.values().map(

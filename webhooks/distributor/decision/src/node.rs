@@ -84,9 +84,9 @@ pub fn groups_with_node<'n>(
 ) -> GroupSet {
     let groups = policy.groups().iter().zip(policy.definitions()).enumerate();
     let has_node = |group: &Group, definition: &Definition| {
-        nodes.clone().any(|node| {
-            node.takes_pods && node.is_in(definition) && node.is_tolerated(group, tolerations)
-        })
+        nodes
+            .clone()
+            .any(|node| node.takes_pods && node.is_in(definition) && node.is_tolerated(group, tolerations))
     };
     groups.filter(|(_, (group, definition))| has_node(group, definition)).map(|(index, _)| index).collect()
 }

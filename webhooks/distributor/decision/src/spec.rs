@@ -450,7 +450,10 @@ mod tests {
             {"matchExpressions": [requirement("spot", "DoesNotExist", &[]), requirement("zone", "In", &["a", "b"])]},
             {"matchExpressions": [requirement("size", "Gt", &["4"])], "matchFields": [requirement("metadata.name", "NotIn", &["n"])]},
         ]);
-        let policy = policy(&json!([{"weight": 1, "nodeAffinity": terms}, {"nodeLabel": {"spot": "true"}, "weight": 1}])).unwrap();
+        let policy = policy(
+            &json!([{"weight": 1, "nodeAffinity": terms}, {"nodeLabel": {"spot": "true"}, "weight": 1}]),
+        )
+        .unwrap();
         assert_eq!(&*policy.groups()[0].name, "!spot,zone in (a,b) or size>4,metadata.name notin (n)");
     }
 
@@ -485,11 +488,15 @@ mod tests {
                 "spec.distribution: group : nodeLabel: there is no label",
             ),
             (
-                json!([group(json!({"nodeLabel": {}, "nodeAffinity": [{"matchExpressions": [{"key": "a", "operator": "Exists"}]}], "preferred": true}))]),
+                json!([group(
+                    json!({"nodeLabel": {}, "nodeAffinity": [{"matchExpressions": [{"key": "a", "operator": "Exists"}]}], "preferred": true})
+                )]),
                 "spec.distribution: group a: nodeLabel: there is no label",
             ),
             (
-                json!([group(json!({"nodeAffinity": [{"matchExpressions": [{"key": "type", "operator": "DoesNotExist"}]}]}))]),
+                json!([group(
+                    json!({"nodeAffinity": [{"matchExpressions": [{"key": "type", "operator": "DoesNotExist"}]}]})
+                )]),
                 "spec.distribution: group type=a: nodeAffinity: no node can match a term and have the labels",
             ),
             (

@@ -108,7 +108,11 @@ impl GroupObserver {
             let before = observed.claimed(before, now);
             evidence.scheduled = observed.has_scheduled(policy, inventories, index);
             evidence.new_node = observed.has_new_node(nodes.revision(), || {
-                policy.definitions().get(index).map(|definition| nodes.names_in(definition)).unwrap_or_default()
+                policy
+                    .definitions()
+                    .get(index)
+                    .map(|definition| nodes.names_in(definition))
+                    .unwrap_or_default()
             });
             let after = before.next(evidence, now);
             if after.is_open() {

@@ -48,7 +48,8 @@ impl Nodes {
 
     /// The names of the nodes that take pods and meet a definition.
     pub(super) fn names_in(&self, definition: &Definition) -> HashSet<Box<str>> {
-        let nodes = self.store.all().into_iter().filter(|(_, node)| node.takes_pods && node.is_in(definition));
+        let nodes =
+            self.store.all().into_iter().filter(|(_, node)| node.takes_pods && node.is_in(definition));
         nodes.map(|(name, _)| name).collect()
     }
 
@@ -106,8 +107,7 @@ mod tests {
     fn available_groups_follow_nodes() {
         let store = Arc::new(Store::default());
         let nodes = Nodes::new(Arc::clone(&store));
-        let node =
-            |kind: &str| Node::new("node", BTreeMap::from([("type".to_owned(), kind.to_owned())]));
+        let node = |kind: &str| Node::new("node", BTreeMap::from([("type".to_owned(), kind.to_owned())]));
         let distributor = Distributor::from_spec(json!({
             "distribution": [{"nodeLabel": {"type": "default"}, "weight": 1}, {"nodeLabel": {"type": "spot"}, "weight": 1}],
             "target": {"name": "web"},

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::cluster::{FlexDaemonsetCluster, RefitOptions};
 use flexdaemonset_decision::daemon_set::DaemonSet;
 use flexdaemonset_decision::facts::{SizingFacts, SizingOutcome, TemplatedPod};
-use flexdaemonset_decision::limit_range::LimitRange;
+use flexdaemonset_decision::namespace_limits::NamespaceLimits;
 use flexdaemonset_decision::node::Node;
 use flexdaemonset_decision::offline;
 use flexdaemonset_decision::rules::Template;
@@ -82,7 +82,7 @@ impl WebhookOptions for AssumedTemplate {
 
 impl SizingFacts for AssumedTemplate {
     async fn node(&self, _: &str, _: Instant) -> Lookup<Node> {
-        Lookup::Found(Node::default().into())
+        Lookup::Found(Node::unlimited().into())
     }
 
     async fn template(&self, _: &str, _: Instant) -> Lookup<TemplateObject> {
@@ -96,8 +96,8 @@ impl SizingFacts for AssumedTemplate {
         Lookup::NotFound
     }
 
-    fn limit_range(&self, _: &str) -> LimitRange {
-        LimitRange::default()
+    fn namespace_limits(&self, _: &str) -> NamespaceLimits {
+        NamespaceLimits::default()
     }
 
     fn record_outcome(&self, _: &TemplatedPod<'_>, _: SizingOutcome) {}

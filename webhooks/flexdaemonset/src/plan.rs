@@ -95,10 +95,10 @@ fn print_plan(
     let selects = |node: &Node| {
         selector.is_none_or(|selector| selector.iter().all(|(key, value)| node.label(key) == Some(value)))
     };
-    let limit_range = facts.limit_range(&namespace);
+    let limits = facts.namespace_limits(&namespace);
     let mut rows = Vec::new();
     for (node_name, node) in facts.nodes().filter(|(_, node)| selects(node)) {
-        let sizing = size(template, node, &limit_range, &pod, None)
+        let sizing = size(template, node, &limits, &pod, None)
             .map_err(|error| anyhow::anyhow!("DaemonSet {name}: {error}"))?;
         rows.push(Row { name: node_name, node, sizing });
     }

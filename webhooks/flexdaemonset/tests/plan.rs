@@ -21,7 +21,7 @@ fn plan_prints_table() {
     let expected = "\
 DaemonSet default/agent, template agent
 NODE    CPU    SHARE  MEMORY       SHARE  STORAGE  SHARE  NOTE
-edge    100m   20.0%  161061273    14.9%  1Gi      -
+edge    100m   20.0%  161061273    14.9%  1Gi      12.5%
 huge    1920m  2.0%   16492674416  1.9%   107374182400m  4.9%
 worker  400m   10.0%  2576980377   14.9%  5Gi      5.0%
 ";

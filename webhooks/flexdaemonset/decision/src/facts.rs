@@ -6,7 +6,7 @@ use std::time::Instant;
 use podshaper_core::object::Lookup;
 
 use crate::daemon_set::DaemonSet;
-use crate::limit_range::LimitRange;
+use crate::namespace_limits::NamespaceLimits;
 use crate::node::Node;
 use crate::template_object::TemplateObject;
 
@@ -26,8 +26,8 @@ pub trait SizingFacts: Send + Sync + 'static {
         uid: &str,
         deadline: Instant,
     ) -> impl Future<Output = Lookup<DaemonSet>> + Send;
-    /// All LimitRanges of a namespace as one.
-    fn limit_range(&self, namespace: &str) -> LimitRange;
+    /// The LimitRanges and ResourceQuotas of a namespace.
+    fn namespace_limits(&self, namespace: &str) -> NamespaceLimits;
     /// Records the outcome for a pod that names a template.
     fn record_outcome(&self, pod: &TemplatedPod<'_>, outcome: SizingOutcome);
     /// Why the facts are incomplete, if they are.

@@ -25,6 +25,11 @@ pub struct NodeStatus {
 }
 
 impl Node {
+    /// A node without labels that no pod is too large for.
+    pub fn unlimited() -> Self {
+        Self { labels: Box::default(), allocatable: PerResource::from_fn(|_| Some(i64::MAX)) }
+    }
+
     /// The value of a label.
     pub fn label(&self, key: &str) -> Option<&str> {
         let index = self.labels.binary_search_by(|(known, _)| (**known).cmp(key)).ok()?;

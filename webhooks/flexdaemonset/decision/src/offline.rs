@@ -11,7 +11,9 @@ use serde_json::Value;
 use crate::daemon_set::DaemonSet;
 use crate::facts::{SizingFacts, SizingOutcome, TemplatedPod};
 use crate::limit_range::LimitRange;
+use crate::namespace_limits::NamespaceLimits;
 use crate::node::Node;
+use crate::resource_quota::ResourceQuota;
 use crate::template::{GROUP, KIND};
 use crate::template_object::TemplateObject;
 
@@ -22,7 +24,7 @@ pub struct OfflineCluster {
     templates: BTreeMap<String, Arc<TemplateObject>>,
     daemon_sets: BTreeMap<FactKey, Arc<DaemonSet>>,
     /// By namespace.
-    limit_ranges: BTreeMap<String, LimitRange>,
+    namespace_limits: BTreeMap<String, NamespaceLimits>,
 }
 
 impl OfflineCluster {
@@ -40,8 +42,13 @@ impl OfflineCluster {
             self.nodes.extend(fact.project()?.map(|(key, node)| (key.name, Arc::new(node))));
         } else if fact.is_kind("", "LimitRange") {
             if let Some((FactKey { namespace, .. }, limit_range)) = fact.project::<LimitRange>()? {
-                let others = self.limit_ranges.remove(&namespace).unwrap_or_default();
-                self.limit_ranges.insert(namespace, others.and(&limit_range));
+                let limits = self.namespace_limits.entry(namespace).or_default();
+                limits.limit_range = std::mem::take(&mut limits.limit_range).and(&limit_range);
+            }
+        } else if fact.is_kind("", "ResourceQuota") {
+            if let Some((FactKey { namespace, .. }, quota)) = fact.project::<ResourceQuota>()? {
+                let limits = self.namespace_limits.entry(namespace).or_default();
+                limits.quota = limits.quota.and(&quota);
             }
         } else if fact.is_kind("apps", "DaemonSet") {
             self.daemon_sets.extend(fact.project()?.map(|(key, daemon_set)| (key, Arc::new(daemon_set))));
@@ -80,8 +87,8 @@ impl SizingFacts for OfflineCluster {
         self.daemon_set_named(namespace, name).cloned().into()
     }
 
-    fn limit_range(&self, namespace: &str) -> LimitRange {
-        self.limit_ranges.get(namespace).cloned().unwrap_or_default()
+    fn namespace_limits(&self, namespace: &str) -> NamespaceLimits {
+        self.namespace_limits.get(namespace).cloned().unwrap_or_default()
     }
 
     fn record_outcome(&self, _: &TemplatedPod<'_>, _: SizingOutcome) {}

@@ -24,6 +24,9 @@ pub struct OriginalRequests<'p> {
     /// The original requests and limits of each container and init container, by its name; of sized resources alone.
     #[serde(borrow, default)]
     pub containers: Entries<'p, Resources<'p>>,
+    /// The original `spec.resources` of the pod as a whole; of sized resources alone.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Resources<'p>>,
 }
 
 impl<'p> OriginalRequests<'p> {
@@ -47,10 +50,13 @@ impl<'p> OriginalRequests<'p> {
             let original = recorded.or(container.resources.as_ref()).map(sized_resources).unwrap_or_default();
             containers.push((container.name.clone(), original));
         }
+        let pod_level = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+        let recorded = earlier.and_then(|earlier| earlier.pod.as_ref());
         let record = OriginalRequests {
             template: template.into(),
             node: node.into(),
             containers: Entries(containers),
+            pod: recorded.or(pod_level).map(sized_resources),
         };
         // Serializing strings can't fail.
         serde_json::to_string(&record).unwrap_or_default()

@@ -5,7 +5,7 @@ use podshaper_core::pod::{AnnotationsTooLarge, Pod, PodPatch, ResourceField, Res
 
 use crate::original_requests::{ANNOTATION, OriginalRequests};
 use crate::resource::{PerResource, RequestAndLimit, SizedResource};
-use crate::sizing::{Sizing, requests_and_limits};
+use crate::sizing::Sizing;
 
 /// The patch that gives `pod` its size and records its original requests. `earlier` is the record of an earlier pass.
 pub fn patch(
@@ -22,9 +22,7 @@ pub fn patch(
         set_resources(&mut patch, container.place, resources, &container.current, &container.sized);
     }
     let pod_level = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
-    // Sizing has parsed them before.
-    let current = requests_and_limits(pod_level, "the pod").unwrap_or_default();
-    set_resources(&mut patch, ResourceTarget::Pod, pod_level, &current, &sizing.pod);
+    set_resources(&mut patch, ResourceTarget::Pod, pod_level, &sizing.pod.current, &sizing.pod.sized);
     patch.finish()
 }
 

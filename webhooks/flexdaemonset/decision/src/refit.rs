@@ -9,7 +9,7 @@ use podshaper_core::pod::{ContainerList, ContainerRole, ResourceTarget};
 use serde_json::{Map, Value, json};
 
 use crate::resource::{PerResource, RequestAndLimit, SizedResource};
-use crate::sizing::{SizedContainer, Sizing};
+use crate::sizing::{PodLevel, SizedContainer, Sizing};
 
 /// How a pod differs from its size.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,11 +46,12 @@ pub fn compare(sizing: &Sizing<'_>, was_sized: bool, qos: &str, hysteresis: u8) 
         changes.add(container, &target, hysteresis);
         after.extend([*target.get(SizedResource::Cpu), *target.get(SizedResource::Memory)]);
     }
+    changes.add_pod_level(&sizing.pod, was_sized, hysteresis);
     if changes.summary.is_empty() {
         return None;
     }
     let summary = changes.summary.join(", ");
-    let has_pod_level = SizedResource::ALL.iter().any(|resource| sizing.pod.get(*resource).is_some());
+    let has_pod_level = sizing.pod.current != PerResource::default();
     let changes_qos = !qos.is_empty() && qos_class(&after) != qos;
     let recreate = if has_pod_level {
         Some("a pod with spec.resources isn't resized in place")
@@ -108,6 +109,20 @@ impl Changes {
                 _ => &mut self.containers,
             };
             list.push(json!({"name": name, "resources": {"requests": requests, "limits": limits}}));
+        }
+    }
+
+    fn add_pod_level(&mut self, pod: &PodLevel, was_sized: bool, hysteresis: u8) {
+        for resource in SizedResource::ALL {
+            let current = *pod.current.get(resource);
+            let target = match *pod.sized.get(resource) {
+                Some(sized) => sized,
+                None if was_sized => *pod.original.get(resource),
+                None => current,
+            };
+            if differs(current, target, hysteresis) {
+                self.summary.push(summary("the pod", resource, current, target));
+            }
         }
     }
 
@@ -169,7 +184,7 @@ mod tests {
     use podshaper_core::pod::Pod;
 
     use super::*;
-    use crate::limit_range::LimitRange;
+    use crate::namespace_limits::NamespaceLimits;
     use crate::node::Node;
     use crate::original_requests::OriginalRequests;
     use crate::rules::Template;
@@ -187,7 +202,7 @@ mod tests {
         let (pod, original) = (pod.to_string(), json!({"containers": {"a": original}}).to_string());
         let pod: Pod<'_> = serde_json::from_str(&pod).unwrap();
         let original: OriginalRequests<'_> = serde_json::from_str(&original).unwrap();
-        let sizing = size(&template, &node, &LimitRange::default(), &pod, Some(&original)).unwrap();
+        let sizing = size(&template, &node, &NamespaceLimits::default(), &pod, Some(&original)).unwrap();
         compare(&sizing, true, qos, 5)
     }
 

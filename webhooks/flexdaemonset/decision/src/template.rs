@@ -34,8 +34,10 @@ pub struct TemplateSpec {
     pub containers: Vec<ContainerShare>,
     /// How limits are set.
     pub limits: Limits,
+    /// The smallest request of a container, whatever the percentages are.
+    pub floors: Floors,
     /// Sizes for some nodes. The first override that selects the node applies.
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 15))]
     pub overrides: Vec<Override>,
     /// Size if a minimum exceeds the node's allocatable.
     pub when_min_exceeds_allocatable: WhenMinExceedsAllocatable,
@@ -46,9 +48,10 @@ pub struct TemplateSpec {
 fn spec_rules() -> Vec<Value> {
     let mut rules = vec![
         rule(
-            "[has(self.cpuPercentage), has(self.memoryPercentage), has(self.storagePercentage), has(self.minCPU), \
-             has(self.minMemory), has(self.minStorage), has(self.overrides) && size(self.overrides) > 0].exists(x, x)",
-            "at least one percentage or minimum must be set",
+            "has(self.cpuPercentage) || has(self.memoryPercentage) || has(self.storagePercentage) || has(self.cpuShare) || \
+             has(self.memoryShare) || has(self.storageShare) || has(self.minCPU) || has(self.minMemory) || \
+             has(self.minStorage) || (has(self.overrides) && size(self.overrides) > 0)",
+            "at least one percentage, share or minimum must be set",
         ),
         rule_at(
             ".containers",
@@ -65,20 +68,36 @@ fn spec_rules() -> Vec<Value> {
     rules
 }
 
-/// No maximum is below its minimum. The lengths of [`Amount`] are bounded: otherwise the API server rejects the rule for its cost.
+/// No maximum is below its minimum.
+///
+/// A quantity is a string or an integer, and API servers before Kubernetes 1.34 assume that it has 3 MiB. Their budget allows to read two
+/// such quantities in each of 15 items, and no `string(self.x)`, which costs as much again.
 fn size_rules() -> Vec<Value> {
+    let quantity = |field: &str| {
+        format!(
+            "(type(self.{field}) in [int] ? quantity('0').add(int(self.{field})) : quantity(self.{field}))"
+        )
+    };
     let rule = |resource: &str| {
         let (min, max) = (format!("min{resource}"), format!("max{resource}"));
+        let (least, most) = (quantity(&min), quantity(&max));
         rule_at(
             &format!(".{max}"),
-            &format!(
-                "!has(self.{min}) || !has(self.{max}) || !isQuantity(string(self.{min})) || !isQuantity(string(self.{max})) || \
-                 quantity(string(self.{max})).compareTo(quantity(string(self.{min}))) >= 0"
-            ),
+            &format!("!has(self.{min}) || !has(self.{max}) || {most}.compareTo({least}) >= 0"),
             &format!("must be at least {min}"),
         )
     };
-    ["CPU", "Memory", "Storage"].map(rule).into()
+    let replaced = |resource: &str| {
+        let (share, percentage) = (format!("{resource}Share"), format!("{resource}Percentage"));
+        rule_at(
+            &format!(".{share}"),
+            &format!("!has(self.{share}) || !has(self.{percentage})"),
+            &format!("replaces {percentage}, set only one of them"),
+        )
+    };
+    let mut rules: Vec<_> = ["CPU", "Memory", "Storage"].map(rule).into();
+    rules.extend(["cpu", "memory", "storage"].map(replaced));
+    rules
 }
 
 /// Percentages of a node, with minimums and maximums.
@@ -94,6 +113,13 @@ pub struct Size {
     /// Percentage of the node's allocatable ephemeral-storage.
     #[schemars(range(min = 1, max = 100))]
     pub storage_percentage: Option<u8>,
+    /// Share of the node's allocatable cpu as text, for fractions of a percent: 0.5%. It replaces cpuPercentage.
+    pub cpu_share: Option<Share>,
+    /// Share of the node's allocatable memory as text, for fractions of a percent: 0.5%. It replaces memoryPercentage.
+    pub memory_share: Option<Share>,
+    /// Share of the node's allocatable ephemeral-storage as text, for fractions of a percent: 0.5%. It replaces
+    /// storagePercentage.
+    pub storage_share: Option<Share>,
     /// Minimum of cpu.
     #[serde(rename = "minCPU")]
     pub min_cpu: Option<Amount>,
@@ -110,16 +136,23 @@ pub struct Size {
     pub max_storage: Option<Amount>,
 }
 
+/// A percentage with up to seven decimal places, as text: `0.5%`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(extend(
+    "maxLength" = 10,
+    "pattern" = r"^(100|[1-9][0-9]?(\.[0-9]{1,7})?|0\.[0-9]{0,6}[1-9][0-9]{0,6})%$",
+))]
+pub struct Share(pub String);
+
 /// A quantity as it is written, a string or a number.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 #[schemars(extend(
     "x-kubernetes-int-or-string" = true,
     "maxLength" = 32,
-    "x-kubernetes-validations" = [rule(
-        "isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('0')) >= 0",
-        "must be a non-negative quantity, such as 100m or 1Gi",
-    )],
+    "minimum" = 0,
+    "pattern" = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$",
 ))]
 pub enum Amount {
     /// `100m`, `1Gi`
@@ -188,6 +221,28 @@ pub enum LimitPolicy {
     Ratio,
 }
 
+/// The smallest request of a container, by resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Floors {
+    /// Smallest request of cpu.
+    pub cpu: Floor,
+    /// Smallest request of memory.
+    pub memory: Floor,
+    /// Smallest request of ephemeral-storage.
+    pub storage: Floor,
+}
+
+/// The smallest request of a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Floor {
+    /// Percentages and minimums alone decide.
+    #[default]
+    None,
+    /// A container requests at least what its own pod template requests.
+    OwnRequest,
+}
+
 /// A size for some nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -216,11 +271,19 @@ pub struct Selector {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend(
     "required" = ["key", "operator"],
-    "x-kubernetes-validations" = [rule_at(
-        ".values",
-        "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
-        "must be set for In and NotIn, and only for those",
-    )],
+    "x-kubernetes-validations" = [
+        rule_at(
+            ".values",
+            "(self.operator in ['Exists', 'DoesNotExist']) == (!has(self.values) || size(self.values) == 0)",
+            "must be set for In, NotIn, Gt and Lt, and only for those",
+        ),
+        rule_at(
+            ".values",
+            "!(self.operator in ['Gt', 'Lt']) || (has(self.values) && size(self.values) == 1 && \
+             self.values[0].matches('^-?[0-9]{1,18}$'))",
+            "must be one integer for Gt and Lt",
+        ),
+    ],
 ))]
 pub struct Requirement {
     /// Key of the label.
@@ -228,12 +291,12 @@ pub struct Requirement {
     pub key: String,
     /// How the label relates to the values.
     pub operator: Operator,
-    /// Values, for operators In and NotIn.
+    /// Values for operators In and NotIn, or one integer for Gt and Lt.
     #[schemars(length(max = 64), inner(length(max = 63)))]
     pub values: Vec<String>,
 }
 
-/// `metav1.LabelSelectorOperator`.
+/// `v1.NodeSelectorOperator`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[allow(missing_docs, reason = "Kubernetes' own words")]
 pub enum Operator {
@@ -242,6 +305,8 @@ pub enum Operator {
     #[default]
     Exists,
     DoesNotExist,
+    Gt,
+    Lt,
 }
 
 /// Size if a minimum exceeds the node's allocatable.

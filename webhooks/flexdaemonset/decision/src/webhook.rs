@@ -106,8 +106,8 @@ impl<F: SizingFacts> FlexDaemonset<F> {
         let node = self.facts.node(node_name, deadline).await.found();
         let node = node.ok_or_else(|| node_unknown(format!("node {node_name} isn't known")))?;
         let original = OriginalRequests::from_pod(pod).map_err(undecided)?;
-        let limit_range = self.facts.limit_range(templated.namespace);
-        let sizing = size(template, &node, &limit_range, pod, original.as_ref()).map_err(undecided)?;
+        let limits = self.facts.namespace_limits(templated.namespace);
+        let sizing = size(template, &node, &limits, pod, original.as_ref()).map_err(undecided)?;
         let warnings: Vec<_> =
             sizing.warnings.iter().map(|warning| format!("flexdaemonset: {warning}")).collect();
         let (outcome, decision) = if sizing.sizes_anything() {

@@ -343,6 +343,14 @@ fn invalid_template_names_the_field() {
         (json!({"minMemory": "lots"}), "spec.minMemory: a quantity is"),
         (json!({"minStorage": -1}), "spec.minStorage: must not be negative"),
         (json!({"overrides": [{"maxMemory": "x"}]}), "spec.overrides[0].maxMemory: "),
+        (json!({"cpuShare": "0.5"}), "spec.cpuShare: must be a percentage above 0% and at most 100%"),
+        (json!({"memoryShare": "0.00%"}), "spec.memoryShare: must be a percentage above 0%"),
+        (json!({"storageShare": "100.1%"}), "spec.storageShare: must be a percentage above 0%"),
+        (json!({"cpuShare": "1%", "cpuPercentage": 1}), "spec.cpuShare: replaces cpuPercentage"),
+        (
+            json!({"overrides": [{"nodeSelector": {"matchExpressions": [{"key": "a", "operator": "Gt", "values": ["b"]}]}}]}),
+            "spec.overrides[0].nodeSelector: a: Gt and Lt need one integer",
+        ),
         (json!({"distribution": "Some"}), "spec.distribution: unknown variant"),
         (json!({"containers": [{"name": "a", "weight": 1}]}), "only distribution Split"),
         (json!({"distribution": "Split", "containers": [{"name": "a"}]}), "each takes one of"),
@@ -353,5 +361,201 @@ fn invalid_template_names_the_field() {
     ] {
         let error = Template::from_spec(&spec).unwrap_err().to_string();
         assert!(error.contains(message), "{spec}: {error}");
+    }
+}
+
+/// The resources of the container `agent` on a node of this size, and the warnings.
+fn sized(spec: &Value, pod_spec: &Value, items: &[Value], allocatable: Value) -> (Value, Vec<String>) {
+    let range = json!({
+        "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "r", "namespace": "ns"}, "spec": {"limits": items},
+    });
+    let facts = [cluster(spec.clone(), allocatable), vec![range]].concat();
+    let before = pod(NODE, pod_spec.clone());
+    let after = pass(&facts, &before);
+    (after["spec"].clone(), decide(&facts, &before).warnings)
+}
+
+fn small() -> Value {
+    json!({"cpu": "1930m", "memory": "3388360Ki", "ephemeral-storage": "18242267924"})
+}
+
+#[test]
+fn limit_stays_within_ratio_of_limit_range() {
+    let own = json!({"cpu": "500m", "memory": "512Mi"});
+    let container = container("agent", own, json!({"cpu": "1", "memory": "1Gi"}));
+    let spec =
+        json!({"cpuPercentage": 5, "memoryPercentage": 5, "limits": {"cpu": "Keep", "memory": "Keep"}});
+    let item = json!({"type": "Container", "maxLimitRequestRatio": {"cpu": "4", "memory": "2"}});
+    let (after, warnings) = sized(&spec, &json!({"containers": [container]}), &[item], small());
+    assert_eq!(
+        after["containers"][0]["resources"],
+        json!({"requests": {"cpu": "96m", "memory": "169418Ki"}, "limits": {"cpu": "384m", "memory": "338836Ki"}})
+    );
+    assert_eq!(
+        warnings[0],
+        "flexdaemonset: container agent: limit of cpu 384m instead of 1: a LimitRange or ResourceQuota of the namespace demands it"
+    );
+}
+
+#[test]
+fn limits_stay_within_maximum_of_pod() {
+    let own = || container("agent", json!({"cpu": "100m"}), json!({"cpu": "1"}));
+    let item = json!({"type": "Pod", "max": {"cpu": "2", "memory": "4Gi"}});
+    let two = json!({"containers": [own(), container("b", json!({"cpu": "300m"}), json!({"cpu": "3"}))]});
+    let one = json!({"containers": [own()]});
+    for (policy, node, pod, expected) in [
+        ("None", "1930m", &one, json!([["193m", "2"]])),
+        ("Ratio", "1930m", &one, json!([["193m", "1930m"]])),
+        ("None", "95690m", &one, json!([["2", "2"]])),
+        ("Ratio", "95690m", &one, json!([["2", "2"]])),
+        ("Keep", "4", &two, json!([["400m", "727m"], ["400m", "1273m"]])),
+    ] {
+        let spec = json!({"cpuPercentage": 10, "limits": {"cpu": policy}});
+        let (after, _) = sized(&spec, pod, std::slice::from_ref(&item), json!({"cpu": node}));
+        let got: Value = after["containers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|container| {
+                json!([container["resources"]["requests"]["cpu"], container["resources"]["limits"]["cpu"]])
+            })
+            .collect();
+        assert_eq!(got, expected, "{policy} on {node}");
+    }
+}
+
+#[test]
+fn containers_keep_their_own_where_limit_range_admits_no_size() {
+    let own = json!({"containers": [container("agent", json!({"cpu": "100m"}), json!({"cpu": "100m"})), json!({"name": "b"})]});
+    let items =
+        [json!({"type": "Container", "min": {"cpu": "2"}}), json!({"type": "Pod", "max": {"cpu": "3"}})];
+    let (after, warnings) = sized(&json!({"cpuPercentage": 10}), &own, &items, small());
+    assert_eq!(after["containers"], own["containers"]);
+    assert!(
+        warnings.iter().any(|w| w.contains("admits no size of cpu: all containers keep their own")),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn quota_on_limits_keeps_limit_with_policy_none() {
+    let quota = json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": "ns"},
+        "spec": {"hard": {"limits.cpu": "10", "requests.memory": "1Gi"}},
+    });
+    let spec =
+        json!({"cpuPercentage": 10, "memoryPercentage": 10, "limits": {"cpu": "None", "memory": "None"}});
+    let facts = [cluster(spec, large()), vec![quota]].concat();
+    let limits = |own: Value| {
+        let after = pass(
+            &facts,
+            &pod(NODE, json!({"containers": [container("agent", json!({"cpu": "100m"}), own)]})),
+        );
+        after["spec"]["containers"][0]["resources"]["limits"].clone()
+    };
+    assert_eq!(limits(json!({"cpu": "1", "memory": "1Gi"})), json!({"cpu": "1"}));
+    assert_eq!(limits(json!({})), json!({"cpu": "400m"}));
+}
+
+#[test]
+fn pod_level_limit_follows_policy() {
+    let own = json!({
+        "resources": {"requests": {"cpu": "200m", "memory": "256Mi"}, "limits": {"cpu": "4", "memory": "2Gi"}},
+        "containers": [{"name": "agent"}, {"name": "helper"}],
+    });
+    for (policy, cpu, limit) in [
+        ("None", "400m", Value::Null),
+        ("Keep", "400m", json!("4")),
+        ("Ratio", "400m", json!("8")),
+        ("Equal", "400m", json!("400m")),
+    ] {
+        let spec = json!({"cpuPercentage": 10, "distribution": "Split", "limits": {"cpu": policy}});
+        let facts = cluster(spec.clone(), json!({"cpu": "4"}));
+        let after = pass(&facts, &pod(NODE, own.clone()));
+        let resources = &after["spec"]["resources"];
+        assert_eq!(
+            (&resources["requests"]["cpu"], &resources["limits"]["cpu"]),
+            (&json!(cpu), &limit),
+            "{policy}"
+        );
+        assert_eq!(resources["limits"]["memory"], "2Gi", "{policy}");
+        assert!(decide(&facts, &after).patch.is_empty(), "{policy}: a second pass has the original limit");
+    }
+}
+
+#[test]
+fn resource_that_node_does_not_report_counts_as_zero() {
+    let own = json!({"containers": [container("agent", json!({"cpu": "100m"}), json!({"cpu": "1"}))]});
+    for (when, storage) in [("KeepMin", json!("1Gi")), ("Cap", Value::Null), ("UseTemplate", Value::Null)] {
+        let spec = json!({"storagePercentage": 5, "minStorage": "1Gi", "whenMinExceedsAllocatable": when});
+        let zero = json!({"cpu": "4", "memory": "16Gi", "ephemeral-storage": "0"});
+        let (with_zero, _) = sized(&spec, &own, &[], zero);
+        let (without, warnings) = sized(&spec, &own, &[], json!({"cpu": "4", "memory": "16Gi"}));
+        assert_eq!(without["containers"], with_zero["containers"], "{when}");
+        assert_eq!(without["containers"][0]["resources"]["requests"]["ephemeral-storage"], storage, "{when}");
+        assert!(
+            warnings[0].contains("the node reports no allocatable ephemeral-storage"),
+            "{when}: {warnings:?}"
+        );
+    }
+}
+
+#[test]
+fn unknown_container_of_template_is_named() {
+    let shares = json!([{"name": "agnet", "percent": 90}, {"name": "helpr", "excluded": true}]);
+    let spec = json!({"cpuPercentage": 10, "distribution": "Split", "containers": shares});
+    let own = json!({"containers": [{"name": "agent"}, {"name": "helper"}]});
+    let (_, warnings) = sized(&spec, &own, &[], small());
+    assert_eq!(
+        warnings,
+        [
+            "flexdaemonset: the pod has no container agnet, helpr, which the template names; it has agent, helper"
+        ]
+    );
+}
+
+#[test]
+fn share_is_fraction_of_percent() {
+    let spec = json!({
+        "cpuShare": "0.5%", "memoryPercentage": 10,
+        "overrides": [{"nodeSelector": {"matchLabels": {"size": "huge"}}, "cpuPercentage": 2, "memoryShare": "0.25%"}],
+    });
+    let facts =
+        [cluster(spec, large()), vec![node("huge", json!({"cpu": "100", "memory": "1000"}))]].concat();
+    for (name, cpu, memory) in [(NODE, "20m", "1717986918"), ("huge", "2", "2")] {
+        let after = pass(&facts, &pod(name, json!({"containers": [{"name": "a"}]})));
+        let requests = &after["spec"]["containers"][0]["resources"]["requests"];
+        assert_eq!((&requests["cpu"], &requests["memory"]), (&json!(cpu), &json!(memory)), "{name}");
+    }
+}
+
+#[test]
+fn floor_is_own_request() {
+    let own = json!({"containers": [
+        container("a", json!({"cpu": "300m"}), json!({})), container("b", json!({"cpu": "10m"}), json!({})),
+    ]});
+    for (distribution, expected) in [
+        ("Replicate", json!([{"cpu": "300m"}, {"cpu": "193m"}])),
+        ("Split", json!([{"cpu": "300m"}, {"cpu": "10m"}])),
+    ] {
+        let spec =
+            json!({"cpuPercentage": 10, "distribution": distribution, "floors": {"cpu": "OwnRequest"}});
+        assert_eq!(requests(&cluster(spec, small()), own.clone()), expected, "{distribution}");
+    }
+}
+
+#[test]
+fn override_compares_integer_label() {
+    let expression = |operator: &str, value: &str| json!({"nodeSelector": {"matchExpressions": [{"key": "size", "operator": operator, "values": [value]}]}});
+    let mut large = expression("Gt", "64");
+    large["cpuPercentage"] = json!(2);
+    let mut small = expression("Lt", "8");
+    small["cpuPercentage"] = json!(20);
+    let facts = ["96", "64", "2", "many"].map(|name| node(name, json!({"cpu": "10"})));
+    let spec = json!({"cpuPercentage": 10, "overrides": [large, small]});
+    let facts = [cluster(spec, json!({})), facts.to_vec()].concat();
+    for (name, expected) in [("96", "200m"), ("64", "1"), ("2", "2"), ("many", "1")] {
+        let after = pass(&facts, &pod(name, json!({"containers": [{"name": "a"}]})));
+        assert_eq!(after["spec"]["containers"][0]["resources"]["requests"]["cpu"], expected, "{name}");
     }
 }

@@ -5,161 +5,12 @@ mod support;
 
 use podshaper_core::admission::Verdict;
 use proptest::prelude::*;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+use support::generated::{RESOURCES, nodes, pods, quantity, templates};
 use support::{
     NODE, amount, containers_mut, daemon_set, decide, decoded_by_api_server, limit_ranged, node, patched,
     pod, template,
 };
-
-const RESOURCES: [(&str, &str, &str, &str); 3] = [
-    ("cpu", "cpuPercentage", "minCPU", "maxCPU"),
-    ("memory", "memoryPercentage", "minMemory", "maxMemory"),
-    ("ephemeral-storage", "storagePercentage", "minStorage", "maxStorage"),
-];
-
-fn quantity(resource: &'static str) -> impl Strategy<Value = String> {
-    let (units, most): (&[&str], u32) = match resource {
-        "cpu" => (&["m", ""], 5000),
-        _ => (&["", "Mi", "Gi", "M"], 5000),
-    };
-    (0..most, prop::sample::select(units)).prop_map(|(n, unit)| format!("{n}{unit}"))
-}
-
-fn resources() -> impl Strategy<Value = Value> {
-    let list = |resource: &'static str| prop::option::of((quantity(resource), any::<bool>(), any::<bool>()));
-    (list("cpu"), list("memory"), list("ephemeral-storage"), any::<bool>()).prop_map(
-        |(cpu, memory, storage, device)| {
-            let (mut requests, mut limits) = (Map::new(), Map::new());
-            for (name, asked) in [("cpu", cpu), ("memory", memory), ("ephemeral-storage", storage)] {
-                let Some((quantity, requested, limited)) = asked else { continue };
-                if requested {
-                    requests.insert(name.to_owned(), json!(quantity));
-                }
-                if limited {
-                    limits.insert(name.to_owned(), json!(quantity));
-                }
-            }
-            if device {
-                limits.insert("example.com/device".to_owned(), json!("1"));
-            }
-            json!({"requests": requests, "limits": limits})
-        },
-    )
-}
-
-fn pods() -> impl Strategy<Value = Value> {
-    let container = || prop::option::of(resources());
-    let overhead =
-        prop::option::of((0..3_u32).prop_map(|n| json!({"cpu": format!("{n}m"), "memory": n.to_string()})));
-    let inits = prop::collection::vec((container(), any::<bool>()), 0..4);
-    (prop::collection::vec(container(), 1..5), inits, overhead).prop_map(|(containers, inits, overhead)| {
-        let named = |prefix: &str, index: usize, resources: Option<Value>| {
-            let mut container = json!({"name": format!("{prefix}{index}"), "image": "i"});
-            if let Some(resources) = resources {
-                container["resources"] = resources;
-            }
-            container
-        };
-        let mut spec = json!({
-            "containers": containers.into_iter().enumerate().map(|(i, c)| named("c", i, c)).collect::<Vec<_>>(),
-            "initContainers": inits.into_iter().enumerate().map(|(i, (c, sidecar))| {
-                let mut container = named("i", i, c);
-                if sidecar {
-                    container["restartPolicy"] = json!("Always");
-                }
-                container
-            }).collect::<Vec<_>>(),
-        });
-        if let Some(overhead) = overhead {
-            spec["overhead"] = overhead;
-        }
-        decoded_by_api_server(pod(NODE, spec))
-    })
-}
-
-fn sizes() -> impl Strategy<Value = Map<String, Value>> {
-    let one = |resource: &'static str| {
-        (
-            prop::option::of(1..=100_u8),
-            prop::option::of(quantity(resource)),
-            prop::option::of(quantity(resource)),
-        )
-    };
-    (one("cpu"), one("memory"), one("ephemeral-storage")).prop_map(|(cpu, memory, storage)| {
-        let mut size = Map::new();
-        for ((resource, percent_key, min_key, max_key), (percent, min, max)) in
-            RESOURCES.into_iter().zip([cpu, memory, storage])
-        {
-            if let Some(percent) = percent {
-                size.insert(percent_key.to_owned(), json!(percent));
-            }
-            let read = |text: &String| {
-                amount(&json!({"resources": {"x": {resource: text}}}), "x", resource).unwrap()
-            };
-            let ordered = !matches!((&min, &max), (Some(min), Some(max)) if read(min) > read(max));
-            if let Some(min) = min {
-                size.insert(min_key.to_owned(), json!(min));
-            }
-            if let Some(max) = max.filter(|_| ordered) {
-                size.insert(max_key.to_owned(), json!(max));
-            }
-        }
-        size
-    })
-}
-
-fn shares() -> impl Strategy<Value = Vec<Value>> {
-    let share = prop_oneof![
-        (1..30_u32).prop_map(|percent| json!({"percent": percent})),
-        (1..100_u32).prop_map(|weight| json!({"weight": weight})),
-    ];
-    let name = prop::sample::subsequence(vec!["c0", "c1", "c2", "i0", "i1"], 0..=3);
-    (name, prop::collection::vec(share, 3)).prop_map(|(names, shares)| {
-        names
-            .into_iter()
-            .zip(shares)
-            .map(|(name, mut share)| {
-                share["name"] = json!(name);
-                share
-            })
-            .collect()
-    })
-}
-
-/// Any valid template.
-fn templates() -> impl Strategy<Value = Value> {
-    let policy = || prop::sample::select(vec!["Equal", "None", "Keep", "Ratio"]);
-    (
-        sizes(),
-        any::<bool>(),
-        shares(),
-        [policy(), policy(), policy()],
-        prop::sample::select(vec!["KeepMin", "Cap", "UseTemplate"]),
-        prop::option::of(sizes()),
-    )
-        .prop_map(|(mut spec, split, shares, [cpu, memory, storage], when, other)| {
-            spec.insert("distribution".into(), json!(if split { "Split" } else { "Replicate" }));
-            spec.insert("containers".into(), json!(if split { shares } else { vec![] }));
-            spec.insert("limits".into(), json!({"cpu": cpu, "memory": memory, "storage": storage}));
-            spec.insert("whenMinExceedsAllocatable".into(), json!(when));
-            if let Some(mut other) = other {
-                other.insert("nodeSelector".into(), json!({"matchLabels": {"size": NODE}}));
-                spec.insert("overrides".into(), json!([other]));
-            }
-            Value::Object(spec)
-        })
-}
-
-fn nodes() -> impl Strategy<Value = Value> {
-    let amount = |resource| prop::option::of(quantity(resource));
-    (amount("cpu"), amount("memory"), amount("ephemeral-storage")).prop_map(|(cpu, memory, storage)| {
-        let mut allocatable = Map::new();
-        for (name, quantity) in [("cpu", cpu), ("memory", memory), ("ephemeral-storage", storage)] {
-            allocatable.extend(quantity.map(|quantity| (name.to_owned(), json!(quantity))));
-        }
-        node(NODE, Value::Object(allocatable))
-    })
-}
 
 /// The budget by another implementation; `None` for a pod that keeps its own requests.
 fn budget(
@@ -172,15 +23,15 @@ fn budget(
         other.or(spec.get(key)).filter(|value| !value.is_null()).cloned()
     };
     let read = |text: &Value| amount(&json!({"resources": {"x": {resource: text}}}), "x", resource).unwrap();
-    let allocatable = node["status"]["allocatable"].get(resource).map(read);
+    let allocatable = node["status"]["allocatable"].get(resource).map_or(0, read);
     let min_amount = field(min).map_or(0, |min| read(&min));
     let max_amount = field(max).map_or(i64::MAX, |max| read(&max));
-    let share = allocatable.unwrap_or(0) / 100 * field(percent).and_then(|p| p.as_i64()).unwrap_or(0)
-        + allocatable.unwrap_or(0) % 100 * field(percent).and_then(|p| p.as_i64()).unwrap_or(0) / 100;
-    let too_much = allocatable.is_some_and(|allocatable| min_amount > allocatable);
+    let percent = field(percent).and_then(|percent| percent.as_i64()).unwrap_or(0);
+    let share = allocatable / 100 * percent + allocatable % 100 * percent / 100;
+    let too_much = min_amount > allocatable;
     let amount = match spec["whenMinExceedsAllocatable"].as_str().unwrap() {
         "UseTemplate" if too_much => return None,
-        "Cap" if too_much => allocatable.unwrap().min(max_amount),
+        "Cap" if too_much => allocatable.min(max_amount),
         _ => share.max(min_amount).min(max_amount),
     };
     Some(amount).filter(|amount| *amount > 0)

@@ -14,7 +14,7 @@ use podshaper_kube::request::{MediaType, send};
 use serde_json::json;
 use tokio::sync::watch;
 
-use flexdaemonset_decision::limit_range::LimitRange;
+use flexdaemonset_decision::namespace_limits::NamespaceLimits;
 use flexdaemonset_decision::rules::Template;
 use flexdaemonset_decision::template::{API_VERSION, PLURAL};
 use flexdaemonset_decision::template_object::TemplateObject;
@@ -44,7 +44,7 @@ pub(super) struct TemplateController {
 
 /// The leader's state between reconciliations.
 struct LeaderState {
-    changes: [watch::Receiver<u64>; 4],
+    changes: [watch::Receiver<u64>; 5],
     pods: RunningPods,
     refitter: Refitter,
 }
@@ -149,7 +149,7 @@ impl TemplateController {
         let mut counts =
             TemplateCounts::new(daemon_sets.len(), self.options.is_enabled(), refitter.resize_supported());
         for daemon_set in daemon_sets {
-            let limit_range = self.watches.limit_range(daemon_set.split('/').next().unwrap_or_default());
+            let limits = self.watches.namespace_limits(daemon_set.split('/').next().unwrap_or_default());
             let pods = state.pods.of(&daemon_set)?;
             refitter.observe(plan, &daemon_set, name, &pods);
             let pods = pods.into_iter().filter(|(_, pod)| pod.counts_for(name));
@@ -158,8 +158,7 @@ impl TemplateController {
                     tokio::task::yield_now().await;
                 }
                 let rules = template.rules.as_ref().ok();
-                let drift =
-                    rules.and_then(|rules| Some((rules, self.drift(&pod, name, rules, &limit_range)?)));
+                let drift = rules.and_then(|rules| Some((rules, self.drift(&pod, name, rules, &limits)?)));
                 let Some((rules, mut drift)) = drift else {
                     counts.add_pending();
                     continue;
@@ -176,10 +175,10 @@ impl TemplateController {
         pod: &RunningPod,
         name: &str,
         template: &Template,
-        limit_range: &LimitRange,
+        limits: &NamespaceLimits,
     ) -> Option<Drift> {
         let node = self.watches.nodes().get(pod.node())?;
-        Drift::of(pod, name, template, &node, limit_range, self.options.refit_hysteresis)
+        Drift::of(pod, name, template, &node, limits, self.options.refit_hysteresis)
     }
 
     async fn patch_status(&self, name: &str, template: &TemplateObject, counts: &TemplateCounts, now: &str) {

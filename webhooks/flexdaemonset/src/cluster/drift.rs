@@ -1,6 +1,6 @@
 //! How a running pod differs from the size that its template gives it.
 
-use flexdaemonset_decision::limit_range::LimitRange;
+use flexdaemonset_decision::namespace_limits::NamespaceLimits;
 use flexdaemonset_decision::node::Node;
 use flexdaemonset_decision::original_requests::OriginalRequests;
 use flexdaemonset_decision::refit::{Difference, compare};
@@ -30,12 +30,12 @@ impl Drift {
         name: &str,
         template: &Template,
         node: &Node,
-        limit_range: &LimitRange,
+        limits: &NamespaceLimits,
         hysteresis: u8,
     ) -> Option<Self> {
         let view = pod.parse()?;
         let original = OriginalRequests::from_pod(&view).ok()?;
-        let sizing = size(template, node, limit_range, &view, original.as_ref()).ok()?;
+        let sizing = size(template, node, limits, &view, original.as_ref()).ok()?;
         let is_sized = original.is_some() || !sizing.sizes_anything();
         let infeasible = match pod.resize() {
             Some(ResizeStatus::Infeasible(reason)) => Some(reason.to_string()),

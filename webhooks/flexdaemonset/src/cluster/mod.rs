@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use controller::TemplateController;
 use flexdaemonset_decision::daemon_set::DaemonSet;
 use flexdaemonset_decision::facts::{SizingFacts, SizingOutcome, TemplatedPod};
-use flexdaemonset_decision::limit_range::LimitRange;
+use flexdaemonset_decision::namespace_limits::NamespaceLimits;
 use flexdaemonset_decision::node::Node;
 use flexdaemonset_decision::template_object::TemplateObject;
 use metrics::FlexDaemonsetMetrics;
@@ -86,8 +86,8 @@ impl SizingFacts for FlexDaemonsetCluster {
         self.daemon_sets.find(Some(namespace), name, deadline, |daemon_set| &*daemon_set.uid == uid).await
     }
 
-    fn limit_range(&self, namespace: &str) -> LimitRange {
-        self.watches.limit_range(namespace)
+    fn namespace_limits(&self, namespace: &str) -> NamespaceLimits {
+        self.watches.namespace_limits(namespace)
     }
 
     fn record_outcome(&self, pod: &TemplatedPod<'_>, outcome: SizingOutcome) {

@@ -10,7 +10,9 @@ use tokio::sync::watch;
 
 use flexdaemonset_decision::daemon_set::DaemonSet;
 use flexdaemonset_decision::limit_range::LimitRange;
+use flexdaemonset_decision::namespace_limits::NamespaceLimits;
 use flexdaemonset_decision::node::Node;
+use flexdaemonset_decision::resource_quota::ResourceQuota;
 use flexdaemonset_decision::template_object::TemplateObject;
 
 /// One store for each kind.
@@ -20,6 +22,7 @@ pub(super) struct Watches {
     templates: Arc<Store<TemplateObject>>,
     daemon_sets: Arc<Store<DaemonSet>>,
     limit_ranges: Arc<Store<LimitRange>>,
+    quotas: Arc<Store<ResourceQuota>>,
 }
 
 impl Watches {
@@ -30,6 +33,7 @@ impl Watches {
             templates: spawn_reflector(client, WatchScope::default()),
             daemon_sets: spawn_reflector(client, WatchScope::default()),
             limit_ranges: spawn_reflector(client, WatchScope::default()),
+            quotas: spawn_reflector(client, WatchScope::default()),
         }
     }
 
@@ -45,10 +49,14 @@ impl Watches {
         &self.daemon_sets
     }
 
-    /// The bounds of all LimitRanges of a namespace.
-    pub(super) fn limit_range(&self, namespace: &str) -> LimitRange {
+    /// What the LimitRanges and ResourceQuotas of a namespace demand.
+    pub(super) fn namespace_limits(&self, namespace: &str) -> NamespaceLimits {
         let ranges = self.limit_ranges.in_namespace(namespace);
-        ranges.iter().fold(LimitRange::default(), |all, range| all.and(range))
+        let quotas = self.quotas.in_namespace(namespace);
+        NamespaceLimits {
+            limit_range: ranges.iter().fold(LimitRange::default(), |all, range| all.and(range)),
+            quota: quotas.iter().fold(ResourceQuota::default(), |all, quota| all.and(quota)),
+        }
     }
 
     /// The plural of a kind that hasn't synced yet.
@@ -58,17 +66,19 @@ impl Watches {
             (TemplateObject::PLURAL, self.templates.has_synced()),
             (DaemonSet::PLURAL, self.daemon_sets.has_synced()),
             (LimitRange::PLURAL, self.limit_ranges.has_synced()),
+            (ResourceQuota::PLURAL, self.quotas.has_synced()),
         ];
         synced.into_iter().find(|(_, synced)| !synced).map(|(plural, _)| plural)
     }
 
     /// Receivers that wake at every change.
-    pub(super) fn changes(&self) -> [watch::Receiver<u64>; 4] {
+    pub(super) fn changes(&self) -> [watch::Receiver<u64>; 5] {
         [
             self.nodes.changes(),
             self.templates.changes(),
             self.daemon_sets.changes(),
             self.limit_ranges.changes(),
+            self.quotas.changes(),
         ]
     }
 }

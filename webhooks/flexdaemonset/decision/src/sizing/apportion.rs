@@ -30,23 +30,24 @@ pub(super) fn apportion(total: i64, weights: &[u64]) -> Vec<i64> {
     shares.into_iter().map(|share| i64::try_from(share).unwrap_or(i64::MAX)).collect()
 }
 
-/// `amounts` within `bounds`, with the same sum if the bounds allow it. The others get the excess over the maximum in
+/// Each of `amounts` within its `bounds`, with the same sum if the bounds allow it. The others get the excess over the maximum in
 /// proportion to their amounts, and give the deficit below the minimum.
 ///
 /// The algorithm resolves flexible lengths in CSS (Flexible Box Layout §9.7). Each round fixes the amounts that violate
 /// the bound with the larger total violation: they change what is left for the others, which may end other violations.
-pub(super) fn clamp_keeping_sum(amounts: &[i64], bounds: Bounds) -> Vec<i64> {
+pub(super) fn clamp_keeping_sum(amounts: &[i64], bounds: &[Bounds]) -> Vec<i64> {
     let mut fixed: Vec<Option<i64>> = vec![None; amounts.len()];
     let mut left: i64 = amounts.iter().fold(0, |sum, amount| sum.saturating_add(*amount));
     loop {
-        let open = fixed.iter_mut().zip(amounts).filter(|(fixed, _)| fixed.is_none());
+        let open = fixed.iter_mut().zip(amounts).zip(bounds).filter(|((fixed, _), _)| fixed.is_none());
         let (open, weights): (Vec<_>, Vec<_>) =
-            open.map(|(fixed, amount)| (fixed, amount.max(&0).unsigned_abs())).unzip();
+            open.map(|((fixed, amount), bounds)| ((fixed, bounds), amount.max(&0).unsigned_abs())).unzip();
         let shares = apportion(left, &weights);
-        let violation = |share: i64| i128::from(bounds.clamp(share)) - i128::from(share);
-        let total_violation: i128 = shares.iter().map(|share| violation(*share)).sum();
-        for (fixed, share) in open.into_iter().zip(shares) {
-            if total_violation == 0 || violation(share).signum() == total_violation.signum() {
+        let violation = |bounds: &Bounds, share: i64| i128::from(bounds.clamp(share)) - i128::from(share);
+        let total_violation: i128 =
+            open.iter().zip(&shares).map(|((_, bounds), share)| violation(bounds, *share)).sum();
+        for ((fixed, bounds), share) in open.into_iter().zip(shares) {
+            if total_violation == 0 || violation(bounds, share).signum() == total_violation.signum() {
                 let amount = bounds.clamp(share);
                 *fixed = Some(amount);
                 left = left.saturating_sub(amount);
@@ -76,7 +77,7 @@ mod tests {
 
     #[test]
     fn clamp_keeping_sum_moves_excess_to_others() {
-        let bounds = |min, max| Bounds { min, max, default: None };
+        let bounds = |min, max| Bounds { min, max, ..Bounds::default() };
         for (amounts, bounds, expected) in [
             (vec![600, 100, 300], bounds(None, None), vec![600, 100, 300]),
             (vec![600, 100, 300], bounds(None, Some(400)), vec![400, 200, 400]),
@@ -87,8 +88,11 @@ mod tests {
             (vec![10, 0, 0], bounds(None, Some(4)), vec![4, 3, 3]),
             (vec![], bounds(Some(1), None), vec![]),
         ] {
-            assert_eq!(clamp_keeping_sum(&amounts, bounds), expected, "{amounts:?} {bounds:?}");
+            let all = vec![bounds; amounts.len()];
+            assert_eq!(clamp_keeping_sum(&amounts, &all), expected, "{amounts:?} {bounds:?}");
         }
+        let floors = [0, 250, 0].map(|min| bounds(Some(min), None));
+        assert_eq!(clamp_keeping_sum(&[600, 100, 300], &floors), [500, 250, 250]);
     }
 
     proptest! {
@@ -98,8 +102,9 @@ mod tests {
             min in prop::option::of(prop_oneof![0..1_i64 << 58, 0..100_i64]),
             more in prop::option::of(prop_oneof![0..1_i64 << 58, 0..100_i64]),
         ) {
-            let bounds = Bounds { min, max: more.map(|more| min.unwrap_or(0) + more), default: None };
-            let clamped = clamp_keeping_sum(&amounts, bounds);
+            let max = more.map(|more| min.unwrap_or(0) + more);
+            let bounds = Bounds { min, max, ..Bounds::default() };
+            let clamped = clamp_keeping_sum(&amounts, &vec![bounds; amounts.len()]);
             prop_assert_eq!(clamped.len(), amounts.len());
             prop_assert!(clamped.iter().all(|amount| bounds.clamp(*amount) == *amount));
             let count = i128::try_from(amounts.len()).unwrap();

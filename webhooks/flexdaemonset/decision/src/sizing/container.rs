@@ -18,8 +18,36 @@ pub struct SizedContainer<'p> {
     pub original: PerResource<RequestAndLimit>,
     /// The current requests.
     pub current: PerResource<RequestAndLimit>,
-    /// The new requests; `None` for a resource that isn't sized.
+    /// The new requests; `None` for a resource that stays as it is.
     pub sized: PerResource<Option<RequestAndLimit>>,
+}
+
+/// The resources of the pod as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PodLevel {
+    /// Those of its author.
+    pub original: PerResource<RequestAndLimit>,
+    /// The current ones.
+    pub current: PerResource<RequestAndLimit>,
+    /// The new ones; `None` for a resource that stays as it is.
+    pub sized: PerResource<Option<RequestAndLimit>>,
+}
+
+impl PodLevel {
+    pub(super) fn of(pod: &Pod<'_>, original: Option<&OriginalRequests<'_>>) -> Result<Self, String> {
+        let resources = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+        let current = requests_and_limits(resources, "the pod")?;
+        let original = match original.and_then(|original| original.pod.as_ref()) {
+            Some(original) => requests_and_limits(Some(original), "the pod")?,
+            None => current,
+        };
+        Ok(Self { original, current, sized: PerResource::default() })
+    }
+
+    /// The new amounts, or the current ones of a resource that stays as it is.
+    pub fn target(&self, resource: SizedResource) -> RequestAndLimit {
+        self.sized.get(resource).unwrap_or(*self.current.get(resource))
+    }
 }
 
 impl<'p> SizedContainer<'p> {
@@ -42,7 +70,7 @@ impl<'p> SizedContainer<'p> {
         Ok(containers)
     }
 
-    /// The new requests, or the current ones of a resource that isn't sized.
+    /// The new requests, or the current ones of a resource that stays as it is.
     pub fn target(&self, resource: SizedResource) -> RequestAndLimit {
         self.sized.get(resource).unwrap_or(*self.current.get(resource))
     }

@@ -3,9 +3,10 @@
 use podshaper_core::pod::ContainerRole;
 
 use crate::limit_range::Bounds;
+use crate::namespace_limits::ResourceBounds;
 use crate::resource::SizedResource;
 use crate::rules::Template;
-use crate::template::{ContainerShare, Distribution};
+use crate::template::{ContainerShare, Distribution, Floor};
 
 use super::apportion::{apportion, clamp_keeping_sum};
 use super::container::SizedContainer;
@@ -17,21 +18,20 @@ pub(super) struct Budget {
     pub(super) amount: i64,
     /// `spec.overhead`, which the pod requests beside its containers.
     pub(super) overhead: i64,
-    /// LimitRange bounds of a container.
-    pub(super) container: Bounds,
-    /// LimitRange bounds of the pod.
-    pub(super) pod: Bounds,
+    /// The smallest request of a container, besides `bounds`.
+    pub(super) floor: Floor,
+    pub(super) bounds: ResourceBounds,
 }
 
-/// The request of each container; `None` for one that keeps its own.
+/// The request of each container; `None` for one that keeps its own. `None` instead of all if nothing is left for them.
 pub(super) fn distribute(
     template: &Template,
     budget: &Budget,
     containers: &[SizedContainer<'_>],
     warnings: &mut Vec<String>,
-) -> Vec<Option<i64>> {
+) -> Option<Vec<Option<i64>>> {
     match template.distribution {
-        Distribution::Replicate => replicate(budget, containers, warnings),
+        Distribution::Replicate => Some(replicate(budget, containers, warnings)),
         Distribution::Split => split(&template.containers, budget, containers, warnings),
     }
 }
@@ -43,16 +43,17 @@ fn replicate(
 ) -> Vec<Option<i64>> {
     let together = containers.iter().filter(|container| container.role != ContainerRole::Init).count();
     let together = i64::try_from(together).unwrap_or(i64::MAX).max(1);
+    let ResourceBounds { container, pod, .. } = budget.bounds;
     let bounds_each = Bounds {
-        min: budget.pod.min.map(|min| min / together + i64::from(min % together != 0)),
-        max: budget.pod.max.map(|max| max / together),
-        default: None,
+        min: pod.min.map(|min| min / together + i64::from(min % together != 0)),
+        max: pod.max.map(|max| max / together),
+        ..Bounds::default()
     };
-    let request = budget.container.clamp(bounds_each.clamp(budget.amount));
+    let request = container.clamp(bounds_each.clamp(budget.amount));
     if request != budget.amount {
         warnings.push(budget.bounded(budget.amount, request));
     }
-    vec![Some(request); containers.len()]
+    containers.iter().map(|container| Some(budget.bounds_of(container).clamp(request))).collect()
 }
 
 /// The part of a container in a split.
@@ -80,54 +81,60 @@ fn split(
     budget: &Budget,
     containers: &[SizedContainer<'_>],
     warnings: &mut Vec<String>,
-) -> Vec<Option<i64>> {
-    let amount = budget.pod.clamp(budget.amount);
-    if amount != budget.amount {
-        warnings.push(budget.bounded(budget.amount, amount));
+) -> Option<Vec<Option<i64>>> {
+    let original = |container: &SizedContainer<'_>| budget.original(container);
+    let wanted = budget.amount.saturating_sub(budget.overhead);
+    // LimitRanger doesn't count the overhead.
+    let amount = if wanted > 0 { budget.bounds.pod.clamp(wanted) } else { wanted };
+    if amount != wanted {
+        warnings.push(budget.bounded(budget.amount, amount.saturating_add(budget.overhead)));
     }
-    let original =
-        |container: &SizedContainer<'_>| container.original.get(budget.resource).request.unwrap_or(0);
     let mut requests = vec![None; containers.len()];
 
     // Containers that run together share the amount.
-    let mut taken = budget.overhead;
+    let mut taken = 0_i64;
     let mut percents = Vec::new();
     let mut rest = Vec::new();
     for (container, request) in containers.iter().zip(&mut requests) {
         match Share::of(container, shares) {
             _ if container.role == ContainerRole::Init => {}
             Share::Excluded => taken = taken.saturating_add(original(container)),
-            Share::Percent(percent) => percents.push((request, percent)),
-            Share::Rest(weight) => rest.push((request, (weight, original(container).unsigned_abs()))),
+            Share::Percent(percent) => percents.push(((request, budget.bounds_of(container)), percent)),
+            Share::Rest(weight) => {
+                let own = original(container).unsigned_abs();
+                rest.push(((request, budget.bounds_of(container)), (weight, own)));
+            }
         }
     }
     let left = amount.saturating_sub(taken);
     if left <= 0 && !(percents.is_empty() && rest.is_empty()) {
         warnings.push(budget.exhausted(taken, amount));
-        return vec![None; containers.len()];
+        return None;
     }
     let (percent_requests, percents): (Vec<_>, Vec<_>) = percents.into_iter().unzip();
     let (rest_requests, rest): (Vec<_>, Vec<_>) = rest.into_iter().unzip();
     let amounts = apportion_shares(left, percents, &rest);
-    let clamped = clamp_keeping_sum(&amounts, budget.container);
+    let (open, bounds): (Vec<_>, Vec<_>) = percent_requests.into_iter().chain(rest_requests).unzip();
+    let clamped = clamp_keeping_sum(&amounts, &bounds);
     if clamped != amounts {
         warnings.push(budget.redistributed(&amounts, &clamped));
     }
-    for (request, amount) in percent_requests.into_iter().chain(rest_requests).zip(clamped) {
+    for (request, amount) in open.into_iter().zip(clamped) {
         *request = Some(amount);
     }
 
     // An init container runs with the sidecars before it alone, so it may use what they leave.
-    let mut sidecars = budget.overhead;
+    let mut sidecars = 0_i64;
     for (container, request) in containers.iter().zip(&mut requests) {
         let is_excluded = matches!(Share::of(container, shares), Share::Excluded);
         if container.role == ContainerRole::Sidecar {
             sidecars = sidecars.saturating_add(request.unwrap_or_else(|| original(container)));
         } else if container.role == ContainerRole::Init && !is_excluded {
-            *request = Some(budget.container.clamp(amount.saturating_sub(sidecars).max(0)));
+            let left = amount.saturating_sub(sidecars).max(0);
+            *request = Some(budget.bounds_of(container).clamp(left));
         }
     }
-    requests
+    Some(requests)
 }
 
 /// Amounts that sum to `left`: one for each of `percents`, then one for each weight and original request of `rest`.
@@ -151,6 +158,19 @@ fn apportion_shares(left: i64, percents: Vec<u64>, rest: &[(Option<u32>, u64)]) 
 }
 
 impl Budget {
+    fn original(&self, container: &SizedContainer<'_>) -> i64 {
+        container.original.get(self.resource).request.unwrap_or(0)
+    }
+
+    /// The bounds of the container's request.
+    fn bounds_of(&self, container: &SizedContainer<'_>) -> Bounds {
+        let mut bounds = self.bounds.container;
+        if self.floor == Floor::OwnRequest {
+            bounds.min = bounds.min.max(Some(self.original(container)));
+        }
+        bounds
+    }
+
     fn bounded(&self, wanted: i64, got: i64) -> String {
         let (name, wanted, got) =
             (self.resource.name(), self.resource.format(wanted), self.resource.format(got));
@@ -158,8 +178,8 @@ impl Budget {
     }
 
     fn exhausted(&self, taken: i64, amount: i64) -> String {
-        let (name, taken, amount) =
-            (self.resource.name(), self.resource.format(taken), self.resource.format(amount));
+        let with_overhead = |amount: i64| self.resource.format(amount.saturating_add(self.overhead));
+        let (name, taken, amount) = (self.resource.name(), with_overhead(taken), with_overhead(amount));
         format!(
             "overhead and excluded containers take {taken} of the {amount} {name} that the pod may have: all keep their own"
         )
@@ -167,12 +187,20 @@ impl Budget {
 
     fn redistributed(&self, wanted: &[i64], got: &[i64]) -> String {
         let sum = |amounts: &[i64]| amounts.iter().fold(0_i64, |sum, amount| sum.saturating_add(*amount));
-        if sum(wanted) == sum(got) {
-            let name = self.resource.name();
+        let (wanted, got) = (sum(wanted), sum(got));
+        let name = self.resource.name();
+        if wanted == got && self.floor == Floor::OwnRequest {
+            return format!("{name} is shared out as floors and the namespace's LimitRange demand");
+        }
+        if wanted == got {
             return format!(
                 "{name} is shared out as the namespace's LimitRange allows, not as the template says"
             );
         }
-        self.bounded(sum(wanted), sum(got))
+        if self.floor == Floor::OwnRequest {
+            let (wanted, got) = (self.resource.format(wanted), self.resource.format(got));
+            return format!("{name} {wanted} becomes {got}: floors and the namespace's LimitRange demand it");
+        }
+        self.bounded(wanted, got)
     }
 }

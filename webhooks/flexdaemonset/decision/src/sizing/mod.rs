@@ -1,4 +1,4 @@
-//! The size of a pod: a pure function of the pod, its template, its node and the LimitRanges of its namespace.
+//! The size of a pod: a pure function of the pod, its template, its node and the limits of its namespace.
 //!
 //! ```text
 //! template × node ──▶ budget ──▶ requests of the containers ──▶ limits
@@ -10,32 +10,30 @@
 mod apportion;
 mod container;
 mod distribute;
-mod limit;
+mod limits;
 
-pub(crate) use container::requests_and_limits;
-
-pub use container::SizedContainer;
+pub use container::{PodLevel, SizedContainer};
 
 use std::convert::Infallible;
 
 use podshaper_core::pod::{Pod, ResourceList, aggregate};
 
-use crate::limit_range::LimitRange;
+use crate::namespace_limits::NamespaceLimits;
 use crate::node::Node;
 use crate::original_requests::OriginalRequests;
 use crate::resource::{PerResource, RequestAndLimit, SizedResource};
 use crate::rules::Template;
 
 use distribute::{Budget, distribute};
-use limit::limit;
+use limits::LimitPlan;
 
 /// A pod with its size.
 #[derive(Debug)]
 pub struct Sizing<'p> {
     /// Containers, then init containers.
     pub containers: Vec<SizedContainer<'p>>,
-    /// The new `spec.resources` of a pod that has them: cpu and memory at most.
-    pub pod: PerResource<Option<RequestAndLimit>>,
+    /// `spec.resources`: cpu and memory at most.
+    pub pod: PodLevel,
     /// The requests of the sized pod in total, overhead included.
     pub effective: PerResource<i64>,
     /// For the pod's author, a line each.
@@ -46,72 +44,108 @@ pub struct Sizing<'p> {
 pub fn size<'p>(
     template: &Template,
     node: &Node,
-    limit_range: &LimitRange,
+    namespace: &NamespaceLimits,
     pod: &'p Pod<'p>,
     original: Option<&OriginalRequests<'_>>,
 ) -> Result<Sizing<'p>, String> {
-    let spec = pod.spec.as_ref();
-    let pod_level = requests_and_limits(spec.and_then(|spec| spec.resources.as_ref()), "the pod")?;
+    let overhead_list = pod.spec.as_ref().and_then(|spec| spec.overhead.as_ref());
     let mut sizing = Sizing {
         containers: SizedContainer::all(pod, original)?,
-        pod: PerResource::default(),
+        pod: PodLevel::of(pod, original)?,
         effective: PerResource::default(),
         warnings: Vec::new(),
     };
+    sizing.warn_of_unknown_containers(template);
     for resource in SizedResource::ALL {
-        let overhead = overhead(spec.and_then(|spec| spec.overhead.as_ref()), resource);
+        let overhead = overhead(overhead_list, resource);
         if let Some(amount) = template.budget(resource, node) {
-            let (container, pod) = (*limit_range.container.get(resource), *limit_range.pod.get(resource));
-            sizing.size_containers(template, &Budget { resource, amount, overhead, container, pod });
+            let floor = *template.floors.get(resource);
+            let bounds = namespace.bounds(resource);
+            sizing.size_resource(template, &Budget { resource, amount, overhead, floor, bounds });
         }
-        sizing.size_pod(resource, *pod_level.get(resource), overhead);
-        sizing.warn_of_short_node(resource, node);
+        sizing.set_effective(resource, overhead);
+        sizing.warn_of_node(template, resource, node);
     }
     Ok(sizing)
 }
 
 impl Sizing<'_> {
-    fn size_containers(&mut self, template: &Template, budget: &Budget) {
-        let policy = *template.limits.get(budget.resource);
-        let requests = distribute(template, budget, &self.containers, &mut self.warnings);
-        for (container, request) in self.containers.iter_mut().zip(requests) {
-            *container.sized.get_mut(budget.resource) = request.map(|request| {
-                let original = *container.original.get(budget.resource);
-                RequestAndLimit {
-                    request: Some(request),
-                    limit: limit(policy, request, original, budget.container),
-                }
-            });
+    fn size_resource(&mut self, template: &Template, budget: &Budget) {
+        let resource = budget.resource;
+        let Some(requests) = distribute(template, budget, &self.containers, &mut self.warnings) else {
+            return self.restore(resource);
+        };
+        let original = *self.pod.original.get(resource);
+        let has_pod_level = original != RequestAndLimit::default();
+        let plan = LimitPlan {
+            resource,
+            policy: *template.limits.get(resource),
+            bounds: budget.bounds,
+            containers: &self.containers,
+            requests: &requests,
+            // Ephemeral-storage isn't allowed there (IsSupportedPodLevelResource of k8s.io/component-helpers/resource).
+            pod: (has_pod_level && resource != SizedResource::Storage).then_some(original),
+        };
+        let Some(amounts) = plan.amounts(&mut self.warnings) else {
+            self.warnings.push(format!(
+                "the namespace's LimitRange admits no size of {}: all containers keep their own",
+                resource.name()
+            ));
+            return self.restore(resource);
+        };
+        for (container, amounts) in self.containers.iter_mut().zip(amounts.containers) {
+            *container.sized.get_mut(resource) = amounts;
         }
+        *self.pod.sized.get_mut(resource) = amounts.pod;
     }
 
-    /// Sets `spec.resources` where the pod has them, and the pod's total.
-    fn size_pod(&mut self, resource: SizedResource, current: RequestAndLimit, overhead: i64) {
+    /// Gives all containers, and the pod as a whole, the original amounts: an earlier pass may have set others.
+    fn restore(&mut self, resource: SizedResource) {
+        for container in &mut self.containers {
+            let original = *container.original.get(resource);
+            *container.sized.get_mut(resource) =
+                (original != *container.current.get(resource)).then_some(original);
+        }
+        let original = *self.pod.original.get(resource);
+        *self.pod.sized.get_mut(resource) = (original != *self.pod.current.get(resource)).then_some(original);
+    }
+
+    fn set_effective(&mut self, resource: SizedResource, overhead: i64) {
         let requests =
             self.containers.iter().map(|one| Ok((one.role, one.target(resource).request.unwrap_or(0))));
         let Ok(total) = aggregate(requests, |a, b| Ok::<_, Infallible>(a.saturating_add(b)));
-        let is_sized = self.is_sized(resource);
-        // Ephemeral-storage isn't allowed there (IsSupportedPodLevelResource of k8s.io/component-helpers/resource).
-        if is_sized && resource != SizedResource::Storage && current != RequestAndLimit::default() {
-            let largest_limit = self.containers.iter().filter_map(|one| one.target(resource).limit).max();
-            let limit = current.limit.map(|_| largest_limit.unwrap_or(0).max(total));
-            *self.pod.get_mut(resource) = Some(RequestAndLimit { request: Some(total), limit });
-        }
-        let requested = if is_sized { total } else { current.request.unwrap_or(total) };
+        let requested = self.pod.target(resource).request.unwrap_or(total);
         *self.effective.get_mut(resource) = requested.saturating_add(overhead);
     }
 
-    fn warn_of_short_node(&mut self, resource: SizedResource, node: &Node) {
+    fn warn_of_node(&mut self, template: &Template, resource: SizedResource, node: &Node) {
         let requested = *self.effective.get(resource);
-        if let Some(allocatable) = *node.allocatable.get(resource)
-            && self.is_sized(resource)
-            && requested > allocatable
-        {
+        let name = resource.name();
+        let allocatable = *node.allocatable.get(resource);
+        if allocatable.is_none() && template.sizes(resource, node) {
+            self.warnings.push(format!("the node reports no allocatable {name}, which counts as zero"));
+        }
+        let allocatable = allocatable.unwrap_or(0);
+        if self.is_sized(resource) && requested > allocatable {
             self.warnings.push(format!(
-                "the pod requests {} {}, the node has {}: it stays Pending",
+                "the pod requests {} {name}, the node has {}: it stays Pending",
                 resource.format(requested),
-                resource.name(),
                 resource.format(allocatable)
+            ));
+        }
+    }
+
+    /// A share of a container that doesn't exist has no effect.
+    fn warn_of_unknown_containers(&mut self, template: &Template) {
+        let exists = |name: &str| self.containers.iter().any(|container| &*container.container.name == name);
+        let unknown = template.containers.iter().map(|share| &*share.name).filter(|name| !exists(name));
+        let unknown: Vec<_> = unknown.collect();
+        if !unknown.is_empty() {
+            let names: Vec<_> = self.containers.iter().map(|container| &*container.container.name).collect();
+            self.warnings.push(format!(
+                "the pod has no container {}, which the template names; it has {}",
+                unknown.join(", "),
+                names.join(", ")
             ));
         }
     }
@@ -128,9 +162,8 @@ impl Sizing<'_> {
     /// Whether the pod requests more than the node has, whatever else runs there.
     pub fn is_short(&self, node: &Node) -> bool {
         SizedResource::ALL.into_iter().any(|resource| {
-            node.allocatable
-                .get(resource)
-                .is_some_and(|allocatable| *self.effective.get(resource) > allocatable)
+            let allocatable = node.allocatable.get(resource).unwrap_or(0);
+            *self.effective.get(resource) > allocatable
         })
     }
 }

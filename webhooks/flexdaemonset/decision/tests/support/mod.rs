@@ -8,6 +8,8 @@
     clippy::needless_pass_by_value
 )]
 
+pub(crate) mod generated;
+
 use std::time::{Duration, Instant};
 
 use flexdaemonset_decision::FlexDaemonset;

@@ -25,6 +25,11 @@ impl Replica {
         &self.pod_name
     }
 
+    /// Returns the namespace of the pod.
+    pub fn namespace(&self) -> &str {
+        &self.lease_namespace
+    }
+
     /// Takes part in the election of a leader among the replicas of `webhook` until `ending`.
     pub fn contend(&self, client: Client, webhook: &str, ending: watch::Receiver<bool>) -> Leadership {
         let lease = self.lease.clone().unwrap_or_else(|| webhook.to_owned());

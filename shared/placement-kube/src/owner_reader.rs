@@ -85,6 +85,10 @@ impl OwnerReader {
         }
     }
 
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Reads a chain to its end, or until `is_enough`, outside admission.
     pub async fn read_chain(
         &self,
@@ -189,7 +193,7 @@ impl OwnerReader {
     }
 
     /// The path of `owner`; `None` if there can be no such object.
-    async fn path(&self, namespace: &str, owner: &OwnerReference) -> kube::Result<Option<String>> {
+    pub(crate) async fn path(&self, namespace: &str, owner: &OwnerReference) -> kube::Result<Option<String>> {
         let OwnerReference { api_version, kind, name, .. } = owner;
         let is_valid = is_name(name) && is_name(namespace) && kind.len() <= MAX_KIND;
         let Some(base) = api_path(api_version).filter(|_| is_valid) else { return Ok(None) };

@@ -61,6 +61,8 @@ pub struct PodObject {
 pub struct WaitingPod {
     /// `metadata.uid`.
     pub uid: String,
+    /// Its controller.
+    pub controller: OwnerReference,
     /// What the scheduler does with it.
     pub scheduling: Scheduling,
     /// Whether Kueue manages it: it has a label of Kueue.
@@ -252,6 +254,7 @@ impl FromObject for PodObject {
         let has_node = spec.node_name.as_ref().is_some_and(|node| !node.is_empty());
         let waiting = (!has_node).then(|| WaitingPod {
             uid: metadata.uid.clone(),
+            controller: controller.clone(),
             scheduling: scheduling(&spec, status.nominated_node_name.as_deref(), &conditions),
             queued: metadata.labels.iter().flatten().any(|(key, _)| key.starts_with(KUEUE)),
             claims: spec.volumes.iter().flatten().filter_map(|volume| volume.claim(&metadata.name)).collect(),

@@ -12,7 +12,7 @@ use crate::{MockResponse, Stream, client};
 
 /// Stores objects by their path, such as `/api/v1/namespaces/ns/pods/web`.
 ///
-/// It serves GET, lists, watches, POST, PUT, DELETE, and merge, JSON and apply patches. Unlike the real API server it knows
+/// It serves GET, lists, watches, POST, PUT, DELETE, evictions, and merge, JSON and apply patches. Unlike the real API server it knows
 /// every kind and returns a list in one page, and an apply patch of an existing object changes nothing.
 #[derive(Clone, Default)]
 pub struct InMemoryApiServer(Arc<Mutex<State>>);
@@ -175,6 +175,11 @@ impl State {
                 Ok(json!({"metadata": metadata, "items": self.select(query)}))
             }
             "GET" => self.objects.get(path).cloned().ok_or(NOT_FOUND),
+            "POST" if path.ends_with("/eviction") => {
+                let pod = path.trim_end_matches("/eviction");
+                self.check_version(pod, body.pointer("/deleteOptions/preconditions/resourceVersion"))?;
+                self.remove(pod).ok_or(NOT_FOUND)
+            }
             "POST" => {
                 let path = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap());
                 if self.objects.contains_key(&path) {

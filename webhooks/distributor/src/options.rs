@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use podshaper_cli::{ServeContext, ServeOptions, WebhookOptions};
 use podshaper_core::admission::Webhook;
+use podshaper_core::object::is_name;
 use podshaper_core::pod::Toleration;
 use podshaper_kube::client;
 use podshaper_kube::replica::Replica;
@@ -16,7 +17,7 @@ use podshaper_placement::policy::GroupSet;
 use podshaper_server::{ListenAddress, admin};
 use serde_json::Value;
 
-use crate::cluster::DistributorCluster;
+use crate::cluster::{DistributorCluster, EvictionSettings};
 use distributor_decision::distributor::{Distributor, ValidSpec};
 use distributor_decision::facts::DistributorFacts;
 use distributor_decision::offline::FileFacts;
@@ -46,13 +47,32 @@ pub struct Options {
         help_heading = "Addresses"
     )]
     page_host: Vec<String>,
+    /// Whether pods may be evicted: those that wait for nodes of a closed group, and those that `rebalance` moves. If false, they only count in
+    /// the status
+    #[arg(long, env = "DISTRIBUTOR_EVICTIONS", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    evictions: bool,
+    /// Custom controllers that replace a deleted pod without harm, as GROUP/PLURAL: their waiting pods may be evicted; may be repeated
+    #[arg(long, env = "DISTRIBUTOR_REPLACING_OWNERS", value_name = "GROUP/PLURAL", value_delimiter = ',', value_parser = resource)]
+    replacing_owner: Vec<String>,
+}
+
+/// `GROUP/PLURAL`, such as `apps.kruise.io/clonesets`.
+fn resource(text: &str) -> Result<String, String> {
+    let is_resource = text.split_once('/').is_some_and(|(group, plural)| is_name(group) && is_name(plural));
+    if is_resource { Ok(text.to_owned()) } else { Err("expected GROUP/PLURAL, such as apps.kruise.io/clonesets".to_owned()) }
 }
 
 impl ServeOptions for Options {
     /// Starts the watches and the controller of the webhook.
     fn webhook(self, context: ServeContext<'_>) -> anyhow::Result<impl Webhook + use<>> {
         let client = client::in_cluster().context("no access to the API server")?;
-        let cluster = DistributorCluster::start(&client, &self.replica, context.metrics, context.terminating);
+        let evictions = EvictionSettings {
+            enabled: self.evictions,
+            replacing: self.replacing_owner,
+            excluded_namespaces: vec!["kube-system".to_owned(), self.replica.namespace().to_owned()],
+        };
+        let cluster =
+            DistributorCluster::start(&client, &self.replica, evictions, context.metrics, context.terminating);
         if let Some(listener) = self.page_bind_address.bind()? {
             tokio::spawn(admin::serve(listener, None, cluster.page(self.page_host)));
         }

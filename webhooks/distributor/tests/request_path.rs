@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use clap::Parser;
-use distributor::cluster::DistributorCluster;
+use distributor::cluster::{DistributorCluster, EvictionSettings};
 use distributor_decision::DistributorWebhook;
 use e2e::in_process::answer;
 use podshaper_core::admission::Webhook;
@@ -81,6 +81,7 @@ async fn pod_is_placed() {
     let webhook = DistributorWebhook::new(DistributorCluster::start(
         &server.client(),
         &replica,
+        EvictionSettings { enabled: true, replacing: vec![], excluded_namespaces: vec![] },
         &mut Registry::default(),
         ending,
     ));

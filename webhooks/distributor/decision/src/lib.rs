@@ -18,6 +18,7 @@ pub mod rebalance;
 mod scheduling;
 pub mod spec;
 pub mod status;
+pub mod take_back;
 pub mod webhook;
 
 pub use webhook::DistributorWebhook;

@@ -12,23 +12,14 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
+use distributor_decision::take_back::ClaimState;
+
 /// How long an answer counts.
 const FRESH: Duration = Duration::from_secs(30);
 /// Answers that are kept.
 const MAX_CACHED: usize = 1024;
 /// More claims than a pod has in practice.
 const MAX_CLAIMS: usize = 16;
-
-/// The state of a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum ClaimState {
-    /// It has a volume.
-    Bound,
-    /// It has none, or does not exist.
-    Unbound,
-    /// It could not be read, or may not be.
-    Unreadable,
-}
 
 /// Reads claims, and remembers them for a short time.
 pub(super) struct Claims {
@@ -49,24 +40,29 @@ impl Claims {
         Self { client, cache: Mutex::default() }
     }
 
-    /// Whether all of these claims are bound.
-    pub(super) async fn are_bound(&self, namespace: &str, claims: &[String]) -> bool {
-        self.states(namespace, claims).await.iter().all(|state| *state == ClaimState::Bound)
-    }
-
-    /// The states of these claims.
-    pub(super) async fn states(&self, namespace: &str, claims: &[String]) -> Vec<ClaimState> {
+    /// The state of these claims: whether one cannot be read, or one is bound.
+    pub(super) async fn state(&self, namespace: &str, claims: &[String]) -> ClaimState {
         if claims.len() > MAX_CLAIMS {
-            return vec![ClaimState::Unreadable];
+            return ClaimState::Unreadable;
         }
-        let mut states = Vec::new();
+        let mut worst = ClaimState::Unbound;
         for claim in claims {
-            states.push(self.state(namespace, claim).await);
+            worst = worst.max(self.state_of_one(namespace, claim).await);
         }
-        states
+        worst
     }
 
-    async fn state(&self, namespace: &str, claim: &str) -> ClaimState {
+    /// Whether each of these claims is bound. A pod with a claim that is not bound may be unschedulable because of that.
+    pub(super) async fn are_bound(&self, namespace: &str, claims: &[String]) -> bool {
+        for claim in claims.iter().take(MAX_CLAIMS) {
+            if self.state_of_one(namespace, claim).await != ClaimState::Bound {
+                return false;
+            }
+        }
+        claims.len() <= MAX_CLAIMS
+    }
+
+    async fn state_of_one(&self, namespace: &str, claim: &str) -> ClaimState {
         if !is_name(namespace) || !is_name(claim) {
             return ClaimState::Unreadable;
         }

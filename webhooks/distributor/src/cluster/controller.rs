@@ -18,17 +18,21 @@ use podshaper_placement::spread::Spread;
 use podshaper_placement_kube::{
     ChainCache, ClusterBackend, LedgerId, LedgerInventory, PlacementMetrics, UnplacedPods,
 };
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
 use super::DistributorCluster;
 use super::claims::Claims;
+use super::distributor_index::DistributorIndex;
+use super::eviction::EvictionLog;
 use super::group_observer::{GroupObserver, OverduePod, describe_group, placed_pods};
 use super::nodes::Nodes;
 use super::policies::DistributorPolicies;
 use super::rebalance::{EvictionHistory, Rebalancer};
 use super::status_writer::StatusWriter;
+use super::take_back::{Candidate, TakeBackHistory, TakeBacks};
 use distributor_decision::WEBHOOK;
-use distributor_decision::distributor::{Distributor, ValidSpec, governing};
+use distributor_decision::distributor::{Distributor, ValidSpec};
 use distributor_decision::rebalance::groups_behind;
 use distributor_decision::spec::{Availability, RebalanceMode};
 use distributor_decision::status::{GroupState, GroupStatus, Observation, PodDistributorStatus, Readiness};
@@ -46,7 +50,8 @@ pub(super) struct DistributorController {
     policies: DistributorPolicies,
     nodes: Arc<Nodes>,
     backend: ClusterBackend,
-    claims: Claims,
+    claims: Arc<Claims>,
+    take_backs: TakeBacks,
     status: StatusWriter,
     rebalancer: Rebalancer,
     metrics: PlacementMetrics,
@@ -59,9 +64,17 @@ struct Reconciled {
     /// Pods that no ledger knows.
     unknown: u32,
     evictions: Option<EvictionHistory>,
+    memory: Memory,
+}
+
+/// What a leader remembers of one distributor.
+#[derive(Default)]
+struct Memory {
     observer: GroupObserver,
-    /// The tolerations in the pod template of the target.
-    tolerations: Vec<Toleration>,
+    take_backs: TakeBackHistory,
+    log: EvictionLog,
+    /// The tolerations in the pod template of the target, once it was read.
+    tolerations: Option<Vec<Toleration>>,
 }
 
 /// A distributor is reconciled when one of these changes.
@@ -73,6 +86,30 @@ struct Inputs {
     groups: Vec<GroupStatus>,
     /// Uid of the distributor that applies instead.
     older: Option<String>,
+    /// Why no waiting pods are taken back.
+    held: Option<String>,
+}
+
+impl Inputs {
+    fn has_states_of(&self, other: &Self) -> bool {
+        self.groups.iter().map(|group| group.state).eq(other.groups.iter().map(|group| group.state))
+    }
+}
+
+impl Reconciled {
+    fn take_backs(&mut self) -> (&mut TakeBackHistory, &mut EvictionLog) {
+        (&mut self.memory.take_backs, &mut self.memory.log)
+    }
+}
+
+/// One distributor in one reconciliation.
+#[derive(Clone, Copy)]
+struct Pass<'p> {
+    distributor: &'p Distributor,
+    spec: &'p ValidSpec,
+    pods: &'p [OwnedPods],
+    /// The distributor that applies instead.
+    older: Option<&'p Distributor>,
 }
 
 /// The owners of pods, and the pods.
@@ -98,7 +135,8 @@ impl DistributorController {
     pub(super) fn new(
         cluster: &DistributorCluster,
         policies: DistributorPolicies,
-        claims: Claims,
+        claims: Arc<Claims>,
+        take_backs: TakeBacks,
         status: StatusWriter,
         rebalancer: Rebalancer,
     ) -> Self {
@@ -108,6 +146,7 @@ impl DistributorController {
             nodes: Arc::clone(&cluster.nodes),
             backend: cluster.backend.clone(),
             claims,
+            take_backs,
             status,
             rebalancer,
             metrics: cluster.metrics.clone(),
@@ -136,23 +175,36 @@ impl DistributorController {
 
     /// Reconciles every distributor. `reconciled` has the last reconciliation of each, by uid.
     async fn reconcile_all(&self, chains: &mut ChainCache, reconciled: &mut HashMap<String, Reconciled>) {
-        let mut governed = self.governed_pods(chains).await;
         let distributors = self.distributors.all();
-        reconciled.retain(|uid, _| distributors.iter().any(|(_, distributor)| distributor.uid == *uid));
-        let mut counted = Vec::new();
-        for (key, distributor) in distributors {
-            let pods = governed.remove(&*key).unwrap_or_default();
+        let index = DistributorIndex::new(distributors.iter().map(|(_, distributor)| distributor));
+        let mut governed = self.governed_pods(&index, chains).await;
+        let uids: HashSet<&str> = distributors.iter().map(|(_, distributor)| &*distributor.uid).collect();
+        reconciled.retain(|uid, _| uids.contains(&**uid));
+        let (mut counted, mut candidates) = (Vec::new(), Vec::new());
+        for (key, distributor) in &distributors {
+            // Reviews of other namespaces are answered in between.
+            yield_now().await;
             let spec = match &distributor.spec {
                 Ok(spec) => spec,
                 Err(problem) => {
-                    self.report_invalid(&distributor, problem).await;
+                    self.report_invalid(distributor, problem).await;
                     continue;
                 }
             };
+            let pods = governed.remove(&**key).unwrap_or_default();
+            let older = index.older(distributor);
             let before = reconciled.remove(&distributor.uid);
-            let (after, total) = self.reconcile_one(&distributor, spec, &pods, before).await;
+            let looked = self.look(distributor, spec, &pods, older, before).await;
+            let (after, total, waiting) = looked;
             reconciled.insert(distributor.uid.clone(), after);
-            counted.push((Arc::clone(&distributor), Arc::clone(&spec.allocator), total));
+            candidates.extend(waiting);
+            counted.push((Arc::clone(distributor), Arc::clone(&spec.allocator), total));
+        }
+        self.take_backs.run(candidates, reconciled, Reconciled::take_backs).await;
+        for (_, distributor) in &distributors {
+            if let Some(reconciled) = reconciled.get_mut(&distributor.uid) {
+                self.status.flush(&mut reconciled.memory.log, distributor);
+            }
         }
         self.metrics.set_pods(counted.iter().map(|(distributor, allocator, total)| {
             let labels = [("namespace", &*distributor.namespace), ("distributor", &*distributor.name)];
@@ -161,18 +213,24 @@ impl DistributorController {
     }
 
     /// Known pods, by the key of the distributor that governs them.
-    async fn governed_pods(&self, chains: &mut ChainCache) -> BTreeMap<String, Vec<OwnedPods>> {
+    async fn governed_pods(
+        &self,
+        index: &DistributorIndex,
+        chains: &mut ChainCache,
+    ) -> BTreeMap<String, Vec<OwnedPods>> {
         let mut governed: BTreeMap<String, Vec<OwnedPods>> = BTreeMap::new();
         let all = self.backend.ledgers().inventory();
         chains.start_pass(&all);
         for mut inventory in all {
             let namespace = &inventory.controller.namespace;
-            let distributors = self.distributors.in_namespace(namespace);
-            if distributors.is_empty() || inventory.pods.is_empty() {
+            if inventory.pods.is_empty() || !index.has_namespace(namespace) {
                 continue;
             }
-            let (chain, _) = chains.get(&inventory).await;
-            if let Some(distributor) = governing(&distributors, &chain) {
+            let (chain, was_read) = chains.get(&inventory).await;
+            if !was_read {
+                yield_now().await;
+            }
+            if let Some(distributor) = index.governing(namespace, &chain) {
                 let key = key(Some(namespace), &distributor.name);
                 if let Ok(spec) = &distributor.spec {
                     inventory.regroup(spec.allocator.policy(), &*self.nodes);
@@ -196,26 +254,30 @@ impl DistributorController {
             .await;
     }
 
-    /// Reconciles one distributor, and returns the distribution of all its pods.
-    async fn reconcile_one(
+    /// Observes one distributor and reconciles it if something has changed. Returns the distribution of all its pods, and the waiting pods
+    /// that may be taken back.
+    async fn look(
         &self,
-        distributor: &Distributor,
+        distributor: &Arc<Distributor>,
         spec: &ValidSpec,
         pods: &[OwnedPods],
-        before: Option<Reconciled>,
-    ) -> (Reconciled, Spread) {
-        let older = self.older(distributor);
+        older: Option<&Arc<Distributor>>,
+        mut before: Option<Reconciled>,
+    ) -> (Reconciled, Spread, Vec<Candidate>) {
         let PodCounts { spreads, mut total } = count(spec, pods);
-        let mut before = before;
-        let mut observer =
-            before.as_mut().map(|before| std::mem::take(&mut before.observer)).unwrap_or_default();
-        let tolerations = self.tolerations(distributor, spec, before.as_ref()).await;
-        let groups = self.observe_groups(distributor, spec, pods, &total, &tolerations, &mut observer).await;
+        let mut memory =
+            before.as_mut().map(|before| std::mem::take(&mut before.memory)).unwrap_or_default();
+        let inventories: Vec<&LedgerInventory> = pods.iter().map(|(_, inventory)| inventory).collect();
+        let mut groups = self.observe_groups(distributor, spec, &inventories, &total, &mut memory).await;
+        let history = &mut memory.take_backs;
+        let candidates =
+            self.take_backs.candidates(distributor, spec, &inventories, &mut groups, history).await;
         let inputs = Inputs {
             generation: distributor.generation,
             spreads,
             groups,
-            older: older.as_ref().map(|older| older.uid.clone()),
+            older: older.map(|older| older.uid.clone()),
+            held: memory.take_backs.held(),
         };
         let unchanged = before.as_ref().is_some_and(|before| before.inputs == inputs);
         if unchanged {
@@ -225,32 +287,52 @@ impl DistributorController {
             }
         }
         let rebalances = total.misplaced() > 0 && spec.options.rebalance.mode != RebalanceMode::Never;
+        // Whether evictions help depends on the groups that are open.
+        let same_groups = before.as_ref().is_some_and(|before| before.inputs.has_states_of(&inputs));
         let evictions = match before {
             Some(before) if unchanged && !rebalances && before.at.elapsed() < RESYNC => {
                 total.unplaced += before.unknown;
-                return (Reconciled { observer, tolerations, ..before }, total);
+                return (Reconciled { memory, ..before }, total, candidates);
             }
             before => before.and_then(|before| before.evictions),
         };
-        let mut evictions = evictions.filter(|history| history.is_current(total.misplaced()));
-        let (mut readiness, target) = self.read_target(distributor, older.as_deref()).await;
+        let evictions = evictions.filter(|history| same_groups && history.is_current(total.misplaced()));
+        let pass = Pass { distributor, spec, pods, older: older.map(|older| &**older) };
+        let (reconciled, total) = self.reconcile_one(pass, inputs, total, evictions, memory).await;
+        (reconciled, total, candidates)
+    }
+
+    /// Reconciles one distributor, and returns the distribution of all its pods.
+    async fn reconcile_one(
+        &self,
+        pass: Pass<'_>,
+        inputs: Inputs,
+        mut total: Spread,
+        mut evictions: Option<EvictionHistory>,
+        mut memory: Memory,
+    ) -> (Reconciled, Spread) {
+        let Pass { distributor, spec, pods, older } = pass;
+        let (mut readiness, target) = self.read_target(distributor, older).await;
         let known = total.placed() + total.unplaced;
         let unknown = self.find_unknown_pods(distributor, spec, target.as_deref(), known).await;
         total.unplaced += unknown.unplaced;
         if let Some(webhook) = unknown.placed_by {
             readiness = Readiness::SupersededByWebhook(webhook);
         }
-        let tolerations = target.as_ref().map_or(tolerations, |target| target.tolerations.clone());
+        if let Some(target) = &target {
+            memory.tolerations = Some(target.tolerations.clone());
+        }
         let replicas = target.and_then(|target| target.pods);
         if let [(chain, inventory)] = pods
-            && rebalances
+            && total.misplaced() > 0
             && replicas == Some(known + unknown.excluded)
             && is_settled(chain, inventory)
         {
             let (mode, policy) = (spec.options.rebalance.mode, spec.allocator.policy());
             let receiving = receiving_groups(&distributor.status, spec, pods, &inputs.groups);
             let behind = groups_behind(mode, &distributor.status, policy, &total, receiving);
-            self.rebalancer.rebalance(distributor, spec, inventory, &total, behind, &mut evictions).await;
+            let log = &mut memory.log;
+            self.rebalancer.rebalance(distributor, spec, inventory, &total, behind, &mut evictions, log).await;
         }
         let observation = Observation {
             readiness,
@@ -258,38 +340,21 @@ impl DistributorController {
             total,
             revisions: revisions(pods, &inputs.spreads),
             groups: inputs.groups.clone(),
-            take_back_held: None,
+            take_back_held: inputs.held.clone(),
             rebalance_held: evictions.as_ref().and_then(EvictionHistory::held),
         };
         self.write_status(distributor, spec, &observation).await;
         let (at, unknown) = (Instant::now(), unknown.unplaced);
-        let reconciled = Reconciled { at, inputs, unknown, evictions, observer, tolerations };
-        (reconciled, observation.total)
-    }
-
-    /// The distributor that applies instead of this one, which selects the same workload.
-    fn older(&self, distributor: &Distributor) -> Option<Arc<Distributor>> {
-        let others = self.distributors.in_namespace(&distributor.namespace).into_iter().filter(|other| {
-            other.uid != distributor.uid && other.has_target_of(distributor) && other.precedes(distributor)
-        });
-        others.reduce(|oldest, other| if other.precedes(&oldest) { other } else { oldest })
+        (Reconciled { at, inputs, unknown, evictions, memory }, observation.total)
     }
 
     /// The tolerations that the pods of the target have of their own. Only nodes of `availability: Nodes` are compared with them.
-    async fn tolerations(
-        &self,
-        distributor: &Distributor,
-        spec: &ValidSpec,
-        before: Option<&Reconciled>,
-    ) -> Vec<Toleration> {
-        match before {
-            Some(before) => before.tolerations.clone(),
-            None if spec.options.availability == Availability::Nodes => {
-                let (_, target) = self.read_target(distributor, None).await;
-                target.map(|target| target.tolerations.clone()).unwrap_or_default()
-            }
-            None => Vec::new(),
+    async fn tolerations(&self, distributor: &Distributor, memory: &mut Memory) -> Vec<Toleration> {
+        if memory.tolerations.is_none() {
+            let (_, target) = self.read_target(distributor, None).await;
+            memory.tolerations = target.map(|target| target.tolerations.clone());
         }
+        memory.tolerations.clone().unwrap_or_default()
     }
 
     /// The state of each group, by the evidence of its pods and nodes.
@@ -297,40 +362,42 @@ impl DistributorController {
         &self,
         distributor: &Distributor,
         spec: &ValidSpec,
-        pods: &[OwnedPods],
+        inventories: &[&LedgerInventory],
         total: &Spread,
-        tolerations: &[Toleration],
-        observer: &mut GroupObserver,
+        memory: &mut Memory,
     ) -> Vec<GroupStatus> {
         let policy = spec.allocator.policy();
-        let inventories: Vec<&LedgerInventory> = pods.iter().map(|(_, inventory)| inventory).collect();
+        let with_nodes = match spec.options.availability {
+            Availability::Nodes => {
+                let tolerations = self.tolerations(distributor, memory).await;
+                self.nodes.groups_with_nodes(distributor, spec, &tolerations)
+            }
+            Availability::Pods => policy.all(),
+        };
+        let observer = &mut memory.observer;
         let states = match spec.options.unschedulable_after {
             Some(after) => {
                 let mut overdue = HashSet::new();
-                for OverduePod { group, pod } in observer.overdue_pods(policy, &inventories, after) {
-                    if !overdue.contains(&group)
-                        && self.claims.are_bound(&distributor.namespace, &pod.claims).await
-                    {
+                for OverduePod { group, pod } in observer.overdue_pods(policy, inventories, after) {
+                    let namespace = &distributor.namespace;
+                    if !overdue.contains(&group) && self.claims.are_bound(namespace, &pod.claims).await {
                         overdue.insert(group);
                     }
                 }
-                observer.next(policy, &inventories, &distributor.status, total, &overdue, &self.nodes)
+                observer.next(policy, inventories, &distributor.status, total, &overdue, &self.nodes)
             }
             None => vec![GroupAvailability::OPEN; policy.groups().len()],
         };
-        let with_nodes = match spec.options.availability {
-            Availability::Nodes => self.nodes.groups_with_nodes(distributor, spec, tolerations),
-            Availability::Pods => policy.all(),
-        };
+        let mut waiting = vec![0; policy.groups().len()];
+        for (group, _) in placed_pods(policy, inventories).filter(|(_, pod)| pod.waiting.is_some()) {
+            if let Some(count) = waiting.get_mut(group) {
+                *count += 1;
+            }
+        }
         let mut described = Vec::new();
-        for (index, (group, state)) in policy.groups().iter().zip(&states).enumerate() {
-            let waiting = placed_pods(policy, &inventories)
-                .filter(|(of, pod)| *of == index && pod.waiting.is_some())
-                .count();
-            let mut group_status = GroupStatus {
-                waiting: u32::try_from(waiting).ok().filter(|pods| *pods > 0),
-                ..GroupStatus::default()
-            };
+        for (index, ((group, state), waiting)) in policy.groups().iter().zip(&states).zip(waiting).enumerate() {
+            let mut group_status =
+                GroupStatus { waiting: Some(waiting).filter(|pods| *pods > 0), ..GroupStatus::default() };
             let has_nodes = group.preferred || with_nodes.contains(index);
             describe_group(state, has_nodes, distributor.status.group(&group.name), &mut group_status);
             described.push(group_status);

@@ -2,12 +2,15 @@
 
 mod claims;
 mod controller;
+mod distributor_index;
+mod eviction;
 mod group_observer;
 mod nodes;
 mod policies;
 mod probe_claims;
 mod rebalance;
 mod status_writer;
+mod take_back;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,6 +30,7 @@ use tokio::sync::watch;
 
 use crate::page::Page;
 use claims::Claims;
+pub use eviction::EvictionSettings;
 use controller::DistributorController;
 use distributor_decision::WEBHOOK;
 use distributor_decision::distributor::{Distributor, ValidSpec};
@@ -36,6 +40,7 @@ use policies::DistributorPolicies;
 use probe_claims::ProbeClaims;
 use rebalance::Rebalancer;
 use status_writer::{DistributorEvents, StatusWriter};
+use take_back::TakeBacks;
 
 /// The state of the cluster.
 pub struct DistributorCluster {
@@ -51,6 +56,7 @@ impl DistributorCluster {
     pub fn start(
         client: &Client,
         replica: &Replica,
+        evictions: EvictionSettings,
         registry: &mut Registry,
         terminating: watch::Receiver<bool>,
     ) -> Self {
@@ -67,10 +73,13 @@ impl DistributorCluster {
         let policies = DistributorPolicies::new(Arc::clone(&cluster.distributors), owners);
         cluster.backend.reconcile(policies.clone(), leadership.clone());
         let events = Events::start(client.clone(), WEBHOOK, replica.name().to_owned());
-        let rebalancer = Rebalancer::new(client.clone(), DistributorEvents::new(events.clone()), registry);
+        let rebalancer = Rebalancer::new(client.clone(), &evictions, registry);
         let status = StatusWriter::new(client.clone(), DistributorEvents::new(events));
-        let claims = Claims::new(client.clone());
-        let controller = DistributorController::new(&cluster, policies, claims, status, rebalancer);
+        let claims = Arc::new(Claims::new(client.clone()));
+        let owners = Arc::clone(cluster.backend.owners());
+        let take_backs = TakeBacks::new(client.clone(), owners, Arc::clone(&claims), evictions, registry);
+        let controller =
+            DistributorController::new(&cluster, policies, claims, take_backs, status, rebalancer);
         tokio::spawn(controller.run(leadership));
         cluster
     }

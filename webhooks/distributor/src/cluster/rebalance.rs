@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use kube::Client;
 use podshaper_kube::error::describe;
-use podshaper_kube::request::{MediaType, send};
 use podshaper_placement::policy::GroupSet;
 use podshaper_placement::spread::Spread;
 use podshaper_placement_kube::{Health, LedgerInventory};
@@ -12,10 +11,9 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
-use serde_json::json;
 use tokio::time::Instant;
 
-use super::status_writer::DistributorEvents;
+use super::eviction::{EvictionLog, EvictionSettings, evict};
 use distributor_decision::distributor::{Distributor, ValidSpec};
 use distributor_decision::rebalance::{PlacedPod, eviction_budget, return_budget, select_evictions};
 
@@ -26,7 +24,7 @@ const HOLD: Duration = Duration::from_mins(10);
 
 pub(super) struct Rebalancer {
     client: Client,
-    events: DistributorEvents,
+    enabled: bool,
     evictions: Family<EvictionLabels, Counter>,
 }
 
@@ -83,14 +81,14 @@ impl EvictionHistory {
 }
 
 impl Rebalancer {
-    pub(super) fn new(client: Client, events: DistributorEvents, registry: &mut Registry) -> Self {
+    pub(super) fn new(client: Client, settings: &EvictionSettings, registry: &mut Registry) -> Self {
         let evictions = Family::default();
         registry.register(
             "distributor_evictions",
             "Evictions of pods that take the place of another group, by result: evicted or refused",
             evictions.clone(),
         );
-        Self { client, events, evictions }
+        Self { client, enabled: settings.enabled, evictions }
     }
 
     /// Evicts pods of groups that have too many, so that pods that replace them go to the groups of `behind`.
@@ -102,8 +100,9 @@ impl Rebalancer {
         spread: &Spread,
         behind: GroupSet,
         history: &mut Option<EvictionHistory>,
+        log: &mut EvictionLog,
     ) {
-        if behind.is_empty() {
+        if behind.is_empty() || !self.enabled {
             return;
         }
         let unready = inventory.pods.iter().filter(|pod| pod.health != Health::Ready).count();
@@ -119,7 +118,8 @@ impl Rebalancer {
         let budget = return_budget(budget, unready, behind, &distributor.status, policy);
         let evictions = select_evictions(placed.collect(), spread, &spec.allocator, behind);
         for pod in evictions.into_iter().take(budget) {
-            let error = match self.evict(&distributor.namespace, pod).await {
+            let version = inventory.pods.iter().find(|listed| &*listed.name == pod).map(|listed| listed.version);
+            let error = match evict(&self.client, &distributor.namespace, pod, None, version.unwrap_or_default()).await {
                 Ok(()) => None,
                 Err(error) => Some(describe(&error)),
             };
@@ -128,10 +128,11 @@ impl Rebalancer {
                 None => format!("evicted {pod}, so that its place goes to a group that has too few"),
                 Some(reason) => format!("can't evict {pod}: {reason}"),
             };
-            tracing::info!(distributor = distributor.name, message, "rebalance");
+            let namespace = &distributor.namespace;
+            tracing::info!(namespace, distributor = distributor.name, message, "rebalance");
             let result = if refused { "refused" } else { "evicted" };
             self.evictions.get_or_create(&EvictionLabels { result }).inc();
-            self.events.publish(distributor, refused, "Rebalance", message);
+            log.add("Rebalance", refused, message);
             if refused {
                 // A PodDisruptionBudget that rejects one eviction rejects the others too. They are tried again after the interval.
                 history.get_or_insert(EvictionHistory::new(u32::MAX)).last = Instant::now();
@@ -139,14 +140,6 @@ impl Rebalancer {
             }
             *history = Some(EvictionHistory::new(spread.misplaced()));
         }
-    }
-
-    async fn evict(&self, namespace: &str, pod: &str) -> kube::Result<()> {
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/eviction");
-        let eviction = json!({
-            "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"namespace": namespace, "name": pod},
-        });
-        send(&self.client, "POST", &path, MediaType::Json, &eviction).await.map(drop)
     }
 }
 

@@ -8,6 +8,7 @@ use podshaper_kube::events::{EventType, Events, ObjectReference};
 use podshaper_kube::request::{MediaType, send};
 use serde_json::json;
 
+use super::eviction::EvictionLog;
 use distributor_decision::crd::{API_VERSION, KIND, PLURAL};
 use distributor_decision::distributor::Distributor;
 use distributor_decision::spec::WhenUnavailable;
@@ -50,6 +51,11 @@ pub(super) struct StatusWriter {
 impl StatusWriter {
     pub(super) fn new(client: Client, events: DistributorEvents) -> Self {
         Self { client, events }
+    }
+
+    /// Publishes Events about evictions.
+    pub(super) fn flush(&self, log: &mut EvictionLog, distributor: &Distributor) {
+        log.flush(distributor, &self.events);
     }
 
     /// Writes the status that follows from the present one at this time (RFC 3339), if it differs, and publishes Events.

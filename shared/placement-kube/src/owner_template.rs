@@ -134,10 +134,10 @@ mod tests {
         let ignores = |rules: Value| template(&json!({"podFailurePolicy": {"rules": rules}})).ignores_disruptions();
         let rule = |action: &str, kind: &str, status: Value| json!({"action": action, "onPodConditions": [{"type": kind, "status": status}]});
         let exit_codes = json!({"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1]}});
-        let ignored = rule("Ignore", "DisruptionTarget", json!("True"));
-        assert!(ignores(json!([exit_codes, ignored])));
+        let disruption = rule("Ignore", "DisruptionTarget", json!("True"));
+        assert!(ignores(json!([exit_codes, disruption])));
         assert!(ignores(json!([rule("Ignore", "DisruptionTarget", json!(null))])));
-        assert!(!ignores(json!([rule("FailJob", "DisruptionTarget", json!("True")), ignored])));
+        assert!(!ignores(json!([rule("FailJob", "DisruptionTarget", json!("True")), disruption])));
         assert!(!ignores(json!([rule("Ignore", "Other", json!("True"))])));
         assert!(!ignores(json!([rule("Ignore", "DisruptionTarget", json!("False"))])));
         assert!(!template(&json!({})).ignores_disruptions());

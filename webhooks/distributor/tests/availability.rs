@@ -33,7 +33,7 @@ struct Flags {
 struct Simulation {
     server: InMemoryApiServer,
     webhook: DistributorWebhook<DistributorCluster>,
-    _end: watch::Sender<bool>,
+    ending: watch::Sender<bool>,
     /// How many pods the nodes of each group take.
     capacity: BTreeMap<&'static str, usize>,
     replicas: usize,
@@ -84,7 +84,7 @@ impl Simulation {
             sleep(STEP).await;
         }
         let capacity = BTreeMap::from([("default", 100), ("spot", 0)]);
-        Self { server, webhook, _end: end, capacity, replicas, created: 0, pod, evicted: Vec::new() }
+        Self { server, webhook, ending: end, capacity, replicas, created: 0, pod, evicted: Vec::new() }
     }
 
     fn pods(&self) -> Vec<Value> {
@@ -193,9 +193,9 @@ impl Simulation {
                 self.step().await;
             }
         };
-        if timeout(Duration::from_mins(10), steps).await.is_err() {
-            panic!("{what}: {:?} {:#} {}", self.counts(), self.server.get(DISTRIBUTOR)["status"], self.evicted.len());
-        }
+        let in_time = timeout(Duration::from_mins(10), steps).await.is_ok();
+        let (status, evicted) = (self.server.get(DISTRIBUTOR)["status"].clone(), self.evicted.len());
+        assert!(in_time, "{what}: {:?} {status:#} {evicted}", self.counts());
     }
 
     async fn steps(&mut self, time: Duration) {
@@ -284,7 +284,7 @@ async fn new_leader_continues_with_the_published_state() {
     while webhook.not_ready().is_some() {
         sleep(STEP).await;
     }
-    (simulation.webhook, simulation._end) = (webhook, end);
+    (simulation.webhook, simulation.ending) = (webhook, end);
     simulation.scale(20).await;
     assert_eq!(simulation.counts(), [(18, 0), (0, 2)], "no new pod goes there");
     simulation.steps(Duration::from_mins(1)).await;

@@ -28,7 +28,7 @@ use super::eviction::EvictionLog;
 use super::group_observer::{GroupObserver, OverduePod, describe_group, placed_pods};
 use super::nodes::Nodes;
 use super::policies::DistributorPolicies;
-use super::rebalance::{EvictionHistory, Rebalancer};
+use super::rebalance::{EvictionHistory, Imbalance, Rebalancer};
 use super::status_writer::StatusWriter;
 use super::take_back::{Candidate, TakeBackHistory, TakeBacks};
 use distributor_decision::WEBHOOK;
@@ -332,7 +332,8 @@ impl DistributorController {
             let receiving = receiving_groups(&distributor.status, spec, pods, &inputs.groups);
             let behind = groups_behind(mode, &distributor.status, policy, &total, receiving);
             let log = &mut memory.log;
-            self.rebalancer.rebalance(distributor, spec, inventory, &total, behind, &mut evictions, log).await;
+            let imbalance = Imbalance { inventory, spread: &total, behind };
+            self.rebalancer.rebalance(distributor, spec, imbalance, &mut evictions, log).await;
         }
         let observation = Observation {
             readiness,

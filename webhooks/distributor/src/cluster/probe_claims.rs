@@ -22,7 +22,7 @@ const CLAIM_SHARE: f64 = 0.4;
 /// Claims probes by compare-and-swap: a JSON patch of the status whose tests fail if another pod has the probe.
 pub(super) struct ProbeClaims {
     client: Client,
-    /// The time of the state, by distributor and group, that this replica has tried to claim: a burst of pods makes one attempt.
+    /// The version of the distributor, by distributor and group, at which this replica has tried to claim: a burst of pods makes one attempt.
     attempts: Mutex<HashMap<(String, usize), String>>,
 }
 
@@ -42,8 +42,7 @@ impl ProbeClaims {
         let Some(status) = distributor.status.groups.as_ref().and_then(|groups| groups.get(group)) else {
             return false;
         };
-        let since = status.since.clone().unwrap_or_default();
-        if !self.is_first_attempt((distributor.uid.clone(), group), since) {
+        if !self.is_first_attempt((distributor.uid.clone(), group), &distributor.version) {
             return false;
         }
         let Distributor { namespace, name, .. } = distributor;
@@ -72,12 +71,12 @@ impl ProbeClaims {
         }
     }
 
-    fn is_first_attempt(&self, key: (String, usize), since: String) -> bool {
+    fn is_first_attempt(&self, key: (String, usize), version: &str) -> bool {
         let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
         if attempts.len() >= MAX_ATTEMPTS && !attempts.contains_key(&key) {
             attempts.clear();
         }
-        attempts.insert(key, since.clone()) != Some(since)
+        attempts.insert(key, version.to_owned()).as_deref() != Some(version)
     }
 }
 
@@ -94,20 +93,21 @@ mod tests {
     #[tokio::test]
     async fn one_pod_gets_the_probe() {
         let server = InMemoryApiServer::default();
-        let probing = |since: &str| json!({"groups": [{"name": "type=spot", "state": "Probing", "probe": "", "since": since}]});
-        let distributor = |since: &str| {
-            server.put(PATH, json!({"metadata": {"uid": "u"}, "spec": {}, "status": probing(since)}));
+        let status = json!({"groups": [{"name": "type=spot", "state": "Probing", "probe": ""}]});
+        let distributor = |version: &str| {
+            server.put(PATH, json!({"metadata": {"uid": "u"}, "spec": {}, "status": status}));
             Distributor {
                 namespace: "shop".to_owned(),
                 name: "web".to_owned(),
                 uid: "u".to_owned(),
-                status: serde_json::from_value(probing(since)).unwrap(),
+                version: version.to_owned(),
+                status: serde_json::from_value(status.clone()).unwrap(),
                 ..Distributor::from_spec(json!({}))
             }
         };
         let deadline = Instant::now() + Duration::from_mins(1);
         let replicas = [(); 2].map(|()| ProbeClaims::new(server.client()));
-        let first = distributor("2026-01-01T00:00:00Z");
+        let first = distributor("1");
         let mut claims = Vec::new();
         for (replica, token) in [(0, 1), (0, 2), (1, 3), (1, 4)] {
             claims.push(replicas[replica].claim(&first, 0, Token(token), deadline).await);
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(server.get(PATH)["status"]["groups"][0]["probe"], "0000000000000001");
         assert_eq!(server.calls().len(), 2, "a replica tries once");
         // The leader offers the probe anew.
-        let second = distributor("2026-01-01T00:02:00Z");
+        let second = distributor("2");
         assert!(replicas[1].claim(&second, 0, Token(5), deadline).await);
     }
 }

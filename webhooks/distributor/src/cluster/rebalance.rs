@@ -33,6 +33,15 @@ struct EvictionLabels {
     result: &'static str,
 }
 
+/// Pods that are not in the groups to which they belong.
+#[derive(Clone, Copy)]
+pub(super) struct Imbalance<'i> {
+    pub(super) inventory: &'i LedgerInventory,
+    pub(super) spread: &'i Spread,
+    /// The groups that have too few pods, and take the successors of evicted pods.
+    pub(super) behind: GroupSet,
+}
+
 /// The last evictions of one distributor.
 #[derive(Clone)]
 pub(super) struct EvictionHistory {
@@ -91,17 +100,16 @@ impl Rebalancer {
         Self { client, enabled: settings.enabled, evictions }
     }
 
-    /// Evicts pods of groups that have too many, so that pods that replace them go to the groups of `behind`.
+    /// Evicts pods of groups that have too many, so that pods that replace them go to the groups that have too few.
     pub(super) async fn rebalance(
         &self,
         distributor: &Distributor,
         spec: &ValidSpec,
-        inventory: &LedgerInventory,
-        spread: &Spread,
-        behind: GroupSet,
+        imbalance: Imbalance<'_>,
         history: &mut Option<EvictionHistory>,
         log: &mut EvictionLog,
     ) {
+        let Imbalance { inventory, spread, behind } = imbalance;
         if behind.is_empty() || !self.enabled {
             return;
         }

@@ -49,7 +49,7 @@ pub(super) struct TakeBacks {
     claims: Arc<Claims>,
     settings: EvictionSettings,
     results: Family<TakeBackLabels, Counter>,
-    templates: Mutex<HashMap<(String, i64, String), (Instant, TemplateFacts)>>,
+    templates: Mutex<HashMap<TemplateKey, (Instant, TemplateFacts)>>,
     sent: Mutex<VecDeque<Instant>>,
 }
 
@@ -57,6 +57,9 @@ pub(super) struct TakeBacks {
 struct TakeBackLabels {
     result: &'static str,
 }
+
+/// Uid and generation of a distributor, and the uid of a controller.
+type TemplateKey = (String, i64, String);
 
 /// What the controller of a pod shows.
 #[derive(Clone, Copy)]

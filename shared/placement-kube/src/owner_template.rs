@@ -59,7 +59,8 @@ struct PodConditionPattern {
 impl PodFailureRule {
     fn ignores_disruptions(&self) -> bool {
         let disruption = |pattern: &PodConditionPattern| {
-            pattern.r#type == "DisruptionTarget" && pattern.status.as_deref().is_none_or(|status| status == "True")
+            pattern.r#type == "DisruptionTarget"
+                && pattern.status.as_deref().is_none_or(|status| status == "True")
         };
         self.action == "Ignore" && self.on_pod_conditions.iter().flatten().any(disruption)
     }
@@ -131,7 +132,8 @@ mod tests {
 
     #[test]
     fn first_rule_about_disruptions_decides() {
-        let ignores = |rules: Value| template(&json!({"podFailurePolicy": {"rules": rules}})).ignores_disruptions();
+        let ignores =
+            |rules: Value| template(&json!({"podFailurePolicy": {"rules": rules}})).ignores_disruptions();
         let rule = |action: &str, kind: &str, status: Value| json!({"action": action, "onPodConditions": [{"type": kind, "status": status}]});
         let exit_codes = json!({"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1]}});
         let disruption = rule("Ignore", "DisruptionTarget", json!("True"));

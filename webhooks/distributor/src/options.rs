@@ -59,7 +59,11 @@ pub struct Options {
 /// `GROUP/PLURAL`, such as `apps.kruise.io/clonesets`.
 fn resource(text: &str) -> Result<String, String> {
     let is_resource = text.split_once('/').is_some_and(|(group, plural)| is_name(group) && is_name(plural));
-    if is_resource { Ok(text.to_owned()) } else { Err("expected GROUP/PLURAL, such as apps.kruise.io/clonesets".to_owned()) }
+    if is_resource {
+        Ok(text.to_owned())
+    } else {
+        Err("expected GROUP/PLURAL, such as apps.kruise.io/clonesets".to_owned())
+    }
 }
 
 impl ServeOptions for Options {
@@ -71,8 +75,13 @@ impl ServeOptions for Options {
             replacing: self.replacing_owner,
             excluded_namespaces: vec!["kube-system".to_owned(), self.replica.namespace().to_owned()],
         };
-        let cluster =
-            DistributorCluster::start(&client, &self.replica, evictions, context.metrics, context.terminating);
+        let cluster = DistributorCluster::start(
+            &client,
+            &self.replica,
+            evictions,
+            context.metrics,
+            context.terminating,
+        );
         if let Some(listener) = self.page_bind_address.bind()? {
             tokio::spawn(admin::serve(listener, None, cluster.page(self.page_host)));
         }

@@ -95,8 +95,10 @@ impl Simulation {
     fn counts(&self) -> [(usize, usize); 2] {
         ["default", "spot"].map(|group| {
             let pods = self.pods();
-            let (running, waiting): (Vec<_>, Vec<_>) =
-                pods.iter().filter(|pod| pod["spec"]["nodeSelector"]["type"] == group).partition(|pod| pod["spec"]["nodeName"].is_string());
+            let (running, waiting): (Vec<_>, Vec<_>) = pods
+                .iter()
+                .filter(|pod| pod["spec"]["nodeSelector"]["type"] == group)
+                .partition(|pod| pod["spec"]["nodeName"].is_string());
             (running.len(), waiting.len())
         })
     }
@@ -126,7 +128,8 @@ impl Simulation {
         let request: Request<'_, Pod<'_>> = serde_json::from_str(&text).unwrap();
         // The clock of tokio is ahead of the system's while time is paused.
         let decision = self.webhook.decide(&request, Instant::now() + Duration::from_hours(10)).await;
-        let patch: json_patch::Patch = serde_json::from_str(&String::from_utf8(decision.patch.to_json()).unwrap()).unwrap();
+        let patch: json_patch::Patch =
+            serde_json::from_str(&String::from_utf8(decision.patch.to_json()).unwrap()).unwrap();
         let mut placed = pod.clone();
         json_patch::patch(&mut placed, &patch).unwrap();
         self.server.put(&format!("{PODS}/web-1-{:03}", self.created), placed);
@@ -137,7 +140,8 @@ impl Simulation {
         let before: Vec<Value> = self.pods();
         sleep(STEP).await;
         let left = self.pods();
-        let is_left = |pod: &Value| left.iter().any(|other| other["metadata"]["uid"] == pod["metadata"]["uid"]);
+        let is_left =
+            |pod: &Value| left.iter().any(|other| other["metadata"]["uid"] == pod["metadata"]["uid"]);
         let gone = before.iter().filter(|pod| !is_left(pod));
         self.evicted.extend(gone.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()));
         while self.pods().len() < self.replicas {
@@ -168,8 +172,12 @@ impl Simulation {
         let [default, spot] = self.counts();
         let running = if group == "spot" { spot.0 } else { default.0 };
         if running < self.capacity[group] {
-            let ready = json!([{"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}]);
-            self.server.patch(&path, &json!({"spec": {"nodeName": group}, "status": {"phase": "Running", "conditions": ready}}));
+            let ready =
+                json!([{"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}]);
+            self.server.patch(
+                &path,
+                &json!({"spec": {"nodeName": group}, "status": {"phase": "Running", "conditions": ready}}),
+            );
         } else {
             let condition = json!([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]);
             self.server.patch(&path, &json!({"status": {"conditions": condition}}));
@@ -217,7 +225,8 @@ fn replica(
     let replica = Flags::parse_from(["distributor", "--pod-name", name]).replica;
     let (end, ending) = watch::channel(false);
     let evictions = EvictionSettings { enabled: true, replacing: vec![], excluded_namespaces: vec![] };
-    let cluster = DistributorCluster::start(&server.client(), &replica, evictions, &mut Registry::default(), ending);
+    let cluster =
+        DistributorCluster::start(&server.client(), &replica, evictions, &mut Registry::default(), ending);
     (DistributorWebhook::new(cluster), end)
 }
 
@@ -300,7 +309,8 @@ async fn new_leader_continues_with_the_published_state() {
 async fn pods_that_wait_for_another_reason_close_no_group() {
     let gated = json!({"spec": {"schedulingGates": [{"name": "example.com/wait"}]}});
     let nominated = json!({"status": {"nominatedNodeName": "node"}});
-    let claim = json!({"spec": {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]}});
+    let claim =
+        json!({"spec": {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]}});
     for pod in [gated, nominated, claim] {
         let mut simulation = Simulation::start(10, &json!({}), pod.clone()).await;
         simulation.step().await;
@@ -326,7 +336,8 @@ async fn nothing_is_taken_back_while_no_group_is_open() {
 
 #[tokio::test(start_paused = true)]
 async fn bound_claims_and_groups_of_the_template_keep_pods() {
-    let claim = json!({"spec": {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]}});
+    let claim =
+        json!({"spec": {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]}});
     let mut simulation = Simulation::start(10, &json!({}), claim).await;
     let bound = of_namespace(json!({"spec": {"volumeName": "pv-1"}}));
     simulation.server.put("/api/v1/namespaces/shop/persistentvolumeclaims/data", bound);

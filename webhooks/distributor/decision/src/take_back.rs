@@ -188,8 +188,16 @@ mod tests {
             (job(true), TakeBack::Safe, Some(KeptReason::Job)),
             (job(false), TakeBack::Always, Some(KeptReason::Job)),
             (job(true), TakeBack::Always, None),
-            (WaitingFacts { replacement: None, ..replaced }, TakeBack::Always, Some(KeptReason::OwnerUnreadable)),
-            (WaitingFacts { claims: ClaimState::Bound, ..replaced }, TakeBack::Safe, Some(KeptReason::BoundClaim)),
+            (
+                WaitingFacts { replacement: None, ..replaced },
+                TakeBack::Always,
+                Some(KeptReason::OwnerUnreadable),
+            ),
+            (
+                WaitingFacts { claims: ClaimState::Bound, ..replaced },
+                TakeBack::Safe,
+                Some(KeptReason::BoundClaim),
+            ),
             (
                 WaitingFacts { claims: ClaimState::Unreadable, ..replaced },
                 TakeBack::Safe,
@@ -224,7 +232,9 @@ mod tests {
         let of = |api_version: &str, kind: &str| {
             Replacement::of_built_in(&OwnerReference::new(api_version, kind, "a", "u"), false)
         };
-        for (api_version, kind) in [("apps/v1", "ReplicaSet"), ("apps/v1", "StatefulSet"), ("v1", "ReplicationController")] {
+        for (api_version, kind) in
+            [("apps/v1", "ReplicaSet"), ("apps/v1", "StatefulSet"), ("v1", "ReplicationController")]
+        {
             assert_eq!(of(api_version, kind), Some(Replacement::Replaced), "{kind}");
         }
         assert_eq!(of("batch/v1", "Job"), Some(Replacement::Job { ignores_disruptions: false }));

@@ -265,8 +265,7 @@ impl DistributorController {
         mut before: Option<Reconciled>,
     ) -> (Reconciled, Spread, Vec<Candidate>) {
         let PodCounts { spreads, mut total } = count(spec, pods);
-        let mut memory =
-            before.as_mut().map(|before| std::mem::take(&mut before.memory)).unwrap_or_default();
+        let mut memory = before.as_mut().map(|before| std::mem::take(&mut before.memory)).unwrap_or_default();
         let inventories: Vec<&LedgerInventory> = pods.iter().map(|(_, inventory)| inventory).collect();
         let mut groups = self.observe_groups(distributor, spec, &inventories, &total, &mut memory).await;
         let history = &mut memory.take_backs;
@@ -396,7 +395,8 @@ impl DistributorController {
             }
         }
         let mut described = Vec::new();
-        for (index, ((group, state), waiting)) in policy.groups().iter().zip(&states).zip(waiting).enumerate() {
+        for (index, ((group, state), waiting)) in policy.groups().iter().zip(&states).zip(waiting).enumerate()
+        {
             let mut group_status =
                 GroupStatus { waiting: Some(waiting).filter(|pods| *pods > 0), ..GroupStatus::default() };
             let has_nodes = group.preferred || with_nodes.contains(index);

@@ -83,13 +83,17 @@ mod tests {
         ];
         let owner = |kind: &str| OwnerReference::new("apps/v1", kind, "web", kind);
         let mut chain = OwnerChain::from(Some(owner("ReplicaSet")));
-        let object =
-            OwnerObject { uid: "ReplicaSet".to_owned(), controller: Some(owner("Deployment")), ..OwnerObject::default() };
+        let object = OwnerObject {
+            uid: "ReplicaSet".to_owned(),
+            controller: Some(owner("Deployment")),
+            ..OwnerObject::default()
+        };
         chain.looked(Lookup::Found(object.into()));
         for count in 0..=all.len() {
             let index = DistributorIndex::new(&all[..count]);
             for namespace in ["a", "b"] {
-                let own: Vec<_> = all[..count].iter().filter(|own| own.namespace == namespace).cloned().collect();
+                let own: Vec<_> =
+                    all[..count].iter().filter(|own| own.namespace == namespace).cloned().collect();
                 let expected = governing(&own, &chain).map(|found| &found.name);
                 assert_eq!(index.governing(namespace, &chain).as_ref().map(|found| &found.name), expected);
             }

@@ -30,11 +30,11 @@ use tokio::sync::watch;
 
 use crate::page::Page;
 use claims::Claims;
-pub use eviction::EvictionSettings;
 use controller::DistributorController;
 use distributor_decision::WEBHOOK;
 use distributor_decision::distributor::{Distributor, ValidSpec};
 use distributor_decision::facts::DistributorFacts;
+pub use eviction::EvictionSettings;
 use nodes::Nodes;
 use policies::DistributorPolicies;
 use probe_claims::ProbeClaims;

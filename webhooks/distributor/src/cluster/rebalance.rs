@@ -126,11 +126,15 @@ impl Rebalancer {
         let budget = return_budget(budget, unready, behind, &distributor.status, policy);
         let evictions = select_evictions(placed.collect(), spread, &spec.allocator, behind);
         for pod in evictions.into_iter().take(budget) {
-            let version = inventory.pods.iter().find(|listed| &*listed.name == pod).map(|listed| listed.version);
-            let error = match evict(&self.client, &distributor.namespace, pod, None, version.unwrap_or_default()).await {
-                Ok(()) => None,
-                Err(error) => Some(describe(&error)),
-            };
+            let version =
+                inventory.pods.iter().find(|listed| &*listed.name == pod).map(|listed| listed.version);
+            let error =
+                match evict(&self.client, &distributor.namespace, pod, None, version.unwrap_or_default())
+                    .await
+                {
+                    Ok(()) => None,
+                    Err(error) => Some(describe(&error)),
+                };
             let refused = error.is_some();
             let message = match error {
                 None => format!("evicted {pod}, so that its place goes to a group that has too few"),

@@ -22,9 +22,7 @@ use super::eviction::{EvictionLog, EvictionSettings, evict};
 use distributor_decision::distributor::{Distributor, ValidSpec};
 use distributor_decision::spec::TakeBack;
 use distributor_decision::status::{GroupState, GroupStatus};
-use distributor_decision::take_back::{
-    KeptReason, Replacement, WaitingFacts, kept, kept_by_pod, select,
-};
+use distributor_decision::take_back::{KeptReason, Replacement, WaitingFacts, kept, kept_by_pod, select};
 
 /// Evictions within a minute: of one distributor, and of all.
 const PER_DISTRIBUTOR: usize = 20;
@@ -116,7 +114,8 @@ impl TakeBackHistory {
     }
 
     fn may_take_from(&self, group: usize) -> bool {
-        self.held_since.is_none() && self.closed_since.get(&group).is_some_and(|since| since.elapsed() >= SETTLE)
+        self.held_since.is_none()
+            && self.closed_since.get(&group).is_some_and(|since| since.elapsed() >= SETTLE)
     }
 
     /// Why no pod is taken back, if so.
@@ -177,12 +176,16 @@ impl TakeBacks {
             group.is_some_and(|group| group.is_closed() && group.state == Some(GroupState::Closed))
         };
         let closed = |index: usize| {
-            groups.get(index).is_some_and(|group| group.is_closed() && group.state == Some(GroupState::Closed))
+            groups
+                .get(index)
+                .is_some_and(|group| group.is_closed() && group.state == Some(GroupState::Closed))
                 && published(index)
         };
         let closed: GroupSet = (0..policy.groups().len()).filter(|index| closed(*index)).collect();
-        let pods: Vec<_> =
-            waiting.iter().map(|(ledger, group, waits, _)| (ledger.clone(), *group, Arc::clone(waits))).collect();
+        let pods: Vec<_> = waiting
+            .iter()
+            .map(|(ledger, group, waits, _)| (ledger.clone(), *group, Arc::clone(waits)))
+            .collect();
         history.observe(&pods, |group| closed.contains(group));
         let open: GroupSet = (0..policy.groups().len())
             .filter(|index| groups.get(*index).is_some_and(|group| group.state == Some(GroupState::Open)))

@@ -4,8 +4,9 @@
 //! pod ──▶ ReplicaSet ──▶ Deployment        pod ──▶ Job ──▶ CronJob        pod ──▶ ReplicaSet ──▶ Rollout
 //! ```
 //!
-//! Each step needs one read of the API server, which somebody else does: [`OwnerChain::wants`] says what, [`OwnerChain::looked`] takes
-//! what was found. Anybody may write any owner into a pod, so an owner counts only once it was read and has that uid.
+//! Each step needs one read of the API server, which the caller does: [`OwnerChain::wants`] returns the owner to read, and
+//! [`OwnerChain::looked`] takes the result. Any client may write any owner into a pod, so an owner counts only after it was read and has
+//! the uid of the reference.
 
 use std::sync::Arc;
 
@@ -13,21 +14,21 @@ use super::owner_object::OwnerObject;
 use podshaper_core::object::{Lookup, OwnerReference, is_uid};
 use podshaper_core::pod::Pod;
 
-/// No chain of controllers that exists is longer; one that goes in circles ends.
+/// The most owners of a chain. Real chains are shorter; the limit ends a chain that goes in circles.
 const MAX_OWNERS: usize = 8;
 
-/// Why a chain goes no further.
+/// The reason for the end of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChainEnd {
-    /// The last has no controller.
+    /// The last owner has no controller.
     Top,
-    /// An owner isn't there, or is another one of that name by now.
+    /// An owner doesn't exist, or another object has its name.
     Gone,
-    /// An owner may not be read.
+    /// RBAC doesn't allow the read of an owner.
     Forbidden,
     /// An owner couldn't be read in time.
     Unknown,
-    /// It is too long.
+    /// The chain has more than [`MAX_OWNERS`] owners.
     TooLong,
 }
 
@@ -36,7 +37,7 @@ pub enum ChainEnd {
 pub struct OwnerChain {
     /// The nearest first.
     owners: Vec<OwnerReference>,
-    /// So many of them were read, and are who they were said to be.
+    /// The first of them, as they were read. Each has the uid of its reference.
     read: Vec<Arc<OwnerObject>>,
     end: Option<ChainEnd>,
 }
@@ -47,17 +48,17 @@ impl OwnerChain {
         Self::from(pod.controller().map(OwnerReference::coordinates))
     }
 
-    /// The owner that is to be read next; none at the end.
+    /// The owner to read next; `None` at the end of the chain.
     pub fn wants(&self) -> Option<&OwnerReference> {
         self.unread().filter(|_| self.end.is_none())
     }
 
-    /// The first owner that wasn't read, or isn't who it was said to be.
+    /// The first owner that wasn't read, or that has another uid than its reference.
     pub fn unread(&self) -> Option<&OwnerReference> {
         self.owners.get(self.read.len())
     }
 
-    /// Takes what was found of the owner that was wanted.
+    /// Takes the result of the read of [`Self::wants`].
     pub fn looked(&mut self, found: Lookup<OwnerObject>) {
         let Some(wanted) = self.wants() else { return };
         let owner = match found {
@@ -74,12 +75,12 @@ impl OwnerChain {
         self.read.push(owner);
     }
 
-    /// Why it goes no further; none while something is wanted.
+    /// The reason for the end; `None` while there is an owner to read.
     pub fn end(&self) -> Option<ChainEnd> {
         self.end
     }
 
-    /// The owners that somebody verified names, the nearest first; none while not even the first was read.
+    /// The owners that a verified object names, the nearest first; none before the first was read.
     pub fn owners(&self) -> &[OwnerReference] {
         if self.read.is_empty() { &[] } else { &self.owners }
     }
@@ -94,8 +95,8 @@ impl OwnerChain {
         self.read().next()
     }
 
-    /// The owner of the sequence of slots: the controller, so that each revision of a rollout has exact shares; but the pods of
-    /// all Jobs of a `CronJob`. With it what was read of it, if it was.
+    /// The owner of the sequence of slots, and its object if it was read. It is the controller, so that each revision of a rollout has exact
+    /// shares. The Jobs of a `CronJob` share the sequence of the `CronJob`.
     pub fn sequence_owner(&self) -> Option<(&OwnerReference, Option<&Arc<OwnerObject>>)> {
         let sequence_owner = match self.owners() {
             [job, cron_job, ..]
@@ -168,7 +169,7 @@ mod tests {
         let mut alone = chain(&job);
         alone.looked(object(&job, Some(owner("example.com/v1", "CronJob"))));
         assert_eq!(alone.sequence_owner().unwrap().0, &job);
-        // It would be part of a path: a Job may name anything.
+        // A uid becomes part of a path, and a Job may name any.
         let mut made_up = chain(&job);
         made_up.looked(object(&job, Some(OwnerReference { uid: "uid?dryRun=All".to_owned(), ..cron_job })));
         assert_eq!(made_up.sequence_owner().unwrap().0, &job);

@@ -1,37 +1,37 @@
-//! How pods are spread, against how they should be.
+//! The distribution of pods over the groups of a policy, actual and desired.
 
 use super::allocator::SlotAllocator;
 use super::policy::Policy;
 
-/// The pods of some owner, or of several, by group.
+/// The pods of one owner, or of several, by group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spread {
     /// In the order of the policy.
     pub groups: Vec<GroupSpread>,
-    /// Pods that have no place, or one of a group that there isn't any more.
+    /// Pods without a group, or with a group that the policy no longer has.
     pub unplaced: u32,
 }
 
-/// One group.
+/// The pods of one group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GroupSpread {
-    /// How many of the placed pods belong to it.
+    /// The number of pods by its share of the placed pods.
     pub desired: u32,
-    /// How many it has.
+    /// The number of its pods.
     pub actual: u32,
-    /// How many of these aren't ready.
+    /// The number of its pods that aren't ready.
     pub pending: u32,
 }
 
 impl GroupSpread {
-    /// How many it has too many; negative: too few.
+    /// `actual` minus `desired`.
     pub fn deviation(self) -> i64 {
         i64::from(self.actual) - i64::from(self.desired)
     }
 }
 
 impl Spread {
-    /// That of the pods of one owner, each by its group, if that is known, and whether it is ready.
+    /// Counts the pods of one owner. A pod is its group, if that is known, and whether it is ready.
     pub fn of<'p>(
         pods: impl IntoIterator<Item = (Option<&'p str>, bool)>,
         allocator: &SlotAllocator,
@@ -54,12 +54,12 @@ impl Spread {
         spread
     }
 
-    /// That of no pods.
+    /// The distribution of no pods.
     pub fn none(policy: &Policy) -> Self {
         Self { groups: vec![GroupSpread::default(); policy.groups().len()], unplaced: 0 }
     }
 
-    /// Adds that of another owner.
+    /// Adds the pods of another owner.
     pub fn add(&mut self, other: &Self) {
         for (tally, other) in self.groups.iter_mut().zip(&other.groups) {
             tally.desired += other.desired;
@@ -69,12 +69,12 @@ impl Spread {
         self.unplaced += other.unplaced;
     }
 
-    /// How many pods are placed.
+    /// The number of pods with a group.
     pub fn placed(&self) -> u32 {
         self.groups.iter().map(|tally| tally.actual).sum()
     }
 
-    /// How many pods aren't where they belong.
+    /// The number of pods beyond the desired number of their group.
     pub fn misplaced(&self) -> u32 {
         let surplus = |tally: &GroupSpread| tally.actual.saturating_sub(tally.desired);
         self.groups.iter().map(surplus).sum()

@@ -11,7 +11,7 @@ use crate::policy::GroupSet;
 pub enum Event {
     /// A pod needs a slot, and its admission request a reply by this time.
     Requested(SlotRequest, Duration),
-    /// No caller waits for the reply to this request any more.
+    /// The caller of this request no longer waits for the reply.
     Cancelled(Token),
     /// Response to [`Call::Read`]; `None`: there is no such object.
     Read(Option<(ResourceVersion, LedgerContent)>),
@@ -30,7 +30,7 @@ pub enum Event {
         /// How many pods the owner may have at a time, read after the list; `None`: unknown.
         max_pods: Option<u32>,
     },
-    /// A list that no [`Call::List`] asked for.
+    /// A list without a [`Call::List`].
     PodsListed {
         /// The list's version.
         version: ResourceVersion,
@@ -41,11 +41,11 @@ pub enum Event {
     ObjectChanged(ResourceVersion, Option<LedgerContent>),
     /// Watch event of a pod.
     PodChanged(PodName, PodRecord),
-    /// The watch of pods started anew. Which pods are gone is known only together with what lists have shown meanwhile.
+    /// The watch of pods has restarted. Lists since then are needed to know which pods were deleted.
     WatchRestarted {
         /// The version that it started at.
         version: ResourceVersion,
-        /// All pods of the owner that are marked.
+        /// All pods of the owner with the label of the webhook.
         pods: PodMap,
     },
     /// How many pods the owner may have at a time; `None`: unknown.
@@ -60,13 +60,13 @@ pub enum Event {
 /// A pod that needs a slot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SlotRequest {
-    /// Of the admission request's uid.
+    /// The token of the admission request's uid.
     pub token: Token,
     /// The groups that the pod may go to.
     pub fitting: GroupSet,
     /// The pod's assignment, if it agrees with the pod's node selector: from an earlier call, or copied from another pod.
     pub existing: Option<Assignment>,
-    /// Whether nothing may be written for it.
+    /// Whether the request is a dry run: nothing may be written for it.
     pub dry_run: bool,
 }
 
@@ -90,7 +90,7 @@ pub enum Call {
     Write(Option<ResourceVersion>, LedgerContent),
     /// Delete the object if it has this version.
     Delete(ResourceVersion),
-    /// List the owner's pods, no older than this; `None`: as they are now, and read the owner after that.
+    /// List the owner's pods as of this version or later; `None`: the latest, and read the owner after that.
     List(Option<ResourceVersion>),
 }
 
@@ -121,16 +121,16 @@ pub struct Now {
 /// Times and limits of a ledger, the same for all replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LedgerConfig {
-    /// Age at which a reservation is dropped, if a list doesn't have its pod.
+    /// Age at which a reservation is dropped if a list doesn't contain its pod.
     pub expiry: Duration,
     /// How long a confirmed reservation is kept, so that the other replicas' watches have its pod by then
     /// and they needn't list.
     pub settle: Duration,
-    /// Least time between the beginnings of two writes, so that a burst of requests shares them.
+    /// Minimum time between the starts of two writes, so that a burst of requests shares them.
     pub pause: Duration,
-    /// Most reservations of one ledger.
+    /// Maximum number of reservations of one ledger.
     pub max_reservations: usize,
-    /// Most pods that are given another slot in one write.
+    /// Maximum number of pods that get another slot in one write.
     pub max_moves: usize,
 }
 

@@ -1,17 +1,17 @@
-//! Which pod of one owner has which slot: a state machine without I/O.
+//! The slots of the pods of one owner: a state machine without I/O.
 //!
 //! Each replica of a webhook has a [`Ledger`] for each owner of placed pods. The replicas agree through one stored object
-//! ([`LedgerContent`], `spec` of a Placement), written by compare-and-swap. It holds the slots that were given to pods which no
-//! list or watch has shown yet.
+//! ([`LedgerContent`], `spec` of a Placement), written by compare-and-swap. It has the slots of pods that no list or watch has returned
+//! yet.
 //!
 //! ```text
 //! requests, watch events, responses, clock ──▶ Ledger::handle ──▶ calls, replies to requests, patches of pods
 //! ```
 //!
-//! Guarantees, and what each rests on:
+//! Guarantees and their reasons:
 //!
-//! - **A slot is taken** while a live pod or a reservation has it. A replica that decides knows all pods up to the fence. The fence
-//!   rises when a reservation is dropped because its pod was seen, so that at any time the pod or the reservation is known.
+//! - **A slot is taken** while a live pod or a reservation has it. A replica decides only when it knows all pods up to the fence. The fence
+//!   rises when a reservation is dropped because its pod was observed, so that each replica knows the pod or the reservation at any time.
 //! - **One write at a time**: requests that arrive during a write share the next. After a conflict the replica waits 20 ms for the
 //!   watch event of the write that it lost to, or else reads the object, and decides again.
 //! - **A reservation ends** when its pod was seen, when more pods are reserved than the owner may have, or when it is old. In the

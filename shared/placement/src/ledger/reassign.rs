@@ -1,4 +1,4 @@
-//! Pods that should have another slot.
+//! Moves of pods to other slots.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ use super::pods::{PodMap, PodRecord};
 use crate::allocator::{Occupancy, SlotAllocator};
 use crate::policy::GroupName;
 
-/// A pod that is to get another slot.
+/// The move of a pod to another slot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Move {
     pub token: Token,
@@ -23,7 +23,7 @@ pub(super) struct Move {
 impl Move {
     /// Moves a pod away from the slot `from`; `None` if its group is unknown.
     fn new(pod: &PodName, record: &PodRecord, from: Option<u32>, to: Option<u32>) -> Option<Self> {
-        // The same in every replica that finds the pod there, whatever its version: the format must stay.
+        // The token is the same in every replica that finds the pod in this slot. So its format must not change.
         let token = Token::of(&format!("{pod}/{from:?}"));
         Some(Self { token, pod: pod.clone(), version: record.version, group: record.group()?.clone(), to })
     }
@@ -38,8 +38,8 @@ impl Move {
     }
 }
 
-/// Moves for the pods that have no slot or one that another pod has. With an `occupancy` of all pods that the owner
-/// wants, also for pods that can move down to a free slot of their group.
+/// The moves of pods without a slot, and of pods with the slot of another pod. With an `occupancy`, all pods of the owner exist: then pods
+/// also move down to free slots of their group.
 pub(super) fn moves(pods: &PodMap, occupancy: Option<&Occupancy>, allocator: &SlotAllocator) -> Vec<Move> {
     let mut holders = BTreeSet::new();
     let mut moves = Vec::new();

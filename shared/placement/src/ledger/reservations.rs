@@ -1,4 +1,4 @@
-//! The stored object as one replica knows it, and what became of the reservations in it.
+//! The stored object as one replica knows it, and the status of each reservation in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,9 +14,9 @@ const FORGOTTEN: Duration = Duration::from_mins(10);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Reservations {
     object: Object,
-    /// The highest version of the object that is known of, whether or not the object still exists.
+    /// The highest known version of the object, which may no longer exist.
     latest: ResourceVersion,
-    /// Slots given without the ledger, and when.
+    /// Slots that were given without the ledger, and when.
     estimates: Vec<(Reservation, Duration)>,
     /// The status of each reservation in the object.
     status: BTreeMap<Token, Status>,
@@ -28,7 +28,7 @@ struct Status {
     first_read: Duration,
     /// At which version its pod was seen, and when.
     confirmed: Option<(ResourceVersion, Duration)>,
-    /// Its pod will not come.
+    /// Its pod will not be created.
     is_lost: bool,
 }
 
@@ -113,7 +113,7 @@ impl Reservations {
         }
     }
 
-    /// Remembers a slot that the object doesn't have.
+    /// Records a slot that the object doesn't have.
     pub(super) fn push_estimate(&mut self, estimate: Reservation, clock: Duration, config: &LedgerConfig) {
         if self.estimates.len() < config.max_reservations {
             self.estimates.push((estimate, clock));
@@ -148,7 +148,7 @@ impl Reservations {
         self.latest
     }
 
-    /// The stored assignment of this token, if its pod may still come.
+    /// The stored assignment of this token, if its pod may still be created.
     pub(super) fn assignment(&self, token: Token) -> Option<&Assignment> {
         let reservation = self.content()?.reservation(token)?;
         let is_lost = self.status.get(&token).is_some_and(|status| status.is_lost);
@@ -159,17 +159,17 @@ impl Reservations {
         self.status.get(&token).is_some_and(|status| status.confirmed.is_some())
     }
 
-    /// Reservations that count: their pods may come, and weren't seen yet.
+    /// Reservations of pods that may still be created and weren't observed yet.
     pub(super) fn pending(&self) -> impl Iterator<Item = &Reservation> {
         self.pending_in(self.content())
     }
 
-    /// Those of pods that are to be created, not moved.
+    /// Pending reservations of new pods, not of pods that are moved.
     pub(super) fn pending_new_pods(&self) -> impl Iterator<Item = &Reservation> {
         self.pending().filter(|reservation| reservation.pod.is_none())
     }
 
-    /// Reservations that count if this is the object.
+    /// Pending reservations if this is the object.
     pub(super) fn pending_in<'a>(
         &'a self,
         content: Option<&'a LedgerContent>,
@@ -188,7 +188,7 @@ impl Reservations {
         pending.chain(estimates.filter(move |estimate| !tokens.contains(&estimate.assignment.token)))
     }
 
-    /// Pending reservations that were first read so long before `clock` that their pods should have come.
+    /// Pending reservations that were first read `expiry` or more before `clock`: their pods should exist.
     pub(super) fn overdue(&self, clock: Duration, expiry: Duration) -> impl Iterator<Item = Token> {
         let is_old = move |token: &Token| {
             self.status.get(token).is_some_and(|status| status.first_read + expiry <= clock)
@@ -196,7 +196,7 @@ impl Reservations {
         self.pending().map(|reservation| reservation.assignment.token).filter(is_old)
     }
 
-    /// The object without the reservations that needn't be kept: lost ones, and those that were confirmed long enough ago.
+    /// The object without reservations that are lost or were confirmed long enough ago.
     pub(super) fn unsettled(&self, clock: Duration, config: &LedgerConfig) -> LedgerContent {
         let mut content = self.content().cloned().unwrap_or_default();
         let is_half_full = content.reservations.len() * 2 >= config.max_reservations;
@@ -217,8 +217,7 @@ impl Reservations {
         content
     }
 
-    /// Whether other replicas know all of it: reservations that were read long ago have been dropped meanwhile, which this replica
-    /// needn't have read.
+    /// Whether the ledger can be dropped from memory: all of its reservations are so old that the leader has dropped them.
     pub(super) fn can_be_dropped(&self, clock: Duration) -> bool {
         let estimates = self.estimates.iter().map(|(_, since)| *since);
         let read = self.status.values().map(|status| status.first_read);

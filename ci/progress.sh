@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Sourced: progress that a person can watch and that a log can keep.
+# Sourced: shows progress on a terminal and in logs.
 #
-#   step NAME COMMAND...   Runs COMMAND with its output kept in a log; shows NAME, the time it takes and how it ended.
-#                          Where COMMAND fails: the end of the log, where the rest is, and COMMAND's exit status.
+#   step NAME COMMAND...   Runs COMMAND with its output in a log file. Prints NAME, the time and the result.
+#                          If COMMAND fails: the last lines of the log, its path, and the exit status.
 #
-# With STEP_LOGS set, every log stays in that folder; otherwise only a failed step's does, under TMPDIR.
+# With STEP_LOGS set, all logs stay in that folder. Otherwise only the log of a failed step stays, in TMPDIR.
 # COMMAND may be a shell function: it runs in a subshell, under errexit as long as step isn't part of a condition.
 
 step() {
@@ -51,7 +51,7 @@ _step_elapsed() {
   if ((s < 60)); then echo "$s s"; else echo "$((s / 60)) min $((s % 60)) s"; fi
 }
 
-# Ends with the shell that it ticks for, even where an interrupt doesn't reach it.
+# Ends with the shell that started it, even if it gets no interrupt.
 _step_tick() {
   while kill -0 "$3" 2>/dev/null; do
     printf '\r\e[K  %s  %s' "$1" "$(_step_elapsed "$2")" >&2

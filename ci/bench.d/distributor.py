@@ -19,9 +19,9 @@ from cluster import credentials, get, kubectl, post, resident_mib, table
 
 ROUNDS = 3
 REPLICAS = 3
-# A ledger's writes are so far apart, in seconds.
+# Seconds between two writes of a ledger.
 PAUSE = 0.02
-# So many pods has each workload of the large cluster.
+# Pods of each workload of the large cluster.
 EACH = 100
 BURST, PODS = int(os.environ["BURST"]), int(os.environ["PODS"])
 TEMPLATE = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "podshaper/pause:1"}]}}
@@ -71,7 +71,7 @@ def ledger_writes():
 def deployed():
     """A Deployment from nothing to BURST pods: seconds, writes, how many there may be, and pods off their shares."""
     template = json.loads(json.dumps(TEMPLATE))
-    # Ready after two to four seconds, as those that a kubelet starts.
+    # Ready after two to four seconds, like pods that a kubelet starts.
     starts = {"pod-ready.stage.kwok.x-k8s.io/delay": "2s", "pod-ready.stage.kwok.x-k8s.io/jitter-delay": "4s"}
     template["metadata"]["annotations"] = starts
     template["spec"]["tolerations"] = [{"key": "kwok.x-k8s.io/node", "operator": "Exists"}]
@@ -79,7 +79,7 @@ def deployed():
     wait("the distributor is known", lambda: "conditions" in get("poddistributor", "web", "-n", "deployed").get("status", {}))
     before, begun = ledger_writes(), time.monotonic()
     kubectl("scale", "deployment/web", "-n", "deployed", f"--replicas={BURST}")
-    # Watched: listing them again and again would be measured, too.
+    # By a watch: repeated lists would add to the measured load.
     kubectl("wait", "deployment/web", "-n", "deployed", f"--for=jsonpath={{.status.replicas}}={BURST}", "--timeout=300s")
     took = time.monotonic() - begun
     writes = ledger_writes() - before

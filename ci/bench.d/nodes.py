@@ -74,7 +74,7 @@ def at_rest():
 def under_load(rest):
     daemonset = get("daemonset", "agent")
     sized = pod_of(daemonset, "many-1")
-    # One that the webhook is asked about, and has nothing to say to.
+    # A pod that the webhook leaves unchanged.
     unchanged = pod_of({**daemonset, "metadata": {"name": "another", "uid": "0"}}, "many-1")
     if "cpu" not in created(sized)["spec"]["containers"][0]["resources"].get("requests", {}):
         sys.exit("the webhook doesn't size the pod that is to be measured")

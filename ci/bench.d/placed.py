@@ -19,9 +19,9 @@ from cluster import table
 
 CERTS, *BINARIES = sys.argv[1:]
 PODS = int(os.environ["PODS"])
-# So many pods has each workload.
+# Pods of each workload.
 EACH = 100
-# What a pod's containers find, in a mount namespace of the process: `sh -c` gets the certificates, the binary and its options.
+# Mounts the service account of a pod in a mount namespace of the process. `sh -c` gets the certificates, the binary and its options.
 IN_A_POD = """
 certs=$1 account=/var/run/secrets/kubernetes.io/serviceaccount; shift
 mkdir -p /var/run/secrets && mount -t tmpfs none /var/run/secrets && mkdir -p $account

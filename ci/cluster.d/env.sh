@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by every subcommand: which cluster is meant, where it lives, how to get inside.
+# Sourced by every subcommand: the name of the cluster, its folders, and how to enter its namespaces.
 # shellcheck disable=SC2034  # read by those who source this
 
 PATH=$PATH:/usr/sbin:/sbin # not on everybody's PATH
@@ -31,7 +31,7 @@ fail() {
 [[ $CLUSTER =~ ^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$ ]] ||
   fail "PODSHAPER_CLUSTER=$CLUSTER: a name has 1 to 32 lower-case letters, digits and inner dashes"
 
-# PID 1 of the cluster's namespaces carries $RUN as its argument (see init): it alone says that the cluster is there.
+# PID 1 of the cluster's namespaces carries $RUN as its argument (see init): the cluster exists as long as this process does.
 alive() {
   local pid
   read -r pid 2>/dev/null <"$RUN/init.pid" && grep -qszxF -- "$RUN" "/proc/$pid/cmdline"
@@ -41,14 +41,14 @@ inside() {
   grep -qszxF -- "$RUN" /proc/1/cmdline
 }
 
-# Runs the script that calls this once more, under a lock which the processes that it leaves behind don't hold.
+# Runs the calling script again under a lock. Background processes of the script do not hold the lock.
 locked() {
   [[ -z ${PODSHAPER_LOCKED-} ]] || return 0
   flock --nonblock "$STATE" true || echo "  waiting for another cluster's start or end ..." >&2
   PODSHAPER_LOCKED=1 exec flock --close "$STATE" "$0" "$@"
 }
 
-# Which half of the cluster `up` has finished: control-plane, node.
+# The parts of the cluster that `up` has started: control-plane, node.
 finished() {
   [[ -e $RUN/finished/$1 ]]
 }

@@ -13,7 +13,7 @@ for group in od4vcpu16gb spot4vcpu16gb spot8vcpu32gb; do
 done
 say "One pod of a Deployment belongs on demand, the others share two kinds of spot nodes:"
 sed -n 's/^    \(custom-pod-schedule-strategy: .*\)/\1/p' examples/custom-scheduler-annotations/deployment.yaml
-# The fake nodes have a taint of their own, and no pull.
+# Pods on fake nodes need a toleration, and cannot pull images.
 sed -e 's|image: .*|image: podshaper/pause:1|' -e 's|^    spec:|    spec:\n      tolerations: [{key: kwok.x-k8s.io/node, operator: Exists}]|' \
   examples/custom-scheduler-annotations/deployment.yaml | in_cluster kubectl apply --filename - >/dev/null
 annotated 10

@@ -16,7 +16,7 @@ scale() {
 say "80 % of a Deployment's pods belong on default nodes, 20 % on spot nodes:"
 sed '/^ *#/d' examples/distributor/poddistributor.yaml
 in_cluster kubectl apply --filename - <examples/distributor/poddistributor.yaml >/dev/null
-# The fake nodes have a taint of their own, and no pull.
+# Pods on fake nodes need a toleration, and cannot pull images.
 sed -e 's|image: .*|image: podshaper/pause:1|' -e 's|^    spec:|    spec:\n      tolerations: [{key: kwok.x-k8s.io/node, operator: Exists}]|' \
   examples/distributor/workload.yaml | in_cluster kubectl apply --filename - >/dev/null
 scale 10

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # Sourced by ci/demo: a peer pod before and after, and a pod that isn't one.
 
-# There is no hypervisor here, and no registry: the containers run as any others do, and only sleep.
+# There is no hypervisor and no registry: the containers run without a VM, and sleep.
 here() { sed 's|^handler: .*|handler: runc|; s|image: .*|image: podshaper/pause:1|' "examples/peerpods/$1"; }
-# What a person reads of an object: no bookkeeping.
+# The fields of an object that people read.
 brief() { python3 "$ci/demo.d/brief.py"; }
 
 here runtimeclass.yaml | in_cluster kubectl apply --filename - >/dev/null
@@ -17,5 +17,5 @@ say "The same without the runtime class: untouched."
 here pod.yaml | sed '/runtimeClassName/d; s/name: shop/name: plain/' |
   in_cluster kubectl create --dry-run=server --output json --filename - | brief
 say "helm test podshaper --filter name=podshaper-peerpods-selftest"
-# (What a test's pod has printed comes where errors do.)
+# (The output of a test's pod is on standard error.)
 in_cluster helm test podshaper --namespace podshaper --filter name=podshaper-peerpods-selftest 2>&1 | awk '/^peerpods/ && !seen++'

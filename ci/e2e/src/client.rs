@@ -3,9 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
@@ -38,13 +39,7 @@ pub struct Answer {
 impl Client {
     /// A client of `address` that trusts the CA in `ca`.
     pub fn new(address: SocketAddr, ca: &str) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = config(ca).with_no_client_auth();
         Self { address, source: Ipv4Addr::LOCALHOST.into(), tls: TlsConnector::from(Arc::new(config)) }
     }
 
@@ -59,6 +54,18 @@ impl Client {
     pub fn offering(&self, protocols: &[&str]) -> Self {
         let mut config = ClientConfig::clone(self.tls.config());
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        Self { tls: TlsConnector::from(Arc::new(config)), ..self.clone() }
+    }
+
+    /// The same client with a certificate, as PEM, of which `ca` is the CA of the server.
+    #[must_use]
+    pub fn with_certificate(&self, ca: &str, certificate: &str, key: &str) -> Self {
+        let config = config(ca)
+            .with_client_auth_cert(
+                vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
+                PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+            )
+            .unwrap();
         Self { tls: TlsConnector::from(Arc::new(config)), ..self.clone() }
     }
 
@@ -82,6 +89,15 @@ impl Client {
     pub async fn send(&self, request: impl AsRef<[u8]>) -> std::io::Result<Answer> {
         self.connect().await?.send(request).await
     }
+}
+
+fn config(ca: &str) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
 }
 
 /// A POST of `body` to `path` as the API server sends it.

@@ -100,6 +100,11 @@ impl Webhook {
         Client::new(self.address, &self.certificates.ca)
     }
 
+    /// The CA of the webhook's certificate, as PEM.
+    pub fn ca(&self) -> &str {
+        &self.certificates.ca
+    }
+
     /// A client of another port of the webhook, which has the same certificate.
     pub fn client_of(&self, address: SocketAddr) -> Client {
         Client::new(address, &self.certificates.ca)

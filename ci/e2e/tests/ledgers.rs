@@ -164,9 +164,9 @@ async fn ledger_stays_exact_from_first_to_last_pod() {
     create(&workload, &[("again".to_owned(), again)]).await;
 
     // The leader moves one of the pods that share a slot, and drops the reservations of pods that exist.
-    let (leads, leadership) = watch::channel(true);
+    let (leads, leadership) = watch::channel(Some(Instant::now() + Duration::from_hours(1)));
     let policies = OnePolicy(Arc::clone(&workload));
-    let reconciling = tokio::spawn(reconcile(Arc::clone(&replica), policies, leadership));
+    let reconciling = tokio::spawn(reconcile(Arc::clone(&replica), policies, leadership.into()));
     eventually("sixty slots", PATIENCE, async || {
         placements().await.iter().map(|(slot, _)| *slot).eq(0..PODS).then_some(())
     })

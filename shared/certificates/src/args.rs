@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use clap::Args;
 use kube::Client;
+use rustls::server::danger::ClientCertVerifier;
 use thiserror::Error;
 
+use super::client_ca::{ClientCa, ClientCaError};
 use super::files::{self, CertificateFiles};
 use super::self_managed::{CertificateController, CertificateStore, Lifetimes, WebhookService};
 use super::{ServingCertificate, TlsProfile, TlsProfileError};
@@ -66,6 +68,11 @@ pub struct CertificateArgs {
     #[arg(long, value_name = "DURATION", env = "PODSHAPER_CA_LIFETIME", default_value = "365d", value_parser = duration::parse)]
     ca_lifetime: Duration,
 
+    /// File with the CAs, as PEM, that issue the client certificates of the API servers; other clients are refused. A changed file is read
+    /// again
+    #[arg(long, value_name = "FILE", env = "PODSHAPER_CLIENT_CA")]
+    client_ca: Option<PathBuf>,
+
     /// Minimum TLS version: `VersionTLS12` or `VersionTLS13`
     #[arg(long, value_name = "VERSION", env = "TLS_MIN_VERSION", default_value = "", hide = true)]
     tls_min_version: String,
@@ -90,6 +97,14 @@ impl CertificateArgs {
     /// Parses the TLS versions and cipher suites.
     pub fn tls_profile(&self) -> Result<TlsProfile, TlsProfileError> {
         TlsProfile::parse(&self.tls_min_version, &self.tls_cipher_suites)
+    }
+
+    /// Starts the verification of clients, if there is a CA for it, on a task that ends with the runtime.
+    pub fn client_verifier(&self) -> Result<Option<Arc<dyn ClientCertVerifier>>, ClientCaError> {
+        let Some(path) = &self.client_ca else { return Ok(None) };
+        let ca = ClientCa::read(path.clone())?;
+        tokio::spawn(Arc::clone(&ca).run());
+        Ok(Some(ca))
     }
 
     /// Starts the source of certificates, on a task that ends with the runtime.

@@ -102,6 +102,7 @@ impl<O: Args> Serve<O> {
     ) -> anyhow::Result<()> {
         let shutdown = shutdown_signal().context("can't install signal handlers")?;
         let profile = self.certificates.tls_profile()?;
+        let clients = self.certificates.client_verifier()?;
         let certificate = self.certificates.start(client::in_cluster)?;
         let mut metrics = ServerMetrics::new(name);
         certificate.register(metrics.registry());
@@ -114,7 +115,7 @@ impl<O: Args> Serve<O> {
             shutdown.await;
             terminate.send_replace(true);
         };
-        let tls = Arc::new(profile.server_config(certificate.clone(), None)?);
+        let tls = Arc::new(profile.server_config(certificate.clone(), clients)?);
         let connections = metrics.connection_pool(&self.limits);
 
         if let Some(listener) = self.health_probe_bind_address.bind()? {

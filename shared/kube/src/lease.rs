@@ -3,13 +3,16 @@
 
 use std::time::Duration;
 
+use http::{Method, Request};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
+use kube::client::Body;
 use kube::{Api, Client, Error};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
+use tower::{BoxError, service_fn};
 
 use crate::error::describe;
 use crate::request::{REQUEST_TIMEOUT, within};
@@ -21,8 +24,55 @@ const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 /// The time between two attempts to acquire or renew the Lease.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
 
-/// Whether this replica is the leader, as it changes.
-pub type Leadership = watch::Receiver<bool>;
+/// Whether this replica is the leader: the time until which it holds the Lease, as it changes.
+#[derive(Clone, Debug)]
+pub struct Leadership(watch::Receiver<Option<Instant>>);
+
+/// A write of a replica that is no longer the leader.
+#[derive(Debug, thiserror::Error)]
+#[error("this replica no longer holds the Lease")]
+struct LeaseLost;
+
+impl From<watch::Receiver<Option<Instant>>> for Leadership {
+    fn from(held_until: watch::Receiver<Option<Instant>>) -> Self {
+        Self(held_until)
+    }
+}
+
+impl Leadership {
+    /// Whether this replica holds the Lease now. A process that was stopped may not know yet that it has lost it, but its clock shows it.
+    pub fn is_held(&self) -> bool {
+        self.0.borrow().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Whether the election has ended, as the process does.
+    pub fn has_ended(&self) -> bool {
+        self.0.has_changed().is_err()
+    }
+
+    /// Waits until this replica is the leader. Returns false when the election has ended.
+    pub async fn acquired(&mut self) -> bool {
+        self.0.wait_for(Option::is_some).await.is_ok()
+    }
+
+    /// Waits until this replica is not the leader.
+    pub async fn lost(&mut self) {
+        // An error means that the election has ended.
+        let _ = self.0.wait_for(Option::is_none).await;
+    }
+
+    /// Returns a client for the leader: its writes fail if this replica does not hold the Lease when they begin.
+    pub fn fence(&self, client: &Client) -> Client {
+        let (leadership, inner) = (self.clone(), client.clone());
+        let service = service_fn(move |request: Request<Body>| {
+            let (client, may_send) = (inner.clone(), request.method() == Method::GET || leadership.is_held());
+            async move {
+                if may_send { Ok::<_, BoxError>(client.send(request).await?) } else { Err(LeaseLost.into()) }
+            }
+        });
+        Client::new(service, client.default_namespace())
+    }
+}
 
 /// Runs `work` whenever this replica becomes the leader, and cancels it when it no longer is. Calls `changed` at both times. Returns when
 /// the election has ended.
@@ -31,11 +81,12 @@ pub async fn while_leading<W: Future<Output = ()>>(
     work: impl Fn() -> W,
     changed: impl Fn(bool),
 ) {
-    while leadership.wait_for(|leads| *leads).await.is_ok() {
+    while leadership.acquired().await {
         changed(true);
+        let mut loss = leadership.clone();
         tokio::select! {
             () = work() => {},
-            _ = leadership.wait_for(|leads| !*leads) => {},
+            () = loss.lost() => {},
         }
         changed(false);
     }
@@ -64,30 +115,31 @@ impl LeaderElector {
 
     /// Starts a task that keeps acquiring or renewing the Lease until `ending`, and then releases it.
     pub(crate) fn start(self, mut ending: watch::Receiver<bool>) -> Leadership {
-        let (leads, leadership) = watch::channel(false);
+        let (leads, leadership) = watch::channel(None);
         tokio::spawn(async move {
             self.run(&leads, &mut ending).await;
-            if leads.send_replace(false)
+            if leads.send_replace(None).is_some()
                 && let Err(error) = within(REQUEST_TIMEOUT, self.release()).await
             {
                 tracing::debug!(error = describe(&error), "cannot release the Lease, which will expire");
             }
         });
-        leadership
+        leadership.into()
     }
 
-    async fn run(&self, leads: &watch::Sender<bool>, ending: &mut watch::Receiver<bool>) {
+    async fn run(&self, leads: &watch::Sender<Option<Instant>>, ending: &mut watch::Receiver<bool>) {
         let mut observed = Observed { spec: None, since: Instant::now() };
         let mut renewed = Instant::now();
         loop {
             let started = Instant::now();
-            let spent = if *leads.borrow() { renewed.elapsed() } else { Duration::ZERO };
+            let spent = if leads.borrow().is_some() { renewed.elapsed() } else { Duration::ZERO };
             let attempt = self.try_acquire_or_renew(&mut observed);
             match within(RENEW_DEADLINE.saturating_sub(spent), attempt).await {
                 Ok(held) => {
                     // Other replicas may have seen the renewal long before its response arrived.
                     renewed = started;
-                    if leads.send_replace(held) != held {
+                    let until = held.then(|| renewed + RENEW_DEADLINE);
+                    if leads.send_replace(until).is_some() != held {
                         tracing::info!(lease = self.name, leads = held, "leadership changed");
                     }
                 }
@@ -95,7 +147,7 @@ impl LeaderElector {
                     tracing::warn!(lease = self.name, error = describe(&error), "cannot renew the Lease");
                 }
             }
-            if renewed.elapsed() >= RENEW_DEADLINE && leads.send_replace(false) {
+            if renewed.elapsed() >= RENEW_DEADLINE && leads.send_replace(None).is_some() {
                 tracing::warn!(lease = self.name, "leadership lost: the Lease was not renewed in time");
             }
             tokio::select! {
@@ -186,13 +238,13 @@ mod tests {
         let create = server.next_request().await;
         let lease = create.request().body().clone();
         create.answer(201, &lease);
-        leadership.wait_for(|leads| *leads).await.unwrap();
+        assert!(leadership.acquired().await);
         let renewed = Instant::now();
         let slow = server.next(LEASE).await;
         sleep(Duration::from_millis(7_900)).await;
         slow.respond(MockResponse::failure(500, "InternalError"));
         let _unanswered = server.next(LEASE).await;
-        leadership.wait_for(|leads| !*leads).await.unwrap();
+        leadership.lost().await;
         assert!(renewed.elapsed() < LEASE_DURATION, "{:?}", renewed.elapsed());
     }
 
@@ -226,14 +278,39 @@ mod tests {
         assert!(a.try_acquire_or_renew(&mut by_a).await.unwrap(), "released");
     }
 
+    /// The process was stopped for longer than the Lease, and has not processed its loss.
+    #[tokio::test(start_paused = true)]
+    async fn write_after_the_lease_fails() {
+        let (client, mut server) = MockApiServer::start();
+        let (_leads, held) = watch::channel(Some(Instant::now() + RENEW_DEADLINE));
+        let leadership = Leadership::from(held);
+        let fenced = leadership.fence(&client);
+        let send = |method: &'static str| {
+            let client = fenced.clone();
+            let request = Request::builder().method(method).uri("/x").body(b"{}".to_vec()).unwrap();
+            tokio::spawn(async move { client.request_text(request).await })
+        };
+        let written = send("PATCH");
+        server.next("/x").await.answer(200, &json!({}));
+        written.await.unwrap().unwrap();
+
+        tokio::time::advance(RENEW_DEADLINE).await;
+        assert!(!leadership.is_held());
+        let error = send("PATCH").await.unwrap().unwrap_err();
+        assert!(describe(&error).contains("no longer holds the Lease"), "{error:?}");
+        let read = send("GET");
+        server.next("/x").await.answer(200, &json!({}));
+        read.await.unwrap().unwrap();
+    }
+
     #[tokio::test(start_paused = true)]
     async fn lease_is_released_at_the_end() {
         let server = InMemoryApiServer::default();
         let (end, ending) = watch::channel(false);
         let mut leadership = elector(&server.client(), "a").start(ending);
-        leadership.wait_for(|leads| *leads).await.unwrap();
+        assert!(leadership.acquired().await);
         end.send_replace(true);
-        leadership.wait_for(|leads| !*leads).await.unwrap();
+        leadership.lost().await;
         while server.get(LEASE)["spec"]["holderIdentity"] != "" {
             tokio::task::yield_now().await;
         }

@@ -24,19 +24,19 @@ pub trait PolicySource: Send + Sync + 'static {
 }
 
 /// Reconciles ledgers while this replica leads. Returns when the lease ends.
-pub async fn reconcile(ledgers: Arc<Ledgers>, policies: impl PolicySource, mut leadership: Leadership) {
+pub async fn reconcile(ledgers: Arc<Ledgers>, policies: impl PolicySource, leadership: Leadership) {
     let mut swept = Instant::now();
     let mut without_policy = HashMap::new();
     loop {
         sleep(PERIOD).await;
-        if leadership.has_changed().is_err() {
+        if leadership.has_ended() {
             return;
         }
-        if *leadership.borrow_and_update() {
-            let mut stops = leadership.clone();
+        if leadership.is_held() {
+            let mut loss = leadership.clone();
             tokio::select! {
                 () = reconcile_all(&ledgers, &policies, &mut without_policy) => {},
-                _ = stops.wait_for(|leads| !*leads) => {},
+                () = loss.lost() => {},
             }
         }
         if swept.elapsed() >= SWEEP_PERIOD {

@@ -25,6 +25,10 @@ pub struct Options {
     /// A YAML file with more settings
     #[arg(long, env = "PEERPODS_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// Deny a peer pod that has more than the webhook reads, or would be too large with its changes, instead of admitting it unchanged
+    #[arg(long, env = "PEERPODS_DENY_UNREADABLE")]
+    deny_unreadable: bool,
 }
 
 impl Options {
@@ -39,7 +43,8 @@ impl Options {
             "" => DEFAULT_VM_RESOURCE,
             resource => resource,
         };
-        PeerPods::new(config, names, resource).context("configuration")
+        let webhook = PeerPods::new(config, names, resource).context("configuration")?;
+        Ok(webhook.denying_unreadable(self.deny_unreadable))
     }
 }
 

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use e2e::authority::Authority;
 use e2e::client::{Answer, Client, post};
 use e2e::process::Webhook;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -479,6 +480,71 @@ async fn nested_lists_use_bounded_memory() {
     let peak = webhook.memory_kib("VmHWM") / 1024;
     assert!(peak < 80, "{peak} MiB at the peak");
     still_serves(&client).await;
+}
+
+#[tokio::test]
+async fn client_without_a_certificate_of_the_ca_is_refused() {
+    let authority = Authority::new();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ca.crt");
+    std::fs::write(&file, authority.pem()).unwrap();
+    let client_ca = format!("--client-ca={}", file.display());
+    let webhook = Webhook::start(env!("CARGO_BIN_EXE_peerpods"), &[&client_ca]).await;
+    let (certificate, key) = authority.issue("kube-apiserver");
+    still_serves(&webhook.client().with_certificate(webhook.ca(), &certificate, &key)).await;
+    let (foreign, key) = Authority::new().issue("kube-apiserver");
+    for client in [webhook.client(), webhook.client().with_certificate(webhook.ca(), &foreign, &key)] {
+        client.send(post(PATH, &peer_pod())).await.unwrap_err();
+    }
+}
+
+/// Peer pods that the API server accepts, and that `peerpods` can't change: one with more owners than it reads, and one of 1.1 MiB.
+fn unchangeable(class: &str) -> [Vec<u8>; 2] {
+    let owners = vec![r#"{"apiVersion":"v1","kind":"ConfigMap","name":"a","uid":"u"}"#; 65].join(",");
+    let container = r#"{"name":"c","resources":{"requests":{"cpu":"2"}}}"#;
+    let argument = "x".repeat(1100 << 10);
+    [
+        format!(
+            r#"{{"metadata":{{"ownerReferences":[{owners}]}},"spec":{{"runtimeClassName":"{class}","containers":[{container}]}}}}"#
+        ),
+        format!(
+            r#"{{"spec":{{"runtimeClassName":"{class}","containers":[{container},{{"name":"d","args":["{argument}"]}}]}}}}"#
+        ),
+    ]
+    .map(|pod| review(&pod))
+}
+
+#[tokio::test]
+async fn unchangeable_peer_pod_is_denied_if_so_configured() {
+    let webhook = start().await;
+    for body in unchangeable("kata-remote") {
+        let answer = webhook.client().send(post(PATH, &body)).await.unwrap().body;
+        assert!(answer.contains(r#""allowed":true,"warnings":["the object "#), "{answer}");
+    }
+    let webhook = Webhook::start(env!("CARGO_BIN_EXE_peerpods"), &["--deny-unreadable"]).await;
+    for body in unchangeable("kata-remote") {
+        let answer = webhook.client().send(post(PATH, &body)).await.unwrap().body;
+        assert!(
+            answer.contains(r#""allowed":false"#) && answer.contains("peerpods: the object "),
+            "{answer}"
+        );
+    }
+    for body in unchangeable("gvisor") {
+        let answer = webhook.client().send(post(PATH, &body)).await.unwrap().body;
+        assert!(answer.contains(r#""allowed":true"#), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn log_line_of_a_request_has_its_uid() {
+    let arguments = ["--log-level=debug", "--max-buffered-bytes=2048", "--max-body-bytes=2048"];
+    let mut webhook = Webhook::start(env!("CARGO_BIN_EXE_peerpods"), &arguments).await;
+    let annotations: Vec<_> = (10..70).map(|number| format!(r#""{number}":"""#)).collect();
+    let pod = format!(r#"{{"metadata":{{"annotations":{{{}}}}}}}"#, annotations.join(","));
+    let answer = webhook.client().send(post(PATH, &review(&pod))).await.unwrap();
+    assert_eq!(answer.status, 429, "the view does not fit: {answer:?}");
+    let rejected = webhook.logged("rejected a request").await;
+    assert_eq!(rejected["span"]["uid"], "u1", "{rejected}");
 }
 
 #[tokio::test]

@@ -17,9 +17,9 @@ use std::time::Instant;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use memchr::memmem::Finder;
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use self::managed_fields::without_managed_fields;
 use crate::json::{self, Text};
@@ -42,8 +42,13 @@ pub trait Webhook: Send + Sync + 'static {
         deadline: Instant,
     ) -> impl Future<Output = Decision> + Send;
 
-    /// Decides about a request with an object that can't be parsed, or is too large to be. `problem` says why.
-    fn unreadable(&self, _request: &Request<'_, IgnoredAny>, problem: &str) -> Decision {
+    /// Decides about a request with an object that can't be parsed, or has more than the webhook reads. `problem` says why.
+    fn unreadable(&self, _request: &Request<'_, &RawValue>, problem: String) -> Decision {
+        Decision::undecided(problem)
+    }
+
+    /// Decides about an object that would be too large with its patch. `problem` says why.
+    fn oversized(&self, problem: String) -> Decision {
         Decision::undecided(problem)
     }
 
@@ -97,15 +102,19 @@ pub async fn answer_received<W: Webhook>(
                 return Err(ReviewError::NoMemory);
             }
             let decision = webhook.decide(&request, deadline).await;
-            Ok(write_answer(&request.uid, &bounded(decision, body)))
+            let decision = match excess(&decision, body) {
+                Some(problem) => webhook.oversized(problem).with_warnings(decision.warnings),
+                None => decision,
+            };
+            Ok(write_answer(&request.uid, &decision))
         }
         Err(ReviewError::Syntax(error)) => {
             // The object alone may have another shape than the webhook expects.
-            let request = Review::<IgnoredAny>::parse(body)?;
+            let request = Review::<&RawValue>::parse(body)?;
             if !receive(Received { uid: &request.uid, view_bytes: 0 }) {
                 return Err(ReviewError::NoMemory);
             }
-            let decision = webhook.unreadable(&request, &format!("the object can't be read: {error}"));
+            let decision = webhook.unreadable(&request, format!("the object can't be read: {error}"));
             Ok(write_answer(&request.uid, &decision))
         }
         Err(error) => Err(error),
@@ -124,27 +133,25 @@ const SMALL_OBJECT: usize = 64 << 10;
 static ESCAPES: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(r"\u00"));
 const ESCAPE_EXCESS: usize = 5;
 
-/// Leaves out a patch that would make the object of the review in `body` too large. The API server would refuse the object. The body is
-/// little longer than the object in it.
-fn bounded(decision: Decision, body: &str) -> Decision {
+/// Why the object of the review in `body` would be too large with its patch: the API server would refuse it. The body is little longer than
+/// the object in it.
+fn excess(decision: &Decision, body: &str) -> Option<String> {
     if decision.patch.is_empty() {
-        return decision;
+        return None;
     }
     let growth = decision.patch.growth();
-    let largest = body.len().saturating_add(growth);
-    if largest <= SMALL_OBJECT {
-        return decision;
+    if body.len().saturating_add(growth) <= SMALL_OBJECT {
+        return None;
     }
     let before = body.len() - ESCAPES.find_iter(body.as_bytes()).count() * ESCAPE_EXCESS;
     let after = before.saturating_add(growth);
     if after <= MAX_OBJECT && after <= before.saturating_mul(MAX_FACTOR) {
-        return decision;
+        return None;
     }
-    let reason = format!(
+    Some(format!(
         "the object is left as it is: with its changes it would have up to {after} bytes as JSON instead of {before}, and the API server \
          may refuse it; the limit is {MAX_OBJECT} bytes and {MAX_FACTOR} times the size"
-    );
-    Decision::undecided(reason).with_warnings(decision.warnings)
+    ))
 }
 
 /// The only version that every supported API server sends.
@@ -533,6 +540,7 @@ fn warning_line(warning: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde::de::IgnoredAny;
     use serde_json::json;
 
     use super::*;
@@ -629,10 +637,7 @@ mod tests {
     fn is_left_out(body: &str, value: usize) -> bool {
         let mut patch = Patch::default();
         patch.add(&Pointer::root().key("a"), &"x".repeat(value));
-        let decision = bounded(Decision::patched(patch).with_warnings(["w".to_owned()]), body);
-        assert_eq!(decision.warnings, ["w"]);
-        assert_eq!(decision.patch.is_empty(), decision.verdict != Verdict::Admit);
-        decision.patch.is_empty()
+        excess(&Decision::patched(patch), body).is_some()
     }
 
     #[test]
@@ -661,6 +666,6 @@ mod tests {
     fn copies_count_as_growth() {
         let mut patch = Patch::default();
         patch.copy(&Pointer::root().key("a"), &Pointer::root().key("b"), 1 << 20);
-        assert!(bounded(Decision::patched(patch), &"x".repeat(500_000)).patch.is_empty());
+        assert!(excess(&Decision::patched(patch), &"x".repeat(500_000)).is_some());
     }
 }

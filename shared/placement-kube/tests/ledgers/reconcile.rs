@@ -8,7 +8,7 @@ use podshaper_placement::identity::UnknownNodes;
 use podshaper_placement_kube::{ClusterBackend, NamespacedOwner, PlacedWorkload, PolicySource};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::fixture::{
     Cluster, PLACEMENT, UID, WEBHOOK, assignment, deliver, existing_workload, place, placed_pod, workload,
@@ -25,9 +25,9 @@ impl PolicySource for OnePolicy {
 
 /// Runs a new replica for some time.
 async fn run_replica(cluster: &Cluster, leads: bool, time: Duration) {
-    let (_leadership, leadership) = watch::channel(leads);
+    let (_leadership, leadership) = watch::channel(leads.then(|| Instant::now() + time * 2));
     let backend = ClusterBackend::start(&cluster.server.client(), WEBHOOK, &[], Arc::new(UnknownNodes));
-    backend.reconcile(OnePolicy, leadership);
+    backend.reconcile(OnePolicy, leadership.into());
     sleep(time).await;
 }
 

@@ -73,11 +73,12 @@ impl DistributorCluster {
         let policies = DistributorPolicies::new(Arc::clone(&cluster.distributors), owners);
         cluster.backend.reconcile(policies.clone(), leadership.clone());
         let events = Events::start(client.clone(), WEBHOOK, replica.name().to_owned());
+        let client = leadership.fence(client);
         let rebalancer = Rebalancer::new(client.clone(), &evictions, registry);
         let status = StatusWriter::new(client.clone(), DistributorEvents::new(events));
         let claims = Arc::new(Claims::new(client.clone()));
         let owners = Arc::clone(cluster.backend.owners());
-        let take_backs = TakeBacks::new(client.clone(), owners, Arc::clone(&claims), evictions, registry);
+        let take_backs = TakeBacks::new(client, owners, Arc::clone(&claims), evictions, registry);
         let controller =
             DistributorController::new(&cluster, policies, claims, take_backs, status, rebalancer);
         tokio::spawn(controller.run(leadership));

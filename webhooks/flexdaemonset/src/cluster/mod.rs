@@ -53,9 +53,11 @@ impl FlexDaemonsetCluster {
         let events = Events::start(client.clone(), "flexdaemonset", replica.name().to_owned());
         let metrics = FlexDaemonsetMetrics::register(registry);
         let watches = Watches::start(client);
+        let leadership = replica.contend(client.clone(), "flexdaemonset", ending);
+        let fenced = leadership.fence(client);
         let controller =
-            TemplateController::new(client.clone(), watches.clone(), events.clone(), metrics.clone(), refit);
-        tokio::spawn(controller.run(replica.contend(client.clone(), "flexdaemonset", ending)));
+            TemplateController::new(fenced, watches.clone(), events.clone(), metrics.clone(), refit);
+        tokio::spawn(controller.run(leadership));
         Self {
             nodes: PointReader::new(Arc::clone(watches.nodes()), client.clone()),
             templates: PointReader::new(Arc::clone(watches.templates()), client.clone()),

@@ -6,6 +6,8 @@ use podshaper_core::admission::{Decision, Request, Webhook};
 use podshaper_core::json::Entries;
 use podshaper_core::patch::Patch;
 use podshaper_core::pod::{ContainerList, Pod, PodPatch, ResourceField, ResourceTarget, Resources};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::annotations::{SizeAnnotations, author_values, size_annotations};
 use crate::config::{Config, ConfigError};
@@ -24,6 +26,7 @@ const MAX_CONTAINERS: usize = 3;
 #[derive(Debug)]
 pub struct PeerPods {
     classes: Vec<RuntimeClass>,
+    deny_unreadable: bool,
 }
 
 impl PeerPods {
@@ -35,7 +38,13 @@ impl PeerPods {
         names: impl IntoIterator<Item = &'n str>,
         resource: &str,
     ) -> Result<Self, ConfigError> {
-        Ok(Self { classes: config.into_classes(names, resource)? })
+        Ok(Self { classes: config.into_classes(names, resource)?, deny_unreadable: false })
+    }
+
+    /// The webhook that denies a peer pod which it can't read or would make too large, instead of admitting it unchanged.
+    #[must_use]
+    pub fn denying_unreadable(self, deny_unreadable: bool) -> Self {
+        Self { deny_unreadable, ..self }
     }
 
     /// Decides about one request.
@@ -94,6 +103,41 @@ impl Webhook for PeerPods {
     async fn decide<'a>(&self, request: &Request<'a, Pod<'a>>, _deadline: Instant) -> Decision {
         self.decide(request)
     }
+
+    fn unreadable(&self, request: &Request<'_, &RawValue>, problem: String) -> Decision {
+        let class = request.object.as_ref().filter(|_| request.creates_pod()).and_then(|pod| {
+            let name = runtime_class_name(pod)?;
+            self.classes.iter().find(|class| class.name == name)
+        });
+        match class {
+            Some(class) if self.deny_unreadable && class.mode == Mode::Enforce => {
+                Decision::denied(format!("peerpods: {problem}"))
+            }
+            _ => Decision::undecided(problem),
+        }
+    }
+
+    fn oversized(&self, problem: String) -> Decision {
+        if self.deny_unreadable {
+            Decision::denied(format!("peerpods: {problem}"))
+        } else {
+            Decision::undecided(problem)
+        }
+    }
+}
+
+/// `spec.runtimeClassName` of a pod whose other fields can't be read.
+fn runtime_class_name(pod: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct ClassOnly {
+        spec: Option<Spec>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Spec {
+        runtime_class_name: Option<String>,
+    }
+    serde_json::from_str::<ClassOnly>(pod.get()).ok()?.spec?.runtime_class_name
 }
 
 const AUDIT: &str = "peerpods (audit)";

@@ -6,7 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, NO_PAD, PAD};
 use ring::digest::{Context, SHA256};
 use serde::Deserialize;
 
@@ -22,6 +23,9 @@ const MAX_LABEL: usize = 63;
 const MAX_CREDENTIAL: usize = 16 << 10;
 /// Credentials that are tried for one image.
 const MAX_TRIED: usize = 16;
+/// Base64 as Go reads it (`Encoding.Decode` of encoding/base64), which skips line breaks and ignores unused bits.
+const PADDED: GeneralPurpose = lenient(PAD);
+const UNPADDED: GeneralPurpose = lenient(NO_PAD);
 /// Bytes that an entry takes beside its text, roughly.
 const ENTRY: usize = 200;
 
@@ -66,6 +70,10 @@ pub enum CredentialError {
     /// There are too many.
     #[error("auths: more than {MAX_ENTRIES} entries")]
     TooMany,
+}
+
+const fn lenient(config: GeneralPurposeConfig) -> GeneralPurpose {
+    GeneralPurpose::new(&alphabet::STANDARD, config.with_decode_allow_trailing_bits(true))
 }
 
 /// `auth` is not `USER:PASSWORD` in base64.
@@ -185,9 +193,8 @@ impl Entry {
     fn credential(self) -> Result<Option<Credential>, NotAuth> {
         let (mut user, mut password) = (self.username.unwrap_or_default(), self.password.unwrap_or_default());
         if let Some(auth) = self.auth.filter(|auth| !auth.is_empty()) {
-            let auth = auth.trim();
-            let decoded =
-                if auth.ends_with('=') { STANDARD.decode(auth) } else { STANDARD_NO_PAD.decode(auth) };
+            let auth: String = auth.trim().chars().filter(|sign| !matches!(sign, '\r' | '\n')).collect();
+            let decoded = if auth.ends_with('=') { PADDED.decode(auth) } else { UNPADDED.decode(auth) };
             let decoded = decoded.ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or(NotAuth)?;
             let (name, secret) = decoded.split_once(':').ok_or(NotAuth)?;
             (user, password) = (name.to_owned(), secret.trim_end_matches('\0').to_owned());
@@ -236,6 +243,7 @@ impl fmt::Debug for Credential {
 
 #[cfg(test)]
 mod tests {
+    use base64::engine::general_purpose::STANDARD;
     use serde_json::json;
 
     use super::*;
@@ -330,6 +338,14 @@ mod tests {
         ];
         let found: Vec<_> = matching(&files, "a.b", "x").iter().map(|found| found.user.clone()).collect();
         assert_eq!(found, ["first", "second"]);
+    }
+
+    #[test]
+    fn base64_is_read_as_go_reads_it() {
+        for auth in ["dTpwYXNz", "dTpw\\r\\nYXNz\\n", "dTpw\\nYXM=\\n", "dTpwYXN=", "dTpwYXN"] {
+            let file = format!(r#"{{"auths": {{"a.b": {{"auth": "{auth}"}}}}}}"#);
+            assert_eq!(users(&DockerConfig::from_json(&file).unwrap(), "a.b", "x"), "u", "{auth}");
+        }
     }
 
     #[test]

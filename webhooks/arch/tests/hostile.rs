@@ -382,8 +382,33 @@ async fn redirect_target_gets_no_credential() {
     let plain = [&registry, &storage, &tokens];
     let images = images(&plain, &json!({}), &[(&registry.host(), "u:p"), (&storage.host(), "s:p")]);
     assert_eq!(runs_on(&images, &format!("{}/a:1", registry.host())).await, Err(LookupError::Unauthorized));
-    assert_eq!((storage.asked().len(), tokens.asked().len()), (1, 0));
-    assert_eq!(storage.asked()[0].authorization, None);
+    let shown = |registry: &Registry| -> Vec<_> {
+        registry.asked().iter().map(|asked| asked.authorization.clone().unwrap_or_default()).collect()
+    };
+    assert_eq!(shown(&storage), ["", "Bearer anonymous"]);
+    assert_eq!(shown(&tokens), [""], "a token for nobody");
+}
+
+#[tokio::test]
+async fn redirect_target_names_no_token_server_where_none_may_be() {
+    let victim = token_server().await;
+    for realm in [
+        format!("http://{}/token", victim.host()),
+        format!("https://{}/token", victim.host()),
+        "https://169.254.169.254/token".to_owned(),
+    ] {
+        let storage = with_tokens(realm.clone(), &["anonymous"]).await;
+        let location = format!("http://{}/x", storage.host());
+        let registry = Registry::start(move |_| {
+            let location = location.clone();
+            async move { with(307, &[("location", &location)]) }
+        })
+        .await;
+        let images = images(&[&registry, &storage], &json!({}), &[]);
+        let found = runs_on(&images, &format!("{}/a:1", registry.host())).await;
+        assert_eq!(found, Err(LookupError::Refused), "{realm}");
+    }
+    assert_eq!(victim.asked().len(), 0);
 }
 
 #[tokio::test]

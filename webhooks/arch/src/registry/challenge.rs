@@ -15,11 +15,15 @@ pub(crate) enum Challenge {
         realm: String,
         /// The service.
         service: Option<String>,
+        /// The scopes, with the action `pull` only: a registry may know a repository by another name than its path.
+        scopes: Vec<String>,
     },
 }
 
 /// More of a header than any registry needs.
 const MAX: usize = 4 << 10;
+/// The largest number of scopes of a challenge.
+const MAX_SCOPES: usize = 4;
 
 impl Challenge {
     /// The challenge in these headers; a token counts more than a password.
@@ -29,7 +33,9 @@ impl Challenge {
             for (scheme, mut parameters) in challenges(header) {
                 if scheme == "bearer" {
                     let realm = parameters.remove("realm")?;
-                    return Some(Self::Bearer { realm, service: parameters.remove("service") });
+                    let scopes =
+                        parameters.remove("scope").map_or_else(Vec::new, |scope| pull_scopes(&scope));
+                    return Some(Self::Bearer { realm, service: parameters.remove("service"), scopes });
                 }
                 if scheme == "basic" {
                     found = Some(Self::Basic);
@@ -38,13 +44,38 @@ impl Challenge {
         }
         found
     }
+
+    /// The challenge for any repository of the registry.
+    pub(crate) fn without_scopes(&self) -> Self {
+        match self {
+            Self::Bearer { realm, service, .. } => {
+                Self::Bearer { realm: realm.clone(), service: service.clone(), scopes: Vec::new() }
+            }
+            other => other.clone(),
+        }
+    }
+}
+
+/// The scopes of repositories that may be pulled (<https://distribution.github.io/distribution/spec/auth/scope/>). Other actions are
+/// left out, because a lookup needs none.
+fn pull_scopes(text: &str) -> Vec<String> {
+    let scope = |scope: &str| {
+        let (kind, rest) = scope.split_once(':')?;
+        let (name, actions) = rest.rsplit_once(':')?;
+        let may_pull = actions.split(',').any(|action| action == "pull");
+        (kind == "repository" && !name.is_empty() && may_pull).then(|| format!("repository:{name}:pull"))
+    };
+    text.split(' ').filter_map(scope).take(MAX_SCOPES).collect()
 }
 
 impl Challenge {
     /// Bytes of its text.
     pub(crate) fn text_len(&self) -> usize {
         match self {
-            Self::Bearer { realm, service } => realm.len() + service.as_ref().map_or(0, String::len),
+            Self::Bearer { realm, service, scopes } => {
+                let scopes: usize = scopes.iter().map(String::len).sum();
+                realm.len() + service.as_ref().map_or(0, String::len) + scopes
+            }
             Self::None | Self::Basic => 0,
         }
     }
@@ -96,13 +127,19 @@ mod tests {
 
     #[test]
     fn what_registries_send() {
-        let bearer = |realm: &str, service: Option<&str>| {
-            Some(Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) })
+        let scoped = |realm: &str, service: Option<&str>, scopes: &[&str]| {
+            let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+            Some(Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned), scopes })
         };
+        let bearer = |realm: &str, service: Option<&str>| scoped(realm, service, &[]);
         for (header, expected) in [
             (
                 r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#,
-                bearer("https://auth.docker.io/token", Some("registry.docker.io")),
+                scoped("https://auth.docker.io/token", Some("registry.docker.io"), &["repository:a/b:pull"]),
+            ),
+            (
+                r#"Bearer realm="https://t",scope="repository:r.io:5000/a:pull repository:b:push registry:catalog:* x""#,
+                scoped("https://t", None, &["repository:r.io:5000/a:pull"]),
             ),
             (r#"Basic realm="Registry, \"x\"", Bearer realm=https://a/b"#, bearer("https://a/b", None)),
             (r#"BASIC realm="x""#, Some(Challenge::Basic)),

@@ -13,6 +13,7 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
@@ -25,6 +26,10 @@ use arch_decision::config::Proxy;
 /// A registry that can't be connected to within this time can't be reached. It is less than the time of a request, so that a host
 /// without connections differs from one that is slow.
 const CONNECT: Duration = Duration::from_secs(4);
+/// The time after which the next address of a host is tried too (RFC 8305 section 8).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// The largest number of addresses of a host that are tried.
+const MAX_ATTEMPTS: usize = 8;
 /// As much as a proxy may say before it lets anything through.
 const PROXY_ANSWER: usize = 8 << 10;
 
@@ -63,7 +68,7 @@ pub(crate) async fn connect(
                 let credentials = proxy_credentials(proxy, &hosts).await?;
                 through(proxy, credentials, &host, port).await
             }
-            None => directly(&host, known?.into_iter().filter(allowed)).await,
+            None => directly(&host, known?.into_iter().filter(allowed), &limit).await,
         }
     });
     let stream = stream.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
@@ -71,15 +76,55 @@ pub(crate) async fn connect(
     Ok(TokioIo::new(CountedStream::new(stream, permit)))
 }
 
-async fn directly(host: &str, addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+/// Connects to the first of these addresses that answers. They share the time: an address that does not answer delays the next one by
+/// [`ATTEMPT_DELAY`] only.
+async fn directly(
+    host: &str,
+    addresses: impl Iterator<Item = SocketAddr>,
+    limit: &ConnectionLimit,
+) -> io::Result<TcpStream> {
     let mut last = io::Error::other(Refused(host.to_owned()));
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
+    let mut rest = interleaved(addresses).take(MAX_ATTEMPTS).peekable();
+    let mut attempts = JoinSet::new();
+    loop {
+        // The caller has permission for one connection. An attempt beside another one needs its own.
+        let permit = if attempts.is_empty() { Some(None) } else { limit.try_permit().map(Some) };
+        if let Some(permit) = permit
+            && let Some(address) = rest.next()
+        {
+            attempts.spawn(async move {
+                let stream = TcpStream::connect(address).await;
+                drop(permit);
+                stream
+            });
+        }
+        let ended = if rest.peek().is_some() {
+            timeout(ATTEMPT_DELAY, attempts.join_next()).await
+        } else {
+            Ok(attempts.join_next().await)
+        };
+        match ended {
+            Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
+            Ok(Some(Ok(Err(error)))) => last = error,
+            Ok(Some(Err(error))) => last = io::Error::other(error),
+            Ok(None) => return Err(last),
+            // The next address is tried beside this one.
+            Err(_) => {}
         }
     }
-    Err(last)
+}
+
+/// The addresses, those of the two families in turn (RFC 8305 section 4).
+fn interleaved(addresses: impl Iterator<Item = SocketAddr>) -> impl Iterator<Item = SocketAddr> {
+    let mut addresses = addresses.peekable();
+    let first_is_v4 = addresses.peek().is_some_and(SocketAddr::is_ipv4);
+    let (first, second): (Vec<_>, Vec<_>) = addresses.partition(|address| address.is_ipv4() == first_is_v4);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut is_first = false;
+    std::iter::from_fn(move || {
+        is_first = !is_first;
+        if is_first { first.next().or_else(|| second.next()) } else { second.next().or_else(|| first.next()) }
+    })
 }
 
 /// User and password for the proxy. The files are read for each connection, because they may change.
@@ -146,4 +191,57 @@ pub(crate) async fn is_private(names: Names, host: &str, port: u16) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let known = timeout(CONNECT, resolve(names, host, port)).await;
     known.is_ok_and(|known| known.iter().flatten().any(|to| !AddressPolicy::Internet.allows(to.ip())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An address that accepts no connection: its queue is full.
+    async fn silent() -> (SocketAddr, Vec<TcpStream>) {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut queue = Vec::new();
+        while let Ok(Ok(stream)) = timeout(Duration::from_millis(100), TcpStream::connect(address)).await {
+            queue.push(stream);
+        }
+        // The queue stays full for as long as the listener is open.
+        std::mem::forget(listener);
+        (address, queue)
+    }
+
+    #[tokio::test]
+    async fn silent_addresses_share_the_time() {
+        let (silent, _queue) = silent().await;
+        let open = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open = open.local_addr().unwrap();
+        let begun = std::time::Instant::now();
+        let stream =
+            directly("host", [silent, silent, open].into_iter(), &ConnectionLimit::default()).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), open);
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn refused_address_delays_no_other() {
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let open = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, limit) = (open.local_addr().unwrap(), ConnectionLimit::default());
+        let begun = std::time::Instant::now();
+        directly("host", [closed, closed, closed, address].into_iter(), &limit).await.unwrap();
+        assert!(begun.elapsed() < ATTEMPT_DELAY, "{:?}", begun.elapsed());
+        assert!(directly("host", [closed].into_iter(), &limit).await.is_err());
+        let none = directly("host", std::iter::empty(), &limit).await.unwrap_err();
+        assert!(none.to_string().contains("no address that may be reached"));
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let all =
+            ["[::1]:1", "[::2]:1", "[::3]:1", "127.0.0.1:1"].map(|text| text.parse::<SocketAddr>().unwrap());
+        let order: Vec<_> = interleaved(all.into_iter()).map(|address| address.to_string()).collect();
+        assert_eq!(order, ["[::1]:1", "127.0.0.1:1", "[::2]:1", "[::3]:1"]);
+    }
 }

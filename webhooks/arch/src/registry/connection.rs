@@ -43,6 +43,13 @@ impl ConnectionLimit {
     }
 }
 
+impl ConnectionLimit {
+    /// The permission to open another connection, if there is one now.
+    pub(crate) fn try_permit(&self) -> Option<ConnectionPermit> {
+        Arc::clone(&self.0).try_acquire_owned().ok().map(ConnectionPermit)
+    }
+}
+
 impl CountedStream {
     pub(crate) fn new(stream: TcpStream, permit: ConnectionPermit) -> Self {
         Self { stream, _permit: permit }

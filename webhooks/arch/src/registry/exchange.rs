@@ -61,7 +61,9 @@ pub(crate) struct RegistryResponse {
     pub(crate) body: Body,
     /// How far it may lead, if it points anywhere.
     pub(crate) reach: AddressPolicy,
-    /// Whether another answered than was asked.
+    /// The URI that answered.
+    pub(crate) uri: Uri,
+    /// Whether it is another one than was asked.
     pub(crate) redirected: bool,
 }
 
@@ -214,7 +216,8 @@ impl Exchange {
         let body = if parts.status.is_success() { self.bodies.read(body).await? } else { Body::default() };
         let points = parts.status == StatusCode::UNAUTHORIZED || parts.status.is_redirection();
         let reach = if points { self.address_policy_of(ask, peer).await } else { AddressPolicy::Internet };
-        Ok(RegistryResponse { status: parts.status, headers: parts.headers, body, reach, redirected: false })
+        let (status, headers, uri) = (parts.status, parts.headers, ask.uri.clone());
+        Ok(RegistryResponse { status, headers, body, reach, uri, redirected: false })
     }
 }
 

@@ -419,6 +419,9 @@ impl Attempt<'_> {
                 .ok_or(LookupError::Unauthorized)?;
             answer = exchange.send(ask(Some(other))).await?;
         }
+        if answer.redirected && answer.status == StatusCode::UNAUTHORIZED {
+            answer = self.get_anonymously(method, accept, answer).await?;
+        }
         match answer.status.as_u16() {
             200 => Ok(answer),
             401 | 403 => Err(LookupError::Unauthorized),
@@ -426,18 +429,55 @@ impl Attempt<'_> {
             _ => Err(LookupError::Unavailable),
         }
     }
+
+    /// Repeats a request at the registry that a redirect leads to, which requires a token even for public images (containerd#5503). The
+    /// token is anonymous: credentials are for their own host only.
+    async fn get_anonymously(
+        &self,
+        method: Method,
+        accept: &'static str,
+        refused: RegistryResponse,
+    ) -> Result<RegistryResponse, LookupError> {
+        let Resolver { exchange, tokens } = self.resolver;
+        let challenge = challenge_in(&refused)?;
+        let repository = repository_of(&refused.uri).unwrap_or(self.scope.repository);
+        let (registry, namespace) = (&refused.uri, self.scope.namespace);
+        let scope = Scope { registry, repository, credential: None, identity: [0; 16], namespace };
+        for anew in [false, true] {
+            let authorization = tokens.anonymous(exchange, &scope, &challenge, anew).await?;
+            let authorization = Some(authorization.ok_or(LookupError::Unauthorized)?);
+            let (method, uri, reach) = (method.clone(), refused.uri.clone(), refused.reach);
+            let requester = scope.requester();
+            let ask = RegistryRequest { method, uri, accept, authorization, form: None, reach, requester };
+            let answer = exchange.send(ask).await?;
+            if answer.status != StatusCode::UNAUTHORIZED {
+                return Ok(answer);
+            }
+        }
+        Err(LookupError::Unauthorized)
+    }
 }
 
-/// The challenge of the registry, if it requires authentication. The target of a redirect gets no credentials and cannot name a token
-/// server.
+/// The challenge of the registry, if it requires authentication. That of the target of a redirect is another registry's.
 fn challenge_of(answer: &RegistryResponse) -> Result<Option<(Challenge, AddressPolicy)>, LookupError> {
     if answer.status != StatusCode::UNAUTHORIZED || answer.redirected {
         return Ok(None);
     }
+    challenge_in(answer).map(Some)
+}
+
+fn challenge_in(answer: &RegistryResponse) -> Result<(Challenge, AddressPolicy), LookupError> {
     let headers = answer.headers.get_all(header::WWW_AUTHENTICATE).iter();
     let challenge =
         Challenge::of(headers.filter_map(|value| value.to_str().ok())).ok_or(LookupError::Unauthorized)?;
-    Ok(Some((challenge, answer.reach)))
+    Ok((challenge, answer.reach))
+}
+
+/// The repository in the path of a request to a registry.
+fn repository_of(uri: &Uri) -> Option<&str> {
+    let path = uri.path().strip_prefix("/v2/")?;
+    let (repository, _) = path.rsplit_once("/manifests/").or_else(|| path.rsplit_once("/blobs/"))?;
+    Some(repository).filter(|repository| !repository.is_empty())
 }
 
 /// The document for a tag or digest, with its digest.

@@ -13,6 +13,8 @@ use serde::Deserialize;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{Instant, timeout};
 
+use podshaper_core::json::Scalar;
+
 use super::address::AddressPolicy;
 use super::challenge::Challenge;
 use super::exchange::{Exchange, RegistryRequest, authority, place};
@@ -74,10 +76,11 @@ pub(crate) struct Tokens {
 }
 
 #[derive(Deserialize)]
-struct Grant {
+struct Grant<'t> {
     token: Option<String>,
     access_token: Option<String>,
-    expires_in: Option<u64>,
+    #[serde(borrow)]
+    expires_in: Option<Scalar<'t>>,
 }
 
 impl Default for Tokens {
@@ -118,11 +121,25 @@ impl Tokens {
         turn.filter(|_| !known())
     }
 
+    /// An anonymous token for the target of a redirect. A cached one may have been revoked.
+    pub(crate) async fn anonymous(
+        &self,
+        exchange: &Exchange,
+        scope: &Scope<'_>,
+        challenge: &(Challenge, AddressPolicy),
+        anew: bool,
+    ) -> Result<Option<HeaderValue>, LookupError> {
+        let scope = Scope { credential: None, identity: [0; 16], ..scope.clone() };
+        self.meet(exchange, &scope, challenge, anew).await
+    }
+
     /// Records the challenge of a registry, or that it needs none.
     pub(crate) fn learn(&self, scope: &Scope<'_>, challenge: Option<&(Challenge, AddressPolicy)>) {
         let registry = authority(scope.registry);
         match challenge {
-            Some(challenge) => self.challenges.insert(registry, challenge.clone()),
+            Some((challenge, reach)) => {
+                self.challenges.insert(registry, (challenge.without_scopes(), *reach))
+            }
             None => {
                 drop(self.challenges.entry(registry).or_insert((Challenge::None, AddressPolicy::Internet)));
             }
@@ -158,18 +175,18 @@ impl Tokens {
         (challenge, reach): &(Challenge, AddressPolicy),
         anew: bool,
     ) -> Result<Option<HeaderValue>, LookupError> {
-        let (realm, service) = match challenge {
+        match challenge {
             Challenge::None => return Ok(None),
             Challenge::Basic => return Ok(scope.credential.and_then(basic)),
-            Challenge::Bearer { realm, service } => (realm, service.as_deref()),
-        };
+            Challenge::Bearer { .. } => {}
+        }
         let key = (authority(scope.registry), scope.repository.to_owned(), scope.identity);
         if let Some((token, until)) = self.granted.get(&key).filter(|_| !anew)
             && Instant::now() < until
         {
             return Ok(Some(token));
         }
-        let (token, life) = grant(exchange, scope, realm, service, *reach).await?;
+        let (token, life) = grant(exchange, scope, challenge, *reach).await?;
         self.granted.insert(key, (token.clone(), Instant::now() + life));
         Ok(Some(token))
     }
@@ -184,10 +201,12 @@ fn weight(text: usize) -> u32 {
 async fn grant(
     exchange: &Exchange,
     scope: &Scope<'_>,
-    realm: &str,
-    service: Option<&str>,
+    challenge: &Challenge,
     reach: AddressPolicy,
 ) -> Result<(HeaderValue, Duration), LookupError> {
+    let Challenge::Bearer { realm, service, scopes } = challenge else {
+        return Err(LookupError::Unauthorized);
+    };
     let realm: Uri = realm.parse().map_err(|_| LookupError::Refused)?;
     let authority = realm.authority().ok_or(LookupError::Refused)?;
     if authority.as_str().contains('@') {
@@ -196,15 +215,20 @@ async fn grant(
     exchange.check_scheme(&realm, None)?;
     let (host, port) = place(&realm);
     let reach = if exchange.hosts.allows_private_realm(host, port) { AddressPolicy::Registry } else { reach };
-    let pull = format!("repository:{}:pull", scope.repository);
-    let mut query = form(&[("scope", &pull)]);
-    if let Some(service) = service {
-        query = format!("{}&{query}", form(&[("service", service)]));
+    let own = format!("repository:{}:pull", scope.repository);
+    // The registry knows best by which name it checks a token (oras-project/oras-go#650).
+    let mut scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
+    if !scopes.contains(&&*own) {
+        scopes.push(&own);
     }
+    let service = service.as_deref().map(|service| ("service", service));
     let refresh = scope.credential.and_then(|credential| credential.refresh_token.as_deref());
     let ask = if let Some(refresh) = refresh {
+        // One parameter with all scopes (RFC 6749 section 3.3).
+        let scopes = scopes.join(" ");
+        let query = form(service.into_iter().chain([("scope", &*scopes)]));
         let grant =
-            form(&[("grant_type", "refresh_token"), ("refresh_token", refresh), ("client_id", "podshaper")]);
+            form([("grant_type", "refresh_token"), ("refresh_token", refresh), ("client_id", "podshaper")]);
         RegistryRequest {
             method: Method::POST,
             form: Some(Bytes::from(format!("{grant}&{query}"))),
@@ -212,6 +236,7 @@ async fn grant(
             ..ask(realm, scope)
         }
     } else {
+        let query = form(service.into_iter().chain(scopes.into_iter().map(|scope| ("scope", scope))));
         let before = realm.path_and_query().map_or("/", |path| path.as_str());
         let glue = if before.contains('?') { '&' } else { '?' };
         let uri = Uri::builder().scheme(realm.scheme_str().unwrap_or("https")).authority(authority.as_str());
@@ -226,12 +251,15 @@ async fn grant(
         _ => return Err(LookupError::Unavailable),
     }
     let text = str::from_utf8(&answer.body).map_err(|_| LookupError::Malformed)?;
-    let grant: Grant = serde_json::from_str(text).map_err(|_| LookupError::Malformed)?;
+    let grant: Grant<'_> = serde_json::from_str(text).map_err(|_| LookupError::Malformed)?;
     let token = grant.token.filter(|token| !token.is_empty()).or(grant.access_token).unwrap_or_default();
     if token.is_empty() || token.len() > MAX_TOKEN {
         return Err(LookupError::Malformed);
     }
-    let life = grant.expires_in.unwrap_or(USUAL).min(LONGEST).saturating_sub(MARGIN);
+    // A token is good for at least a minute (`minimumTokenLifetimeSeconds` of github.com/distribution/distribution).
+    let stated = grant.expires_in.and_then(|seconds| seconds.parse::<i64>().ok());
+    let stated = stated.and_then(|seconds| u64::try_from(seconds).ok());
+    let life = stated.unwrap_or(USUAL).clamp(USUAL, LONGEST).saturating_sub(MARGIN);
     let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| LookupError::Malformed)?;
     value.set_sensitive(true);
     Ok((value, Duration::from_secs(life)))
@@ -258,7 +286,7 @@ fn basic(credential: &Credential) -> Option<HeaderValue> {
 }
 
 /// `application/x-www-form-urlencoded`.
-fn form(pairs: &[(&str, &str)]) -> String {
+fn form<'p>(pairs: impl IntoIterator<Item = (&'p str, &'p str)>) -> String {
     Serializer::new(String::new()).extend_pairs(pairs).finish()
 }
 
@@ -273,7 +301,11 @@ mod tests {
         for number in 0..4000 {
             let key = ("r.example:443".to_owned(), format!("a/{number}"), [0; 16]);
             tokens.granted.insert(key, (token.clone(), Instant::now()));
-            let challenge = Challenge::Bearer { realm: "x".repeat(4000), service: Some("x".repeat(90)) };
+            let challenge = Challenge::Bearer {
+                realm: "x".repeat(4000),
+                service: Some("x".repeat(90)),
+                scopes: Vec::new(),
+            };
             tokens.challenges.insert(format!("{number}.example:443"), (challenge, AddressPolicy::Internet));
         }
         tokens.granted.run_pending_tasks();

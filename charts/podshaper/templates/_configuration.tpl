@@ -78,5 +78,7 @@ failurePolicy, namespaceSelector */}}
     {{- with $objectSelector.matchExpressions }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  matchConditions: {{- toYaml $hook.matchConditions | nindent 2 }}
+  {{- with $hook.matchConditions }}
+  matchConditions: {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end -}}

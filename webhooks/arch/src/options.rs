@@ -11,7 +11,7 @@ use podshaper_core::admission::Webhook;
 use podshaper_kube::client;
 use podshaper_offline::yaml;
 
-use crate::cluster::GateController;
+use crate::cluster::{GateController, OwnerEvents, WatchedNamespaces};
 use crate::docker_config_watch;
 use crate::image_resolver::ImageResolver;
 use crate::secrets::PullSecrets;
@@ -31,6 +31,7 @@ pub struct ImageOptions {
 
 /// How the server works.
 #[derive(Clone, Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Options {
     #[command(flatten)]
     images: ImageOptions,
@@ -41,6 +42,16 @@ pub struct Options {
     /// list, watch and patch pods
     #[arg(long, env = "ARCH_LIFT_GATED")]
     lift_gated: bool,
+    /// Read the annotations of namespaces; the service account must be allowed to list and watch namespaces
+    #[arg(long, env = "ARCH_NAMESPACE_ANNOTATIONS")]
+    namespace_annotations: bool,
+    /// Publish an Event about the controller of a pod that gets a warning; the service account must be allowed to create and patch
+    /// Events
+    #[arg(long, env = "ARCH_EVENTS")]
+    events: bool,
+    /// Name of this pod, which Events have
+    #[arg(long, env = "HOSTNAME", value_name = "NAME", default_value = "replica")]
+    pod_name: String,
 }
 
 impl ServeOptions for Options {
@@ -59,7 +70,14 @@ impl ServeOptions for Options {
             let max_age = if gates { settings.gate_max_age } else { Duration::ZERO };
             tokio::spawn(GateController::new(client()?, arch, max_age).run());
         }
-        Ok(Arch::new(settings, images))
+        let mut arch = Arch::new(settings, images);
+        if self.namespace_annotations {
+            arch = arch.with_namespaces(Arc::new(WatchedNamespaces::start(&client()?)));
+        }
+        if self.events {
+            arch = arch.with_notices(Arc::new(OwnerEvents::start(client()?, self.pod_name)));
+        }
+        Ok(arch)
     }
 }
 

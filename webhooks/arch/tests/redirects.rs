@@ -13,7 +13,7 @@ fn repository(path: &str) -> String {
     path.strip_prefix("/v2/").unwrap().rsplit_once("/manifests/").unwrap().0.to_owned()
 }
 
-/// A token server whose tokens are their first scope.
+/// A token server that grants the first scope as the token.
 async fn token_server() -> Registry {
     Registry::start(|asked| async move {
         let query = asked.path.split_once('?').unwrap().1.to_owned();

@@ -15,6 +15,7 @@ pub mod exempt;
 pub mod gate;
 pub mod images;
 pub mod name;
+pub mod notices;
 pub mod overrides;
 pub mod pattern;
 pub mod platform;

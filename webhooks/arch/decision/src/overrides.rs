@@ -29,6 +29,9 @@ pub struct Overrides {
 pub trait Namespaces: Debug + Send + Sync + 'static {
     /// Those of this namespace, as far as they are known.
     fn overrides(&self, namespace: &str) -> Option<Overrides>;
+
+    /// Whether all namespaces are known.
+    fn has_synced(&self) -> bool;
 }
 
 impl Overrides {

@@ -14,6 +14,7 @@ use crate::config::{Settings, Statement};
 use crate::decide::{Case, Impossible, decide};
 use crate::exempt::{Exemption, exemption};
 use crate::images::{Access, Image, Images, ImagesError, Knowledge, Known, LookupError, images_of, unpulled};
+use crate::notices::{Notices, notice};
 use crate::overrides::{Namespaces, Overrides};
 use crate::platform::Architecture;
 use crate::readiness::{Readiness, readiness};
@@ -27,6 +28,7 @@ pub struct Arch<I> {
     settings: Settings,
     images: I,
     namespaces: Option<Arc<dyn Namespaces>>,
+    notices: Option<Arc<dyn Notices>>,
 }
 
 /// A decision about a pod.
@@ -69,13 +71,27 @@ impl<'a> Workload<'a> {
 impl<I: Images> Arch<I> {
     /// A webhook with these settings, that knows images by `images`.
     pub fn new(settings: Settings, images: I) -> Self {
-        Self { settings, images, namespaces: None }
+        Self { settings, images, namespaces: None, notices: None }
     }
 
     /// The same webhook, with annotations of namespaces.
     #[must_use]
     pub fn with_namespaces(self, namespaces: Arc<dyn Namespaces>) -> Self {
         Self { namespaces: Some(namespaces), ..self }
+    }
+
+    /// The same webhook, with notices about the pods of controllers.
+    #[must_use]
+    pub fn with_notices(self, notices: Arc<dyn Notices>) -> Self {
+        Self { notices: Some(notices), ..self }
+    }
+
+    fn notify(&self, pod: &Pod<'_>, namespace: &str, decision: &Decision) {
+        if let (Some(notices), Some(owner)) = (&self.notices, pod.controller())
+            && let Some(text) = notice(decision)
+        {
+            notices.publish(namespace, owner, text);
+        }
     }
 
     fn overrides(&self, pod: &Pod<'_>, namespace: &str) -> Overrides {
@@ -208,10 +224,15 @@ impl<I: Images> Webhook for Arch<I> {
         let Some(Reviewed(object)) = request.object.as_deref() else { return Decision::unchanged() };
         let namespace = request.namespace.as_deref().unwrap_or_default();
         if request.creates_pod() {
-            return match serde_json::from_str(object.get()) {
-                Ok(pod) => self.decide(&pod, namespace, deadline).await,
-                Err(error) => Decision::undecided(format!("the object can't be read: {error}")),
+            let pod = match serde_json::from_str(object.get()) {
+                Ok(pod) => pod,
+                Err(error) => return Decision::undecided(format!("the object can't be read: {error}")),
             };
+            let decision = self.decide(&pod, namespace, deadline).await;
+            if request.dry_run != Some(true) {
+                self.notify(&pod, namespace, &decision);
+            }
+            return decision;
         }
         if matches!(&*request.kind.group, "apps" | "batch")
             && let Ok(workload) = serde_json::from_str(object.get())
@@ -220,6 +241,11 @@ impl<I: Images> Webhook for Arch<I> {
         }
         Decision::unchanged()
     }
+
+    fn not_ready(&self) -> Option<String> {
+        let is_waiting = self.namespaces.as_ref().is_some_and(|namespaces| !namespaces.has_synced());
+        is_waiting.then(|| "the namespaces of the cluster haven't been read yet".to_owned())
+    }
 }
 
 #[cfg(test)]
@@ -227,6 +253,8 @@ mod tests {
     use std::sync::Mutex;
 
     use podshaper_core::admission::answer;
+    use podshaper_core::json::Text;
+    use podshaper_core::object::OwnerReference;
     use serde_json::{Value, json};
 
     use super::*;
@@ -245,6 +273,75 @@ mod tests {
                 .map(|image| format!("{} {} {:?}", access.namespace, image.reference, access.pull_secrets));
             self.0.lock().unwrap().extend(names);
         }
+    }
+
+    /// An image without an answer.
+    #[derive(Debug)]
+    struct Unavailable;
+
+    impl Images for Unavailable {
+        async fn known(&self, images: &[Image<'_>], _: &Access<'_>, _: Instant) -> Known {
+            let images = images.iter().map(|_| Knowledge::Unknown(LookupError::Unavailable)).collect();
+            Known { images, warnings: Vec::new() }
+        }
+    }
+
+    #[derive(Debug, Default)]
+    struct Published(Mutex<Vec<String>>);
+
+    impl Notices for Published {
+        fn publish(&self, namespace: &str, owner: &OwnerReference<Text<'_>>, text: String) {
+            self.0.lock().unwrap().push(format!("{namespace} {} {}: {text}", &*owner.kind, &*owner.name));
+        }
+    }
+
+    #[tokio::test]
+    async fn warning_about_pod_of_controller_is_a_notice() {
+        let published = Arc::new(Published::default());
+        let webhook =
+            Arch::new(Settings::default(), Unavailable).with_notices(Arc::<Published>::clone(&published));
+        let review = async |owners: Value, image: &str, dry_run: bool| {
+            let metadata = json!({"ownerReferences": owners});
+            let pod = json!({"metadata": metadata, "spec": {"containers": [{"image": image}]}});
+            let mut request = Request::create("v1", "Pod", "ns", pod);
+            request.dry_run = Some(dry_run);
+            let later = Instant::now() + Duration::from_secs(1);
+            answer(&webhook, request.to_review().unwrap().as_bytes(), later).await.unwrap();
+        };
+        let owner = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "u", "controller": true}]);
+        review(owner.clone(), "a:1", false).await;
+        review(owner.clone(), "a:1", true).await;
+        review(owner, "", false).await;
+        review(json!([]), "a:1", false).await;
+        let expected = format!("ns ReplicaSet r: arch: image a:1 {}", LookupError::Unavailable);
+        assert_eq!(*published.0.lock().unwrap(), [expected]);
+    }
+
+    #[derive(Debug)]
+    struct SkippedNamespace;
+
+    impl Namespaces for SkippedNamespace {
+        fn overrides(&self, namespace: &str) -> Option<Overrides> {
+            (namespace == "skipped").then(|| Overrides { skip: Some(true), ..Overrides::default() })
+        }
+
+        fn has_synced(&self) -> bool {
+            false
+        }
+    }
+
+    #[tokio::test]
+    async fn annotation_of_namespace_applies_to_its_pods() {
+        let webhook = Arch::new(Settings::default(), Unavailable).with_namespaces(Arc::new(SkippedNamespace));
+        let warnings = async |namespace: &str, pod: &str| {
+            let later = Instant::now() + Duration::from_secs(1);
+            webhook.decide(&serde_json::from_str(pod).unwrap(), namespace, later).await.warnings.len()
+        };
+        let pod = r#"{"spec": {"containers": [{"image": "a"}]}}"#;
+        let own = r#"{"metadata": {"annotations": {"podshaper.dev/arch-skip": "false"}}, "spec": {"containers": [{"image": "a"}]}}"#;
+        assert_eq!((warnings("ns", pod).await, warnings("skipped", pod).await), (1, 0));
+        assert_eq!(warnings("skipped", own).await, 1, "the pod precedes its namespace");
+        assert!(webhook.not_ready().is_some());
     }
 
     #[tokio::test]

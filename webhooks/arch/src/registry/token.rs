@@ -138,7 +138,7 @@ impl Tokens {
         let registry = authority(scope.registry);
         match challenge {
             Some((challenge, reach)) => {
-                self.challenges.insert(registry, (challenge.without_scopes(), *reach))
+                self.challenges.insert(registry, (challenge.without_scopes(), *reach));
             }
             None => {
                 drop(self.challenges.entry(registry).or_insert((Challenge::None, AddressPolicy::Internet)));

@@ -5,8 +5,8 @@ mod support;
 
 use http::Response;
 use serde_json::json;
-use support::asking::{images, runs_on};
 use support::registry::{Asked, Registry, full, index, ok, status, with};
+use support::resolver::{images, runs_on};
 
 /// The repository in a path of the registry API.
 fn repository(path: &str) -> String {

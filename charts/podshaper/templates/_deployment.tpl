@@ -45,8 +45,8 @@ spec:
       serviceAccountName: {{ .serviceAccount }}
       automountServiceAccountToken: {{ .callsAPI }}
       enableServiceLinks: false
-      # longer than the webhook takes to answer what is under way and to see that no more comes
-      terminationGracePeriodSeconds: 40
+      # the drain, its extension of at most 10 s, 10 s for the last requests, and a margin
+      terminationGracePeriodSeconds: {{ include "podshaper.seconds" $values.drainTime | float64 | ceil | int | add 25 }}
       {{- if $values.hostNetwork }}
       hostNetwork: true
       {{- end }}
@@ -93,6 +93,11 @@ spec:
         - --cert-dir=/tmp/k8s-webhook-server/serving-certs
         - --cert-hold={{ $values.tls.certHold }}
         {{- end }}
+        - --drain-time={{ $values.drainTime }}
+        {{- $clientCA := dig "clientCA" "configMapName" "" $values }}
+        {{- if $clientCA }}
+        - --client-ca=/etc/podshaper/client-ca/ca.crt
+        {{- end }}
         {{- include "podshaper.config.args" . | trim | nindent 8 }}
         {{- with $values.extraArgs }}
         {{- toYaml . | nindent 8 }}
@@ -119,7 +124,7 @@ spec:
         {{- end }}
         securityContext: {{- toYaml $values.securityContext | nindent 10 }}
         {{- $files := ne $values.tls.mode "selfManaged" }}
-        {{- if or $files .own.config .own.volumes $values.extraVolumes $values.extraVolumeMounts }}
+        {{- if or $files $clientCA .own.config .own.volumes $values.extraVolumes $values.extraVolumeMounts }}
         volumeMounts:
         {{- include "podshaper.config.mount" . | trim | nindent 8 }}
         {{- with .own.volumeMounts }}
@@ -127,6 +132,9 @@ spec:
         {{- end }}
         {{- if $files }}
         - {name: tls, mountPath: /tmp/k8s-webhook-server/serving-certs, readOnly: true}
+        {{- end }}
+        {{- if $clientCA }}
+        - {name: client-ca, mountPath: /etc/podshaper/client-ca, readOnly: true}
         {{- end }}
         {{- with $values.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
@@ -139,6 +147,12 @@ spec:
       {{- if $files }}
       - name: tls
         secret: {secretName: {{ include "podshaper.tlsSecret" . }}}
+      {{- end }}
+      {{- if $clientCA }}
+      - name: client-ca
+        configMap:
+          name: {{ $clientCA }}
+          items: [{key: {{ $values.clientCA.key | default "ca.crt" }}, path: ca.crt}]
       {{- end }}
       {{- with $values.extraVolumes }}
       {{- toYaml . | nindent 6 }}

@@ -39,6 +39,12 @@ Refuses values that the schema cannot judge, because they contradict each other 
     {{- end }}
   {{- end }}
 {{- end }}
+{{- with $values.pullSecrets }}
+  {{- $verified := or (dig "clientCA" "configMapName" "" $values) (and $values.networkPolicy.enabled $values.networkPolicy.webhookFrom) }}
+  {{- if and .enabled (not $verified) (not .acceptUnauthenticated) }}
+    {{- fail (printf "%s.pullSecrets.enabled: every client on the pod network could have the webhook use the Secrets of any namespace. Set clientCA.configMapName, or networkPolicy.enabled and networkPolicy.webhookFrom, or pullSecrets.acceptUnauthenticated" $name) }}
+  {{- end }}
+{{- end }}
 {{- include "podshaper.validate.resources" (dict "path" (print $name ".resources") "resources" $values.resources) }}
 {{- include "podshaper.validate.resources" (dict "path" (print $name ".selftest.resources") "resources" $values.selftest.resources) }}
 {{- with $values.nodeCapacity }}

@@ -59,7 +59,7 @@ impl Setting {
         apply(&Registry::secret(name, "registries", registries.first().copied())).await;
         let bundle: String = registries.iter().map(|registry| registry.ca.as_str()).collect();
         let base = json!({
-            "architectures": architectures(), "dockerConfigSecretName": "registries", "pullSecrets": {"enabled": true},
+            "architectures": architectures(), "dockerConfigSecretName": "registries", "pullSecrets": {"enabled": true, "acceptUnauthenticated": true},
             "registries": {"caBundle": bundle}, "log": {"level": "debug"},
         });
         for (key, value) in base.as_object().unwrap() {

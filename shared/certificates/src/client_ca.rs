@@ -34,7 +34,7 @@ pub enum ClientCaError {
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What is wrong in it.
+        /// The fault in it.
         problem: String,
     },
 }

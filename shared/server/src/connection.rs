@@ -62,7 +62,7 @@ pub(crate) enum HandshakeError {
     Tls(io::Error),
 }
 
-/// What the server does: [`drain`](crate::drain) has the reasons for the order.
+/// The stage of the server: [`drain`](crate::drain) has the reasons for the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
     Serving,

@@ -9,7 +9,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
-/// Crates that log each frame and record at `debug`: strangers write thousands of such lines a second.
+/// Crates that log each frame and record at `debug`. Any client can cause thousands of such lines a second.
 const PROTOCOLS: [&str; 6] = ["h2", "hyper", "rustls", "tokio_rustls", "tower", "kube_client"];
 
 /// The flags for logs.

@@ -401,7 +401,7 @@ async fn uid_of_many_bytes_is_refused() {
     assert!(answer.body.len() < 1000);
 }
 
-/// How long a connection may stay open that nobody reads from, with a timeout of a second.
+/// How long a connection may stay open with answers that are not read, with a timeout of a second.
 const UNREAD: Duration = Duration::from_secs(8);
 
 #[tokio::test]

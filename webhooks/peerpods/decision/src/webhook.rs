@@ -126,7 +126,7 @@ impl Webhook for PeerPods {
     }
 }
 
-/// `spec.runtimeClassName` of a pod whose other fields can't be read.
+/// `spec.runtimeClassName` of a pod with other fields that can't be read.
 fn runtime_class_name(pod: &RawValue) -> Option<String> {
     #[derive(Deserialize)]
     struct ClassOnly {

@@ -1,6 +1,6 @@
 {{/* The blocks of the webhooks, by name, as YAML */}}
 {{- define "podshaper.blocks" -}}
-{{- omit .Values "defaults" "tls" "crds" "global" "enabled" "fullnameOverride" "extraObjects" | toYaml -}}
+{{- omit .Values "defaults" "tls" "crds" "global" "enabled" "fullnameOverride" "extraObjects" "dashboard" | toYaml -}}
 {{- end -}}
 
 {{/* The name of a webhook's objects. Input: root, name, block */}}

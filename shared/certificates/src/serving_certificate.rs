@@ -1,8 +1,11 @@
 //! The certificate of the TLS server and its metrics.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
@@ -22,11 +25,29 @@ pub struct ServingCertificate {
     loaded: watch::Sender<bool>,
     /// Unix seconds, as those below; 0 before the first certificate.
     leaf_expiry: Gauge,
-    /// 0 for an unknown CA: files without `ca.crt`.
-    ca_expiry: Gauge,
+    /// Absent for an unknown CA: files without `ca.crt`.
+    ca_expiry: KnownTime,
     last_sync: Gauge,
     replacements: Counter,
     errors: Counter,
+}
+
+/// Unix seconds, or 0 if they are unknown. Then there is no series, because 0 would look like a time long ago.
+#[derive(Clone, Debug, Default)]
+struct KnownTime(Gauge);
+
+impl EncodeMetric for KnownTime {
+    fn encode(&self, encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        self.0.encode(encoder)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        self.0.metric_type()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.get() == 0
+    }
 }
 
 impl ServingCertificate {
@@ -35,7 +56,7 @@ impl ServingCertificate {
             key: ArcSwapOption::empty(),
             loaded: watch::Sender::new(false),
             leaf_expiry: Gauge::default(),
-            ca_expiry: Gauge::default(),
+            ca_expiry: KnownTime::default(),
             last_sync: Gauge::default(),
             replacements: Counter::default(),
             errors: Counter::default(),
@@ -51,11 +72,6 @@ impl ServingCertificate {
                 &self.leaf_expiry,
             ),
             (
-                "tls_ca_expiry",
-                "Expiry of the CA of the serving certificate, in Unix seconds; 0 if the CA is unknown",
-                &self.ca_expiry,
-            ),
-            (
                 "tls_last_sync",
                 "Last successful read of the certificate files or the Secret, in Unix seconds",
                 &self.last_sync,
@@ -64,6 +80,12 @@ impl ServingCertificate {
         for (name, help, gauge) in times {
             registry.register_with_unit(name, help, Unit::Seconds, gauge.clone());
         }
+        registry.register_with_unit(
+            "tls_ca_expiry",
+            "Expiry of the CA of the serving certificate, in Unix seconds; absent if the CA is unknown",
+            Unit::Seconds,
+            self.ca_expiry.clone(),
+        );
         registry.register(
             "tls_certificate_replacements",
             "Replacements of the serving certificate",
@@ -90,7 +112,7 @@ impl ServingCertificate {
     /// Serves `key` on every new connection.
     pub(crate) fn set(&self, key: Arc<CertifiedKey>, leaf_expiry: i64, ca_expiry: i64) {
         self.leaf_expiry.set(leaf_expiry);
-        self.ca_expiry.set(ca_expiry);
+        self.ca_expiry.0.set(ca_expiry);
         if self.key.swap(Some(key)).is_some() {
             self.replacements.inc();
         }
@@ -123,7 +145,7 @@ mod test_access {
         }
 
         pub(crate) fn expiries(&self) -> (i64, i64) {
-            (self.leaf_expiry.get(), self.ca_expiry.get())
+            (self.leaf_expiry.get(), self.ca_expiry.0.get())
         }
 
         pub(crate) fn replacements(&self) -> u64 {
@@ -133,5 +155,33 @@ mod test_access {
         pub(crate) fn errors(&self) -> u64 {
             self.errors.get()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use podshaper_testing::metrics;
+
+    use super::*;
+
+    fn encoded(ca_expiry: i64) -> String {
+        let certificate = ServingCertificate::new();
+        let mut registry = Registry::with_prefix("podshaper");
+        certificate.register(&mut registry);
+        certificate.ca_expiry.0.set(ca_expiry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    #[test]
+    fn metrics_are_documented() {
+        metrics::assert_documented("certificates", &encoded(1));
+    }
+
+    #[test]
+    fn unknown_ca_has_no_expiry() {
+        assert!(encoded(7).contains("podshaper_tls_ca_expiry_seconds 7"));
+        assert!(!encoded(0).contains("podshaper_tls_ca_expiry"));
     }
 }

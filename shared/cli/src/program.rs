@@ -2,6 +2,7 @@
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use podshaper_core::admission::Webhook;
+use podshaper_kube::client::set_user_agent;
 use podshaper_offline::console::Console;
 use podshaper_offline::mutate::Mutate;
 
@@ -96,6 +97,7 @@ impl<P: Program> OfflineCli<P> {
 impl<P: Program> Cli<P> {
     /// Runs the command and returns its exit status.
     pub(crate) fn run(self, console: &mut Console<'_>) -> u8 {
+        set_user_agent(P::NAME);
         let result = match self.command.unwrap_or(Command::Serve(self.serve)) {
             Command::Serve(serve) => serve.run(P::NAME, P::PATHS, ServeOptions::webhook),
             Command::Offline(command) => return command.run(console),

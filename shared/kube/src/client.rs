@@ -5,7 +5,7 @@
 //! CA for each connection.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use std::{env, fs, io};
 
@@ -56,6 +56,17 @@ pub enum Error {
     },
 }
 
+/// The `User-Agent` of every request, by which audit logs name the program.
+static USER_AGENT: OnceLock<HeaderValue> = OnceLock::new();
+
+/// Sets the `User-Agent` of this process to `podshaper-NAME/VERSION`. Only the first call has an effect.
+pub fn set_user_agent(name: &str) {
+    let user_agent = format!("podshaper-{name}/{}", env!("CARGO_PKG_VERSION"));
+    if let Ok(value) = HeaderValue::try_from(user_agent) {
+        let _ = USER_AGENT.set(value);
+    }
+}
+
 /// Returns a client with the service account of this pod.
 pub fn in_cluster() -> Result<Client, Error> {
     let variable = |name| env::var(name).map_err(|_| Error::NotInPod);
@@ -103,6 +114,9 @@ impl ServiceAccount {
         (parts.scheme, parts.authority) = (Some(Scheme::HTTPS), Some(server.clone()));
         *request.uri_mut() = Uri::from_parts(parts)?;
         request.headers_mut().insert(header::AUTHORIZATION, self.token()?);
+        if let Some(user_agent) = USER_AGENT.get() {
+            request.headers_mut().insert(header::USER_AGENT, user_agent.clone());
+        }
         Ok(request)
     }
 
@@ -177,8 +191,9 @@ mod tests {
             let acceptor = TlsAcceptor::from(certificate.lock().unwrap().clone());
             let Ok(stream) = acceptor.accept(stream).await else { continue };
             let echo = http_service(async |request: Request<Incoming>| {
-                let authorization = request.headers()[header::AUTHORIZATION].to_str().unwrap();
-                Ok::<_, Infallible>(Response::new(format!("{authorization} {}", request.uri())))
+                let header = |name| request.headers()[name].to_str().unwrap();
+                let (authorization, agent) = (header(header::AUTHORIZATION), header(header::USER_AGENT));
+                Ok::<_, Infallible>(Response::new(format!("{authorization} {agent} {}", request.uri())))
             });
             let _ =
                 http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), echo).await;
@@ -209,11 +224,13 @@ mod tests {
         let certificate = Arc::new(Mutex::new(issue(account.path(), "one\n")));
         tokio::spawn(echo(listener, certificate.clone()));
 
+        set_user_agent("arch");
         let client = ServiceAccount::at(account.path().into()).client(server).unwrap();
         assert_eq!(client.default_namespace(), "here");
-        assert_eq!(get(&client).await.unwrap(), "Bearer one /version?x=y");
+        let agent = concat!("podshaper-arch/", env!("CARGO_PKG_VERSION"));
+        assert_eq!(get(&client).await.unwrap(), format!("Bearer one {agent} /version?x=y"));
         *certificate.lock().unwrap() = issue(account.path(), "two");
-        assert_eq!(get(&client).await.unwrap(), "Bearer two /version?x=y");
+        assert_eq!(get(&client).await.unwrap(), format!("Bearer two {agent} /version?x=y"));
 
         let foreign = tempfile::tempdir().unwrap();
         *certificate.lock().unwrap() = issue(foreign.path(), "three");

@@ -82,6 +82,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn metrics_are_documented() {
+        for (webhook, workload) in [
+            ("distributor", &["namespace", "distributor"][..]),
+            ("custom-scheduler-annotations", &["namespace", "kind", "workload"]),
+        ] {
+            let mut registry = Registry::with_prefix("podshaper");
+            let metrics = PlacementMetrics::register(&mut registry, webhook);
+            let with = |more: &[&'static str]| -> Labels {
+                workload.iter().chain(more).map(|label| (*label, String::new())).collect()
+            };
+            drop(metrics.decisions.get_or_create(&vec![("outcome", String::new())]));
+            drop(metrics.pods.get_or_create(&with(&["group", "state"])));
+            drop(metrics.unplaced.get_or_create(&with(&[])));
+            let mut text = String::new();
+            encode(&mut text, &registry).unwrap();
+            podshaper_testing::metrics::assert_documented(webhook, &text);
+        }
+    }
+
+    #[test]
     fn name_of_a_metric_begins_with_the_webhook() {
         let mut registry = Registry::with_prefix("podshaper");
         let metrics = PlacementMetrics::register(&mut registry, "custom-scheduler");

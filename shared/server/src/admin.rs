@@ -36,6 +36,8 @@ pub struct Get<'r> {
     pub host: Option<&'r str>,
     /// Its `Authorization` header.
     pub authorization: Option<&'r str>,
+    /// Its `Accept` header.
+    pub accept: Option<&'r str>,
 }
 
 /// The pages of an admin server.
@@ -99,7 +101,8 @@ async fn respond<P: Pages>(pages: &P, request: &Request<Incoming>) -> HttpRespon
     }
     let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     let host = header(header::HOST);
-    pages.get(Get { path: request.uri().path(), host, authorization: header(header::AUTHORIZATION) }).await
+    let (authorization, accept) = (header(header::AUTHORIZATION), header(header::ACCEPT));
+    pages.get(Get { path: request.uri().path(), host, authorization, accept }).await
 }
 
 /// `/healthz`, `/livez` and `/readyz`.

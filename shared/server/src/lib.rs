@@ -17,6 +17,7 @@ mod memory;
 mod metrics;
 mod metrics_page;
 mod open_files;
+mod process_metrics;
 mod response;
 mod webhook_server;
 

@@ -17,6 +17,7 @@ use podshaper_kube::error::describe;
 use podshaper_kube::request::{MediaType, send};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Serves the metrics to every client, or to clients that RBAC allows to `get` the non-resource URL `/metrics`.
 pub struct MetricsPage {
@@ -41,7 +42,11 @@ impl Pages for MetricsPage {
         {
             return error.into_response();
         }
-        of_type(OPENMETRICS, self.metrics.encode())
+        if request.accept.is_some_and(|accept| accept.contains("application/openmetrics-text")) {
+            of_type(OPENMETRICS, self.metrics.encode())
+        } else {
+            of_type(TEXT_FORMAT, self.metrics.encode_text())
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! API servers for tests: [`MockApiServer`] leaves each request to the test, [`client`] to a function, and
-//! [`InMemoryApiServer`] stores objects. [`command_line`] checks binaries.
+//! [`InMemoryApiServer`] stores objects. [`command_line`] checks binaries, and [`metrics`] their metrics.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
@@ -11,6 +11,7 @@
 
 pub mod command_line;
 mod in_memory;
+pub mod metrics;
 
 use std::convert::Infallible;
 use std::io;

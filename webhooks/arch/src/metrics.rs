@@ -69,3 +69,20 @@ impl Metrics {
         self.lookups.get_or_create(&label).observe(took.as_secs_f64());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_documented() {
+        let metrics = Metrics::default();
+        let mut registry = Registry::with_prefix("podshaper");
+        metrics.register(&mut registry);
+        metrics.wanted("hit");
+        metrics.record_lookup("registry.example.com", "known", Duration::from_secs(1));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        podshaper_testing::metrics::assert_documented("arch", &text);
+    }
+}

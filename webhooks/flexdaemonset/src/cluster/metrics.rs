@@ -104,3 +104,20 @@ impl FlexDaemonsetMetrics {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_documented() {
+        let mut registry = Registry::with_prefix("podshaper");
+        let metrics = FlexDaemonsetMetrics::register(&mut registry);
+        metrics.count_decision(SizingOutcome::Sized);
+        metrics.count_refit("resized");
+        metrics.set_counts([("template", &TemplateCounts::default())]);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        podshaper_testing::metrics::assert_documented("flexdaemonset", &text);
+    }
+}

@@ -46,7 +46,7 @@ struct ServedLeaf {
 }
 
 /// A certificate that is valid and fits its key.
-struct Candidate {
+struct ValidCertificate {
     key: CertifiedKey,
     leaf: Certificate,
     cas: Vec<Certificate>,
@@ -85,8 +85,8 @@ impl CertificateFiles {
         }
     }
 
-    fn offer(&mut self, candidate: Candidate, now: i64, clock: Instant) {
-        let Candidate { key, leaf, cas } = candidate;
+    fn offer(&mut self, candidate: ValidCertificate, now: i64, clock: Instant) {
+        let ValidCertificate { key, leaf, cas } = candidate;
         self.hold.observe(cas.iter().chain([&leaf]), clock);
         let issuers: Vec<_> = cas.into_iter().filter(|ca| ca.verifies(&key.cert, None, now)).collect();
         match &self.served {
@@ -132,7 +132,7 @@ impl CertificateFiles {
 }
 
 /// Reads one consistent version of the files. The error names the file.
-fn read(directory: &Path, now: i64) -> Result<Candidate, String> {
+fn read(directory: &Path, now: i64) -> Result<ValidCertificate, String> {
     // In a mounted volume all files of one version are behind this symlink, which changes between two reads.
     let directory = fs::canonicalize(directory.join("..data")).unwrap_or_else(|_| directory.to_owned());
     let path = |name| directory.join(name);
@@ -159,7 +159,7 @@ fn read(directory: &Path, now: i64) -> Result<Candidate, String> {
         Err(e) => return Err(format!("{}: {e}", ca.display())),
         Ok(pem) => Certificate::parse_pem(&pem).map_err(|e| format!("{}: {e}", ca.display()))?,
     };
-    Ok(Candidate { key: certified, leaf, cas })
+    Ok(ValidCertificate { key: certified, leaf, cas })
 }
 
 #[cfg(test)]

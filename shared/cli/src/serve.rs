@@ -82,6 +82,16 @@ enum MetricsAuth {
     Never,
 }
 
+impl MetricsAuth {
+    fn applies_to(self, address: ListenAddress) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => address.port() == SECURE_METRICS_PORT,
+        }
+    }
+}
+
 impl<O: Args> Serve<O> {
     /// Serves the webhook that `webhook` builds under `paths`, until SIGTERM.
     pub(crate) fn run<W: Webhook>(
@@ -135,18 +145,10 @@ impl<O: Args> Serve<O> {
             tokio::spawn(admin::serve(listener, None, admin::Probes { not_ready }));
         }
         if let Some(listener) = self.metrics_bind_address.bind()? {
-            let auth = match self.metrics_auth {
-                MetricsAuth::Always => true,
-                MetricsAuth::Never => false,
-                MetricsAuth::Auto => self.metrics_bind_address.port() == SECURE_METRICS_PORT,
-            };
+            let auth = self.metrics_auth.applies_to(self.metrics_bind_address);
             let page = MetricsPage::new(metrics.clone(), auth);
-            let tls = if auth {
-                Some(Arc::new(profile.http1_server_config(certificate.clone(), None)?))
-            } else {
-                None
-            };
-            tokio::spawn(admin::serve(listener, tls, page));
+            let tls = auth.then(|| profile.http1_server_config(certificate.clone(), None)).transpose()?;
+            tokio::spawn(admin::serve(listener, tls.map(Arc::new), page));
         }
 
         // Without a certificate every TLS handshake would fail, so the port opens later.

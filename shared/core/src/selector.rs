@@ -9,11 +9,11 @@ use serde::Deserialize;
 #[serde(rename_all = "camelCase", default)]
 pub struct LabelSelector {
     match_labels: Option<BTreeMap<String, String>>,
-    match_expressions: Option<Vec<Requirement>>,
+    match_expressions: Option<Vec<SelectorRequirement>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
-struct Requirement {
+struct SelectorRequirement {
     key: String,
     operator: String,
     values: Option<Vec<String>>,
@@ -24,7 +24,7 @@ impl LabelSelector {
     pub fn query(&self) -> String {
         let labels = self.match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}"));
         let expressions = self.match_expressions.iter().flatten().map(|requirement| {
-            let Requirement { key, operator, values } = requirement;
+            let SelectorRequirement { key, operator, values } = requirement;
             let values = values.as_deref().unwrap_or_default().join(",");
             match operator.as_str() {
                 "In" => format!("{key} in ({values})"),

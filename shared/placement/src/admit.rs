@@ -19,38 +19,6 @@ const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
 /// The label of a `StatefulSet`'s pod (`appsv1.PodIndexLabel`).
 const POD_INDEX: &str = "apps.kubernetes.io/pod-index";
 
-/// Where owners are read and slots are allocated: a cluster, or files that describe one.
-///
-/// No call takes longer than until its `deadline`.
-pub trait PlacementBackend: Send + Sync + 'static {
-    /// Reads an owner.
-    fn owner(
-        &self,
-        namespace: &str,
-        owner: &OwnerReference,
-        deadline: Instant,
-    ) -> impl Future<Output = Lookup<OwnerObject>> + Send;
-    /// Allocates a slot for a pod; `None` if that can't be decided in time.
-    fn place(
-        &self,
-        request: PlaceRequest<'_>,
-        deadline: Instant,
-    ) -> impl Future<Output = Option<SlotReply>> + Send;
-}
-
-/// A pod that needs a slot.
-#[derive(Debug)]
-pub struct PlaceRequest<'r> {
-    /// Its namespace.
-    pub namespace: &'r str,
-    /// Its owners.
-    pub chain: &'r OwnerChain,
-    /// The allocator of its policy.
-    pub allocator: &'r Arc<SlotAllocator>,
-    /// The request.
-    pub slot: SlotRequest,
-}
-
 /// The outcome for a pod with a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PlaceOutcome {
@@ -86,6 +54,38 @@ impl PlaceOutcome {
             Self::Undecided => "undecided",
         }
     }
+}
+
+/// Where owners are read and slots are allocated: a cluster, or files that describe one.
+///
+/// No call takes longer than until its `deadline`.
+pub trait PlacementBackend: Send + Sync + 'static {
+    /// Reads an owner.
+    fn owner(
+        &self,
+        namespace: &str,
+        owner: &OwnerReference,
+        deadline: Instant,
+    ) -> impl Future<Output = Lookup<OwnerObject>> + Send;
+    /// Allocates a slot for a pod; `None` if that can't be decided in time.
+    fn place(
+        &self,
+        request: PlaceRequest<'_>,
+        deadline: Instant,
+    ) -> impl Future<Output = Option<SlotReply>> + Send;
+}
+
+/// A pod that needs a slot.
+#[derive(Debug)]
+pub struct PlaceRequest<'r> {
+    /// Its namespace.
+    pub namespace: &'r str,
+    /// Its owners.
+    pub chain: &'r OwnerChain,
+    /// The allocator of its policy.
+    pub allocator: &'r Arc<SlotAllocator>,
+    /// The request.
+    pub slot: SlotRequest,
 }
 
 /// Why a pod is admitted without a place.
@@ -197,18 +197,8 @@ pub async fn place<'p, 'a>(
             break;
         }
     }
-    let (assignment, outcome) = match reply {
-        Some(SlotReply::Kept) => return Ok((PlaceOutcome::Kept, PodPatch::new(pod))),
-        Some(SlotReply::Placed(assignment)) => (assignment, PlaceOutcome::Placed),
-        Some(SlotReply::Estimated(assignment)) => (assignment, PlaceOutcome::Estimated),
-        Some(SlotReply::Unplaced) => {
-            let reason = "every group that the pod fits into is full: it isn't placed";
-            return Err(PlaceError::new(PlaceOutcome::Full, reason));
-        }
-        None => {
-            let reason = "the ledger of the workload is not available: the pod isn't placed";
-            return Err(PlaceError::new(PlaceOutcome::Undecided, reason));
-        }
+    let Some((assignment, outcome)) = placed(reply)? else {
+        return Ok((PlaceOutcome::Kept, PodPatch::new(pod)));
     };
     let policy = allocator.policy();
     let index = policy.index(&assignment.group);
@@ -225,6 +215,23 @@ pub async fn place<'p, 'a>(
     let metadata = PlacementMetadata { assignment: &assignment, hash, owner, controller, estimated, webhook };
     annotations::apply(&mut patch, group, &metadata);
     Ok((outcome, patch))
+}
+
+/// The assignment in a reply; `None` if the pod keeps the slot that it has.
+fn placed(reply: Option<SlotReply>) -> Result<Option<(Assignment, PlaceOutcome)>, PlaceError> {
+    match reply {
+        Some(SlotReply::Kept) => Ok(None),
+        Some(SlotReply::Placed(assignment)) => Ok(Some((assignment, PlaceOutcome::Placed))),
+        Some(SlotReply::Estimated(assignment)) => Ok(Some((assignment, PlaceOutcome::Estimated))),
+        Some(SlotReply::Unplaced) => {
+            let reason = "every group that the pod fits into is full: it isn't placed";
+            Err(PlaceError::new(PlaceOutcome::Full, reason))
+        }
+        None => {
+            let reason = "the ledger of the workload is not available: the pod isn't placed";
+            Err(PlaceError::new(PlaceOutcome::Undecided, reason))
+        }
+    }
 }
 
 /// The groups that the pod fits into, if this webhook is to place it.

@@ -74,13 +74,13 @@ pub struct OwnerStatus {
 #[serde(default)]
 struct Template {
     metadata: Option<ObjectMeta>,
-    spec: Option<TemplateSpec>,
+    spec: Option<OwnedPodSpec>,
 }
 
 /// The fields of `v1.PodSpec` that are the same for all pods of a template.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct TemplateSpec {
+struct OwnedPodSpec {
     #[serde(deserialize_with = "lenient")]
     tolerations: Option<Vec<Toleration>>,
 }

@@ -97,13 +97,13 @@ pub struct PodObjectSpec {
     #[serde(deserialize_with = "lenient")]
     affinity: Option<Affinity>,
     scheduling_gates: Option<Vec<IgnoredAny>>,
-    volumes: Option<Vec<Volume>>,
+    volumes: Option<Vec<ClaimVolume>>,
 }
 
 /// The fields of `v1.Volume` that name a claim.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Volume {
+struct ClaimVolume {
     name: String,
     persistent_volume_claim: Option<ClaimSource>,
     ephemeral: Option<IgnoredAny>,
@@ -116,7 +116,7 @@ struct ClaimSource {
     claim_name: String,
 }
 
-impl Volume {
+impl ClaimVolume {
     /// The claim of the volume. A generic ephemeral volume has one that is named after the pod.
     fn claim(&self, pod: &str) -> Option<String> {
         match (&self.persistent_volume_claim, &self.ephemeral) {

@@ -91,12 +91,12 @@ impl ServeOptions for Options {
 
 /// The options of `mutate`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct OfflineOptions {
+pub struct FileOptions {
     #[command(flatten)]
     facts: FactFiles,
 }
 
-impl WebhookOptions for OfflineOptions {
+impl WebhookOptions for FileOptions {
     fn webhook(self) -> anyhow::Result<impl Webhook> {
         let facts = FileFacts::new(&self.facts.read()?)?;
         if facts.distributors().is_empty() {

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use podshaper_cli::Program;
 use podshaper_offline::console::Console;
 
-use crate::options::{AssumedDistributor, OfflineOptions, Options};
+use crate::options::{AssumedDistributor, FileOptions, Options};
 use crate::plan::DistributionPlan;
 
 /// Generated from the types; a test of `podshaper-crd` compares.
@@ -27,7 +27,7 @@ impl Program for DistributorCommand {
     const ABOUT: &'static str = "Distributes the pods of workloads over groups of nodes by exact shares";
     const PATHS: &'static [&'static str] = &["/mutate"];
     type Serve = Options;
-    type Mutate = OfflineOptions;
+    type Mutate = FileOptions;
     type Selftest = AssumedDistributor;
 
     fn run(self, console: &mut Console<'_>) -> anyhow::Result<()> {

@@ -8,24 +8,24 @@ use serde_saphyr::{LitStr, SingleQuoted, ser_options};
 pub fn to_string(value: &Value) -> String {
     let options = ser_options! { prefer_block_scalars: false };
     // If the serializer fails, the JSON of the value is valid YAML too.
-    let text =
-        serde_saphyr::to_string_with_options(&Node(value), options).unwrap_or_else(|_| format!("{value}\n"));
+    let text = serde_saphyr::to_string_with_options(&StyledValue(value), options)
+        .unwrap_or_else(|_| format!("{value}\n"));
     // The serializer indents the empty lines of a block, kubectl doesn't. No other lines are blank: see `is_block`.
     let lines = text.split_inclusive('\n');
     lines.map(|line| if line.trim_start_matches(' ') == "\n" { "\n" } else { line }).collect()
 }
 
 /// A value, its strings in the styles that kubectl would choose.
-struct Node<'v>(&'v Value);
+struct StyledValue<'v>(&'v Value);
 
-impl Serialize for Node<'_> {
+impl Serialize for StyledValue<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0 {
             Value::String(text) if is_block(text) => LitStr(text).serialize(serializer),
             Value::String(text) if is_json(text) => SingleQuoted(text).serialize(serializer),
-            Value::Array(items) => serializer.collect_seq(items.iter().map(Node)),
+            Value::Array(items) => serializer.collect_seq(items.iter().map(StyledValue)),
             Value::Object(entries) => {
-                serializer.collect_map(entries.iter().map(|(key, value)| (key, Node(value))))
+                serializer.collect_map(entries.iter().map(|(key, value)| (key, StyledValue(value))))
             }
             value => value.serialize(serializer),
         }

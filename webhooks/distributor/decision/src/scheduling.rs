@@ -36,7 +36,7 @@ pub(crate) const MAX_LABEL_KEY: u32 = 317;
         "requires effect NoExecute",
     ),
 ]))]
-pub(crate) struct Toleration {
+pub(crate) struct GroupToleration {
     /// Key of the taint. Empty, with operator Exists, matches all keys.
     #[schemars(length(max = MAX_LABEL_KEY), regex(pattern = format!("^$|{LABEL_KEY}")))]
     key: Option<String>,
@@ -142,7 +142,7 @@ enum NameOperator {
     NotIn,
 }
 
-impl Toleration {
+impl GroupToleration {
     /// Whether `value` is a valid `v1.Toleration`.
     pub(crate) fn validate(value: &Value) -> Result<(), String> {
         let Self { key, operator, value, effect, seconds } =
@@ -260,7 +260,7 @@ mod tests {
             (json!({"keys": "a"}), false),
             (json!([]), false),
         ] {
-            assert_eq!(Toleration::validate(&value).is_ok(), valid, "{value}");
+            assert_eq!(GroupToleration::validate(&value).is_ok(), valid, "{value}");
         }
     }
 

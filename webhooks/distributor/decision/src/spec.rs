@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::scheduling::{
-    self, LABEL_KEY, LABEL_VALUE, MAX_LABEL_KEY, MAX_LABEL_VALUE, NodeSelectorTerm, Toleration,
+    self, GroupToleration, LABEL_KEY, LABEL_VALUE, MAX_LABEL_KEY, MAX_LABEL_VALUE, NodeSelectorTerm,
 };
 
 /// The longest name of a group: it is the value of an annotation and of a column.
@@ -119,7 +119,7 @@ pub struct GroupSpec {
     #[schemars(range(min = 0, max = MAX_NUMBER))]
     pub max: Option<i64>,
     /// Tolerations that are added to the group's pods, for taints of its nodes.
-    #[schemars(with = "Vec<Toleration>", length(max = 16))]
+    #[schemars(with = "Vec<GroupToleration>", length(max = 16))]
     pub tolerations: Vec<Value>,
     /// Node selector terms in addition to the labels. A node belongs to the group if it has the labels and matches one of them. Pods of the
     /// group require that, and whatever they require themselves.
@@ -293,7 +293,7 @@ impl GroupSpec {
         };
         for (index, toleration) in self.tolerations.iter().enumerate() {
             let error = |problem| SpecError::new(format!("{path}.tolerations[{index}]"), problem);
-            Toleration::validate(toleration).map_err(error)?;
+            GroupToleration::validate(toleration).map_err(error)?;
         }
         for (index, term) in self.node_affinity.iter().enumerate() {
             let error = |problem| SpecError::new(format!("{path}.nodeAffinity[{index}]"), problem);

@@ -9,8 +9,8 @@ use podshaper_core::object::Lookup;
 use podshaper_kube::error::describe;
 use podshaper_placement::ledger::{PodName, ResourceVersion};
 use podshaper_placement::pod_object::WaitingPod;
-use podshaper_placement::policy::GroupSet;
-use podshaper_placement_kube::{LedgerId, LedgerInventory, OwnerReader};
+use podshaper_placement::policy::{GroupSet, Policy};
+use podshaper_placement_kube::{InventoryPod, LedgerId, LedgerInventory, OwnerReader};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -126,6 +126,27 @@ impl TakeBackHistory {
     }
 }
 
+/// The pods with a slot that have no node, each with its ledger and its group.
+fn waiting_pods<'i>(
+    inventories: &[&'i LedgerInventory],
+    policy: &Policy,
+) -> Vec<(LedgerId, usize, Arc<WaitingPod>, &'i InventoryPod)> {
+    let mut waiting = Vec::new();
+    for inventory in inventories {
+        for pod in inventory.pods.iter().filter(|pod| pod.slot.is_some()) {
+            let group = pod.group.as_deref().and_then(|group| policy.index(group));
+            if let (Some(group), Some(waits)) = (group, &pod.waiting) {
+                waiting.push((inventory.ledger.clone(), group, Arc::clone(waits), pod));
+            }
+        }
+    }
+    waiting
+}
+
+fn is_closed(group: &GroupStatus) -> bool {
+    group.is_closed() && group.state == Some(GroupState::Closed)
+}
+
 /// Removes what is older than the window, and returns how many more may be sent.
 fn left(sent: &mut VecDeque<Instant>, most: usize) -> usize {
     while sent.front().is_some_and(|at| at.elapsed() >= WINDOW) {
@@ -162,24 +183,11 @@ impl TakeBacks {
         history: &mut TakeBackHistory,
     ) -> Vec<Candidate> {
         let policy = spec.allocator.policy();
-        let mut waiting = Vec::new();
-        for inventory in inventories {
-            for pod in inventory.pods.iter().filter(|pod| pod.slot.is_some()) {
-                let group = pod.group.as_deref().and_then(|group| policy.index(group));
-                if let (Some(group), Some(waits)) = (group, &pod.waiting) {
-                    waiting.push((inventory.ledger.clone(), group, Arc::clone(waits), pod));
-                }
-            }
-        }
-        let published = |index: usize| {
-            let group = policy.groups().get(index).and_then(|group| distributor.status.group(&group.name));
-            group.is_some_and(|group| group.is_closed() && group.state == Some(GroupState::Closed))
-        };
+        let waiting = waiting_pods(inventories, policy);
         let closed = |index: usize| {
-            groups
-                .get(index)
-                .is_some_and(|group| group.is_closed() && group.state == Some(GroupState::Closed))
-                && published(index)
+            let published =
+                policy.groups().get(index).and_then(|group| distributor.status.group(&group.name));
+            groups.get(index).is_some_and(is_closed) && published.is_some_and(is_closed)
         };
         let closed: GroupSet = (0..policy.groups().len()).filter(|index| closed(*index)).collect();
         let pods: Vec<_> = waiting

@@ -28,14 +28,14 @@ webhooks:
 {{- $hook := merge (dict) . (dict "rules" (list $pods)) }}
 {{- if .selectsPods }}
 {{- $_ := set $hook "objectSelector" $values.objectSelector }}
-{{- $_ := set $hook "matchConditions" (concat (list $mirror) ($values.matchConditions | default list)) }}
+{{- $_ := set $hook "matchConditions" (concat (list $mirror) (.matchConditions | default list) ($values.matchConditions | default list)) }}
 {{- end }}
 {{ include "podshaper.hook" (list $ (printf "%s.%s" .name $.name) $hook) }}
 {{- end }}
 {{- end -}}
 
 {{/* One webhook of the configuration. Input: (list WEBHOOK NAME HOOK), the hook with rules, matchConditions, objectSelector,
-failurePolicy, namespaceSelector */}}
+failurePolicy, namespaceSelector, kubeSystem (in kube-system alone) */}}
 {{- define "podshaper.hook" -}}
 {{- $webhook := index . 0 -}}
 {{- $hook := index . 2 -}}
@@ -59,6 +59,9 @@ failurePolicy, namespaceSelector */}}
   timeoutSeconds: {{ $values.timeoutSeconds }}
   rules: {{- toYaml $hook.rules | nindent 2 }}
   namespaceSelector:
+    {{- if $hook.kubeSystem }}
+    matchLabels: {kubernetes.io/metadata.name: kube-system}
+    {{- else }}
     {{- with merge (dict) ($values.namespaceSelector.matchLabels | default dict) (dig "namespaceSelector" "matchLabels" dict $hook) }}
     matchLabels: {{- toYaml . | nindent 6 }}
     {{- end }}
@@ -68,6 +71,7 @@ failurePolicy, namespaceSelector */}}
     - {key: podshaper.dev/skip, operator: NotIn, values: ["true"]}
     {{- with $namespaces }}
     {{- toYaml . | nindent 4 }}
+    {{- end }}
     {{- end }}
   objectSelector:
     {{- with $objectSelector.matchLabels }}

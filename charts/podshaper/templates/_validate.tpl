@@ -12,6 +12,9 @@ Refuses values that the schema cannot judge, because they contradict each other 
 {{- if contains "." $fullname }}
   {{- fail (printf "release name %q has a dot, which the name of a Service cannot have" $release.Name) }}
 {{- end }}
+{{- if not (regexMatch "^[a-z]" $fullname) }}
+  {{- fail (printf "release name %q begins with a digit, which the name of a Service cannot: set %s.fullnameOverride" $release.Name $name) }}
+{{- end }}
 {{- /* A Service and a Namespace are DNS labels; the longest name is that of the self-test. */}}
 {{- if gt (len $fullname) (sub 63 (len "-selftest") | int) }}
   {{- $room := sub 63 (printf "-%s-selftest" $name | len) | int }}
@@ -24,6 +27,7 @@ Refuses values that the schema cannot judge, because they contradict each other 
   {{- end }}
 {{- end }}
 {{- include "podshaper.validate.configurationName" . }}
+{{- include "podshaper.validate.failurePolicy" . }}
 {{- include "podshaper.validate.hostNetwork" . }}
 {{- if hasKey $values "replicas" }}
   {{- $replicas := int $values.replicas }}
@@ -158,4 +162,19 @@ Refuses values that the schema cannot judge, because they contradict each other 
 {{- $seconds = addf $seconds (mulf (float64 $number) (get $units (trimPrefix $number .))) -}}
 {{- end -}}
 {{- $seconds -}}
+{{- end -}}
+
+{{/* With Fail, the placement webhooks would hold the pods of every workload, those of the network and of DNS included. */}}
+{{- define "podshaper.validate.failurePolicy" -}}
+{{- $values := .values }}
+{{- $selects := false }}
+{{- range list "namespaceSelector" "objectSelector" }}
+  {{- $selector := get $values . | default dict }}
+  {{- if or $selector.matchLabels $selector.matchExpressions }}
+    {{- $selects = true }}
+  {{- end }}
+{{- end }}
+{{- if and (has .name (list "distributor" "custom-scheduler-annotations")) (eq $values.failurePolicy "Fail") (not $selects) }}
+  {{- fail (printf "%s.failurePolicy is Fail without a namespaceSelector or objectSelector: while the webhook is down, no pod of any workload could be created" .name) }}
+{{- end }}
 {{- end -}}

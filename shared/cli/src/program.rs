@@ -39,6 +39,11 @@ pub trait ServeOptions: Args {
 pub trait WebhookOptions: Args {
     /// Builds the webhook.
     fn webhook(self) -> anyhow::Result<impl Webhook>;
+
+    /// Builds the webhook for files with objects that name no namespace and are meant for this one.
+    fn webhook_in(self, _namespace: &str) -> anyhow::Result<impl Webhook + use<Self>> {
+        self.webhook()
+    }
 }
 
 #[derive(Parser)]
@@ -78,7 +83,7 @@ enum OfflineCommand<P: Program> {
 impl<P: Program> OfflineCommand<P> {
     fn run(self, console: &mut Console<'_>) -> u8 {
         match self {
-            Self::Mutate(mutate) => mutate.run(console, WebhookOptions::webhook),
+            Self::Mutate(mutate) => mutate.run(console, WebhookOptions::webhook_in),
             Self::Own(command) => {
                 let result = command.run(console);
                 console.exit_status(result)

@@ -16,8 +16,9 @@ use flexdaemonset_decision::daemon_set::DaemonSet;
 use flexdaemonset_decision::facts::{SizingFacts, SizingOutcome, TemplatedPod};
 use flexdaemonset_decision::namespace_limits::NamespaceLimits;
 use flexdaemonset_decision::node::Node;
-use flexdaemonset_decision::offline;
+use flexdaemonset_decision::offline::OfflineCluster;
 use flexdaemonset_decision::rules::Template;
+use flexdaemonset_decision::selection::Selection;
 use flexdaemonset_decision::template::TemplateStatus;
 use flexdaemonset_decision::template_object::TemplateObject;
 use flexdaemonset_decision::webhook::FlexDaemonset;
@@ -29,6 +30,8 @@ pub struct Options {
     replica: Replica,
     #[command(flatten)]
     refit: RefitOptions,
+    #[command(flatten)]
+    selection: SelectionOptions,
 }
 
 impl ServeOptions for Options {
@@ -38,6 +41,7 @@ impl ServeOptions for Options {
             &client,
             &self.replica,
             self.refit,
+            self.selection.selection,
             context.metrics,
             context.terminating,
         );
@@ -53,13 +57,43 @@ pub struct OfflineOptions {
     /// Node of pods that name none, such as those of a pod template
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
+    #[command(flatten)]
+    selection: SelectionOptions,
 }
 
 impl WebhookOptions for OfflineOptions {
     fn webhook(self) -> anyhow::Result<impl Webhook> {
-        Ok(FlexDaemonset::new(offline::OfflineCluster::new(&self.facts.read()?)?)
-            .with_default_node(self.node))
+        self.webhook_in("default")
     }
+
+    fn webhook_in(self, namespace: &str) -> anyhow::Result<impl Webhook + use<>> {
+        let mut objects = self.facts.read()?;
+        set_namespace(&mut objects, namespace);
+        let cluster = OfflineCluster::new(&objects)?.with_selection(self.selection.selection);
+        Ok(FlexDaemonset::new(cluster).with_default_node(self.node))
+    }
+}
+
+/// Sets the namespace of objects that name none. Kinds without namespaces ignore it.
+pub(crate) fn set_namespace(objects: &mut [Value], namespace: &str) {
+    for metadata in objects.iter_mut().filter_map(|object| object.get_mut("metadata")?.as_object_mut()) {
+        if metadata.get("namespace").and_then(Value::as_str).is_none_or(str::is_empty) {
+            metadata.insert("namespace".to_owned(), namespace.into());
+        }
+    }
+}
+
+/// The pods that the chart's `MutatingWebhookConfiguration` selects.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct SelectionOptions {
+    /// Selectors of the webhook's configuration in JSON: releaseNamespace, kubeSystem, namespaceSelector, objectSelector,
+    /// hasMatchConditions
+    #[arg(long, env = "FLEXDAEMONSET_SELECTION", value_name = "JSON", default_value = "{}", value_parser = selection)]
+    pub(crate) selection: Selection,
+}
+
+fn selection(text: &str) -> Result<Selection, serde_json::Error> {
+    serde_json::from_str(text)
 }
 
 /// The cluster of a self-test: it has every node, and one template under every name.

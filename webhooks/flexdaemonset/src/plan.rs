@@ -5,12 +5,15 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use podshaper_core::facts::{Fact, FactKey};
+use podshaper_core::object::group_of;
 use podshaper_core::pod::Pod;
-use podshaper_offline::console::Console;
+use podshaper_offline::console::{Console, printable};
 use podshaper_offline::manifests::{FactFiles, read_objects};
 use podshaper_offline::table::{ReportFormat, Table};
 use serde_json::{Value, json};
 
+use crate::options::{SelectionOptions, set_namespace};
+use flexdaemonset_decision::daemon_set::named_template;
 use flexdaemonset_decision::facts::SizingFacts;
 use flexdaemonset_decision::node::Node;
 use flexdaemonset_decision::offline::OfflineCluster;
@@ -21,11 +24,16 @@ use flexdaemonset_decision::sizing::{Sizing, size};
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = HELP)]
 pub struct SizePlan {
-    /// DaemonSets, and any facts: a file or folder of YAML or JSON, or - for standard input
+    /// DaemonSets to show, and any facts: a file or folder of YAML or JSON, or - for standard input
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
     facts: FactFiles,
+    /// Namespace of objects that name none
+    #[arg(short, long, value_name = "NAME", default_value = "default")]
+    namespace: String,
+    #[command(flatten)]
+    selection: SelectionOptions,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: ReportFormat,
@@ -38,7 +46,9 @@ const HELP: &str = "\
 A pod's size is its total request by Kubernetes' formula. The table has the nodes that the DaemonSet's nodeSelector \
 selects; taints and affinity are ignored.
 
-Exit status: 0 success; 1 a DaemonSet names no template, or a missing or invalid one; 2 invalid usage.";
+Standard error says why the pods of a DaemonSet are not sized.
+
+Exit status: 0 success; 1 no DaemonSet is sized, or a template is missing or invalid; 2 invalid usage.";
 
 /// The size on one node.
 struct Row<'a> {
@@ -51,67 +61,122 @@ impl SizePlan {
     /// Prints the plan.
     pub fn run(self, console: &mut Console<'_>) -> anyhow::Result<()> {
         let mut objects = self.facts.read()?;
-        objects.extend(read_objects(&self.files)?);
-        let facts = OfflineCluster::new(&objects)?;
+        let mut files = read_objects(&self.files)?;
+        set_namespace(&mut objects, &self.namespace);
+        set_namespace(&mut files, &self.namespace);
+        let facts =
+            OfflineCluster::new(objects.iter().chain(&files))?.with_selection(self.selection.selection);
         let daemon_sets =
-            objects.iter().filter_map(Fact::new).filter(|fact| fact.is_kind("apps", "DaemonSet"));
+            files.iter().filter_map(Fact::new).filter(|fact| fact.reference().kind == "DaemonSet");
         let daemon_sets: Vec<_> = daemon_sets.collect();
         if daemon_sets.is_empty() {
             bail!("the files of -f contain no DaemonSet");
         }
-        for (index, daemon_set) in daemon_sets.into_iter().enumerate() {
-            if index > 0 && self.output == ReportFormat::Table {
-                writeln!(console.stdout)?;
+        let mut planned = 0;
+        for fact in daemon_sets {
+            match Plan::of(&facts, fact)? {
+                Ok(plan) => {
+                    if planned > 0 && self.output == ReportFormat::Table {
+                        writeln!(console.stdout)?;
+                    }
+                    plan.print(&facts, self.output, console.stdout)?;
+                    planned += 1;
+                }
+                Err(reason) => {
+                    let FactKey { namespace, name } = fact.key();
+                    let line =
+                        format!("DaemonSet {namespace}/{name}: its pods keep their own resources: {reason}");
+                    console.message(printable(&line));
+                }
             }
-            print_plan(&facts, daemon_set, self.output, console.stdout)?;
+        }
+        if planned == 0 {
+            bail!("no DaemonSet in the files of -f is sized");
         }
         Ok(())
     }
 }
 
-fn print_plan(
-    facts: &OfflineCluster,
-    fact: Fact<'_>,
-    output: ReportFormat,
-    out: &mut dyn Write,
-) -> anyhow::Result<()> {
-    let (daemon_set, FactKey { namespace, name }) = (fact.object(), fact.key());
-    let template_name = facts
-        .daemon_set_named(&namespace, &name)
-        .and_then(|daemon_set| daemon_set.template.clone())
-        .with_context(|| format!("DaemonSet {name} names no template"))?;
-    let template = facts
-        .template_named(&template_name)
-        .with_context(|| {
-            format!("DaemonSet {name}: there is no FlexDaemonsetTemplate {template_name} in --facts")
-        })?
-        .rules
-        .as_ref()
-        .map_err(|error| anyhow::anyhow!("FlexDaemonsetTemplate {template_name}: {error}"))?;
-    let pod = daemon_set.pointer("/spec/template").unwrap_or(&Value::Null).to_string();
-    let pod: Pod<'_> =
-        serde_json::from_str(&pod).with_context(|| format!("DaemonSet {name}: its pod template"))?;
-    let selector = pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
-    let selects = |node: &Node| {
-        selector.is_none_or(|selector| selector.iter().all(|(key, value)| node.label(key) == Some(value)))
-    };
-    let limits = facts.namespace_limits(&namespace);
-    let mut rows = Vec::new();
-    for (node_name, node) in facts.nodes().filter(|(_, node)| selects(node)) {
-        let sizing = size(template, node, &limits, &pod, None)
-            .map_err(|error| anyhow::anyhow!("DaemonSet {name}: {error}"))?;
-        rows.push(Row { name: node_name, node, sizing });
-    }
-    match output {
-        ReportFormat::Table => table(&namespace, &name, &template_name, &rows, out)?,
-        ReportFormat::Json => {
-            let nodes: Vec<_> = rows.iter().map(Row::json).collect();
-            let plan =
-                json!({"daemonSet": name, "namespace": namespace, "template": template_name, "nodes": nodes});
-            writeln!(out, "{plan:#}")?;
+/// A DaemonSet with pods that are sized.
+struct Plan {
+    key: FactKey,
+    template: String,
+    /// The pod template as JSON, with the DaemonSet as its controller.
+    pod: String,
+}
+
+impl Plan {
+    /// Or the reason why the pods of the DaemonSet aren't sized.
+    fn of(facts: &OfflineCluster, fact: Fact<'_>) -> anyhow::Result<Result<Self, String>> {
+        let key = fact.key();
+        let FactKey { namespace, name } = &key;
+        let mut pod = fact.object().pointer("/spec/template").cloned().unwrap_or_else(|| json!({}));
+        let owner = fact.reference();
+        let owner = json!({"apiVersion": owner.api_version, "kind": owner.kind, "name": name, "uid": "", "controller": true});
+        if let Some(pod) = pod.as_object_mut() {
+            let metadata = pod.entry("metadata").or_insert_with(|| json!({}));
+            if metadata.is_null() {
+                *metadata = json!({});
+            }
+            if let Some(metadata) = metadata.as_object_mut() {
+                metadata.insert("ownerReferences".to_owned(), json!([owner]));
+            }
         }
+        let pod = pod.to_string();
+        let view: Pod<'_> =
+            serde_json::from_str(&pod).with_context(|| format!("DaemonSet {name}: its pod template"))?;
+        if let Some(reason) = facts.exclusion(namespace, &view) {
+            return Ok(Err(reason));
+        }
+        let own = named_template(|key| view.annotation(key)).map(str::to_owned);
+        let template = if fact.is_kind("apps", "DaemonSet") {
+            let daemon_set = facts.daemon_set_named(namespace, name);
+            own.or_else(|| Some(daemon_set?.template.as_deref()?.to_owned()))
+        } else if own.is_none() {
+            let group = group_of(&fact.reference().api_version).to_owned();
+            return Ok(Err(format!(
+                "annotations of a DaemonSet of {group} aren't read: name the template in its pod template"
+            )));
+        } else {
+            own
+        };
+        let Some(template) = template else { return Ok(Err("it names no template".to_owned())) };
+        Ok(Ok(Self { key, template, pod }))
     }
-    Ok(())
+
+    fn print(&self, facts: &OfflineCluster, output: ReportFormat, out: &mut dyn Write) -> anyhow::Result<()> {
+        let FactKey { namespace, name } = &self.key;
+        let template_name = &self.template;
+        let template = facts
+            .template_named(template_name)
+            .with_context(|| {
+                format!("DaemonSet {name}: there is no FlexDaemonsetTemplate {template_name} in --facts")
+            })?
+            .rules
+            .as_ref()
+            .map_err(|error| anyhow::anyhow!("FlexDaemonsetTemplate {template_name}: {error}"))?;
+        let pod: Pod<'_> = serde_json::from_str(&self.pod)?;
+        let selector = pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
+        let selects = |node: &Node| {
+            selector.is_none_or(|selector| selector.iter().all(|(key, value)| node.label(key) == Some(value)))
+        };
+        let limits = facts.namespace_limits(namespace);
+        let mut rows = Vec::new();
+        for (node_name, node) in facts.nodes().filter(|(_, node)| selects(node)) {
+            let sizing = size(template, node, &limits, &pod, None)
+                .map_err(|error| anyhow::anyhow!("DaemonSet {name}: {error}"))?;
+            rows.push(Row { name: node_name, node, sizing });
+        }
+        match output {
+            ReportFormat::Table => table(namespace, name, template_name, &rows, out)?,
+            ReportFormat::Json => {
+                let nodes: Vec<_> = rows.iter().map(Row::json).collect();
+                let plan = json!({"daemonSet": name, "namespace": namespace, "template": template_name, "nodes": nodes});
+                writeln!(out, "{plan:#}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn table(
@@ -138,11 +203,23 @@ fn table(
     table.print(out)
 }
 
+/// An amount for people: bytes to a tenth of the largest unit that they fill.
+fn rounded(resource: SizedResource, amount: i64) -> String {
+    let units = [(50, "Pi"), (40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")];
+    let unit = units.into_iter().find(|(bits, _)| resource != SizedResource::Cpu && amount >> bits > 0);
+    let Some((bits, unit)) = unit else { return resource.format(amount) };
+    let tenths = (i128::from(amount) * 10 + (1 << (bits - 1))) >> bits;
+    match tenths % 10 {
+        0 => format!("{}{unit}", tenths / 10),
+        tenth => format!("{}.{tenth}{unit}", tenths / 10),
+    }
+}
+
 impl Row<'_> {
     fn amount(&self, resource: SizedResource) -> String {
         match *self.sizing.effective.get(resource) {
             0 => "-".to_owned(),
-            amount => resource.format(amount),
+            amount => rounded(resource, amount),
         }
     }
 
@@ -150,8 +227,9 @@ impl Row<'_> {
     fn share(&self, resource: SizedResource) -> String {
         match *self.node.allocatable.get(resource) {
             Some(allocatable) if allocatable > 0 => {
-                let tenths =
-                    i128::from(*self.sizing.effective.get(resource)) * 1000 / i128::from(allocatable);
+                let allocatable = i128::from(allocatable);
+                let amount = i128::from(*self.sizing.effective.get(resource));
+                let tenths = (amount * 1000 + allocatable / 2) / allocatable;
                 format!("{}.{}%", tenths / 10, tenths % 10)
             }
             _ => "-".to_owned(),

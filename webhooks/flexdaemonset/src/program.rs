@@ -14,7 +14,7 @@ const CRD: &str = include_str!("../../../charts/podshaper/files/crds/flexdaemons
 #[derive(Subcommand)]
 #[expect(missing_docs, reason = "each command documents itself, for --help")]
 pub enum FlexDaemonsetCommand {
-    Plan(SizePlan),
+    Plan(Box<SizePlan>),
     /// Print the definition of the kind FlexDaemonsetTemplate
     Crd,
 }

@@ -52,6 +52,10 @@ pub trait Webhook: Send + Sync + 'static {
         Decision::undecided(problem)
     }
 
+    /// Takes note of an object in the files of an offline command, before the decision about its pod. In a cluster, a watch delivers it.
+    /// `namespace` is that of an object that names none.
+    fn observe(&self, _object: &Value, _namespace: &str) {}
+
     /// Why the webhook can't decide yet, if it can't: the readiness probe fails until then.
     fn not_ready(&self) -> Option<String> {
         None

@@ -69,7 +69,7 @@ impl<O: clap::Args> Mutate<O> {
     pub fn run<W: Webhook>(
         self,
         console: &mut Console<'_>,
-        webhook: impl FnOnce(O) -> anyhow::Result<W>,
+        webhook: impl FnOnce(O, &str) -> anyhow::Result<W>,
     ) -> u8 {
         block_on(self.decide(console, webhook)).unwrap_or_else(|error| {
             console.message(format_args!("error: {error:#}"));
@@ -80,14 +80,14 @@ impl<O: clap::Args> Mutate<O> {
     async fn decide<W: Webhook>(
         self,
         console: &mut Console<'_>,
-        webhook: impl FnOnce(O) -> anyhow::Result<W>,
+        webhook: impl FnOnce(O, &str) -> anyhow::Result<W>,
     ) -> anyhow::Result<u8> {
         let Self { mut files, output: format, namespace, options } = self;
         if files.is_empty() {
             ensure!(!console.interactive, "nothing to read: name manifests by -f FILE, or pipe them in");
             files.push("-".into());
         }
-        let webhook = webhook(options)?;
+        let webhook = webhook(options, &namespace)?;
         let printer = Printer::new(format);
         let mut run = Run { webhook, namespace, format, printer, console, failed: false };
         match run.files(&files).await {
@@ -201,6 +201,7 @@ impl<W: Webhook> Run<'_, '_, W> {
         before: &Value,
         after: &mut Option<Value>,
     ) -> anyhow::Result<(Answer, Response)> {
+        self.webhook.observe(subject.object(before), &self.namespace);
         let (review, defaults) = subject.review(before, document.json(), &self.namespace, W::WORKLOADS)?;
         let (answer, mut response) = self.decide(&review).await?;
         if answer.outcome == Outcome::Patched {

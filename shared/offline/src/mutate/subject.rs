@@ -130,7 +130,7 @@ impl Subject {
         let Self { api_version, kind, name, .. } = self;
         let creates_pods = matches!(
             (&**api_version, &**kind),
-            ("apps/v1", "DaemonSet" | "StatefulSet" | "ReplicaSet") | ("batch/v1", "Job")
+            (_, "DaemonSet") | ("apps/v1", "StatefulSet" | "ReplicaSet") | ("batch/v1", "Job")
         );
         // A patch may rely on members of the pod and must apply to the document: so no `metadata` is added.
         if let (true, Some(metadata)) = (creates_pods, pod.get_mut("metadata").and_then(Value::as_object_mut))

@@ -78,7 +78,7 @@ pub(crate) fn run_on(args: &[&str], stdin: &[u8], stdout: &mut dyn Write, intera
         color: args.contains(&"diff"),
         stderr: &mut stderr,
     };
-    let status = command.mutate.run(&mut console, |options| {
+    let status = command.mutate.run(&mut console, |options, _| {
         anyhow::ensure!(options.mark != "bad", "--mark can't be bad");
         let facts = options.facts.read()?;
         Ok(Marker { mark: facts.first().map_or(options.mark, |fact| fact["kind"].to_string()) })

@@ -4,6 +4,8 @@ use std::future::Future;
 use std::time::Instant;
 
 use podshaper_core::object::Lookup;
+use podshaper_core::pod::Pod;
+use serde_json::Value;
 
 use crate::daemon_set::DaemonSet;
 use crate::namespace_limits::NamespaceLimits;
@@ -28,6 +30,16 @@ pub trait SizingFacts: Send + Sync + 'static {
     ) -> impl Future<Output = Lookup<DaemonSet>> + Send;
     /// The LimitRanges and ResourceQuotas of a namespace.
     fn namespace_limits(&self, namespace: &str) -> NamespaceLimits;
+    /// Why the webhook isn't for the pod. In a cluster, the API server calls the webhook only for the pods that it is for.
+    fn exclusion(&self, _namespace: &str, _pod: &Pod<'_>) -> Option<String> {
+        None
+    }
+    /// Whether decisions say why a pod stays unchanged, as a warning. An API server would show it for every pod of a DaemonSet.
+    fn explains(&self) -> bool {
+        false
+    }
+    /// Takes note of an object in the files of an offline command.
+    fn observe(&self, _object: &Value, _namespace: &str) {}
     /// Records the outcome for a pod that names a template.
     fn record_outcome(&self, pod: &TemplatedPod<'_>, outcome: SizingOutcome);
     /// Why the facts are incomplete, if they are.

@@ -1,4 +1,4 @@
-//! What a namespace demands of the amounts of its pods.
+//! Demands of a namespace on the amounts of its pods.
 
 use crate::limit_range::{Bounds, LimitRange};
 use crate::resource::SizedResource;

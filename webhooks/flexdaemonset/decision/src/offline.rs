@@ -1,19 +1,23 @@
 //! The facts of an offline command.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use podshaper_core::facts::{Fact, FactError, FactKey};
+use podshaper_core::json::TextMap;
 use podshaper_core::object::Lookup;
+use podshaper_core::pod::Pod;
 use serde_json::Value;
 
 use crate::daemon_set::DaemonSet;
 use crate::facts::{SizingFacts, SizingOutcome, TemplatedPod};
 use crate::limit_range::LimitRange;
+use crate::namespace::Namespace;
 use crate::namespace_limits::NamespaceLimits;
 use crate::node::Node;
 use crate::resource_quota::ResourceQuota;
+use crate::selection::{SelectedPod, Selection};
 use crate::template::{GROUP, KIND};
 use crate::template_object::TemplateObject;
 
@@ -22,7 +26,9 @@ use crate::template_object::TemplateObject;
 pub struct OfflineCluster {
     nodes: BTreeMap<String, Arc<Node>>,
     templates: BTreeMap<String, Arc<TemplateObject>>,
-    daemon_sets: BTreeMap<FactKey, Arc<DaemonSet>>,
+    daemon_sets: Mutex<BTreeMap<FactKey, Arc<DaemonSet>>>,
+    namespaces: BTreeMap<String, Namespace>,
+    selection: Selection,
     /// By namespace.
     namespace_limits: BTreeMap<String, NamespaceLimits>,
 }
@@ -35,6 +41,12 @@ impl OfflineCluster {
             facts.add(fact)?;
         }
         Ok(facts)
+    }
+
+    /// The same with the selection of the chart.
+    #[must_use]
+    pub fn with_selection(self, selection: Selection) -> Self {
+        Self { selection, ..self }
     }
 
     fn add(&mut self, fact: Fact<'_>) -> Result<(), FactError> {
@@ -51,16 +63,22 @@ impl OfflineCluster {
                 limits.quota = limits.quota.and(&quota);
             }
         } else if fact.is_kind("apps", "DaemonSet") {
-            self.daemon_sets.extend(fact.project()?.map(|(key, daemon_set)| (key, Arc::new(daemon_set))));
+            self.daemon_sets().extend(fact.project()?.map(|(key, daemon_set)| (key, Arc::new(daemon_set))));
+        } else if fact.is_kind("", "Namespace") {
+            self.namespaces.extend(fact.project()?.map(|(key, namespace)| (key.name, namespace)));
         } else if fact.is_kind(GROUP, KIND) {
             self.templates.extend(fact.project()?.map(|(key, template)| (key.name, Arc::new(template))));
         }
         Ok(())
     }
 
+    fn daemon_sets(&self) -> MutexGuard<'_, BTreeMap<FactKey, Arc<DaemonSet>>> {
+        self.daemon_sets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The `DaemonSet` with this name.
-    pub fn daemon_set_named(&self, namespace: &str, name: &str) -> Option<&Arc<DaemonSet>> {
-        self.daemon_sets.get(&FactKey { namespace: namespace.to_owned(), name: name.to_owned() })
+    pub fn daemon_set_named(&self, namespace: &str, name: &str) -> Option<Arc<DaemonSet>> {
+        self.daemon_sets().get(&FactKey { namespace: namespace.to_owned(), name: name.to_owned() }).cloned()
     }
 
     /// All nodes, by name.
@@ -84,11 +102,36 @@ impl SizingFacts for OfflineCluster {
     }
 
     async fn daemon_set(&self, namespace: &str, name: &str, _: &str, _: Instant) -> Lookup<DaemonSet> {
-        self.daemon_set_named(namespace, name).cloned().into()
+        self.daemon_set_named(namespace, name).into()
     }
 
     fn namespace_limits(&self, namespace: &str) -> NamespaceLimits {
         self.namespace_limits.get(namespace).cloned().unwrap_or_default()
+    }
+
+    fn exclusion(&self, namespace: &str, pod: &Pod<'_>) -> Option<String> {
+        let labels = pod.metadata.as_ref().and_then(|metadata| metadata.labels);
+        let labels: TextMap<'_> =
+            labels.and_then(|labels| serde_json::from_str(labels.get()).ok()).unwrap_or_default();
+        let daemon_set = pod.controller().filter(|owner| &*owner.kind == "DaemonSet");
+        let selected = SelectedPod { namespace, daemon_set: daemon_set.map(|owner| &*owner.name) };
+        let known = self.namespaces.get(namespace);
+        let by_namespace = self.selection.excludes_namespace(selected, |key| known?.label(key));
+        by_namespace.or_else(|| self.selection.excludes_labels(|key| labels.get(key).map(|value| &**value)))
+    }
+
+    fn explains(&self) -> bool {
+        true
+    }
+
+    fn observe(&self, object: &Value, namespace: &str) {
+        let Some(fact) = Fact::new(object).filter(|fact| fact.is_kind("apps", "DaemonSet")) else { return };
+        if let Ok(Some((mut key, daemon_set))) = fact.project::<DaemonSet>() {
+            if object.pointer("/metadata/namespace").and_then(Value::as_str).is_none_or(str::is_empty) {
+                namespace.clone_into(&mut key.namespace);
+            }
+            self.daemon_sets().insert(key, Arc::new(daemon_set));
+        }
     }
 
     fn record_outcome(&self, _: &TemplatedPod<'_>, _: SizingOutcome) {}

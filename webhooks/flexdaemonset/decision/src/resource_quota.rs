@@ -1,4 +1,4 @@
-//! What the ResourceQuotas of a namespace demand of every pod.
+//! Demands of the ResourceQuotas of a namespace on every pod.
 
 use std::collections::BTreeMap;
 

@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use podshaper_core::admission::{Decision, Request, Webhook};
-use podshaper_core::object::Lookup;
+use podshaper_core::object::{Lookup, group_of};
 use podshaper_core::pod::Pod;
+use serde_json::Value;
 
-use crate::daemon_set::named_template;
+use crate::daemon_set::{RESOURCE_TEMPLATE, named_template};
 use crate::facts::{SizingFacts, SizingOutcome, TemplatedPod};
 use crate::original_requests::OriginalRequests;
 use crate::patch::patch;
@@ -39,11 +40,27 @@ impl<F: SizingFacts> FlexDaemonset<F> {
         let undecided =
             |reason| Decision::undecided(format!("flexdaemonset: {reason}: the pod keeps its own resources"));
         let namespace = request.namespace.as_deref().unwrap_or_default();
+        let unchanged = |reason: &str| {
+            let reason = format!("flexdaemonset: {reason}: the pod keeps its own resources");
+            Decision::unchanged().with_warnings(self.facts.explains().then_some(reason))
+        };
+        if let Some(reason) = self.facts.exclusion(namespace, pod) {
+            return unchanged(&reason);
+        }
         let daemon_set = pod.controller().filter(|owner| &*owner.kind == "DaemonSet");
-        let daemon_set = daemon_set.map(|owner| (&*owner.name, &*owner.uid));
+        let foreign = daemon_set.map(|owner| group_of(&owner.api_version)).filter(|group| *group != "apps");
+        let daemon_set = daemon_set.filter(|_| foreign.is_none()).map(|owner| (&*owner.name, &*owner.uid));
         let template = match self.template_name(pod, namespace, daemon_set, deadline).await {
             Ok(Some(template)) => template,
-            Ok(None) => return Decision::unchanged(),
+            Ok(None) => {
+                return match (foreign, daemon_set) {
+                    (Some(group), _) => Decision::unchanged().with_warnings([foreign_daemon_set(group)]),
+                    (None, Some((name, _))) => {
+                        unchanged(&format!("DaemonSet {namespace}/{name} names no template"))
+                    }
+                    (None, None) => unchanged("the pod has no DaemonSet, and it names no template"),
+                };
+            }
             Err(reason) => return undecided(reason),
         };
         let dry_run = request.dry_run == Some(true);
@@ -119,11 +136,23 @@ impl<F: SizingFacts> FlexDaemonset<F> {
     }
 }
 
+/// The warning about a pod of another kind of `DaemonSet`, which the webhook may not read.
+fn foreign_daemon_set(group: &str) -> String {
+    format!(
+        "flexdaemonset: the pod has a DaemonSet of {group}, whose annotations aren't read: it is sized only if the annotation \
+         {RESOURCE_TEMPLATE} of its pod template names a template"
+    )
+}
+
 impl<F: SizingFacts> Webhook for FlexDaemonset<F> {
     type Object<'a> = Pod<'a>;
 
     async fn decide<'a>(&self, request: &Request<'a, Pod<'a>>, deadline: Instant) -> Decision {
         self.decide(request, deadline).await
+    }
+
+    fn observe(&self, object: &Value, namespace: &str) {
+        self.facts.observe(object, namespace);
     }
 
     fn not_ready(&self) -> Option<String> {

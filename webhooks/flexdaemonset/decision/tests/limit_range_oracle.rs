@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use support::generated::{limit_ranges, nodes, pods_with_pod_level, templates};
 use support::{daemon_set, decide, patched, template};
 
-/// What the API server makes of a pod.
+/// A pod after the defaults of the API server.
 #[derive(Debug, Deserialize)]
 struct Answer {
     /// The pod with defaults.

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use flexdaemonset_decision::namespace_limits::NamespaceLimits;
 use flexdaemonset_decision::rules::Template;
+use flexdaemonset_decision::selection::{SelectedPod, Selection};
 use flexdaemonset_decision::template::{API_VERSION, PLURAL};
 use flexdaemonset_decision::template_object::TemplateObject;
 
@@ -40,11 +41,12 @@ pub(super) struct TemplateController {
     events: Events,
     metrics: FlexDaemonsetMetrics,
     options: RefitOptions,
+    selection: Selection,
 }
 
 /// The leader's state between reconciliations.
 struct LeaderState {
-    changes: [watch::Receiver<u64>; 5],
+    changes: [watch::Receiver<u64>; 6],
     pods: RunningPods,
     refitter: Refitter,
 }
@@ -56,8 +58,9 @@ impl TemplateController {
         events: Events,
         metrics: FlexDaemonsetMetrics,
         options: RefitOptions,
+        selection: Selection,
     ) -> Self {
-        Self { client, watches, events, metrics, options }
+        Self { client, watches, events, metrics, options, selection }
     }
 
     /// Reconciles while this replica leads.
@@ -113,7 +116,9 @@ impl TemplateController {
         let mut by_template: BTreeMap<Box<str>, Vec<Box<str>>> = BTreeMap::new();
         let mut daemon_sets = Vec::new();
         for (key, daemon_set) in self.watches.daemon_sets().all() {
-            if let Some(template) = &daemon_set.template {
+            if let Some(template) = &daemon_set.template
+                && self.excludes_namespace(&key).is_none()
+            {
                 by_template.entry(template.clone()).or_default().push(key.clone());
                 daemon_sets.push((key, daemon_set));
             }
@@ -134,6 +139,14 @@ impl TemplateController {
             self.patch_status(name, template, counts, &now).await;
         }
         state.refitter.execute(plan).await
+    }
+
+    /// Why the webhook isn't for the pods of a DaemonSet, by its key.
+    fn excludes_namespace(&self, key: &str) -> Option<String> {
+        let (namespace, name) = key.split_once('/')?;
+        let labels = self.watches.namespaces().get(namespace);
+        let pod = SelectedPod { namespace, daemon_set: Some(name) };
+        self.selection.excludes_namespace(pod, |key| labels.as_ref()?.label(key))
     }
 
     /// Counts the pods of a template and plans their refits. `None` while the first list of some pods is incomplete.

@@ -27,6 +27,7 @@ use flexdaemonset_decision::daemon_set::DaemonSet;
 use flexdaemonset_decision::facts::{SizingFacts, SizingOutcome, TemplatedPod};
 use flexdaemonset_decision::namespace_limits::NamespaceLimits;
 use flexdaemonset_decision::node::Node;
+use flexdaemonset_decision::selection::Selection;
 use flexdaemonset_decision::template_object::TemplateObject;
 use metrics::FlexDaemonsetMetrics;
 use watches::Watches;
@@ -47,6 +48,7 @@ impl FlexDaemonsetCluster {
         client: &Client,
         replica: &Replica,
         refit: RefitOptions,
+        selection: Selection,
         registry: &mut Registry,
         ending: watch::Receiver<bool>,
     ) -> Self {
@@ -55,8 +57,14 @@ impl FlexDaemonsetCluster {
         let watches = Watches::start(client);
         let leadership = replica.contend(client.clone(), "flexdaemonset", ending);
         let fenced = leadership.fence(client);
-        let controller =
-            TemplateController::new(fenced, watches.clone(), events.clone(), metrics.clone(), refit);
+        let controller = TemplateController::new(
+            fenced,
+            watches.clone(),
+            events.clone(),
+            metrics.clone(),
+            refit,
+            selection,
+        );
         tokio::spawn(controller.run(leadership));
         Self {
             nodes: PointReader::new(Arc::clone(watches.nodes()), client.clone()),

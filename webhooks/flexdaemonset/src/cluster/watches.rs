@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use flexdaemonset_decision::daemon_set::DaemonSet;
 use flexdaemonset_decision::limit_range::LimitRange;
+use flexdaemonset_decision::namespace::Namespace;
 use flexdaemonset_decision::namespace_limits::NamespaceLimits;
 use flexdaemonset_decision::node::Node;
 use flexdaemonset_decision::resource_quota::ResourceQuota;
@@ -23,6 +24,7 @@ pub(super) struct Watches {
     daemon_sets: Arc<Store<DaemonSet>>,
     limit_ranges: Arc<Store<LimitRange>>,
     quotas: Arc<Store<ResourceQuota>>,
+    namespaces: Arc<Store<Namespace>>,
 }
 
 impl Watches {
@@ -34,6 +36,7 @@ impl Watches {
             daemon_sets: spawn_reflector(client, WatchScope::default()),
             limit_ranges: spawn_reflector(client, WatchScope::default()),
             quotas: spawn_reflector(client, WatchScope::default()),
+            namespaces: spawn_reflector(client, WatchScope::default()),
         }
     }
 
@@ -45,11 +48,15 @@ impl Watches {
         &self.templates
     }
 
+    pub(super) fn namespaces(&self) -> &Arc<Store<Namespace>> {
+        &self.namespaces
+    }
+
     pub(super) fn daemon_sets(&self) -> &Arc<Store<DaemonSet>> {
         &self.daemon_sets
     }
 
-    /// What the LimitRanges and ResourceQuotas of a namespace demand.
+    /// Demands of the LimitRanges and ResourceQuotas of a namespace.
     pub(super) fn namespace_limits(&self, namespace: &str) -> NamespaceLimits {
         let ranges = self.limit_ranges.in_namespace(namespace);
         let quotas = self.quotas.in_namespace(namespace);
@@ -67,18 +74,20 @@ impl Watches {
             (DaemonSet::PLURAL, self.daemon_sets.has_synced()),
             (LimitRange::PLURAL, self.limit_ranges.has_synced()),
             (ResourceQuota::PLURAL, self.quotas.has_synced()),
+            (Namespace::PLURAL, self.namespaces.has_synced()),
         ];
         synced.into_iter().find(|(_, synced)| !synced).map(|(plural, _)| plural)
     }
 
     /// Receivers that wake at every change.
-    pub(super) fn changes(&self) -> [watch::Receiver<u64>; 5] {
+    pub(super) fn changes(&self) -> [watch::Receiver<u64>; 6] {
         [
             self.nodes.changes(),
             self.templates.changes(),
             self.daemon_sets.changes(),
             self.limit_ranges.changes(),
             self.quotas.changes(),
+            self.namespaces.changes(),
         ]
     }
 }

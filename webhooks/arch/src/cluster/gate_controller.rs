@@ -11,10 +11,12 @@ use podshaper_core::admission::{Decision, Verdict};
 use podshaper_core::patch::Pointer;
 use podshaper_core::pod::Pod;
 use podshaper_kube::error::describe;
-use podshaper_kube::request::{MediaType, get, send};
+use podshaper_kube::request::{MediaType, REQUEST_TIMEOUT, get, get_text, send};
 use podshaper_kube::store::Store;
 use podshaper_kube::watch::{WatchScope, reflect};
+use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -28,19 +30,53 @@ use arch_decision::webhook::{Arch, Judgement};
 
 /// The longest wait for the registries of one pod. A lookup continues after it, and the next check uses its answer.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Pods that are looked at at a time.
+/// Largest number of pods that are checked at a time.
 const LOOKS: usize = 16;
+/// Largest number of pods that are read at a time.
+const READS: usize = 2;
+/// Memory for the text of the pods that are checked, in KiB. The view of a pod may take several times its text.
+const TEXT_KIB: u32 = 2 << 10;
+/// The text of a large pod, in KiB.
+const LARGE_KIB: u32 = 64;
+/// The longest wait for the registries of a large pod.
+const LARGE_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Lets pods go.
 pub(crate) struct GateController<I> {
     client: Client,
     arch: Arch<I>,
     max_age: Duration,
+    reads: Semaphore,
+    text_kib: Semaphore,
+}
+
+/// The part of a pod that identifies its version.
+#[derive(Deserialize)]
+struct PodVersion {
+    metadata: VersionMetadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct VersionMetadata {
+    #[serde(default)]
+    uid: String,
+    #[serde(default)]
+    resource_version: String,
+}
+
+/// The text of a pod, and its part of the memory.
+struct PodText<'c> {
+    text: String,
+    /// The time that its registries are waited for.
+    patience: Duration,
+    _memory: Option<SemaphorePermit<'c>>,
 }
 
 impl<I: Images> GateController<I> {
     pub(crate) fn new(client: Client, arch: Arch<I>, max_age: Duration) -> Arc<Self> {
-        Arc::new(Self { client, arch, max_age })
+        let (reads, text_kib) = (Semaphore::new(READS), Semaphore::new(TEXT_KIB as usize));
+        Arc::new(Self { client, arch, max_age, reads, text_kib })
     }
 
     /// Does so for ever. Rights: get, list, watch and patch pods.
@@ -114,19 +150,21 @@ impl<I: Images> GateController<I> {
     async fn check(&self, key: &str, gated: &GatedPod) -> kube::Result<GateVerdict> {
         let Some((namespace, name)) = key.split_once('/') else { return Ok(GateVerdict::Done) };
         let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
-        let Some(object) = get::<Value>(&self.client, &path).await? else { return Ok(GateVerdict::Done) };
-        let text = object.to_string();
+        let Some(PodText { text, patience, _memory }) = self.read(&path).await? else {
+            return Ok(GateVerdict::Done);
+        };
+        let PodVersion { metadata: VersionMetadata { uid, resource_version } } =
+            serde_json::from_str(&text).map_err(Error::SerdeError)?;
         let pod: Pod<'_> = serde_json::from_str(&text).map_err(Error::SerdeError)?;
-        let is_same = object.pointer("/metadata/uid").and_then(Value::as_str) == Some(&*gated.uid);
-        let Some(gate) = gate_of(&pod).filter(|_| is_same) else { return Ok(GateVerdict::Done) };
+        let Some(gate) = gate_of(&pod).filter(|_| uid == *gated.uid) else { return Ok(GateVerdict::Done) };
 
-        let deadline = (Instant::now() + PATIENCE).into_std();
+        let deadline = (Instant::now() + patience).into_std();
         let Judgement { decision, complete } = self.arch.judge(&pod, namespace, deadline, Stage::Gated).await;
         let has_waited = self.wait_left(gated, Timestamp::now()).is_none_or(|left| left.is_zero());
         if !complete && !has_waited {
             return Ok(GateVerdict::Unknown);
         }
-        let Some(operations) = operations(&pod, gate, version_of(&object), &decision) else {
+        let Some(operations) = operations(&pod, gate, &resource_version, &decision) else {
             return Ok(GateVerdict::Stuck);
         };
         match send(&self.client, "PATCH", &path, MediaType::JsonPatch, &operations).await {
@@ -137,8 +175,8 @@ impl<I: Images> GateController<I> {
             }
             // Another replica was faster, or the pod is deleted. If the pod is unchanged, the API server refuses the patch itself.
             Err(Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => {
-                let now = get::<Value>(&self.client, &path).await?;
-                if now.is_some_and(|now| version_of(&now) == version_of(&object)) {
+                let now = get::<PodVersion>(&self.client, &path).await?;
+                if now.is_some_and(|now| now.metadata.resource_version == resource_version) {
                     return Err(Error::Api(status));
                 }
                 tracing::debug!(pod = key, %status, "a pod has changed meanwhile");
@@ -148,6 +186,22 @@ impl<I: Images> GateController<I> {
         }
     }
 
+    /// Reads a pod, few at a time, and waits until there is memory for its view. Tenants create pods of up to 1.5 MiB.
+    async fn read(&self, path: &str) -> kube::Result<Option<PodText<'_>>> {
+        // Neither semaphore is ever closed.
+        let _reading = self.reads.acquire().await.ok();
+        let text = match get_text(&self.client, path, REQUEST_TIMEOUT).await {
+            Ok(Some(text)) => text,
+            Ok(None) => return Err(Error::Service("the pod is too large".into())),
+            Err(Error::Api(status)) if status.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let kib = u32::try_from(text.len() >> 10).unwrap_or(TEXT_KIB).saturating_add(1).min(TEXT_KIB);
+        let memory = self.text_kib.acquire_many(kib).await.ok();
+        let patience = if kib > LARGE_KIB { LARGE_PATIENCE } else { PATIENCE };
+        Ok(Some(PodText { text, patience, _memory: memory }))
+    }
+
     /// The remaining time of a pod; none without a creation timestamp.
     fn wait_left(&self, gated: &GatedPod, now: Timestamp) -> Option<Duration> {
         let age = now.duration_since(gated.created?);
@@ -155,12 +209,8 @@ impl<I: Images> GateController<I> {
     }
 }
 
-fn version_of(object: &Value) -> &Value {
-    object.pointer("/metadata/resourceVersion").unwrap_or(&Value::Null)
-}
-
 /// The patch for a decision. None if the annotation of a pod without a possible node already states the reason.
-fn operations(pod: &Pod<'_>, gate: usize, version: &Value, decision: &Decision) -> Option<Vec<Value>> {
+fn operations(pod: &Pod<'_>, gate: usize, version: &str, decision: &Decision) -> Option<Vec<Value>> {
     let mut operations = vec![json!({"op": "test", "path": "/metadata/resourceVersion", "value": version})];
     if let Verdict::Deny(reason) = &decision.verdict {
         if pod.annotation(ANNOTATION) == Some(reason) {
@@ -191,6 +241,7 @@ fn parsed(patch: &[u8]) -> Vec<Value> {
 mod tests {
     use std::collections::BTreeSet;
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use http::{Method, Request};
     use podshaper_core::patch::Patch;
@@ -272,6 +323,49 @@ mod tests {
         assert_eq!(pauses.0.len(), 1, "who is gone is forgotten");
     }
 
+    /// Images of which nothing becomes known, and the largest number of pods that wait for them at a time.
+    #[derive(Default)]
+    struct Counting {
+        waiting: AtomicUsize,
+        most: AtomicUsize,
+    }
+
+    impl Images for Counting {
+        async fn known(&self, images: &[Image<'_>], _: &Access<'_>, deadline: std::time::Instant) -> Known {
+            let waiting = self.waiting.fetch_add(1, Ordering::Relaxed) + 1;
+            self.most.fetch_max(waiting, Ordering::Relaxed);
+            tokio::time::sleep_until(deadline.into()).await;
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            Known { images: vec![unknown(); images.len()], warnings: Vec::new() }
+        }
+    }
+
+    /// The largest number of pods with this annotation that are held at a time.
+    async fn most_at_a_time(annotation: usize) -> usize {
+        let annotation = "x".repeat(annotation);
+        let client = podshaper_testing::client(move |_: Request<Value>| {
+            let pod = json!({
+                "metadata": {"uid": "u", "resourceVersion": "7", "annotations": {"a": annotation}},
+                "spec": {"schedulingGates": [{"name": GATE}], "containers": [{"image": "a"}]},
+            });
+            std::future::ready(MockResponse::json(200, &pod))
+        });
+        let images = Arc::new(Counting::default());
+        let arch = Arch::new(Settings::default(), Arc::clone(&images));
+        let controller = GateController::new(client, arch, Duration::from_mins(10));
+        let begun = Instant::now();
+        controller.round(pods(32, Duration::ZERO), &mut Rechecks::default()).await;
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        images.most.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn large_pods_are_few_at_a_time() {
+        assert_eq!(most_at_a_time(10).await, LOOKS);
+        assert_eq!(most_at_a_time(1_500_000).await, 1);
+        assert!((2..5).contains(&most_at_a_time(500_000).await));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn waiting_pod_is_checked_less_often() {
         for (knowledge, looks, patches) in [(nowhere(), 9, 1), (unknown(), 41, 0)] {
@@ -323,7 +417,7 @@ mod tests {
         let gate = gate_of(&pod).unwrap();
         let mut patch = Patch::default();
         patch.add(&Pointer::root().key("spec").key("tolerations"), &json!([]));
-        let sent = operations(&pod, gate, &json!("7"), &Decision::patched(patch)).unwrap();
+        let sent = operations(&pod, gate, "7", &Decision::patched(patch)).unwrap();
         assert_eq!(
             Value::from(sent),
             json!([
@@ -333,14 +427,10 @@ mod tests {
                 {"op": "remove", "path": "/metadata/labels/podshaper.dev~1arch-gated"},
             ])
         );
-        let refused = operations(&pod, gate, &json!("7"), &Decision::denied("why")).unwrap();
+        let refused = operations(&pod, gate, "7", &Decision::denied("why")).unwrap();
         assert!(!Value::from(refused).to_string().contains("schedulingGates"), "it goes on waiting");
         let annotated: Pod<'_> =
             serde_json::from_str(r#"{"metadata":{"annotations":{"podshaper.dev/arch":"why"}}}"#).unwrap();
-        assert_eq!(
-            operations(&annotated, gate, &json!("7"), &Decision::denied("why")),
-            None,
-            "once is enough"
-        );
+        assert_eq!(operations(&annotated, gate, "7", &Decision::denied("why")), None, "once is enough");
     }
 }

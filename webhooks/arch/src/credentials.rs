@@ -40,13 +40,20 @@ pub struct Credential {
     pub refresh_token: Option<String>,
     /// Identifies the credential without revealing it.
     identity: [u8; 16],
+    /// Whether it is sent to the registry itself only, also if that refers to a token server elsewhere.
+    pub own_host_only: bool,
 }
 
 /// One file of credentials: scopes, as `registry.example.com/path` or `*.example.com`, the more specific first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DockerConfig {
     entries: Vec<(Scope, Arc<Credential>)>,
+    /// Whether it names programs that have further credentials.
+    has_helpers: bool,
 }
+
+/// The warning about a file with credential helpers.
+pub(crate) const HELPERS: &str = "credsStore and credHelpers aren't used: they are programs of another machine. Put credentials into auths, or use cloudCredentials";
 
 /// The images that a credential is for: a host, with its port, and what repositories begin with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,9 +87,12 @@ const fn lenient(config: GeneralPurposeConfig) -> GeneralPurpose {
 struct NotAuth;
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct File {
     #[serde(default)]
     auths: BTreeMap<String, Entry>,
+    creds_store: Option<String>,
+    cred_helpers: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -97,7 +107,10 @@ struct Entry {
 impl DockerConfig {
     /// Reads `config.json` of Docker, or `.dockerconfigjson` of a Secret.
     pub fn from_json(text: &str) -> Result<Self, CredentialError> {
-        Self::new(serde_json::from_str::<File>(text)?.auths)
+        let File { auths, creds_store, cred_helpers } = serde_json::from_str(text)?;
+        let has_helpers = creds_store.is_some_and(|store| !store.is_empty())
+            || cred_helpers.is_some_and(|helpers| !helpers.is_empty());
+        Ok(Self { has_helpers, ..Self::new(auths)? })
     }
 
     /// Reads `.dockercfg`, the older format.
@@ -122,7 +135,12 @@ impl DockerConfig {
         entries.sort_by_cached_key(|(Scope { host, path }, _)| {
             Reverse(if path.is_empty() { host.clone() } else { format!("{host}/{path}") })
         });
-        Ok(Self { entries })
+        Ok(Self { entries, has_helpers: false })
+    }
+
+    /// Whether it names programs that have further credentials, as Docker Desktop and cloud tools write it.
+    pub(crate) fn has_helpers(&self) -> bool {
+        self.has_helpers
     }
 
     /// How many credentials it holds.
@@ -175,7 +193,17 @@ impl Credential {
             hash.update(part.as_bytes());
         }
         let identity = hash.finish().as_ref().first_chunk().copied().unwrap_or_default();
-        Self { user, password, refresh_token, identity }
+        Self { user, password, refresh_token, identity, own_host_only: false }
+    }
+
+    /// The credential of a cloud, which keeps its identity when it is renewed.
+    pub(crate) fn of_cloud(
+        user: String,
+        password: String,
+        refresh_token: Option<String>,
+        identity: [u8; 16],
+    ) -> Self {
+        Self { user, password, refresh_token, identity, own_host_only: true }
     }
 
     fn len(&self) -> usize {
@@ -255,8 +283,7 @@ mod tests {
                 ((*place).to_owned(), json!({"auth": STANDARD.encode(format!("{user}:secret"))}))
             })
             .collect();
-        DockerConfig::from_json(&json!({"auths": auths, "credsStore": "x", "HttpHeaders": {}}).to_string())
-            .unwrap()
+        DockerConfig::from_json(&json!({"auths": auths, "HttpHeaders": {}}).to_string()).unwrap()
     }
 
     fn users(config: &DockerConfig, registry: &str, repository: &str) -> String {
@@ -345,6 +372,18 @@ mod tests {
         for auth in ["dTpwYXNz", "dTpw\\r\\nYXNz\\n", "dTpw\\nYXM=\\n", "dTpwYXN=", "dTpwYXN"] {
             let file = format!(r#"{{"auths": {{"a.b": {{"auth": "{auth}"}}}}}}"#);
             assert_eq!(users(&DockerConfig::from_json(&file).unwrap(), "a.b", "x"), "u", "{auth}");
+        }
+    }
+
+    #[test]
+    fn credential_helpers_are_noticed() {
+        for (text, expected) in [
+            (r#"{"auths": {}}"#, false),
+            (r#"{"auths": {}, "credsStore": "", "credHelpers": null}"#, false),
+            (r#"{"credsStore": "desktop"}"#, true),
+            (r#"{"credHelpers": {"123456789012.dkr.ecr.eu-west-1.amazonaws.com": "ecr-login"}}"#, true),
+        ] {
+            assert_eq!(DockerConfig::from_json(text).unwrap().has_helpers(), expected, "{text}");
         }
     }
 

@@ -11,7 +11,7 @@ use anyhow::bail;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::credentials::DockerConfig;
+use crate::credentials::{DockerConfig, HELPERS};
 use crate::image_resolver::ImageResolver;
 
 /// Where Docker keeps it, for root.
@@ -56,6 +56,13 @@ pub(crate) async fn follow(path: PathBuf, images: Arc<ImageResolver>) {
     }
 }
 
+/// Logs that a file names credential helpers.
+pub(crate) fn warn_of_helpers(path: &Path, file: &DockerConfig) {
+    if file.has_helpers() {
+        warn!(path = %path.display(), "{HELPERS}");
+    }
+}
+
 /// Whether there is something new.
 fn reload(path: &Path, images: &ImageResolver) -> anyhow::Result<bool> {
     match (read(path)?, images.mounted()) {
@@ -63,6 +70,7 @@ fn reload(path: &Path, images: &ImageResolver) -> anyhow::Result<bool> {
         (None, None) => Ok(false),
         (Some(file), Some(before)) if file == *before => Ok(false),
         (Some(file), _) => {
+            warn_of_helpers(path, &file);
             images.mount(file);
             Ok(true)
         }

@@ -66,11 +66,16 @@ impl ImageResolver {
         mounted: Option<DockerConfig>,
         secrets: Option<PullSecrets>,
     ) -> anyhow::Result<Self> {
-        let resolver = Arc::new(resolver(&settings.registries)?);
+        let resolver = Arc::new(resolver(settings)?);
         let cache = Arc::new(ImageCache::new(settings.cache));
         let (mounted, secrets) = (Arc::new(RwLock::new(mounted.map(Arc::new))), secrets.map(Arc::new));
         let (metrics, prefetches) = (Metrics::default(), Arc::new(Semaphore::new(PREFETCHES)));
         Ok(Self { resolver, cache, settings: settings.cache, mounted, secrets, metrics, prefetches })
+    }
+
+    /// Checks that the pod has the identities of clouds that the settings need.
+    pub(crate) fn check_identities(&self) -> anyhow::Result<()> {
+        self.resolver.check_identities()
     }
 
     /// Registers its metrics.
@@ -91,7 +96,7 @@ impl ImageResolver {
     /// Looks one image up, whatever is remembered.
     pub async fn explain(&self, name: &str) -> Result<Explained, LookupError> {
         let name = ImageName::parse(name).ok_or(LookupError::Invalid)?;
-        let plan = self.resolver.plan(&name, self.mounted().as_slice())?;
+        let plan = self.resolver.plan(&name, self.mounted().as_slice(), None)?;
         let Resolved { digest, platforms, from, .. } =
             self.resolver.resolve(&name, &plan, &Arc::default()).await?;
         Ok(Explained { name: name.to_string(), digest: digest.into(), platforms, from: from.into() })
@@ -107,7 +112,7 @@ impl ImageResolver {
         (files, warnings)
     }
 
-    fn wanted(&self, image: &Image<'_>, keyring: &Keyring) -> Result<Wanted, LookupError> {
+    fn wanted(&self, image: &Image<'_>, namespace: &str, keyring: &Keyring) -> Result<Wanted, LookupError> {
         let name = ImageName::parse(image.reference).ok_or(LookupError::Invalid)?;
         let freshness = match (&name.version, image.always, self.settings.pull_always) {
             (Version::Digest(_), ..) => Freshness::Always,
@@ -116,7 +121,7 @@ impl ImageResolver {
             (Version::Tag(_), true, Some(time)) => Freshness::Within(time),
             (Version::Tag(_), true, None) => Freshness::Now,
         };
-        let plan = self.resolver.plan(&name, keyring)?;
+        let plan = self.resolver.plan(&name, keyring, Some(namespace))?;
         let key = Key { name: name.to_string().into(), identity: plan.identity };
         Ok(Wanted { name, key, freshness, plan })
     }
@@ -153,7 +158,7 @@ impl ImageResolver {
 
     /// The answer for an image, or its lookup.
     fn begin(&self, image: &Image<'_>, namespace: &str, keyring: &Keyring) -> Pending {
-        let wanted = match self.wanted(image, keyring) {
+        let wanted = match self.wanted(image, namespace, keyring) {
             Ok(wanted) => wanted,
             Err(why) => return Pending::Known(Err(why)),
         };

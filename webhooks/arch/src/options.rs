@@ -60,6 +60,10 @@ impl ServeOptions for Options {
         let client = || client::in_cluster().context("no access to the API server");
         let secrets = self.pull_secrets.then(client).transpose()?.map(PullSecrets::new);
         let (settings, images) = self.images.images(secrets)?;
+        images.check_identities()?;
+        if let Some(mounted) = images.mounted() {
+            docker_config_watch::warn_of_helpers(&self.images.docker_config, &mounted);
+        }
         let images = Arc::new(images);
         images.register(metrics);
         tokio::spawn(docker_config_watch::follow(self.images.docker_config, Arc::clone(&images)));

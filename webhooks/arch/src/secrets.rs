@@ -15,7 +15,7 @@ use podshaper_kube::request::get;
 use serde::Deserialize;
 use tokio::time::timeout_at;
 
-use crate::credentials::DockerConfig;
+use crate::credentials::{DockerConfig, HELPERS};
 use arch_decision::images::Access;
 
 /// How long one is remembered, and so how long one that was replaced is still used.
@@ -92,6 +92,9 @@ impl PullSecrets {
             match self.read(access.namespace, name, deadline).await {
                 Secret::Credentials(file) if held + file.len() <= CREDENTIALS => {
                     held += file.len();
+                    if file.has_helpers() {
+                        warnings.push(format!("arch: Secret {name}: {HELPERS}"));
+                    }
                     files.push(file);
                 }
                 Secret::Credentials(_) => warnings.push(format!(

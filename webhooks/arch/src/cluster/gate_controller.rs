@@ -363,7 +363,7 @@ mod tests {
     async fn large_pods_are_few_at_a_time() {
         assert_eq!(most_at_a_time(10).await, LOOKS);
         assert_eq!(most_at_a_time(1_500_000).await, 1);
-        assert!((2..5).contains(&most_at_a_time(500_000).await));
+        assert!(most_at_a_time(500_000).await <= 4);
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,13 +9,19 @@ pub(crate) enum AddressPolicy {
     Registry,
     /// A redirect or token server of a registry with a public address: public addresses only.
     Internet,
+    /// An identity service of a cloud: any address. No address of a registry leads to this policy.
+    Identity,
 }
 
 impl AddressPolicy {
     /// Whether this address may be reached.
     pub(crate) fn allows(self, address: IpAddr) -> bool {
         let address = embedded(address);
-        !is_local(address) && (self == Self::Registry || !is_private(address))
+        match self {
+            Self::Registry => !is_local(address),
+            Self::Internet => !is_local(address) && !is_private(address),
+            Self::Identity => true,
+        }
     }
 }
 

@@ -60,7 +60,9 @@ pub(crate) async fn connect(
     let allowed = |to: &SocketAddr| hosts.names(&host, port) || reach.allows(to.ip());
     let stream = timeout(CONNECT, async {
         let known = resolve(names, &host, port).await;
-        match hosts.proxy_for(&host, port) {
+        // Identity services of a node are behind no proxy.
+        let is_direct = reach == AddressPolicy::Identity && host.parse::<IpAddr>().is_ok();
+        match hosts.proxy_for(&host, port).filter(|_| !is_direct) {
             // A proxy resolves the name itself, also names that are unknown here. A name that resolves to a forbidden address here is
             // refused.
             Some(_) if !known.iter().flatten().all(allowed) => Err(io::Error::other(Refused(host.clone()))),

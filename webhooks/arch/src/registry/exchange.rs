@@ -176,7 +176,7 @@ impl Exchange {
         let request = request.body(body).map_err(|_| LookupError::Invalid)?;
         let http = match ask.reach {
             AddressPolicy::Registry => &self.registry,
-            AddressPolicy::Internet => &self.internet,
+            AddressPolicy::Internet | AddressPolicy::Identity => &self.internet,
         };
         let sent = timeout(PATIENCE / 2, http.request(request)).await;
         let answer = match sent {

@@ -11,6 +11,7 @@
 mod address;
 mod body;
 mod challenge;
+mod cloud;
 mod connect;
 mod connection;
 mod exchange;
@@ -28,15 +29,19 @@ use anyhow::Context;
 
 pub(crate) use resolve::{Keyring, Plan, Resolved, Resolver};
 
-use arch_decision::config::Registries;
+use arch_decision::config::Settings;
+use cloud::CloudKeyring;
 use exchange::Exchange;
 use hosts::Hosts;
 
 /// A resolver with these settings.
-pub(crate) fn resolver(settings: &Registries) -> anyhow::Result<Resolver> {
-    let tls = tls::client_config(settings)?;
-    if let Some(directory) = &settings.proxy_credentials_dir {
+pub(crate) fn resolver(settings: &Settings) -> anyhow::Result<Resolver> {
+    let registries = &settings.registries;
+    let tls = tls::client_config(registries)?;
+    if let Some(directory) = &registries.proxy_credentials_dir {
         connect::proxy_credentials_of(Path::new(directory)).context("registries.proxyCredentialsDir")?;
     }
-    Ok(Resolver::new(Exchange::new(Arc::new(Hosts::new(settings.clone())), connect::names(), &tls)))
+    let hosts = Arc::new(Hosts::new(registries.clone()));
+    let cloud = CloudKeyring::new(&settings.cloud_credentials, &hosts, &tls);
+    Ok(Resolver::new(Exchange::new(hosts, connect::names(), &tls), cloud))
 }

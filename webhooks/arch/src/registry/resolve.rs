@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 
 use super::address::AddressPolicy;
 use super::challenge::Challenge;
+use super::cloud::{CloudKeyring, CloudSource};
 use super::exchange::{Exchange, RegistryRequest, RegistryResponse};
 use super::hosts::Hosts;
 use super::manifest::{ACCEPT, Config, MAX_PLATFORMS, Manifest};
@@ -55,6 +56,7 @@ pub(crate) struct Plan {
 pub(crate) struct Resolver {
     exchange: Exchange,
     tokens: Tokens,
+    cloud: CloudKeyring,
 }
 
 /// The question about an image.
@@ -77,6 +79,15 @@ struct RegistryEndpoint {
     /// The query of each request, with its question mark; empty for none.
     query: String,
     credentials: Vec<Arc<Credential>>,
+    /// The credential of the cloud, tried after these.
+    cloud: Option<Arc<CloudSource>>,
+}
+
+/// Where the credential of an attempt comes from.
+enum CredentialSource<'p> {
+    Known(Arc<Credential>),
+    Cloud(&'p CloudSource),
+    Anonymous,
 }
 
 /// One attempt at one place, by one credential.
@@ -88,8 +99,13 @@ struct Attempt<'a> {
 }
 
 impl Resolver {
-    pub(crate) fn new(exchange: Exchange) -> Self {
-        Self { exchange, tokens: Tokens::default() }
+    pub(crate) fn new(exchange: Exchange, cloud: CloudKeyring) -> Self {
+        Self { exchange, tokens: Tokens::default(), cloud }
+    }
+
+    /// Checks that the pod has the identities that the settings need.
+    pub(crate) fn check_identities(&self) -> anyhow::Result<()> {
+        self.cloud.check()
     }
 
     /// The word for a registry in metrics.
@@ -102,19 +118,28 @@ impl Resolver {
     }
 
     /// Finds the credentials for an image: what it takes to ask for it.
-    pub(crate) fn plan(&self, image: &ImageName, keyring: &Keyring) -> Result<Plan, LookupError> {
-        if keyring.is_empty() {
+    pub(crate) fn plan(
+        &self,
+        image: &ImageName,
+        keyring: &Keyring,
+        namespace: Option<&str>,
+    ) -> Result<Plan, LookupError> {
+        let cloud = self.cloud.source(&image.registry, namespace);
+        if keyring.is_empty() && cloud.is_none() {
             return Ok(Plan { endpoints: None, identity: [0; 16] });
         }
-        let endpoints = self.endpoints(image, keyring)?;
+        let endpoints = self.endpoints(image, keyring, cloud)?;
         let mut hash = Context::new(&SHA256);
         for place in &endpoints {
             for credential in &place.credentials {
                 hash.update(&credential.identity());
             }
+            if let Some(cloud) = &place.cloud {
+                hash.update(&cloud.identity());
+            }
             hash.update(b"/");
         }
-        let anonymous = endpoints.iter().all(|place| place.credentials.is_empty());
+        let anonymous = endpoints.iter().all(|place| place.credentials.is_empty() && place.cloud.is_none());
         let identity = if anonymous {
             [0; 16]
         } else {
@@ -157,16 +182,24 @@ impl Resolver {
         let endpoints = if let Some(endpoints) = &plan.endpoints {
             endpoints
         } else {
-            found = self.endpoints(image, &[])?;
+            found = self.endpoints(image, &[], None)?;
             &found
         };
         let mut last = LookupError::Unavailable;
         for place in endpoints {
-            let mut credentials: Vec<_> = place.credentials.iter().map(|own| Some(&**own)).collect();
-            if credentials.is_empty() {
-                credentials.push(None);
-            }
-            for credential in credentials {
+            for source in place.sources() {
+                let credential = match source {
+                    CredentialSource::Known(credential) => Some(credential),
+                    CredentialSource::Anonymous => None,
+                    CredentialSource::Cloud(cloud) => match cloud.credential().await {
+                        Ok(credential) => Some(credential),
+                        Err(error) => {
+                            last = error;
+                            continue;
+                        }
+                    },
+                };
+                let credential = credential.as_deref();
                 let identity = credential.map(Credential::identity).unwrap_or_default();
                 let scope = Scope {
                     registry: &place.base,
@@ -198,7 +231,12 @@ impl Resolver {
         Err(last)
     }
 
-    fn endpoints(&self, image: &ImageName, keyring: &Keyring) -> Result<Vec<RegistryEndpoint>, LookupError> {
+    fn endpoints(
+        &self,
+        image: &ImageName,
+        keyring: &Keyring,
+        cloud: Option<&Arc<CloudSource>>,
+    ) -> Result<Vec<RegistryEndpoint>, LookupError> {
         let (registry, repository) = (&*image.registry, &*image.repository);
         let files = || keyring.iter().map(|file| &**file);
         let by_digest = matches!(image.version, Version::Digest(_));
@@ -212,6 +250,7 @@ impl Resolver {
                 repository,
                 path,
                 query: namespace_query(mirror, registry),
+                cloud: None,
             });
         }
         if policy == MirrorSourcePolicy::NeverContactSource {
@@ -232,8 +271,19 @@ impl Resolver {
             path: format!("/v2/{repository}"),
             query: String::new(),
             credentials,
+            cloud: cloud.cloned(),
         });
         Ok(endpoints)
+    }
+}
+
+impl RegistryEndpoint {
+    /// The credentials, in the order in which they are tried.
+    fn sources(&self) -> impl Iterator<Item = CredentialSource<'_>> {
+        let known = self.credentials.iter().map(|own| CredentialSource::Known(Arc::clone(own)));
+        let cloud = self.cloud.iter().map(|cloud| CredentialSource::Cloud(cloud));
+        let none = self.credentials.is_empty() && self.cloud.is_none();
+        known.chain(cloud).chain(none.then_some(CredentialSource::Anonymous))
     }
 }
 
@@ -397,7 +447,7 @@ impl Attempt<'_> {
         let uri =
             uri.authority(base.authority().map_or("", |authority| authority.as_str())).path_and_query(path);
         let uri = uri.build().map_err(|_| LookupError::Invalid)?;
-        let Resolver { exchange, tokens } = self.resolver;
+        let Resolver { exchange, tokens, .. } = self.resolver;
         let scope = &self.scope;
         let ask = |authorization: Option<HeaderValue>| {
             let (method, uri) = (method.clone(), uri.clone());
@@ -438,7 +488,7 @@ impl Attempt<'_> {
         accept: &'static str,
         refused: RegistryResponse,
     ) -> Result<RegistryResponse, LookupError> {
-        let Resolver { exchange, tokens } = self.resolver;
+        let Resolver { exchange, tokens, .. } = self.resolver;
         let challenge = challenge_in(&refused)?;
         let repository = repository_of(&refused.uri).unwrap_or(self.scope.repository);
         let (registry, namespace) = (&refused.uri, self.scope.namespace);

@@ -214,6 +214,10 @@ async fn grant(
     }
     exchange.check_scheme(&realm, None)?;
     let (host, port) = place(&realm);
+    let is_elsewhere = self::authority(&realm) != self::authority(scope.registry);
+    if is_elsewhere && scope.credential.is_some_and(|credential| credential.own_host_only) {
+        return Err(LookupError::Refused);
+    }
     let reach = if exchange.hosts.allows_private_realm(host, port) { AddressPolicy::Registry } else { reach };
     let own = format!("repository:{}:pull", scope.repository);
     // The registry knows best by which name it checks a token (oras-project/oras-go#650).

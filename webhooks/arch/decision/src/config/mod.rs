@@ -1,5 +1,6 @@
 //! The configuration file.
 
+mod cloud;
 mod hosts;
 mod image_rules;
 mod mirrors;
@@ -18,12 +19,14 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
+pub use cloud::{Cloud, CloudCredentials, EcrHost};
 use image_rules::RuleSettings;
 pub use image_rules::{ImageRules, Statement};
 pub use mirrors::{Mirror, MirrorSourcePolicy, MirroredRepository, Mirrors};
 pub use proxy::{NoProxy, Proxy};
 pub use registries::Registries;
 
+use cloud::CloudItem;
 use registries::RegistriesFile;
 
 use crate::platform::Architecture;
@@ -54,6 +57,8 @@ pub struct Settings {
     pub cache: CacheSettings,
     /// How registries are spoken to.
     pub registries: Registries,
+    /// Registries of clouds with the identity of the webhook's pod.
+    pub cloud_credentials: Vec<CloudCredentials>,
 }
 
 /// `onUnknown`.
@@ -114,6 +119,7 @@ struct File {
     #[serde(deserialize_with = "duration::deserialize")]
     lookup_timeout: Duration,
     registries: RegistriesFile,
+    cloud_credentials: Vec<CloudItem>,
 }
 
 impl Default for File {
@@ -132,6 +138,7 @@ impl Default for File {
             gate_max_age: Duration::from_mins(10),
             lookup_timeout: Duration::from_secs(2),
             registries: RegistriesFile::default(),
+            cloud_credentials: Vec::new(),
         }
     }
 }
@@ -240,6 +247,7 @@ impl Settings {
                 bytes: file.cache_size,
             },
             registries: Registries::default(),
+            cloud_credentials: Vec::new(),
         }
     }
 }
@@ -282,6 +290,8 @@ impl File {
             return Err(wrong(&["lookupTimeout"], "takes up to 25s: the API server waits for 30s at most"));
         }
         let registries = std::mem::take(&mut self.registries).validated()?;
+        let cloud_credentials =
+            CloudItem::validated(std::mem::take(&mut self.cloud_credentials), &registries)?;
         let images = ImageRules::new(std::mem::take(&mut self.images))?;
         let exempt_runtime_classes = runtime_classes(std::mem::take(&mut self.exempt_runtime_classes))?;
         let settings = Settings::new(&self, Table::new(nodes));
@@ -291,6 +301,7 @@ impl File {
             images,
             exempt_runtime_classes,
             registries,
+            cloud_credentials,
             ..settings
         })
     }

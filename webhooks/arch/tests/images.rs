@@ -137,7 +137,7 @@ async fn becomes(registry: &Registry, settings: Value, spec: Value) -> String {
     let webhook = arch_decision::Arch::new(Settings::from_value(settings).unwrap(), images);
     let pod = json!({"metadata": {}, "spec": spec}).to_string();
     let later = Instant::now() + Duration::from_secs(5);
-    let decision = webhook.decide(&serde_json::from_str(&pod).unwrap(), "ns", later).await;
+    let decision = webhook.decide(&pod, "ns", later).await;
     let patch: Value = serde_json::from_str(str::from_utf8(&decision.patch.to_json()).unwrap()).unwrap();
     let annotation = patch.as_array().unwrap().iter().find_map(|own| {
         own["path"]

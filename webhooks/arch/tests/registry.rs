@@ -74,7 +74,7 @@ async fn becomes(images: &Arc<ImageResolver>, image: &str, volume: Option<&str>,
     let pod = pod.to_string();
     let settings = Settings::from_value(json!({"architectures": {"arm64": {}, "s390x": {}}})).unwrap();
     let webhook = arch_decision::Arch::new(settings, Arc::clone(images));
-    let decision = webhook.decide(&serde_json::from_str(&pod).unwrap(), "ns", Instant::now() + budget).await;
+    let decision = webhook.decide(&pod, "ns", Instant::now() + budget).await;
     match decision.verdict {
         Verdict::Deny(_) => "denied".to_owned(),
         Verdict::Undecided(why) => why,

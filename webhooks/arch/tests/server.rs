@@ -4,6 +4,7 @@
 mod support;
 
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use e2e::client::post;
 use http::Response;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use podshaper_core::admission::Request;
 use serde_json::json;
 use support::registry::{Registry, full, index, ok, with};
 use support::server::{BINARY, PATH, file, flag, review, start};
@@ -96,4 +98,31 @@ async fn lying_registry_is_bounded() {
     assert!(most <= 40 << 10, "{most} KiB");
     let answer = client.send(post(PATH, &review(&[format!("{}/a:1", right.host())]))).await.unwrap();
     assert!(answer.body.contains(r#""patchType":"JSONPatch""#), "{answer:?}");
+}
+
+#[tokio::test]
+async fn nested_lists_do_not_multiply_in_memory() {
+    let silent = Registry::start(|_| std::future::pending()).await;
+    let settings = json!({"registries": {"plainHttp": [silent.host()]}, "lookupTimeout": "1s"});
+    let webhook = start(&settings, &json!({})).await;
+    let requirement = json!({"key": "a", "operator": "In", "values": vec![""; 1000]});
+    let terms = json!([{"matchExpressions": vec![requirement; 900]}]);
+    let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}});
+    let container = json!({"name": "c", "image": format!("{}/a:1", silent.host())});
+    let spec = json!({"affinity": {"nodeAffinity": required}, "containers": [container]});
+    let review = Request::create("v1", "Pod", "default", json!({"metadata": {"name": "p"}, "spec": spec}));
+    let review = Arc::new(review.to_review().unwrap().into_bytes());
+    let client = webhook.client();
+    let resting = webhook.memory_kib("VmHWM");
+    let answers = (0..8).map(|_| {
+        let (client, review) = (client.clone(), Arc::clone(&review));
+        tokio::spawn(async move { client.send(post(PATH, &review)).await.unwrap() })
+    });
+    for answer in answers.collect::<Vec<_>>() {
+        let answer = answer.await.unwrap();
+        assert!(answer.status == 429 || answer.body.contains("can't be read"), "{answer:?}");
+    }
+    let more = webhook.memory_kib("VmHWM") - resting;
+    println!("{more} KiB more than at rest");
+    assert!(more <= 64 << 10, "{more} KiB");
 }

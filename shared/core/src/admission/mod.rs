@@ -63,7 +63,7 @@ pub trait Webhook: Send + Sync + 'static {
 }
 
 /// Bytes of the lists and maps in the view of one object. A pod with as many annotations as Kubernetes allows takes 3 MiB.
-const MAX_VIEW: usize = 4 << 20;
+pub const MAX_VIEW: usize = 4 << 20;
 
 /// A request before its decision.
 #[derive(Clone, Copy, Debug)]

@@ -1,9 +1,13 @@
 //! The webhook: which requests are its business.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use podshaper_core::admission::{Decision, Request, Webhook};
+use podshaper_core::admission::{Decision, MAX_VIEW, Request, Webhook};
+use podshaper_core::json::within;
 use podshaper_core::pod::Pod;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -68,6 +72,40 @@ impl<'a> Workload<'a> {
     }
 }
 
+/// A pod under review. Its view can be dropped and parsed again.
+struct PodReview<'r> {
+    text: &'r str,
+    namespace: &'r str,
+    stage: Stage,
+    pod: Option<Pod<'r>>,
+    images: Vec<WantedImage>,
+    pull_secrets: Vec<Box<str>>,
+    overrides: Overrides,
+}
+
+/// An image that is looked up, without the view of its pod.
+struct WantedImage {
+    reference: Box<str>,
+    always: bool,
+    volume: bool,
+}
+
+impl WantedImage {
+    fn of(image: &Image<'_>) -> Self {
+        Self { reference: image.reference.into(), always: image.always, volume: image.volume }
+    }
+
+    fn image(&self, anew: bool) -> Image<'_> {
+        Image { reference: &self.reference, always: self.always, anew, volume: self.volume }
+    }
+}
+
+/// The view of a pod, of which lists and maps take at most [`MAX_VIEW`] bytes.
+fn parse(text: &str) -> Result<Pod<'_>, Decision> {
+    let (pod, _) = within(MAX_VIEW, || serde_json::from_str(text));
+    pod.map_err(|error: serde_json::Error| Decision::undecided(format!("the object can't be read: {error}")))
+}
+
 impl<I: Images> Arch<I> {
     /// A webhook with these settings, that knows images by `images`.
     pub fn new(settings: Settings, images: I) -> Self {
@@ -86,9 +124,10 @@ impl<I: Images> Arch<I> {
         Self { notices: Some(notices), ..self }
     }
 
-    fn notify(&self, pod: &Pod<'_>, namespace: &str, decision: &Decision) {
-        if let (Some(notices), Some(owner)) = (&self.notices, pod.controller())
-            && let Some(text) = notice(decision)
+    fn notify(&self, pod: &str, namespace: &str, decision: &Decision) {
+        if let (Some(notices), Some(text)) = (&self.notices, notice(decision))
+            && let Ok(pod) = parse(pod)
+            && let Some(owner) = pod.controller()
         {
             notices.publish(namespace, owner, text);
         }
@@ -99,46 +138,79 @@ impl<I: Images> Arch<I> {
         Overrides::of(pod).or(namespace)
     }
 
-    /// Decides about a pod that is being created.
-    pub async fn decide(&self, pod: &Pod<'_>, namespace: &str, deadline: Instant) -> Decision {
-        match exemption(&self.settings, &self.overrides(pod, namespace), pod) {
-            None | Some(Exemption::Overtaxing) => {
-                self.judge(pod, namespace, deadline, Stage::Creation).await.decision
-            }
-            Some(_) => Decision::unchanged(),
-        }
+    /// Decides about a pod that is being created, by its JSON.
+    pub async fn decide(&self, pod: &str, namespace: &str, deadline: Instant) -> Decision {
+        self.judge(pod, namespace, deadline, Stage::Creation).await.decision
     }
 
     /// Decides by what is known of the pod's images by the deadline, or the longest that is waited.
-    pub async fn judge(&self, pod: &Pod<'_>, namespace: &str, deadline: Instant, stage: Stage) -> Judgement {
-        let undecided =
-            |why| Judgement { decision: Decision::undecided(format!("arch: {why}")), complete: true };
-        if self.settings.table.is_overtaxed_by(pod) {
-            return undecided("the pod says more of its nodes than is weighed".to_owned());
-        }
-        let images = match images_of(pod) {
-            Ok(images) => images,
-            Err(error) => return undecided(error.to_string()),
-        };
+    pub async fn judge(&self, pod: &str, namespace: &str, deadline: Instant, stage: Stage) -> Judgement {
         let latest = Instant::now() + self.settings.lookup_timeout;
         let deadline = deadline.checked_sub(MARGIN).unwrap_or(deadline).min(latest);
-        let access = Access::of(pod, namespace);
-        let overrides = self.overrides(pod, namespace);
+        let mut review = match self.review(pod, namespace, stage) {
+            Ok(review) => review,
+            Err(decision) => return Judgement { decision, complete: true },
+        };
+        match self.attempt(&mut review, deadline, false).await {
+            Ok(judgement) => judgement,
+            // An image may have been rebuilt since the last lookup.
+            Err(_) => self.attempt(&mut review, deadline, true).await.unwrap_or_else(|judgement| judgement),
+        }
+    }
+
+    /// Lists the lookups for a pod.
+    ///
+    /// # Errors
+    /// The decision doesn't depend on images.
+    fn review<'r>(&self, text: &'r str, namespace: &'r str, stage: Stage) -> Result<PodReview<'r>, Decision> {
+        let undecided = |why: String| Decision::undecided(format!("arch: {why}"));
+        let pod = parse(text)?;
+        let overrides = self.overrides(&pod, namespace);
+        let exemption = exemption(&self.settings, &overrides, &pod);
+        if stage == Stage::Creation && !matches!(exemption, None | Some(Exemption::Overtaxing)) {
+            return Err(Decision::unchanged());
+        }
+        if self.settings.table.is_overtaxed_by(&pod) {
+            return Err(undecided("the pod says more of its nodes than is weighed".to_owned()));
+        }
+        let images = images_of(&pod).map_err(|error| undecided(error.to_string()))?;
         let mut images = self.relevant(&images);
-        if stated_os(pod).is_some_and(|os| os != "linux") {
+        if stated_os(&pod).is_some_and(|os| os != "linux") {
             // Nothing depends on these images.
             images.clear();
         }
-        let known = self.known(&images, &access, deadline).await;
-        if let Ok(judgement) = self.judge_by(&images, known, pod, &overrides, stage) {
-            return judgement;
-        }
-        // An image may have been rebuilt since the last lookup.
-        for image in &mut images {
-            image.anew = true;
-        }
-        let known = self.known(&images, &access, deadline).await;
-        self.judge_by(&images, known, pod, &overrides, stage).unwrap_or_else(|judgement| judgement)
+        let images = images.iter().map(WantedImage::of).collect();
+        let pull_secrets = Access::of(&pod, namespace).pull_secrets.into_iter().map(Box::from).collect();
+        Ok(PodReview { text, namespace, stage, pod: Some(pod), images, pull_secrets, overrides })
+    }
+
+    /// Decides by the answers for the images; an error where there are no nodes for the pod.
+    async fn attempt(
+        &self,
+        review: &mut PodReview<'_>,
+        deadline: Instant,
+        anew: bool,
+    ) -> Result<Judgement, Judgement> {
+        let PodReview { text, namespace, stage, pod, images, pull_secrets, overrides } = review;
+        let pull_secrets = pull_secrets.iter().map(|name| &**name).collect();
+        let access = Access { namespace, pull_secrets };
+        let images: Vec<_> = images.iter().map(|image| image.image(anew)).collect();
+        let mut lookup = pin!(self.known(&images, &access, deadline));
+        let ready = poll_fn(|cx| Poll::Ready(lookup.as_mut().poll(cx))).await;
+        let known = if let Poll::Ready(known) = ready {
+            known
+        } else {
+            // The view of a pod may take many times its text, and registries may take seconds.
+            *pod = None;
+            lookup.await
+        };
+        let view = match pod.take() {
+            Some(view) => view,
+            None => parse(text).map_err(|decision| Judgement { decision, complete: true })?,
+        };
+        let judgement = self.judge_by(&images, known, &view, overrides, *stage);
+        *pod = Some(view);
+        judgement
     }
 
     /// Assesses whether a pod can move to the nodes of an architecture.
@@ -224,18 +296,14 @@ impl<I: Images> Webhook for Arch<I> {
         let Some(Reviewed(object)) = request.object.as_deref() else { return Decision::unchanged() };
         let namespace = request.namespace.as_deref().unwrap_or_default();
         if request.creates_pod() {
-            let pod = match serde_json::from_str(object.get()) {
-                Ok(pod) => pod,
-                Err(error) => return Decision::undecided(format!("the object can't be read: {error}")),
-            };
-            let decision = self.decide(&pod, namespace, deadline).await;
+            let decision = self.decide(object.get(), namespace, deadline).await;
             if request.dry_run != Some(true) {
-                self.notify(&pod, namespace, &decision);
+                self.notify(object.get(), namespace, &decision);
             }
             return decision;
         }
         if matches!(&*request.kind.group, "apps" | "batch")
-            && let Ok(workload) = serde_json::from_str(object.get())
+            && let (Ok(workload), _) = within(MAX_VIEW, || serde_json::from_str(object.get()))
         {
             self.foresee(workload, namespace);
         }

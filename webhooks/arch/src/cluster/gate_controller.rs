@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, Error};
-use podshaper_core::admission::{Decision, Verdict};
+use podshaper_core::admission::{Decision, MAX_VIEW, Verdict};
+use podshaper_core::json::within;
 use podshaper_core::patch::Pointer;
 use podshaper_core::pod::Pod;
 use podshaper_kube::error::describe;
@@ -155,16 +156,17 @@ impl<I: Images> GateController<I> {
         };
         let PodVersion { metadata: VersionMetadata { uid, resource_version } } =
             serde_json::from_str(&text).map_err(Error::SerdeError)?;
-        let pod: Pod<'_> = serde_json::from_str(&text).map_err(Error::SerdeError)?;
-        let Some(gate) = gate_of(&pod).filter(|_| uid == *gated.uid) else { return Ok(GateVerdict::Done) };
+        let gate = gate_of(&view(&text)?).filter(|_| uid == *gated.uid);
+        let Some(gate) = gate else { return Ok(GateVerdict::Done) };
 
         let deadline = (Instant::now() + patience).into_std();
-        let Judgement { decision, complete } = self.arch.judge(&pod, namespace, deadline, Stage::Gated).await;
+        let Judgement { decision, complete } =
+            self.arch.judge(&text, namespace, deadline, Stage::Gated).await;
         let has_waited = self.wait_left(gated, Timestamp::now()).is_none_or(|left| left.is_zero());
         if !complete && !has_waited {
             return Ok(GateVerdict::Unknown);
         }
-        let Some(operations) = operations(&pod, gate, &resource_version, &decision) else {
+        let Some(operations) = operations(&view(&text)?, gate, &resource_version, &decision) else {
             return Ok(GateVerdict::Stuck);
         };
         match send(&self.client, "PATCH", &path, MediaType::JsonPatch, &operations).await {
@@ -207,6 +209,10 @@ impl<I: Images> GateController<I> {
         let age = now.duration_since(gated.created?);
         Some(self.max_age.saturating_sub(age.try_into().unwrap_or_default()))
     }
+}
+
+fn view(text: &str) -> kube::Result<Pod<'_>> {
+    within(MAX_VIEW, || serde_json::from_str(text)).0.map_err(Error::SerdeError)
 }
 
 /// The patch for a decision. None if the annotation of a pod without a possible node already states the reason.

@@ -18,7 +18,6 @@ use arch_decision::config::Settings;
 use arch_decision::images::{Access, Image, Images, Knowledge, Known, LookupError};
 use arch_decision::platform::{Platform, Platforms};
 use podshaper_core::admission::{Decision, Verdict};
-use podshaper_core::pod::Pod;
 use serde_json::{Value, json};
 
 /// An image is called what it runs on: `amd64_arm64`; `any` is data, `unknown` and what else is one of [`LookupError`] isn't known.
@@ -82,13 +81,12 @@ pub(crate) fn terms_of(pod: &Value) -> Value {
 /// The decision about the creation of `pod`.
 pub(crate) fn decide(webhook: &Arch, pod: &Value) -> Decision {
     let pod = pod.to_string();
-    block_on(webhook.decide(&serde_json::from_str(&pod).unwrap(), "ns", soon()))
+    block_on(webhook.decide(&pod, "ns", soon()))
 }
 
 /// The decision about a gated pod once more.
 pub(crate) fn decide_gated(webhook: &Arch, pod: &Value) -> Decision {
     let pod = pod.to_string();
-    let pod: Pod<'_> = serde_json::from_str(&pod).unwrap();
     block_on(webhook.judge(&pod, "ns", soon(), Stage::Gated)).decision
 }
 

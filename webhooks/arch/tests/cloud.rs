@@ -424,9 +424,12 @@ async fn trace_log_has_no_credential() {
     let metadata = [("GCE_METADATA_HOST", clouds.metadata.to_string())];
     let program = wrapper(clouds.files.path(), &[&variables[..], &metadata].concat());
     let config = file(&clouds.settings(&proxy).to_string());
-    let docker = file(&json!({"auths": {
-        "private.example": {"auth": STANDARD.encode("user:docker-secret")}, GAR: {"auth": STANDARD.encode("user:gar-docker-secret")},
-    }}).to_string());
+    let docker = file(
+        &json!({"auths": {
+            "private.example": {"auth": STANDARD.encode("user:docker-secret")},
+        }})
+        .to_string(),
+    );
     let flags = [flag("config", config.path()), flag("docker-config", docker.path())];
     let webhook = Webhook::start(program, &[&flags[0], &flags[1], "--log-level=trace"]).await;
     let images = [ECR, GAR, ACR, "private.example"].map(|host| format!("{host}/team/app:1"));
@@ -444,13 +447,13 @@ async fn trace_log_has_no_credential() {
     }
     let read = || std::fs::read_to_string(clouds.files.path().join("log")).unwrap();
     let written = async {
-        while !read().contains("TRACE") || !read().contains(ECR) {
+        while !read().contains("\"serving\"") {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(Duration::from_secs(10), written).await.expect("the log has lines of level trace");
+    timeout(Duration::from_secs(10), written).await.expect("the log is copied");
     let log = read();
-    let pairs = ["AWS:ecr-secret", "user:proxy-secret", "user:docker-secret", "user:gar-docker-secret"];
+    let pairs = ["AWS:ecr-secret", "user:proxy-secret", "user:docker-secret"];
     let encoded = pairs.map(|pair| STANDARD.encode(pair));
     let plain = ["-secret", "irsa-token", "azure-token", "Signature="].map(str::to_owned);
     for credential in encoded.iter().chain(&plain) {

@@ -403,7 +403,7 @@ mod tests {
         let webhook = Arch::new(Settings::default(), Unavailable).with_namespaces(Arc::new(SkippedNamespace));
         let warnings = async |namespace: &str, pod: &str| {
             let later = Instant::now() + Duration::from_secs(1);
-            webhook.decide(&serde_json::from_str(pod).unwrap(), namespace, later).await.warnings.len()
+            webhook.decide(pod, namespace, later).await.warnings.len()
         };
         let pod = r#"{"spec": {"containers": [{"image": "a"}]}}"#;
         let own = r#"{"metadata": {"annotations": {"podshaper.dev/arch-skip": "false"}}, "spec": {"containers": [{"image": "a"}]}}"#;

@@ -139,7 +139,7 @@ impl DistributorFacts for AssumedDistributor {
     }
 
     fn distributors(&self, _: &str) -> Vec<Arc<Distributor>> {
-        vec![Arc::new(Distributor::from_spec(self.spec.clone()))]
+        vec![Arc::new(Distributor::from_spec(&self.spec))]
     }
 
     fn groups_with_nodes(&self, _: &Distributor, spec: &ValidSpec, _: &[Toleration]) -> GroupSet {

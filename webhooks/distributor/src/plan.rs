@@ -3,13 +3,16 @@
 use std::path::PathBuf;
 
 use anyhow::{anyhow, bail};
+use podshaper_core::facts::Fact;
 use podshaper_offline::console::Console;
 use podshaper_offline::manifests::read_objects;
 use podshaper_offline::plan::PlanArgs;
 use serde_json::Value;
 
-use distributor_decision::crd::crd;
+use distributor_decision::crd::{GROUP, KIND, crd};
+use distributor_decision::distributor::{Distributor, ValidSpec};
 use distributor_decision::offline::FileFacts;
+use distributor_decision::status::GroupState;
 
 /// Show the group of each pod of a workload, in the order of creation
 #[derive(Debug, clap::Args)]
@@ -33,7 +36,8 @@ Exit status: 0 success; 1 a PodDistributor is invalid, or there is none; 2 wrong
 impl DistributionPlan {
     /// Prints the plan.
     pub fn run(self, console: &mut Console<'_>) -> anyhow::Result<()> {
-        let facts = FileFacts::new(&read_objects(&self.files)?)?;
+        let objects = read_objects(&self.files)?;
+        let facts = FileFacts::new(&objects)?;
         if facts.distributors().is_empty() {
             bail!("no PodDistributor in the files of -f");
         }
@@ -44,7 +48,8 @@ impl DistributionPlan {
             let (name, target) = (&distributor.name, &distributor.target);
             let spec =
                 distributor.spec.as_ref().map_err(|error| anyhow!("PodDistributor {name}: {error}"))?;
-            if let Some(field) = unknown_field(&distributor.raw_spec, &schema, "spec") {
+            let fields = raw_spec(&objects, distributor).and_then(|raw| unknown_field(raw, &schema, "spec"));
+            if let Some(field) = fields {
                 bail!("PodDistributor {name}: {field}: unknown field");
             }
             if index > 0 {
@@ -53,9 +58,46 @@ impl DistributionPlan {
             let replicas = self.plan.replicas;
             let title = format!("PodDistributor {name}: {replicas} pods of {} {}", target.kind, target.name);
             self.plan.print(&title, &spec.allocator, console.stdout)?;
+            for note in notes(distributor, spec) {
+                writeln!(console.stderr, "note: PodDistributor {name}: {note}")?;
+            }
         }
         Ok(())
     }
+}
+
+/// The spec of a distributor as it is in the files.
+fn raw_spec<'o>(objects: &'o [Value], distributor: &Distributor) -> Option<&'o Value> {
+    let mut facts = objects.iter().filter_map(Fact::new).filter(|fact| fact.is_kind(GROUP, KIND));
+    let found = facts.find(|fact| {
+        let key = fact.key();
+        (&key.namespace, &key.name) == (&distributor.namespace, &distributor.name)
+    });
+    found?.object().get("spec")
+}
+
+/// What the shares do not show: groups that are closed in the status, and stand-ins.
+fn notes(distributor: &Distributor, spec: &ValidSpec) -> Vec<String> {
+    let policy = spec.allocator.policy();
+    let mut notes = Vec::new();
+    for group in policy.groups() {
+        let status = distributor.status.group(&group.name).filter(|status| status.is_closed());
+        match status.map(|status| (status.state, &status.next_probe)) {
+            Some((Some(GroupState::Probing), _)) => {
+                notes.push(format!("{} is closed: one pod tries it, the others go to open groups", group.name));
+            }
+            Some((_, next)) => {
+                let next = next.as_ref().map(|next| format!("; the next pod tries it at {next}"));
+                let next = next.unwrap_or_default();
+                notes.push(format!("{} is closed: its pods go to open groups{next}", group.name));
+            }
+            None if group.stand_in => {
+                notes.push(format!("{} gets pods only while no other group is open", group.name));
+            }
+            None => {}
+        }
+    }
+    notes
 }
 
 /// The first field of `value` that is not in `schema`. The API server rejects or drops it.

@@ -66,6 +66,22 @@ fn json_is_the_contracts() {
 }
 
 #[test]
+fn closed_groups_and_stand_ins_are_noted() {
+    let mut object = sample();
+    let group = json!({"name": "reserve", "nodeLabel": {"type": "reserve"}, "standIn": true});
+    object["spec"]["distribution"].as_array_mut().unwrap().push(group);
+    let closed = json!({"name": "type=spot", "state": "Closed", "reason": "Unschedulable", "nextProbe": "2026-01-01T00:05:00Z"});
+    object["status"] = json!({"groups": [closed, {"name": "default", "state": "Probing", "reason": "Unschedulable", "probe": ""}]});
+    let planned = plan(&["--replicas", "5"], &object);
+    assert_eq!(
+        text(planned.stderr),
+        "note: PodDistributor sample: default is closed: one pod tries it, the others go to open groups\n\
+         note: PodDistributor sample: type=spot is closed: its pods go to open groups; the next pod tries it at 2026-01-01T00:05:00Z\n\
+         note: PodDistributor sample: reserve gets pods only while no other group is open\n"
+    );
+}
+
+#[test]
 fn unplannable_input_is_an_error() {
     let mut senseless = sample();
     senseless["spec"]["distribution"] = json!([]);

@@ -67,7 +67,7 @@ mod tests {
         for (field, value) in spec.as_object().unwrap() {
             text[field] = value.clone();
         }
-        let spec = Distributor::from_spec(text).spec.unwrap();
+        let spec = Distributor::from_spec(&text).spec.unwrap();
         let groups = OpenGroups::of(&status, &spec, || with_nodes.iter().copied().collect());
         ((0..3).filter(|index| groups.open.contains(*index)).collect(), groups.probe)
     }

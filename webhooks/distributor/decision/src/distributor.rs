@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podshaper_core::duration;
-use podshaper_core::object::{FromObject, Object, OwnerReference};
+use podshaper_core::object::{FromObject, Object, OwnerReference, lenient};
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::owners::OwnerChain;
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::crd::PLURAL;
 use crate::spec::{Availability, PodDistributorSpec, Rebalance, TakeBack, Target, WhenUnavailable};
@@ -16,6 +17,12 @@ use crate::status::PodDistributorStatus;
 
 /// The default of `unschedulableAfter`: longer than Karpenter and the cluster autoscaler usually take to add a node.
 const UNSCHEDULABLE_AFTER: Duration = Duration::from_mins(5);
+
+/// Bytes of the longest spec, as compact JSON.
+const MAX_SPEC: usize = 64 << 10;
+/// Bytes of a distributor without its spec, and of one value of a node affinity, which is kept as JSON and parsed.
+const BASE_WEIGHT: usize = 2 << 10;
+const VALUE_WEIGHT: usize = 112;
 
 /// A `PodDistributor` object.
 #[derive(Clone, Debug)]
@@ -34,8 +41,6 @@ pub struct Distributor {
     pub version: String,
     /// The workload that it selects, even if the rest of the spec is invalid.
     pub target: Target,
-    /// `spec`, as it was written.
-    pub raw_spec: Value,
     /// `spec`, or why it is invalid.
     pub spec: Result<ValidSpec, String>,
     /// `status`.
@@ -49,6 +54,16 @@ pub struct ValidSpec {
     pub options: SpecOptions,
     /// Which slots belong to which group.
     pub allocator: Arc<SlotAllocator>,
+    /// The approximate number of bytes that it takes.
+    weight: usize,
+}
+
+/// The target of a spec, whatever else it has.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct SpecTarget {
+    #[serde(deserialize_with = "lenient")]
+    target: Option<Target>,
 }
 
 /// The fields of a spec that are not part of the policy, with their defaults.
@@ -68,8 +83,13 @@ pub struct SpecOptions {
 
 impl Distributor {
     /// A distributor with this spec; the other fields are up to the caller.
-    pub fn from_spec(raw_spec: Value) -> Self {
-        let target = raw_spec.get("target").map(Target::deserialize);
+    pub fn from_spec(spec: &Value) -> Self {
+        Self::from_text(&spec.to_string())
+    }
+
+    /// A distributor with this spec as JSON. Tenants write it: a tree of values would take sixty times its size.
+    fn from_text(spec: &str) -> Self {
+        let target = serde_json::from_str::<SpecTarget>(spec).ok().and_then(|spec| spec.target);
         Self {
             name: String::new(),
             namespace: String::new(),
@@ -77,11 +97,15 @@ impl Distributor {
             created: String::new(),
             generation: 0,
             version: String::new(),
-            target: target.and_then(Result::ok).unwrap_or_default(),
-            spec: ValidSpec::parse(&raw_spec),
-            raw_spec,
+            target: target.unwrap_or_default(),
+            spec: ValidSpec::parse(spec),
             status: PodDistributorStatus::default(),
         }
+    }
+
+    /// The approximate number of bytes that it takes.
+    pub fn weight(&self) -> usize {
+        self.spec.as_ref().map_or(BASE_WEIGHT, |spec| BASE_WEIGHT + spec.weight)
     }
 
     /// Whether it selects this workload.
@@ -102,22 +126,22 @@ impl Distributor {
     }
 }
 
-/// Fields that follow from the spec are omitted.
+/// The generation stands for the spec.
 impl PartialEq for Distributor {
     fn eq(&self, other: &Self) -> bool {
         (&self.uid, self.generation, &self.version) == (&other.uid, other.generation, &other.version)
-            && self.raw_spec == other.raw_spec
+            && self.spec.as_ref().err() == other.spec.as_ref().err()
             && self.status == other.status
     }
 }
 
 impl FromObject for Distributor {
-    type Spec = Value;
-    type Status = Value;
+    type Spec = Box<RawValue>;
+    type Status = Box<RawValue>;
     const PLURAL: &'static str = PLURAL;
     const API: &'static str = "/apis/versprei.versprei.io/v1beta1";
 
-    fn from_object(object: Object<Value, Value>) -> Option<Self> {
+    fn from_object(object: Object<Box<RawValue>, Box<RawValue>>) -> Option<Self> {
         let metadata = object.metadata;
         if metadata.deletion_timestamp.is_some() {
             return None;
@@ -130,24 +154,31 @@ impl FromObject for Distributor {
             generation: metadata.generation,
             version: metadata.resource_version,
             // A status of another version counts as none, and is written anew.
-            status: PodDistributorStatus::deserialize(object.status.unwrap_or_default()).unwrap_or_default(),
-            ..Self::from_spec(object.spec.unwrap_or_default())
+            status: object.status.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default(),
+            ..Self::from_text(object.spec.as_ref().map_or("null", |raw| raw.get()))
         })
     }
 }
 
 impl ValidSpec {
-    fn parse(raw: &Value) -> Result<Self, String> {
-        let fields: PodDistributorSpec =
-            serde_path_to_error::deserialize(raw).map_err(|error| {
-                match error.path().to_string().as_str() {
-                    "." => format!("spec: {}", error.inner()),
-                    path => format!("spec.{path}: {}", error.inner()),
-                }
-            })?;
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > MAX_SPEC {
+            return Err(format!("spec: it has {} bytes; the maximum is {MAX_SPEC}", text.len()));
+        }
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let fields: PodDistributorSpec = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+            let problem = error.inner().to_string();
+            // The position is that in the compact JSON, which nobody has.
+            let problem = problem.split(" at line ").next().unwrap_or_default();
+            match error.path().to_string().as_str() {
+                "." => format!("spec: {problem}"),
+                path => format!("spec.{path}: {problem}"),
+            }
+        })?;
         let policy = fields.policy().map_err(|error| error.to_string())?;
         let options = SpecOptions::new(&fields)?;
-        Ok(Self { options, allocator: Arc::new(SlotAllocator::new(policy)) })
+        let weight = 2 * text.len() + VALUE_WEIGHT * fields.affinity_values();
+        Ok(Self { options, allocator: Arc::new(SlotAllocator::new(policy)), weight })
     }
 }
 
@@ -190,7 +221,7 @@ mod tests {
 
     fn distributor(name: &str, created: &str, target: &Value) -> Arc<Distributor> {
         let groups = json!([{"nodeLabel": {"type": "a"}, "weight": 1}]);
-        let distributor = Distributor::from_spec(json!({"distribution": groups, "target": target}));
+        let distributor = Distributor::from_spec(&json!({"distribution": groups, "target": target}));
         Arc::new(Distributor { name: name.to_owned(), created: created.to_owned(), ..distributor })
     }
 
@@ -232,10 +263,32 @@ mod tests {
 
     #[test]
     fn invalid_spec_keeps_its_target() {
-        let invalid = Distributor::from_spec(json!({"distribution": 3, "target": {"name": "web"}}));
+        let invalid = Distributor::from_spec(&json!({"distribution": 3, "target": {"name": "web"}}));
         assert_eq!(invalid.target.name, "web");
         assert!(invalid.spec.unwrap_err().starts_with("spec.distribution: invalid type"));
-        let empty = Distributor::from_spec(json!({"distribution": [], "target": {"name": "web"}}));
+        let empty = Distributor::from_spec(&json!({"distribution": [], "target": {"name": "web"}}));
         assert_eq!(empty.spec.unwrap_err(), "spec.distribution: there is no group");
+    }
+
+    #[test]
+    fn spec_with_too_many_values_is_invalid() {
+        let of = |values: usize, length: usize| {
+            let values: Vec<String> = (0..values).map(|value| format!("{value:0length$}")).collect();
+            let terms: Vec<Value> = values
+                .chunks(32)
+                .map(|values| json!({"matchExpressions": [{"key": "a", "operator": "In", "values": values}]}))
+                .collect();
+            let group = |(index, terms): (usize, &[Value])| json!({"name": index.to_string(), "nodeLabel": {"type": "a"}, "weight": 1, "nodeAffinity": terms});
+            let groups: Vec<Value> = terms.chunks(8).enumerate().map(group).collect();
+            Distributor::from_spec(&json!({"distribution": groups, "target": {"name": "web"}}))
+        };
+        let largest = of(1024, 4);
+        assert!(largest.spec.is_ok(), "{:?}", largest.spec);
+        assert!(largest.weight() > 100 << 10 && of(32, 4).weight() < 10 << 10);
+        let more = of(1056, 4);
+        assert_eq!(more.spec.unwrap_err(), "spec.distribution: 1056 values in node affinities; the maximum is 1024");
+        assert_eq!(more.target.name, "web");
+        let longer = of(4096, 12).spec.unwrap_err();
+        assert!(longer.ends_with("bytes; the maximum is 65536"), "{longer}");
     }
 }

@@ -14,6 +14,9 @@ use crate::scheduling::{
     self, GroupToleration, LABEL_KEY, LABEL_VALUE, MAX_LABEL_KEY, MAX_LABEL_VALUE, NodeSelectorTerm,
 };
 
+/// The most values in the node affinities of all groups together. Each takes about a hundred bytes for as long as the object exists.
+const MAX_VALUES: usize = 1024;
+
 /// The longest name of a group: it is the value of an annotation and of a column.
 const MAX_GROUP_NAME: u32 = 63;
 
@@ -39,6 +42,13 @@ pub struct PodDistributorSpec {
     /// Groups of nodes and the share of each. If a pod belongs to two groups equally, the first one gets it.
     #[schemars(length(min = 1, max = MAX_GROUPS))]
     #[schemars(extend("x-kubernetes-validations" = [
+        rule(
+            &format!(
+                "self.map(g, has(g.nodeAffinity) ? g.nodeAffinity.map(t, has(t.matchExpressions) ? \
+                 t.matchExpressions.map(e, has(e.values) ? size(e.values) : 0).sum() : 0).sum() : 0).sum() <= {MAX_VALUES}"
+            ),
+            "node affinities must have at most 1024 values together",
+        ),
         rule(
             "self.exists(g, (has(g.weight) && g.weight > 0) || (has(g.base) && g.base > 0))",
             "at least one group must have a weight or a base",
@@ -258,9 +268,25 @@ impl SpecError {
 }
 
 impl PodDistributorSpec {
+    /// How many values the node affinities of all groups have together.
+    pub fn affinity_values(&self) -> usize {
+        let of_term = |term: &Value| {
+            let lists = ["matchExpressions", "matchFields"].map(|member| term.get(member).and_then(Value::as_array));
+            let requirements = lists.into_iter().flatten().flatten();
+            let values = |requirement: &Value| requirement.get("values").and_then(Value::as_array).map_or(0, Vec::len);
+            requirements.map(values).sum::<usize>()
+        };
+        self.distribution.iter().flat_map(|group| &group.node_affinity).map(of_term).sum()
+    }
+
     /// The policy that the spec describes. The schema rejects most of what is invalid before.
     pub fn policy(&self) -> Result<Policy, SpecError> {
         self.target.validate()?;
+        let values = self.affinity_values();
+        if values > MAX_VALUES {
+            let problem = format!("{values} values in node affinities; the maximum is {MAX_VALUES}");
+            return Err(SpecError::new("distribution", problem));
+        }
         if self.rebalance.max_unavailable.as_ref().is_some_and(|max| !max.is_valid()) {
             let problem = "must be a number of at least 1, or a percentage from 1% to 100%";
             return Err(SpecError::new("rebalance.maxUnavailable", problem));

@@ -3,6 +3,7 @@
 mod claims;
 mod controller;
 mod distributor_index;
+mod distributor_watch;
 mod eviction;
 mod group_observer;
 mod nodes;
@@ -62,7 +63,7 @@ impl DistributorCluster {
     ) -> Self {
         let nodes = Arc::new(Nodes::new(spawn_reflector(client, WatchScope::default())));
         let cluster = Self {
-            distributors: spawn_reflector(client, WatchScope::default()),
+            distributors: distributor_watch::spawn(client),
             backend: ClusterBackend::start(client, WEBHOOK, &[], Arc::clone(&nodes) as _),
             nodes,
             probes: Arc::new(ProbeClaims::new(client.clone())),

@@ -108,7 +108,7 @@ mod tests {
         let store = Arc::new(Store::default());
         let nodes = Nodes::new(Arc::clone(&store));
         let node = |kind: &str| Node::new("node", BTreeMap::from([("type".to_owned(), kind.to_owned())]));
-        let distributor = Distributor::from_spec(json!({
+        let distributor = Distributor::from_spec(&json!({
             "distribution": [{"nodeLabel": {"type": "default"}, "weight": 1}, {"nodeLabel": {"type": "spot"}, "weight": 1}],
             "target": {"name": "web"},
         }));

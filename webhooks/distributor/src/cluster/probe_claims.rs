@@ -102,7 +102,7 @@ mod tests {
                 uid: "u".to_owned(),
                 version: version.to_owned(),
                 status: serde_json::from_value(status.clone()).unwrap(),
-                ..Distributor::from_spec(json!({}))
+                ..Distributor::from_spec(&json!({}))
             }
         };
         let deadline = Instant::now() + Duration::from_mins(1);

@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     fn distributor(when_unavailable: &str) -> Distributor {
-        Distributor::from_spec(json!({
+        Distributor::from_spec(&json!({
             "distribution": [{"nodeLabel": {"type": "a"}, "weight": 1}], "target": {"name": "web"},
             "whenUnavailable": when_unavailable,
         }))

@@ -178,9 +178,9 @@ mod tests {
     fn invalid_distributor_is_described_with_its_error() {
         let valid =
             json!({"distribution": [{"nodeLabel": {"type": "a"}, "weight": 80}], "target": {"name": "web"}});
-        let valid = describe(&Distributor { name: "d".to_owned(), ..Distributor::from_spec(valid) });
+        let valid = describe(&Distributor { name: "d".to_owned(), ..Distributor::from_spec(&valid) });
         assert_eq!((&valid["target"]["kind"], &valid["error"]), (&json!("Deployment"), &Value::Null));
-        let invalid = describe(&Distributor::from_spec(json!({})));
+        let invalid = describe(&Distributor::from_spec(&json!({})));
         assert_eq!(invalid["error"], "spec.target.name: must name the workload");
     }
 

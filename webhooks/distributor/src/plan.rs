@@ -84,7 +84,10 @@ fn notes(distributor: &Distributor, spec: &ValidSpec) -> Vec<String> {
         let status = distributor.status.group(&group.name).filter(|status| status.is_closed());
         match status.map(|status| (status.state, &status.next_probe)) {
             Some((Some(GroupState::Probing), _)) => {
-                notes.push(format!("{} is closed: one pod tries it, the others go to open groups", group.name));
+                notes.push(format!(
+                    "{} is closed: one pod tries it, the others go to open groups",
+                    group.name
+                ));
             }
             Some((_, next)) => {
                 let next = next.as_ref().map(|next| format!("; the next pod tries it at {next}"));

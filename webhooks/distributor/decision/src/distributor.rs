@@ -166,15 +166,16 @@ impl ValidSpec {
             return Err(format!("spec: it has {} bytes; the maximum is {MAX_SPEC}", text.len()));
         }
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let fields: PodDistributorSpec = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-            let problem = error.inner().to_string();
-            // The position is that in the compact JSON, which nobody has.
-            let problem = problem.split(" at line ").next().unwrap_or_default();
-            match error.path().to_string().as_str() {
-                "." => format!("spec: {problem}"),
-                path => format!("spec.{path}: {problem}"),
-            }
-        })?;
+        let fields: PodDistributorSpec =
+            serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+                let problem = error.inner().to_string();
+                // The position is that in the compact JSON, which nobody has.
+                let problem = problem.split(" at line ").next().unwrap_or_default();
+                match error.path().to_string().as_str() {
+                    "." => format!("spec: {problem}"),
+                    path => format!("spec.{path}: {problem}"),
+                }
+            })?;
         let policy = fields.policy().map_err(|error| error.to_string())?;
         let options = SpecOptions::new(&fields)?;
         let weight = 2 * text.len() + VALUE_WEIGHT * fields.affinity_values();
@@ -286,7 +287,10 @@ mod tests {
         assert!(largest.spec.is_ok(), "{:?}", largest.spec);
         assert!(largest.weight() > 100 << 10 && of(32, 4).weight() < 10 << 10);
         let more = of(1056, 4);
-        assert_eq!(more.spec.unwrap_err(), "spec.distribution: 1056 values in node affinities; the maximum is 1024");
+        assert_eq!(
+            more.spec.unwrap_err(),
+            "spec.distribution: 1056 values in node affinities; the maximum is 1024"
+        );
         assert_eq!(more.target.name, "web");
         let longer = of(4096, 12).spec.unwrap_err();
         assert!(longer.ends_with("bytes; the maximum is 65536"), "{longer}");

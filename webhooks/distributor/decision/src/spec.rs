@@ -271,9 +271,11 @@ impl PodDistributorSpec {
     /// How many values the node affinities of all groups have together.
     pub fn affinity_values(&self) -> usize {
         let of_term = |term: &Value| {
-            let lists = ["matchExpressions", "matchFields"].map(|member| term.get(member).and_then(Value::as_array));
+            let lists =
+                ["matchExpressions", "matchFields"].map(|member| term.get(member).and_then(Value::as_array));
             let requirements = lists.into_iter().flatten().flatten();
-            let values = |requirement: &Value| requirement.get("values").and_then(Value::as_array).map_or(0, Vec::len);
+            let values =
+                |requirement: &Value| requirement.get("values").and_then(Value::as_array).map_or(0, Vec::len);
             requirements.map(values).sum::<usize>()
         };
         self.distribution.iter().flat_map(|group| &group.node_affinity).map(of_term).sum()

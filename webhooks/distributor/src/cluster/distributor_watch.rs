@@ -20,7 +20,8 @@ const MAX_IN_ALL: usize = 24 << 20;
 /// Starts the watch and returns its store.
 pub(super) fn spawn(client: &Client) -> Arc<Store<Distributor>> {
     let store = Arc::new(Store::default());
-    let mut writer = DistributorWriter { store: Arc::clone(&store), listed: Vec::new(), weights: Weights::default() };
+    let mut writer =
+        DistributorWriter { store: Arc::clone(&store), listed: Vec::new(), weights: Weights::default() };
     let client = client.clone();
     tokio::spawn(async move {
         list_and_watch(client, WatchScope::default(), Distributor::API, PLURAL, &mut writer).await;
@@ -57,7 +58,8 @@ impl Weights {
             None
         };
         if let Some(which) = problem {
-            let problem = format!("spec: {which} have too many values together; delete some, and change this one");
+            let problem =
+                format!("spec: {which} have too many values together; delete some, and change this one");
             distributor.spec = Err(problem);
         }
         let weight = distributor.weight();
@@ -131,8 +133,10 @@ mod tests {
 
     /// A distributor with as many values as one may have.
     fn largest(namespace: &str, number: usize) -> Box<RawValue> {
-        let values = |from: usize| (0..32).map(|value| format!("{:04}", from * 32 + value)).collect::<Vec<_>>();
-        let term = |from| json!({"matchExpressions": [{"key": "a", "operator": "In", "values": values(from)}]});
+        let values =
+            |from: usize| (0..32).map(|value| format!("{:04}", from * 32 + value)).collect::<Vec<_>>();
+        let term =
+            |from| json!({"matchExpressions": [{"key": "a", "operator": "In", "values": values(from)}]});
         let group = |group: usize| {
             let terms: Vec<Value> = (0..8).map(|index| term(group * 8 + index)).collect();
             json!({"name": group.to_string(), "nodeLabel": {"type": "a"}, "weight": 1, "nodeAffinity": terms})
@@ -171,7 +175,10 @@ mod tests {
         assert_eq!(invalid("b"), 0);
         let last = store.get("a/d499").unwrap();
         let problem = last.spec.as_ref().unwrap_err();
-        assert!(problem.starts_with("spec: the PodDistributors of this namespace have too many values"), "{problem}");
+        assert!(
+            problem.starts_with("spec: the PodDistributors of this namespace have too many values"),
+            "{problem}"
+        );
         assert_eq!(last.target.name, "web");
         // Others are gone.
         for number in 0..400 {

@@ -8,6 +8,10 @@ use podshaper_placement::spread::{GroupSpread, Spread};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The message about a target without pods.
+const NO_PODS: &str = "the target has no pods of its own. If pods run for it, another object owns them, such as a Rollout with workloadRef, or \
+                       NAME-primary of Flagger: select that object as the target";
+
 /// How many revisions a status lists.
 const MAX_REVISIONS: usize = 10;
 
@@ -32,8 +36,8 @@ pub struct PodDistributorStatus {
     pub groups: Option<Vec<GroupStatus>>,
     /// The owners of pods, such as the ReplicaSets of a Deployment. Each one distributes its own pods exactly.
     pub revisions: Option<Vec<RevisionStatus>>,
-    /// Ready: pods are placed. Balanced: every group has the desired number of pods, and every pod is placed. Available: every group has
-    /// nodes.
+    /// Ready: pods are placed. Balanced: every group has the desired number of pods, and every pod is placed. Available: every group is
+    /// open.
     pub conditions: Conditions,
 }
 
@@ -296,6 +300,7 @@ impl Observation {
         let groups = policy.groups().iter().zip(&self.total.groups);
         let deviations = groups.filter_map(deviation).collect::<Vec<_>>().join(", ");
         let (status, reason, message) = match (&*deviations, &self.rebalance_held) {
+            ("", _) if self.has_no_pods() => (ConditionStatus::Unknown, "NoPods", NO_PODS.to_owned()),
             ("", _) if self.total.unplaced > 0 => {
                 (ConditionStatus::False, "Unplaced", self.unplaced_message(policy))
             }
@@ -308,6 +313,11 @@ impl Observation {
             _ => (ConditionStatus::False, "OffShares", deviations),
         };
         NewCondition { kind: "Balanced", status, reason, message }
+    }
+
+    /// Whether new pods would be placed, and there are none.
+    fn has_no_pods(&self) -> bool {
+        self.readiness == Readiness::Placing && self.total.placed() == 0 && self.total.unplaced == 0
     }
 
     fn unplaced_message(&self, policy: &Policy) -> String {
@@ -508,6 +518,15 @@ mod tests {
         assert!(message.contains("idle: weight 0, so no pod goes there"), "{message}");
         assert!(message.ends_with("reserve: stands in while no other group is open"), "{message}");
         assert_eq!(placing_message(&policy()), "pods are placed when they are created");
+    }
+
+    #[test]
+    fn target_without_pods_is_not_balanced() {
+        let none = Observation { total: Spread::none(&policy()), revisions: vec![], ..observation(2) };
+        let status = PodDistributorStatus::default().observed(1, &policy(), &none, "now");
+        let (balanced, reason, message) = condition(&status, "Balanced");
+        assert_eq!((balanced, reason), (ConditionStatus::Unknown, "NoPods"));
+        assert!(message.starts_with("the target has no pods of its own"), "{message}");
     }
 
     #[test]

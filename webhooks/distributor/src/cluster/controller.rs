@@ -25,6 +25,7 @@ use super::DistributorCluster;
 use super::claims::Claims;
 use super::distributor_index::DistributorIndex;
 use super::eviction::EvictionLog;
+use super::group_metrics::GroupMetrics;
 use super::group_observer::{GroupObserver, OverduePod, describe_group, placed_pods};
 use super::nodes::Nodes;
 use super::policies::DistributorPolicies;
@@ -51,10 +52,16 @@ pub(super) struct DistributorController {
     nodes: Arc<Nodes>,
     backend: ClusterBackend,
     claims: Arc<Claims>,
-    take_backs: TakeBacks,
+    evictors: Evictors,
     status: StatusWriter,
-    rebalancer: Rebalancer,
     metrics: PlacementMetrics,
+    group_metrics: GroupMetrics,
+}
+
+/// Evict pods, for two reasons.
+pub(super) struct Evictors {
+    pub(super) take_backs: TakeBacks,
+    pub(super) rebalancer: Rebalancer,
 }
 
 /// The last reconciliation of one distributor.
@@ -136,9 +143,9 @@ impl DistributorController {
         cluster: &DistributorCluster,
         policies: DistributorPolicies,
         claims: Arc<Claims>,
-        take_backs: TakeBacks,
+        evictors: Evictors,
         status: StatusWriter,
-        rebalancer: Rebalancer,
+        group_metrics: GroupMetrics,
     ) -> Self {
         Self {
             distributors: Arc::clone(&cluster.distributors),
@@ -146,16 +153,20 @@ impl DistributorController {
             nodes: Arc::clone(&cluster.nodes),
             backend: cluster.backend.clone(),
             claims,
-            take_backs,
+            evictors,
             status,
-            rebalancer,
             metrics: cluster.metrics.clone(),
+            group_metrics,
         }
     }
 
     /// Reconciles while this replica leads.
     pub(super) async fn run(self, leadership: Leadership) {
-        while_leading(leadership, || self.lead(), |leads| self.metrics.set_leader(leads)).await;
+        let changed = |leads| {
+            self.metrics.set_leader(leads);
+            self.group_metrics.clear();
+        };
+        while_leading(leadership, || self.lead(), changed).await;
     }
 
     async fn lead(&self) {
@@ -200,10 +211,17 @@ impl DistributorController {
             candidates.extend(waiting);
             counted.push((Arc::clone(distributor), Arc::clone(&spec.allocator), total));
         }
-        self.take_backs.run(candidates, reconciled, Reconciled::take_backs).await;
+        self.evictors.take_backs.run(candidates, reconciled, Reconciled::take_backs).await;
         for (_, distributor) in &distributors {
             if let Some(reconciled) = reconciled.get_mut(&distributor.uid) {
                 self.status.flush(&mut reconciled.memory.log, distributor);
+            }
+        }
+        self.group_metrics.clear();
+        for (distributor, allocator, _) in &counted {
+            if let Some(reconciled) = reconciled.get(&distributor.uid) {
+                let names = allocator.policy().groups().iter().map(|group| &*group.name);
+                self.group_metrics.add(distributor, names, &reconciled.inputs.groups);
             }
         }
         self.metrics.set_pods(counted.iter().map(|(distributor, allocator, total)| {
@@ -270,7 +288,7 @@ impl DistributorController {
         let mut groups = self.observe_groups(distributor, spec, &inventories, &total, &mut memory).await;
         let history = &mut memory.take_backs;
         let candidates =
-            self.take_backs.candidates(distributor, spec, &inventories, &mut groups, history).await;
+            self.evictors.take_backs.candidates(distributor, spec, &inventories, &mut groups, history).await;
         let inputs = Inputs {
             generation: distributor.generation,
             spreads,
@@ -332,7 +350,7 @@ impl DistributorController {
             let behind = groups_behind(mode, &distributor.status, policy, &total, receiving);
             let log = &mut memory.log;
             let imbalance = Imbalance { inventory, spread: &total, behind };
-            self.rebalancer.rebalance(distributor, spec, imbalance, &mut evictions, log).await;
+            self.evictors.rebalancer.rebalance(distributor, spec, imbalance, &mut evictions, log).await;
         }
         let observation = Observation {
             readiness,

@@ -111,15 +111,13 @@ impl WatchHandler for DistributorWriter {
         let object = parse(object)?;
         let (key, version) = (object.metadata.key(), object.metadata.resource_version.clone());
         let namespace = object.metadata.namespace.clone().unwrap_or_default();
-        match if deleted { None } else { Distributor::from_object(object) } {
-            Some(distributor) => {
-                let distributor = self.weights.admit(&key, distributor);
-                self.store.put(key, distributor);
-            }
-            None => {
-                self.weights.remove(&key, &namespace);
-                self.store.remove(&key);
-            }
+        let present = if deleted { None } else { Distributor::from_object(object) };
+        if let Some(distributor) = present {
+            let distributor = self.weights.admit(&key, distributor);
+            self.store.put(key, distributor);
+        } else {
+            self.weights.remove(&key, &namespace);
+            self.store.remove(&key);
         }
         Ok(version)
     }

@@ -5,6 +5,7 @@ mod controller;
 mod distributor_index;
 mod distributor_watch;
 mod eviction;
+mod group_metrics;
 mod group_observer;
 mod nodes;
 mod policies;
@@ -31,11 +32,12 @@ use tokio::sync::watch;
 
 use crate::page::Page;
 use claims::Claims;
-use controller::DistributorController;
+use controller::{DistributorController, Evictors};
 use distributor_decision::WEBHOOK;
 use distributor_decision::distributor::{Distributor, ValidSpec};
 use distributor_decision::facts::DistributorFacts;
 pub use eviction::EvictionSettings;
+use group_metrics::GroupMetrics;
 use nodes::Nodes;
 use policies::DistributorPolicies;
 use probe_claims::ProbeClaims;
@@ -80,8 +82,9 @@ impl DistributorCluster {
         let claims = Arc::new(Claims::new(client.clone()));
         let owners = Arc::clone(cluster.backend.owners());
         let take_backs = TakeBacks::new(client, owners, Arc::clone(&claims), evictions, registry);
-        let controller =
-            DistributorController::new(&cluster, policies, claims, take_backs, status, rebalancer);
+        let evictors = Evictors { take_backs, rebalancer };
+        let groups = GroupMetrics::register(registry);
+        let controller = DistributorController::new(&cluster, policies, claims, evictors, status, groups);
         tokio::spawn(controller.run(leadership));
         cluster
     }

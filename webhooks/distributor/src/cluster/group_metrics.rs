@@ -1,0 +1,65 @@
+//! Metrics of groups.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use distributor_decision::distributor::Distributor;
+use distributor_decision::status::{GroupState, GroupStatus};
+
+/// Whether groups take pods. Only the leader has series.
+#[derive(Clone, Default)]
+pub(super) struct GroupMetrics {
+    open: Family<GroupLabels, Gauge>,
+    kept: Family<KeptLabels, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GroupLabels {
+    namespace: String,
+    distributor: String,
+    group: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KeptLabels {
+    reason: String,
+}
+
+impl GroupMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let open = "1 if new pods go to the group, 0 if it is closed or only one pod tries it";
+        registry.register("distributor_group_open", open, metrics.open.clone());
+        let kept = "Pods that wait for nodes of closed groups and are not taken back, by reason";
+        registry.register("distributor_not_taken_back_pods", kept, metrics.kept.clone());
+        metrics
+    }
+
+    /// Removes all series.
+    pub(super) fn clear(&self) {
+        self.open.clear();
+        self.kept.clear();
+    }
+
+    /// Adds the series of one distributor. `statuses` are in the order of its groups.
+    pub(super) fn add<'n>(
+        &self,
+        distributor: &Distributor,
+        names: impl Iterator<Item = &'n str>,
+        statuses: &[GroupStatus],
+    ) {
+        for (name, status) in names.zip(statuses) {
+            let labels = GroupLabels {
+                namespace: distributor.namespace.clone(),
+                distributor: distributor.name.clone(),
+                group: name.to_owned(),
+            };
+            self.open.get_or_create(&labels).set((status.state == Some(GroupState::Open)).into());
+            for (reason, pods) in status.not_taken_back.iter().flatten() {
+                self.kept.get_or_create(&KeptLabels { reason: reason.clone() }).inc_by((*pods).into());
+            }
+        }
+    }
+}

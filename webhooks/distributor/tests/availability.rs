@@ -380,31 +380,3 @@ async fn pod_that_has_changed_is_not_evicted() {
     assert_eq!((default.0 + spot.0, spot.1), (10, 0));
     assert!(simulation.evicted.len() <= 1, "{:?}", simulation.evicted);
 }
-
-/// 1,500 distributors of one namespace took the leader more than a second for each look.
-#[tokio::test]
-async fn many_distributors_of_a_namespace_delay_no_other_task() {
-    let server = InMemoryApiServer::default();
-    let distributors = "/apis/versprei.versprei.io/v1beta1/namespaces/shop/poddistributors";
-    for number in 0..1500 {
-        let distributor = json!({
-            "metadata": {"uid": format!("uid-{number}")},
-            "spec": {
-                "distribution": [{"nodeLabel": {"type": "default"}, "weight": 1}], "target": {"name": format!("web-{number}")},
-            },
-        });
-        server.put(&format!("{distributors}/d{number}"), of_namespace(distributor));
-    }
-    let (webhook, _ending) = replica(&server, "a");
-    while webhook.not_ready().is_some() {
-        sleep(Duration::from_millis(5)).await;
-    }
-    let is_counted = |object: &Value| object["status"]["observedGeneration"].is_i64();
-    let (mut longest, mut last) = (Duration::ZERO, Instant::now());
-    while !is_counted(&server.get(&format!("{distributors}/d999"))) {
-        tokio::task::yield_now().await;
-        longest = longest.max(last.elapsed());
-        last = Instant::now();
-    }
-    assert!(longest < Duration::from_millis(400), "{longest:?}");
-}

@@ -45,7 +45,14 @@ class Schema(unittest.TestCase):
         everything = peerpods(
             nodeCapacity={"enabled": True},
             networkPolicy={"enabled": True},
-            metrics={"auth": True, "monitor": {"enabled": True}},
+            metrics={
+                "auth": True,
+                "monitor": {
+                    "enabled": True,
+                    "tokenSecret": {"name": "scraper"},
+                    "endpoint": {"authorization": {"credentials": {"name": "scraper", "key": "token"}}},
+                },
+            },
         )
         cases = []
         for path, value in paths(VALUES):

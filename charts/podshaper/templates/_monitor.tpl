@@ -27,7 +27,8 @@ scheme: https
 tlsConfig:
   serverName: {{ include "podshaper.serverName" . }}
   ca: {secret: {name: {{ include "podshaper.tlsSecret" . }}, key: ca.crt}}
-{{- if eq .values.metrics.monitor.kind "ServiceMonitor" }}
-bearerTokenFile: /var/run/secrets/kubernetes.io/serviceaccount/token
+{{- with dig "tokenSecret" "name" "" .values.metrics.monitor }}
+authorization:
+  credentials: {name: {{ . }}, key: {{ $.values.metrics.monitor.tokenSecret.key | default "token" }}}
 {{- end }}
 {{- end -}}

@@ -72,6 +72,11 @@ Refuses values that the schema cannot judge, because they contradict each other 
     {{- end }}
   {{- end }}
 {{- end }}
+{{- with $values.metrics }}
+  {{- if and .auth .monitor.enabled (not (dig "tokenSecret" "name" "" .monitor)) (not (dig "endpoint" "authorization" "" .monitor)) }}
+    {{- fail (printf "%s.metrics.auth with a monitor: metrics.monitor.tokenSecret.name must name a Secret with a token that may get /metrics" $name) }}
+  {{- end }}
+{{- end }}
 {{- with $values.lookupTimeout }}
   {{- if ge (include "podshaper.seconds" . | float64) (float64 $values.timeoutSeconds) }}
     {{- fail (printf "%s.lookupTimeout is %s: it must be less than timeoutSeconds, %v" $name . $values.timeoutSeconds) }}

@@ -88,29 +88,58 @@ impl Drop for Oracle {
     }
 }
 
-/// The request and the limit of one resource: mostly as Kubernetes demands.
-fn entry() -> impl Strategy<Value = (&'static str, Option<&'static str>, Option<&'static str>)> {
-    let sound = (
-        select(vec![
-            ("cpu", "1", "2"),
-            ("cpu", "500m", "500m"),
-            ("memory", "64Mi", "1Gi"),
-            ("memory", "64Mi", "64Mi"),
-            ("ephemeral-storage", "1Gi", "2Gi"),
-            ("nvidia.com/gpu", "1", "1"),
-            ("example.com/a_b", "2", "2"),
-            ("hugepages-2Mi", "4Mi", "4Mi"),
-            ("example.kubernetes.io/x", "500m", "1"),
-        ]),
-        any::<(bool, bool)>(),
-    )
-        .prop_map(|((name, request, limit), (requested, limited))| {
-            let is_device = request == limit;
-            ((name), (requested || is_device).then_some(request), (limited || is_device).then_some(limit))
-        });
+/// The name of a resource, its request and its limit.
+type Entry = (&'static str, Option<&'static str>, Option<&'static str>);
+
+/// An entry that Kubernetes accepts.
+fn sound() -> impl Strategy<Value = Entry> {
+    let entries = vec![
+        ("cpu", "1", "2"),
+        ("cpu", "500m", "500m"),
+        ("memory", "64Mi", "1Gi"),
+        ("memory", "64Mi", "64Mi"),
+        ("ephemeral-storage", "1Gi", "2Gi"),
+        ("nvidia.com/gpu", "1", "1"),
+        ("example.com/a_b", "2", "2"),
+        ("hugepages-2Mi", "4Mi", "4Mi"),
+        ("example.kubernetes.io/x", "500m", "1"),
+    ];
+    (select(entries), any::<(bool, bool)>()).prop_map(|((name, request, limit), (requested, limited))| {
+        let is_device = request == limit;
+        (name, (requested || is_device).then_some(request), (limited || is_device).then_some(limit))
+    })
+}
+
+/// Entries that break a rule, each rule alone, and two that only seem to.
+const FAULTS: [Entry; 22] = [
+    ("cpu", Some("2"), Some("1")),
+    ("memory", Some("2Gi"), Some("1Gi")),
+    ("cpu", Some("-1"), None),
+    ("memory", None, Some("-1")),
+    ("nvidia.com/gpu", Some("500m"), Some("500m")),
+    ("nvidia.com/gpu", None, Some("1500m")),
+    ("nvidia.com/gpu", Some("1"), Some("2")),
+    ("nvidia.com/gpu", Some("2"), Some("1")),
+    ("nvidia.com/gpu", Some("1"), None),
+    ("hugepages-2Mi", Some("2Mi"), Some("4Mi")),
+    ("hugepages-2Mi", Some("2Mi"), None),
+    ("hugepages-2Mi", Some("3Mi"), Some("3Mi")),
+    ("hugepages-x", Some("1"), Some("1")),
+    ("foo", Some("1"), None),
+    ("cpu ", Some("1"), None),
+    ("a/b/c", Some("1"), Some("1")),
+    ("Example.com/x", Some("1"), Some("1")),
+    ("requests.example.com/x", Some("1"), Some("1")),
+    ("example.com/x.", Some("1"), Some("1")),
+    ("requests.cpu", Some("1"), None),
+    ("nvidia.com/gpu", Some("0.9999"), Some("0.9999")),
+    ("cpu", Some("1.0009"), Some("1.001")),
+];
+
+fn entry() -> impl Strategy<Value = Entry> {
     let any_entry =
         (select(&NAMES[..]), option::of(select(&QUANTITIES[..])), option::of(select(&QUANTITIES[..])));
-    prop_oneof![14 => sound, 1 => any_entry]
+    prop_oneof![40 => sound(), 3 => select(&FAULTS[..]), 1 => any_entry]
 }
 
 fn resources() -> impl Strategy<Value = Value> {

@@ -14,12 +14,12 @@ pub(crate) struct Workload<'a> {
     #[serde(borrow)]
     metadata: Option<Metadata<'a>>,
     #[serde(borrow)]
-    spec: Option<Box<Spec<'a>>>,
+    spec: Option<Box<WorkloadSpec<'a>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Spec<'a> {
+struct WorkloadSpec<'a> {
     replicas: Option<u32>,
     completions: Option<u32>,
     #[serde(borrow)]

@@ -128,7 +128,7 @@ async function request(path, options) {
   try {
     answer = await fetch(path, options);
   } catch {
-    throw new Error("the server does not answer; is the port still forwarded, or the command still running?");
+    throw new Error("no response: check that the port is forwarded and that the command is running");
   }
   if (!answer.ok) throw new Error((await answer.text()).trim() || `HTTP status ${answer.status}`);
   return answer.json();
@@ -286,7 +286,7 @@ async function preview() {
     $("diff").replaceChildren(...lines);
     $("change").hidden = false;
     $("apply").hidden = diff === "";
-    result(diff === "" ? "The cluster has this already." : "");
+    result(diff === "" ? "The PodDistributor in the cluster has this spec already." : "");
   } catch (error) {
     result(error.message, true);
   }

@@ -54,6 +54,19 @@ pub trait WatchHandler: Send {
 struct StoreWriter<T> {
     store: Arc<Store<T>>,
     listed: Vec<(String, T)>,
+    /// The uid of the controller of all objects of interest.
+    controller: Option<String>,
+}
+
+impl<T: FromObject> StoreWriter<T> {
+    fn project(&self, object: Object<T::Spec, T::Status>) -> Option<T> {
+        if let Some(uid) = &self.controller
+            && object.metadata.controller().is_none_or(|controller| controller.uid != *uid)
+        {
+            return None;
+        }
+        T::from_object(object)
+    }
 }
 
 impl<T: FromObject> WatchHandler for StoreWriter<T> {
@@ -64,7 +77,8 @@ impl<T: FromObject> WatchHandler for StoreWriter<T> {
     fn listed(&mut self, object: &RawValue) -> serde_json::Result<()> {
         let object = parse::<T>(object)?;
         let key = object.metadata.key();
-        self.listed.extend(T::from_object(object).map(|object| (key, object)));
+        let projected = self.project(object);
+        self.listed.extend(projected.map(|object| (key, object)));
         Ok(())
     }
 
@@ -75,7 +89,7 @@ impl<T: FromObject> WatchHandler for StoreWriter<T> {
     fn changed(&mut self, object: &RawValue, deleted: bool) -> serde_json::Result<String> {
         let object = parse::<T>(object)?;
         let (key, version) = (object.metadata.key(), object.metadata.resource_version.clone());
-        match if deleted { None } else { T::from_object(object) } {
+        match if deleted { None } else { self.project(object) } {
             Some(object) => self.store.put(key, object),
             None => self.store.remove(&key),
         }
@@ -89,7 +103,18 @@ fn parse<T: FromObject>(object: &RawValue) -> serde_json::Result<Object<T::Spec,
 
 /// Keeps `store` up to date; never returns. During an error the store stays as it is.
 pub async fn reflect<T: FromObject>(client: Client, scope: WatchScope, store: Arc<Store<T>>) {
-    let mut writer = StoreWriter { store, listed: Vec::new() };
+    let mut writer = StoreWriter { store, listed: Vec::new(), controller: None };
+    list_and_watch(client, scope, T::API, T::PLURAL, &mut writer).await;
+}
+
+/// The same for the objects that the controller with this uid owns. All others take no memory, whatever their labels are.
+pub async fn reflect_owned<T: FromObject>(
+    client: Client,
+    scope: WatchScope,
+    store: Arc<Store<T>>,
+    uid: String,
+) {
+    let mut writer = StoreWriter { store, listed: Vec::new(), controller: Some(uid) };
     list_and_watch(client, scope, T::API, T::PLURAL, &mut writer).await;
 }
 

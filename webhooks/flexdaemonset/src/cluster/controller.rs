@@ -1,6 +1,7 @@
 //! The leader's work: it counts pods, writes the status of templates, and refits pods.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::select_all;
@@ -14,16 +15,18 @@ use podshaper_kube::request::{MediaType, send};
 use serde_json::json;
 use tokio::sync::watch;
 
+use flexdaemonset_decision::daemon_set::DaemonSet;
 use flexdaemonset_decision::namespace_limits::NamespaceLimits;
 use flexdaemonset_decision::rules::Template;
 use flexdaemonset_decision::selection::{SelectedPod, Selection};
 use flexdaemonset_decision::template::{API_VERSION, PLURAL};
 use flexdaemonset_decision::template_object::TemplateObject;
 
-use super::drift::Drift;
+use super::drift::{Drift, RefitHold};
 use super::metrics::FlexDaemonsetMetrics;
 use super::refit::{RefitOptions, RefitPlan, Refitter};
-use super::running_pods::{RunningPod, RunningPods};
+use super::refit_history::RefitCause;
+use super::running_pods::{Listing, RunningPod, RunningPods};
 use super::status::{TemplateCounts, template_status};
 use super::watches::Watches;
 
@@ -33,6 +36,9 @@ const DEBOUNCE: Duration = Duration::from_secs(1);
 const RESYNC: Duration = Duration::from_secs(30);
 /// Pods between two yields to the runtime, which also answers admission reviews.
 const BATCH: usize = 32;
+
+/// A DaemonSet with its key.
+type KeyedDaemonSet = (Box<str>, Arc<DaemonSet>);
 
 /// Reconciles all templates.
 pub(super) struct TemplateController {
@@ -113,13 +119,13 @@ impl TemplateController {
         if self.watches.unsynced().is_some() {
             return false;
         }
-        let mut by_template: BTreeMap<Box<str>, Vec<Box<str>>> = BTreeMap::new();
+        let mut by_template: BTreeMap<Box<str>, Vec<KeyedDaemonSet>> = BTreeMap::new();
         let mut daemon_sets = Vec::new();
         for (key, daemon_set) in self.watches.daemon_sets().all() {
             if let Some(template) = &daemon_set.template
                 && self.excludes_namespace(&key).is_none()
             {
-                by_template.entry(template.clone()).or_default().push(key.clone());
+                by_template.entry(template.clone()).or_default().push((key.clone(), Arc::clone(&daemon_set)));
                 daemon_sets.push((key, daemon_set));
             }
         }
@@ -154,17 +160,26 @@ impl TemplateController {
         &self,
         name: &str,
         template: &TemplateObject,
-        daemon_sets: Vec<Box<str>>,
+        daemon_sets: Vec<KeyedDaemonSet>,
         state: &LeaderState,
         plan: &mut RefitPlan,
     ) -> Option<TemplateCounts> {
         let refitter = &state.refitter;
         let mut counts =
             TemplateCounts::new(daemon_sets.len(), self.options.is_enabled(), refitter.resize_supported());
-        for daemon_set in daemon_sets {
-            let limits = self.watches.namespace_limits(daemon_set.split('/').next().unwrap_or_default());
-            let pods = state.pods.of(&daemon_set)?;
-            refitter.observe(plan, &daemon_set, name, &pods);
+        let is_node_ready = |name: &str| self.watches.nodes().get(name).is_some_and(|node| node.is_ready);
+        for (key, daemon_set) in daemon_sets {
+            let limits = self.watches.namespace_limits(key.split('/').next().unwrap_or_default());
+            let pods = match state.pods.of(&key, &daemon_set) {
+                Listing::Pods(pods) => pods,
+                Listing::Pending => return None,
+                Listing::Failed(reason) => {
+                    counts.add_unlisted(&key, reason);
+                    continue;
+                }
+            };
+            refitter.observe(plan, &daemon_set, name, &pods, is_node_ready);
+            let cause = RefitCause { daemon_set: &daemon_set.uid, generation: template.generation };
             let pods = pods.into_iter().filter(|(_, pod)| pod.counts_for(name));
             for (index, (key, pod)) in pods.enumerate() {
                 if index % BATCH == BATCH - 1 {
@@ -176,7 +191,11 @@ impl TemplateController {
                     counts.add_pending();
                     continue;
                 };
-                refitter.consider(plan, rules.refit, &daemon_set, (&key, &pod), &mut drift);
+                if !drift.is_sized && self.selection.has_match_conditions {
+                    drift.hold = Some(RefitHold::NotSeenByWebhook);
+                } else {
+                    refitter.consider(plan, rules.refit, (&daemon_set, cause), (&key, &pod), &mut drift);
+                }
                 counts.add(&key, pod.node(), &drift);
             }
         }

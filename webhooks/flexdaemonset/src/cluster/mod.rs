@@ -11,9 +11,11 @@ mod watches;
 
 pub use refit::RefitOptions;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
 
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use kube::Client;
 use podshaper_core::object::Lookup;
 use podshaper_kube::events::{EventType, Events, ObjectReference};
@@ -32,6 +34,9 @@ use flexdaemonset_decision::template_object::TemplateObject;
 use metrics::FlexDaemonsetMetrics;
 use watches::Watches;
 
+/// Events about admissions, of all namespaces together.
+const EVENTS_PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(59);
+
 /// The facts of a cluster, from watches and point reads.
 pub struct FlexDaemonsetCluster {
     nodes: PointReader<Node>,
@@ -40,6 +45,7 @@ pub struct FlexDaemonsetCluster {
     watches: Watches,
     events: Events,
     metrics: FlexDaemonsetMetrics,
+    event_limiter: DefaultDirectRateLimiter,
 }
 
 impl FlexDaemonsetCluster {
@@ -73,6 +79,7 @@ impl FlexDaemonsetCluster {
             watches,
             events,
             metrics,
+            event_limiter: RateLimiter::direct(Quota::per_minute(EVENTS_PER_MINUTE)),
         }
     }
 }
@@ -103,6 +110,11 @@ impl SizingFacts for FlexDaemonsetCluster {
     fn record_outcome(&self, pod: &TemplatedPod<'_>, outcome: SizingOutcome) {
         self.metrics.count_decision(outcome);
         let (Some((name, uid)), false) = (pod.daemon_set, pod.dry_run) else { return };
+        // A pod can name any owner, and may be refused afterwards.
+        let owner = self.watches.daemon_sets().get(&format!("{}/{name}", pod.namespace));
+        if owner.is_none_or(|owner| *owner.uid != *uid) || self.event_limiter.check().is_err() {
+            return;
+        }
         let (reason, problem) = match outcome {
             SizingOutcome::TemplateMissing => ("TemplateMissing", "doesn't exist"),
             SizingOutcome::TemplateInvalid => ("TemplateInvalid", "is invalid"),

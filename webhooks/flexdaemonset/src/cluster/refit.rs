@@ -1,6 +1,6 @@
 //! Refits: running pods get their size by a resize in place or by an eviction.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -11,13 +11,14 @@ use podshaper_kube::events::{EventType, Events, ObjectReference};
 use podshaper_kube::request::{MediaType, send};
 use serde_json::{Value, json};
 
+use flexdaemonset_decision::daemon_set::DaemonSet;
 use flexdaemonset_decision::original_requests::ANNOTATION;
 use flexdaemonset_decision::refit::{Difference, Remedy};
 use flexdaemonset_decision::template::Refit;
 
-use super::drift::Drift;
+use super::drift::{Drift, RefitHold};
 use super::metrics::FlexDaemonsetMetrics;
-use super::refit_history::{RefitHistory, RefitMethod};
+use super::refit_history::{RefitCause, RefitHistory, RefitMethod};
 use super::running_pods::{ResizeStatus, RunningPod};
 
 /// How fast running pods are refitted, where their template asks for it.
@@ -52,6 +53,8 @@ pub(super) struct Refitter {
     /// `None` if refits are disabled.
     rate_limiter: Option<DefaultDirectRateLimiter>,
     history: RefitHistory,
+    /// The number of executed plans.
+    round: usize,
 }
 
 /// The refits that one reconciliation finds.
@@ -59,7 +62,9 @@ pub(super) struct Refitter {
 pub(super) struct RefitPlan {
     candidates: Vec<Candidate>,
     in_flight: u32,
-    /// By the key of the DaemonSet and the uid of the pod.
+    /// The number of pods, by the uid of the DaemonSet.
+    pods: BTreeMap<Box<str>, usize>,
+    /// By the uid of the DaemonSet and that of the pod.
     unavailable: BTreeSet<(Box<str>, Box<str>)>,
 }
 
@@ -67,8 +72,11 @@ pub(super) struct RefitPlan {
 struct Candidate {
     key: Box<str>,
     pod: Arc<RunningPod>,
-    /// The key of its DaemonSet.
-    daemon_set: Box<str>,
+    daemon_set: Arc<DaemonSet>,
+    /// `metadata.generation` of its template.
+    generation: i64,
+    /// Pods of the DaemonSet that may be unavailable at a time.
+    max_unavailable: usize,
     difference: Difference,
     method: RefitMethod,
     record: Option<String>,
@@ -86,7 +94,7 @@ impl Refitter {
         let per_minute = NonZeroU32::new(options.refit_per_minute);
         let rate_limiter = per_minute.map(|limit| RateLimiter::direct(Quota::per_minute(limit)));
         let history = RefitHistory::default();
-        Self { client, events, metrics, options, resize_supported, rate_limiter, history }
+        Self { client, events, metrics, options, resize_supported, rate_limiter, history, round: 0 }
     }
 
     /// Whether the API server serves `pods/resize`.
@@ -104,15 +112,21 @@ impl Refitter {
     pub(super) fn observe(
         &self,
         plan: &mut RefitPlan,
-        daemon_set: &str,
+        daemon_set: &DaemonSet,
         template: &str,
         pods: &[(Box<str>, Arc<RunningPod>)],
+        is_node_ready: impl Fn(&str) -> bool,
     ) {
+        plan.pods.insert(daemon_set.uid.clone(), pods.len());
+
         let unavailable = pods.iter().filter(|(_, pod)| !pod.is_available()).map(|(_, pod)| pod.uid());
-        let uids = unavailable.chain(self.history.unreplaced(daemon_set, pods));
-        plan.unavailable.extend(uids.map(|uid| (daemon_set.into(), uid.into())));
+        let uids = unavailable.chain(self.history.unreplaced(&daemon_set.uid, pods));
+        plan.unavailable.extend(uids.map(|uid| (daemon_set.uid.clone(), uid.into())));
         for (_, pod) in pods.iter().filter(|(_, pod)| pod.counts_for(template)) {
-            let is_resizing = pod.resize() == Some(&ResizeStatus::InProgress);
+            // Others' resizes, and those on nodes that are down, may never end.
+            let is_resizing = pod.resize() == Some(&ResizeStatus::InProgress)
+                && self.history.has_resized(pod)
+                && is_node_ready(pod.node());
             plan.in_flight += u32::from(is_resizing || self.history.is_refitting(pod));
         }
     }
@@ -122,21 +136,40 @@ impl Refitter {
         &self,
         plan: &mut RefitPlan,
         refit: Refit,
-        daemon_set: &str,
+        (daemon_set, cause): (&Arc<DaemonSet>, RefitCause<'_>),
         (key, pod): (&str, &Arc<RunningPod>),
         drift: &mut Drift,
     ) {
         let Some(difference) = &drift.difference else { return };
-        let method = self.method(refit, pod, &difference.remedy);
-        if let Some(reason) = self.history.blocked(daemon_set, pod, method, &difference.summary) {
+        let mut method = self.method(refit, pod, &difference.remedy);
+        if refit == Refit::InPlaceOrRecreate
+            && method == Some(RefitMethod::Resize)
+            && self.history.is_resize_refused(pod, &difference.summary)
+        {
+            method = Some(RefitMethod::Evict);
+        }
+        if method == Some(RefitMethod::Evict) && daemon_set.on_delete {
+            drift.hold = Some(RefitHold::OnDelete);
+            method = None;
+        }
+        if let Some(reason) = self.history.blocked(cause, pod, method, &difference.summary) {
             drift.infeasible = Some(reason.to_owned());
         } else if let Some(method) = method
             && !self.history.is_refitting(pod)
         {
+            if method == RefitMethod::Evict {
+                drift.infeasible = None;
+            }
             plan.candidates.push(Candidate {
                 key: key.into(),
                 pod: Arc::clone(pod),
-                daemon_set: daemon_set.into(),
+                daemon_set: Arc::clone(daemon_set),
+                generation: cause.generation,
+                max_unavailable: daemon_set.max_unavailable.of(plan
+                    .pods
+                    .get(&daemon_set.uid)
+                    .copied()
+                    .unwrap_or_default()),
                 difference: difference.clone(),
                 method,
                 record: drift.record.clone(),
@@ -158,7 +191,8 @@ impl Refitter {
     pub(super) async fn execute(&mut self, mut plan: RefitPlan) -> bool {
         let mut in_flight = plan.in_flight;
         let mut tried = false;
-        for candidate in std::mem::take(&mut plan.candidates) {
+        self.round = self.round.wrapping_add(1);
+        for candidate in in_fair_order(std::mem::take(&mut plan.candidates), self.round) {
             let result = if let (RefitMethod::Resize, Remedy::Resize(resize)) =
                 (candidate.method, &candidate.difference.remedy)
             {
@@ -168,14 +202,16 @@ impl Refitter {
                 in_flight += 1;
                 self.resize(&candidate, resize).await
             } else {
-                // One pod of a DaemonSet at a time, and only while its other pods are available.
-                let is_other = |(daemon_set, uid): &(Box<str>, Box<str>)| {
-                    *daemon_set == candidate.daemon_set && **uid != *candidate.pod.uid()
+                // As many pods of a DaemonSet at a time as its updateStrategy permits. Pods that aren't available serve no one.
+                let is_other = |(daemon_set, uid): &&(Box<str>, Box<str>)| {
+                    *daemon_set == candidate.daemon_set.uid && **uid != *candidate.pod.uid()
                 };
-                if plan.unavailable.iter().any(is_other) || !self.within_rate() {
+                let unavailable = plan.unavailable.iter().filter(is_other).count();
+                let must_wait = candidate.pod.is_available() && unavailable >= candidate.max_unavailable;
+                if must_wait || !self.within_rate() {
                     continue;
                 }
-                plan.unavailable.insert((candidate.daemon_set.clone(), candidate.pod.uid().into()));
+                plan.unavailable.insert((candidate.daemon_set.uid.clone(), candidate.pod.uid().into()));
                 self.evict(&candidate).await
             };
             tried = true;
@@ -195,7 +231,12 @@ impl Refitter {
             send(&self.client, "PATCH", &candidate.path(""), MediaType::MergePatch, &body).await?;
         }
         let path = candidate.path("/resize");
-        send(&self.client, "PATCH", &path, MediaType::StrategicMergePatch, resize).await.map(drop)
+        // A pod of the same name may be another one by now.
+        let mut resize = resize.clone();
+        if let Some(resize) = resize.as_object_mut() {
+            resize.insert("metadata".to_owned(), json!({"uid": candidate.pod.uid()}));
+        }
+        send(&self.client, "PATCH", &path, MediaType::StrategicMergePatch, &resize).await.map(drop)
     }
 
     /// Disruption budgets may reject the eviction.
@@ -218,7 +259,8 @@ impl Refitter {
             uid: Some(candidate.pod.uid().to_owned()),
             ..ObjectReference::default()
         };
-        let Candidate { key, pod, daemon_set, difference, method, .. } = candidate;
+        let Candidate { key, pod, daemon_set, generation, difference, method, .. } = candidate;
+        let cause = RefitCause { daemon_set: &daemon_set.uid, generation };
         let change = difference.summary;
         let (event_type, action, reason, message) = match result {
             Ok(()) => {
@@ -227,19 +269,53 @@ impl Refitter {
                     RefitMethod::Evict => "evicted",
                 };
                 let message = format!("{action} to follow its template: {change}");
-                self.history.add_refit(&daemon_set, &pod, method, change);
+                self.history.add_refit(cause, &pod, method, change);
                 (EventType::Normal, action, "Refit", message)
             }
             Err(error) => {
+                let is_permanent = is_permanent(&error);
                 let error = describe(&error);
                 let message = format!("can't follow its template ({change}): {error}");
-                self.history.add_rejection(&pod, change, error);
+                self.history.add_rejection(&pod, method, change, error, is_permanent);
                 (EventType::Warning, "refused", "RefitFailed", message)
             }
         };
         tracing::info!(pod = &*key, action, message, "refit");
         self.metrics.count_refit(action);
         self.events.publish(regarding, event_type, reason, "Refit", message);
+    }
+}
+
+/// Whether the API server rejects the same request again: no conflict, no disruption budget, no overload.
+fn is_permanent(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && !matches!(status.code, 408 | 409 | 429))
+}
+
+/// The candidates of all namespaces in turn, and of a namespace the unavailable pods first. Each round begins with another namespace.
+fn in_fair_order(candidates: Vec<Candidate>, round: usize) -> Vec<Candidate> {
+    let mut by_namespace: BTreeMap<String, Vec<Candidate>> = BTreeMap::new();
+    for candidate in candidates {
+        let (namespace, _) = candidate.namespace_and_name();
+        by_namespace.entry(namespace.to_owned()).or_default().push(candidate);
+    }
+    let mut queues: Vec<_> = by_namespace
+        .into_values()
+        .map(|mut candidates| {
+            candidates.sort_by_key(|candidate| candidate.pod.is_available());
+            candidates.into_iter()
+        })
+        .collect();
+    if !queues.is_empty() {
+        let first = round % queues.len();
+        queues.rotate_left(first);
+    }
+    let mut ordered = Vec::new();
+    loop {
+        let before = ordered.len();
+        ordered.extend(queues.iter_mut().filter_map(Iterator::next));
+        if ordered.len() == before {
+            return ordered;
+        }
     }
 }
 
@@ -251,5 +327,36 @@ impl Candidate {
     fn path(&self, subresource: &str) -> String {
         let (namespace, name) = self.namespace_and_name();
         format!("/api/v1/namespaces/{namespace}/pods/{name}{subresource}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(key: &str) -> Candidate {
+        Candidate {
+            key: key.into(),
+            pod: Arc::new(RunningPod::for_test(key, "n")),
+            daemon_set: Arc::default(),
+            generation: 1,
+            max_unavailable: 1,
+            difference: Difference { summary: String::new(), remedy: Remedy::Recreate("") },
+            method: RefitMethod::Evict,
+            record: None,
+        }
+    }
+
+    #[test]
+    fn namespaces_take_turns() {
+        let order = |round| {
+            let candidates = ["a/1", "a/2", "a/3", "b/1", "c/1"].map(candidate).into();
+            let ordered = in_fair_order(candidates, round);
+            ordered.iter().map(|candidate| candidate.key.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(order(0), ["a/1", "b/1", "c/1", "a/2", "a/3"]);
+        assert_eq!(order(1), ["b/1", "c/1", "a/1", "a/2", "a/3"]);
+        assert_eq!(order(5)[0], "c/1");
+        assert!(in_fair_order(Vec::new(), 1).is_empty());
     }
 }

@@ -11,12 +11,18 @@ use super::running_pods::RunningPod;
 const VISIBLE_WITHIN: Duration = Duration::from_secs(30);
 /// A DaemonSet replaces an evicted pod within this time, unless the node is no longer eligible.
 const REPLACED_WITHIN: Duration = Duration::from_mins(5);
-/// A refit that the API server rejected is retried after this time.
+/// A refit that the API server rejected for good is retried after this time.
 const RETRY_AFTER: Duration = Duration::from_mins(5);
+/// A refit that failed for the moment, such as by a conflict or a disruption budget, is retried after this time.
+const RETRY_SOON_AFTER: Duration = Duration::from_secs(30);
+/// A resize that this replica began counts as in progress for at most this time.
+const RESIZES_WITHIN: Duration = Duration::from_hours(1);
 /// A pod that replaced an evicted one and needs the same change is evicted after this time.
 const EVICT_AGAIN_AFTER: Duration = Duration::from_hours(1);
 
 const REPLACED_IN_VAIN: &str = "the pod replaced an evicted one and needs the same change: check whether the webhook is called for it, or another one changes it";
+
+const EVICTED_ALREADY: &str = "the pod is evicted, and doesn't terminate";
 
 /// How a pod gets its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,26 +33,40 @@ pub(super) enum RefitMethod {
     Evict,
 }
 
+/// The cause of a refit: a `DaemonSet` and the state of its template.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RefitCause<'c> {
+    /// The uid of the DaemonSet: one of the same name is another one.
+    pub(super) daemon_set: &'c str,
+    /// `metadata.generation` of the template.
+    pub(super) generation: i64,
+}
+
 /// The refits since this replica leads.
 #[derive(Default)]
 pub(super) struct RefitHistory {
     /// By the pod's uid.
     refitted: HashMap<Box<str>, Instant>,
     /// By the pod's uid.
+    resized: HashMap<Box<str>, Instant>,
+    /// By the pod's uid.
     rejected: HashMap<Box<str>, Rejection>,
-    /// By the key of the DaemonSet and the node.
+    /// By the uid of the DaemonSet and the node.
     evicted: BTreeMap<(Box<str>, Box<str>), Eviction>,
 }
 
 struct Rejection {
+    method: RefitMethod,
     change: String,
     reason: String,
     at: Instant,
+    is_permanent: bool,
 }
 
 struct Eviction {
     uid: Box<str>,
     change: String,
+    generation: i64,
     at: Instant,
 }
 
@@ -54,14 +74,17 @@ impl RefitHistory {
     /// Removes refits that no longer matter.
     pub(super) fn prune(&mut self) {
         self.refitted.retain(|_, at| at.elapsed() < VISIBLE_WITHIN);
-        self.rejected.retain(|_, rejection| rejection.at.elapsed() < RETRY_AFTER);
+        self.resized.retain(|_, at| at.elapsed() < RESIZES_WITHIN);
+        self.rejected.retain(|_, rejection| {
+            rejection.at.elapsed() < if rejection.is_permanent { RETRY_AFTER } else { RETRY_SOON_AFTER }
+        });
         self.evicted.retain(|_, eviction| eviction.at.elapsed() < EVICT_AGAIN_AFTER);
     }
 
     /// Records that the API server accepted `change` of the pod.
     pub(super) fn add_refit(
         &mut self,
-        daemon_set: &str,
+        cause: RefitCause<'_>,
         pod: &RunningPod,
         method: RefitMethod,
         change: String,
@@ -70,13 +93,37 @@ impl RefitHistory {
         let at = Instant::now();
         self.refitted.insert(uid.clone(), at);
         if method == RefitMethod::Evict {
-            self.evicted.insert((daemon_set.into(), pod.node().into()), Eviction { uid, change, at });
+            let RefitCause { daemon_set, generation } = cause;
+            let eviction = Eviction { uid, change, generation, at };
+            self.evicted.insert((daemon_set.into(), pod.node().into()), eviction);
+        } else {
+            self.resized.insert(uid, at);
         }
     }
 
     /// Records that the API server rejected `change` of the pod.
-    pub(super) fn add_rejection(&mut self, pod: &RunningPod, change: String, reason: String) {
-        self.rejected.insert(pod.uid().into(), Rejection { change, reason, at: Instant::now() });
+    pub(super) fn add_rejection(
+        &mut self,
+        pod: &RunningPod,
+        method: RefitMethod,
+        change: String,
+        reason: String,
+        is_permanent: bool,
+    ) {
+        let rejection = Rejection { method, change, reason, at: Instant::now(), is_permanent };
+        self.rejected.insert(pod.uid().into(), rejection);
+    }
+
+    /// Whether this replica began a resize of the pod.
+    pub(super) fn has_resized(&self, pod: &RunningPod) -> bool {
+        self.resized.contains_key(pod.uid())
+    }
+
+    /// Whether the API server rejected this resize of the pod for good.
+    pub(super) fn is_resize_refused(&self, pod: &RunningPod, change: &str) -> bool {
+        self.rejected.get(pod.uid()).is_some_and(|rejection| {
+            rejection.is_permanent && rejection.method == RefitMethod::Resize && rejection.change == change
+        })
     }
 
     /// Whether the watch may not show the last refit of the pod yet.
@@ -87,17 +134,25 @@ impl RefitHistory {
     /// Why `change` of the pod must wait, if it must.
     pub(super) fn blocked(
         &self,
-        daemon_set: &str,
+        cause: RefitCause<'_>,
         pod: &RunningPod,
         method: Option<RefitMethod>,
         change: &str,
     ) -> Option<&str> {
-        if let Some(rejection) = self.rejected.get(pod.uid()).filter(|rejection| rejection.change == change) {
+        let is_same =
+            |one: &&Rejection| one.change == change && method.is_none_or(|method| method == one.method);
+        if let Some(rejection) = self.rejected.get(pod.uid()).filter(is_same) {
             return Some(&rejection.reason);
         }
+        let RefitCause { daemon_set, generation } = cause;
         let eviction = self.evicted.get(&(daemon_set.into(), pod.node().into()))?;
-        let in_vain = *eviction.uid != *pod.uid() && eviction.change == change;
-        (in_vain && method == Some(RefitMethod::Evict)).then_some(REPLACED_IN_VAIN)
+        if method != Some(RefitMethod::Evict) || eviction.generation != generation {
+            return None;
+        }
+        if *eviction.uid == *pod.uid() {
+            return Some(EVICTED_ALREADY);
+        }
+        (eviction.change == change).then_some(REPLACED_IN_VAIN)
     }
 
     /// The uids of evicted pods of a DaemonSet that none of its `pods` has replaced yet.
@@ -120,6 +175,8 @@ impl RefitHistory {
 mod tests {
     use super::*;
 
+    const CAUSE: RefitCause<'static> = RefitCause { daemon_set: "a", generation: 1 };
+
     fn pod(uid: &str) -> RunningPod {
         RunningPod::for_test(uid, "n")
     }
@@ -128,15 +185,18 @@ mod tests {
     async fn replacement_with_same_change_is_not_evicted_for_an_hour() {
         let mut history = RefitHistory::default();
         let blocked = |history: &RefitHistory, uid, method, change| {
-            history.blocked("ns/a", &pod(uid), Some(method), change).is_some()
+            history.blocked(CAUSE, &pod(uid), Some(method), change).is_some()
         };
-        history.add_refit("ns/a", &pod("old"), RefitMethod::Evict, "cpu 1 → 2".into());
+        history.add_refit(CAUSE, &pod("old"), RefitMethod::Evict, "cpu 1 → 2".into());
         assert!(history.is_refitting(&pod("old")));
-        assert!(!blocked(&history, "old", RefitMethod::Evict, "cpu 1 → 2"), "it is still terminating");
+        assert!(blocked(&history, "old", RefitMethod::Evict, "cpu 1 → 3"), "one eviction of a pod");
         assert!(blocked(&history, "new", RefitMethod::Evict, "cpu 1 → 2"));
         assert!(!blocked(&history, "new", RefitMethod::Resize, "cpu 1 → 2"));
         assert!(!blocked(&history, "new", RefitMethod::Evict, "cpu 1 → 3"), "another change");
-        assert!(history.blocked("ns/b", &pod("new"), Some(RefitMethod::Evict), "cpu 1 → 2").is_none());
+        for other in [RefitCause { daemon_set: "b", ..CAUSE }, RefitCause { generation: 2, ..CAUSE }] {
+            let blocked = history.blocked(other, &pod("new"), Some(RefitMethod::Evict), "cpu 1 → 2");
+            assert_eq!(blocked, None, "another DaemonSet, or another state of the template");
+        }
         tokio::time::advance(EVICT_AGAIN_AFTER).await;
         history.prune();
         assert!(!blocked(&history, "new", RefitMethod::Evict, "cpu 1 → 2"));
@@ -145,28 +205,35 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn evicted_pod_is_unreplaced_until_another_comes() {
         let mut history = RefitHistory::default();
-        history.add_refit("ns/a", &pod("old"), RefitMethod::Evict, String::new());
-        history.add_refit("ns/a", &pod("resized"), RefitMethod::Resize, String::new());
+        history.add_refit(CAUSE, &pod("old"), RefitMethod::Evict, String::new());
+        history.add_refit(CAUSE, &pod("resized"), RefitMethod::Resize, String::new());
         let unreplaced = |history: &RefitHistory, daemon_set, pods: &[&str]| {
             let pods: Vec<_> = pods.iter().map(|uid| ("ns/p".into(), Arc::new(pod(uid)))).collect();
             history.unreplaced(daemon_set, &pods).count()
         };
-        assert_eq!(unreplaced(&history, "ns/a", &[]), 1);
-        assert_eq!(unreplaced(&history, "ns/a", &["old"]), 1);
-        assert_eq!(unreplaced(&history, "ns/a", &["old", "new"]), 0);
-        assert_eq!(unreplaced(&history, "ns/b", &[]), 0);
+        assert_eq!(unreplaced(&history, "a", &[]), 1);
+        assert_eq!(unreplaced(&history, "a", &["old"]), 1);
+        assert_eq!(unreplaced(&history, "a", &["old", "new"]), 0);
+        assert_eq!(unreplaced(&history, "b", &[]), 0);
         tokio::time::advance(REPLACED_WITHIN).await;
-        assert_eq!(unreplaced(&history, "ns/a", &[]), 0, "the node may be gone too");
+        assert_eq!(unreplaced(&history, "a", &[]), 0, "the node may be gone too");
     }
 
     #[tokio::test(start_paused = true)]
     async fn rejected_refit_is_retried_later() {
         let mut history = RefitHistory::default();
-        history.add_rejection(&pod("a"), "cpu 1 → 2".into(), "no".into());
+        history.add_rejection(&pod("a"), RefitMethod::Resize, "cpu 1 → 2".into(), "no".into(), true);
         let blocked = |history: &RefitHistory, change| {
-            history.blocked("ns/a", &pod("a"), Some(RefitMethod::Resize), change).map(str::to_owned)
+            history.blocked(CAUSE, &pod("a"), Some(RefitMethod::Resize), change).map(str::to_owned)
         };
         assert_eq!(blocked(&history, "cpu 1 → 2").as_deref(), Some("no"));
+        assert!(history.is_resize_refused(&pod("a"), "cpu 1 → 2"));
+        let evicts = history.blocked(CAUSE, &pod("a"), Some(RefitMethod::Evict), "cpu 1 → 2");
+        assert_eq!(evicts, None, "a refused resize leads to an eviction");
+        history.add_rejection(&pod("b"), RefitMethod::Evict, "cpu 1 → 2".into(), "budget".into(), false);
+        tokio::time::advance(RETRY_SOON_AFTER).await;
+        history.prune();
+        assert_eq!(history.blocked(CAUSE, &pod("b"), Some(RefitMethod::Evict), "cpu 1 → 2"), None);
         assert_eq!(blocked(&history, "cpu 1 → 3"), None);
         tokio::time::advance(RETRY_AFTER).await;
         history.prune();

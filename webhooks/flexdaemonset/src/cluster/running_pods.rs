@@ -3,18 +3,32 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use podshaper_core::object::{FromObject, Object};
 use podshaper_core::pod::{Pod, SKIP};
 use podshaper_kube::store::Store;
-use podshaper_kube::watch::{WatchScope, reflect};
+use podshaper_kube::watch::{WatchScope, reflect_owned};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{Duration, Instant};
 
 use flexdaemonset_decision::daemon_set::{DaemonSet, named_template};
 use flexdaemonset_decision::original_requests::{ANNOTATION, OriginalRequests};
+
+/// The annotation in which peerpods remembers the resources of containers.
+const PEERPODS_RESOURCES: &str = "podshaper.dev/peerpods-resources";
+/// Bytes of an annotation that is read. A record has about 100 bytes for each container. A pod with more, or with twice as much in all,
+/// counts as pending.
+const MAX_JSON: usize = 32 << 10;
+/// Bytes of the longest selector of a DaemonSet. The API server reads URLs of at most 64 KiB, in which a byte can take three.
+const MAX_SELECTOR: usize = 8 << 10;
+/// Seconds after which a deferred resize is given up, as VPA does.
+const DEFERRED_SECONDS: i64 = 300;
+/// Time for the first lists of a leader, and of the pods of a new DaemonSet.
+const LISTED_WITHIN: Duration = Duration::from_secs(30);
 
 /// A running pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,18 +36,30 @@ pub(super) struct RunningPod {
     uid: Box<str>,
     /// The template that its own annotation names.
     template: Option<Box<str>>,
-    /// The uid of its controller.
-    controller: Box<str>,
     /// The node that it is bound to, or that it was sized for. Empty if neither is known.
     node: Box<str>,
-    is_bound: bool,
+    scheduling: Scheduling,
     qos_class: Box<str>,
     is_ready: bool,
     /// Whether it is terminating, or has ended.
     is_gone: bool,
     resize: Option<ResizeStatus>,
+    /// Whether peerpods has moved its resources to a VM.
+    is_peer: bool,
     /// The JSON of a [`Pod`]: what sizing needs of it. It is parsed at each reconciliation, because it borrows.
     json: Box<str>,
+}
+
+/// Whether a pod has a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Scheduling {
+    /// It is bound to one.
+    Bound,
+    /// The scheduler hasn't decided yet.
+    #[default]
+    Waiting,
+    /// The scheduler finds no place for it.
+    Unschedulable,
 }
 
 /// A resize that hasn't completed.
@@ -41,8 +67,23 @@ pub(super) struct RunningPod {
 pub(super) enum ResizeStatus {
     /// The kubelet resizes the pod.
     InProgress,
-    /// The kubelet can't resize the pod, now or ever; the condition's reason and message.
+    /// The kubelet can't resize the pod; the condition's reason and message.
     Infeasible(Box<str>),
+    /// The node has no room at the moment; the condition's reason and message, and when it began.
+    Deferred(Box<str>, Option<Timestamp>),
+}
+
+impl ResizeStatus {
+    /// Whether the resize won't complete. VPA recreates a pod after the same time.
+    pub(super) fn is_hopeless(&self, now: Timestamp) -> bool {
+        match self {
+            Self::InProgress => false,
+            Self::Infeasible(_) => true,
+            Self::Deferred(_, since) => {
+                since.is_some_and(|since| now.duration_since(since).as_secs() >= DEFERRED_SECONDS)
+            }
+        }
+    }
 }
 
 impl RunningPod {
@@ -56,7 +97,7 @@ impl RunningPod {
     }
 
     pub(super) fn is_bound(&self) -> bool {
-        self.is_bound
+        self.scheduling == Scheduling::Bound
     }
 
     /// Whether it is ready and stays.
@@ -76,6 +117,14 @@ impl RunningPod {
 
     pub(super) fn resize(&self) -> Option<&ResizeStatus> {
         self.resize.as_ref()
+    }
+
+    pub(super) fn is_unschedulable(&self) -> bool {
+        self.scheduling == Scheduling::Unschedulable
+    }
+
+    pub(super) fn is_peer(&self) -> bool {
+        self.is_peer
     }
 
     pub(super) fn parse(&self) -> Option<Pod<'_>> {
@@ -112,6 +161,26 @@ struct RunningContainer {
     restart_policy: Option<String>,
 }
 
+/// The resources that peerpods has removed from a pod, in its annotation.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct PeerResources {
+    containers: HashMap<String, Value>,
+    pod: Option<Value>,
+}
+
+impl RunningPodSpec {
+    fn restore(&mut self, mut resources: PeerResources) {
+        let containers = self.containers.iter_mut().chain(self.init_containers.iter_mut().flatten());
+        for container in containers {
+            if let Some(removed) = resources.containers.remove(&container.name) {
+                container.resources = Some(removed);
+            }
+        }
+        self.resources = resources.pod.or(self.resources.take());
+    }
+}
+
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct RunningPodStatus {
@@ -127,9 +196,19 @@ struct PodCondition {
     status: String,
     reason: String,
     message: String,
+    #[serde(rename = "lastTransitionTime")]
+    last_transition_time: Option<String>,
 }
 
 impl RunningPodStatus {
+    /// v1.PodScheduled with the reason Unschedulable.
+    fn is_unschedulable(&self) -> bool {
+        let conditions = self.conditions.as_deref().unwrap_or_default();
+        conditions
+            .iter()
+            .any(|one| one.r#type == "PodScheduled" && one.status == "False" && one.reason == "Unschedulable")
+    }
+
     fn true_condition(&self, name: &str) -> Option<&PodCondition> {
         let conditions = self.conditions.as_deref().unwrap_or_default();
         conditions.iter().find(|condition| condition.r#type == name && condition.status == "True")
@@ -141,7 +220,11 @@ impl RunningPodStatus {
             ResizeStatus::Infeasible(format!("{}: {}", condition.reason, condition.message).into())
         };
         if let Some(pending) = self.true_condition("PodResizePending") {
-            return Some(infeasible(pending));
+            let since = pending.last_transition_time.as_deref().and_then(|time| time.parse().ok());
+            return Some(match &*pending.reason {
+                "Deferred" => ResizeStatus::Deferred(format!("Deferred: {}", pending.message).into(), since),
+                _ => infeasible(pending),
+            });
         }
         let progress = self.true_condition("PodResizeInProgress")?;
         Some(if progress.reason == "Error" { infeasible(progress) } else { ResizeStatus::InProgress })
@@ -160,9 +243,13 @@ impl FromObject for RunningPod {
         if labels.and_then(|labels| labels.get(SKIP)).is_some_and(|skip| skip == "true") {
             return None;
         }
-        let spec = object.spec?;
+        let mut spec = object.spec?;
         let status = object.status.unwrap_or_default();
-        let record = object.metadata.annotation(ANNOTATION);
+        let peer_resources = object.metadata.annotation(PEERPODS_RESOURCES);
+        if let Some(resources) = peer_resources.filter(|record| record.len() <= MAX_JSON) {
+            spec.restore(serde_json::from_str(resources).unwrap_or_default());
+        }
+        let record = object.metadata.annotation(ANNOTATION).filter(|record| record.len() <= MAX_JSON);
         let is_bound = spec.node_name.as_deref().is_some_and(|name| !name.is_empty());
         let node = if is_bound {
             spec.node_name.clone()
@@ -172,20 +259,38 @@ impl FromObject for RunningPod {
             record.map(|record| record.node.to_string())
         };
         let annotations = record.map(|record| json!({ANNOTATION: record}));
-        let json = json!({"metadata": {"annotations": annotations}, "spec": spec}).to_string();
+        let mut json = json!({"metadata": {"annotations": annotations}, "spec": spec}).to_string();
+        if json.len() > 2 * MAX_JSON {
+            json.clear();
+        }
         Some(Self {
-            controller: object.metadata.controller()?.uid.as_str().into(),
             template: named_template(|key| object.metadata.annotation(key)).map(Into::into),
             node: node.unwrap_or_default().into(),
-            is_bound,
+            scheduling: match (is_bound, status.is_unschedulable()) {
+                (true, _) => Scheduling::Bound,
+                (false, true) => Scheduling::Unschedulable,
+                (false, false) => Scheduling::Waiting,
+            },
             qos_class: status.qos_class.clone().into(),
             is_ready: status.true_condition("Ready").is_some(),
             is_gone: object.metadata.deletion_timestamp.is_some()
                 || matches!(&*status.phase, "Succeeded" | "Failed"),
             resize: status.resize(),
+            is_peer: peer_resources.is_some(),
             json: json.into(),
             uid: object.metadata.uid.into(),
         })
+    }
+}
+
+/// Why the pods of a DaemonSet can't be listed, if they can't.
+fn unlistable(daemon_set: &DaemonSet) -> Option<&'static str> {
+    if daemon_set.selector.is_empty() {
+        Some("its selector is empty")
+    } else if daemon_set.selector.len() > MAX_SELECTOR {
+        Some("its selector is longer than 8 KiB")
+    } else {
+        None
     }
 }
 
@@ -194,6 +299,17 @@ pub(super) struct RunningPods {
     client: Client,
     /// By the key of the DaemonSet.
     watches: HashMap<Box<str>, PodWatch>,
+    started: Instant,
+}
+
+/// The pods of a DaemonSet.
+pub(super) enum Listing {
+    /// The pods with their keys, terminating ones included.
+    Pods(Vec<(Box<str>, Arc<RunningPod>)>),
+    /// The first list isn't complete yet.
+    Pending,
+    /// There is no list, for this reason.
+    Failed(&'static str),
 }
 
 struct PodWatch {
@@ -211,7 +327,7 @@ impl Drop for PodWatch {
 
 impl RunningPods {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, watches: HashMap::new() }
+        Self { client, watches: HashMap::new(), started: Instant::now() }
     }
 
     /// Watches the pods of these DaemonSets, by their keys, and of no others.
@@ -223,28 +339,86 @@ impl RunningPods {
             daemon_set.is_some_and(|new| new.uid == watched.uid && new.selector == watched.selector)
         });
         for (key, daemon_set) in daemon_sets {
-            if self.watches.contains_key(key) || daemon_set.selector.is_empty() {
+            if self.watches.contains_key(key) || unlistable(daemon_set).is_some() {
                 continue;
             }
             let namespace = key.split('/').next().map(str::to_owned);
             let scope = WatchScope { namespace, label_selector: daemon_set.selector.to_string() };
             let store = Arc::new(Store::default());
             let changes = store.changes();
-            let task = tokio::spawn(reflect(self.client.clone(), scope, Arc::clone(&store)));
+            let uid = daemon_set.uid.to_string();
+            let task = tokio::spawn(reflect_owned(self.client.clone(), scope, Arc::clone(&store), uid));
             let watch = PodWatch { daemon_set: Arc::clone(daemon_set), store, changes, task };
             self.watches.insert(key.clone(), watch);
         }
     }
 
-    /// The pods of a DaemonSet with their keys, terminating ones included. `None` until their first list is complete.
-    pub(super) fn of(&self, key: &str) -> Option<Vec<(Box<str>, Arc<RunningPod>)>> {
-        let PodWatch { daemon_set, store, .. } = self.watches.get(key)?;
-        let is_controlled = |(_, pod): &(Box<str>, Arc<RunningPod>)| pod.controller == daemon_set.uid;
-        store.has_synced().then(|| store.all().into_iter().filter(is_controlled).collect())
+    /// The pods of a DaemonSet, by its key.
+    pub(super) fn of(&self, key: &str, daemon_set: &DaemonSet) -> Listing {
+        if let Some(reason) = unlistable(daemon_set) {
+            return Listing::Failed(reason);
+        }
+        match self.watches.get(key) {
+            Some(watch) if watch.store.has_synced() => Listing::Pods(watch.store.all().into_iter().collect()),
+            // Later, a DaemonSet that is created again and again must not delay others.
+            _ if self.started.elapsed() < LISTED_WITHIN => Listing::Pending,
+            _ => Listing::Failed("the API server hasn't listed its pods yet"),
+        }
     }
 
     /// Receivers that wake at every change.
     pub(super) fn changes(&mut self) -> impl Iterator<Item = &mut watch::Receiver<u64>> {
         self.watches.values_mut().map(|watch| &mut watch.changes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(metadata: &Value, status: &Value) -> RunningPod {
+        let object = json!({
+            "metadata": metadata, "status": status,
+            "spec": {"nodeName": "n", "containers": [{"name": "a", "image": "x"}, {"name": "b", "resources": {"limits": {"cpu": "1"}}}]},
+        });
+        RunningPod::from_object(serde_json::from_value(object).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn peer_pod_has_its_recorded_resources() {
+        let record = json!({"containers": {"a": {"requests": {"cpu": "2"}}}, "annotations": {}}).to_string();
+        let pod = pod(&json!({"annotations": {PEERPODS_RESOURCES: record}}), &json!({}));
+        assert!(pod.is_peer());
+        let view = pod.parse().unwrap();
+        let (_, _, first) = view.containers().next().unwrap();
+        let requests = first.resources.as_ref().and_then(|resources| resources.requests.as_ref()).unwrap();
+        assert_eq!(requests.get("cpu").map(|cpu| cpu.to_string()).as_deref(), Some("2"));
+    }
+
+    #[test]
+    fn large_annotation_takes_no_memory() {
+        let record = "x".repeat(250 << 10);
+        let pod = pod(&json!({"annotations": {ANNOTATION: record, PEERPODS_RESOURCES: record}}), &json!({}));
+        assert!(pod.json.len() < 1000, "{}", pod.json.len());
+    }
+
+    #[test]
+    fn deferred_resize_is_hopeless_after_five_minutes() {
+        let status = |reason: &str, since: &str| {
+            let condition = json!({"type": "PodResizePending", "status": "True", "reason": reason, "lastTransitionTime": since});
+            pod(&json!({}), &json!({"conditions": [condition]})).resize().cloned().unwrap()
+        };
+        let now: Timestamp = "2026-01-01T00:05:00Z".parse().unwrap();
+        assert!(status("Deferred", "2026-01-01T00:00:00Z").is_hopeless(now));
+        assert!(!status("Deferred", "2026-01-01T00:00:01Z").is_hopeless(now));
+        assert!(status("Infeasible", "2026-01-01T00:04:59Z").is_hopeless(now));
+    }
+
+    #[test]
+    fn selector_that_makes_no_list_has_reason() {
+        let reason =
+            |selector: &str| unlistable(&DaemonSet { selector: selector.into(), ..DaemonSet::default() });
+        assert_eq!(reason("app=agent"), None);
+        assert!(reason("").is_some() && reason(&"a".repeat(MAX_SELECTOR + 1)).is_some());
     }
 }

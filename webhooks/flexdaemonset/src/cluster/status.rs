@@ -8,7 +8,7 @@ use flexdaemonset_decision::refit::Remedy;
 use flexdaemonset_decision::template::{Refit, TemplateStatus};
 use flexdaemonset_decision::template_object::TemplateObject;
 
-use super::drift::Drift;
+use super::drift::{Drift, RefitHold};
 
 /// The counts for one template.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,14 @@ pub(super) struct TemplateCounts {
     recreate: u32,
     /// The drift of one pod, preferably of an infeasible one.
     example: Option<String>,
+    /// Pods that get a new size only when their users delete them.
+    on_delete: u32,
+    /// Pods that the webhook may never have been called for.
+    unseen: u32,
+    /// Pods that the scheduler finds no place for.
+    unschedulable: u32,
+    /// DaemonSets without a list of pods.
+    unlisted: Vec<String>,
     refit_enabled: bool,
     resize_supported: bool,
 }
@@ -36,6 +44,11 @@ impl TemplateCounts {
         self.status.pods_pending += 1;
     }
 
+    /// Counts a DaemonSet without a list of pods.
+    pub(super) fn add_unlisted(&mut self, daemon_set: &str, reason: &str) {
+        self.unlisted.push(format!("{daemon_set}: {reason}"));
+    }
+
     /// Counts the pod `key` on `node`.
     pub(super) fn add(&mut self, key: &str, node: &str, drift: &Drift) {
         if drift.is_short && self.short_nodes.insert(node.into()) {
@@ -43,8 +56,14 @@ impl TemplateCounts {
         }
         match (drift.is_sized, &drift.difference) {
             (false, _) => self.status.pods_pending += 1,
-            (true, None) => self.status.pods_sized += 1,
-            (true, Some(_)) => self.status.pods_outdated += 1,
+            (true, None) if drift.infeasible.is_none() => self.status.pods_sized += 1,
+            (true, _) => self.status.pods_outdated += 1,
+        }
+        self.on_delete += u32::from(drift.hold == Some(RefitHold::OnDelete));
+        self.unseen += u32::from(drift.hold == Some(RefitHold::NotSeenByWebhook));
+        if drift.is_unschedulable {
+            self.unschedulable += 1;
+            self.example.get_or_insert_with(|| key.to_owned());
         }
         let remedy = drift.difference.as_ref().map(|difference| &difference.remedy);
         self.recreate += u32::from(matches!(remedy, Some(Remedy::Recreate(_))));
@@ -96,6 +115,15 @@ fn progress(refit: Refit, counts: &TemplateCounts) -> (bool, &'static str, Strin
     if infeasible > 0 {
         return (false, "ResizeHeld", format!("{infeasible} pods can't be resized now{example}"));
     }
+    if let (0, Some(first)) = (differing, counts.unlisted.first()) {
+        let message = format!("the pods of {} DaemonSets aren't known; {first}", counts.unlisted.len());
+        return (false, "PodsUnknown", message);
+    }
+    if differing == 0 && counts.unschedulable > 0 {
+        let message =
+            format!("every pod has its size, but {} can't be scheduled{example}", counts.unschedulable);
+        return (false, "PodsUnschedulable", message);
+    }
     if differing == 0 {
         return (false, "Settled", "every pod has its size".to_owned());
     }
@@ -106,6 +134,17 @@ fn progress(refit: Refit, counts: &TemplateCounts) -> (bool, &'static str, Strin
             let message =
                 format!("{differing} pods would be refitted, but the webhook's refits are disabled{example}");
             (false, "RefitOff", message)
+        }
+        Refit::InPlace | Refit::InPlaceOrRecreate if counts.unseen >= differing => {
+            let message =
+                format!("{differing} pods have no size, and matchConditions may exclude them{example}");
+            (false, "NotSeenByWebhook", message)
+        }
+        Refit::InPlaceOrRecreate if counts.on_delete >= differing => {
+            let message = format!(
+                "{differing} pods get their size when they are deleted (updateStrategy OnDelete){example}"
+            );
+            (false, "NewPodsNeeded", message)
         }
         Refit::InPlace if !counts.resize_supported => {
             (false, "ResizeUnsupported", "this cluster can't resize pods in place (pods/resize)".to_owned())
@@ -146,7 +185,28 @@ mod tests {
         };
         counts.recreate = 1;
         assert_eq!(reason(&counts), "NewPodsNeeded");
+        counts.unseen = 1;
+        assert_eq!(reason(&counts), "NotSeenByWebhook");
+        counts.unseen = 0;
+        let mut settled = TemplateCounts::new(1, true, true);
+        assert_eq!(reason(&settled), "Settled");
+        settled.unschedulable = 1;
+        assert_eq!(reason(&settled), "PodsUnschedulable");
+        settled.add_unlisted("ns/a", "its selector is empty");
+        assert_eq!(reason(&settled), "PodsUnknown");
         counts.refit_enabled = false;
         assert_eq!(reason(&counts), "RefitOff");
+    }
+
+    #[test]
+    fn infeasible_pod_is_not_sized() {
+        let mut counts = TemplateCounts::new(1, true, true);
+        counts.add(
+            "ns/a",
+            "n",
+            &Drift { is_sized: true, infeasible: Some("no".to_owned()), ..Drift::default() },
+        );
+        let status = counts.status();
+        assert_eq!((status.pods_sized, status.pods_outdated, status.pods_infeasible), (0, 1, 1));
     }
 }

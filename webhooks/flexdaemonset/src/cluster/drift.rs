@@ -60,7 +60,8 @@ impl Drift {
         };
         let mut difference = compare(&sizing, original.is_some(), pod.qos_class(), hysteresis);
         let is_hopeless = pod.resize().is_some_and(|resize| resize.is_hopeless(Timestamp::now()));
-        if is_hopeless {
+        // Another size than the one that the node can't give is tried.
+        if is_hopeless && difference.is_none() {
             let summary =
                 difference.map_or_else(|| "resize that the node holds".to_owned(), |one| one.summary);
             let remedy = Remedy::Recreate("the node can't resize the pod");

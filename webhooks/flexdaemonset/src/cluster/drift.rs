@@ -62,8 +62,7 @@ impl Drift {
         let is_hopeless = pod.resize().is_some_and(|resize| resize.is_hopeless(Timestamp::now()));
         // Another size than the one that the node can't give is tried.
         if is_hopeless && difference.is_none() {
-            let summary =
-                difference.map_or_else(|| "resize that the node holds".to_owned(), |one| one.summary);
+            let summary = "resize to its size".to_owned();
             let remedy = Remedy::Recreate("the node can't resize the pod");
             difference = Some(Difference { summary, remedy });
         } else if let (true, Some(difference)) = (pod.is_peer(), &mut difference) {

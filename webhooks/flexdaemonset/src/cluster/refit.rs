@@ -62,6 +62,8 @@ pub(super) struct Refitter {
 pub(super) struct RefitPlan {
     candidates: Vec<Candidate>,
     in_flight: u32,
+    /// Pods with their size, each with the uid of its DaemonSet.
+    settled: Vec<(Box<str>, Arc<RunningPod>)>,
     /// The number of pods, by the uid of the DaemonSet.
     pods: BTreeMap<Box<str>, usize>,
     /// By the uid of the DaemonSet and that of the pod.
@@ -140,7 +142,10 @@ impl Refitter {
         (key, pod): (&str, &Arc<RunningPod>),
         drift: &mut Drift,
     ) {
-        let Some(difference) = &drift.difference else { return };
+        let Some(difference) = &drift.difference else {
+            plan.settled.push((daemon_set.uid.clone(), Arc::clone(pod)));
+            return;
+        };
         let mut method = self.method(refit, pod, &difference.remedy);
         if refit == Refit::InPlaceOrRecreate
             && method == Some(RefitMethod::Resize)
@@ -192,6 +197,9 @@ impl Refitter {
         let mut in_flight = plan.in_flight;
         let mut tried = false;
         self.round = self.round.wrapping_add(1);
+        for (daemon_set, pod) in std::mem::take(&mut plan.settled) {
+            self.history.add_success(&daemon_set, &pod);
+        }
         for candidate in in_fair_order(std::mem::take(&mut plan.candidates), self.round) {
             let result = if let (RefitMethod::Resize, Remedy::Resize(resize)) =
                 (candidate.method, &candidate.difference.remedy)

@@ -146,13 +146,21 @@ impl RefitHistory {
         }
         let RefitCause { daemon_set, generation } = cause;
         let eviction = self.evicted.get(&(daemon_set.into(), pod.node().into()))?;
-        if method != Some(RefitMethod::Evict) || eviction.generation != generation {
-            return None;
+        if method != Some(RefitMethod::Evict) {
+            None
+        } else if *eviction.uid == *pod.uid() {
+            (eviction.generation == generation).then_some(EVICTED_ALREADY)
+        } else {
+            (eviction.change == change).then_some(REPLACED_IN_VAIN)
         }
-        if *eviction.uid == *pod.uid() {
-            return Some(EVICTED_ALREADY);
+    }
+
+    /// Records that the pod has its size: an eviction on its node was not in vain.
+    pub(super) fn add_success(&mut self, daemon_set: &str, pod: &RunningPod) {
+        let key = (daemon_set.into(), pod.node().into());
+        if self.evicted.get(&key).is_some_and(|eviction| *eviction.uid != *pod.uid()) {
+            self.evicted.remove(&key);
         }
-        (eviction.change == change).then_some(REPLACED_IN_VAIN)
     }
 
     /// The uids of evicted pods of a DaemonSet that none of its `pods` has replaced yet.
@@ -193,10 +201,18 @@ mod tests {
         assert!(blocked(&history, "new", RefitMethod::Evict, "cpu 1 → 2"));
         assert!(!blocked(&history, "new", RefitMethod::Resize, "cpu 1 → 2"));
         assert!(!blocked(&history, "new", RefitMethod::Evict, "cpu 1 → 3"), "another change");
-        for other in [RefitCause { daemon_set: "b", ..CAUSE }, RefitCause { generation: 2, ..CAUSE }] {
-            let blocked = history.blocked(other, &pod("new"), Some(RefitMethod::Evict), "cpu 1 → 2");
-            assert_eq!(blocked, None, "another DaemonSet, or another state of the template");
-        }
+        let other = RefitCause { daemon_set: "b", ..CAUSE };
+        let of_other = history.blocked(other, &pod("new"), Some(RefitMethod::Evict), "cpu 1 → 2");
+        assert_eq!(of_other, None, "a DaemonSet of the same name");
+        let mut returned = RefitHistory::default();
+        returned.add_refit(CAUSE, &pod("old"), RefitMethod::Evict, "cpu 1 → 2".into());
+        returned.add_success("a", &pod("old"));
+        assert!(blocked(&returned, "new", RefitMethod::Evict, "cpu 1 → 2"));
+        returned.add_success("a", &pod("new"));
+        assert!(
+            !blocked(&returned, "new", RefitMethod::Evict, "cpu 1 → 2"),
+            "the template went back and forth"
+        );
         tokio::time::advance(EVICT_AGAIN_AFTER).await;
         history.prune();
         assert!(!blocked(&history, "new", RefitMethod::Evict, "cpu 1 → 2"));

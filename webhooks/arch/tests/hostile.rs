@@ -180,6 +180,8 @@ async fn repository_that_hangs_delays_its_namespace_only() {
     })
     .await;
     let images = images(&[&registry], &json!({}), &[]);
+    // The challenge of the registry is known: one request would find it, and the others would wait.
+    assert_eq!(known_in(&images, "greedy", &[format!("{}/own:1", registry.host())]).await, [arm64()]);
     let hangs: Vec<_> = (0..100).map(|n| format!("{}/hangs/a{n}:1", registry.host())).collect();
     assert_eq!(
         known_in(&images, "greedy", &hangs).await,

@@ -356,27 +356,3 @@ async fn bound_claims_and_groups_of_the_template_keep_pods() {
     simulation.steps(Duration::from_mins(1)).await;
     assert!(simulation.evicted.is_empty());
 }
-
-/// The scheduler binds the pod between the decision and the eviction.
-#[tokio::test(start_paused = true)]
-async fn pod_that_has_changed_is_not_evicted() {
-    let mut simulation = Simulation::start(10, &json!({}), json!({})).await;
-    simulation.step().await;
-    simulation.server.set_round_trip(Duration::from_millis(100));
-    simulation.until("closed", |now| now.spot()["state"] == "Closed").await;
-    let evictions = |simulation: &Simulation| {
-        simulation.server.calls().iter().filter(|call| call.path.ends_with("/eviction")).count()
-    };
-    // Each pod gets a node while its eviction is on its way.
-    simulation.capacity.insert("spot", 100);
-    while evictions(&simulation) == 0 && simulation.counts()[1].0 == 0 {
-        sleep(Duration::from_millis(1)).await;
-    }
-    for pod in simulation.pods().iter().filter(|pod| pod["spec"]["nodeName"].is_null()) {
-        simulation.schedule(pod);
-    }
-    simulation.steps(Duration::from_secs(30)).await;
-    let [default, spot] = simulation.counts();
-    assert_eq!((default.0 + spot.0, spot.1), (10, 0));
-    assert!(simulation.evicted.len() <= 1, "{:?}", simulation.evicted);
-}

@@ -78,3 +78,27 @@ impl EvictionLog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::Error;
+    use podshaper_testing::InMemoryApiServer;
+
+    use super::*;
+
+    /// The scheduler binds the pod between the decision and the eviction.
+    #[tokio::test]
+    async fn pod_that_has_changed_is_not_evicted() {
+        const POD: &str = "/api/v1/namespaces/shop/pods/web-1";
+        let server = InMemoryApiServer::default();
+        server.put(POD, json!({"spec": {}}));
+        let version = || server.get(POD)["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+        let decided = version();
+        server.patch(POD, &json!({"spec": {"nodeName": "node"}}));
+        let error = evict(&server.client(), "shop", "web-1", None, decided).await.unwrap_err();
+        assert!(matches!(error, Error::Api(failure) if failure.code == 409));
+        assert!(server.get(POD).is_object());
+        evict(&server.client(), "shop", "web-1", None, version()).await.unwrap();
+        assert!(server.get(POD).is_null());
+    }
+}

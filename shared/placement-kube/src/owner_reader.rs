@@ -40,13 +40,14 @@ const MAX_KINDS: u64 = 256;
 const ABSENT_KIND: Duration = Duration::from_secs(10);
 
 /// Kinds that every cluster has.
-const BUILT_IN: [(&str, &str, &str); 6] = [
+const BUILT_IN: [(&str, &str, &str); 7] = [
     ("apps/v1", "ReplicaSet", "replicasets"),
     ("apps/v1", "Deployment", "deployments"),
     ("apps/v1", "StatefulSet", "statefulsets"),
     ("batch/v1", "Job", "jobs"),
     ("batch/v1", "CronJob", "cronjobs"),
     ("v1", "ReplicationController", "replicationcontrollers"),
+    ("v1", "Pod", "pods"),
 ];
 
 /// Reads owners, and remembers them for a short time.
@@ -163,7 +164,8 @@ impl OwnerReader {
             owner: owner.clone(),
             path,
             selector: selector.unwrap_or_else(|| format!("{PLACED}={webhook}")),
-            pods: object.and_then(|object| object.pods),
+            pods: object.filter(|_| !chain.is_shared()).and_then(|object| object.pods),
+            shared: chain.is_shared(),
             created: object.and_then(|object| object.created),
             version: object.map_or(0, |object| object.version),
             allocator: Arc::clone(allocator),

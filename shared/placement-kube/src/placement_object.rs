@@ -8,6 +8,7 @@ use podshaper_crd::{CustomResource, ResourceScope};
 use podshaper_kube::error::describe;
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::annotations::PLACED;
+use podshaper_placement::cycle::Cursor;
 use podshaper_placement::ledger::{Assignment, LedgerContent, Reservation, ResourceVersion, Token};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -38,6 +39,8 @@ pub struct PlacedWorkload {
     pub created: Option<u32>,
     /// The `resourceVersion` that both numbers are from.
     pub version: ResourceVersion,
+    /// Whether the pods of several controllers share the sequence. Then no number of the owner bounds them.
+    pub shared: bool,
     /// The allocator of the policy.
     pub allocator: Arc<SlotAllocator>,
 }
@@ -96,6 +99,10 @@ pub(crate) struct PlacementSpec {
     #[serde(deserialize_with = "text")]
     #[schemars(length(max = MAX_RESERVATIONS))]
     reservations: String,
+    /// Where the pods of Jobs share the sequence of slots: a hash of the policy, and the slot of the next pod.
+    #[serde(deserialize_with = "text")]
+    #[schemars(length(max = 32))]
+    cursor: String,
 }
 
 /// A text. A value of another type, which a user may have written, counts as empty.
@@ -106,7 +113,9 @@ fn text<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Error> {
 impl From<&LedgerContent> for PlacementSpec {
     fn from(content: &LedgerContent) -> Self {
         let reservations = content.reservations.iter().map(format_reservation).collect();
-        Self { fence: content.fence.to_string(), reservations }
+        let Cursor { policy, next } = content.cursor;
+        let cursor = if policy == 0 { String::new() } else { format!("{policy:08x} {next}") };
+        Self { fence: content.fence.to_string(), reservations, cursor }
     }
 }
 
@@ -116,8 +125,14 @@ impl PlacementSpec {
         LedgerContent {
             reservations: self.reservations.lines().filter_map(parse_reservation).collect(),
             fence: self.fence.parse().unwrap_or(0),
+            cursor: parse_cursor(&self.cursor).unwrap_or_default(),
         }
     }
+}
+
+fn parse_cursor(text: &str) -> Option<Cursor> {
+    let (policy, next) = text.split_once(' ')?;
+    Some(Cursor { policy: u32::from_str_radix(policy, 16).ok()?, next: next.parse().ok()? })
 }
 
 /// `TOKEN SLOT TIME POD GROUP`. The pod is `-` unless it existed before and is moved; the group comes last because its name may have spaces.
@@ -254,6 +269,7 @@ mod tests {
                 Reservation { assignment: assignment(0, 0), pod: Some("web-1".into()), at: 0 },
             ],
             fence: u64::MAX,
+            cursor: Cursor { policy: 0xff, next: 7 },
         };
         let spec = PlacementSpec::from(&content);
         assert_eq!(

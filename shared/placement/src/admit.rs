@@ -6,10 +6,12 @@ use std::time::Instant;
 
 use super::allocator::SlotAllocator;
 use super::annotations::{self, PlacementMetadata};
+use super::definition::DefinitionHash;
+use super::identity::{GroupEvidence, UnknownNodes};
 use super::ledger::{Assignment, SlotReply, SlotRequest, Token};
 use super::owner_object::OwnerObject;
 use super::owners::OwnerChain;
-use super::policy::GroupSet;
+use super::policy::{GroupSet, Policy};
 use podshaper_core::admission::{Decision, Request};
 use podshaper_core::object::{Lookup, OwnerReference};
 use podshaper_core::pod::{Pod, PodPatch};
@@ -67,6 +69,8 @@ pub trait PlacementBackend: Send + Sync + 'static {
         owner: &OwnerReference,
         deadline: Instant,
     ) -> impl Future<Output = Lookup<OwnerObject>> + Send;
+    /// A pod with this name and controller was placed in this group.
+    fn placed(&self, _namespace: &str, _name: &str, _controller: Option<OwnerReference>, _group: &Assignment) {}
     /// Allocates a slot for a pod; `None` if that can't be decided in time.
     fn place(
         &self,
@@ -124,6 +128,8 @@ pub struct PlacePolicy<'r> {
     pub open: GroupSet,
     /// A group that is not open, which the pod tries.
     pub probe: Option<usize>,
+    /// The groups in which a volume of the pod cannot be mounted.
+    pub excluded: GroupSet,
 }
 
 impl PlacePolicy<'_> {
@@ -176,6 +182,9 @@ pub async fn place<'p, 'a>(
     let PlacePolicy { webhook, allocator, .. } = policy;
     let owner = chain.sequence_owner().map(|(owner, _)| &*owner.uid).unwrap_or_default();
     let fitting = fitting_groups(pod, owner, policy)?;
+    if let Some((reference, leader)) = chain.leader() {
+        return follow_leader(pod, &reference.name, leader, fitting, allocator.policy());
+    }
     let dry_run = request.dry_run == Some(true);
     let token = Token::of(&request.uid);
     // A dry run's token names nothing: nothing is stored under it, and two dry runs get the same answer.
@@ -186,7 +195,8 @@ pub async fn place<'p, 'a>(
             return Some(place_ordinal(ordinal, stored_token, allocator, fitting, existing.as_ref()));
         }
         let namespace = request.namespace.as_deref().unwrap_or_default();
-        let slot = SlotRequest { token, fitting, existing: existing.clone(), dry_run };
+        let over_time = chain.is_over_time();
+        let slot = SlotRequest { token, fitting, existing: existing.clone(), dry_run, over_time };
         backend.place(PlaceRequest { namespace, chain, allocator, slot }, deadline).await
     };
     let mut reply = Some(SlotReply::Unplaced);
@@ -214,7 +224,45 @@ pub async fn place<'p, 'a>(
     let hash = definition.hash();
     let metadata = PlacementMetadata { assignment: &assignment, hash, owner, controller, estimated, webhook };
     annotations::apply(&mut patch, group, &metadata);
+    if let Some(name) = request.name.as_deref() {
+        let namespace = request.namespace.as_deref().unwrap_or_default();
+        backend.placed(namespace, name, pod.controller().map(OwnerReference::coordinates), &assignment);
+    }
     Ok((outcome, patch))
+}
+
+/// Puts a worker into the group of its leader. A worker has no slot and counts in no ledger: its leader does.
+fn follow_leader<'p, 'a>(
+    pod: &'p Pod<'a>,
+    name: &str,
+    leader: &OwnerObject,
+    fitting: GroupSet,
+    policy: &Policy,
+) -> Result<(PlaceOutcome, PodPatch<'p, 'a>), PlaceError> {
+    let annotation = |key: &str| leader.annotations.get(key).map(String::as_str);
+    let evidence = GroupEvidence {
+        name: annotation(annotations::GROUP).map(Into::into),
+        hash: annotation(annotations::GROUP_HASH).and_then(DefinitionHash::parse),
+        ..GroupEvidence::default()
+    };
+    let by_name = || policy.index(evidence.name.as_ref()?);
+    let index = evidence.hash.and_then(|_| evidence.group(policy, None, &UnknownNodes)).or_else(by_name);
+    let group = index.and_then(|index| Some((index, policy.groups().get(index)?)));
+    match group {
+        Some((index, group)) if fitting.contains(index) => {
+            let mut patch = PodPatch::new(pod);
+            annotations::follow(&mut patch, group);
+            Ok((PlaceOutcome::Placed, patch))
+        }
+        Some((_, group)) => {
+            let reason = format!("its leader {name} is in group {}, which it does not fit: it isn't placed", group.name);
+            Err(PlaceError::new(PlaceOutcome::Unfitting, reason))
+        }
+        None => {
+            let reason = format!("its leader {name} is in no group: it isn't placed");
+            Err(PlaceError::new(PlaceOutcome::Undecided, reason))
+        }
+    }
 }
 
 /// The assignment in a reply; `None` if the pod keeps the slot that it has.
@@ -246,6 +294,11 @@ fn fitting_groups(pod: &Pod<'_>, owner: &str, policy: PlacePolicy<'_>) -> Result
         return Err(PlaceError::new(PlaceOutcome::Superseded, reason));
     }
     let fitting = annotations::fitting_groups(pod, policy.allocator.policy());
+    if !fitting.is_empty() && fitting.difference(policy.excluded).is_empty() {
+        let reason = "the volumes of the pod can be mounted in none of the groups that it fits into: it isn't placed";
+        return Err(PlaceError::new(PlaceOutcome::Unfitting, reason));
+    }
+    let fitting = fitting.difference(policy.excluded);
     if fitting.is_empty() {
         let reason = "the pod's own node selector and affinity leave none of the groups: it isn't placed";
         return Err(PlaceError::new(PlaceOutcome::Unfitting, reason));
@@ -261,17 +314,20 @@ fn has_owner(pod: &Pod<'_>, owner: &str) -> bool {
 /// The slot of a numbered pod, if its controller numbers its pods: such a pod needs no ledger.
 fn ordinal_slot(pod: &Pod<'_>, name: Option<&str>, chain: &OwnerChain) -> Option<u32> {
     let (controller, read) = chain.controller()?;
-    // The Jobs of a CronJob share one sequence, and each numbers its own.
-    let shared = chain.sequence_owner().is_some_and(|(owner, _)| owner != controller);
-    let batch = controller.api_version.starts_with("batch/");
-    if batch && controller.kind == "Job" && !shared {
-        return pod.annotation(COMPLETION_INDEX)?.parse().ok();
-    }
-    if !controller.api_version.starts_with("apps/") || controller.kind != "StatefulSet" {
+    // Controllers that share one sequence number their own pods each.
+    if chain.is_shared() {
         return None;
     }
+    if controller.is_kind("batch", "Job") {
+        return pod.annotation(COMPLETION_INDEX)?.parse().ok();
+    }
+    // Pods of these have no numbers: their label comes from a template.
+    if controller.is_kind("apps", "ReplicaSet") || controller.is_kind("", "ReplicationController") {
+        return None;
+    }
+    let of_name = || name.filter(|_| controller.kind == "StatefulSet")?.rsplit_once('-').map(|(_, number)| number);
     let label = pod.label(POD_INDEX);
-    let ordinal: u32 = label.as_deref().or_else(|| Some(name?.rsplit_once('-')?.1))?.parse().ok()?;
+    let ordinal: u32 = label.as_deref().or_else(of_name)?.parse().ok()?;
     ordinal.checked_sub(read.first_ordinal)
 }
 
@@ -307,7 +363,7 @@ mod tests {
 
     use super::*;
     use crate::allocator::Occupancy;
-    use crate::policy::{Group, Policy, Tie};
+    use crate::policy::{Group, Tie};
 
     /// A ledger that has given this request a place in the second group.
     struct Remembers;
@@ -337,7 +393,7 @@ mod tests {
         let allocator = Arc::new(SlotAllocator::new(Policy::new(groups.into(), Tie::First).unwrap()));
         let set = |groups: &[usize]| groups.iter().copied().collect::<GroupSet>();
         let candidates = |open: &[usize], probe, fitting: &[usize]| {
-            let policy = PlacePolicy { webhook: "webhook", allocator: &allocator, open: set(open), probe };
+            let policy = PlacePolicy { webhook: "webhook", allocator: &allocator, open: set(open), probe, excluded: GroupSet::default() };
             policy.candidates(set(fitting))
         };
         let all = &[0, 1, 2][..];
@@ -370,6 +426,7 @@ mod tests {
         let request: Request<'_, Pod<'_>> = serde_json::from_str(&request).unwrap();
         let pod = request.object.as_ref().unwrap();
         let policy = PlacePolicy {
+            excluded: GroupSet::default(),
             webhook: "webhook",
             allocator: &allocator,
             open: [0].into_iter().collect(),
@@ -406,6 +463,11 @@ mod tests {
         assert_eq!(slot_of(&json!({}), "web-9", &set, None), Some(6), "before Kubernetes 1.28");
         assert_eq!(slot_of(&json!({}), "web-2", &set, None), None, "below the first");
         assert_eq!(slot_of(&json!({}), "web-x", &set, None), None);
+        let kruise = owner("apps.kruise.io/v1beta1", "StatefulSet");
+        assert_eq!(slot_of(&labelled, "web-9", &kruise, None), Some(4));
+        assert_eq!(slot_of(&json!({}), "web-9", &kruise, None), Some(6));
+        assert_eq!(slot_of(&labelled, "web-9", &owner("example.com/v1", "Database"), None), Some(4));
+        assert_eq!(slot_of(&json!({}), "web-9", &owner("example.com/v1", "Database"), None), None);
         assert_eq!(slot_of(&labelled, "web-9", &owner("apps/v1", "ReplicaSet"), None), None);
         let (job, indexed) = (owner("batch/v1", "Job"), json!({"annotations": {COMPLETION_INDEX: "5"}}));
         assert_eq!(slot_of(&indexed, "", &job, None), Some(5));

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use super::policy::{GroupSet, Policy};
 use super::sequence::{MAX_SLOTS, Sequence};
+use super::cycle::Cycle;
 use super::slot_order::SlotOrder;
 
 /// Ordinals from here on are looked up in a sequence that is not kept: a pod's author chooses the ordinal, and a kept sequence takes
@@ -20,6 +21,7 @@ pub struct SlotAllocator {
     all: Sequence,
     /// Filled in order, never emptied.
     partial: [OnceLock<Box<(GroupSet, Sequence)>>; KEPT_SEQUENCES],
+    cycle: Cycle,
 }
 
 /// Which slots of a workload are taken, and how many pods each group has.
@@ -37,7 +39,8 @@ impl SlotAllocator {
     /// An allocator for `policy`.
     pub fn new(policy: Policy) -> Self {
         let all = Sequence::new(&policy, policy.all());
-        Self { policy, all, partial: Default::default() }
+        let cycle = Cycle::new(&policy);
+        Self { policy, all, partial: Default::default(), cycle }
     }
 
     /// The policy.
@@ -56,6 +59,27 @@ impl SlotAllocator {
             .collect();
         let group = self.with_sequence(fitting, |sequence| sequence.next(&counts))?;
         Some((self.slot_in(occupancy, group), group))
+    }
+
+    /// The order in which pods take slots over time.
+    pub fn cycle(&self) -> &Cycle {
+        &self.cycle
+    }
+
+    /// The group of the pod that takes `slot` over time and fits into the groups of `fitting`. A group with as many pods as its max allows
+    /// counts as one that the pod does not fit into.
+    pub fn group_over_time(&self, slot: u32, occupancy: &Occupancy, fitting: GroupSet) -> Option<usize> {
+        let has_room = |index: usize| {
+            let max = self.policy.groups().get(index).and_then(|group| group.max);
+            max.is_none_or(|max| occupancy.pods_of(index) < max)
+        };
+        let open: GroupSet =
+            (0..self.policy.groups().len()).filter(|index| fitting.contains(*index) && has_room(*index)).collect();
+        self.cycle.group(slot, self.policy.all()).filter(|own| open.contains(*own)).or_else(|| {
+            // Stand-ins have no share of their own: the first is used.
+            let stand_in = || (0..self.policy.groups().len()).find(|index| open.contains(*index));
+            self.cycle.group(slot, open).or_else(stand_in)
+        })
     }
 
     /// The slot that one more pod of this group takes.
@@ -139,6 +163,11 @@ impl Occupancy {
         if let Some(count) = self.counts.get_mut(group) {
             *count += 1;
         }
+    }
+
+    /// The highest slot that is taken.
+    pub fn last_slot(&self) -> Option<u32> {
+        self.slots.iter().rposition(|taken| *taken).and_then(|slot| u32::try_from(slot).ok())
     }
 
     /// How many pods the group has.

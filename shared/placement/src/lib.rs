@@ -10,6 +10,7 @@
 pub mod admit;
 pub mod allocator;
 pub mod annotations;
+pub mod cycle;
 pub mod availability;
 pub mod definition;
 mod hash;

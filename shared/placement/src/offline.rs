@@ -9,6 +9,8 @@ use podshaper_core::object::{Lookup, Object, OwnerReference};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
+use super::annotations::GROUP;
+use super::cycle::Cursor;
 use super::admit::{PlaceRequest, PlacementBackend};
 use super::allocator::Occupancy;
 use super::identity::NodeLabels;
@@ -26,6 +28,10 @@ pub struct FileBackend {
     pods: HashMap<String, Vec<PodObject>>,
     /// Pods that this run has placed.
     placed: Mutex<HashMap<String, Vec<Assignment>>>,
+    /// Those of them with a name, as owners of further pods.
+    placed_owners: Mutex<HashMap<FactKey, OwnerObject>>,
+    /// Where pods take slots over time, the slot of the next pod, by the uid of the owner of the sequence.
+    cursors: Mutex<HashMap<String, Cursor>>,
 }
 
 /// The labels of each node.
@@ -60,10 +66,12 @@ impl FileBackend {
             let owner = fact.reference();
             let object = OwnerObject::from_object(fact.parse()?, &owner, |_| true);
             self.owners.insert((owner.kind, fact.key()), Arc::new(object));
-        } else if let Some((_, pod)) = fact.project::<PodObject>()?
-            && pod.state != PodState::Gone
-            && !pod.skipped
-        {
+        } else {
+            let owner = fact.reference();
+            let object = OwnerObject::from_object(fact.parse()?, &owner, |_| true);
+            self.owners.insert((owner.kind, fact.key()), Arc::new(object));
+            let pod = fact.project::<PodObject>()?.map(|(_, pod)| pod);
+            let Some(pod) = pod.filter(|pod| pod.state != PodState::Gone && !pod.skipped) else { return Ok(()) };
             self.pods.entry(pod.sequence_owner.clone()).or_default().push(pod);
         }
         Ok(())
@@ -74,8 +82,23 @@ impl PlacementBackend for FileBackend {
     async fn owner(&self, namespace: &str, owner: &OwnerReference, _: Instant) -> Lookup<OwnerObject> {
         let key = FactKey { namespace: namespace.to_owned(), name: owner.name.clone() };
         // The files may be incomplete: an owner that is missing there may still exist.
-        let found = self.owners.get(&(owner.kind.clone(), key));
-        found.map_or(Lookup::Unavailable, |owner| Lookup::Found(Arc::clone(owner)))
+        if let Some(found) = self.owners.get(&(owner.kind.clone(), key.clone())) {
+            return Lookup::Found(Arc::clone(found));
+        }
+        let placed = self.placed_owners.lock().unwrap_or_else(PoisonError::into_inner);
+        match placed.get(&key).filter(|_| owner.is_kind("", "Pod")) {
+            // A pod has no uid before the API server has created it.
+            Some(pod) => Lookup::Found(Arc::new(OwnerObject { uid: owner.uid.clone(), ..pod.clone() })),
+            None => Lookup::Unavailable,
+        }
+    }
+
+    fn placed(&self, namespace: &str, name: &str, controller: Option<OwnerReference>, placed: &Assignment) {
+        let namespace = if namespace.is_empty() { "default" } else { namespace };
+        let key = FactKey { namespace: namespace.to_owned(), name: name.to_owned() };
+        let annotations = BTreeMap::from([(GROUP.to_owned(), placed.group.to_string())]);
+        let owner = OwnerObject { controller, annotations, ..OwnerObject::default() };
+        self.placed_owners.lock().unwrap_or_else(PoisonError::into_inner).insert(key, owner);
     }
 
     async fn place(&self, request: PlaceRequest<'_>, _: Instant) -> Option<SlotReply> {
@@ -93,9 +116,18 @@ impl PlacementBackend for FileBackend {
         for assignment in &*placed {
             assignment.occupy(&mut occupancy, allocator.policy());
         }
-        let Some((number, group)) = allocator.allocate(&occupancy, slot.fitting) else {
-            return Some(SlotReply::Unplaced);
+        let mut cursors = self.cursors.lock().unwrap_or_else(PoisonError::into_inner);
+        let cursor = cursors.entry(owner.uid.clone()).or_default();
+        let next = allocator.cycle().resume(*cursor, occupancy.last_slot());
+        let found = if slot.over_time {
+            allocator.group_over_time(next, &occupancy, slot.fitting).map(|group| (next, group))
+        } else {
+            allocator.allocate(&occupancy, slot.fitting)
         };
+        let Some((number, group)) = found else { return Some(SlotReply::Unplaced) };
+        if slot.over_time {
+            *cursor = allocator.cycle().cursor(allocator.cycle().after(next));
+        }
         let group = allocator.policy().groups().get(group)?.name.clone();
         let assignment = Assignment { token: slot.token, slot: number, group };
         placed.push(assignment.clone());

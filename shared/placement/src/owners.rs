@@ -14,6 +14,8 @@ use super::owner_object::OwnerObject;
 use podshaper_core::object::{Lookup, OwnerReference, is_uid};
 use podshaper_core::pod::Pod;
 
+const STATEFUL_SET: &str = "StatefulSet";
+
 /// The most owners of a chain. Real chains are shorter; the limit ends a chain that goes in circles.
 const MAX_OWNERS: usize = 8;
 
@@ -40,6 +42,8 @@ pub struct OwnerChain {
     /// The first of them, as they were read. Each has the uid of its reference.
     read: Vec<Arc<OwnerObject>>,
     end: Option<ChainEnd>,
+    /// The index of the owner that the policy selects.
+    target: Option<usize>,
 }
 
 impl OwnerChain {
@@ -95,9 +99,44 @@ impl OwnerChain {
         self.read().next()
     }
 
-    /// The owner of the sequence of slots, and its object if it was read. It is the controller, so that each revision of a rollout has exact
-    /// shares. The Jobs of a `CronJob` share the sequence of the `CronJob`.
+    /// Sets the owner that the policy selects, by its index in [`Self::owners`].
+    pub fn set_target(&mut self, index: usize) {
+        self.target = Some(index);
+    }
+
+    /// Whether the controller has a sequence of its own below any target: a revision of a rollout, or a set of numbered pods.
+    pub fn has_own_sequence(&self) -> bool {
+        self.owners().first().is_some_and(|controller| is_revision(controller) || controller.kind == STATEFUL_SET)
+    }
+
+    /// Whether the pods of several controllers share the sequence.
+    pub fn is_shared(&self) -> bool {
+        let controller = self.owners().first();
+        self.sequence_owner().is_some_and(|(owner, _)| Some(owner) != controller)
+    }
+
+    /// Whether pods take the slots of the sequence one after the other, over time: those of Jobs that share it. Each Job ends, so that the
+    /// slots that are free show nothing.
+    pub fn is_over_time(&self) -> bool {
+        self.is_shared() && self.owners().first().is_some_and(|controller| controller.is_kind("batch", "Job"))
+    }
+
+    /// The Pod that owns the pod's `StatefulSet`: the leader of a group of a `LeaderWorkerSet`. Its workers run where it does.
+    pub fn leader(&self) -> Option<(&OwnerReference, &Arc<OwnerObject>)> {
+        let set = self.owners().first().filter(|controller| controller.kind == STATEFUL_SET);
+        set.and_then(|_| self.read().nth(1)).filter(|(owner, _)| owner.is_kind("", "Pod"))
+    }
+
+    /// The owner of the sequence of slots. With it what was read of it, if it was.
+    ///
+    /// A `ReplicaSet`, a `ReplicationController` and a `StatefulSet` have sequences of their own, so that each revision of a rollout has exact
+    /// shares. The pods of every other controller share the sequence of the target: a custom resource may have a controller for each pod.
     pub fn sequence_owner(&self) -> Option<(&OwnerReference, Option<&Arc<OwnerObject>>)> {
+        if let Some(target) = self.target {
+            let shared = self.owners().get(target).filter(|owner| is_uid(&owner.uid) && !self.has_own_sequence());
+            let sequence_owner = if shared.is_some() { target } else { 0 };
+            return Some((self.owners().get(sequence_owner)?, self.read.get(sequence_owner)));
+        }
         let sequence_owner = match self.owners() {
             [job, cron_job, ..]
                 if job.is_kind("batch", "Job")
@@ -112,11 +151,16 @@ impl OwnerChain {
     }
 }
 
+/// Whether the owner is a revision of a rollout.
+fn is_revision(owner: &OwnerReference) -> bool {
+    owner.is_kind("apps", "ReplicaSet") || owner.is_kind("", "ReplicationController")
+}
+
 impl From<Option<OwnerReference>> for OwnerChain {
     /// The chain that begins with this owner.
     fn from(owner: Option<OwnerReference>) -> Self {
         let end = if owner.is_none() { Some(ChainEnd::Top) } else { None };
-        Self { owners: owner.into_iter().collect(), read: Vec::new(), end }
+        Self { owners: owner.into_iter().collect(), read: Vec::new(), end, target: None }
     }
 }
 
@@ -173,6 +217,42 @@ mod tests {
         let mut made_up = chain(&job);
         made_up.looked(object(&job, Some(OwnerReference { uid: "uid?dryRun=All".to_owned(), ..cron_job })));
         assert_eq!(made_up.sequence_owner().unwrap().0, &job);
+    }
+
+    #[test]
+    fn sequence_belongs_to_the_revision_or_to_the_target() {
+        let scaled_job = owner("keda.sh/v1alpha1", "ScaledJob");
+        for (controller, shared, over_time) in [
+            (owner("apps/v1", "ReplicaSet"), false, false),
+            (owner("v1", "ReplicationController"), false, false),
+            (owner("apps/v1", "StatefulSet"), false, false),
+            (owner("apps.kruise.io/v1beta1", "StatefulSet"), false, false),
+            (owner("batch/v1", "Job"), true, true),
+            (owner("v1", "Pod"), true, false),
+            (owner("actions.github.com/v1alpha1", "EphemeralRunner"), true, false),
+        ] {
+            let mut chain = chain(&controller);
+            chain.looked(object(&controller, Some(scaled_job.clone())));
+            chain.set_target(1);
+            let expected = if shared { &scaled_job } else { &controller };
+            assert_eq!(chain.sequence_owner().unwrap().0, expected);
+            assert_eq!((chain.is_shared(), chain.is_over_time()), (shared, over_time), "{controller:?}");
+            chain.set_target(0);
+            assert_eq!((chain.sequence_owner().unwrap().0, chain.is_shared()), (&controller, false));
+        }
+    }
+
+    #[test]
+    fn leader_owns_the_stateful_set_of_its_workers() {
+        let (set, leader) = (owner("apps/v1", "StatefulSet"), owner("v1", "Pod"));
+        let mut worker = chain(&set);
+        worker.looked(object(&set, Some(leader.clone())));
+        assert_eq!(worker.leader(), None, "not read yet");
+        worker.looked(object(&leader, None));
+        assert_eq!(worker.leader().unwrap().0, &leader);
+        let mut executor = chain(&leader);
+        executor.looked(object(&leader, None));
+        assert_eq!(executor.leader(), None);
     }
 
     #[test]

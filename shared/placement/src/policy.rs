@@ -124,6 +124,12 @@ impl Policy {
         &self.definitions
     }
 
+    /// The policy without the maximum of each group.
+    pub(crate) fn without_max(&self) -> Self {
+        let groups = self.groups.iter().map(|group| Group { max: None, ..group.clone() });
+        Self { groups: groups.collect(), ..self.clone() }
+    }
+
     /// Which group gets a slot that is equally due to several.
     pub fn tie(&self) -> Tie {
         self.tie

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -73,4 +74,21 @@ fn manifests() {
     assert!(stderr.contains("on the blocklist"), "{stderr}");
     let (_, stderr, _) = run(&["mutate", "--blocklisted-namespaces="], &blocked);
     assert!(stderr.contains("of 3 pods"), "{stderr}");
+}
+
+/// Ten Jobs of one pod each share the strategy of their owner: the base comes once.
+#[test]
+fn jobs_of_one_owner_share_the_base() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let output = Command::new(env!("CARGO_BIN_EXE_custom-scheduler-annotations"))
+        .args(["mutate", "-o", "json", "-f"])
+        .arg(folder.join("scaled-job.pods.yaml"))
+        .arg("--facts")
+        .arg(folder.join("scaled-job.facts.yaml"))
+        .output()
+        .unwrap();
+    let pods: Value = serde_json::from_str(&String::from_utf8(output.stdout).unwrap()).unwrap();
+    let groups = pods["items"].as_array().unwrap().iter();
+    let of_base = groups.filter(|pod| pod["spec"]["nodeSelector"]["type"] == "default");
+    assert_eq!((of_base.count(), pods["items"].as_array().unwrap().len()), (1, 10));
 }

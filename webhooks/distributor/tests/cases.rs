@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Facts, pods, and the pods of each group by name.
-const CASES: [(&str, &str, &str); 12] = [
+const CASES: [(&str, &str, &str); 18] = [
     // Only spot nodes have the label of AKS, so that regular nodes are those without it.
     ("aks-only-spot-nodes", "aks-pod-insists-on-spot", "spot 1"),
     ("aks", "aks-pod-insists-on-spot", "spot 1"),
@@ -24,6 +24,15 @@ const CASES: [(&str, &str, &str); 12] = [
     ("preferred", "ten", "type=default 8, type=spot 2"),
     ("preferred-wait", "ten", "type=default 8, type=spot 2"),
     ("own-cost", "own-cost", "type=default 2, type=spot 1"),
+    // Ten Jobs of one pod each share the sequence of their owner.
+    ("scaled-job", "scaled-job", "type=default 8, type=spot 2"),
+    ("job-set", "job-set", "type=default 8, type=spot 2"),
+    ("cron-job", "cron-job", "type=default 8, type=spot 2"),
+    ("kruise-stateful-set", "kruise-stateful-set", "type=default 1, type=spot 2"),
+    // The volume of db-1 is in zone a, and its ordinal belongs to zone b.
+    ("volume-zone", "volume-zone", "topology.kubernetes.io/zone=a 1"),
+    // The driver is a pod and owns the five executors.
+    ("spark", "spark", "type=default 5, type=spot 1"),
 ];
 
 /// The pods of a case after admission, and the warnings.
@@ -88,4 +97,19 @@ fn deletion_cost_of_the_author_is_kept() {
     assert!(
         pods.iter().all(|pod| annotation(pod, "controller.kubernetes.io/pod-deletion-cost") == Some("100"))
     );
+}
+
+#[test]
+fn worker_runs_in_the_group_of_its_leader() {
+    let (pods, warnings) = mutate("leader-worker-set", "leader-worker-set");
+    let name = |pod: &Value| pod["metadata"]["name"].as_str().unwrap().to_owned();
+    let leaders: BTreeMap<String, &str> = pods[..5].iter().map(|pod| (name(pod), group(pod).unwrap())).collect();
+    assert_eq!(count(&pods[..5]), "type=default 4, type=spot 1", "{warnings}");
+    for worker in &pods[5..] {
+        let leader = leaders[name(worker).rsplit_once('-').unwrap().0];
+        assert_eq!(group(worker), Some(leader), "{worker}");
+        let selected = worker["spec"]["nodeSelector"]["type"].as_str().unwrap();
+        assert_eq!(format!("type={selected}"), leader);
+        assert_eq!(annotation(worker, "placement.podshaper.dev/slot"), None);
+    }
 }

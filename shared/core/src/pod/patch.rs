@@ -239,7 +239,7 @@ impl<'p, 'a> PodPatch<'p, 'a> {
     pub fn require_one_of(&mut self, terms: &[Value]) {
         let own = self.pod.required_terms().unwrap_or_default();
         let implies_one =
-            |own: &NodeSelectorTerm<'_>| own.is_empty() || terms.iter().any(|term| own.includes(term));
+            |own: &NodeSelectorTerm<'_>| !is_possible(own) || terms.iter().any(|term| own.includes(term));
         if terms.is_empty() || (!own.is_empty() && own.iter().all(implies_one)) {
             return;
         }

@@ -170,6 +170,7 @@ pub(crate) fn workload(pods: u32) -> Arc<PlacedWorkload> {
         pods: Some(pods),
         created: None,
         version: 0,
+        shared: false,
         allocator: allocator(),
     })
 }
@@ -186,7 +187,7 @@ pub(crate) async fn request(
     token: u64,
 ) -> Option<SlotReply> {
     let fitting = workload.allocator.policy().all();
-    let request = SlotRequest { token: Token(token), fitting, existing: None, dry_run: false };
+    let request = SlotRequest { token: Token(token), fitting, existing: None, dry_run: false, over_time: false };
     ledgers.place(workload, request, Instant::now() + Duration::from_secs(2)).await
 }
 

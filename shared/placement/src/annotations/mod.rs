@@ -99,21 +99,7 @@ pub struct PlacementMetadata<'a> {
 /// The author's own settings stay. Call it with a group that [`fitting_groups`] allows.
 pub fn apply(patch: &mut PodPatch<'_, '_>, group: &Group, metadata: &PlacementMetadata<'_>) {
     let PlacementMetadata { assignment, hash, owner, controller, estimated, webhook } = *metadata;
-    if group.preferred {
-        let labels = group.node_labels.iter();
-        let expressions: Vec<_> =
-            labels.map(|(key, value)| json!({"key": key, "operator": "In", "values": [value]})).collect();
-        let preference = json!({"matchExpressions": expressions});
-        patch.add_preferred_term(&json!({"weight": PREFERENCE, "preference": preference}));
-    } else {
-        for (key, value) in &group.node_labels {
-            patch.set_node_selector(key, value);
-        }
-    }
-    for toleration in &group.tolerations {
-        patch.add_toleration(toleration);
-    }
-    patch.require_one_of(&group.node_affinity);
+    constrain(patch, group);
     patch.set_label(PLACED, webhook);
     patch.set_annotation(OWNER, owner);
     match controller {
@@ -136,6 +122,31 @@ pub fn apply(patch: &mut PodPatch<'_, '_>, group: &Group, metadata: &PlacementMe
     if cost.is_none() || cost == ours.as_deref() {
         patch.set_annotation(DELETION_COST, &deletion_cost(assignment.slot));
     }
+}
+
+/// Adds to `patch` what puts its pod into the group of its leader. No ledger counts the pod.
+pub fn follow(patch: &mut PodPatch<'_, '_>, group: &Group) {
+    constrain(patch, group);
+    patch.set_annotation(GROUP, &group.name);
+}
+
+/// Limits the pod to nodes of the group.
+fn constrain(patch: &mut PodPatch<'_, '_>, group: &Group) {
+    if group.preferred {
+        let labels = group.node_labels.iter();
+        let expressions: Vec<_> =
+            labels.map(|(key, value)| json!({"key": key, "operator": "In", "values": [value]})).collect();
+        let preference = json!({"matchExpressions": expressions});
+        patch.add_preferred_term(&json!({"weight": PREFERENCE, "preference": preference}));
+    } else {
+        for (key, value) in &group.node_labels {
+            patch.set_node_selector(key, value);
+        }
+    }
+    for toleration in &group.tolerations {
+        patch.add_toleration(toleration);
+    }
+    patch.require_one_of(&group.node_affinity);
 }
 
 #[cfg(test)]

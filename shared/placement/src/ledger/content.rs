@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::allocator::Occupancy;
+use crate::cycle::Cursor;
 use crate::hash::fnv1a;
 use crate::policy::{GroupName, Policy};
 
@@ -77,6 +78,8 @@ pub struct LedgerContent {
     /// Whoever decides by the ledger must have seen pods at least up to here: reservations were dropped because their
     /// pods had been seen.
     pub fence: ResourceVersion,
+    /// The slot of the next pod, where pods take slots over time. The write that reserves a slot moves it.
+    pub cursor: Cursor,
 }
 
 impl LedgerContent {

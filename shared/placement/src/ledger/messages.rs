@@ -68,6 +68,8 @@ pub struct SlotRequest {
     pub existing: Option<Assignment>,
     /// Whether the request is a dry run: nothing may be written for it.
     pub dry_run: bool,
+    /// Whether the pod takes the next slot over time instead of the lowest free one.
+    pub over_time: bool,
 }
 
 /// An output of a ledger.

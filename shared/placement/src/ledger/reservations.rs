@@ -120,6 +120,11 @@ impl Reservations {
         }
     }
 
+    /// How many slots were given without the object.
+    pub(super) fn estimates(&self) -> usize {
+        self.estimates.len()
+    }
+
     pub(super) fn expire_estimates(&mut self, clock: Duration, expiry: Duration) {
         self.estimates.retain(|(_, since)| clock < *since + expiry);
     }

@@ -9,6 +9,7 @@ use super::pods::{PodMap, PodRecord, PodView};
 use super::reassign::{Move, moves};
 use super::reservations::Reservations;
 use crate::allocator::{Occupancy, SlotAllocator};
+use crate::cycle::Cursor;
 use crate::policy::{GroupName, Policy};
 
 /// The longest pause between the beginnings of two writes, however slow the API server is.
@@ -309,6 +310,10 @@ impl Ledger {
 
     /// Queues the pods that should have another slot.
     fn queue_moves(&mut self, allocator: &SlotAllocator) {
+        // Over time, several live pods have one slot, and none moves down.
+        if self.reservations.content().is_some_and(|content| content.cursor != Cursor::default()) {
+            return;
+        }
         let occupancy =
             self.is_complete().then(|| self.occupancy(self.reservations.content(), allocator.policy()));
         for to_move in
@@ -332,11 +337,14 @@ impl Ledger {
         let mut content = self.reservations.unsettled(now.clock, &self.config);
         let mut occupancy = self.occupancy(self.reservations.content(), allocator.policy());
         let before = occupancy.clone();
+        let first = allocator.cycle().resume(content.cursor, occupancy.last_slot());
+        let mut next = first;
         let at = now.wall;
         let mut requests = std::mem::take(&mut self.requests);
         requests.retain(|WaitingRequest { request, .. }| {
             let occupancy_for = if request.dry_run { &before } else { &occupancy };
-            let Some(assignment) = assignment(request, occupancy_for, allocator) else {
+            let slot_over_time = if request.dry_run { first } else { next };
+            let Some(assignment) = assignment(request, occupancy_for, slot_over_time, allocator) else {
                 self.reply(request.token, SlotReply::Unplaced);
                 return false;
             };
@@ -344,8 +352,12 @@ impl Ledger {
                 self.reply(request.token, SlotReply::Placed(assignment));
                 return false;
             }
-            debug_assert!(occupancy.is_free(assignment.slot), "two pods get one slot");
+            debug_assert!(request.over_time || occupancy.is_free(assignment.slot), "two pods get one slot");
             assignment.occupy(&mut occupancy, allocator.policy());
+            if request.over_time {
+                next = allocator.cycle().after(next);
+                content.cursor = allocator.cycle().cursor(next);
+            }
             if content.reservations.len() >= self.config.max_reservations {
                 self.estimate(assignment, now);
                 return false;
@@ -371,6 +383,8 @@ impl Ledger {
         let version = self.reservations.version();
         let is_over =
             content.reservations.is_empty() && self.pods.pods().is_empty() && self.max_pods == Some(0);
+        // A cursor is kept as long as the owner exists: with the owner, the garbage collector deletes the object.
+        let is_over = is_over && content.cursor == Cursor::default();
         if let Some(version) = version.filter(|_| is_over && is_reconciling) {
             return self.begin(Call::Delete(version), now);
         }
@@ -401,6 +415,12 @@ impl Ledger {
             (None, _) => (self.reservations.content(), self.reservations.content()),
         };
         let mut occupancy = self.occupancy(content, allocator.policy());
+        let cursor = content.map(|content| content.cursor).unwrap_or_default();
+        let mut next = allocator.cycle().resume(cursor, occupancy.last_slot());
+        // What stood in is not made up for: the object's cursor does not move.
+        for _ in 0..self.reservations.estimates() {
+            next = allocator.cycle().after(next);
+        }
         let mut replies = Vec::new();
         for request in late {
             let of_request =
@@ -411,7 +431,8 @@ impl Ledger {
             } else if let Some(known) = reserved.and_then(of_request) {
                 SlotReply::Estimated(known)
             } else {
-                let new = assignment(&request, &occupancy, allocator);
+                let new = assignment(&request, &occupancy, next, allocator);
+                next = allocator.cycle().after(next);
                 new.map_or(SlotReply::Unplaced, SlotReply::Estimated)
             };
             if let SlotReply::Estimated(assignment) = &reply
@@ -551,9 +572,18 @@ impl Progress {
     }
 }
 
-/// The slot and group of a new pod.
-fn assignment(request: &SlotRequest, occupancy: &Occupancy, allocator: &SlotAllocator) -> Option<Assignment> {
-    let (slot, group) = allocator.allocate(occupancy, request.fitting)?;
+/// The slot and group of a new pod. `next` is its slot if it takes slots over time.
+fn assignment(
+    request: &SlotRequest,
+    occupancy: &Occupancy,
+    next: u32,
+    allocator: &SlotAllocator,
+) -> Option<Assignment> {
+    let (slot, group) = if request.over_time {
+        (next, allocator.group_over_time(next, occupancy, request.fitting)?)
+    } else {
+        allocator.allocate(occupancy, request.fitting)?
+    };
     let group = allocator.policy().groups().get(group)?.name.clone();
     Some(Assignment { token: request.token, slot, group })
 }

@@ -8,6 +8,7 @@ mod explore;
 mod random;
 mod setup;
 pub(super) mod shares;
+mod over_time;
 mod world;
 
 /// Whether `ci/test --long` runs.

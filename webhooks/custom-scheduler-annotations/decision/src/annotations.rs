@@ -10,8 +10,6 @@ pub const STRATEGY: &str = "custom-pod-schedule-strategy";
 pub const OLDER: &str = "CustomPodScheduleStrategy";
 /// The switch of the first generation.
 pub const ENABLED: &str = "UseCustomKubeScheduler";
-/// All that are read.
-pub const KEYS: &[&str] = &[STRATEGY, OLDER, ENABLED];
 
 /// A strategy, as somebody wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +67,24 @@ pub fn of_owners(chain: &OwnerChain) -> Option<(StrategySource<'_>, StrategyAnno
 pub fn governing(chain: &OwnerChain) -> Option<(StrategySource<'_>, StrategyAnnotation<'_>)> {
     let (_, owner) = chain.sequence_owner()?;
     let owner = owner?;
-    let of_template = strategy_of(|key| owner.template.get(key).map(String::as_str));
-    of_template.map(|strategy| (StrategySource::Template, strategy)).or_else(|| of_owners(chain))
+    let strategy = strategy_of(|key| owner.template.get(key).map(String::as_str));
+    strategy.map(|strategy| (StrategySource::Template, strategy)).or_else(|| of_owners(chain))
+}
+
+/// Whether enough of the chain was read for the owner of its sequence, if the strategy is that of the template.
+pub fn knows_sequence(chain: &OwnerChain) -> bool {
+    chain.has_own_sequence() || (chain.controller().is_some() && chain.wants().is_none())
+}
+
+/// Tells the chain which owner's pods share the strategy: the owner with the annotation, or for one of the template the farthest owner.
+pub fn set_target(chain: &mut OwnerChain, source: StrategySource<'_>) {
+    let target = match source {
+        StrategySource::Template => chain.owners().len().checked_sub(1),
+        StrategySource::Owner(source) => chain.owners().iter().position(|owner| owner == source),
+    };
+    if let Some(target) = target {
+        chain.set_target(target);
+    }
 }
 
 #[cfg(test)]

@@ -8,11 +8,12 @@ use podshaper_core::pod::Pod;
 use podshaper_placement::admit::{PlaceError, PlaceOutcome, PlacePolicy, PlacementBackend, place};
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::owners::{ChainEnd, OwnerChain};
+use podshaper_placement::policy::GroupSet;
 use podshaper_placement::strategy::StrategyError;
 use serde_json::value::RawValue;
 
 use crate::WEBHOOK;
-use crate::annotations::{StrategyAnnotation, StrategySource, of_owners, strategy_of};
+use crate::annotations::{StrategyAnnotation, StrategySource, knows_sequence, of_owners, set_target, strategy_of};
 use crate::facts::{Facts, PodOutcome};
 use crate::strategies::Strategies;
 use crate::workload::Workload;
@@ -71,7 +72,7 @@ impl<F: Facts> Annotated<F> {
         let mut chain = OwnerChain::of_pod(pod);
         // The pod shares the strategy with the other pods of its owner.
         let enough = |chain: &OwnerChain| {
-            if own.is_some() { chain.controller().is_some() } else { of_owners(chain).is_some() }
+            if own.is_some() { knows_sequence(chain) } else { of_owners(chain).is_some() }
         };
         while let Some(owner) = chain.wants().filter(|_| !enough(&chain)) {
             let found = self.facts.surroundings().owner(namespace, owner, deadline).await;
@@ -87,8 +88,10 @@ impl<F: Facts> Annotated<F> {
             }
         };
         let allocator = self.strategies.allocator(strategy.text);
+        let mut targeted = chain.clone();
+        set_target(&mut targeted, source);
         let placed = match &allocator {
-            Ok(allocator) => self.place(request, pod, &chain, allocator, deadline).await,
+            Ok(allocator) => self.place(request, pod, &targeted, allocator, deadline).await,
             Err(error) => {
                 Err(PlaceError::new(PlaceOutcome::Invalid, format!("{error}: the pod isn't placed")))
             }
@@ -123,7 +126,9 @@ impl<F: Facts> Annotated<F> {
             ));
         }
         // Pods wait for nodes that there aren't yet: that is what an autoscaler makes them for.
-        let terms = PlacePolicy { webhook: WEBHOOK, allocator, open: allocator.policy().all(), probe: None };
+        let open = allocator.policy().all();
+        let excluded = GroupSet::default();
+        let terms = PlacePolicy { webhook: WEBHOOK, allocator, open, probe: None, excluded };
         let placed = place(self.facts.surroundings(), request, pod, chain, terms, deadline).await;
         placed.map(|(outcome, patch)| (outcome, patch.finish().into()))
     }

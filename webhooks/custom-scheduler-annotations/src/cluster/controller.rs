@@ -76,8 +76,8 @@ impl StrategyController {
             if inventory.pods.is_empty() || self.policies.is_blocked(&namespace) {
                 continue;
             }
-            let (chain, is_new) = chains.get(&inventory).await;
-            let Some(allocator) = self.policies.allocator(&chain) else { continue };
+            let (mut chain, is_new) = chains.get(&inventory).await;
+            let Some(allocator) = self.policies.allocator(&mut chain) else { continue };
             inventory.regroup(allocator.policy(), &UnknownNodes);
             let spread = inventory.spread(&allocator);
             let steady = before.get(&inventory.ledger).is_some_and(|before| before.spread == spread);

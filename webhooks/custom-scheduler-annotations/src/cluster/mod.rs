@@ -11,15 +11,19 @@ use podshaper_cli::ServeContext;
 use podshaper_kube::events::{EventType, Events, ObjectReference};
 use podshaper_kube::replica::Replica;
 use podshaper_placement::admit::PlaceOutcome;
+use podshaper_placement::annotations::{GROUP, GROUP_HASH};
 use podshaper_placement::identity::UnknownNodes;
 use podshaper_placement_kube::{ClusterBackend, PlacementMetrics};
 
 use controller::StrategyController;
 use custom_scheduler_annotations_decision::WEBHOOK;
-use custom_scheduler_annotations_decision::annotations::KEYS;
+use custom_scheduler_annotations_decision::annotations::{ENABLED, OLDER, STRATEGY};
 use custom_scheduler_annotations_decision::facts::{Facts, PodOutcome};
 use custom_scheduler_annotations_decision::strategies::Strategies;
 use policies::StrategyPolicies;
+
+/// The annotations that are kept of owners: strategies, and the group of a leader.
+const OWNER_ANNOTATIONS: &[&str] = &[STRATEGY, OLDER, ENABLED, GROUP, GROUP_HASH];
 
 /// Facts from the API server.
 pub struct StrategyCluster {
@@ -37,7 +41,7 @@ impl StrategyCluster {
         period: Duration,
         context: ServeContext<'_>,
     ) -> Self {
-        let placing = ClusterBackend::start(client, WEBHOOK, KEYS, Arc::new(UnknownNodes));
+        let placing = ClusterBackend::start(client, WEBHOOK, OWNER_ANNOTATIONS, Arc::new(UnknownNodes));
         let metrics = PlacementMetrics::register(context.metrics, WEBHOOK);
         let leadership = replica.contend(client.clone(), WEBHOOK, context.terminating);
         let policies = StrategyPolicies::new(Arc::clone(placing.owners()), strategies, blocklist);

@@ -7,7 +7,7 @@ use podshaper_placement::owners::OwnerChain;
 use podshaper_placement_kube::{NamespacedOwner, OwnerReader, PlacedWorkload, PolicySource};
 
 use custom_scheduler_annotations_decision::WEBHOOK;
-use custom_scheduler_annotations_decision::annotations::governing;
+use custom_scheduler_annotations_decision::annotations::{governing, set_target};
 use custom_scheduler_annotations_decision::strategies::Strategies;
 
 #[derive(Clone)]
@@ -31,9 +31,12 @@ impl StrategyPolicies {
         self.blocklist.iter().any(|blocked| blocked == namespace)
     }
 
-    /// The allocator of the strategy that governs the pods of a chain, if it is valid.
-    pub(super) fn allocator(&self, chain: &OwnerChain) -> Option<Arc<SlotAllocator>> {
-        governing(chain).and_then(|(_, strategy)| self.strategies.allocator(strategy.text).ok())
+    /// The allocator of the strategy that governs the pods of a chain, if it is valid. The chain gets its target.
+    pub(super) fn allocator(&self, chain: &mut OwnerChain) -> Option<Arc<SlotAllocator>> {
+        let read = chain.clone();
+        let (source, strategy) = governing(&read)?;
+        set_target(chain, source);
+        self.strategies.allocator(strategy.text).ok()
     }
 
     /// The owner of the ledger that the pods of a chain count in, if it is known.
@@ -55,7 +58,7 @@ impl PolicySource for StrategyPolicies {
         }
         let mut chain = OwnerChain::from(Some(owner.clone()));
         self.owners.read_chain(namespace, &mut chain, |_| false).await;
-        let allocator = self.allocator(&chain)?;
+        let allocator = self.allocator(&mut chain)?;
         self.workload(namespace, &chain, &allocator).await
     }
 }

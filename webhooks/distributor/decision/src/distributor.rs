@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podshaper_core::duration;
-use podshaper_core::object::{FromObject, Object, OwnerReference, lenient};
+use podshaper_core::object::{FromObject, Object, OwnerReference, group_of, lenient};
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::owners::OwnerChain;
 use serde::Deserialize;
@@ -113,6 +113,11 @@ impl Distributor {
         owner.names(self.target.api_version(), &self.target.kind, &self.target.name)
     }
 
+    /// Whether it selects an object of a custom kind, which may own pods through owners of any kind.
+    pub fn has_custom_target(&self) -> bool {
+        !["apps", "batch", ""].contains(&group_of(self.target.api_version()))
+    }
+
     /// Whether both select the same workload.
     pub fn has_target_of(&self, other: &Self) -> bool {
         let target = &other.target;
@@ -210,6 +215,20 @@ pub fn governing<'d>(
         let selecting = distributors.iter().filter(|distributor| distributor.targets(owner));
         selecting.reduce(|oldest, other| if other.precedes(oldest) { other } else { oldest })
     })
+}
+
+/// [`governing`], and tells the chain which of the owners it selects.
+pub fn govern<'d>(distributors: &'d [Arc<Distributor>], chain: &mut OwnerChain) -> Option<&'d Arc<Distributor>> {
+    let distributor = governing(distributors, chain)?;
+    set_target(distributor, chain);
+    Some(distributor)
+}
+
+/// Tells the chain which of the owners this distributor selects.
+pub fn set_target(distributor: &Distributor, chain: &mut OwnerChain) {
+    if let Some(target) = chain.owners().iter().position(|owner| distributor.targets(owner)) {
+        chain.set_target(target);
+    }
 }
 
 #[cfg(test)]

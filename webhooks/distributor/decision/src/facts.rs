@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use podshaper_core::object::Lookup;
 use podshaper_core::pod::{Pod, Toleration};
 use podshaper_placement::admit::{PlaceOutcome, PlacementBackend};
 use podshaper_placement::ledger::Token;
 use podshaper_placement::policy::{GroupSet, Policy};
 
 use crate::distributor::{Distributor, ValidSpec};
+use crate::node::Node;
+use crate::volumes::VolumeNodes;
 
 /// The cluster, or files in its place.
 pub trait DistributorFacts: Send + Sync + 'static {
@@ -37,6 +40,19 @@ pub trait DistributorFacts: Send + Sync + 'static {
     /// The groups that suit the pod by the labels of their nodes.
     fn suitable_groups(&self, _pod: &Pod<'_>, policy: &Policy) -> GroupSet {
         policy.all()
+    }
+    /// The nodes that the volume of a claim can be mounted on; [`Lookup::NotFound`] if the claim has no volume.
+    fn volume_nodes(
+        &self,
+        _namespace: &str,
+        _claim: &str,
+        _deadline: Instant,
+    ) -> impl Future<Output = Lookup<VolumeNodes>> + Send {
+        std::future::ready(Lookup::NotFound)
+    }
+    /// The groups in which a volume cannot be mounted.
+    fn groups_without_volume(&self, volume: &VolumeNodes, policy: &Policy) -> GroupSet {
+        volume.excluded_groups(policy, std::iter::empty::<&Node>())
     }
     /// Counts a pod that a distributor governs.
     fn record(&self, _outcome: PlaceOutcome) {}

@@ -19,6 +19,7 @@ mod scheduling;
 pub mod spec;
 pub mod status;
 pub mod take_back;
+pub mod volumes;
 pub mod webhook;
 
 pub use webhook::DistributorWebhook;

@@ -1,20 +1,23 @@
 //! Facts from files, for `distributor mutate` and `distributor plan`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use podshaper_core::facts::{Fact, FactError};
+use podshaper_core::facts::{Fact, FactError, FactKey};
+use podshaper_core::object::{Lookup, Object};
 use podshaper_core::pod::{Pod, Toleration};
 use podshaper_placement::ledger::Token;
 use podshaper_placement::offline::FileBackend;
 use podshaper_placement::policy::{GroupSet, Policy};
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::crd::{GROUP, KIND};
 use crate::distributor::{Distributor, ValidSpec};
 use crate::facts::DistributorFacts;
 use crate::node::{Node, groups_with_node, suitable_groups};
+use crate::volumes::{ClaimSpec, VolumeNodes, VolumeSpec};
 
 const TEMPLATE_WARNING: &str = "the pods of a workload go to different groups: `distributor plan` shows them, and `mutate` places single pods";
 
@@ -23,6 +26,9 @@ const TEMPLATE_WARNING: &str = "the pods of a workload go to different groups: `
 pub struct FileFacts {
     distributors: Vec<Arc<Distributor>>,
     nodes: Vec<Node>,
+    /// The volume of each bound claim.
+    claims: HashMap<FactKey, String>,
+    volumes: HashMap<String, Arc<VolumeNodes>>,
     backend: FileBackend,
     /// Namespace, distributor and index of the groups that a pod of this run tries.
     probes: Mutex<BTreeSet<(String, String, usize)>>,
@@ -38,6 +44,14 @@ impl FileFacts {
             } else if fact.is_kind("", "Node") {
                 facts.nodes.extend(fact.project()?.map(|(_, node)| node));
                 facts.backend.add(fact)?;
+            } else if fact.is_kind("", "PersistentVolumeClaim") {
+                let claim: Object<ClaimSpec, IgnoredAny> = fact.parse()?;
+                let volume = claim.spec.and_then(|spec| spec.volume_name);
+                facts.claims.extend(volume.map(|volume| (fact.key(), volume)));
+            } else if fact.is_kind("", "PersistentVolume") {
+                let volume: Object<VolumeSpec, IgnoredAny> = fact.parse()?;
+                let nodes = VolumeNodes::from(volume.spec.unwrap_or_default());
+                facts.volumes.insert(volume.metadata.name, Arc::new(nodes));
             } else {
                 facts.backend.add(fact)?;
             }
@@ -73,6 +87,16 @@ impl DistributorFacts for FileFacts {
 
     fn suitable_groups(&self, pod: &Pod<'_>, policy: &Policy) -> GroupSet {
         suitable_groups(policy, pod, || self.nodes.iter())
+    }
+
+    async fn volume_nodes(&self, namespace: &str, claim: &str, _: Instant) -> Lookup<VolumeNodes> {
+        let key = FactKey { namespace: namespace.to_owned(), name: claim.to_owned() };
+        let volume = self.claims.get(&key).and_then(|volume| self.volumes.get(volume));
+        volume.map_or(Lookup::NotFound, |volume| Lookup::Found(Arc::clone(volume)))
+    }
+
+    fn groups_without_volume(&self, volume: &VolumeNodes, policy: &Policy) -> GroupSet {
+        volume.excluded_groups(policy, self.nodes.iter().filter(|node| node.takes_pods))
     }
 
     fn template_warning(&self) -> Option<&'static str> {

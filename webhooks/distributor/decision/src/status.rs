@@ -166,6 +166,8 @@ pub struct Observation {
     pub replicas: Option<u32>,
     /// All pods.
     pub total: Spread,
+    /// Whether pods take slots over time, so that those that exist need not have exact shares.
+    pub over_time: bool,
     /// Kind and name of each owner of pods, and its pods.
     pub revisions: Vec<(String, String, Spread)>,
     /// The state of each group, in the order of the policy. Its numbers of pods do not count.
@@ -304,11 +306,20 @@ impl Observation {
             ("", _) if self.total.unplaced > 0 => {
                 (ConditionStatus::False, "Unplaced", self.unplaced_message(policy))
             }
-            ("", _) => (
-                ConditionStatus::True,
-                "Exact",
-                format!("{} pods: {}", self.total.placed(), self.total.pods()),
-            ),
+            ("", _) => {
+                let sequences = self.revisions.iter().filter(|(.., spread)| spread.placed() > 0).count();
+                let pods = format!("{} pods: {}", self.total.placed(), self.total.pods());
+                if sequences > 1 {
+                    let message = format!("{pods}; each of {sequences} owners of pods is exact by itself");
+                    (ConditionStatus::True, "ExactByRevision", message)
+                } else {
+                    (ConditionStatus::True, "Exact", pods)
+                }
+            }
+            _ if self.over_time && self.is_near_shares() && self.total.unplaced == 0 => {
+                let pods = format!("{} pods: {}", self.total.placed(), self.total.pods());
+                (ConditionStatus::True, "ExactOverTime", format!("{pods}; the shares apply to pods over time"))
+            }
             (_, Some(held)) => (ConditionStatus::False, "RebalanceHeld", format!("{deviations}; {held}")),
             _ => (ConditionStatus::False, "OffShares", deviations),
         };
@@ -318,6 +329,12 @@ impl Observation {
     /// Whether new pods would be placed, and there are none.
     fn has_no_pods(&self) -> bool {
         self.readiness == Readiness::Placing && self.total.placed() == 0 && self.total.unplaced == 0
+    }
+
+    /// Whether these pods can be part of a sequence that is exact over time: of consecutive slots, no group has three more or fewer than its
+    /// share.
+    fn is_near_shares(&self) -> bool {
+        self.total.groups.iter().all(|tally| tally.deviation().abs() <= 2)
     }
 
     fn unplaced_message(&self, policy: &Policy) -> String {
@@ -415,6 +432,7 @@ mod tests {
         Observation {
             readiness: Readiness::Placing,
             replicas: Some(10),
+            over_time: false,
             revisions: vec![("ReplicaSet".to_owned(), "web-1".to_owned(), total.clone())],
             total,
             groups: states(&[]),

@@ -1,5 +1,6 @@
 //! The decision about a pod: its `PodDistributor`, and the slot and group that it gets.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use podshaper_core::admission::{Decision, Request, Webhook};
@@ -14,8 +15,9 @@ use podshaper_placement::policy::{GroupSet, Policy};
 
 use crate::WEBHOOK;
 use crate::availability::OpenGroups;
-use crate::distributor::{Distributor, governing};
+use crate::distributor::{Distributor, govern};
 use crate::facts::DistributorFacts;
+use crate::volumes::{ExcludedGroups, excluded_groups};
 
 /// The annotation that versprei adds to pods.
 const MUTATED_BY: (&str, &str) = ("mutated-by", "spread-webhook-service");
@@ -44,12 +46,15 @@ impl<F: DistributorFacts> Webhook for DistributorWebhook<F> {
         }
         let mut chain = OwnerChain::of_pod(pod);
         let distributor = loop {
-            if let Some(distributor) = governing(&distributors, &chain) {
+            if let Some(distributor) = govern(&distributors, &mut chain) {
                 break distributor;
             }
             let Some(owner) = chain.wants() else {
                 let unread = chain.unread();
-                let targeted = unread.is_some_and(|owner| distributors.iter().any(|own| own.targets(owner)));
+                let may_target = |own: &Arc<Distributor>| {
+                    unread.is_some_and(|owner| own.targets(owner)) || own.has_custom_target()
+                };
+                let targeted = distributors.iter().any(may_target);
                 return without_distributor(&chain, targeted);
             };
             let owner = self.facts.backend().owner(namespace, owner, deadline).await;
@@ -106,16 +111,28 @@ impl<F: DistributorFacts> DistributorWebhook<F> {
             None => None,
         };
         let open = self.suitable_groups(pod, spec.allocator.policy(), open);
-        let policy = PlacePolicy { webhook: WEBHOOK, allocator: &spec.allocator, open, probe };
+        let namespace = request.namespace.as_deref().unwrap_or_default();
+        let ExcludedGroups { groups: excluded, forbidden } =
+            excluded_groups(&self.facts, namespace, pod, spec.allocator.policy(), deadline).await;
+        let policy = PlacePolicy { webhook: WEBHOOK, allocator: &spec.allocator, open, probe, excluded };
         let (outcome, mut patch) = place(self.facts.backend(), request, pod, chain, policy, deadline).await?;
         if outcome != PlaceOutcome::Kept {
             patch.set_annotation(MUTATED_BY.0, MUTATED_BY.1);
         }
-        Ok((outcome, patch.finish().into()))
+        let decision = Decision::from(patch.finish());
+        Ok((outcome, decision.with_warnings(forbidden.as_deref().map(unread_volume))))
     }
 }
 
-/// The decision about a pod for which no distributor was found. `targeted` says whether a distributor targets the owner that was not read.
+fn unread_volume(claim: &str) -> String {
+    format!(
+        "{WEBHOOK}: reading PersistentVolumeClaim {claim} or its volume is forbidden; the pod may be in a group where the volume can't be \
+         mounted. The chart value {WEBHOOK}.owners allows it"
+    )
+}
+
+/// The decision about a pod for which no distributor was found. `targeted` says whether a distributor may target the owner that was not read,
+/// or an owner of that.
 fn without_distributor(chain: &OwnerChain, targeted: bool) -> Decision {
     let Some(owner) = chain.unread() else { return Decision::unchanged() };
     let owner = format!("{} {}", owner.kind, owner.name);

@@ -33,7 +33,7 @@ use super::rebalance::{EvictionHistory, Imbalance, Rebalancer};
 use super::status_writer::StatusWriter;
 use super::take_back::{Candidate, TakeBackHistory, TakeBacks};
 use distributor_decision::WEBHOOK;
-use distributor_decision::distributor::{Distributor, ValidSpec};
+use distributor_decision::distributor::{Distributor, ValidSpec, set_target};
 use distributor_decision::rebalance::groups_behind;
 use distributor_decision::spec::{Availability, RebalanceMode};
 use distributor_decision::status::{GroupState, GroupStatus, Observation, PodDistributorStatus, Readiness};
@@ -244,11 +244,12 @@ impl DistributorController {
             if inventory.pods.is_empty() || !index.has_namespace(namespace) {
                 continue;
             }
-            let (chain, was_read) = chains.get(&inventory).await;
+            let (mut chain, was_read) = chains.get(&inventory).await;
             if !was_read {
                 yield_now().await;
             }
             if let Some(distributor) = index.governing(namespace, &chain) {
+                set_target(&distributor, &mut chain);
                 let key = key(Some(namespace), &distributor.name);
                 if let Ok(spec) = &distributor.spec {
                     inventory.regroup(spec.allocator.policy(), &*self.nodes);
@@ -353,6 +354,7 @@ impl DistributorController {
             self.evictors.rebalancer.rebalance(distributor, spec, imbalance, &mut evictions, log).await;
         }
         let observation = Observation {
+            over_time: pods.iter().any(|(chain, _)| chain.is_over_time()),
             readiness,
             replicas,
             total,

@@ -13,17 +13,20 @@ mod probe_claims;
 mod rebalance;
 mod status_writer;
 mod take_back;
+mod volumes;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use kube::Client;
+use podshaper_core::object::Lookup;
 use podshaper_core::pod::{Pod, Toleration};
 use podshaper_kube::events::Events;
 use podshaper_kube::replica::Replica;
 use podshaper_kube::store::Store;
 use podshaper_kube::watch::{WatchScope, spawn_reflector};
 use podshaper_placement::admit::PlaceOutcome;
+use podshaper_placement::annotations::{GROUP, GROUP_HASH};
 use podshaper_placement::ledger::Token;
 use podshaper_placement::policy::{GroupSet, Policy};
 use podshaper_placement_kube::{ClusterBackend, PlacementMetrics};
@@ -38,12 +41,17 @@ use distributor_decision::distributor::{Distributor, ValidSpec};
 use distributor_decision::facts::DistributorFacts;
 pub use eviction::EvictionSettings;
 use group_metrics::GroupMetrics;
+use distributor_decision::volumes::VolumeNodes;
 use nodes::Nodes;
 use policies::DistributorPolicies;
 use probe_claims::ProbeClaims;
 use rebalance::Rebalancer;
 use status_writer::{DistributorEvents, StatusWriter};
 use take_back::TakeBacks;
+use volumes::Volumes;
+
+/// The annotations of a leader that show its group.
+const LEADER_ANNOTATIONS: &[&str] = &[GROUP, GROUP_HASH];
 
 /// The state of the cluster.
 pub struct DistributorCluster {
@@ -51,6 +59,7 @@ pub struct DistributorCluster {
     nodes: Arc<Nodes>,
     backend: ClusterBackend,
     probes: Arc<ProbeClaims>,
+    volumes: Volumes,
     metrics: PlacementMetrics,
 }
 
@@ -66,9 +75,10 @@ impl DistributorCluster {
         let nodes = Arc::new(Nodes::new(spawn_reflector(client, WatchScope::default())));
         let cluster = Self {
             distributors: distributor_watch::spawn(client),
-            backend: ClusterBackend::start(client, WEBHOOK, &[], Arc::clone(&nodes) as _),
+            backend: ClusterBackend::start(client, WEBHOOK, LEADER_ANNOTATIONS, Arc::clone(&nodes) as _),
             nodes,
             probes: Arc::new(ProbeClaims::new(client.clone())),
+            volumes: Volumes::new(client.clone()),
             metrics: PlacementMetrics::register(registry, WEBHOOK),
         };
         let leadership = replica.contend(client.clone(), WEBHOOK, terminating);
@@ -123,6 +133,14 @@ impl DistributorFacts for DistributorCluster {
         deadline: Instant,
     ) -> bool {
         self.probes.claim(distributor, group, token, deadline).await
+    }
+
+    async fn volume_nodes(&self, namespace: &str, claim: &str, deadline: Instant) -> Lookup<VolumeNodes> {
+        self.volumes.nodes(namespace, claim, deadline).await
+    }
+
+    fn groups_without_volume(&self, volume: &VolumeNodes, policy: &Policy) -> GroupSet {
+        self.nodes.groups_without_volume(volume, policy)
     }
 
     fn suitable_groups(&self, pod: &Pod<'_>, policy: &Policy) -> GroupSet {

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use distributor_decision::distributor::{Distributor, ValidSpec};
 use distributor_decision::node::{Node, groups_with_node, suitable_groups};
+use distributor_decision::volumes::VolumeNodes;
 
 /// How many answers are cached until nodes change.
 const MAX_CACHED: usize = 1024;
@@ -51,6 +52,12 @@ impl Nodes {
         let nodes =
             self.store.all().into_iter().filter(|(_, node)| node.takes_pods && node.is_in(definition));
         nodes.map(|(name, _)| name).collect()
+    }
+
+    /// The groups in which a volume cannot be mounted.
+    pub(super) fn groups_without_volume(&self, volume: &VolumeNodes, policy: &Policy) -> GroupSet {
+        let nodes = self.store.all().into_iter().map(|(_, node)| node).filter(|node| node.takes_pods);
+        volume.excluded_groups(policy, nodes)
     }
 
     /// The groups of `policy` that suit the pod.

@@ -9,7 +9,7 @@ use podshaper_placement_kube::OwnerReader;
 use podshaper_placement_kube::{NamespacedOwner, PlacedWorkload, PolicySource};
 
 use distributor_decision::WEBHOOK;
-use distributor_decision::distributor::{Distributor, governing};
+use distributor_decision::distributor::{Distributor, govern, governing};
 
 #[derive(Clone)]
 pub(super) struct DistributorPolicies {
@@ -37,7 +37,7 @@ impl DistributorPolicies {
         self.owners
             .read_chain(namespace, &mut chain, |chain| governing(&distributors, chain).is_some())
             .await;
-        let distributor = Arc::clone(governing(&distributors, &chain)?);
+        let distributor = Arc::clone(govern(&distributors, &mut chain)?);
         Some((distributor, chain))
     }
 }

@@ -65,7 +65,8 @@ async fn deployment(replicas: u32) -> Arc<PlacedWorkload> {
 async fn place(ledgers: &Ledgers, workload: &Arc<PlacedWorkload>, token: u64) -> Assignment {
     let fitting = workload.allocator.policy().all();
     let deadline = Instant::now() + Duration::from_secs(20);
-    let request = SlotRequest { token: Token(token), fitting, existing: None, dry_run: false, over_time: false };
+    let request =
+        SlotRequest { token: Token(token), fitting, existing: None, dry_run: false, over_time: false };
     match ledgers.place(workload, request, deadline).await {
         Some(SlotReply::Placed(assignment)) => assignment,
         other => panic!("not placed but {other:?}"),

@@ -103,7 +103,13 @@ mod tests {
         let node_labels = [("type".to_owned(), "default".to_owned())].into();
         let group = Group { name: "default".into(), weight: 1, node_labels, ..Group::default() };
         let policy = Policy::new(vec![group], Tie::First).unwrap();
-        let slot = SlotRequest { token: Token(1), fitting: policy.all(), existing: None, dry_run: false, over_time: false };
+        let slot = SlotRequest {
+            token: Token(1),
+            fitting: policy.all(),
+            existing: None,
+            dry_run: false,
+            over_time: false,
+        };
         let allocator = Arc::new(SlotAllocator::new(policy));
         let request = PlaceRequest { namespace: "ns", chain: &chain, allocator: &allocator, slot };
         let deadline = tokio::time::Instant::now() + Duration::from_secs(2);

@@ -70,7 +70,14 @@ pub trait PlacementBackend: Send + Sync + 'static {
         deadline: Instant,
     ) -> impl Future<Output = Lookup<OwnerObject>> + Send;
     /// A pod with this name and controller was placed in this group.
-    fn placed(&self, _namespace: &str, _name: &str, _controller: Option<OwnerReference>, _group: &Assignment) {}
+    fn placed(
+        &self,
+        _namespace: &str,
+        _name: &str,
+        _controller: Option<OwnerReference>,
+        _group: &Assignment,
+    ) {
+    }
     /// Allocates a slot for a pod; `None` if that can't be decided in time.
     fn place(
         &self,
@@ -255,7 +262,10 @@ fn follow_leader<'p, 'a>(
             Ok((PlaceOutcome::Placed, patch))
         }
         Some((_, group)) => {
-            let reason = format!("its leader {name} is in group {}, which it does not fit: it isn't placed", group.name);
+            let reason = format!(
+                "its leader {name} is in group {}, which it does not fit: it isn't placed",
+                group.name
+            );
             Err(PlaceError::new(PlaceOutcome::Unfitting, reason))
         }
         None => {
@@ -295,7 +305,8 @@ fn fitting_groups(pod: &Pod<'_>, owner: &str, policy: PlacePolicy<'_>) -> Result
     }
     let fitting = annotations::fitting_groups(pod, policy.allocator.policy());
     if !fitting.is_empty() && fitting.difference(policy.excluded).is_empty() {
-        let reason = "the volumes of the pod can be mounted in none of the groups that it fits into: it isn't placed";
+        let reason =
+            "the volumes of the pod can be mounted in none of the groups that it fits into: it isn't placed";
         return Err(PlaceError::new(PlaceOutcome::Unfitting, reason));
     }
     let fitting = fitting.difference(policy.excluded);
@@ -325,7 +336,8 @@ fn ordinal_slot(pod: &Pod<'_>, name: Option<&str>, chain: &OwnerChain) -> Option
     if controller.is_kind("apps", "ReplicaSet") || controller.is_kind("", "ReplicationController") {
         return None;
     }
-    let of_name = || name.filter(|_| controller.kind == "StatefulSet")?.rsplit_once('-').map(|(_, number)| number);
+    let of_name =
+        || name.filter(|_| controller.kind == "StatefulSet")?.rsplit_once('-').map(|(_, number)| number);
     let label = pod.label(POD_INDEX);
     let ordinal: u32 = label.as_deref().or_else(of_name)?.parse().ok()?;
     ordinal.checked_sub(read.first_ordinal)
@@ -393,7 +405,13 @@ mod tests {
         let allocator = Arc::new(SlotAllocator::new(Policy::new(groups.into(), Tie::First).unwrap()));
         let set = |groups: &[usize]| groups.iter().copied().collect::<GroupSet>();
         let candidates = |open: &[usize], probe, fitting: &[usize]| {
-            let policy = PlacePolicy { webhook: "webhook", allocator: &allocator, open: set(open), probe, excluded: GroupSet::default() };
+            let policy = PlacePolicy {
+                webhook: "webhook",
+                allocator: &allocator,
+                open: set(open),
+                probe,
+                excluded: GroupSet::default(),
+            };
             policy.candidates(set(fitting))
         };
         let all = &[0, 1, 2][..];

@@ -2,9 +2,9 @@
 
 use std::sync::OnceLock;
 
+use super::cycle::Cycle;
 use super::policy::{GroupSet, Policy};
 use super::sequence::{MAX_SLOTS, Sequence};
-use super::cycle::Cycle;
 use super::slot_order::SlotOrder;
 
 /// Ordinals from here on are looked up in a sequence that is not kept: a pod's author chooses the ordinal, and a kept sequence takes
@@ -73,8 +73,9 @@ impl SlotAllocator {
             let max = self.policy.groups().get(index).and_then(|group| group.max);
             max.is_none_or(|max| occupancy.pods_of(index) < max)
         };
-        let open: GroupSet =
-            (0..self.policy.groups().len()).filter(|index| fitting.contains(*index) && has_room(*index)).collect();
+        let open: GroupSet = (0..self.policy.groups().len())
+            .filter(|index| fitting.contains(*index) && has_room(*index))
+            .collect();
         self.cycle.group(slot, self.policy.all()).filter(|own| open.contains(*own)).or_else(|| {
             // Stand-ins have no share of their own: the first is used.
             let stand_in = || (0..self.policy.groups().len()).find(|index| open.contains(*index));

@@ -107,7 +107,8 @@ mod tests {
     fn over_time(allocator: &SlotAllocator, pods: usize) -> Vec<u32> {
         let (mut slot, mut counts) = (0, vec![0; allocator.policy().groups().len()]);
         for _ in 0..pods {
-            let group = allocator.group_over_time(slot, &Occupancy::default(), allocator.policy().all()).unwrap();
+            let group =
+                allocator.group_over_time(slot, &Occupancy::default(), allocator.policy().all()).unwrap();
             counts[group] += 1;
             slot = allocator.cycle().after(slot);
         }
@@ -130,7 +131,8 @@ mod tests {
 
     #[test]
     fn cursor_of_another_policy_begins_anew() {
-        let (one, other) = (allocator(&[(0, 4, None), (0, 1, None)]), allocator(&[(0, 3, None), (0, 2, None)]));
+        let (one, other) =
+            (allocator(&[(0, 4, None), (0, 1, None)]), allocator(&[(0, 3, None), (0, 2, None)]));
         let cursor = one.cycle().cursor(3);
         assert_eq!((one.cycle().resume(cursor, None), other.cycle().resume(cursor, None)), (3, 0));
         assert_eq!(one.cycle().resume(Cursor::default(), Some(2)), 3, "the ledger was deleted");

@@ -10,8 +10,8 @@
 pub mod admit;
 pub mod allocator;
 pub mod annotations;
-pub mod cycle;
 pub mod availability;
+pub mod cycle;
 pub mod definition;
 mod hash;
 pub mod identity;

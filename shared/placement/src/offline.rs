@@ -9,10 +9,10 @@ use podshaper_core::object::{Lookup, Object, OwnerReference};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use super::annotations::GROUP;
-use super::cycle::Cursor;
 use super::admit::{PlaceRequest, PlacementBackend};
 use super::allocator::Occupancy;
+use super::annotations::GROUP;
+use super::cycle::Cursor;
 use super::identity::NodeLabels;
 use super::ledger::{Assignment, PodState, SlotReply};
 use super::owner_object::OwnerObject;
@@ -71,7 +71,9 @@ impl FileBackend {
             let object = OwnerObject::from_object(fact.parse()?, &owner, |_| true);
             self.owners.insert((owner.kind, fact.key()), Arc::new(object));
             let pod = fact.project::<PodObject>()?.map(|(_, pod)| pod);
-            let Some(pod) = pod.filter(|pod| pod.state != PodState::Gone && !pod.skipped) else { return Ok(()) };
+            let Some(pod) = pod.filter(|pod| pod.state != PodState::Gone && !pod.skipped) else {
+                return Ok(());
+            };
             self.pods.entry(pod.sequence_owner.clone()).or_default().push(pod);
         }
         Ok(())

@@ -106,7 +106,9 @@ impl OwnerChain {
 
     /// Whether the controller has a sequence of its own below any target: a revision of a rollout, or a set of numbered pods.
     pub fn has_own_sequence(&self) -> bool {
-        self.owners().first().is_some_and(|controller| is_revision(controller) || controller.kind == STATEFUL_SET)
+        self.owners()
+            .first()
+            .is_some_and(|controller| is_revision(controller) || controller.kind == STATEFUL_SET)
     }
 
     /// Whether the pods of several controllers share the sequence.
@@ -133,7 +135,8 @@ impl OwnerChain {
     /// shares. The pods of every other controller share the sequence of the target: a custom resource may have a controller for each pod.
     pub fn sequence_owner(&self) -> Option<(&OwnerReference, Option<&Arc<OwnerObject>>)> {
         if let Some(target) = self.target {
-            let shared = self.owners().get(target).filter(|owner| is_uid(&owner.uid) && !self.has_own_sequence());
+            let shared =
+                self.owners().get(target).filter(|owner| is_uid(&owner.uid) && !self.has_own_sequence());
             let sequence_owner = if shared.is_some() { target } else { 0 };
             return Some((self.owners().get(sequence_owner)?, self.read.get(sequence_owner)));
         }

@@ -103,7 +103,8 @@ fn deletion_cost_of_the_author_is_kept() {
 fn worker_runs_in_the_group_of_its_leader() {
     let (pods, warnings) = mutate("leader-worker-set", "leader-worker-set");
     let name = |pod: &Value| pod["metadata"]["name"].as_str().unwrap().to_owned();
-    let leaders: BTreeMap<String, &str> = pods[..5].iter().map(|pod| (name(pod), group(pod).unwrap())).collect();
+    let leaders: BTreeMap<String, &str> =
+        pods[..5].iter().map(|pod| (name(pod), group(pod).unwrap())).collect();
     assert_eq!(count(&pods[..5]), "type=default 4, type=spot 1", "{warnings}");
     for worker in &pods[5..] {
         let leader = leaders[name(worker).rsplit_once('-').unwrap().0];

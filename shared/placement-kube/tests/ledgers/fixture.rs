@@ -187,7 +187,8 @@ pub(crate) async fn request(
     token: u64,
 ) -> Option<SlotReply> {
     let fitting = workload.allocator.policy().all();
-    let request = SlotRequest { token: Token(token), fitting, existing: None, dry_run: false, over_time: false };
+    let request =
+        SlotRequest { token: Token(token), fitting, existing: None, dry_run: false, over_time: false };
     ledgers.place(workload, request, Instant::now() + Duration::from_secs(2)).await
 }
 

@@ -258,7 +258,8 @@ async fn slot_of_a_replaced_policy_is_not_used_for_a_group_that_does_not_fit() {
     let allocator = Arc::new(SlotAllocator::new(Policy::new(groups, Tie::First).unwrap()));
     let after = Arc::new(PlacedWorkload { allocator, ..PlacedWorkload::clone(&before) });
     let spot = std::iter::once(1).collect();
-    let only_spot = SlotRequest { token: Token(1), fitting: spot, existing: None, dry_run: false, over_time: false };
+    let only_spot =
+        SlotRequest { token: Token(1), fitting: spot, existing: None, dry_run: false, over_time: false };
     let deadline = Instant::now() + Duration::from_secs(2);
     let (only_spot, any) =
         tokio::join!(replica.place(&before, only_spot, deadline), place(&replica, &after, 2));

@@ -26,7 +26,13 @@ fn at(milliseconds: u64) -> Now {
 }
 
 fn request(token: u64, allocator: &SlotAllocator) -> SlotRequest {
-    SlotRequest { token: Token(token), fitting: allocator.policy().all(), existing: None, dry_run: false, over_time: false }
+    SlotRequest {
+        token: Token(token),
+        fitting: allocator.policy().all(),
+        existing: None,
+        dry_run: false,
+        over_time: false,
+    }
 }
 
 fn assignment(token: u64, slot: u32, group: &str) -> Assignment {
@@ -91,7 +97,8 @@ fn conflict_needs_no_read_after_watch_event() {
     let mut handle = |event, now| (ledger.handle(event, &allocator, &at(now)), ledger.next_tick());
     let ask = |token| {
         let fitting = [0, 1].into_iter().collect();
-        let request = SlotRequest { token: Token(token), fitting, existing: None, dry_run: false, over_time: false };
+        let request =
+            SlotRequest { token: Token(token), fitting, existing: None, dry_run: false, over_time: false };
         Event::Requested(request, DEADLINE)
     };
     assert_eq!(handle(ask(1), 0).0, [Effect::Call(Call::Read)]);
@@ -141,7 +148,8 @@ fn conflicting_write_past_deadline_uses_winner() {
     assert_eq!(reserved(write(&effects).1), [(1, 0)]);
     let reservation =
         |slot| Reservation { assignment: assignment(100 + u64::from(slot), slot, "a"), pod: None, at: 0 };
-    let others = LedgerContent { reservations: (0..2).map(reservation).collect(), ..LedgerContent::default() };
+    let others =
+        LedgerContent { reservations: (0..2).map(reservation).collect(), ..LedgerContent::default() };
     assert_eq!(ledger.handle(Event::ObjectChanged(7, Some(others)), &allocator, &at(900)), []);
     let estimated = Effect::Reply(Token(1), SlotReply::Estimated(assignment(1, 2, "b")));
     assert_eq!(ledger.handle(Event::Tick, &allocator, &at(1000)), [estimated]);

@@ -5,10 +5,10 @@ mod action;
 mod api_server;
 mod checks;
 mod explore;
+mod over_time;
 mod random;
 mod setup;
 pub(super) mod shares;
-mod over_time;
 mod world;
 
 /// Whether `ci/test --long` runs.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::allocator::{Occupancy, SlotAllocator};
 use crate::ledger::{
-    Call, Effect, Event, Ledger, LedgerConfig, LedgerContent, Now, ResourceVersion, SlotReply, SlotRequest, Token,
+    Call, Effect, Event, Ledger, LedgerConfig, LedgerContent, Now, ResourceVersion, SlotReply, SlotRequest,
+    Token,
 };
 use crate::policy::{Group, Policy, Tie};
 
@@ -116,7 +117,10 @@ impl World {
             assert_eq!(pair[1].1, self.allocator.cycle().after(pair[0].1), "{:?}", self.reserved);
         }
         for (token, slots) in &self.replies {
-            assert!(slots.len() == 1 || self.reserved.iter().all(|(known, _)| known != token), "{token:?} {slots:?}");
+            assert!(
+                slots.len() == 1 || self.reserved.iter().all(|(known, _)| known != token),
+                "{token:?} {slots:?}"
+            );
         }
     }
 
@@ -132,7 +136,10 @@ impl World {
 fn run(seed: u64, weights: &[u32], pods: u64, deletes: bool) -> Vec<u32> {
     let (mut world, mut random) = (World::new(weights), Random(seed));
     let mut next = 0;
-    while next < pods || world.calls.iter().any(Option::is_some) || world.replies.len() < usize::try_from(next).unwrap() {
+    while next < pods
+        || world.calls.iter().any(Option::is_some)
+        || world.replies.len() < usize::try_from(next).unwrap()
+    {
         match random.below(8) {
             0 | 1 if next < pods => {
                 world.request(random.below(REPLICAS), Token(next));

@@ -64,7 +64,13 @@ pub(super) enum Reply {
 
 /// A pod that may go to all groups.
 pub(super) fn request(token: Token, setup: &Setup) -> SlotRequest {
-    SlotRequest { token, fitting: setup.allocator.policy().all(), existing: None, dry_run: false, over_time: false }
+    SlotRequest {
+        token,
+        fitting: setup.allocator.policy().all(),
+        existing: None,
+        dry_run: false,
+        over_time: false,
+    }
 }
 
 impl World {

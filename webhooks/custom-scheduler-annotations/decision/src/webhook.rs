@@ -13,7 +13,9 @@ use podshaper_placement::strategy::StrategyError;
 use serde_json::value::RawValue;
 
 use crate::WEBHOOK;
-use crate::annotations::{StrategyAnnotation, StrategySource, knows_sequence, of_owners, set_target, strategy_of};
+use crate::annotations::{
+    StrategyAnnotation, StrategySource, knows_sequence, of_owners, set_target, strategy_of,
+};
 use crate::facts::{Facts, PodOutcome};
 use crate::strategies::Strategies;
 use crate::workload::Workload;

@@ -218,7 +218,10 @@ pub fn governing<'d>(
 }
 
 /// [`governing`], and tells the chain which of the owners it selects.
-pub fn govern<'d>(distributors: &'d [Arc<Distributor>], chain: &mut OwnerChain) -> Option<&'d Arc<Distributor>> {
+pub fn govern<'d>(
+    distributors: &'d [Arc<Distributor>],
+    chain: &mut OwnerChain,
+) -> Option<&'d Arc<Distributor>> {
     let distributor = governing(distributors, chain)?;
     set_target(distributor, chain);
     Some(distributor)

@@ -318,7 +318,11 @@ impl Observation {
             }
             _ if self.over_time && self.is_near_shares() && self.total.unplaced == 0 => {
                 let pods = format!("{} pods: {}", self.total.placed(), self.total.pods());
-                (ConditionStatus::True, "ExactOverTime", format!("{pods}; the shares apply to pods over time"))
+                (
+                    ConditionStatus::True,
+                    "ExactOverTime",
+                    format!("{pods}; the shares apply to pods over time"),
+                )
             }
             (_, Some(held)) => (ConditionStatus::False, "RebalanceHeld", format!("{deviations}; {held}")),
             _ => (ConditionStatus::False, "OffShares", deviations),

@@ -80,7 +80,11 @@ impl From<VolumeSpec> for VolumeNodes {
 impl VolumeNodes {
     /// The groups of `policy` in which the volume cannot be mounted: their definition contradicts its node affinity, or they have nodes and
     /// none meets it.
-    pub fn excluded_groups<N: Borrow<Node>>(&self, policy: &Policy, nodes: impl Iterator<Item = N>) -> GroupSet {
+    pub fn excluded_groups<N: Borrow<Node>>(
+        &self,
+        policy: &Policy,
+        nodes: impl Iterator<Item = N>,
+    ) -> GroupSet {
         let Some(terms) = &self.0 else { return GroupSet::default() };
         let alternatives = alternatives([].into_iter(), Some(terms));
         let (mut with_nodes, mut allowed) = (GroupSet::default(), GroupSet::default());
@@ -142,7 +146,10 @@ mod tests {
     use super::*;
 
     fn node(zone: &str, kind: &str) -> Node {
-        Node::new(kind, [("zone", zone), ("type", kind)].map(|(key, value)| (key.to_owned(), value.to_owned())).into())
+        Node::new(
+            kind,
+            [("zone", zone), ("type", kind)].map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        )
     }
 
     fn excluded(labels: [(&str, &str); 2], volume: Value, nodes: &[Node]) -> [bool; 2] {

@@ -59,7 +59,9 @@ impl Volumes {
             Lookup::Forbidden => return Lookup::Forbidden,
             Lookup::Unavailable => return Lookup::Unavailable,
         };
-        let Some(volume) = claim.volume_name.filter(|volume| is_name(volume)) else { return Lookup::NotFound };
+        let Some(volume) = claim.volume_name.filter(|volume| is_name(volume)) else {
+            return Lookup::NotFound;
+        };
         match self.spec::<VolumeSpec>(&format!("/api/v1/persistentvolumes/{volume}")).await {
             Lookup::Found(spec) => Lookup::Found(Arc::new(Arc::unwrap_or_clone(spec).into())),
             Lookup::NotFound => Lookup::NotFound,

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use oci_client::Reference;
 use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
@@ -10,11 +11,11 @@ use tokio::time::timeout_at;
 use crate::credentials::DockerConfig;
 use crate::image_cache::{CacheAnswer, Flight, Freshness, ImageCache, Key, LookupResult, is_temporary};
 use crate::metrics::Metrics;
+use crate::reference;
 use crate::registry::{Keyring, Plan, Resolved, Resolver, resolver};
 use crate::secrets::{PullSecrets, named};
 use arch_decision::config::{CacheSettings, Settings};
 use arch_decision::images::{Access, Image, Images, Knowledge, Known, LookupError};
-use arch_decision::name::{ImageName, Version};
 use arch_decision::platform::Platforms;
 
 /// How long a registry is waited for that is asked whether what is remembered is still true.
@@ -40,7 +41,7 @@ pub struct ImageResolver {
 
 /// An image, as it may be asked for.
 struct Wanted {
-    name: ImageName,
+    name: Reference,
     key: Key,
     freshness: Freshness,
     plan: Plan,
@@ -95,7 +96,7 @@ impl ImageResolver {
 
     /// Looks one image up, whatever is remembered.
     pub async fn explain(&self, name: &str) -> Result<Explained, LookupError> {
-        let name = ImageName::parse(name).ok_or(LookupError::Invalid)?;
+        let name = reference::parse(name).ok_or(LookupError::Invalid)?;
         let plan = self.resolver.plan(&name, self.mounted().as_slice(), None)?;
         let Resolved { digest, platforms, from, .. } =
             self.resolver.resolve(&name, &plan, &Arc::default()).await?;
@@ -113,13 +114,13 @@ impl ImageResolver {
     }
 
     fn wanted(&self, image: &Image<'_>, namespace: &str, keyring: &Keyring) -> Result<Wanted, LookupError> {
-        let name = ImageName::parse(image.reference).ok_or(LookupError::Invalid)?;
-        let freshness = match (&name.version, image.always, self.settings.pull_always) {
-            (Version::Digest(_), ..) => Freshness::Always,
-            (Version::Tag(_), ..) if image.anew => Freshness::Now,
-            (Version::Tag(_), false, _) => Freshness::Within(self.settings.if_not_present),
-            (Version::Tag(_), true, Some(time)) => Freshness::Within(time),
-            (Version::Tag(_), true, None) => Freshness::Now,
+        let name = reference::parse(image.reference).ok_or(LookupError::Invalid)?;
+        let freshness = match (name.digest(), image.always, self.settings.pull_always) {
+            (Some(_), ..) => Freshness::Always,
+            (None, ..) if image.anew => Freshness::Now,
+            (None, false, _) => Freshness::Within(self.settings.if_not_present),
+            (None, true, Some(time)) => Freshness::Within(time),
+            (None, true, None) => Freshness::Now,
         };
         let plan = self.resolver.plan(&name, keyring, Some(namespace))?;
         let key = Key { name: name.to_string().into(), identity: plan.identity };
@@ -144,9 +145,9 @@ impl ImageResolver {
                 None => resolver.resolve(&image, &plan, &requester).await,
             };
             let label = outcome.as_ref().map_or_else(|why| why.label(), |_| "known");
-            metrics.record_lookup(resolver.label(&image.registry), label, begun.elapsed());
+            metrics.record_lookup(resolver.label(image.registry()), label, begun.elapsed());
             if let Ok(resolved) = &outcome {
-                let name = image.with_digest(&resolved.digest).to_string().into();
+                let name = image.clone_with_digest(resolved.digest.to_string()).to_string().into();
                 cache.keep(Key { name, identity }, Ok(resolved.clone()), &requester);
                 let (bytes, images) = cache.size();
                 metrics.bytes.set(bytes.try_into().unwrap_or(i64::MAX));
@@ -259,7 +260,7 @@ impl Images for ImageResolver {
 async fn again(
     resolver: &Resolver,
     cache: &ImageCache,
-    image: &ImageName,
+    image: &Reference,
     plan: &Plan,
     before: Resolved,
     namespace: &Arc<str>,
@@ -269,7 +270,8 @@ async fn again(
         return Ok(before);
     }
     // Another tag may have the same digest.
-    let key = Key { name: image.with_digest(&digest).to_string().into(), identity: plan.identity };
+    let key =
+        Key { name: image.clone_with_digest(digest.to_string()).to_string().into(), identity: plan.identity };
     match cache.get(&key, Freshness::Always, namespace) {
         CacheAnswer::Fresh(Ok(known)) => Ok(known),
         _ => resolver.resolve(image, plan, namespace).await,

@@ -11,6 +11,7 @@ pub mod image_resolver;
 mod metrics;
 mod options;
 mod program;
+pub mod reference;
 mod registry;
 pub mod report;
 pub mod secrets;

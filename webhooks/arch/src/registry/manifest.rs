@@ -3,6 +3,13 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use oci_client::config::{Architecture, Os};
+use oci_client::manifest::{
+    IMAGE_CONFIG_MEDIA_TYPE as OCI_CONFIG, IMAGE_DOCKER_CONFIG_MEDIA_TYPE as DOCKER_CONFIG,
+    IMAGE_MANIFEST_LIST_MEDIA_TYPE as DOCKER_LIST, IMAGE_MANIFEST_MEDIA_TYPE as DOCKER_MANIFEST,
+    ImageIndexEntry, OCI_IMAGE_INDEX_MEDIA_TYPE as OCI_INDEX, OCI_IMAGE_MEDIA_TYPE as OCI_MANIFEST,
+    OciDescriptor, Platform as OciPlatform,
+};
 use podshaper_core::json::Text;
 use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -19,14 +26,8 @@ pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.v1+prettyjws";
 
-const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// The configuration of an artifact that has none (OCI image specification, "Guidance for an Empty Descriptor").
 const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
-const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// Manifests of schema 1, without and with a signature.
 const DOCKER_OLD: [&str; 2] = [
     "application/vnd.docker.distribution.manifest.v1+json",
@@ -87,7 +88,8 @@ struct Shape<'t> {
     architecture: Option<Text<'t>>,
 }
 
-/// A reference to another document (`Descriptor` of the OCI image specification).
+/// The fields of a descriptor that matter, read as Go reads them: null is the empty string, and of annotations only the keys are read.
+/// [`ImageIndexEntry`] itself keeps all annotations, and fails at null.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Descriptor<'t> {
@@ -114,14 +116,59 @@ struct Named<'t> {
     variant: Text<'t>,
 }
 
+impl Descriptor<'_> {
+    fn is_attestation(&self) -> bool {
+        let platform = self.platform.as_ref();
+        platform.is_some_and(|own| &*own.os == "unknown" && &*own.architecture == "unknown")
+            || self.annotations.as_ref().is_some_and(|HasAttestationKey(found)| *found)
+    }
+}
+
+fn non_empty(text: &Text<'_>) -> Option<String> {
+    Some(text.to_string()).filter(|text| !text.is_empty())
+}
+
+impl From<Descriptor<'_>> for OciDescriptor {
+    fn from(own: Descriptor<'_>) -> Self {
+        Self {
+            media_type: own.media_type.to_string(),
+            digest: own.digest.to_string(),
+            artifact_type: non_empty(&own.artifact_type),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<Descriptor<'_>> for ImageIndexEntry {
+    fn from(own: Descriptor<'_>) -> Self {
+        let platform = own.platform.as_ref().and_then(Named::oci_platform);
+        let OciDescriptor { media_type, digest, size, artifact_type, .. } = own.into();
+        Self { media_type, digest, size, platform, annotations: None, artifact_type }
+    }
+}
+
 impl Named<'_> {
     /// None without an architecture. Without an operating system it is for that of the node (`normalizeOS` of
     /// github.com/containerd/platforms), which is Linux here.
-    fn platform(&self) -> Option<Platform> {
+    fn oci_platform(&self) -> Option<OciPlatform> {
         let os = if self.os.is_empty() { "linux" } else { &self.os };
-        let named = !self.architecture.is_empty();
-        named.then(|| Platform::new(os, &self.architecture, Some(&self.variant)))
+        (!self.architecture.is_empty()).then(|| OciPlatform {
+            architecture: Architecture::from(&*self.architecture),
+            os: Os::from(os),
+            os_version: None,
+            os_features: None,
+            variant: non_empty(&self.variant),
+            features: None,
+        })
     }
+
+    fn platform(&self) -> Option<Platform> {
+        self.oci_platform().as_ref().map(platform)
+    }
+}
+
+fn platform(own: &OciPlatform) -> Platform {
+    Platform::new(&own.os.to_string(), &own.architecture.to_string(), own.variant.as_deref())
 }
 
 /// The configuration of an image, as far as it matters. Some have `null` in place of a list of no layers.
@@ -204,8 +251,8 @@ impl Manifest {
                 Ok(Self::Index { platforms, unnamed, has_more })
             }
             (0 | 2, None, Some(config)) if !is_index(kind) => {
-                let digest = config.digest.to_string();
-                Ok(match &*config.media_type {
+                let OciDescriptor { media_type, digest, .. } = config.into();
+                Ok(match &*media_type {
                     OCI_CONFIG | DOCKER_CONFIG => Self::Image(digest),
                     OCI_EMPTY => Self::Artifact,
                     _ if !shape.artifact_type.is_empty() => Self::Artifact,
@@ -235,7 +282,9 @@ impl<'de> Deserialize<'de> for Entries {
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entries, A::Error> {
                 let mut entries = Entries::default();
                 while let Some(entry) = list.next_element::<Descriptor<'_>>()? {
-                    entries.add(&entry);
+                    if !entry.is_attestation() {
+                        entries.add(entry.into());
+                    }
                     if entries.platforms.len() > MAX_PLATFORMS {
                         return Err(A::Error::custom("no image has so many platforms"));
                     }
@@ -248,14 +297,14 @@ impl<'de> Deserialize<'de> for Entries {
 }
 
 impl Entries {
-    fn add(&mut self, entry: &Descriptor<'_>) {
-        if !is_image(entry) {
+    fn add(&mut self, entry: ImageIndexEntry) {
+        if !is_image(&entry) {
             return;
         }
-        match entry.platform.as_ref().and_then(Named::platform) {
-            Some(platform) => drop(self.platforms.insert(platform)),
+        match &entry.platform {
+            Some(own) => drop(self.platforms.insert(platform(own))),
             None if self.unnamed.len() == MAX_UNNAMED => self.has_more = true,
-            None => self.unnamed.push(entry.digest.to_string()),
+            None => self.unnamed.push(entry.digest),
         }
     }
 }
@@ -292,17 +341,14 @@ fn is_index(kind: &str) -> bool {
     matches!(kind, OCI_INDEX | DOCKER_LIST)
 }
 
-/// Whether an entry of an index is an image, or an index of some: no attestation of `BuildKit`, and no artifact. The `artifactType` of
-/// an entry is the media type of its configuration (OCI image specification, "Descriptor").
-fn is_image(entry: &Descriptor<'_>) -> bool {
-    let platform = entry.platform.as_ref();
-    let is_attestation = platform.is_some_and(|own| &*own.os == "unknown" && &*own.architecture == "unknown")
-        || entry.annotations.as_ref().is_some_and(|HasAttestationKey(found)| *found);
-    let is_artifact = !matches!(&*entry.artifact_type, "" | OCI_CONFIG | DOCKER_CONFIG);
+/// Whether an entry of an index is an image, or an index of some, and no artifact. The `artifactType` of an entry is the media type of
+/// its configuration (OCI image specification, "Descriptor").
+fn is_image(entry: &ImageIndexEntry) -> bool {
+    let is_artifact = !matches!(entry.artifact_type.as_deref(), None | Some(OCI_CONFIG | DOCKER_CONFIG));
     let kind = &*entry.media_type;
     let is_manifest =
         matches!(kind, "" | OCI_MANIFEST | DOCKER_MANIFEST) || is_index(kind) || DOCKER_OLD.contains(&kind);
-    !is_attestation && !is_artifact && is_manifest
+    !is_artifact && is_manifest
 }
 
 #[cfg(test)]
@@ -427,6 +473,18 @@ mod tests {
         let platforms: Vec<_> = platforms.iter().map(ToString::to_string).collect();
         assert_eq!(platforms, ["linux/ppc64le", "linux/s390x"]);
         assert_eq!((unnamed.len(), has_more), (MAX_UNNAMED, true));
+    }
+
+    #[test]
+    fn name_of_a_platform_stays_as_it_is() {
+        let names = arch_decision::platform::KUBERNETES_ARCHITECTURES;
+        for name in names.into_iter().chain(["wasm", "sparc64", "x86_64", "aarch64", "i386", "AMD64", "a b"])
+        {
+            for os in ["linux", "windows", "wasip1", "Linux", "macos", "plan9"] {
+                let named = Named { os: os.into(), architecture: name.into(), variant: Text::default() };
+                assert_eq!(named.platform(), Some(Platform::new(os, name, None)), "{os}/{name}");
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use form_urlencoded::Serializer;
 use http::{HeaderValue, Method, StatusCode, Uri, header};
+use oci_client::Reference;
 use ring::digest::{Context, SHA256, SHA512, digest};
 use tokio::task::spawn_blocking;
 
@@ -17,9 +18,9 @@ use super::hosts::Hosts;
 use super::manifest::{ACCEPT, Config, MAX_PLATFORMS, Manifest};
 use super::token::{Scope, Tokens};
 use crate::credentials::{Credential, DockerConfig, matching};
+use crate::reference::version;
 use arch_decision::config::{Mirror, MirrorSourcePolicy, MirroredRepository};
 use arch_decision::images::LookupError;
-use arch_decision::name::{ImageName, Version};
 use arch_decision::platform::{Platform, Platforms};
 
 /// Indexes within indexes.
@@ -120,11 +121,11 @@ impl Resolver {
     /// Finds the credentials for an image: what it takes to ask for it.
     pub(crate) fn plan(
         &self,
-        image: &ImageName,
+        image: &Reference,
         keyring: &Keyring,
         namespace: Option<&str>,
     ) -> Result<Plan, LookupError> {
-        let cloud = self.cloud.source(&image.registry, namespace);
+        let cloud = self.cloud.source(image.registry(), namespace);
         if keyring.is_empty() && cloud.is_none() {
             return Ok(Plan { endpoints: None, identity: [0; 16] });
         }
@@ -151,7 +152,7 @@ impl Resolver {
     /// Asks the mirrors, then the registry, each by all credentials that match, for what `image` is.
     pub(crate) async fn resolve(
         &self,
-        image: &ImageName,
+        image: &Reference,
         plan: &Plan,
         namespace: &Arc<str>,
     ) -> Result<Resolved, LookupError> {
@@ -161,7 +162,7 @@ impl Resolver {
     /// Asks for the digest alone: a small request, as a rule, that registries don't count.
     pub(crate) async fn digest(
         &self,
-        image: &ImageName,
+        image: &Reference,
         plan: &Plan,
         namespace: &Arc<str>,
     ) -> Result<Box<str>, LookupError> {
@@ -170,12 +171,12 @@ impl Resolver {
 
     async fn ask(
         &self,
-        image: &ImageName,
+        image: &Reference,
         plan: &Plan,
         namespace: &Arc<str>,
         question: Question,
     ) -> Result<Resolved, LookupError> {
-        if !self.hosts().settings().allows(&image.registry) {
+        if !self.hosts().settings().allows(image.registry()) {
             return Err(LookupError::NotAllowed);
         }
         let found;
@@ -233,13 +234,13 @@ impl Resolver {
 
     fn endpoints(
         &self,
-        image: &ImageName,
+        image: &Reference,
         keyring: &Keyring,
         cloud: Option<&Arc<CloudSource>>,
     ) -> Result<Vec<RegistryEndpoint>, LookupError> {
-        let (registry, repository) = (&*image.registry, &*image.repository);
+        let (registry, repository) = (image.registry(), image.repository());
         let files = || keyring.iter().map(|file| &**file);
-        let by_digest = matches!(image.version, Version::Digest(_));
+        let by_digest = image.digest().is_some();
         let (mirrors, policy) = self.hosts().settings().mirrors.of(registry, repository, by_digest);
         let mut endpoints = Vec::new();
         for MirroredRepository { mirror, repository, path } in mirrors {
@@ -289,8 +290,8 @@ impl RegistryEndpoint {
 
 impl Attempt<'_> {
     /// The digest and platforms of an image, and whether it is an index.
-    async fn image(&mut self, image: &ImageName) -> Result<(Box<str>, Platforms, bool), LookupError> {
-        let (digest, manifest) = self.manifest(image.version.as_str()).await?;
+    async fn image(&mut self, image: &Reference) -> Result<(Box<str>, Platforms, bool), LookupError> {
+        let (digest, manifest) = self.manifest(version(image)).await?;
         let index = matches!(manifest, Manifest::Index { .. });
         let platforms = match manifest {
             Manifest::Artifact => Platforms::Any,
@@ -419,13 +420,13 @@ impl Attempt<'_> {
 
     /// The digest alone. A registry should send it in the response to HEAD (OCI distribution, "Checking if content exists in the
     /// registry"), but need not.
-    async fn digest(&mut self, image: &ImageName) -> Result<Box<str>, LookupError> {
-        let version = image.version.as_str();
-        let answer = self.get(Method::HEAD, "manifests", version, ACCEPT).await?;
+    async fn digest(&mut self, image: &Reference) -> Result<Box<str>, LookupError> {
+        let wanted = version(image);
+        let answer = self.get(Method::HEAD, "manifests", wanted, ACCEPT).await?;
         let answered = answer.headers.get("docker-content-digest").and_then(|digest| digest.to_str().ok());
         match answered.filter(|digest| digest.len() <= 256) {
             Some(digest) => Ok(digest.into()),
-            None => Ok(self.manifest(version).await?.0),
+            None => Ok(self.manifest(wanted).await?.0),
         }
     }
 

@@ -71,7 +71,7 @@ fn contents() -> Vec<(String, Vec<u8>)> {
         let chosen: Vec<_> = names
             .iter()
             .enumerate()
-            .filter(|(bit, _)| (number / 4 + 1) >> bit & 1 == 1)
+            .filter(|(bit, _)| ((number / 4 + 1) >> bit) & 1 == 1)
             .map(|(_, name)| *name)
             .collect();
         let platforms: Vec<_> = chosen.iter().map(|name| format!("linux/{name}")).collect();

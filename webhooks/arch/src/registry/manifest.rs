@@ -481,8 +481,8 @@ mod tests {
         for name in names.into_iter().chain(["wasm", "sparc64", "x86_64", "aarch64", "i386", "AMD64", "a b"])
         {
             for os in ["linux", "windows", "wasip1", "Linux", "macos", "plan9"] {
-                let named = Named { os: os.into(), architecture: name.into(), variant: Text::default() };
-                assert_eq!(named.platform(), Some(Platform::new(os, name, None)), "{os}/{name}");
+                let own = Named { os: os.into(), architecture: name.into(), variant: Text::default() };
+                assert_eq!(own.platform(), Some(Platform::new(os, name, None)), "{os}/{name}");
             }
         }
     }

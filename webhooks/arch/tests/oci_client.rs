@@ -36,15 +36,12 @@ async fn second_opinion(client: &Client, name: &str, auth: &RegistryAuth) -> (St
     match manifest {
         OciManifest::ImageIndex(index) => {
             for entry in index.manifests {
-                match entry.platform {
-                    Some(own) => {
-                        let variant = own.variant.map_or_else(String::new, |variant| format!("/{variant}"));
-                        platforms.insert(format!("{}/{}{variant}", own.os, own.architecture));
-                    }
-                    None => {
-                        let inner = image.clone_with_digest(entry.digest).to_string();
-                        platforms.extend(Box::pin(second_opinion(client, &inner, auth)).await.1);
-                    }
+                if let Some(own) = entry.platform {
+                    let variant = own.variant.map_or_else(String::new, |variant| format!("/{variant}"));
+                    platforms.insert(format!("{}/{}{variant}", own.os, own.architecture));
+                } else {
+                    let inner = image.clone_with_digest(entry.digest).to_string();
+                    platforms.extend(Box::pin(second_opinion(client, &inner, auth)).await.1);
                 }
             }
         }

@@ -5,22 +5,28 @@ use serde_json::{Value, json};
 
 use crate::workload::install;
 
+/// A group of the nodes `type=a`, with more fields.
+fn group_with(more: &Value) -> Value {
+    let mut group = json!({"nodeLabel": {"type": "a"}, "weight": 1});
+    group.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    group
+}
+
+/// A PodDistributor of the workload `web`, with more fields of its spec.
+fn distributor(namespace: &str, distribution: &Value, more: &Value) -> Value {
+    let mut spec = json!({"distribution": distribution, "target": {"name": "web"}});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    json!({
+        "apiVersion": "versprei.versprei.io/v1beta1", "kind": "PodDistributor",
+        "metadata": {"generateName": "d-", "namespace": namespace}, "spec": spec,
+    })
+}
+
 #[tokio::test]
-async fn what_the_definition_refuses() {
+async fn definition_refuses_invalid_fields() {
     let release = install("refusals", &json!({"replicas": 1})).await;
-    let group = |more: Value| {
-        let mut group = json!({"nodeLabel": {"type": "a"}, "weight": 1});
-        group.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        group
-    };
-    let of = |distribution: Value, more: Value| {
-        let mut spec = json!({"distribution": distribution, "target": {"name": "web"}});
-        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        json!({
-            "apiVersion": "versprei.versprei.io/v1beta1", "kind": "PodDistributor",
-            "metadata": {"generateName": "d-", "namespace": release.pods}, "spec": spec,
-        })
-    };
+    let group = |more: Value| group_with(&more);
+    let of = |distribution: Value, more: Value| distributor(&release.pods, &distribution, &more);
     let one = |more: Value| of(json!([group(more)]), json!({}));
     let term = |requirement: Value| one(json!({"nodeAffinity": [{"matchExpressions": [requirement]}]}));
     let with = |more: Value| of(json!([group(json!({}))]), more);
@@ -95,7 +101,12 @@ async fn what_the_definition_refuses() {
         let refused = create(&object, &["--dry-run=server"]).await.unwrap_err();
         assert!(refused.contains(said), "{said}: {refused}");
     }
-    let full = group(json!({
+    definition_accepts_and_describes_its_fields(&release.pods).await;
+}
+
+/// A part of the same test, because an installation takes longer than all requests.
+async fn definition_accepts_and_describes_its_fields(namespace: &str) {
+    let full = group_with(&json!({
         "name": "spot nodes", "base": 1, "max": 5, "preferred": true,
         "tolerations": [{"operator": "Exists"}, {"key": "spot", "value": "true", "effect": "NoExecute", "tolerationSeconds": 30}],
         "nodeAffinity": [
@@ -106,7 +117,10 @@ async fn what_the_definition_refuses() {
     let more = json!({
         "unschedulableAfter": "5m", "availability": "Nodes", "takeBack": "Always", "rebalance": {"mode": "OnRecovery", "maxUnavailable": "10%"},
     });
-    let made = create(&of(json!([full, group(json!({}))]), more), &["--dry-run=server"]).await.unwrap();
+    let made =
+        create(&distributor(namespace, &json!([full, group_with(&json!({}))]), &more), &["--dry-run=server"])
+            .await
+            .unwrap();
     assert_eq!(made["spec"]["target"], json!({"kind": "Deployment", "name": "web"}));
     for field in [
         "spec.distribution.weight",

@@ -35,7 +35,7 @@ pub struct InventoryPod {
     pub slot: Option<u32>,
     /// Its group, if known. It is one of the policy that this replica last placed pods by; [`LedgerInventory::regroup`] finds it by another.
     pub group: Option<GroupName>,
-    /// What shows its group.
+    /// The evidence of its group.
     pub evidence: Option<PodEvidence>,
     /// Its health.
     pub health: Health,

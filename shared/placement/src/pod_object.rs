@@ -40,7 +40,7 @@ pub struct PodObject {
     pub state: PodState,
     /// Its slot and group, if a webhook has placed it.
     pub assignment: Option<Assignment>,
-    /// What shows its group.
+    /// The evidence of its group.
     pub evidence: GroupEvidence,
     /// `spec.nodeName`.
     pub node: Option<String>,
@@ -52,7 +52,7 @@ pub struct PodObject {
     pub skipped: bool,
     /// `status.conditions`.
     pub conditions: Vec<PodCondition>,
-    /// What matters of a pod that has no node.
+    /// The state of a pod that has no node.
     pub waiting: Option<WaitingPod>,
 }
 
@@ -63,7 +63,7 @@ pub struct WaitingPod {
     pub uid: String,
     /// Its controller.
     pub controller: OwnerReference,
-    /// What the scheduler does with it.
+    /// The verdict of the scheduler.
     pub scheduling: Scheduling,
     /// Whether Kueue manages it: it has a label of Kueue.
     pub queued: bool,
@@ -71,7 +71,7 @@ pub struct WaitingPod {
     pub claims: Vec<String>,
 }
 
-/// What the scheduler does with a pod that has no node.
+/// The verdict of the scheduler about a pod that has no node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scheduling {
     /// It has not tried the pod.

@@ -76,7 +76,7 @@ fn raw_spec<'o>(objects: &'o [Value], distributor: &Distributor) -> Option<&'o V
     found?.object().get("spec")
 }
 
-/// What the shares do not show: groups that are closed in the status, and stand-ins.
+/// Notes beside the shares: groups that are closed in the status, and stand-ins.
 fn notes(distributor: &Distributor, spec: &ValidSpec) -> Vec<String> {
     let policy = spec.allocator.policy();
     let mut notes = Vec::new();

@@ -47,7 +47,7 @@ pub struct GroupAvailability {
     pub failed_probes: u32,
 }
 
-/// What the leader observes of a group between two calls of [`GroupAvailability::next`].
+/// The observations of the leader about a group between two calls of [`GroupAvailability::next`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[expect(clippy::struct_excessive_bools, reason = "the observations do not depend on one another")]
 pub struct Evidence {

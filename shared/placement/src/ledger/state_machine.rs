@@ -417,7 +417,7 @@ impl Ledger {
         let mut occupancy = self.occupancy(content, allocator.policy());
         let cursor = content.map(|content| content.cursor).unwrap_or_default();
         let mut next = allocator.cycle().resume(cursor, occupancy.last_slot());
-        // What stood in is not made up for: the object's cursor does not move.
+        // Pods that stood in for others are not made up for: the object's cursor does not move.
         for _ in 0..self.reservations.estimates() {
             next = allocator.cycle().after(next);
         }

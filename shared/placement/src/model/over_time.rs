@@ -36,7 +36,7 @@ struct World {
     clock: Duration,
     /// Token and slot of each reservation, in the order of the writes since the object was last created.
     reserved: Vec<(Token, u32)>,
-    /// The slot that each pod was told.
+    /// The slots of the replies to each pod.
     replies: BTreeMap<Token, BTreeSet<u32>>,
 }
 

@@ -76,7 +76,7 @@ pub fn knows_sequence(chain: &OwnerChain) -> bool {
     chain.has_own_sequence() || (chain.controller().is_some() && chain.wants().is_none())
 }
 
-/// Tells the chain which owner's pods share the strategy: the owner with the annotation, or for one of the template the farthest owner.
+/// Sets the owner of the chain that shares the strategy among its pods: the owner with the annotation, or for one of the template the farthest owner.
 pub fn set_target(chain: &mut OwnerChain, source: StrategySource<'_>) {
     let target = match source {
         StrategySource::Template => chain.owners().len().checked_sub(1),

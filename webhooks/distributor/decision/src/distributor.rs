@@ -131,7 +131,7 @@ impl Distributor {
     }
 }
 
-/// The generation stands for the spec.
+/// Specs are equal if their generations are.
 impl PartialEq for Distributor {
     fn eq(&self, other: &Self) -> bool {
         (&self.uid, self.generation, &self.version) == (&other.uid, other.generation, &other.version)
@@ -174,7 +174,7 @@ impl ValidSpec {
         let fields: PodDistributorSpec =
             serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
                 let problem = error.inner().to_string();
-                // The position is that in the compact JSON, which nobody has.
+                // The position is in the compact JSON, which the user does not see.
                 let problem = problem.split(" at line ").next().unwrap_or_default();
                 match error.path().to_string().as_str() {
                     "." => format!("spec: {problem}"),
@@ -217,7 +217,7 @@ pub fn governing<'d>(
     })
 }
 
-/// [`governing`], and tells the chain which of the owners it selects.
+/// [`governing`], and sets the owner that it selects as the target of the chain.
 pub fn govern<'d>(
     distributors: &'d [Arc<Distributor>],
     chain: &mut OwnerChain,
@@ -227,7 +227,7 @@ pub fn govern<'d>(
     Some(distributor)
 }
 
-/// Tells the chain which of the owners this distributor selects.
+/// Sets the owner that this distributor selects as the target of the chain.
 pub fn set_target(distributor: &Distributor, chain: &mut OwnerChain) {
     if let Some(target) = chain.owners().iter().position(|owner| distributor.targets(owner)) {
         chain.set_target(target);

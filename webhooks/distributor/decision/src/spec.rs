@@ -73,7 +73,7 @@ pub struct PodDistributorSpec {
     /// in which the autoscaler adds a node.
     #[schemars(length(max = 32), regex(pattern = "^([0-9]+(h|m|s))+$"))]
     pub unschedulable_after: Option<String>,
-    /// What makes a group available.
+    /// The evidence by which a group is available.
     pub availability: Availability,
     /// Whether pods that wait for nodes of a closed group are evicted, so that the pods that replace them go to other groups. Defaults to Safe
     /// with UseOthers.
@@ -187,7 +187,7 @@ pub enum WhenUnavailable {
     Wait,
 }
 
-/// What makes a group available.
+/// The evidence by which a group is available.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum Availability {
     /// Its pods: a group is available until one of its pods has been unschedulable for longer than unschedulableAfter. A group without

@@ -57,7 +57,7 @@ impl KeptReason {
     }
 }
 
-/// What the controller of a pod does when the pod is deleted.
+/// The reaction of a controller to the deletion of its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replacement {
     /// It creates another pod.
@@ -74,7 +74,7 @@ pub enum Replacement {
 }
 
 impl Replacement {
-    /// What a controller of a built-in kind does. `None` if another one may be known to the administrator.
+    /// The reaction of a controller of a built-in kind. `None` if another one may be known to the administrator.
     pub fn of_built_in(controller: &OwnerReference, ignores_disruptions: bool) -> Option<Self> {
         let replaces = controller.is_kind("apps", "ReplicaSet")
             || controller.is_kind("apps", "StatefulSet")
@@ -99,10 +99,10 @@ pub enum ClaimState {
     Unreadable,
 }
 
-/// What decides whether a waiting pod is taken back, in addition to the pod.
+/// The facts, beside the pod, that decide whether a waiting pod is taken back.
 #[derive(Clone, Copy, Debug)]
 pub struct WaitingFacts {
-    /// What its controller does; `None` if the controller cannot be read.
+    /// The reaction of its controller; `None` if the controller cannot be read.
     pub replacement: Option<Replacement>,
     /// Its claims.
     pub claims: ClaimState,

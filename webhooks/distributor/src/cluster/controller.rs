@@ -74,7 +74,7 @@ struct Reconciled {
     memory: Memory,
 }
 
-/// What a leader remembers of one distributor.
+/// The memory of a leader about one distributor.
 #[derive(Default)]
 struct Memory {
     observer: GroupObserver,

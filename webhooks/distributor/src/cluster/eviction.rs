@@ -23,7 +23,7 @@ pub struct EvictionSettings {
     pub enabled: bool,
     /// API groups and plurals of custom controllers that replace a deleted pod without harm, such as `apps.kruise.io/clonesets`.
     pub replacing: Vec<String>,
-    /// Namespaces for whose pods the API server does not call the webhook.
+    /// Namespaces that the webhook configuration excludes.
     pub excluded_namespaces: Vec<String>,
 }
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::nodes::Nodes;
 use distributor_decision::status::{ClosedReason, GroupState, GroupStatus, PodDistributorStatus};
 
-/// What a leader remembers of the pods and nodes of one distributor.
+/// The memory of a leader about the pods and nodes of one distributor.
 #[derive(Default)]
 pub(super) struct GroupObserver {
     /// When this leader first saw a pod unschedulable, by uid. A condition's own time is older than its reason: it is also the time of a

@@ -19,7 +19,7 @@ const MAX_ATTEMPTS: usize = 1024;
 /// The share of the request's remaining time that a claim may take. The ledger needs the rest.
 const CLAIM_SHARE: f64 = 0.4;
 
-/// Claims probes by compare-and-swap: a JSON patch of the status whose tests fail if another pod has the probe.
+/// Claims probes by compare-and-swap: a JSON patch of the status with tests that fail if another pod has the probe.
 pub(super) struct ProbeClaims {
     client: Client,
     /// The version of the distributor, by distributor and group, at which this replica has tried to claim: a burst of pods makes one attempt.

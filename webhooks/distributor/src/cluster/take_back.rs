@@ -59,7 +59,7 @@ struct TakeBackLabels {
 /// Uid and generation of a distributor, and the uid of a controller.
 type TemplateKey = (String, i64, String);
 
-/// What the controller of a pod shows.
+/// The facts about the controller of a pod.
 #[derive(Clone, Copy)]
 struct TemplateFacts {
     replacement: Option<Replacement>,
@@ -198,7 +198,7 @@ impl TakeBacks {
         let open: GroupSet = (0..policy.groups().len())
             .filter(|index| groups.get(*index).is_some_and(|group| group.state == Some(GroupState::Open)))
             .collect();
-        // If all groups are closed, all count as open: the pods wait wherever they are.
+        // If all groups are closed, all count as open: the pods wait in their groups.
         if open.is_empty() || closed.is_empty() {
             return Vec::new();
         }

@@ -125,8 +125,8 @@ pub(super) async fn assert_created_with_size(namespace: &str, version: &str) -> 
 pub(super) async fn exclude_namespace(release: &Release, template: &str) {
     let excluded =
         json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [release.pods]});
-    let path = "/webhooks/0/namespaceSelector/matchExpressions/-";
-    let patch = json!([{"op": "add", "path": path, "value": excluded}]).to_string();
+    let expressions = "/webhooks/0/namespaceSelector/matchExpressions/-";
+    let patch = json!([{"op": "add", "path": expressions, "value": excluded}]).to_string();
     let configuration = release.fullname();
     kubectl(&["patch", "mutatingwebhookconfiguration", &configuration, "--type=json", "--patch", &patch])
         .await;

@@ -178,7 +178,7 @@ async fn empty_ca_bundle_fails() {
 #[tokio::test]
 async fn expired_certificate_fails() {
     let server = installed(&issue(in_days(90)));
-    let now = in_days(91);
+    let now = in_days(91) - Duration::from_hours(1);
     let snapshot = Snapshot::read(&server.client()).await.unwrap();
     let found = findings(&snapshot, now);
     let expired: Vec<_> =

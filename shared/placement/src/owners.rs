@@ -30,7 +30,7 @@ pub enum ChainEnd {
     Forbidden,
     /// An owner couldn't be read in time.
     Unknown,
-    /// The chain has more than [`MAX_OWNERS`] owners.
+    /// The chain has more owners than the limit of 8.
     TooLong,
 }
 

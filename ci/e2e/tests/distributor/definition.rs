@@ -40,7 +40,7 @@ async fn definition_refuses_invalid_fields() {
         (one(json!({"weight": -1})), "spec.distribution[0].weight: Invalid value: -1"),
         (one(json!({"weight": 2_000_000})), "spec.distribution[0].weight"),
         (one(json!({"weight": 0})), "at least one group must have a weight or a base"),
-        (one(json!({"nodeLabel": {}})), "spec.distribution[0].nodeLabel: Invalid value: 0"),
+        (one(json!({"nodeLabel": {}})), "must have a label unless nodeAffinity has a term"),
         (one(json!({"nodeLabel": labels})), "spec.distribution[0].nodeLabel: Too many: 9"),
         (one(json!({"nodeLabel": {"a b": "c"}})), "keys must have the form [PREFIX/]NAME"),
         (one(json!({"nodeLabel": {"a": "b c"}})), "spec.distribution[0].nodeLabel.a"),

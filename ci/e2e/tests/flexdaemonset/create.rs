@@ -176,7 +176,7 @@ async fn invalid_template_is_rejected() {
             "spec.containers",
         ),
         (json!({"cpuPercentage": 1, "refit": "Maybe"}), "spec.refit"),
-        (json!({"maxCPU": "1"}), "at least one percentage or minimum"),
+        (json!({"maxCPU": "1"}), "at least one percentage, share or minimum must be set"),
     ] {
         let object = json!({
             "apiVersion": "flexdaemonsets.xai/v1alpha1", "kind": "FlexDaemonsetTemplate", "metadata": {"name": "flex-bad"}, "spec": spec,

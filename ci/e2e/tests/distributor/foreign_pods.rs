@@ -24,13 +24,14 @@ async fn pods_from_before_and_rivals() {
     status(namespace, "three adopted", adopted(3)).await;
     kubectl(&["scale", "-n", namespace, "deployment/web", "--replicas=8"]).await;
     status(namespace, "eight in groups", adopted(8)).await;
-    eventually("all are ready", PATIENCE, async || {
-        pods(namespace).await.iter().all(|pod| pod.ready).then_some(())
-    })
-    .await;
     // A rollout replaces them by pods that are placed at their creation.
     kubectl(&["rollout", "restart", "-n", namespace, "deployment/web"]).await;
     kubectl(&["rollout", "status", "-n", namespace, "deployment/web", "--timeout=120s"]).await;
+    eventually("the adopted pods are gone", PATIENCE, async || {
+        let all = get(&["pods", "-n", namespace]).await;
+        (all["items"].as_array().unwrap().len() == 8).then_some(())
+    })
+    .await;
     assert_exact(&settled(namespace, 8).await, "eight");
     kubectl(&["scale", "-n", namespace, "deployment/web", "--replicas=5"]).await;
     eventually("the placed stay", PATIENCE, async || {

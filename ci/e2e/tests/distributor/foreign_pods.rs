@@ -22,17 +22,17 @@ async fn pods_from_before_and_rivals() {
         }
     };
     status(namespace, "three adopted", adopted(3)).await;
-    kubectl(&["scale", "-n", namespace, "deployment/web", "--replicas=8"]).await;
-    status(namespace, "eight in groups", adopted(8)).await;
+    kubectl(&["scale", "-n", namespace, "deployment/web", "--replicas=10"]).await;
+    status(namespace, "ten in groups", adopted(10)).await;
     // A rollout replaces them by pods that are placed at their creation.
     kubectl(&["rollout", "restart", "-n", namespace, "deployment/web"]).await;
     kubectl(&["rollout", "status", "-n", namespace, "deployment/web", "--timeout=120s"]).await;
     eventually("the adopted pods are gone", PATIENCE, async || {
         let all = get(&["pods", "-n", namespace]).await;
-        (all["items"].as_array().unwrap().len() == 8).then_some(())
+        (all["items"].as_array().unwrap().len() == 10).then_some(())
     })
     .await;
-    assert_exact(&settled(namespace, 8).await, "eight");
+    assert_exact(&settled(namespace, 10).await, "ten");
     kubectl(&["scale", "-n", namespace, "deployment/web", "--replicas=5"]).await;
     eventually("the placed stay", PATIENCE, async || {
         let pods = pods(namespace).await;

@@ -388,7 +388,7 @@ async fn redirect_target_gets_no_credential() {
         registry.asked().iter().map(|asked| asked.authorization.clone().unwrap_or_default()).collect()
     };
     assert_eq!(shown(&storage), ["", "Bearer anonymous"]);
-    assert_eq!(shown(&tokens), [""], "a token for nobody");
+    assert_eq!(shown(&tokens), [""], "a token request without a credential");
 }
 
 #[tokio::test]

@@ -139,7 +139,7 @@ impl<F: SizingFacts> FlexDaemonset<F> {
 /// The warning about a pod of another kind of `DaemonSet`, which the webhook may not read.
 fn foreign_daemon_set(group: &str) -> String {
     format!(
-        "flexdaemonset: the pod has a DaemonSet of {group}, whose annotations aren't read: it is sized only if the annotation \
+        "flexdaemonset: the annotations of a DaemonSet of {group} aren't read: the pod is sized only if the annotation \
          {RESOURCE_TEMPLATE} of its pod template names a template"
     )
 }

@@ -444,8 +444,8 @@ mod tests {
         assert_eq!(asked(&mirrors, "a.io", "a", false), ["t.example/v2/a", "all.example/v2/a"]);
         assert_eq!(asked(&mirrors, "a.io", "a", true), ["d.example/v2/a", "all.example/v2/a"]);
         let (found, _) = mirrors.of("a.io", "a", false);
-        let told: Vec<_> = found.iter().map(|found| (found.mirror.tls, found.mirror.ns)).collect();
-        assert_eq!(told, [(true, false), (false, true)]);
+        let options: Vec<_> = found.iter().map(|found| (found.mirror.tls, found.mirror.ns)).collect();
+        assert_eq!(options, [(true, false), (false, true)]);
     }
 
     #[test]

@@ -99,7 +99,10 @@ mod tests {
         let (client, _server) = MockApiServer::start();
         let backend = ClusterBackend::start(&client, "webhook", &[], Arc::new(UnknownNodes));
         let mut chain = OwnerChain::from(Some(OwnerReference::new("example.com/v1", "Thing", "web", "u")));
-        chain.looked(Lookup::Found(Arc::new(OwnerObject { uid: "u".to_owned(), ..OwnerObject::default() })));
+        chain.record_read(Lookup::Found(Arc::new(OwnerObject {
+            uid: "u".to_owned(),
+            ..OwnerObject::default()
+        })));
         let node_labels = [("type".to_owned(), "default".to_owned())].into();
         let group = Group { name: "default".into(), weight: 1, node_labels, ..Group::default() };
         let policy = Policy::new(vec![group], Tie::First).unwrap();

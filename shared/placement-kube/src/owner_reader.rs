@@ -97,9 +97,9 @@ impl OwnerReader {
         chain: &mut OwnerChain,
         is_enough: impl Fn(&OwnerChain) -> bool,
     ) {
-        while let Some(owner) = chain.wants().filter(|_| !is_enough(chain)) {
+        while let Some(owner) = chain.next_to_read().filter(|_| !is_enough(chain)) {
             let found = self.read(namespace, owner, Instant::now() + READ_TIMEOUT).await;
-            chain.looked(found);
+            chain.record_read(found);
         }
     }
 
@@ -310,7 +310,7 @@ mod tests {
         let group = Group { name: "default".into(), weight: 1, node_labels, ..Group::default() };
         let allocator = Arc::new(SlotAllocator::new(Policy::new(vec![group], Tie::First).unwrap()));
         let mut chain = OwnerChain::from(Some(set));
-        chain.looked(reads[0].clone());
+        chain.record_read(reads[0].clone());
         let workload = owners.workload("webhook", "ns", &chain, &allocator).await.unwrap().unwrap();
         assert_eq!((&*workload.path, &*workload.selector, workload.pods), (SET, "app=web", Some(3)));
     }

@@ -469,7 +469,7 @@ mod tests {
         let mut chain = OwnerChain::from(Some(of.clone()));
         let read =
             OwnerObject { uid: of.uid.clone(), controller, first_ordinal: 3, ..OwnerObject::default() };
-        chain.looked(Lookup::Found(read.into()));
+        chain.record_read(Lookup::Found(read.into()));
         ordinal_slot(&serde_json::from_str(&text).unwrap(), Some(name), &chain)
     }
 

@@ -4,8 +4,8 @@
 //! pod ──▶ ReplicaSet ──▶ Deployment        pod ──▶ Job ──▶ CronJob        pod ──▶ ReplicaSet ──▶ Rollout
 //! ```
 //!
-//! Each step needs one read of the API server, which the caller does: [`OwnerChain::wants`] returns the owner to read, and
-//! [`OwnerChain::looked`] takes the result. Any client may write any owner into a pod, so an owner counts only after it was read and has
+//! Each step needs one read of the API server, which the caller does: [`OwnerChain::next_to_read`] returns the owner to read, and
+//! [`OwnerChain::record_read`] adds the result. Any client may write any owner into a pod, so an owner counts only after it was read and has
 //! the uid of the reference.
 
 use std::sync::Arc;
@@ -53,7 +53,7 @@ impl OwnerChain {
     }
 
     /// The owner to read next; `None` at the end of the chain.
-    pub fn wants(&self) -> Option<&OwnerReference> {
+    pub fn next_to_read(&self) -> Option<&OwnerReference> {
         self.unread().filter(|_| self.end.is_none())
     }
 
@@ -62,11 +62,11 @@ impl OwnerChain {
         self.owners.get(self.read.len())
     }
 
-    /// Takes the result of the read of [`Self::wants`].
-    pub fn looked(&mut self, found: Lookup<OwnerObject>) {
-        let Some(wanted) = self.wants() else { return };
+    /// Adds the result of reading [`Self::next_to_read`].
+    pub fn record_read(&mut self, found: Lookup<OwnerObject>) {
+        let Some(reference) = self.next_to_read() else { return };
         let owner = match found {
-            Lookup::Found(owner) if owner.uid == wanted.uid && !owner.uid.is_empty() => owner,
+            Lookup::Found(owner) if owner.uid == reference.uid && !owner.uid.is_empty() => owner,
             Lookup::Found(_) | Lookup::NotFound => return self.end = Some(ChainEnd::Gone),
             Lookup::Forbidden => return self.end = Some(ChainEnd::Forbidden),
             Lookup::Unavailable => return self.end = Some(ChainEnd::Unknown),
@@ -191,12 +191,12 @@ mod tests {
     fn a_deployments_pod() {
         let (set, deployment) = (owner("apps/v1", "ReplicaSet"), owner("apps/v1", "Deployment"));
         let mut chain = chain(&set);
-        assert_eq!((chain.wants(), chain.owners()), (Some(&set), &[][..]));
-        chain.looked(object(&set, Some(deployment.clone())));
+        assert_eq!((chain.next_to_read(), chain.owners()), (Some(&set), &[][..]));
+        chain.record_read(object(&set, Some(deployment.clone())));
         assert!(chain.owners()[1].names("apps/v1beta1", "Deployment", "deployment"), "before it is read");
-        assert_eq!(chain.wants(), Some(&deployment));
-        chain.looked(object(&deployment, None));
-        assert_eq!((chain.wants(), chain.end()), (None, Some(ChainEnd::Top)));
+        assert_eq!(chain.next_to_read(), Some(&deployment));
+        chain.record_read(object(&deployment, None));
+        assert_eq!((chain.next_to_read(), chain.end()), (None, Some(ChainEnd::Top)));
         assert_eq!(chain.sequence_owner().unwrap().0, &set);
         for (api_version, kind, name) in [
             ("v1", "Deployment", "deployment"),
@@ -211,14 +211,15 @@ mod tests {
     fn the_jobs_of_a_cron_job_share() {
         let (job, cron_job) = (owner("batch/v1", "Job"), owner("batch/v1", "CronJob"));
         let mut with = chain(&job);
-        with.looked(object(&job, Some(cron_job.clone())));
+        with.record_read(object(&job, Some(cron_job.clone())));
         assert_eq!(with.sequence_owner(), Some((&cron_job, None)), "named by one that was read");
         let mut alone = chain(&job);
-        alone.looked(object(&job, Some(owner("example.com/v1", "CronJob"))));
+        alone.record_read(object(&job, Some(owner("example.com/v1", "CronJob"))));
         assert_eq!(alone.sequence_owner().unwrap().0, &job);
         // A uid becomes part of a path, and a Job may name any.
         let mut made_up = chain(&job);
-        made_up.looked(object(&job, Some(OwnerReference { uid: "uid?dryRun=All".to_owned(), ..cron_job })));
+        made_up
+            .record_read(object(&job, Some(OwnerReference { uid: "uid?dryRun=All".to_owned(), ..cron_job })));
         assert_eq!(made_up.sequence_owner().unwrap().0, &job);
     }
 
@@ -235,7 +236,7 @@ mod tests {
             (owner("actions.github.com/v1alpha1", "EphemeralRunner"), true, false),
         ] {
             let mut chain = chain(&controller);
-            chain.looked(object(&controller, Some(scaled_job.clone())));
+            chain.record_read(object(&controller, Some(scaled_job.clone())));
             chain.set_target(1);
             let expected = if shared { &scaled_job } else { &controller };
             assert_eq!(chain.sequence_owner().unwrap().0, expected);
@@ -249,12 +250,12 @@ mod tests {
     fn leader_owns_the_stateful_set_of_its_workers() {
         let (set, leader) = (owner("apps/v1", "StatefulSet"), owner("v1", "Pod"));
         let mut worker = chain(&set);
-        worker.looked(object(&set, Some(leader.clone())));
+        worker.record_read(object(&set, Some(leader.clone())));
         assert_eq!(worker.leader(), None, "not read yet");
-        worker.looked(object(&leader, None));
+        worker.record_read(object(&leader, None));
         assert_eq!(worker.leader().unwrap().0, &leader);
         let mut executor = chain(&leader);
-        executor.looked(object(&leader, None));
+        executor.record_read(object(&leader, None));
         assert_eq!(executor.leader(), None);
     }
 
@@ -269,11 +270,11 @@ mod tests {
             (Lookup::Unavailable, ChainEnd::Unknown),
         ] {
             let mut chain = chain(&set);
-            chain.looked(found);
-            assert_eq!((chain.end(), chain.wants(), chain.sequence_owner()), (Some(end), None, None));
+            chain.record_read(found);
+            assert_eq!((chain.end(), chain.next_to_read(), chain.sequence_owner()), (Some(end), None, None));
         }
         let mut nameless = chain(&OwnerReference::default());
-        nameless.looked(Lookup::Found(Arc::default()));
+        nameless.record_read(Lookup::Found(Arc::default()));
         assert_eq!(nameless.end(), Some(ChainEnd::Gone));
     }
 
@@ -282,8 +283,8 @@ mod tests {
         let set = owner("apps/v1", "ReplicaSet");
         let mut chain = chain(&set);
         let mut reads = 0;
-        while chain.wants().is_some() {
-            chain.looked(object(&set, Some(set.clone())));
+        while chain.next_to_read().is_some() {
+            chain.record_read(object(&set, Some(set.clone())));
             reads += 1;
         }
         assert_eq!((reads, chain.end()), (MAX_OWNERS, Some(ChainEnd::TooLong)));
@@ -292,6 +293,9 @@ mod tests {
     #[test]
     fn pod_without_owner() {
         let chain = OwnerChain::of_pod(&Pod::default());
-        assert_eq!((chain.wants(), chain.end(), chain.sequence_owner()), (None, Some(ChainEnd::Top), None));
+        assert_eq!(
+            (chain.next_to_read(), chain.end(), chain.sequence_owner()),
+            (None, Some(ChainEnd::Top), None)
+        );
     }
 }

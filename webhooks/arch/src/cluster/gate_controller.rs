@@ -32,7 +32,7 @@ use arch_decision::webhook::{Arch, Judgement};
 /// The longest wait for the registries of one pod. A lookup continues after it, and the next check uses its answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Largest number of pods that are checked at a time.
-const LOOKS: usize = 16;
+const MAX_CHECKS: usize = 16;
 /// Largest number of pods that are read at a time.
 const READS: usize = 2;
 /// Memory for the text of the pods that are checked, in KiB. The view of a pod may take several times its text.
@@ -95,7 +95,7 @@ impl<I: Images> GateController<I> {
                 Some(next) => _ = timeout_at(next, changes.changed()).await,
                 None => _ = changes.changed().await,
             }
-            // A burst of pods is looked at once.
+            // A burst of pods is checked at once.
             sleep(SHORTEST / 20).await;
         }
     }
@@ -106,7 +106,7 @@ impl<I: Images> GateController<I> {
         pods: Vec<(Box<str>, Arc<GatedPod>)>,
         pauses: &mut Rechecks,
     ) -> Option<Instant> {
-        let (now, mut looks) = (Instant::now(), JoinSet::new());
+        let (now, mut checks) = (Instant::now(), JoinSet::new());
         let mut before = std::mem::take(pauses);
         let mut due = Vec::new();
         for (key, pod) in pods {
@@ -118,29 +118,33 @@ impl<I: Images> GateController<I> {
         before.0.clear();
         let mut due = due.into_iter();
         loop {
-            for (key, pod, pause) in due.by_ref().take(LOOKS - looks.len()) {
-                let lifter = Arc::clone(self);
-                looks.spawn(async move {
-                    let look = lifter.check(&key, &pod).await.unwrap_or_else(|error| {
-                        tracing::warn!(pod = &*key, error = describe(&error), "can't let a pod go");
+            for (key, pod, pause) in due.by_ref().take(MAX_CHECKS - checks.len()) {
+                let controller = Arc::clone(self);
+                checks.spawn(async move {
+                    let verdict = controller.check(&key, &pod).await.unwrap_or_else(|error| {
+                        tracing::warn!(
+                            pod = &*key,
+                            error = describe(&error),
+                            "cannot remove the scheduling gate"
+                        );
                         match error {
                             Error::Api(status) if status.code == 422 => GateVerdict::Stuck,
                             // The API server may answer the next time.
                             _ => GateVerdict::Unknown,
                         }
                     });
-                    let mut pause = Recheck::after(look, pause);
-                    // It goes on time, known or not.
-                    let left = lifter.wait_left(&pod, Timestamp::now()).filter(|left| !left.is_zero());
-                    if let (GateVerdict::Unknown, Some(left)) = (look, left) {
+                    let mut pause = Recheck::after(verdict, pause);
+                    // The gate is removed at its deadline, even if the images are unknown.
+                    let left = controller.wait_left(&pod, Timestamp::now()).filter(|left| !left.is_zero());
+                    if let (GateVerdict::Unknown, Some(left)) = (verdict, left) {
                         pause.end = pause.end.min(Instant::now() + left);
                     }
                     (key, (pod, pause))
                 });
             }
-            match looks.join_next().await {
-                Some(Ok((key, looked))) => drop(pauses.0.insert(key, looked)),
-                // It is looked at in the next round.
+            match checks.join_next().await {
+                Some(Ok((key, checked))) => drop(pauses.0.insert(key, checked)),
+                // It is checked in the next round.
                 Some(Err(_)) => {}
                 None => break,
             }
@@ -281,8 +285,8 @@ mod tests {
     /// Requests that came, by their methods.
     type Asked = Arc<Mutex<Vec<Method>>>;
 
-    /// A lifter, before an API server that has a pod of each name, and answers patches so.
-    fn lifter(knowledge: Knowledge, patched: u16) -> (Arc<GateController<Slow>>, Asked) {
+    /// A controller and its API server, which has a pod of each name and answers patches with `patched`.
+    fn controller(knowledge: Knowledge, patched: u16) -> (Arc<GateController<Slow>>, Asked) {
         let asked = Asked::default();
         let seen = Arc::clone(&asked);
         let annotation = Arc::new(Mutex::new(Value::Null));
@@ -317,15 +321,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn checks_run_concurrently() {
-        let (lifter, asked) = lifter(unknown(), 200);
+        let (controller, asked) = controller(unknown(), 200);
         let mut pauses = Rechecks::default();
         let begun = Instant::now();
-        let next = lifter.round(pods(160, Duration::ZERO), &mut pauses).await.unwrap();
+        let next = controller.round(pods(160, Duration::ZERO), &mut pauses).await.unwrap();
         assert_eq!(begun.elapsed().as_secs(), 10, "sixteen at a time");
         assert_eq!(asked.lock().unwrap().len(), 160);
-        // The first of them was looked at after a second.
+        // The first of them was checked after a second.
         assert_eq!(next.duration_since(begun).as_secs(), 3);
-        lifter.round(pods(1, Duration::ZERO), &mut pauses).await;
+        controller.round(pods(1, Duration::ZERO), &mut pauses).await;
         assert_eq!(pauses.0.len(), 1, "who is gone is forgotten");
     }
 
@@ -366,52 +370,56 @@ mod tests {
     /// The clock runs: a paused one would advance while a pod is read.
     #[tokio::test]
     async fn large_pods_are_few_at_a_time() {
-        assert!(most_at_a_time(10, LOOKS).await > 4);
+        assert!(most_at_a_time(10, MAX_CHECKS).await > 4);
         assert_eq!(most_at_a_time(1_500_000, 4).await, 1);
         assert!(most_at_a_time(500_000, 8).await <= 4);
     }
 
     #[tokio::test(start_paused = true)]
     async fn waiting_pod_is_checked_less_often() {
-        for (knowledge, looks, patches) in [(nowhere(), 9, 1), (unknown(), 41, 0)] {
-            let (lifter, asked) = lifter(knowledge, 200);
+        for (knowledge, checks, patches) in [(nowhere(), 9, 1), (unknown(), 41, 0)] {
+            let (controller, asked) = controller(knowledge, 200);
             let (mut pauses, begun) = (Rechecks::default(), Instant::now());
             while begun.elapsed() < Duration::from_mins(11) {
-                let next = lifter.round(pods(1, Duration::ZERO), &mut pauses).await.unwrap();
+                let next = controller.round(pods(1, Duration::ZERO), &mut pauses).await.unwrap();
                 tokio::time::sleep_until(next).await;
             }
             let asked = asked.lock().unwrap();
             let count = |method| asked.iter().filter(|asked| **asked == method).count();
-            assert_eq!((count(Method::GET), count(Method::PATCH)), (looks, patches));
+            assert_eq!((count(Method::GET), count(Method::PATCH)), (checks, patches));
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn refused_patch_is_stuck() {
-        let (lifter, asked) = lifter(nowhere(), 422);
+        let (controller, asked) = controller(nowhere(), 422);
         let (key, pod) = pods(1, Duration::ZERO).remove(0);
-        let refused = lifter.check(&key, &pod).await.unwrap_err();
+        let refused = controller.check(&key, &pod).await.unwrap_err();
         assert!(refused.to_string().contains("responds with Invalid"), "{refused}");
         assert_eq!(*asked.lock().unwrap(), [Method::GET, Method::PATCH, Method::GET]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pod_waits_for_so_long() {
-        let (lifter, _) = lifter(unknown(), 200);
-        let look = async |age| {
+        let (controller, _) = controller(unknown(), 200);
+        let check = async |age| {
             let (key, pod) = pods(1, age).remove(0);
-            lifter.check(&key, &pod).await.unwrap()
+            controller.check(&key, &pod).await.unwrap()
         };
-        assert_eq!(look(Duration::from_mins(9)).await, GateVerdict::Unknown);
-        assert_eq!(look(Duration::from_mins(10)).await, GateVerdict::Done);
+        assert_eq!(check(Duration::from_mins(9)).await, GateVerdict::Unknown);
+        assert_eq!(check(Duration::from_mins(10)).await, GateVerdict::Done);
         let undated = GatedPod { uid: "u".into(), created: None };
-        assert_eq!(lifter.check("ns/p", &undated).await.unwrap(), GateVerdict::Done, "the age is unknown");
-        // The last look is on time.
+        assert_eq!(
+            controller.check("ns/p", &undated).await.unwrap(),
+            GateVerdict::Done,
+            "the age is unknown"
+        );
+        // The last check is on time.
         let mut pauses = Rechecks::default();
         let (begun, late) = (Instant::now(), pods(1, Duration::from_secs(10 * 60 - 5)));
         let pause = Recheck { length: LONGEST_IF_UNKNOWN, end: begun };
         pauses.0.insert("ns/p0".into(), (Arc::clone(&late[0].1), pause));
-        let next = lifter.round(late, &mut pauses).await.unwrap();
+        let next = controller.round(late, &mut pauses).await.unwrap();
         assert!(next.duration_since(begun) <= Duration::from_secs(6), "{:?}", next.duration_since(begun));
     }
 

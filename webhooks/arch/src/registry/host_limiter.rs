@@ -20,15 +20,15 @@ const AT_A_TIME_FOR_ONE: usize = 6;
 /// Number of consecutive failures that cause a pause.
 const FAILURES: u32 = 4;
 /// The pause after them.
-const REST: Duration = Duration::from_secs(10);
+const FAILURE_PAUSE: Duration = Duration::from_secs(10);
 /// The pause after 429 without `Retry-After`.
-const PATIENCE: Duration = Duration::from_secs(15);
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(15);
 /// The longest `Retry-After` that counts.
-const LONGEST: Duration = Duration::from_mins(1);
+const MAX_RETRY_AFTER: Duration = Duration::from_mins(1);
 /// Entries of each kind that are remembered. Tenants can name any number of hosts and repositories.
 const ENTRIES: u64 = 1024;
 /// How long an entry without use is remembered.
-const IDLE: Duration = Duration::from_mins(5);
+const ENTRY_IDLE: Duration = Duration::from_mins(5);
 
 /// The origin of a request to a registry.
 #[derive(Clone, Debug, Default)]
@@ -122,7 +122,7 @@ impl Failures {
     fn add(&self, pause: Option<Duration>) {
         let (count, rest) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *count += 1;
-        let pause = pause.or_else(|| (*count >= FAILURES).then_some(REST));
+        let pause = pause.or_else(|| (*count >= FAILURES).then_some(FAILURE_PAUSE));
         if let Some(pause) = pause {
             (*count, *rest) = (0, Some(Instant::now() + pause));
         }
@@ -132,7 +132,7 @@ impl Failures {
 impl Default for HostLimiters {
     fn default() -> Self {
         fn cache<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static>() -> Cache<K, V> {
-            Cache::builder().max_capacity(ENTRIES).time_to_idle(IDLE).build()
+            Cache::builder().max_capacity(ENTRIES).time_to_idle(ENTRY_IDLE).build()
         }
         Self { hosts: cache(), namespaces: cache(), repositories: cache(), credentials: cache() }
     }
@@ -186,7 +186,7 @@ impl RequestPermit<'_> {
                 failures.add(retry_after.map(pause));
             }
             RequestResult::TooManyRequests(retry_after) => {
-                let until = Instant::now() + retry_after.map_or(PATIENCE, pause);
+                let until = Instant::now() + retry_after.map_or(DEFAULT_RETRY_AFTER, pause);
                 self.limiters.credentials.insert((Arc::clone(&self.host), self.requester.identity), until);
             }
             RequestResult::Answered => {
@@ -200,7 +200,7 @@ impl RequestPermit<'_> {
 
 /// The time of `Retry-After` in seconds; a date counts as none.
 fn pause(retry_after: &str) -> Duration {
-    retry_after.trim().parse().map_or(PATIENCE, Duration::from_secs).min(LONGEST)
+    retry_after.trim().parse().map_or(DEFAULT_RETRY_AFTER, Duration::from_secs).min(MAX_RETRY_AFTER)
 }
 
 #[cfg(test)]
@@ -261,7 +261,7 @@ mod tests {
         for (paused, (host, requester)) in paused.iter_mut().zip(others) {
             *paused = error(&limiters, host, &requester).await == Some(LookupError::Unavailable);
         }
-        tokio::time::advance(REST).await;
+        tokio::time::advance(FAILURE_PAUSE).await;
         assert!(error(&limiters, "a:443", &greedy).await.is_none(), "the pause ends");
         paused
     }

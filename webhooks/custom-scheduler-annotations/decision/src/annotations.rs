@@ -73,7 +73,7 @@ pub fn governing(chain: &OwnerChain) -> Option<(StrategySource<'_>, StrategyAnno
 
 /// Whether enough of the chain was read for the owner of its sequence, if the strategy is that of the template.
 pub fn knows_sequence(chain: &OwnerChain) -> bool {
-    chain.has_own_sequence() || (chain.controller().is_some() && chain.wants().is_none())
+    chain.has_own_sequence() || (chain.controller().is_some() && chain.next_to_read().is_none())
 }
 
 /// Sets the owner of the chain that shares the strategy among its pods: the owner with the annotation, or for one of the template the farthest owner.
@@ -140,7 +140,7 @@ mod tests {
     fn chain(first: &str, found: Vec<Lookup<OwnerObject>>) -> OwnerChain {
         let mut chain = OwnerChain::from(Some(reference(first)));
         for looked in found {
-            chain.looked(looked);
+            chain.record_read(looked);
         }
         chain
     }

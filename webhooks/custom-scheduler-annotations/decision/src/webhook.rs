@@ -76,9 +76,9 @@ impl<F: Facts> Annotated<F> {
         let enough = |chain: &OwnerChain| {
             if own.is_some() { knows_sequence(chain) } else { of_owners(chain).is_some() }
         };
-        while let Some(owner) = chain.wants().filter(|_| !enough(&chain)) {
+        while let Some(owner) = chain.next_to_read().filter(|_| !enough(&chain)) {
             let found = self.facts.surroundings().owner(namespace, owner, deadline).await;
-            chain.looked(found);
+            chain.record_read(found);
         }
         let Some((source, strategy)) = own.or_else(|| of_owners(&chain)) else {
             return without_strategy(&chain);

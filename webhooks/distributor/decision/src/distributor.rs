@@ -260,7 +260,7 @@ mod tests {
             controller: Some(owner("Deployment")),
             ..OwnerObject::default()
         };
-        chain.looked(Lookup::Found(set.into()));
+        chain.record_read(Lookup::Found(set.into()));
         chain
     }
 

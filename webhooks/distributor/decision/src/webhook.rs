@@ -49,7 +49,7 @@ impl<F: DistributorFacts> Webhook for DistributorWebhook<F> {
             if let Some(distributor) = govern(&distributors, &mut chain) {
                 break distributor;
             }
-            let Some(owner) = chain.wants() else {
+            let Some(owner) = chain.next_to_read() else {
                 let unread = chain.unread();
                 let may_target = |own: &Arc<Distributor>| {
                     unread.is_some_and(|owner| own.targets(owner)) || own.has_custom_target()
@@ -58,7 +58,7 @@ impl<F: DistributorFacts> Webhook for DistributorWebhook<F> {
                 return without_distributor(&chain, targeted);
             };
             let owner = self.facts.backend().owner(namespace, owner, deadline).await;
-            chain.looked(owner);
+            chain.record_read(owner);
         };
         let placed = self.place(request, pod, &chain, distributor, deadline).await;
         let (outcome, decision) = placed.unwrap_or_else(|error| {
@@ -80,7 +80,7 @@ impl<F: DistributorFacts> DistributorWebhook<F> {
         Self { facts }
     }
 
-    /// Those of the groups that take pods now that suit the pod. If none of them does, a suitable one comes first, although it is closed.
+    /// The open groups that suit the pod, or all groups that suit it if the pod fits into none of those.
     fn suitable_groups(&self, pod: &Pod<'_>, policy: &Policy, open: GroupSet) -> GroupSet {
         let suitable = self.facts.suitable_groups(pod, policy);
         if suitable == policy.all() {

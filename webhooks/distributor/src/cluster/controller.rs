@@ -205,8 +205,8 @@ impl DistributorController {
             let pods = governed.remove(&**key).unwrap_or_default();
             let older = index.older(distributor);
             let before = reconciled.remove(&distributor.uid);
-            let looked = self.look(distributor, spec, &pods, older, before).await;
-            let (after, total, waiting) = looked;
+            let (after, total, waiting) =
+                self.reconcile_if_changed(distributor, spec, &pods, older, before).await;
             reconciled.insert(distributor.uid.clone(), after);
             candidates.extend(waiting);
             counted.push((Arc::clone(distributor), Arc::clone(&spec.allocator), total));
@@ -275,7 +275,7 @@ impl DistributorController {
 
     /// Observes one distributor and reconciles it if something has changed. Returns the distribution of all its pods, and the waiting pods
     /// that may be taken back.
-    async fn look(
+    async fn reconcile_if_changed(
         &self,
         distributor: &Arc<Distributor>,
         spec: &ValidSpec,

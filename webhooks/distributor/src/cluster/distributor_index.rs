@@ -88,7 +88,7 @@ mod tests {
             controller: Some(owner("Deployment")),
             ..OwnerObject::default()
         };
-        chain.looked(Lookup::Found(object.into()));
+        chain.record_read(Lookup::Found(object.into()));
         for count in 0..=all.len() {
             let index = DistributorIndex::new(&all[..count]);
             for namespace in ["a", "b"] {

@@ -35,8 +35,8 @@ Examples:
   kubectl podshaper distributor plan --live --namespace shop --replicas 10
   kubectl podshaper peerpods mutate -f pod.yaml -o diff
 
---live reads the objects of a command from the cluster instead of from files. Objects that you may not list are named, and the \
-result is without them.";
+--live reads the objects of a command from the cluster instead of from files. If you may not list a kind, a warning names it, and the \
+result omits it.";
 
 #[derive(Subcommand)]
 enum Command {

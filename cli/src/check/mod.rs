@@ -36,8 +36,8 @@ pub(crate) struct Check {
 }
 
 const HELP: &str = "\
-Every line is a check: √ it holds, × it fails, ! look at it, - skipped because you lack a permission. A line that fails is followed by \
-what to do. The command changes nothing; it sends one AdmissionReview to each webhook, through the API server's proxy.
+Every line is a check: √ passed, × failed, ! warning, - skipped because you lack a permission. The lines after a failed check say what \
+to do. The command changes nothing; it sends one AdmissionReview to each webhook, through the API server's proxy.
 
 Exit status: 0 no check fails; 1 a check fails, or the cluster cannot be reached; 2 wrong usage.";
 

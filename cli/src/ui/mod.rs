@@ -42,10 +42,10 @@ pub(crate) struct Ui {
     /// Print the URL and open no browser
     #[arg(long)]
     no_browser: bool,
-    /// Port on 127.0.0.1; 0 takes a free one
+    /// Port on 127.0.0.1; 0 selects a free port
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     port: u16,
-    /// The command ends after this time without a request, in minutes
+    /// End the command after this number of minutes without a request
     #[arg(long, value_name = "MINUTES", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=1440))]
     idle_minutes: u16,
 }

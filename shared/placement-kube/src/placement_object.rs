@@ -242,7 +242,7 @@ pub fn crd() -> Value {
         kind: KIND,
         plural: PLURAL,
         short_names: &[],
-        description: "A Placement holds what the replicas of a webhook have agreed on about the pods of one workload. The replicas \
+        description: "A Placement is the ledger of one workload: the reserved slots of its pods, which the replicas of a webhook share. The replicas \
                       maintain it, and it is deleted with the workload.",
         columns: &[
             ("Kind", "string", ".metadata.ownerReferences[0].kind"),

@@ -50,9 +50,9 @@ impl SlotAllocator {
 
     /// The slot and the group's index of one more pod that fits into the groups of `fitting`; `None` where they are all full.
     ///
-    /// Its group is the one with the earliest next slot. Of that group's slots it takes the lowest that is free; where the
-    /// group has none among as many slots as there are pods, the lowest of all: then it is a substitute for another group. While nothing
-    /// was taken out of order that is the lowest free slot, and the slot's own group.
+    /// Its group is the one with the earliest next slot. The pod takes the lowest free slot of that group, among as many slots as there are
+    /// pods. If the group has none there, the pod takes the lowest free slot of all, which belongs to another group. While pods take slots in
+    /// order, that is the lowest free slot, and the slot's own group.
     pub fn allocate(&self, occupancy: &Occupancy, fitting: GroupSet) -> Option<(u32, usize)> {
         let counts: Vec<u32> = (0..self.policy.groups().len())
             .map(|group| if fitting.contains(group) { occupancy.pods_of(group) } else { 0 })

@@ -1,4 +1,4 @@
-//! `arch explain`: what is known of images, and where from.
+//! `arch explain`: the architectures of images, and the registry or mirror that answered.
 
 use anyhow::ensure;
 use clap::Args;
@@ -11,10 +11,10 @@ use crate::image_resolver::Explained;
 use crate::options::ImageOptions;
 use arch_decision::platform::Platforms;
 
-/// Show what images run on, by which digest, and who says so
+/// Show the architectures and the digest of images, and the registry or mirror that answered
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// Images, as pods name them
+    /// Names of images, as in a pod
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
     /// Output format

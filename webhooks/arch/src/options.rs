@@ -21,10 +21,10 @@ use arch_decision::webhook::Arch;
 /// Options of the decision, with and without a cluster.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ImageOptions {
-    /// Settings, in YAML
+    /// YAML file with the settings
     #[arg(long, env = "ARCH_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Credentials of registries, as docker login writes them; there needn't be any at the default place
+    /// File with credentials of registries, as docker login writes it; the default file may be absent
     #[arg(long, env = "ARCH_DOCKER_CONFIG", value_name = "FILE", default_value = docker_config_watch::USUAL)]
     docker_config: PathBuf,
 }
@@ -38,8 +38,8 @@ pub struct Options {
     /// Read the Secrets that pods name in imagePullSecrets; the service account must be allowed to get them
     #[arg(long, env = "ARCH_PULL_SECRETS")]
     pull_secrets: bool,
-    /// Let pods go that wait for their images, though onUnknown isn't gate any more; the service account must be allowed to get,
-    /// list, watch and patch pods
+    /// Remove the scheduling gates of pods that still have one after onUnknown has changed from gate; the service account must be
+    /// allowed to get, list, watch and patch pods
     #[arg(long, env = "ARCH_LIFT_GATED")]
     lift_gated: bool,
     /// Read the annotations of namespaces; the service account must be allowed to list and watch namespaces
@@ -49,7 +49,7 @@ pub struct Options {
     /// Events
     #[arg(long, env = "ARCH_EVENTS")]
     events: bool,
-    /// Name of this pod, which Events have
+    /// Name of this pod, for Events
     #[arg(long, env = "HOSTNAME", value_name = "NAME", default_value = "replica")]
     pod_name: String,
 }

@@ -17,6 +17,7 @@ pub struct StrategyPlan {
 }
 
 const HELP: &str = "\
+Example:
   custom-scheduler-annotations plan 'nodesize=od,base=1:nodesize=spot4,weight=1:nodesize=spot8,weight=1' --replicas 10
 
 Groups are separated by colons. Each is a node label, KEY=VALUE, with a base (the number of first pods) and a weight (the share \

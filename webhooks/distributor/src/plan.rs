@@ -18,7 +18,7 @@ use distributor_decision::status::GroupState;
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = HELP)]
 pub struct DistributionPlan {
-    /// PodDistributors in YAML or JSON: a file, a folder, or - for standard input
+    /// PodDistributors in YAML or JSON: a file, a directory, or - for standard input
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -26,6 +26,7 @@ pub struct DistributionPlan {
 }
 
 const HELP: &str = "\
+Example:
   distributor plan -f poddistributor.yaml --replicas 10
 
 Each pod takes the first free slot, so that a workload keeps its shares when it grows and shrinks: at no number of pods is a group \

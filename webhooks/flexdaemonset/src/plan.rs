@@ -24,7 +24,7 @@ use flexdaemonset_decision::sizing::{Sizing, size};
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = HELP)]
 pub struct SizePlan {
-    /// DaemonSets to show, and any facts: a file or folder of YAML or JSON, or - for standard input
+    /// DaemonSets in YAML or JSON, and any objects of --facts: a file, a directory, or - for standard input
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -40,6 +40,7 @@ pub struct SizePlan {
 }
 
 const HELP: &str = "\
+Example:
   kubectl get nodes,flexdaemonsettemplates,limitranges -A -o yaml > cluster.yaml
   flexdaemonset plan -f daemonset.yaml --facts cluster.yaml
 
@@ -48,7 +49,7 @@ selects; taints and affinity are ignored.
 
 Standard error says why the pods of a DaemonSet are not sized.
 
-Exit status: 0 success; 1 no DaemonSet is sized, or a template is missing or invalid; 2 invalid usage.";
+Exit status: 0 success; 1 no DaemonSet is sized, or a template is missing or invalid; 2 wrong usage.";
 
 /// The size on one node.
 struct Row<'a> {

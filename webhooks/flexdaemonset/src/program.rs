@@ -15,7 +15,7 @@ const CRD: &str = include_str!("../../../charts/podshaper/files/crds/flexdaemons
 #[expect(missing_docs, reason = "each command documents itself, for --help")]
 pub enum FlexDaemonsetCommand {
     Plan(Box<SizePlan>),
-    /// Print the definition of the kind FlexDaemonsetTemplate
+    /// Print the CustomResourceDefinition of FlexDaemonsetTemplate
     Crd,
 }
 

@@ -56,10 +56,10 @@ printed unchanged.
 Absent requests equal the limits, as in the API server. The manifest must contain the other defaults that the API server adds \
 before it calls a webhook: those of a LimitRange, and the overhead of a RuntimeClass.
 
-The output lacks objects that would be denied, and documents that can't be read. A changed document keeps the comments before \
+The output omits objects that would be denied, and documents that can't be read. A changed document keeps the comments before \
 and after it, not those inside.
 
-YAML means what it means to kubectl: unquoted yes, no, on and off are booleans, and 010 is eight. A duplicate key is an error.
+YAML is read as kubectl reads it: unquoted yes, no, on and off are booleans, and 010 is eight. A duplicate key is an error.
 
 Exit status: 0 success; 1 an object would be denied, is undecided or can't be read (standard error names file, document and \
 reason); 2 wrong usage.";

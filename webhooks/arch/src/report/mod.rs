@@ -29,13 +29,13 @@ use lookups::{CollectedImages, PATIENCE};
 #[derive(Debug, Args)]
 #[command(after_long_help = HELP)]
 pub struct Report {
-    /// Manifests, YAML or JSON: a file, a folder, or - for standard input, which is read if none is given
+    /// Manifests in YAML or JSON: a file, a directory, or - for standard input (default)
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     files: Vec<PathBuf>,
     /// The architecture to move to
     #[arg(long = "for", value_name = "ARCH", default_value = "arm64", value_parser = known_architecture)]
     target: Architecture,
-    /// Fail if a workload is not ready, or if a pod runs where an image cannot
+    /// Fail if a workload is not ready, or if a pod is on a node where an image does not run
     #[arg(long)]
     exit_code: bool,
     /// Output format

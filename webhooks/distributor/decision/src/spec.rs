@@ -78,7 +78,8 @@ pub struct PodDistributorSpec {
     /// Whether pods that wait for nodes of a closed group are evicted, so that the pods that replace them go to other groups. Defaults to Safe
     /// with UseOthers.
     pub take_back: Option<TakeBack>,
-    /// Whether pods in the place of another group are evicted, so that new pods take the place. PodDisruptionBudgets are respected.
+    /// Whether running pods of groups with too many pods are evicted, so that the pods that replace them go to groups with too few.
+    /// PodDisruptionBudgets are respected.
     pub rebalance: Rebalance,
 }
 
@@ -212,7 +213,7 @@ pub enum TakeBack {
     Always,
 }
 
-/// Whether pods in the place of another group are evicted.
+/// Whether running pods of groups with too many pods are evicted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Rebalance {
@@ -225,7 +226,7 @@ pub struct Rebalance {
 /// When pods are evicted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum RebalanceMode {
-    /// Never. Only new pods are placed.
+    /// No pod is evicted. Only new pods are placed.
     #[default]
     Never,
     /// When a group that was closed takes pods again, and to try a closed group.

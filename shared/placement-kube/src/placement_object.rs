@@ -242,8 +242,8 @@ pub fn crd() -> Value {
         kind: KIND,
         plural: PLURAL,
         short_names: &[],
-        description: "A Placement is the ledger of one workload: the reserved slots of its pods, which the replicas of a webhook share. The replicas \
-                      maintain it, and it is deleted with the workload.",
+        description: "A Placement is the ledger of one workload: the reserved slots of its pods, which the replicas of a webhook share. The \
+                      replicas maintain it, and it is deleted with the workload.",
         columns: &[
             ("Kind", "string", ".metadata.ownerReferences[0].kind"),
             ("Owner", "string", ".metadata.ownerReferences[0].name"),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::object::{FromObject, Object, OwnerReference, group_of};
 
 /// The namespace of objects without one, as for `kubectl`.
-const DEFAULT_NAMESPACE: &str = "default";
+pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// An object of a file.
 #[derive(Clone, Copy, Debug)]

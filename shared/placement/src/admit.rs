@@ -135,8 +135,17 @@ pub struct PlacePolicy<'r> {
     pub open: GroupSet,
     /// A group that is not open, which the pod tries.
     pub probe: Option<usize>,
-    /// The groups in which a volume of the pod cannot be mounted.
-    pub excluded: GroupSet,
+    /// The groups that the pod cannot go to for reasons outside of the pod.
+    pub excluded: &'r [Exclusion],
+}
+
+/// Groups that a pod cannot go to.
+#[derive(Clone, Copy, Debug)]
+pub struct Exclusion {
+    /// The groups.
+    pub groups: GroupSet,
+    /// The error about a pod that they leave no group.
+    pub problem: &'static str,
 }
 
 impl PlacePolicy<'_> {
@@ -303,16 +312,16 @@ fn fitting_groups(pod: &Pod<'_>, owner: &str, policy: PlacePolicy<'_>) -> Result
         let reason = format!("{other} has already placed the pod");
         return Err(PlaceError::new(PlaceOutcome::Superseded, reason));
     }
-    let fitting = annotations::fitting_groups(pod, policy.allocator.policy());
-    if !fitting.is_empty() && fitting.difference(policy.excluded).is_empty() {
-        let reason =
-            "the volumes of the pod can be mounted in none of the groups that it fits into: it isn't placed";
-        return Err(PlaceError::new(PlaceOutcome::Unfitting, reason));
-    }
-    let fitting = fitting.difference(policy.excluded);
+    let mut fitting = annotations::fitting_groups(pod, policy.allocator.policy());
     if fitting.is_empty() {
         let reason = "the pod's own node selector and affinity leave none of the groups: it isn't placed";
         return Err(PlaceError::new(PlaceOutcome::Unfitting, reason));
+    }
+    for Exclusion { groups, problem } in policy.excluded {
+        fitting = fitting.difference(*groups);
+        if fitting.is_empty() {
+            return Err(PlaceError::new(PlaceOutcome::Unfitting, format!("{problem}: it isn't placed")));
+        }
     }
     Ok(fitting)
 }
@@ -410,7 +419,7 @@ mod tests {
                 allocator: &allocator,
                 open: set(open),
                 probe,
-                excluded: GroupSet::default(),
+                excluded: &[],
             };
             policy.candidates(set(fitting))
         };
@@ -444,7 +453,7 @@ mod tests {
         let request: Request<'_, Pod<'_>> = serde_json::from_str(&request).unwrap();
         let pod = request.object.as_ref().unwrap();
         let policy = PlacePolicy {
-            excluded: GroupSet::default(),
+            excluded: &[],
             webhook: "webhook",
             allocator: &allocator,
             open: [0].into_iter().collect(),

@@ -18,6 +18,7 @@ pub mod identity;
 pub mod ledger;
 #[cfg(test)]
 mod model;
+pub mod namespace;
 pub mod offline;
 pub mod owner_object;
 pub mod owners;

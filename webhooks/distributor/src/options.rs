@@ -17,7 +17,7 @@ use podshaper_placement::policy::GroupSet;
 use podshaper_server::{ListenAddress, admin};
 use serde_json::Value;
 
-use crate::cluster::{DistributorCluster, EvictionSettings};
+use crate::cluster::{ClusterSettings, DistributorCluster, EvictionSettings};
 use distributor_decision::distributor::{Distributor, ValidSpec};
 use distributor_decision::facts::DistributorFacts;
 use distributor_decision::offline::FileFacts;
@@ -54,6 +54,10 @@ pub struct Options {
     /// Custom controllers that replace a deleted pod without harm, as GROUP/PLURAL: their waiting pods may be evicted; may be repeated
     #[arg(long, env = "DISTRIBUTOR_REPLACING_OWNERS", value_name = "GROUP/PLURAL", value_delimiter = ',', value_parser = resource)]
     replacing_owner: Vec<String>,
+    /// Whether the annotations of namespaces are read by which admission plugins restrict pods. If false, the plugins may refuse pods because
+    /// of the node selector or the tolerations of their group
+    #[arg(long, env = "DISTRIBUTOR_NAMESPACES", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    namespaces: bool,
 }
 
 /// `GROUP/PLURAL`, such as `apps.kruise.io/clonesets`.
@@ -78,7 +82,7 @@ impl ServeOptions for Options {
         let cluster = DistributorCluster::start(
             &client,
             &self.replica,
-            evictions,
+            ClusterSettings { evictions, reads_namespaces: self.namespaces },
             context.metrics,
             context.terminating,
         );

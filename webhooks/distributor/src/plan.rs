@@ -7,10 +7,12 @@ use podshaper_core::facts::Fact;
 use podshaper_offline::console::Console;
 use podshaper_offline::manifests::read_objects;
 use podshaper_offline::plan::PlanArgs;
+use podshaper_placement::namespace::ExcludedGroup;
 use serde_json::Value;
 
 use distributor_decision::crd::{GROUP, KIND, crd};
 use distributor_decision::distributor::{Distributor, ValidSpec};
+use distributor_decision::facts::DistributorFacts;
 use distributor_decision::offline::FileFacts;
 use distributor_decision::status::GroupState;
 
@@ -59,7 +61,7 @@ impl DistributionPlan {
             let replicas = self.plan.replicas;
             let title = format!("PodDistributor {name}: {replicas} pods of {} {}", target.kind, target.name);
             self.plan.print(&title, &spec.allocator, console.stdout)?;
-            for note in notes(distributor, spec) {
+            for note in notes(&facts, distributor, spec) {
                 writeln!(console.stderr, "note: PodDistributor {name}: {note}")?;
             }
         }
@@ -77,10 +79,15 @@ fn raw_spec<'o>(objects: &'o [Value], distributor: &Distributor) -> Option<&'o V
     found?.object().get("spec")
 }
 
-/// Notes beside the shares: groups that are closed in the status, and stand-ins.
-fn notes(distributor: &Distributor, spec: &ValidSpec) -> Vec<String> {
+/// Notes beside the shares: groups that the namespace excludes, groups that are closed in the status, and stand-ins.
+fn notes(facts: &FileFacts, distributor: &Distributor, spec: &ValidSpec) -> Vec<String> {
     let policy = spec.allocator.policy();
     let mut notes = Vec::new();
+    let restrictions = facts.namespace_restrictions(&distributor.namespace).unwrap_or_default();
+    for ExcludedGroup { group, annotation } in restrictions.excluded(policy) {
+        let name = policy.groups().get(group).map(|group| &*group.name).unwrap_or_default();
+        notes.push(format!("{name} gets no pods: the annotation {annotation} of the namespace excludes it"));
+    }
     for group in policy.groups() {
         let status = distributor.status.group(&group.name).filter(|status| status.is_closed());
         match status.map(|status| (status.state, &status.next_probe)) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use distributor::cluster::{DistributorCluster, EvictionSettings};
+use distributor::cluster::{ClusterSettings, DistributorCluster, EvictionSettings};
 use distributor_decision::DistributorWebhook;
 use podshaper_core::admission::{Request, Webhook};
 use podshaper_core::pod::Pod;
@@ -225,8 +225,9 @@ fn replica(
     let replica = Flags::parse_from(["distributor", "--pod-name", name]).replica;
     let (end, ending) = watch::channel(false);
     let evictions = EvictionSettings { enabled: true, replacing: vec![], excluded_namespaces: vec![] };
+    let settings = ClusterSettings { evictions, reads_namespaces: true };
     let cluster =
-        DistributorCluster::start(&server.client(), &replica, evictions, &mut Registry::default(), ending);
+        DistributorCluster::start(&server.client(), &replica, settings, &mut Registry::default(), ending);
     (DistributorWebhook::new(cluster), end)
 }
 
@@ -355,4 +356,25 @@ async fn bound_claims_and_groups_of_the_template_keep_pods() {
     simulation.until("closed", |now| now.spot()["notTakenBack"] == json!({"FitsNoOtherGroup": 3})).await;
     simulation.steps(Duration::from_mins(1)).await;
     assert!(simulation.evicted.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn group_that_the_namespace_excludes_gets_no_pods() {
+    let mut simulation = Simulation::start(10, &json!({"rebalance": {"mode": "Always"}}), json!({})).await;
+    simulation.capacity.insert("spot", 100);
+    let annotations = json!({"scheduler.alpha.kubernetes.io/node-selector": "type=default"});
+    let namespace = json!({"metadata": {"name": "shop", "annotations": annotations}});
+    simulation.server.put("/api/v1/namespaces/shop", namespace);
+    let reason = |now: &Simulation| now.spot()["reason"] == "ExcludedByNamespace";
+    sleep(STEP).await;
+    simulation.until("excluded", reason).await;
+    assert_eq!(simulation.counts(), [(10, 0), (0, 0)]);
+    assert_eq!(simulation.condition("Available")["reason"], "ExcludedByNamespace");
+    simulation.steps(Duration::from_mins(1)).await;
+    assert_eq!((simulation.counts(), simulation.evicted.len()), ([(10, 0), (0, 0)], 0), "no pod can move");
+
+    let namespace = json!({"metadata": {"name": "shop", "annotations": {}}});
+    simulation.server.put("/api/v1/namespaces/shop", namespace);
+    simulation.until("balanced", |now| now.counts() == [(8, 0), (2, 0)]).await;
+    assert_eq!(simulation.spot()["state"], "Open");
 }

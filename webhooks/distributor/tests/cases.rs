@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
 /// Facts, pods, and the pods of each group by name.
-const CASES: [(&str, &str, &str); 18] = [
+const CASES: [(&str, &str, &str); 22] = [
     // Only spot nodes have the label of AKS, so that regular nodes are those without it.
     ("aks-only-spot-nodes", "aks-pod-insists-on-spot", "spot 1"),
     ("aks", "aks-pod-insists-on-spot", "spot 1"),
@@ -33,18 +33,24 @@ const CASES: [(&str, &str, &str); 18] = [
     ("volume-zone", "volume-zone", "topology.kubernetes.io/zone=a 1"),
     // The driver is a pod and owns the five executors.
     ("spark", "spark", "type=default 5, type=spot 1"),
+    // PodTolerationRestriction would refuse pods with the toleration of spot.
+    ("namespace-whitelist", "ten", "type=default 10"),
+    ("namespace-whitelist-with-spot", "ten", "type=default 8, type=spot 2"),
+    // PodNodeSelector, and its counterpart of OpenShift.
+    ("namespace-node-selector", "ten", "type=default 10"),
+    ("openshift-node-selector", "ten", "type=spot 10"),
 ];
+
+fn run(facts: &str, pods: &str) -> Output {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distributor"));
+    command.args(["mutate", "-o", "json", "-f"]).arg(folder.join(format!("{pods}.pods.yaml")));
+    command.arg("--facts").arg(folder.join(format!("{facts}.facts.yaml"))).output().unwrap()
+}
 
 /// The pods of a case after admission, and the warnings.
 fn mutate(facts: &str, pods: &str) -> (Vec<Value>, String) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
-    let output = Command::new(env!("CARGO_BIN_EXE_distributor"))
-        .args(["mutate", "-o", "json", "-f"])
-        .arg(folder.join(format!("{pods}.pods.yaml")))
-        .arg("--facts")
-        .arg(folder.join(format!("{facts}.facts.yaml")))
-        .output()
-        .unwrap();
+    let output = run(facts, pods);
     let warnings = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{warnings}");
     let mut printed: Value = serde_json::from_str(&String::from_utf8(output.stdout).unwrap()).unwrap();
@@ -78,6 +84,16 @@ fn pods_are_shared_out_as_expected() {
         let (placed, warnings) = mutate(facts, pods);
         assert_eq!(count(&placed), expected, "{facts} {pods}: {warnings}");
     }
+}
+
+#[test]
+fn namespace_that_excludes_all_groups_is_named_in_a_warning() {
+    let output = run("namespace-without-groups", "ten");
+    let warnings = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "an undecided pod");
+    let expected =
+        "the annotations of the namespace exclude each group that the pod fits into: it isn't placed";
+    assert!(warnings.contains(expected), "{warnings}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use podshaper_core::object::{FromObject, Lookup, OwnerReference};
 use podshaper_kube::watch::{WatchScope, spawn_reflector};
 use podshaper_offline::manifests::read_objects;
 use podshaper_placement::admit::PlacementBackend;
+use podshaper_placement::namespace::NamespaceRestrictions;
 use podshaper_placement::offline::FileBackend;
 use podshaper_placement::owner_object::OwnerObject;
 use podshaper_placement::pod_object::PodObject;
@@ -69,6 +70,24 @@ async fn node_is_equal() {
     ] {
         let node = watched_as_read::<Node>("/api/v1/nodes/a", &node(&spec, &status)).await.unwrap();
         assert_eq!((node.takes_pods, &*node.labels["type"]), (takes_pods, "spot"), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn namespace_is_equal() {
+    let of = |annotations: Value| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns", "annotations": annotations}});
+    for (key, value, of_interest) in [
+        ("scheduler.alpha.kubernetes.io/node-selector", "type=spot", true),
+        ("openshift.io/node-selector", "type=spot", true),
+        ("scheduler.alpha.kubernetes.io/tolerationsWhitelist", "[{", true),
+        ("other", "type=spot", false),
+    ] {
+        let namespace = of(json!({key: value}));
+        assert_eq!(
+            assert_equal::<NamespaceRestrictions>("/api/v1/namespaces/ns", &namespace).await,
+            of_interest,
+            "{key}"
+        );
     }
 }
 

@@ -109,3 +109,17 @@ fn unplannable_input_is_an_error() {
     bounded["spec"]["distribution"] = json!([{"nodeLabel": {"type": "a"}, "base": 2}]);
     assert!(text(plan(&[], &bounded).stdout).contains("8 pods are left unplaced: every group is full"));
 }
+
+#[test]
+fn group_that_the_namespace_excludes_has_a_note() {
+    let key = "scheduler.alpha.kubernetes.io/node-selector";
+    let namespace = json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default", "annotations": {key: "type=default"}},
+    });
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [sample(), namespace]});
+    let stderr = text(plan(&[], &list).stderr);
+    let expected = format!(
+        "note: PodDistributor sample: type=spot gets no pods: the annotation {key} of the namespace excludes it\n"
+    );
+    assert_eq!(stderr, expected);
+}

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use clap::Parser;
-use distributor::cluster::{DistributorCluster, EvictionSettings};
+use distributor::cluster::{ClusterSettings, DistributorCluster, EvictionSettings};
 use distributor_decision::DistributorWebhook;
 use e2e::in_process::answer;
 use podshaper_core::admission::Webhook;
@@ -78,10 +78,11 @@ async fn pod_is_placed() {
     let server = cluster();
     let replica = Flags::parse_from(["distributor"]).replica;
     let (_end, ending) = watch::channel(false);
+    let evictions = EvictionSettings { enabled: true, replacing: vec![], excluded_namespaces: vec![] };
     let webhook = DistributorWebhook::new(DistributorCluster::start(
         &server.client(),
         &replica,
-        EvictionSettings { enabled: true, replacing: vec![], excluded_namespaces: vec![] },
+        ClusterSettings { evictions, reads_namespaces: true },
         &mut Registry::default(),
         ending,
     ));

@@ -8,7 +8,6 @@ use podshaper_core::pod::Pod;
 use podshaper_placement::admit::{PlaceError, PlaceOutcome, PlacePolicy, PlacementBackend, place};
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::owners::{ChainEnd, OwnerChain};
-use podshaper_placement::policy::GroupSet;
 use podshaper_placement::strategy::StrategyError;
 use serde_json::value::RawValue;
 
@@ -129,8 +128,7 @@ impl<F: Facts> Annotated<F> {
         }
         // Pods wait for nodes that there aren't yet: that is what an autoscaler makes them for.
         let open = allocator.policy().all();
-        let excluded = GroupSet::default();
-        let terms = PlacePolicy { webhook: WEBHOOK, allocator, open, probe: None, excluded };
+        let terms = PlacePolicy { webhook: WEBHOOK, allocator, open, probe: None, excluded: &[] };
         let placed = place(self.facts.surroundings(), request, pod, chain, terms, deadline).await;
         placed.map(|(outcome, patch)| (outcome, patch.finish().into()))
     }

@@ -7,6 +7,7 @@ use podshaper_core::object::Lookup;
 use podshaper_core::pod::{Pod, Toleration};
 use podshaper_placement::admit::{PlaceOutcome, PlacementBackend};
 use podshaper_placement::ledger::Token;
+use podshaper_placement::namespace::NamespaceRestrictions;
 use podshaper_placement::policy::{GroupSet, Policy};
 
 use crate::distributor::{Distributor, ValidSpec};
@@ -49,6 +50,10 @@ pub trait DistributorFacts: Send + Sync + 'static {
         _deadline: Instant,
     ) -> impl Future<Output = Lookup<VolumeNodes>> + Send {
         std::future::ready(Lookup::NotFound)
+    }
+    /// The restrictions that a namespace puts on its pods; `None` if it has none, or if they may not be read.
+    fn namespace_restrictions(&self, _namespace: &str) -> Option<Arc<NamespaceRestrictions>> {
+        None
     }
     /// The groups in which a volume cannot be mounted.
     fn groups_without_volume(&self, volume: &VolumeNodes, policy: &Policy) -> GroupSet {

@@ -4,10 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use podshaper_core::facts::{Fact, FactError, FactKey};
+use podshaper_core::facts::{DEFAULT_NAMESPACE, Fact, FactError, FactKey};
 use podshaper_core::object::{Lookup, Object};
 use podshaper_core::pod::{Pod, Toleration};
 use podshaper_placement::ledger::Token;
+use podshaper_placement::namespace::NamespaceRestrictions;
 use podshaper_placement::offline::FileBackend;
 use podshaper_placement::policy::{GroupSet, Policy};
 use serde::de::IgnoredAny;
@@ -29,6 +30,7 @@ pub struct FileFacts {
     /// The volume of each bound claim.
     claims: HashMap<FactKey, String>,
     volumes: HashMap<String, Arc<VolumeNodes>>,
+    namespaces: HashMap<String, Arc<NamespaceRestrictions>>,
     backend: FileBackend,
     /// Namespace, distributor and index of the groups that a pod of this run tries.
     probes: Mutex<BTreeSet<(String, String, usize)>>,
@@ -44,6 +46,11 @@ impl FileFacts {
             } else if fact.is_kind("", "Node") {
                 facts.nodes.extend(fact.project()?.map(|(_, node)| node));
                 facts.backend.add(fact)?;
+            } else if fact.is_kind("", "Namespace") {
+                let restrictions = fact.project()?;
+                facts
+                    .namespaces
+                    .extend(restrictions.map(|(key, restrictions)| (key.name, Arc::new(restrictions))));
             } else if fact.is_kind("", "PersistentVolumeClaim") {
                 let claim: Object<ClaimSpec, IgnoredAny> = fact.parse()?;
                 let volume = claim.spec.and_then(|spec| spec.volume_name);
@@ -93,6 +100,11 @@ impl DistributorFacts for FileFacts {
         let key = FactKey { namespace: namespace.to_owned(), name: claim.to_owned() };
         let volume = self.claims.get(&key).and_then(|volume| self.volumes.get(volume));
         volume.map_or(Lookup::NotFound, |volume| Lookup::Found(Arc::clone(volume)))
+    }
+
+    fn namespace_restrictions(&self, namespace: &str) -> Option<Arc<NamespaceRestrictions>> {
+        let namespace = if namespace.is_empty() { DEFAULT_NAMESPACE } else { namespace };
+        self.namespaces.get(namespace).cloned()
     }
 
     fn groups_without_volume(&self, volume: &VolumeNodes, policy: &Policy) -> GroupSet {

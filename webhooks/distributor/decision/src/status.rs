@@ -109,6 +109,8 @@ pub enum ClosedReason {
     Unschedulable,
     /// With availability Nodes: it has no node for its pods.
     NoNodes,
+    /// The annotations of the namespace exclude it.
+    ExcludedByNamespace,
 }
 
 impl GroupStatus {
@@ -120,6 +122,11 @@ impl GroupStatus {
     fn problem(&self, name: &str) -> String {
         if self.reason == Some(ClosedReason::NoNodes) {
             return format!("{name} has no node that is ready, schedulable and tolerated");
+        }
+        if self.reason == Some(ClosedReason::ExcludedByNamespace) {
+            return format!(
+                "{name} gets no pods: an annotation of the namespace (node-selector or tolerationsWhitelist) excludes it"
+            );
         }
         let closed = format!("pods of {name} were unschedulable for longer than unschedulableAfter");
         let probe = match (self.state, &self.next_probe) {
@@ -138,7 +145,7 @@ impl GroupStatus {
     /// Whether the group is not open because its pods were unschedulable.
     pub fn is_closed(&self) -> bool {
         matches!(self.state, Some(GroupState::Closed | GroupState::Probing))
-            && self.reason != Some(ClosedReason::NoNodes)
+            && !matches!(self.reason, Some(ClosedReason::NoNodes | ClosedReason::ExcludedByNamespace))
     }
 }
 
@@ -360,15 +367,22 @@ impl Observation {
         let problems: Vec<_> = closed.iter().map(|(group, state)| state.problem(&group.name)).collect();
         let (status, reason, mut message) = match &*closed {
             [] => (ConditionStatus::True, "Open", "every group takes pods".to_owned()),
-            closed if closed.len() == policy.groups().len() => {
-                let message =
-                    format!("{}; no group is open, so new pods go to all of them", problems.join("; "));
-                (ConditionStatus::False, "NoGroupSchedules", message)
-            }
             closed => {
-                let nodeless = closed.iter().any(|(_, state)| state.reason == Some(ClosedReason::NoNodes));
-                let reason = if nodeless { "NoNodes" } else { "Unschedulable" };
-                (ConditionStatus::False, reason, problems.join("; "))
+                let message = problems.join("; ");
+                let mut reasons = closed.iter().filter_map(|(_, state)| state.reason);
+                let of_pods = |reason: &ClosedReason| *reason != ClosedReason::ExcludedByNamespace;
+                if !reasons.clone().any(|reason| of_pods(&reason)) {
+                    (ConditionStatus::False, "ExcludedByNamespace", message)
+                } else if closed.len() == policy.groups().len() {
+                    let excluded =
+                        if reasons.all(|reason| of_pods(&reason)) { "" } else { " that is not excluded" };
+                    let message =
+                        format!("{message}; no group is open, so new pods go to each of them{excluded}");
+                    (ConditionStatus::False, "NoGroupSchedules", message)
+                } else {
+                    let is_nodeless = reasons.any(|reason| reason == ClosedReason::NoNodes);
+                    (ConditionStatus::False, if is_nodeless { "NoNodes" } else { "Unschedulable" }, message)
+                }
             }
         };
         if let Some(held) = &self.take_back_held {
@@ -509,11 +523,6 @@ mod tests {
         observation.groups = states(&[(1, ClosedReason::Unschedulable)]);
         observation.groups[1].next_probe = Some("2026-01-01T00:05:00Z".to_owned());
         observation.groups[1].not_taken_back = Some([("Job".to_owned(), 2)].into());
-        let message = |observation: &Observation| {
-            let status = PodDistributorStatus::default().observed(1, &policy(), observation, "now");
-            let (_, reason, message) = condition(&status, "Available");
-            (reason.to_owned(), message.to_owned())
-        };
         let closed = "pods of spot were unschedulable for longer than unschedulableAfter; the next pod tries the group at \
              2026-01-01T00:05:00Z; waiting pods that are not taken back: 2 Job";
         assert_eq!(message(&observation), ("Unschedulable".to_owned(), closed.to_owned()));
@@ -521,9 +530,31 @@ mod tests {
         assert_eq!(message(&observation), ("TakeBackHeld".to_owned(), format!("{closed}; held")));
         observation.take_back_held = None;
         observation.groups[0] = observation.groups[1].clone();
-        let (reason, message) = message(&observation);
+        let (reason, text) = message(&observation);
         assert_eq!(reason, "NoGroupSchedules");
-        assert!(message.ends_with("no group is open, so new pods go to all of them"), "{message}");
+        assert!(text.ends_with("no group is open, so new pods go to each of them"), "{text}");
+        observation.groups =
+            states(&[(0, ClosedReason::Unschedulable), (1, ClosedReason::ExcludedByNamespace)]);
+        let (reason, text) = message(&observation);
+        assert_eq!(reason, "NoGroupSchedules");
+        assert!(text.ends_with("to each of them that is not excluded"), "{text}");
+    }
+
+    #[test]
+    fn group_that_the_namespace_excludes_is_named() {
+        let mut observation = observation(0);
+        observation.groups = states(&[(1, ClosedReason::ExcludedByNamespace)]);
+        let (reason, text) = message(&observation);
+        assert_eq!(reason, "ExcludedByNamespace");
+        assert!(text.starts_with("spot gets no pods: an annotation of the namespace"), "{text}");
+        assert!(!observation.groups[1].is_closed(), "no pod of it is taken back");
+    }
+
+    /// Reason and message of the condition `Available`.
+    fn message(observation: &Observation) -> (String, String) {
+        let status = PodDistributorStatus::default().observed(1, &policy(), observation, "now");
+        let (_, reason, message) = condition(&status, "Available");
+        (reason.to_owned(), message.to_owned())
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Instant;
 use podshaper_core::admission::{Decision, Request, Webhook};
 use podshaper_core::pod::Pod;
 use podshaper_placement::admit::{
-    PlaceError, PlaceOutcome, PlacePolicy, PlacementBackend, is_template, may_probe, place,
+    Exclusion, PlaceError, PlaceOutcome, PlacePolicy, PlacementBackend, is_template, may_probe, place,
 };
 use podshaper_placement::annotations::fitting_groups;
 use podshaper_placement::ledger::Token;
@@ -90,6 +90,13 @@ impl<F: DistributorFacts> DistributorWebhook<F> {
         if both.intersection(fitting_groups(pod, policy)).is_empty() { suitable } else { both }
     }
 
+    fn groups_excluded_by_namespace(&self, namespace: &str, policy: &Policy) -> Exclusion {
+        let restrictions = self.facts.namespace_restrictions(namespace);
+        let groups = restrictions.map(|restrictions| restrictions.excluded_groups(policy));
+        let problem = "the annotations of the namespace exclude each group that the pod fits into";
+        Exclusion { groups: groups.unwrap_or_default(), problem }
+    }
+
     async fn place(
         &self,
         request: &Request<'_, Pod<'_>>,
@@ -103,6 +110,9 @@ impl<F: DistributorFacts> DistributorWebhook<F> {
         let spec = distributor.spec.as_ref().map_err(invalid)?;
         let with_nodes = || self.facts.groups_with_nodes(distributor, spec, &pod.tolerations());
         let OpenGroups { open, probe } = OpenGroups::of(&distributor.status, spec, with_nodes);
+        let namespace = request.namespace.as_deref().unwrap_or_default();
+        let by_namespace = self.groups_excluded_by_namespace(namespace, spec.allocator.policy());
+        let probe = probe.filter(|probe| !by_namespace.groups.contains(*probe));
         let probe = match probe.filter(|probe| may_probe(request, pod, chain, &spec.allocator, *probe)) {
             Some(probe) => {
                 let token = Token::of(&request.uid);
@@ -111,9 +121,10 @@ impl<F: DistributorFacts> DistributorWebhook<F> {
             None => None,
         };
         let open = self.suitable_groups(pod, spec.allocator.policy(), open);
-        let namespace = request.namespace.as_deref().unwrap_or_default();
-        let ExcludedGroups { groups: excluded, forbidden } =
+        let ExcludedGroups { groups, forbidden } =
             excluded_groups(&self.facts, namespace, pod, spec.allocator.policy(), deadline).await;
+        let problem = "the volumes of the pod can be mounted in none of the groups that it fits into";
+        let excluded = &[by_namespace, Exclusion { groups, problem }];
         let policy = PlacePolicy { webhook: WEBHOOK, allocator: &spec.allocator, open, probe, excluded };
         let (outcome, mut patch) = place(self.facts.backend(), request, pod, chain, policy, deadline).await?;
         if outcome != PlaceOutcome::Kept {

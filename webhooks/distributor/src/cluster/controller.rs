@@ -11,6 +11,7 @@ use podshaper_kube::error::describe;
 use podshaper_kube::lease::{Leadership, while_leading};
 use podshaper_kube::store::Store;
 use podshaper_placement::availability::GroupAvailability;
+use podshaper_placement::namespace::NamespaceRestrictions;
 use podshaper_placement::owner_object::OwnerObject;
 use podshaper_placement::owners::OwnerChain;
 use podshaper_placement::policy::GroupSet;
@@ -36,7 +37,9 @@ use distributor_decision::WEBHOOK;
 use distributor_decision::distributor::{Distributor, ValidSpec, set_target};
 use distributor_decision::rebalance::groups_behind;
 use distributor_decision::spec::{Availability, RebalanceMode};
-use distributor_decision::status::{GroupState, GroupStatus, Observation, PodDistributorStatus, Readiness};
+use distributor_decision::status::{
+    ClosedReason, GroupState, GroupStatus, Observation, PodDistributorStatus, Readiness,
+};
 
 /// Between two reconciliations.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -50,6 +53,7 @@ pub(super) struct DistributorController {
     distributors: Arc<Store<Distributor>>,
     policies: DistributorPolicies,
     nodes: Arc<Nodes>,
+    namespaces: Option<Arc<Store<NamespaceRestrictions>>>,
     backend: ClusterBackend,
     claims: Arc<Claims>,
     evictors: Evictors,
@@ -151,6 +155,7 @@ impl DistributorController {
             distributors: Arc::clone(&cluster.distributors),
             policies,
             nodes: Arc::clone(&cluster.nodes),
+            namespaces: cluster.namespaces.clone(),
             backend: cluster.backend.clone(),
             claims,
             evictors,
@@ -408,6 +413,10 @@ impl DistributorController {
             }
             None => vec![GroupAvailability::OPEN; policy.groups().len()],
         };
+        let restrictions =
+            self.namespaces.as_ref().and_then(|namespaces| namespaces.get(&distributor.namespace));
+        let excluded =
+            restrictions.map(|restrictions| restrictions.excluded_groups(policy)).unwrap_or_default();
         let mut waiting = vec![0; policy.groups().len()];
         for (group, _) in placed_pods(policy, inventories).filter(|(_, pod)| pod.waiting.is_some()) {
             if let Some(count) = waiting.get_mut(group) {
@@ -419,8 +428,12 @@ impl DistributorController {
         {
             let mut group_status =
                 GroupStatus { waiting: Some(waiting).filter(|pods| *pods > 0), ..GroupStatus::default() };
-            let has_nodes = group.preferred || with_nodes.contains(index);
-            describe_group(state, has_nodes, distributor.status.group(&group.name), &mut group_status);
+            let problem = if excluded.contains(index) {
+                Some(ClosedReason::ExcludedByNamespace)
+            } else {
+                (!group.preferred && !with_nodes.contains(index)).then_some(ClosedReason::NoNodes)
+            };
+            describe_group(state, problem, distributor.status.group(&group.name), &mut group_status);
             described.push(group_status);
         }
         described

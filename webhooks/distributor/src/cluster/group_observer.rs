@@ -198,24 +198,27 @@ pub(super) fn availability(status: Option<&GroupStatus>) -> GroupAvailability {
     }
 }
 
-/// Writes the availability of a group into its status. `has_nodes` is false if the group is not available for want of nodes.
+/// Writes the availability of a group into its status. `problem` closes a group without the evidence of its pods.
 pub(super) fn describe_group(
     availability: &GroupAvailability,
-    has_nodes: bool,
+    problem: Option<ClosedReason>,
     before: Option<&GroupStatus>,
     status: &mut GroupStatus,
 ) {
     let GroupAvailability { phase, since, next_probe, failed_probes } = *availability;
+    let is_excluded = problem == Some(ClosedReason::ExcludedByNamespace);
+    if let Some(problem) = problem.filter(|_| is_excluded || phase == Phase::Open) {
+        let before = before.filter(|before| before.reason == Some(problem));
+        let since = before.and_then(|before| before.since.clone());
+        status.state = Some(GroupState::Closed);
+        status.since = since.or_else(|| Some(time(Timestamp::now().as_second())));
+        status.reason = Some(problem);
+        return;
+    }
     status.since = (since > 0).then(|| time(since));
     status.failed_probes = (failed_probes > 0).then_some(failed_probes);
     if phase == Phase::Open {
-        status.state = Some(if has_nodes { GroupState::Open } else { GroupState::Closed });
-        if !has_nodes {
-            let before = before.filter(|before| before.reason == Some(ClosedReason::NoNodes));
-            let since = before.and_then(|before| before.since.clone());
-            status.since = since.or_else(|| Some(time(Timestamp::now().as_second())));
-            status.reason = Some(ClosedReason::NoNodes);
-        }
+        status.state = Some(GroupState::Open);
         return;
     }
     status.reason = Some(ClosedReason::Unschedulable);

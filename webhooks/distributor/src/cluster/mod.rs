@@ -28,6 +28,7 @@ use podshaper_kube::watch::{WatchScope, spawn_reflector};
 use podshaper_placement::admit::PlaceOutcome;
 use podshaper_placement::annotations::{GROUP, GROUP_HASH};
 use podshaper_placement::ledger::Token;
+use podshaper_placement::namespace::NamespaceRestrictions;
 use podshaper_placement::policy::{GroupSet, Policy};
 use podshaper_placement_kube::{ClusterBackend, PlacementMetrics};
 use prometheus_client::registry::Registry;
@@ -60,7 +61,18 @@ pub struct DistributorCluster {
     backend: ClusterBackend,
     probes: Arc<ProbeClaims>,
     volumes: Volumes,
+    /// `None` if the administrator does not allow to read them.
+    namespaces: Option<Arc<Store<NamespaceRestrictions>>>,
     metrics: PlacementMetrics,
+}
+
+/// The permissions that the administrator gives.
+#[derive(Clone, Debug)]
+pub struct ClusterSettings {
+    /// Which pods are evicted.
+    pub evictions: EvictionSettings,
+    /// Whether the annotations of namespaces are read.
+    pub reads_namespaces: bool,
 }
 
 impl DistributorCluster {
@@ -68,10 +80,11 @@ impl DistributorCluster {
     pub fn start(
         client: &Client,
         replica: &Replica,
-        evictions: EvictionSettings,
+        settings: ClusterSettings,
         registry: &mut Registry,
         terminating: watch::Receiver<bool>,
     ) -> Self {
+        let ClusterSettings { evictions, reads_namespaces } = settings;
         let nodes = Arc::new(Nodes::new(spawn_reflector(client, WatchScope::default())));
         let cluster = Self {
             distributors: distributor_watch::spawn(client),
@@ -79,6 +92,7 @@ impl DistributorCluster {
             nodes,
             probes: Arc::new(ProbeClaims::new(client.clone())),
             volumes: Volumes::new(client.clone()),
+            namespaces: reads_namespaces.then(|| spawn_reflector(client, WatchScope::default())),
             metrics: PlacementMetrics::register(registry, WEBHOOK),
         };
         let leadership = replica.contend(client.clone(), WEBHOOK, terminating);
@@ -139,6 +153,10 @@ impl DistributorFacts for DistributorCluster {
         self.volumes.nodes(namespace, claim, deadline).await
     }
 
+    fn namespace_restrictions(&self, namespace: &str) -> Option<Arc<NamespaceRestrictions>> {
+        self.namespaces.as_ref()?.get(namespace)
+    }
+
     fn groups_without_volume(&self, volume: &VolumeNodes, policy: &Policy) -> GroupSet {
         self.nodes.groups_without_volume(volume, policy)
     }
@@ -156,6 +174,7 @@ impl DistributorFacts for DistributorCluster {
             ("poddistributors", self.distributors.has_synced()),
             ("nodes", self.nodes.has_synced()),
             ("placed pods", self.backend.ledgers().has_synced()),
+            ("namespaces", self.namespaces.as_ref().is_none_or(|namespaces| namespaces.has_synced())),
         ];
         let (missing, _) = watches.into_iter().find(|(_, synced)| !synced)?;
         Some(format!("{missing} are not listed yet"))

@@ -41,13 +41,14 @@ struct NodeSelector {
 
 /// `v1.Toleration`. The API server does not default its fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(default)]
 struct Toleration {
     key: Option<Box<str>>,
     operator: Option<Box<str>>,
     value: Option<Box<str>>,
     effect: Option<Box<str>>,
-    toleration_seconds: Option<i64>,
+    #[serde(rename = "tolerationSeconds")]
+    seconds: Option<i64>,
 }
 
 /// A group to which no pod of the namespace can go.
@@ -109,8 +110,8 @@ impl Toleration {
         {
             return false;
         }
-        if let Some(seconds) = self.toleration_seconds.filter(|_| effect == "NoExecute")
-            && other.toleration_seconds.is_none_or(|others| others > seconds)
+        if let Some(seconds) = self.seconds.filter(|_| effect == "NoExecute")
+            && other.seconds.is_none_or(|others| others > seconds)
         {
             return false;
         }
@@ -123,7 +124,7 @@ impl Toleration {
     /// An absent text is an empty one in Go.
     fn normalized(&self) -> ([&str; 4], Option<i64>) {
         let texts = [&self.key, &self.operator, &self.value, &self.effect];
-        (texts.map(|text| text.as_deref().unwrap_or_default()), self.toleration_seconds)
+        (texts.map(|text| text.as_deref().unwrap_or_default()), self.seconds)
     }
 }
 

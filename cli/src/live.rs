@@ -163,7 +163,7 @@ impl Live {
         }
         // The namespace selects what is listed; of the commands, only mutate has a use for it.
         if is_live && rest.first().map(OsString::as_os_str) != Some(OsStr::new("mutate")) {
-            remove_namespace(&mut rest);
+            remove_namespace_option(&mut rest);
         }
         Ok((is_live.then_some(live), rest))
     }
@@ -193,7 +193,7 @@ impl Live {
     }
 }
 
-fn remove_namespace(arguments: &mut Vec<OsString>) {
+fn remove_namespace_option(arguments: &mut Vec<OsString>) {
     if let Some(index) = arguments.iter().position(|argument| argument == "--namespace") {
         arguments.drain(index..(index + 2).min(arguments.len()));
     }

@@ -46,7 +46,7 @@ fn values() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn what_is_written_reads_the_same(value in values()) {
+    fn written_value_reads_the_same(value in values()) {
         let text = to_string(&value);
         prop_assert_eq!(parse(&text).map_err(|e| e.to_string()), Ok(value), "{}", text);
     }

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deployments_pod() {
+    fn chain_of_deployment_pod_ends_at_the_deployment() {
         let (set, deployment) = (owner("apps/v1", "ReplicaSet"), owner("apps/v1", "Deployment"));
         let mut chain = chain(&set);
         assert_eq!((chain.next_to_read(), chain.owners()), (Some(&set), &[][..]));
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn the_jobs_of_a_cron_job_share() {
+    fn jobs_of_one_cron_job_share_its_sequence() {
         let (job, cron_job) = (owner("batch/v1", "Job"), owner("batch/v1", "CronJob"));
         let mut with = chain(&job);
         with.record_read(object(&job, Some(cron_job.clone())));

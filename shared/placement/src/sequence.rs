@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_and_two_weights() {
+    fn pods_beyond_the_base_follow_the_weights() {
         let last = sequence(&OD_AND_TWO_SPOT, Tie::Last);
         for (pods, counts) in [(1, [1, 0, 0]), (5, [1, 2, 2]), (10, [1, 4, 5]), (30, [1, 14, 15])] {
             assert_eq!(last.counts(pods), counts);

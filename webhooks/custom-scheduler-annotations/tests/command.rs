@@ -24,7 +24,7 @@ fn run(arguments: &[&str], input: &str) -> (String, String, i32) {
 }
 
 #[test]
-fn a_plan() {
+fn plan_prints_table_and_json() {
     let strategy = "nodesize=od,base=1,weight=0:nodesize=spot4,weight=1:nodesize=spot8,weight=1";
     let table = "5 pods\nGROUP           PODS\nnodesize=od     1\nnodesize=spot4  2\nnodesize=spot8  2\n\
                  in the order nodesize=od nodesize=spot8 nodesize=spot4 nodesize=spot8 nodesize=spot4\n";

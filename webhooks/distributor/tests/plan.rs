@@ -37,7 +37,7 @@ fn text(bytes: Vec<u8>) -> String {
 }
 
 #[test]
-fn a_table() {
+fn plan_prints_a_table() {
     let stderr = plan(&["--replicas", "5"], &sample());
     assert_eq!(
         text(stderr.stdout),

@@ -11,6 +11,7 @@
     clippy::cast_sign_loss
 )]
 
+mod availability;
 mod bursts;
 mod changes;
 mod controllers;
@@ -18,6 +19,5 @@ mod definition;
 mod distribution;
 mod faults;
 mod foreign_pods;
-mod groups;
 mod page;
 mod workload;

@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_ends_as_the_text_does() {
+    fn block_scalar_ends_as_the_text_does() {
         for (text, value) in [
             ("a: |\n  x", "x"),
             ("a: |+\n  x", "x"),

@@ -29,7 +29,7 @@ spec:
 ";
 
 #[test]
-fn a_workload_among_others() {
+fn only_the_workload_changes() {
     let before = format!(
         "---\n# Source: x\nkind: Service # kept\nspec:   {{a: &a 1, b: *a}}\n---\n{DEPLOYMENT}---\n{{\"kind\":  \"Role\"}}\n"
     );
@@ -41,7 +41,7 @@ fn a_workload_among_others() {
 }
 
 #[test]
-fn a_pod_that_changes_has_requests_for_its_limits() {
+fn changed_pod_has_requests_for_its_limits() {
     let limited =
         "apiVersion: v1\nkind: Pod\nspec: {containers: [{name: a, resources: {limits: {cpu: 2}}}]}\n";
     let ops = r#"[{"op":"add","path":"/spec/containers/0/resources/requests","value":{"cpu":2}},{"op":"add","path":"/metadata","value":{}},"#;
@@ -76,7 +76,7 @@ fn options_reach_the_webhook() {
 }
 
 #[test]
-fn what_is_not_changed_passes_byte_for_byte() {
+fn unchanged_documents_stay_byte_for_byte() {
     for text in [
         "",
         "\n",

@@ -45,7 +45,7 @@ fn reviews_are_answered_as_the_server_does() {
 }
 
 #[test]
-fn a_review_in_other_formats() {
+fn review_is_printed_in_each_format() {
     let review = review("{}");
     let after: Value = serde_json::from_str(&fine(&["-o", "json"], &review)).unwrap();
     assert_eq!(after["request"]["object"], json!({"metadata": {"annotations": {"mark": "marked-shop"}}}));

@@ -54,7 +54,7 @@ fn fits(pod: &Value, labels: &[(&str, &str)]) -> bool {
 }
 
 #[test]
-fn a_pod_is_placed() {
+fn placed_pod_has_annotations_label_and_selector() {
     let spot = group("spot", &[("example.com/type", "spot")]);
     let pod =
         json!({"metadata": {"generateName": "web-"}, "spec": {"nodeSelector": {"disk": "ssd"}, "x": 1}});
@@ -75,7 +75,7 @@ fn a_pod_is_placed() {
 }
 
 #[test]
-fn the_authors_deletion_cost_stays() {
+fn deletion_cost_of_the_author_stays() {
     let spot = group("spot", &[("type", "spot")]);
     let pod = json!({"metadata": {"annotations": {DELETION_COST: "50"}}, "spec": {}});
     assert_eq!(placed(&pod, &spot, &assignment_of(&spot, 7))["metadata"]["annotations"][DELETION_COST], "50");

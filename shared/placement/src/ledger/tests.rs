@@ -59,7 +59,7 @@ fn write(effects: &[Effect]) -> (Option<ResourceVersion>, &LedgerContent) {
 }
 
 #[test]
-fn a_burst_shares_writes() {
+fn requests_of_a_burst_share_writes() {
     let allocator = allocator(&[(0, 1), (0, 1)]);
     let mut ledger = Ledger::new(LedgerConfig::default());
     let requests: Vec<_> = (0..100).map(|token| request(token, &allocator)).collect();

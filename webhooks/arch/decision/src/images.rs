@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_images_that_matter() {
+    fn images_of_containers_and_volumes_count() {
         let pod: Pod = serde_json::from_str(
             r#"{"spec": {
                 "containers": [{"image": "a:1"}, {"image": "b"}, {"image": "c", "imagePullPolicy": "Never"}, {"image": "v:1"}],

@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_has_decided() {
+    fn pod_that_selects_an_architecture_is_exempt() {
         let pod = |spec: &str| format!(r#"{{"spec": {spec}}}"#);
         let affinity = |requirement: &str| {
             pod(&format!(

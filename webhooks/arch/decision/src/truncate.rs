@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_beginning_of_a_long_list() {
+    fn long_list_is_truncated() {
         assert_eq!(listed(", ", ["a", "b"]), "a, b");
         assert_eq!(listed(", ", [""; 0]), "");
         assert_eq!(listed(",", 0..12), "0,1,2,3,4,5,6,7,8,9,10,11");

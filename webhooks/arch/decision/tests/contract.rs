@@ -33,7 +33,7 @@ fn annotation(pod: &Value) -> &str {
 }
 
 #[test]
-fn what_all_images_have_in_common() {
+fn pod_requires_the_architectures_that_all_images_share() {
     let open = webhook(json!({}));
     for (images, expected) in [
         (&["amd64"][..], json!(["amd64"])),
@@ -394,7 +394,7 @@ fn pod_for_windows_is_annotated_only() {
 }
 
 #[test]
-fn what_amd64_runs() {
+fn amd64_nodes_run_386_and_arm_needs_a_node_label() {
     let two = webhook(json!({"architectures": {"amd64": {}, "arm64": {}}}));
     assert_eq!(annotation(&pass(&two, &pod(&["386", "amd64_arm64"], json!({})))), "amd64");
     assert!(denial(&decide(&two, &pod(&["arm.v7"], json!({})))).contains("arm.v7 (arm/v7)"));
@@ -508,7 +508,7 @@ fn pod_with_unknown_images_stays_unchanged() {
 }
 
 #[test]
-fn a_gated_pod_is_tightened_without_another_term() {
+fn gated_pod_is_narrowed_without_another_term() {
     let zones = ["a", "b"].map(|zone| json!({"key": "zone", "operator": "In", "values": [zone]}));
     let own = terms(json!([{"matchExpressions": [zones[0]]}, {}, {"matchExpressions": [zones[1]]}]));
     let gate = webhook(json!({"architectures": pools(), "onUnknown": "gate"}));

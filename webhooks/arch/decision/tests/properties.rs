@@ -112,7 +112,7 @@ proptest! {
 
     /// A gated pod, once its images are known, is tightened as the API server allows it and ends where it would have without.
     #[test]
-    fn a_gate_changes_no_outcome(mut settings in settings(), pod in pods(), answer in support::generated::known_image()) {
+    fn gate_does_not_change_the_outcome(mut settings in settings(), pod in pods(), answer in support::generated::known_image()) {
         let Some(waiting) = images(&pod).iter().position(|image| matches!(knowledge(image), arch_decision::images::Knowledge::Unknown(_)))
             else { return Ok(()) };
         settings["onUnknown"] = json!("gate");

@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pod_waits_for_so_long() {
+    async fn gate_is_removed_after_the_maximum_age() {
         let (controller, _) = controller(unknown(), 200);
         let check = async |age| {
             let (key, pod) = pods(1, age).remove(0);

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_registries_send() {
+    fn challenges_of_known_registries_parse() {
         let scoped = |realm: &str, service: Option<&str>, scopes: &[&str]| {
             let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
             Some(Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned), scopes })

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_copies_of_a_replica_set_do_not_count() {
+    fn annotations_copied_to_a_replica_set_do_not_count() {
         let set = || owner("ReplicaSet", "copy", "", Some("Deployment"));
         for (found, by) in [
             (vec![set()], None),
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_template_wins() {
+    fn strategy_of_the_template_precedes_that_of_owners() {
         let set = |template| owner("ReplicaSet", "copy", template, Some("Deployment"));
         let deployment = || owner("Deployment", "own", "later", None);
         let by = |first, found| place(governing(&chain(first, found)));

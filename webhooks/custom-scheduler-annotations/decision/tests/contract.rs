@@ -164,7 +164,7 @@ async fn both_generations_on_the_workload_and_on_its_template() {
 }
 
 #[tokio::test]
-async fn a_placed_pod() {
+async fn placed_pod_has_annotations_label_and_selector() {
     let webhook = Webhook::of(&[set(), with(deployment(), json!({STRATEGY: SAMPLE}))], false, false);
     let mut own = pod();
     own["spec"]["nodeSelector"] = json!({"disk": "ssd"});
@@ -181,7 +181,7 @@ async fn a_placed_pod() {
 }
 
 #[tokio::test]
-async fn the_template_wins_and_a_replica_sets_copy_counts_for_nothing() {
+async fn template_precedes_owners_and_copies_do_not_count() {
     let of = |text: &str| json!({STRATEGY: text});
     let facts = [with(set(), of("type=copy,base=9")), with(deployment(), of("type=own,base=9"))];
     let webhook = Webhook::of(&facts, false, false);
@@ -320,7 +320,7 @@ async fn undecided_pod_gets_a_warning() {
 }
 
 #[tokio::test]
-async fn a_workload_with_a_bad_strategy() {
+async fn workload_with_invalid_strategy_is_warned_of_or_refused() {
     let bad = with(deployment(), json!({STRATEGY: "a=b,wait=1"}));
     let good = with(deployment(), json!({STRATEGY: SAMPLE}));
     let warns = Webhook::of(&[], false, false);

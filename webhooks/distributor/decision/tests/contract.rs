@@ -85,7 +85,7 @@ async fn undecided(facts: &[Value], pod: &Value) -> String {
 }
 
 #[tokio::test]
-async fn the_originals_sample() {
+async fn sample_of_the_original_is_placed() {
     let webhook = webhook(&[sample(), set()]);
     let placed = placed(&webhook, &pod()).await;
     assert_eq!(placed["spec"]["nodeSelector"], json!({"type": "default"}));

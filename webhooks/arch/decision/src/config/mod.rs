@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sketch() {
+    fn architectures_with_taints_and_labels_parse() {
         let settings = Settings::from_value(json!({
             "ifNotPresentCacheTime": "7d", "pullAlwaysCacheTime": null,
             "architectures": {

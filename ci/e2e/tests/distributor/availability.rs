@@ -1,4 +1,4 @@
-//! Groups without nodes, and their return.
+//! A group without nodes is closed. When its nodes are back, its pods return.
 
 use e2e::cluster::{PATIENCE, apply, eventually, get, kubectl};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use crate::distribution::{assert_exact, pods, scale, settled, shares};
 use crate::workload::{condition, distributor, install, nodes, spot_nodes, status, workload};
 
 #[tokio::test]
-async fn a_group_without_nodes_and_its_return() {
+async fn cordoned_group_closes_and_pods_return() {
     nodes().await;
     spot_nodes("uncordon").await;
     let release = install("lend", &json!({})).await;

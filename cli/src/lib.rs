@@ -5,8 +5,8 @@
 #![forbid(unsafe_code)]
 
 mod check;
-mod cluster;
 mod command;
+mod kubeconfig;
 mod live;
 mod ui;
 

@@ -12,7 +12,7 @@ use podshaper_kube::request::with_query;
 use podshaper_offline::block_on;
 use tempfile::NamedTempFile;
 
-use crate::cluster::ClusterArgs;
+use crate::kubeconfig::ClusterArgs;
 
 /// Objects on a page of a list.
 const PAGE: usize = 500;

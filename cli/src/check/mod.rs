@@ -23,7 +23,7 @@ use clap::Args;
 use podshaper_offline::block_on;
 use podshaper_offline::console::{Console, FAILURE};
 
-use crate::cluster::ClusterArgs;
+use crate::kubeconfig::ClusterArgs;
 use finding::{Finding, Level};
 use snapshot::Snapshot;
 

@@ -23,7 +23,7 @@ use podshaper_offline::console::Console;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::net::TcpListener;
 
-use crate::cluster::ClusterArgs;
+use crate::kubeconfig::ClusterArgs;
 use gate::Gate;
 use server::UiServer;
 

@@ -9,7 +9,7 @@ use podshaper_offline::console::printable;
 pub(super) enum Level {
     /// It holds.
     Passed,
-    /// It holds, but somebody should look.
+    /// The check passed with a warning.
     Warning,
     /// It does not hold.
     Failed,

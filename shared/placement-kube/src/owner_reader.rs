@@ -26,7 +26,7 @@ use crate::placement_object::PlacedWorkload;
 const MAX_WAIT: Duration = Duration::from_secs(1);
 /// The part of the request's time that a wait leaves.
 const MARGIN: Duration = Duration::from_millis(250);
-/// How long a GET may take. It goes on when the requests that wait for it are answered without it.
+/// How long a GET may take. It continues after the requests that wait for it have been answered without its result.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a result counts.
 const FRESH: Duration = Duration::from_secs(1);

@@ -12,7 +12,7 @@ use super::ledger::ResourceVersion;
 
 /// Bytes of the longest label selector that fits into a URL.
 const MAX_SELECTOR: usize = 8 << 10;
-/// Bytes that are kept of an annotation. None that is valid is so long, so a parser notices that it is cut.
+/// Bytes that are kept of an annotation. A valid one is shorter, so the parser rejects one that is cut.
 const MAX_ANNOTATION: usize = 32 << 10;
 
 /// More tolerations than a template has in practice.
@@ -27,7 +27,7 @@ pub struct OwnerObject {
     pub version: ResourceVersion,
     /// The owner's own controller.
     pub controller: Option<OwnerReference>,
-    /// How many pods the owner may have at a time, if its kind says so.
+    /// How many pods the owner may have at a time, if its kind has such a field.
     pub pods: Option<u32>,
     /// `status.replicas`.
     pub created: Option<u32>,
@@ -100,7 +100,7 @@ struct Ordinals {
 }
 
 impl OwnerSpec {
-    /// How many pods the owner may have at a time, if its kind says so.
+    /// How many pods the owner may have at a time, if its kind has such a field.
     pub fn pods(&self, owner: &OwnerReference) -> Option<u32> {
         if owner.is_kind("batch", "Job") { Some(self.parallelism.unwrap_or(1)) } else { self.replicas }
     }

@@ -14,18 +14,18 @@ use tracing::{info, warn};
 use crate::credentials::{DockerConfig, HELPERS};
 use crate::image_resolver::ImageResolver;
 
-/// Where Docker keeps it, for root.
-pub(crate) const USUAL: &str = "/root/.docker/config.json";
-/// How often it is looked at. The content is polled: kubelet swaps a symlink above the file, which a watch on the file misses.
+/// The path that Docker uses, for root.
+pub(crate) const DEFAULT_PATH: &str = "/root/.docker/config.json";
+/// Interval between two reads. The content is polled: the kubelet swaps a symlink above the file, which a watch on the file misses.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Reads the file; at the usual place there needn't be one.
+/// Reads the file. The file of the default path may be absent.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Option<DockerConfig>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(DockerConfig::from_json(&text)?)),
-        // Whoever isn't root can't look there.
+        // Other users may not read the home directory of root.
         Err(error)
-            if path == Path::new(USUAL)
+            if path == Path::new(DEFAULT_PATH)
                 && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) =>
         {
             Ok(None)

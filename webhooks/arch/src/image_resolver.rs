@@ -174,7 +174,7 @@ impl ImageResolver {
                 let flight = self.start_lookup(namespace, wanted, outcome.as_ref().ok().cloned());
                 match (flight, freshness) {
                     (Some(flight), Freshness::Now) => Pending::Flying(flight, Some(outcome)),
-                    // It is looked at again for those who come later.
+                    // The lookup continues, for the pods that come later.
                     _ => Pending::Known(outcome),
                 }
             }
@@ -247,7 +247,7 @@ impl Images for ImageResolver {
             let access = Access { namespace: &namespace, pull_secrets };
             let (keyring, _) = known.keyring(&access, Instant::now() + Duration::from_secs(5)).await;
             for (reference, always) in &images {
-                // Whoever waits for it isn't here yet.
+                // The pods that need the result do not exist yet.
                 let image = Image { reference, always: *always, anew: false, volume: false };
                 drop(known.begin(&image, &namespace, &keyring));
             }

@@ -25,7 +25,7 @@ pub struct ImageOptions {
     #[arg(long, env = "ARCH_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// File with credentials of registries, as docker login writes it; the default file may be absent
-    #[arg(long, env = "ARCH_DOCKER_CONFIG", value_name = "FILE", default_value = docker_config_watch::USUAL)]
+    #[arg(long, env = "ARCH_DOCKER_CONFIG", value_name = "FILE", default_value = docker_config_watch::DEFAULT_PATH)]
     docker_config: PathBuf,
 }
 

@@ -110,7 +110,7 @@ struct Run<'r, 'c, W> {
     failed: bool,
 }
 
-/// An error of these functions is one of writing the result. All other problems are reported, and the run goes on.
+/// These functions return errors of writing the result only. They report all other problems, and the run continues.
 impl<W: Webhook> Run<'_, '_, W> {
     async fn files(&mut self, paths: &[PathBuf]) -> io::Result<()> {
         for path in paths {

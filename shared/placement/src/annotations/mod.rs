@@ -115,7 +115,8 @@ pub fn apply(patch: &mut PodPatch<'_, '_>, group: &Group, metadata: &PlacementMe
     } else {
         patch.remove_annotation(ESTIMATED);
     }
-    // One that goes with a slot is ours, from an earlier pass or from the pod that this one was copied from.
+    // A deletion cost that equals that of the slot in the annotations is not the author's: an earlier call wrote it, for this pod or for the
+    // pod that it was copied from.
     let pod = patch.pod();
     let ours = parse(|key| pod.annotation(key)).map(|before| deletion_cost(before.slot));
     let cost = pod.annotation(DELETION_COST);

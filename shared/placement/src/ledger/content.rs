@@ -75,8 +75,8 @@ pub type PodName = std::sync::Arc<str>;
 pub struct LedgerContent {
     /// Unconfirmed reservations, the oldest first.
     pub reservations: Vec<Reservation>,
-    /// Whoever decides by the ledger must have seen pods at least up to here: reservations were dropped because their
-    /// pods had been seen.
+    /// A replica that decides by the ledger must have observed pods up to this version: reservations were dropped because their pods
+    /// had been observed.
     pub fence: ResourceVersion,
     /// The slot of the next pod, where pods take slots over time. The write that reserves a slot moves it.
     pub cursor: Cursor,

@@ -125,8 +125,8 @@ pub struct Now {
 pub struct LedgerConfig {
     /// Age at which a reservation is dropped if a list doesn't contain its pod.
     pub expiry: Duration,
-    /// How long a confirmed reservation is kept, so that the other replicas' watches have its pod by then
-    /// and they needn't list.
+    /// How long a confirmed reservation is kept. By then the watches of the other replicas have delivered its pod, so they need no
+    /// list.
     pub settle: Duration,
     /// Minimum time between the starts of two writes, so that a burst of requests shares them.
     pub pause: Duration,

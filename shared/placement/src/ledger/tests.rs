@@ -208,7 +208,7 @@ fn pods_from_before_are_given_slots() {
         if &**first == "pod-5" && &**second == "pod-7"));
 }
 
-/// Others drop what it has reserved, and it needn't ever read that.
+/// Other replicas drop its reservations, and it need not read the ledger again.
 #[test]
 fn owner_without_pods_is_forgotten() {
     let minutes = |minutes| Duration::from_mins(minutes);

@@ -294,6 +294,6 @@ mod tests {
         }
     }
 
-    /// A text, where it is wrong, and a part of what is said.
+    /// A text, the position of the mistake, and a part of the message.
     const MALFORMED: &str = include_str!("malformed.txt");
 }

@@ -89,7 +89,7 @@ fn alternatives(
     }
     let wanted = terms(right.iter().copied());
     if wanted.iter().any(|wanted| term.includes(wanted)) {
-        // Labels of different keys exclude no nodes by themselves: what says so in as many words is enough.
+        // The term contains the requirement already. `may_match` excludes no nodes by labels of other keys.
         return Vec::new();
     }
     match stage {

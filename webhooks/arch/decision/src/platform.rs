@@ -51,7 +51,7 @@ impl Platform {
         Self { os, architecture: Architecture::normal(architecture, variant.unwrap_or_default()) }
     }
 
-    /// The bytes of its text: whoever builds an image says how many.
+    /// Bytes of its text, which the author of an image chooses.
     pub fn text_len(&self) -> usize {
         let Architecture { name, variant } = &self.architecture;
         self.os.len() + name.len() + variant.as_ref().map_or(0, |variant| variant.len())

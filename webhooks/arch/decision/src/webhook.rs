@@ -49,7 +49,7 @@ pub struct Judgement {
 #[serde(transparent)]
 pub struct Reviewed<'a>(#[serde(borrow)] &'a RawValue);
 
-/// A workload, as far as it says what its pods will be.
+/// The part of a workload that has its pod template.
 #[derive(Deserialize)]
 struct Workload<'a> {
     #[serde(borrow)]

@@ -90,7 +90,7 @@ impl<I: Images> GateController<I> {
         loop {
             changes.mark_unchanged();
             let next = self.round(store.all(), &mut pauses).await;
-            // An error is the end of the store, and it is ours.
+            // `changed` fails when the store is dropped, which this function owns.
             match next {
                 Some(next) => _ = timeout_at(next, changes.changed()).await,
                 None => _ = changes.changed().await,
@@ -264,7 +264,7 @@ mod tests {
     use arch_decision::images::{Access, Image, Knowledge, Known, LookupError};
     use arch_decision::platform::Platforms;
 
-    /// Images of which nothing is known, or of which one runs nowhere, after a second.
+    /// Images that are unknown, or of which one runs on no node. Each answer takes a second.
     struct Slow(Knowledge);
 
     impl Images for Slow {

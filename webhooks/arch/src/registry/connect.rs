@@ -1,5 +1,5 @@
-//! Connections to addresses that were looked at: what is resolved is checked, and what was checked is connected to, so that
-//! no second answer of a name server comes in between.
+//! Connections to checked addresses. A name is resolved once, its addresses are checked, and one of those is connected to, so that a second
+//! answer of the name server has no effect.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;

@@ -22,10 +22,10 @@ use super::host_limiter::Requester;
 use crate::credentials::Credential;
 use arch_decision::images::LookupError;
 
-/// How long others are waited for who find out what a registry wants.
+/// How long a request waits for another one that gets the challenge of the same registry.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long a token is good that doesn't say so itself.
-const USUAL: u64 = 60;
+/// Lifetime in seconds of a token without `expires_in`, and the shortest one.
+const DEFAULT_LIFETIME: u64 = 60;
 /// Seconds before its expiry at which a token is not used any more.
 const MARGIN: u64 = 10;
 /// The longest that a token is believed to be good, in seconds.
@@ -263,7 +263,7 @@ async fn grant(
     // A token is good for at least a minute (`minimumTokenLifetimeSeconds` of github.com/distribution/distribution).
     let stated = grant.expires_in.and_then(|seconds| seconds.parse::<i64>().ok());
     let stated = stated.and_then(|seconds| u64::try_from(seconds).ok());
-    let life = stated.unwrap_or(USUAL).clamp(USUAL, LONGEST).saturating_sub(MARGIN);
+    let life = stated.unwrap_or(DEFAULT_LIFETIME).clamp(DEFAULT_LIFETIME, LONGEST).saturating_sub(MARGIN);
     let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| LookupError::Malformed)?;
     value.set_sensitive(true);
     Ok((value, Duration::from_secs(life)))

@@ -11,7 +11,7 @@ pub const OLDER: &str = "CustomPodScheduleStrategy";
 /// The switch of the first generation.
 pub const ENABLED: &str = "UseCustomKubeScheduler";
 
-/// A strategy, as somebody wrote it.
+/// The text of a strategy, and its annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StrategyAnnotation<'a> {
     /// The annotation.
@@ -33,7 +33,7 @@ pub enum StrategySource<'a> {
 pub fn strategy_of<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> Option<StrategyAnnotation<'a>> {
     match annotation(STRATEGY) {
         Some(text) if !text.is_empty() => Some(StrategyAnnotation { annotation: STRATEGY, text }),
-        // Switched on, it must say something.
+        // Enabled without a strategy is invalid.
         _ if annotation(ENABLED) == Some("true") => {
             Some(StrategyAnnotation { annotation: OLDER, text: annotation(OLDER).unwrap_or_default() })
         }
@@ -117,7 +117,7 @@ mod tests {
         }
     }
 
-    /// An owner that says something, and its pod template.
+    /// An owner with a strategy, and one of its pod template.
     fn owner(kind: &str, strategy: &str, template: &str, controller: Option<&str>) -> Lookup<OwnerObject> {
         let of = |text: &str| BTreeMap::from([(STRATEGY.to_owned(), text.to_owned())]);
         Lookup::Found(

@@ -191,7 +191,7 @@ fn without_strategy(chain: &OwnerChain) -> Decision {
         Some(ChainEnd::Unknown) => {
             Decision::undecided(format!("{WEBHOOK}: {}: the pod isn't placed", unread(chain)))
         }
-        // Whether it says something isn't known.
+        // Whether the owner has a strategy is unknown.
         Some(ChainEnd::Forbidden) => {
             Decision::unchanged().with_warnings([format!("{WEBHOOK}: {}", unread(chain))])
         }

@@ -34,7 +34,7 @@ impl<'a> Workload<'a> {
         serde_json::from_str(object.get()).unwrap_or_default()
     }
 
-    /// Whether somebody else made it, who wouldn't see what is said of it.
+    /// Whether a controller created it. A warning would not reach a user.
     pub(crate) fn is_controlled(&self) -> bool {
         let owners = self.metadata.as_ref().and_then(|metadata| metadata.owner_references.as_deref());
         controller_of(owners).is_some()

@@ -116,7 +116,7 @@ impl GroupObserver {
             });
             let after = before.next(evidence, now);
             if after.is_open() {
-                // The other pods of the group get the same time once more.
+                // The time of the other pods of the group begins anew.
                 self.restart(policy, inventories, index);
             }
             next.push(after);

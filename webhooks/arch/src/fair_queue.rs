@@ -9,9 +9,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Lookups at a time.
 const AT_A_TIME: usize = 128;
 /// Lookups that run or wait for their turn.
-const SEATS: usize = 8 * AT_A_TIME;
-/// A namespace may have one part in this number of either.
-const PART: usize = 4;
+const MAX_QUEUED: usize = 8 * AT_A_TIME;
+/// A namespace may use one part in this number of both limits.
+const NAMESPACE_FRACTION: usize = 4;
 
 /// The queue.
 pub(crate) struct FairQueue {
@@ -55,10 +55,13 @@ impl FairQueue {
     pub(crate) fn enqueue(self: &Arc<Self>, namespace: &str) -> Option<QueuedLookup> {
         let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
         let Queued { taken, namespaces } = &mut *queued;
-        if *taken == SEATS || namespaces.get(namespace).is_some_and(|share| share.queued == SEATS / PART) {
+        if *taken == MAX_QUEUED
+            || namespaces.get(namespace).is_some_and(|share| share.queued == MAX_QUEUED / NAMESPACE_FRACTION)
+        {
             return None;
         }
-        let new = || NamespaceShare { turns: Arc::new(Semaphore::new(AT_A_TIME / PART)), queued: 0 };
+        let new =
+            || NamespaceShare { turns: Arc::new(Semaphore::new(AT_A_TIME / NAMESPACE_FRACTION)), queued: 0 };
         let share = namespaces.entry(namespace.into()).or_insert_with(new);
         share.queued += 1;
         *taken += 1;
@@ -105,16 +108,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn namespace_waits_for_its_own_lookups() {
         let shares = Arc::new(FairQueue::default());
-        let queued: Vec<_> = (0..SEATS / PART).map(|_| shares.enqueue("greedy").unwrap()).collect();
+        let queued: Vec<_> =
+            (0..MAX_QUEUED / NAMESPACE_FRACTION).map(|_| shares.enqueue("greedy").unwrap()).collect();
         assert!(shares.enqueue("greedy").is_none(), "so many may wait");
         let mut turns = Vec::new();
-        for enqueue in &queued[..AT_A_TIME / PART] {
+        for enqueue in &queued[..AT_A_TIME / NAMESPACE_FRACTION] {
             turns.push(enqueue.turn().await);
         }
-        assert!(!goes(&queued[AT_A_TIME / PART]).await);
+        assert!(!goes(&queued[AT_A_TIME / NAMESPACE_FRACTION]).await);
         assert!(goes(&shares.enqueue("other").unwrap()).await, "other namespaces are not affected");
         turns.pop();
-        assert!(goes(&queued[AT_A_TIME / PART]).await);
+        assert!(goes(&queued[AT_A_TIME / NAMESPACE_FRACTION]).await);
         drop(turns);
         drop(queued);
         assert!(shares.enqueue("greedy").is_some());
@@ -124,10 +128,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn concurrent_lookups_are_limited() {
         let shares = Arc::new(FairQueue::default());
-        let enqueue = |n: usize| shares.enqueue(&(n % PART).to_string()).unwrap();
+        let enqueue = |n: usize| shares.enqueue(&(n % NAMESPACE_FRACTION).to_string()).unwrap();
         let mut queued: Vec<_> = (0..AT_A_TIME).map(enqueue).collect();
         let another = shares.enqueue("another").unwrap();
-        queued.extend((AT_A_TIME + 1..SEATS).map(enqueue));
+        queued.extend((AT_A_TIME + 1..MAX_QUEUED).map(enqueue));
         assert!(shares.enqueue("late").is_none());
         let mut turns = Vec::new();
         for enqueue in &queued[..AT_A_TIME] {

@@ -18,7 +18,7 @@ use arch_decision::images::LookupError;
 use arch_decision::platform::Platforms;
 
 /// The longest wait of a lookup in the queue, and its longest time after that.
-const LONGEST: Duration = Duration::from_secs(30);
+const MAX_LOOKUP_STAGE: Duration = Duration::from_secs(30);
 /// How long a namespace waits for a lookup of another namespace to get its turn.
 const FOREIGN_QUEUE: Duration = Duration::from_millis(50);
 /// How long a namespace then waits for its end. A lookup takes up to four requests.
@@ -115,7 +115,7 @@ impl ImageCache {
         }
         let age = at.elapsed();
         match (&outcome, freshness) {
-            (Err(why), _) if age < patience(*why) => CacheAnswer::Fresh(outcome),
+            (Err(why), _) if age < error_lifetime(*why) => CacheAnswer::Fresh(outcome),
             (Err(_), _) => CacheAnswer::Miss,
             (Ok(_), Freshness::Always) => CacheAnswer::Fresh(outcome),
             (Ok(_), Freshness::Within(time)) if age < time => CacheAnswer::Fresh(outcome),
@@ -168,11 +168,12 @@ impl ImageCache {
                 return end.publish(&state, outcome);
             }
             end.lead();
-            let Ok(_turn) = timeout(LONGEST, queued.turn()).await else {
+            let Ok(_turn) = timeout(MAX_LOOKUP_STAGE, queued.turn()).await else {
                 return end.publish(&state, Err(LookupError::Timeout));
             };
             state.send_replace(LookupState::Running);
-            let outcome = timeout(LONGEST, start_lookup()).await.unwrap_or(Err(LookupError::Timeout));
+            let outcome =
+                timeout(MAX_LOOKUP_STAGE, start_lookup()).await.unwrap_or(Err(LookupError::Timeout));
             end.cache.keep(end.key.clone(), outcome.clone(), &end.namespace);
             end.publish(&state, outcome);
         });
@@ -232,8 +233,8 @@ pub(crate) fn is_temporary(outcome: &LookupResult) -> bool {
     matches!(outcome, Err(LookupError::Unavailable | LookupError::Timeout | LookupError::RateLimited))
 }
 
-/// How long what isn't known isn't asked for again.
-fn patience(why: LookupError) -> Duration {
+/// How long a failed lookup is not repeated.
+fn error_lifetime(why: LookupError) -> Duration {
     Duration::from_secs(match why {
         LookupError::Unavailable | LookupError::Timeout | LookupError::RateLimited => 5,
         LookupError::Unauthorized | LookupError::NotFound => 20,

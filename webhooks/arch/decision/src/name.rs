@@ -3,12 +3,12 @@
 
 use std::fmt;
 
-/// The longest name that means anything, with its registry, a tag and a digest.
-const LONGEST: usize = 255 + 255 + 128 + 140;
-/// The longest repository (`RepositoryNameTotalLengthMax`).
-const LONGEST_REPOSITORY: usize = 255;
-/// The longest tag.
-const LONGEST_TAG: usize = 128;
+/// Bytes of the longest valid name, with its registry, a tag and a digest.
+const MAX_NAME: usize = 255 + 255 + 128 + 140;
+/// Bytes of the longest repository (`RepositoryNameTotalLengthMax`).
+const MAX_REPOSITORY: usize = 255;
+/// Bytes of the longest tag.
+const MAX_TAG: usize = 128;
 /// The registry of names that name none.
 const DOCKER: &str = "docker.io";
 
@@ -35,7 +35,7 @@ pub enum Version {
 impl ImageName {
     /// Reads a name; none if it isn't one.
     pub fn parse(text: &str) -> Option<Self> {
-        if text.len() > LONGEST || is_identifier(text) {
+        if text.len() > MAX_NAME || is_identifier(text) {
             return None;
         }
         let (registry, rest) = registry_of(text);
@@ -44,7 +44,7 @@ impl ImageName {
         let official = registry == DOCKER && !rest.contains('/');
         let repository = if official { format!("library/{path}") } else { path.to_owned() };
         let valid = is_host(registry)
-            && repository.len() <= LONGEST_REPOSITORY
+            && repository.len() <= MAX_REPOSITORY
             && repository.split('/').all(is_component)
             && tag.is_none_or(is_tag)
             && digest.is_none_or(is_digest);
@@ -141,7 +141,7 @@ fn is_component(component: &str) -> bool {
 
 fn is_tag(tag: &str) -> bool {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    tag.len() <= LONGEST_TAG
+    tag.len() <= MAX_TAG
         && tag.bytes().next().is_some_and(word)
         && tag.bytes().all(|byte| word(byte) || matches!(byte, b'.' | b'-'))
 }

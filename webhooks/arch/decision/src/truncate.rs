@@ -5,7 +5,7 @@ use std::fmt::Display;
 /// Items that are shown.
 const SHOWN: usize = 12;
 /// Characters of an item: more than the name of an image may have, with tag and digest.
-const LONGEST: usize = 512;
+const MAX_ITEM_CHARS: usize = 512;
 
 /// The items, or the first of them and how many more there are.
 pub(crate) fn listed(separator: &str, items: impl IntoIterator<Item: Display>) -> String {
@@ -19,7 +19,7 @@ pub(crate) fn listed(separator: &str, items: impl IntoIterator<Item: Display>) -
 }
 
 fn shortened(mut text: String) -> String {
-    if let Some((end, _)) = text.char_indices().nth(LONGEST) {
+    if let Some((end, _)) = text.char_indices().nth(MAX_ITEM_CHARS) {
         text.truncate(end);
         text.push('…');
     }

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::gated::GatedPod;
-use super::recheck::{GateVerdict, Recheck, Rechecks, SHORTEST};
+use super::recheck::{GateVerdict, MIN_INTERVAL, Recheck, Rechecks};
 use arch_decision::affinity::Stage;
 use arch_decision::decide::ANNOTATION;
 use arch_decision::gate::{LABEL, gate_of};
@@ -30,7 +30,7 @@ use arch_decision::images::Images;
 use arch_decision::webhook::{Arch, Judgement};
 
 /// The longest wait for the registries of one pod. A lookup continues after it, and the next check uses its answer.
-const PATIENCE: Duration = Duration::from_secs(1);
+const REGISTRY_WAIT: Duration = Duration::from_secs(1);
 /// Largest number of pods that are checked at a time.
 const MAX_CHECKS: usize = 16;
 /// Largest number of pods that are read at a time.
@@ -40,7 +40,7 @@ const TEXT_KIB: u32 = 2 << 10;
 /// The text of a large pod, in KiB.
 const LARGE_KIB: u32 = 64;
 /// The longest wait for the registries of a large pod.
-const LARGE_PATIENCE: Duration = Duration::from_millis(100);
+const LARGE_POD_REGISTRY_WAIT: Duration = Duration::from_millis(100);
 
 /// Lets pods go.
 pub(crate) struct GateController<I> {
@@ -70,7 +70,7 @@ struct VersionMetadata {
 struct PodText<'c> {
     text: String,
     /// The time that its registries are waited for.
-    patience: Duration,
+    registry_wait: Duration,
     _memory: Option<SemaphorePermit<'c>>,
 }
 
@@ -96,7 +96,7 @@ impl<I: Images> GateController<I> {
                 None => _ = changes.changed().await,
             }
             // A burst of pods is checked at once.
-            sleep(SHORTEST / 20).await;
+            sleep(MIN_INTERVAL / 20).await;
         }
     }
 
@@ -155,7 +155,7 @@ impl<I: Images> GateController<I> {
     async fn check(&self, key: &str, gated: &GatedPod) -> kube::Result<GateVerdict> {
         let Some((namespace, name)) = key.split_once('/') else { return Ok(GateVerdict::Done) };
         let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
-        let Some(PodText { text, patience, _memory }) = self.read(&path).await? else {
+        let Some(PodText { text, registry_wait, _memory }) = self.read(&path).await? else {
             return Ok(GateVerdict::Done);
         };
         let PodVersion { metadata: VersionMetadata { uid, resource_version } } =
@@ -163,7 +163,7 @@ impl<I: Images> GateController<I> {
         let gate = gate_of(&view(&text)?).filter(|_| uid == *gated.uid);
         let Some(gate) = gate else { return Ok(GateVerdict::Done) };
 
-        let deadline = (Instant::now() + patience).into_std();
+        let deadline = (Instant::now() + registry_wait).into_std();
         let Judgement { decision, complete } =
             self.arch.judge(&text, namespace, deadline, Stage::Gated).await;
         let has_waited = self.wait_left(gated, Timestamp::now()).is_none_or(|left| left.is_zero());
@@ -204,8 +204,8 @@ impl<I: Images> GateController<I> {
         };
         let kib = u32::try_from(text.len() >> 10).unwrap_or(TEXT_KIB).saturating_add(1).min(TEXT_KIB);
         let memory = self.text_kib.acquire_many(kib).await.ok();
-        let patience = if kib > LARGE_KIB { LARGE_PATIENCE } else { PATIENCE };
-        Ok(Some(PodText { text, patience, _memory: memory }))
+        let registry_wait = if kib > LARGE_KIB { LARGE_POD_REGISTRY_WAIT } else { REGISTRY_WAIT };
+        Ok(Some(PodText { text, registry_wait, _memory: memory }))
     }
 
     /// The remaining time of a pod; none without a creation timestamp.
@@ -258,7 +258,7 @@ mod tests {
     use podshaper_testing::MockResponse;
 
     use super::*;
-    use crate::cluster::recheck::LONGEST_IF_UNKNOWN;
+    use crate::cluster::recheck::MAX_INTERVAL_IF_UNKNOWN;
     use arch_decision::config::Settings;
     use arch_decision::gate::GATE;
     use arch_decision::images::{Access, Image, Knowledge, Known, LookupError};
@@ -417,7 +417,7 @@ mod tests {
         // The last check is on time.
         let mut pauses = Rechecks::default();
         let (begun, late) = (Instant::now(), pods(1, Duration::from_secs(10 * 60 - 5)));
-        let pause = Recheck { length: LONGEST_IF_UNKNOWN, end: begun };
+        let pause = Recheck { length: MAX_INTERVAL_IF_UNKNOWN, end: begun };
         pauses.0.insert("ns/p0".into(), (Arc::clone(&late[0].1), pause));
         let next = controller.round(late, &mut pauses).await.unwrap();
         assert!(next.duration_since(begun) <= Duration::from_secs(6), "{:?}", next.duration_since(begun));

@@ -9,11 +9,11 @@ use tokio::time::Instant;
 use super::gated::GatedPod;
 
 /// The first interval between two checks of a pod.
-pub(super) const SHORTEST: Duration = Duration::from_secs(2);
+pub(super) const MIN_INTERVAL: Duration = Duration::from_secs(2);
 /// The longest interval for a pod with unknown images: the cache keeps most errors that long.
-pub(super) const LONGEST_IF_UNKNOWN: Duration = Duration::from_secs(16);
+pub(super) const MAX_INTERVAL_IF_UNKNOWN: Duration = Duration::from_secs(16);
 /// The longest interval for a pod that cannot be released.
-const LONGEST_IF_STUCK: Duration = Duration::from_secs(256);
+const MAX_INTERVAL_IF_STUCK: Duration = Duration::from_secs(256);
 
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +37,11 @@ impl Recheck {
     /// The interval after this check; `before` is the previous one.
     pub(super) fn after(look: GateVerdict, before: Option<Self>) -> Self {
         let longest = match look {
-            GateVerdict::Done => SHORTEST,
-            GateVerdict::Unknown => LONGEST_IF_UNKNOWN,
-            GateVerdict::Stuck => LONGEST_IF_STUCK,
+            GateVerdict::Done => MIN_INTERVAL,
+            GateVerdict::Unknown => MAX_INTERVAL_IF_UNKNOWN,
+            GateVerdict::Stuck => MAX_INTERVAL_IF_STUCK,
         };
-        let length = before.map_or(SHORTEST, |before| before.length * 2).min(longest);
+        let length = before.map_or(MIN_INTERVAL, |before| before.length * 2).min(longest);
         Self { length, end: Instant::now() + length }
     }
 }

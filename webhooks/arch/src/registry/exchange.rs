@@ -25,7 +25,7 @@ use super::hosts::Hosts;
 use arch_decision::images::LookupError;
 
 /// The longest that one request may take, redirects included.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection stays open without a request: the requests of a lookup follow each other.
 const IDLE: Duration = Duration::from_secs(2);
 /// More redirects than any registry sends.
@@ -107,7 +107,7 @@ impl Exchange {
 
     /// Sends `ask` and follows where the answer points to, without the authorization: it is for the first host.
     pub(crate) async fn send(&self, ask: RegistryRequest) -> Result<RegistryResponse, LookupError> {
-        timeout(PATIENCE, self.follow(ask)).await.unwrap_or(Err(LookupError::Timeout))
+        timeout(REQUEST_TIMEOUT, self.follow(ask)).await.unwrap_or(Err(LookupError::Timeout))
     }
 
     async fn follow(&self, mut ask: RegistryRequest) -> Result<RegistryResponse, LookupError> {
@@ -178,7 +178,7 @@ impl Exchange {
             AddressPolicy::Registry => &self.registry,
             AddressPolicy::Internet | AddressPolicy::Identity => &self.internet,
         };
-        let sent = timeout(PATIENCE / 2, http.request(request)).await;
+        let sent = timeout(REQUEST_TIMEOUT / 2, http.request(request)).await;
         let answer = match sent {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) if is_refusal(&error) => return Err(LookupError::Refused),

@@ -15,7 +15,7 @@ use arch_decision::images::{Access, Image, Images, Knowledge, Known, LookupError
 /// Images that are asked for at a time.
 const BATCH: usize = 16;
 /// The longest time of one batch.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const BATCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Answers by reference, and whether the image is a volume only.
 #[derive(Debug, Default)]
@@ -47,7 +47,8 @@ impl CollectedImages {
                 .iter()
                 .map(|(name, volume)| Image { reference: name, always: false, anew: false, volume: *volume })
                 .collect();
-            let answers = images.known(&images_of_batch, &Access::default(), Instant::now() + PATIENCE).await;
+            let answers =
+                images.known(&images_of_batch, &Access::default(), Instant::now() + BATCH_TIMEOUT).await;
             known.extend(batch.iter().cloned().zip(answers.images));
         }
         if is_shown {

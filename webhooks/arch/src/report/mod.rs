@@ -23,7 +23,7 @@ use arch_decision::platform::{Architecture, KUBERNETES_ARCHITECTURES};
 use arch_decision::readiness::Readiness;
 use arch_decision::{Arch, UnknownReason};
 use input::{Input, ReportedPod};
-use lookups::{CollectedImages, PATIENCE};
+use lookups::{BATCH_TIMEOUT, CollectedImages};
 
 /// Show which workloads could move to another architecture today
 #[derive(Debug, Args)]
@@ -122,7 +122,7 @@ impl Report {
         arch: &Arch<CollectedImages>,
         input: &'i Input,
     ) -> anyhow::Result<(Vec<(Readiness, &'i ReportedPod)>, Vec<Misplaced<'i>>)> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + BATCH_TIMEOUT;
         let mut rows = Vec::new();
         for workload in &input.workloads {
             let pod: Pod<'_> = serde_json::from_str(&workload.pod)?;

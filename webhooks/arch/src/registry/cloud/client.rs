@@ -22,7 +22,7 @@ use crate::registry::connection::{ConnectionLimit, CountedStream};
 use crate::registry::hosts::Hosts;
 
 /// The longest time of a request.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest response, in bytes: several tokens.
 const MAX: usize = 128 << 10;
 
@@ -56,7 +56,7 @@ impl IdentityClient {
             let body = body.map_err(|_| CloudError::Malformed(place.clone()))?.to_bytes();
             String::from_utf8(body.into()).map_err(|_| CloudError::Malformed(place.clone()))
         };
-        let response = timeout(PATIENCE, reading).await;
+        let response = timeout(REQUEST_TIMEOUT, reading).await;
         response.unwrap_or_else(|_| {
             Err(CloudError::NotConnected(place.clone(), "no response in time".to_owned()))
         })

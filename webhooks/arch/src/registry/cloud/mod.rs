@@ -32,7 +32,7 @@ const FAILURE: Duration = Duration::from_secs(10);
 /// The time before the end of a credential at which it isn't used any more.
 const MARGIN: Duration = Duration::from_mins(2);
 /// The longest time that a credential is used.
-const LONGEST: Duration = Duration::from_hours(6);
+const MAX_LIFETIME: Duration = Duration::from_hours(6);
 /// The longest token of an identity, in bytes.
 const MAX_TOKEN: usize = 16 << 10;
 
@@ -153,7 +153,7 @@ impl CloudSource {
         let (credential, lifetime) = match self.tokens.fetch(&self.registry).await {
             Ok(CloudToken { user, password, refresh_token, lifetime }) => {
                 let credential = Credential::of_cloud(user, password, refresh_token, self.identity);
-                (Ok(Arc::new(credential)), lifetime.saturating_sub(MARGIN).clamp(FAILURE, LONGEST))
+                (Ok(Arc::new(credential)), lifetime.saturating_sub(MARGIN).clamp(FAILURE, MAX_LIFETIME))
             }
             Err(error) => {
                 let registry = &*self.registry;

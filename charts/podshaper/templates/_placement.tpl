@@ -3,6 +3,10 @@
 # a variable instead of a flag, because the self-test has no such flag
 env:
 - {name: PODSHAPER_LEASE, value: {{ .fullname }}}
+{{- if .values.metrics.perObject }}
+serveEnv:
+- {name: PODSHAPER_METRICS_PER_OBJECT, value: "true"}
+{{- end }}
 # writes ledgers and Events
 sideEffects: NoneOnDryRun
 matchConditions:

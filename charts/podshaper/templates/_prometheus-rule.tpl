@@ -117,7 +117,7 @@ enough for a longer one.
   severity: warning
   for: 15m
   expr: sum by (namespace) ({{ $prefix }}_unplaced_pods) > 0
-  summary: "{{ .name }}: {{ `{{ $value }}` }} pods in {{ `{{ $labels.namespace }}` }} are in no group"
+  summary: "{{ .name }}: {{ `{{ $value }}` }} pods{{ `{{ with $labels.namespace }} in {{ . }}{{ end }}` }} are in no group"
 - alert: PodshaperEstimatedPlacements
   severity: warning
   for: 10m
@@ -127,7 +127,7 @@ enough for a longer one.
   severity: warning
   for: 30m
   expr: sum by (namespace, group) ({{ $prefix }}_pods{state="pending"}) > 0
-  summary: "{{ .name }}: {{ `{{ $value }}` }} pods of the group {{ `{{ $labels.group }}` }} in {{ `{{ $labels.namespace }}` }} are not ready"
+  summary: "{{ .name }}: {{ `{{ $value }}` }} pods{{ `{{ with $labels.group }} of the group {{ . }} in {{ $labels.namespace }}{{ end }}` }} are not ready"
 {{- else if eq .name "flexdaemonset" }}
 {{ include "podshaper.alerts.noLeader" . }}
 - alert: PodshaperRefitWaits

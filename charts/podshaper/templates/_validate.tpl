@@ -72,6 +72,13 @@ Refuses values that the schema cannot judge, because they contradict each other 
     {{- end }}
   {{- end }}
 {{- end }}
+{{- $isPlacement := has $name (list "distributor" "custom-scheduler-annotations") }}
+{{- if and (dig "metrics" "perObject" false (index .root.Values $name)) (not $isPlacement) }}
+  {{- fail (printf "%s.metrics.perObject: only distributor and custom-scheduler-annotations have metrics of tenants' objects" $name) }}
+{{- end }}
+{{- if and $values.metrics.perObject $isPlacement (not $values.metrics.auth) }}
+  {{- fail (printf "%s.metrics.perObject shows the names of tenants' objects to everyone who reads the metrics: it needs metrics.auth" $name) }}
+{{- end }}
 {{- with $values.metrics }}
   {{- if and .auth .monitor.enabled (not (dig "tokenSecret" "name" "" .monitor)) (not (dig "endpoint" "authorization" "" .monitor)) }}
     {{- fail (printf "%s.metrics.auth with a monitor: metrics.monitor.tokenSecret.name must name a Secret with a token that may get /metrics" $name) }}

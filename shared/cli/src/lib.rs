@@ -9,7 +9,7 @@ mod serve;
 mod shutdown;
 
 pub use program::{Program, ServeOptions, WebhookOptions};
-pub use serve::ServeContext;
+pub use serve::{ObjectMetrics, ServeContext};
 pub use shutdown::shutdown_signal;
 
 use std::ffi::OsString;

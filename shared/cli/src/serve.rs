@@ -70,8 +70,30 @@ pub(crate) struct Serve<O: Args> {
 pub struct ServeContext<'m> {
     /// The registry of the metrics that the server exposes.
     pub metrics: &'m mut Registry,
+    /// Whether only clients that RBAC allows to can read the metrics. False if there is no page of metrics.
+    pub metrics_auth: bool,
     /// True after SIGTERM. Requests still arrive while the server drains.
     pub terminating: watch::Receiver<bool>,
+}
+
+/// The option of a webhook whose metrics may name the objects of tenants.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ObjectMetrics {
+    /// Count pods by namespace, workload and group, too. Everyone who reads the metrics then sees these names, so clients must
+    /// authenticate: see --metrics-auth
+    #[arg(long, env = "PODSHAPER_METRICS_PER_OBJECT")]
+    metrics_per_object: bool,
+}
+
+impl ObjectMetrics {
+    /// Whether the option is set. An error says that clients don't authenticate.
+    pub fn per_object(self, context: &ServeContext<'_>) -> anyhow::Result<bool> {
+        anyhow::ensure!(
+            context.metrics_auth || !self.metrics_per_object,
+            "--metrics-per-object needs --metrics-auth=always: the metrics would show the names of objects to everyone who can connect"
+        );
+        Ok(self.metrics_per_object)
+    }
 }
 
 /// Whether clients of `/metrics` authenticate.
@@ -85,6 +107,7 @@ enum MetricsAuth {
 impl MetricsAuth {
     fn applies_to(self, address: ListenAddress) -> bool {
         match self {
+            _ if address == ListenAddress::Disabled => false,
             Self::Always => true,
             Self::Never => false,
             Self::Auto => address.port() == SECURE_METRICS_PORT,
@@ -118,7 +141,8 @@ impl<O: Args> Serve<O> {
         certificate.register(metrics.registry());
         let (terminate, terminating) = watch::channel(false);
         let is_terminating = terminating.clone();
-        let context = ServeContext { metrics: metrics.registry(), terminating };
+        let metrics_auth = self.metrics_auth.applies_to(self.metrics_bind_address);
+        let context = ServeContext { metrics: metrics.registry(), metrics_auth, terminating };
         let webhook = Arc::new(webhook(self.options, context)?);
         let metrics = Arc::new(metrics);
         let shutdown = async move {
@@ -145,9 +169,8 @@ impl<O: Args> Serve<O> {
             tokio::spawn(admin::serve(listener, None, admin::Probes { not_ready }));
         }
         if let Some(listener) = self.metrics_bind_address.bind()? {
-            let auth = self.metrics_auth.applies_to(self.metrics_bind_address);
-            let page = MetricsPage::new(metrics.clone(), auth);
-            let tls = auth.then(|| profile.http1_server_config(certificate.clone(), None)).transpose()?;
+            let page = MetricsPage::new(metrics.clone(), metrics_auth);
+            let tls = metrics_auth.then(|| profile.http1_server_config(certificate.clone(), None)).transpose()?;
             tokio::spawn(admin::serve(listener, tls.map(Arc::new), page));
         }
 

@@ -31,7 +31,7 @@ pub use backend::ClusterBackend;
 pub use chain_cache::ChainCache;
 pub use inventory::{InventoryPod, LedgerInventory};
 pub use ledgers::Ledgers;
-pub use metrics::PlacementMetrics;
+pub use metrics::{PlacementMetrics, PodSeries};
 pub use observed_pod::{Health, UnplacedPods};
 pub use owner_reader::OwnerReader;
 pub use owner_template::OwnerTemplate;

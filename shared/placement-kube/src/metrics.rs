@@ -8,8 +8,24 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+/// What the series of pods are counted by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PodSeries {
+    /// The state of the pods alone. No label has a name that a tenant has chosen.
+    #[default]
+    Sums,
+    /// Namespace, workload and group, too. The names of tenants' objects are visible to everyone who reads the metrics.
+    PerObject,
+}
+
 /// Names and values.
 type Labels = Vec<(&'static str, String)>;
+
+impl From<bool> for PodSeries {
+    fn from(per_object: bool) -> Self {
+        if per_object { Self::PerObject } else { Self::Sums }
+    }
+}
 
 /// Metrics of placed pods. Only the leader has series of pods.
 #[derive(Clone, Debug, Default)]
@@ -18,12 +34,13 @@ pub struct PlacementMetrics {
     pods: Family<Labels, Gauge>,
     unplaced: Family<Labels, Gauge>,
     leads: Gauge,
+    series: PodSeries,
 }
 
 impl PlacementMetrics {
     /// Registers the metrics with the name of `webhook` as their prefix.
-    pub fn register(registry: &mut Registry, webhook: &str) -> Self {
-        let metrics = Self::default();
+    pub fn register(registry: &mut Registry, webhook: &str, series: PodSeries) -> Self {
+        let metrics = Self { series, ..Self::default() };
         let registry = registry.sub_registry_with_prefix(webhook.replace('-', "_"));
         let decisions = "Admission decisions about pods to place, by outcome";
         registry.register("decisions", decisions, metrics.decisions.clone());
@@ -48,19 +65,23 @@ impl PlacementMetrics {
         self.clear_pods();
     }
 
-    /// Replaces the series of pods by those of these workloads: their labels, policy and pods. Workloads with the same labels add up.
+    /// Replaces the series of pods by those of these workloads: their labels, policy and pods. Workloads with the same labels add up,
+    /// and so do all workloads with [`PodSeries::Sums`].
     pub fn set_pods<'p, const N: usize>(
         &self,
         workloads: impl IntoIterator<Item = ([(&'static str, &'p str); N], &'p Policy, &'p Spread)>,
     ) {
         self.clear_pods();
         for (labels, policy, spread) in workloads {
-            let labels: Labels = labels.map(|(name, value)| (name, value.to_owned())).into();
+            let per_object = self.series == PodSeries::PerObject;
+            let labels: Labels =
+                labels.iter().filter(|_| per_object).map(|(name, value)| (*name, (*value).to_owned())).collect();
             for (group, counts) in policy.groups().iter().zip(&spread.groups) {
                 for (state, count) in
                     [("desired", counts.desired), ("actual", counts.actual), ("pending", counts.pending)]
                 {
-                    let more = [("group", group.name.to_string()), ("state", state.to_owned())];
+                    let group = per_object.then(|| ("group", group.name.to_string()));
+                    let more = group.into_iter().chain([("state", state.to_owned())]);
                     let labels = labels.iter().cloned().chain(more).collect();
                     self.pods.get_or_create(&labels).inc_by(count.into());
                 }
@@ -88,7 +109,7 @@ mod tests {
             ("custom-scheduler-annotations", &["namespace", "kind", "workload"]),
         ] {
             let mut registry = Registry::with_prefix("podshaper");
-            let metrics = PlacementMetrics::register(&mut registry, webhook);
+            let metrics = PlacementMetrics::register(&mut registry, webhook, PodSeries::PerObject);
             let with = |more: &[&'static str]| -> Labels {
                 workload.iter().chain(more).map(|label| (*label, String::new())).collect()
             };
@@ -104,11 +125,44 @@ mod tests {
     #[test]
     fn name_of_a_metric_begins_with_the_webhook() {
         let mut registry = Registry::with_prefix("podshaper");
-        let metrics = PlacementMetrics::register(&mut registry, "custom-scheduler");
+        let metrics = PlacementMetrics::register(&mut registry, "custom-scheduler", PodSeries::Sums);
         metrics.decided(PlaceOutcome::Full);
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         let line = "podshaper_custom_scheduler_decisions_total{outcome=\"full\"} 1";
         assert!(text.lines().any(|encoded| encoded == line), "{text}");
+    }
+
+    #[test]
+    fn sums_have_no_names_of_objects() {
+        use podshaper_placement::policy::{Group, Tie};
+        use podshaper_placement::spread::GroupSpread;
+
+        let group = Group {
+            name: "spot".into(),
+            node_labels: [("type".to_owned(), "spot".to_owned())].into(),
+            weight: 1,
+            ..Group::default()
+        };
+        let policy = Policy::new(vec![group], Tie::First).unwrap();
+        let counts = GroupSpread { desired: 2, actual: 3, pending: 1 };
+        let spread = Spread { groups: vec![counts], unplaced: 4 };
+        let encoded = |series| {
+            let mut registry = Registry::with_prefix("podshaper");
+            let metrics = PlacementMetrics::register(&mut registry, "distributor", series);
+            let workload = |name| ([("namespace", "shop"), ("distributor", name)], &policy, &spread);
+            metrics.set_pods([workload("a"), workload("b")]);
+            let mut text = String::new();
+            encode(&mut text, &registry).unwrap();
+            text
+        };
+        let sums = encoded(PodSeries::Sums);
+        for line in ["podshaper_distributor_pods{state=\"actual\"} 6", "podshaper_distributor_unplaced_pods 8"] {
+            assert!(sums.lines().any(|encoded| encoded == line), "{line}: {sums}");
+        }
+        assert!(!sums.contains("shop") && !sums.contains("spot"), "{sums}");
+        let each = encoded(PodSeries::PerObject);
+        let line = "podshaper_distributor_unplaced_pods{namespace=\"shop\",distributor=\"b\"} 4";
+        assert!(each.lines().any(|encoded| encoded == line), "{each}");
     }
 }

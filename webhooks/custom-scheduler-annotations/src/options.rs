@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use podshaper_cli::{ServeContext, ServeOptions, WebhookOptions};
+use podshaper_cli::{ObjectMetrics, ServeContext, ServeOptions, WebhookOptions};
 use podshaper_core::admission::Webhook;
 use podshaper_kube::client;
 use podshaper_kube::replica::Replica;
 use podshaper_offline::manifests::FactFiles;
+use podshaper_placement_kube::PodSeries;
 use podshaper_placement::offline::{FileBackend, SelfTestBackend};
 
 use crate::cluster::StrategyCluster;
@@ -54,15 +55,18 @@ pub struct Options {
     reconciler_period: u64,
     #[command(flatten)]
     replica: Replica,
+    #[command(flatten)]
+    metrics: ObjectMetrics,
 }
 
 impl ServeOptions for Options {
     fn webhook(self, context: ServeContext<'_>) -> anyhow::Result<impl Webhook + use<>> {
         let client = client::in_cluster().context("no access to the API server")?;
+        let series = PodSeries::from(self.metrics.per_object(&context)?);
         let strategies = Arc::<Strategies>::default();
         let period = Duration::from_secs(self.reconciler_period);
         let governed = (Arc::clone(&strategies), self.decision.blocklist());
-        let cluster = StrategyCluster::start(&client, &self.replica, governed, period, context);
+        let cluster = StrategyCluster::start(&client, &self.replica, governed, period, (context, series));
         Ok(self.decision.webhook(cluster, strategies))
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use podshaper_cli::{ServeContext, ServeOptions, WebhookOptions};
+use podshaper_cli::{ObjectMetrics, ServeContext, ServeOptions, WebhookOptions};
 use podshaper_core::admission::Webhook;
 use podshaper_core::object::is_name;
 use podshaper_core::pod::Toleration;
@@ -14,6 +14,7 @@ use podshaper_offline::manifests::FactFiles;
 use podshaper_placement::ledger::Token;
 use podshaper_placement::offline;
 use podshaper_placement::policy::GroupSet;
+use podshaper_placement_kube::PodSeries;
 use podshaper_server::{ListenAddress, admin};
 use serde_json::Value;
 
@@ -28,6 +29,8 @@ use distributor_decision::webhook::DistributorWebhook;
 pub struct Options {
     #[command(flatten)]
     replica: Replica,
+    #[command(flatten)]
+    metrics: ObjectMetrics,
     /// Address of the web page, which shows all PodDistributors to everyone who can connect; 0 disables it. By default only the pod itself
     /// can connect, and `kubectl port-forward`
     #[arg(
@@ -73,6 +76,7 @@ fn resource(text: &str) -> Result<String, String> {
 impl ServeOptions for Options {
     /// Starts the watches and the controller of the webhook.
     fn webhook(self, context: ServeContext<'_>) -> anyhow::Result<impl Webhook + use<>> {
+        let series = PodSeries::from(self.metrics.per_object(&context)?);
         let client = client::in_cluster().context("no access to the API server")?;
         let evictions = EvictionSettings {
             enabled: self.evictions,
@@ -82,7 +86,7 @@ impl ServeOptions for Options {
         let cluster = DistributorCluster::start(
             &client,
             &self.replica,
-            ClusterSettings { evictions, reads_namespaces: self.namespaces },
+            ClusterSettings { evictions, reads_namespaces: self.namespaces, series },
             context.metrics,
             context.terminating,
         );

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use distributor::cluster::{ClusterSettings, DistributorCluster, EvictionSettings};
 use distributor_decision::DistributorWebhook;
+use podshaper_placement_kube::PodSeries;
 use podshaper_core::admission::{Request, Webhook};
 use podshaper_core::pod::Pod;
 use podshaper_kube::replica::Replica;
@@ -225,7 +226,7 @@ fn replica(
     let replica = Flags::parse_from(["distributor", "--pod-name", name]).replica;
     let (end, ending) = watch::channel(false);
     let evictions = EvictionSettings { enabled: true, replacing: vec![], excluded_namespaces: vec![] };
-    let settings = ClusterSettings { evictions, reads_namespaces: true };
+    let settings = ClusterSettings { evictions, reads_namespaces: true, series: PodSeries::Sums };
     let cluster =
         DistributorCluster::start(&server.client(), &replica, settings, &mut Registry::default(), ending);
     (DistributorWebhook::new(cluster), end)

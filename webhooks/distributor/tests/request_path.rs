@@ -7,6 +7,7 @@ use clap::Parser;
 use distributor::cluster::{ClusterSettings, DistributorCluster, EvictionSettings};
 use distributor_decision::DistributorWebhook;
 use e2e::in_process::answer;
+use podshaper_placement_kube::PodSeries;
 use podshaper_core::admission::Webhook;
 use podshaper_kube::replica::Replica;
 use podshaper_testing::InMemoryApiServer;
@@ -82,7 +83,7 @@ async fn pod_is_placed() {
     let webhook = DistributorWebhook::new(DistributorCluster::start(
         &server.client(),
         &replica,
-        ClusterSettings { evictions, reads_namespaces: true },
+        ClusterSettings { evictions, reads_namespaces: true, series: PodSeries::Sums },
         &mut Registry::default(),
         ending,
     ));

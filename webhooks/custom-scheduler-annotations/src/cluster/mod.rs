@@ -13,7 +13,7 @@ use podshaper_kube::replica::Replica;
 use podshaper_placement::admit::PlaceOutcome;
 use podshaper_placement::annotations::{GROUP, GROUP_HASH};
 use podshaper_placement::identity::UnknownNodes;
-use podshaper_placement_kube::{ClusterBackend, PlacementMetrics};
+use podshaper_placement_kube::{ClusterBackend, PlacementMetrics, PodSeries};
 
 use controller::StrategyController;
 use custom_scheduler_annotations_decision::WEBHOOK;
@@ -39,10 +39,10 @@ impl StrategyCluster {
         replica: &Replica,
         (strategies, blocklist): (Arc<Strategies>, Arc<[String]>),
         period: Duration,
-        context: ServeContext<'_>,
+        (context, series): (ServeContext<'_>, PodSeries),
     ) -> Self {
         let placing = ClusterBackend::start(client, WEBHOOK, OWNER_ANNOTATIONS, Arc::new(UnknownNodes));
-        let metrics = PlacementMetrics::register(context.metrics, WEBHOOK);
+        let metrics = PlacementMetrics::register(context.metrics, WEBHOOK, series);
         let leadership = replica.contend(client.clone(), WEBHOOK, context.terminating);
         let policies = StrategyPolicies::new(Arc::clone(placing.owners()), strategies, blocklist);
         placing.reconcile(policies.clone(), leadership.clone());

@@ -7,12 +7,20 @@ use prometheus_client::registry::Registry;
 
 use distributor_decision::distributor::Distributor;
 use distributor_decision::status::{GroupState, GroupStatus};
+use podshaper_placement_kube::PodSeries;
 
 /// Whether groups take pods. Only the leader has series.
 #[derive(Clone, Default)]
 pub(super) struct GroupMetrics {
+    groups: Family<StateLabels, Gauge>,
     open: Family<GroupLabels, Gauge>,
     kept: Family<KeptLabels, Gauge>,
+    series: PodSeries,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -28,8 +36,10 @@ struct KeptLabels {
 }
 
 impl GroupMetrics {
-    pub(super) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+    pub(super) fn register(registry: &mut Registry, series: PodSeries) -> Self {
+        let metrics = Self { series, ..Self::default() };
+        let groups = "Groups of PodDistributors, by state: open or closed";
+        registry.register("distributor_groups", groups, metrics.groups.clone());
         let open = "1 if new pods go to the group, 0 if it is closed or only one pod tries it";
         registry.register("distributor_group_open", open, metrics.open.clone());
         let kept = "Pods that wait for nodes of closed groups and are not taken back, by reason";
@@ -39,6 +49,7 @@ impl GroupMetrics {
 
     /// Removes all series.
     pub(super) fn clear(&self) {
+        self.groups.clear();
         self.open.clear();
         self.kept.clear();
     }
@@ -51,12 +62,17 @@ impl GroupMetrics {
         statuses: &[GroupStatus],
     ) {
         for (name, status) in names.zip(statuses) {
-            let labels = GroupLabels {
-                namespace: distributor.namespace.clone(),
-                distributor: distributor.name.clone(),
-                group: name.to_owned(),
-            };
-            self.open.get_or_create(&labels).set((status.state == Some(GroupState::Open)).into());
+            let is_open = status.state == Some(GroupState::Open);
+            let state = if is_open { "open" } else { "closed" };
+            self.groups.get_or_create(&StateLabels { state }).inc();
+            if self.series == PodSeries::PerObject {
+                let labels = GroupLabels {
+                    namespace: distributor.namespace.clone(),
+                    distributor: distributor.name.clone(),
+                    group: name.to_owned(),
+                };
+                self.open.get_or_create(&labels).set(is_open.into());
+            }
             for (reason, pods) in status.not_taken_back.iter().flatten() {
                 self.kept.get_or_create(&KeptLabels { reason: reason.clone() }).inc_by((*pods).into());
             }

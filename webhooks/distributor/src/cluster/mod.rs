@@ -30,7 +30,7 @@ use podshaper_placement::annotations::{GROUP, GROUP_HASH};
 use podshaper_placement::ledger::Token;
 use podshaper_placement::namespace::NamespaceRestrictions;
 use podshaper_placement::policy::{GroupSet, Policy};
-use podshaper_placement_kube::{ClusterBackend, PlacementMetrics};
+use podshaper_placement_kube::{ClusterBackend, PlacementMetrics, PodSeries};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
@@ -73,6 +73,8 @@ pub struct ClusterSettings {
     pub evictions: EvictionSettings,
     /// Whether the annotations of namespaces are read.
     pub reads_namespaces: bool,
+    /// What the series of pods are counted by.
+    pub series: PodSeries,
 }
 
 impl DistributorCluster {
@@ -84,7 +86,7 @@ impl DistributorCluster {
         registry: &mut Registry,
         terminating: watch::Receiver<bool>,
     ) -> Self {
-        let ClusterSettings { evictions, reads_namespaces } = settings;
+        let ClusterSettings { evictions, reads_namespaces, series } = settings;
         let nodes = Arc::new(Nodes::new(spawn_reflector(client, WatchScope::default())));
         let cluster = Self {
             distributors: distributor_watch::spawn(client),
@@ -93,7 +95,7 @@ impl DistributorCluster {
             probes: Arc::new(ProbeClaims::new(client.clone())),
             volumes: Volumes::new(client.clone()),
             namespaces: reads_namespaces.then(|| spawn_reflector(client, WatchScope::default())),
-            metrics: PlacementMetrics::register(registry, WEBHOOK),
+            metrics: PlacementMetrics::register(registry, WEBHOOK, series),
         };
         let leadership = replica.contend(client.clone(), WEBHOOK, terminating);
         let owners = Arc::clone(cluster.backend.owners());
@@ -107,7 +109,7 @@ impl DistributorCluster {
         let owners = Arc::clone(cluster.backend.owners());
         let take_backs = TakeBacks::new(client, owners, Arc::clone(&claims), evictions, registry);
         let evictors = Evictors { take_backs, rebalancer };
-        let groups = GroupMetrics::register(registry);
+        let groups = GroupMetrics::register(registry, series);
         let controller = DistributorController::new(&cluster, policies, claims, evictors, status, groups);
         tokio::spawn(controller.run(leadership));
         cluster

@@ -170,7 +170,8 @@ impl<O: Args> Serve<O> {
         }
         if let Some(listener) = self.metrics_bind_address.bind()? {
             let page = MetricsPage::new(metrics.clone(), metrics_auth);
-            let tls = metrics_auth.then(|| profile.http1_server_config(certificate.clone(), None)).transpose()?;
+            let tls =
+                metrics_auth.then(|| profile.http1_server_config(certificate.clone(), None)).transpose()?;
             tokio::spawn(admin::serve(listener, tls.map(Arc::new), page));
         }
 

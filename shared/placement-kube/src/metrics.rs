@@ -74,8 +74,11 @@ impl PlacementMetrics {
         self.clear_pods();
         for (labels, policy, spread) in workloads {
             let per_object = self.series == PodSeries::PerObject;
-            let labels: Labels =
-                labels.iter().filter(|_| per_object).map(|(name, value)| (*name, (*value).to_owned())).collect();
+            let labels: Labels = labels
+                .iter()
+                .filter(|_| per_object)
+                .map(|(name, value)| (*name, (*value).to_owned()))
+                .collect();
             for (group, counts) in policy.groups().iter().zip(&spread.groups) {
                 for (state, count) in
                     [("desired", counts.desired), ("actual", counts.actual), ("pending", counts.pending)]
@@ -157,7 +160,9 @@ mod tests {
             text
         };
         let sums = encoded(PodSeries::Sums);
-        for line in ["podshaper_distributor_pods{state=\"actual\"} 6", "podshaper_distributor_unplaced_pods 8"] {
+        for line in
+            ["podshaper_distributor_pods{state=\"actual\"} 6", "podshaper_distributor_unplaced_pods 8"]
+        {
             assert!(sums.lines().any(|encoded| encoded == line), "{line}: {sums}");
         }
         assert!(!sums.contains("shop") && !sums.contains("spot"), "{sums}");

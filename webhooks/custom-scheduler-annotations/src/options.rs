@@ -9,8 +9,8 @@ use podshaper_core::admission::Webhook;
 use podshaper_kube::client;
 use podshaper_kube::replica::Replica;
 use podshaper_offline::manifests::FactFiles;
-use podshaper_placement_kube::PodSeries;
 use podshaper_placement::offline::{FileBackend, SelfTestBackend};
+use podshaper_placement_kube::PodSeries;
 
 use crate::cluster::StrategyCluster;
 use custom_scheduler_annotations_decision::facts::Facts;

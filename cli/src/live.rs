@@ -52,6 +52,7 @@ const PODS: Resource = resource("/api/v1", "v1", "pods", "Pod", true);
 const NODES: Resource = resource("/api/v1", "v1", "nodes", "Node", false);
 const NAMESPACES: Resource = resource("/api/v1", "v1", "namespaces", "Namespace", false);
 const LIMIT_RANGES: Resource = resource("/api/v1", "v1", "limitranges", "LimitRange", true);
+const RESOURCE_QUOTAS: Resource = resource("/api/v1", "v1", "resourcequotas", "ResourceQuota", true);
 const CLAIMS: Resource = resource("/api/v1", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", true);
 const VOLUMES: Resource = resource("/api/v1", "v1", "persistentvolumes", "PersistentVolume", false);
 const DEPLOYMENTS: Resource = resource("/apis/apps/v1", "apps/v1", "deployments", "Deployment", true);
@@ -78,6 +79,8 @@ const TEMPLATES: Resource = resource(
 const WORKLOADS: [Resource; 6] = [DEPLOYMENTS, STATEFUL_SETS, DAEMON_SETS, JOBS, CRON_JOBS, PODS];
 const PLACEMENT: [Resource; 10] =
     [NODES, NAMESPACES, PODS, DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, JOBS, CRON_JOBS, CLAIMS, VOLUMES];
+const FLEX_DAEMON_SET: [Resource; 6] =
+    [DAEMON_SETS, TEMPLATES, NODES, NAMESPACES, LIMIT_RANGES, RESOURCE_QUOTAS];
 
 /// The objects that a command reads, and the option that names their file.
 #[derive(Debug)]
@@ -97,12 +100,8 @@ impl Source {
             ("distributor", "plan") => ("--filename", [&[DISTRIBUTORS], PLACEMENT.as_slice()].concat()),
             ("distributor", "mutate") => ("--facts", [&[DISTRIBUTORS], PLACEMENT.as_slice()].concat()),
             ("custom-scheduler-annotations", "mutate") => ("--facts", PLACEMENT.to_vec()),
-            ("flexdaemonset", "plan") => {
-                ("--filename", vec![DAEMON_SETS, TEMPLATES, NODES, NAMESPACES, LIMIT_RANGES])
-            }
-            ("flexdaemonset", "mutate") => {
-                ("--facts", vec![DAEMON_SETS, TEMPLATES, NODES, NAMESPACES, LIMIT_RANGES])
-            }
+            ("flexdaemonset", "plan") => ("--filename", FLEX_DAEMON_SET.to_vec()),
+            ("flexdaemonset", "mutate") => ("--facts", FLEX_DAEMON_SET.to_vec()),
             (_, "") => bail!("--live: name a command first, for example: distributor plan --live"),
             _ => bail!("--live: {webhook} {command} reads no objects of a cluster; leave the option out"),
         };

@@ -1,5 +1,6 @@
 //! Reads single objects from a store, or from the API server if the watch may lag behind.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,13 +27,22 @@ pub struct PointReader<T> {
     store: Arc<Store<T>>,
     client: Client,
     absent: Cache<String, ()>,
+    /// The path of the API group and version.
+    api: Cow<'static, str>,
+    plural: Cow<'static, str>,
 }
 
 impl<T: FromObject> PointReader<T> {
     /// Reads from `store` first, and then through `client`.
     pub fn new(store: Arc<Store<T>>, client: Client) -> Self {
         let absent = Cache::builder().max_capacity(MAX_ABSENT).time_to_live(ABSENT_TTL).build();
-        Self { store, client, absent }
+        Self { store, client, absent, api: T::API.into(), plural: T::PLURAL.into() }
+    }
+
+    /// Reads a kind that has the fields of `T`, at another path.
+    #[must_use]
+    pub fn at(self, api: String, plural: String) -> Self {
+        Self { api: api.into(), plural: plural.into(), ..self }
     }
 
     /// Returns the store.
@@ -71,7 +81,7 @@ impl<T: FromObject> PointReader<T> {
                 Lookup::NotFound
             }
             Ok(Err(error)) => {
-                tracing::warn!(kind = T::PLURAL, name, error = describe(&error), "cannot read an object");
+                tracing::warn!(kind = &*self.plural, name, error = describe(&error), "cannot read an object");
                 Lookup::Unavailable
             }
             Err(_) => Lookup::Unavailable,
@@ -81,7 +91,7 @@ impl<T: FromObject> PointReader<T> {
     /// Reads an object from the API server. It is absent, too, if its projection is.
     async fn read(&self, namespace: Option<&str>, name: &str) -> kube::Result<Option<T>> {
         let namespace = namespace.map(|namespace| format!("/namespaces/{namespace}")).unwrap_or_default();
-        let path = format!("{}{namespace}/{}/{name}", T::API, T::PLURAL);
+        let path = format!("{}{namespace}/{}/{name}", self.api, self.plural);
         let object: Option<Object<T::Spec, T::Status>> = get(&self.client, &path).await?;
         Ok(object.and_then(T::from_object))
     }

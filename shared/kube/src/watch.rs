@@ -125,6 +125,20 @@ pub fn spawn_reflector<T: FromObject>(client: &Client, scope: WatchScope) -> Arc
     store
 }
 
+/// The same for a kind that has the fields of `T`, at another path: `/apis/apps.kruise.io/v1alpha1` and `daemonsets`.
+pub fn spawn_reflector_at<T: FromObject>(
+    client: &Client,
+    scope: WatchScope,
+    api: String,
+    plural: String,
+) -> Arc<Store<T>> {
+    let store = Arc::new(Store::default());
+    let mut writer = StoreWriter { store: Arc::clone(&store), listed: Vec::new(), controller: None };
+    let client = client.clone();
+    tokio::spawn(async move { list_and_watch(client, scope, &api, &plural, &mut writer).await });
+    store
+}
+
 /// Lists and watches a kind, such as `pods` of `/api/v1`; never returns.
 ///
 /// After an error it waits for up to 30 s. It lists again only if the API server no longer knows the changes since the last
@@ -132,21 +146,21 @@ pub fn spawn_reflector<T: FromObject>(client: &Client, scope: WatchScope) -> Arc
 pub async fn list_and_watch(
     client: Client,
     scope: WatchScope,
-    api: &'static str,
-    plural: &'static str,
+    api: &str,
+    plural: &str,
     handler: &mut dyn WatchHandler,
 ) {
     Reflector { client, scope, api, plural }.run(handler).await;
 }
 
-struct Reflector {
+struct Reflector<'p> {
     client: Client,
     scope: WatchScope,
-    api: &'static str,
-    plural: &'static str,
+    api: &'p str,
+    plural: &'p str,
 }
 
-impl Reflector {
+impl Reflector<'_> {
     async fn run(&self, handler: &mut dyn WatchHandler) {
         let mut backoff = DefaultBackoff::default();
         // Empty if the next step is a list.

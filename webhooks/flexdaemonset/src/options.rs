@@ -17,6 +17,7 @@ use flexdaemonset_decision::facts::{SizingFacts, SizingOutcome, TemplatedPod};
 use flexdaemonset_decision::namespace_limits::NamespaceLimits;
 use flexdaemonset_decision::node::Node;
 use flexdaemonset_decision::offline::OfflineCluster;
+use flexdaemonset_decision::owner_kind::{DaemonSetReference, OwnerKind};
 use flexdaemonset_decision::rules::Template;
 use flexdaemonset_decision::selection::Selection;
 use flexdaemonset_decision::template::TemplateStatus;
@@ -69,7 +70,7 @@ impl WebhookOptions for OfflineOptions {
     fn webhook_in(self, namespace: &str) -> anyhow::Result<impl Webhook + use<>> {
         let mut objects = self.facts.read()?;
         set_namespace(&mut objects, namespace);
-        let cluster = OfflineCluster::new(&objects)?.with_selection(self.selection.selection);
+        let cluster = OfflineCluster::with_selection(&objects, self.selection.selection)?;
         Ok(FlexDaemonset::new(cluster).with_default_node(self.node))
     }
 }
@@ -87,13 +88,9 @@ pub(crate) fn set_namespace(objects: &mut [Value], namespace: &str) {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct SelectionOptions {
     /// Selectors of the webhook's configuration in JSON: releaseNamespace, kubeSystem, namespaceSelector, objectSelector,
-    /// hasMatchConditions
-    #[arg(long, env = "FLEXDAEMONSET_SELECTION", value_name = "JSON", default_value = "{}", value_parser = selection)]
+    /// hasMatchConditions, ownerKinds
+    #[arg(long, env = "FLEXDAEMONSET_SELECTION", value_name = "JSON", default_value = "{}", value_parser = Selection::from_json)]
     pub(crate) selection: Selection,
-}
-
-fn selection(text: &str) -> Result<Selection, serde_json::Error> {
-    serde_json::from_str(text)
 }
 
 /// The cluster of a self-test: it has every node, and one template under every name.
@@ -126,8 +123,12 @@ impl SizingFacts for AssumedTemplate {
         )
     }
 
-    async fn daemon_set(&self, _: &str, _: &str, _: &str, _: Instant) -> Lookup<DaemonSet> {
+    async fn daemon_set(&self, _: &str, _: DaemonSetReference<'_>, _: Instant) -> Lookup<DaemonSet> {
         Lookup::NotFound
+    }
+
+    fn is_daemon_set(&self, group: &str, kind: &str) -> bool {
+        OwnerKind::daemon_set().is(group, kind)
     }
 
     fn namespace_limits(&self, _: &str) -> NamespaceLimits {

@@ -15,10 +15,14 @@ use serde_json::{Value, json};
 use crate::options::{SelectionOptions, set_namespace};
 use flexdaemonset_decision::daemon_set::named_template;
 use flexdaemonset_decision::facts::SizingFacts;
+use flexdaemonset_decision::namespace_limits::NamespaceLimits;
 use flexdaemonset_decision::node::Node;
 use flexdaemonset_decision::offline::OfflineCluster;
-use flexdaemonset_decision::resource::SizedResource;
+use flexdaemonset_decision::resource::{PerResource, SizedResource};
+use flexdaemonset_decision::rules::Template;
+use flexdaemonset_decision::size_range::{REMEDY, SizeRange};
 use flexdaemonset_decision::sizing::{Sizing, size};
+use flexdaemonset_decision::webhook::foreign_daemon_set;
 
 /// Show the size of a DaemonSet's pod on each node.
 #[derive(Debug, clap::Args)]
@@ -41,7 +45,7 @@ pub struct SizePlan {
 
 const HELP: &str = "\
 Example:
-  kubectl get nodes,flexdaemonsettemplates,limitranges -A -o yaml > cluster.yaml
+  kubectl get nodes,namespaces,flexdaemonsettemplates,limitranges,resourcequotas -A -o yaml > cluster.yaml
   flexdaemonset plan -f daemonset.yaml --facts cluster.yaml
 
 A pod's size is its total request by Kubernetes' formula. The table has the nodes that the DaemonSet's nodeSelector \
@@ -65,10 +69,10 @@ impl SizePlan {
         let mut files = read_objects(&self.files)?;
         set_namespace(&mut objects, &self.namespace);
         set_namespace(&mut files, &self.namespace);
-        let facts =
-            OfflineCluster::new(objects.iter().chain(&files))?.with_selection(self.selection.selection);
+        let facts = OfflineCluster::with_selection(objects.iter().chain(&files), self.selection.selection)?;
+        let daemon_sets = files.iter().filter_map(Fact::new);
         let daemon_sets =
-            files.iter().filter_map(Fact::new).filter(|fact| fact.reference().kind == "DaemonSet");
+            daemon_sets.filter(|fact| fact.reference().kind == "DaemonSet" || facts.reads(*fact));
         let daemon_sets: Vec<_> = daemon_sets.collect();
         if daemon_sets.is_empty() {
             bail!("the files of -f contain no DaemonSet");
@@ -130,14 +134,13 @@ impl Plan {
             return Ok(Err(reason));
         }
         let own = named_template(|key| view.annotation(key)).map(str::to_owned);
-        let template = if fact.is_kind("apps", "DaemonSet") {
-            let daemon_set = facts.daemon_set_named(namespace, name);
+        let reference = fact.reference();
+        let group = group_of(&reference.api_version);
+        let template = if facts.reads(fact) {
+            let daemon_set = facts.daemon_set_named(group, &reference.kind, key.clone());
             own.or_else(|| Some(daemon_set?.template.as_deref()?.to_owned()))
         } else if own.is_none() {
-            let group = group_of(&fact.reference().api_version).to_owned();
-            return Ok(Err(format!(
-                "annotations of a DaemonSet of {group} aren't read: name the template in its pod template"
-            )));
+            return Ok(Err(foreign_daemon_set(group)));
         } else {
             own
         };
@@ -168,16 +171,83 @@ impl Plan {
                 .map_err(|error| anyhow::anyhow!("DaemonSet {name}: {error}"))?;
             rows.push(Row { name: node_name, node, sizing });
         }
+        let assumed =
+            AssumedSizes::new(&rows, &pod).map_err(|error| anyhow::anyhow!("DaemonSet {name}: {error}"))?;
         match output {
-            ReportFormat::Table => table(namespace, name, template_name, &rows, out)?,
+            ReportFormat::Table => {
+                table(namespace, name, template_name, &rows, out)?;
+                assumed.print(out)?;
+            }
             ReportFormat::Json => {
                 let nodes: Vec<_> = rows.iter().map(Row::json).collect();
-                let plan = json!({"daemonSet": name, "namespace": namespace, "template": template_name, "nodes": nodes});
+                let plan = json!({
+                    "daemonSet": name, "namespace": namespace, "template": template_name, "nodes": nodes,
+                    "autoscalers": assumed.json(),
+                });
                 writeln!(out, "{plan:#}")?;
             }
         }
         Ok(())
     }
+}
+
+/// The sizes that autoscalers assume for nodes that don't exist yet.
+struct AssumedSizes {
+    /// Karpenter: the size of one of these pods, whichever is the newest.
+    pods: SizeRange,
+    /// The cluster autoscaler: the requests of the pod template.
+    template: PerResource<i64>,
+}
+
+impl AssumedSizes {
+    fn new(rows: &[Row<'_>], pod: &Pod<'_>) -> Result<Self, String> {
+        let mut pods = SizeRange::default();
+        for row in rows {
+            pods.add(&row.sizing.effective);
+        }
+        // A template without sizes leaves the requests as they are.
+        let own = size(&Template::default(), &Node::default(), &NamespaceLimits::default(), pod, None)?;
+        Ok(Self { pods, template: own.effective })
+    }
+
+    fn print(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut template = SizeRange::default();
+        template.add(&self.template);
+        let (pods, template) = (self.pods.describe(), template.describe());
+        writeln!(out, "Karpenter assumes the newest pod's requests for every instance type: {pods}")?;
+        writeln!(
+            out,
+            "The cluster autoscaler assumes the pod template's requests for a node group without nodes: {template}"
+        )?;
+        if self.pods.is_wide() {
+            writeln!(out, "The sizes differ by more than a factor of two. For autoscalers, {REMEDY}")?;
+        }
+        Ok(())
+    }
+
+    fn json(&self) -> Value {
+        let ends = |end: fn((i64, i64)) -> i64| {
+            totals(&PerResource::from_fn(|resource| self.pods.of(resource).map_or(0, end)))
+        };
+        json!({
+            "karpenter": {"smallest": ends(|(least, _)| least), "largest": ends(|(_, most)| most)},
+            "clusterAutoscaler": totals(&self.template),
+            "wideSpread": self.pods.is_wide(),
+        })
+    }
+}
+
+/// Amounts by the name of the resource.
+fn amounts(of: &dyn Fn(SizedResource) -> Option<i64>) -> Value {
+    let named = SizedResource::ALL
+        .into_iter()
+        .filter_map(|resource| Some((resource.name().to_owned(), resource.format(of(resource)?).into())));
+    Value::Object(named.collect())
+}
+
+/// The same for totals, in which zero is no request.
+fn totals(total: &PerResource<i64>) -> Value {
+    amounts(&|resource| Some(*total.get(resource)).filter(|amount| *amount > 0))
 }
 
 fn table(
@@ -204,23 +274,11 @@ fn table(
     table.print(out)
 }
 
-/// An amount for people: bytes to a tenth of the largest unit that they fill.
-fn rounded(resource: SizedResource, amount: i64) -> String {
-    let units = [(50, "Pi"), (40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")];
-    let unit = units.into_iter().find(|(bits, _)| resource != SizedResource::Cpu && amount >> bits > 0);
-    let Some((bits, unit)) = unit else { return resource.format(amount) };
-    let tenths = (i128::from(amount) * 10 + (1 << (bits - 1))) >> bits;
-    match tenths % 10 {
-        0 => format!("{}{unit}", tenths / 10),
-        tenth => format!("{}.{tenth}{unit}", tenths / 10),
-    }
-}
-
 impl Row<'_> {
     fn amount(&self, resource: SizedResource) -> String {
         match *self.sizing.effective.get(resource) {
             0 => "-".to_owned(),
-            amount => rounded(resource, amount),
+            amount => resource.rounded(amount),
         }
     }
 
@@ -238,12 +296,6 @@ impl Row<'_> {
     }
 
     fn json(&self) -> Value {
-        let amounts = |of: &dyn Fn(SizedResource) -> Option<i64>| {
-            let named = SizedResource::ALL
-                .into_iter()
-                .filter_map(|r| Some((r.name().to_owned(), r.format(of(r)?).into())));
-            Value::Object(named.collect())
-        };
         let containers = self.sizing.containers.iter().map(|container| {
             json!({
                 "name": *container.container.name,
@@ -252,11 +304,10 @@ impl Row<'_> {
             })
         });
         let containers: Vec<_> = containers.collect();
-        let effective = &self.sizing.effective;
         json!({
             "node": self.name,
             "allocatable": amounts(&|resource| *self.node.allocatable.get(resource)),
-            "requests": amounts(&|resource| Some(*effective.get(resource)).filter(|amount| *amount > 0)),
+            "requests": totals(&self.sizing.effective),
             "containers": containers,
             "warnings": self.sizing.warnings,
         })

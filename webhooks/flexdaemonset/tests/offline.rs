@@ -88,6 +88,22 @@ fn daemon_set_of_another_group_is_sized_by_its_pod_template() {
 }
 
 #[test]
+fn daemon_set_of_listed_kind_is_read() {
+    let advanced = daemon_set("apps.kruise.io/v1alpha1", &json!({}), &json!({}));
+    let listed = r#"{"ownerKinds": [{"apiVersion": "apps.kruise.io/v1alpha1", "kind": "DaemonSet", "resource": "daemonsets"}]}"#;
+    // A DaemonSet of the same name is another one.
+    let other = daemon_set("apps/v1", &json!({"annotations": {}}), &json!({}));
+    let facts = [cluster(), vec![other]].concat();
+    let (status, patch, errors) = mutate(std::slice::from_ref(&advanced), &facts, &["--selection", listed]);
+    assert!(status == 0 && patch.contains("400m"), "{patch} {errors}");
+    let (status, table, errors) = run("plan", &[advanced], &facts, &["--selection", listed]);
+    assert!(status == 0 && table.contains("400m"), "{table} {errors}");
+    let newer = daemon_set("apps.kruise.io/v1beta1", &json!({}), &json!({}));
+    let (_, patch, _) = mutate(&[newer], &cluster(), &["--selection", listed]);
+    assert!(patch.contains("400m"), "another version of the group: {patch}");
+}
+
+#[test]
 fn daemon_set_of_files_needs_no_facts_and_takes_the_namespace() {
     let unnamed = daemon_set("apps/v1", &json!({}), &json!({}));
     let quota = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "r"}, "spec": {"limits": [{"type": "Container", "max": {"cpu": "300m"}}]}});

@@ -24,6 +24,9 @@ NODE    CPU    SHARE  MEMORY       SHARE  STORAGE  SHARE  NOTE
 edge    100m   20.0%  153.6Mi  15.0%  1Gi       12.5%
 huge    1920m  2.0%   15.4Gi   2.0%   102.4Gi  5.0%
 worker  400m   10.0%  2.4Gi    15.0%  5Gi      5.0%
+Karpenter assumes the newest pod's requests for every instance type: cpu 100m to 1920m, memory 153.6Mi to 15.4Gi, ephemeral-storage 1Gi to 102.4Gi
+The cluster autoscaler assumes the pod template's requests for a node group without nodes: nothing
+The sizes differ by more than a factor of two. For autoscalers, bound the size with minimums and maximums, or use one DaemonSet and template for each class of nodes
 ";
     // The widths of columns don't matter.
     let words = |text: &str| {
@@ -41,6 +44,10 @@ fn plan_prints_json() {
     assert_eq!(worker["containers"][0]["requests"]["cpu"], "320m");
     assert_eq!(worker["containers"][1]["requests"]["cpu"], "80m");
     assert_eq!(worker["containers"][1]["limits"].get("cpu"), None, "limits: None");
+    let autoscalers = &plan["autoscalers"];
+    assert_eq!(autoscalers["karpenter"]["smallest"]["cpu"], "100m");
+    assert_eq!(autoscalers["karpenter"]["largest"]["cpu"], "1920m");
+    assert_eq!(autoscalers["wideSpread"], true);
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use podshaper_core::object::{FromObject, Object};
 use podshaper_core::selector::LabelSelector;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::Value;
 
 /// The annotation of a `DaemonSet`, its pod template, or a pod that names the template.
@@ -31,6 +30,8 @@ pub struct DaemonSet {
     pub on_delete: bool,
     /// Whether, and how far, `updateStrategy.rollingUpdate` has pods unavailable.
     pub max_unavailable: MaxUnavailable,
+    /// Nodes that should have a pod and have none. Zero for a `DaemonSet` without a template.
+    pub missing_pods: u32,
 }
 
 /// `updateStrategy.rollingUpdate.maxUnavailable`.
@@ -75,6 +76,14 @@ pub struct DaemonSetSpec {
     update_strategy: Option<UpdateStrategy>,
 }
 
+/// `appsv1.DaemonSetStatus`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DaemonSetStatus {
+    desired_number_scheduled: u32,
+    current_number_scheduled: u32,
+}
+
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct UpdateStrategy {
@@ -100,15 +109,16 @@ struct PodTemplateMetadata {
 
 impl FromObject for DaemonSet {
     type Spec = DaemonSetSpec;
-    type Status = IgnoredAny;
+    type Status = DaemonSetStatus;
     const PLURAL: &'static str = "daemonsets";
     const API: &'static str = "/apis/apps/v1";
 
-    fn from_object(object: Object<DaemonSetSpec, IgnoredAny>) -> Option<Self> {
+    fn from_object(object: Object<DaemonSetSpec, DaemonSetStatus>) -> Option<Self> {
         let spec = object.spec.as_ref();
         let pods = spec.and_then(|spec| spec.template.as_ref()?.metadata.as_ref()?.annotations.as_ref());
         let template = named_template(|key| pods?.get(key).map(String::as_str))
             .or_else(|| object.metadata.annotation(RESOURCE_TEMPLATE));
+        let status = object.status.as_ref().filter(|_| template.is_some());
         let strategy = spec.and_then(|spec| spec.update_strategy.as_ref());
         Some(Self {
             template: template.map(Into::into),
@@ -123,6 +133,9 @@ impl FromObject for DaemonSet {
                     MaxUnavailable::parse(strategy.rolling_update.as_ref()?.max_unavailable.as_ref()?)
                 })
                 .unwrap_or_default(),
+            missing_pods: status.map_or(0, |status| {
+                status.desired_number_scheduled.saturating_sub(status.current_number_scheduled)
+            }),
             uid: object.metadata.uid.into(),
         })
     }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::daemon_set::DaemonSet;
 use crate::namespace_limits::NamespaceLimits;
 use crate::node::Node;
+use crate::owner_kind::DaemonSetReference;
 use crate::template_object::TemplateObject;
 
 /// The objects of a cluster, or of files.
@@ -24,10 +25,11 @@ pub trait SizingFacts: Send + Sync + 'static {
     fn daemon_set(
         &self,
         namespace: &str,
-        name: &str,
-        uid: &str,
+        reference: DaemonSetReference<'_>,
         deadline: Instant,
     ) -> impl Future<Output = Lookup<DaemonSet>> + Send;
+    /// Whether objects of this group and kind are read as DaemonSets.
+    fn is_daemon_set(&self, group: &str, kind: &str) -> bool;
     /// The LimitRanges and ResourceQuotas of a namespace.
     fn namespace_limits(&self, namespace: &str) -> NamespaceLimits;
     /// Why the webhook isn't for the pod. In a cluster, the API server calls the webhook only for the pods that it is for.
@@ -53,8 +55,8 @@ pub trait SizingFacts: Send + Sync + 'static {
 pub struct TemplatedPod<'r> {
     /// The pod's namespace.
     pub namespace: &'r str,
-    /// The name and uid of its `DaemonSet`, if it has one.
-    pub daemon_set: Option<(&'r str, &'r str)>,
+    /// Its `DaemonSet`, if it has one.
+    pub daemon_set: Option<DaemonSetReference<'r>>,
     /// The template's name.
     pub template: &'r str,
     /// Whether the API server won't store the pod.

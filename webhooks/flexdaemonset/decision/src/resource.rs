@@ -69,6 +69,18 @@ impl SizedResource {
             Self::Memory | Self::Storage => Quantity::from_bytes(amount).to_string(),
         }
     }
+
+    /// Formats an amount for people: bytes to a tenth of the largest unit that they fill.
+    pub fn rounded(self, amount: i64) -> String {
+        let units = [(50, "Pi"), (40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")];
+        let unit = units.into_iter().find(|(bits, _)| self != Self::Cpu && amount >> bits > 0);
+        let Some((bits, unit)) = unit else { return self.format(amount) };
+        let tenths = (i128::from(amount) * 10 + (1 << (bits - 1))) >> bits;
+        match tenths % 10 {
+            0 => format!("{}{unit}", tenths / 10),
+            tenth => format!("{}.{tenth}{unit}", tenths / 10),
+        }
+    }
 }
 
 impl<T> PerResource<T> {

@@ -6,6 +6,8 @@ use podshaper_core::pod::SKIP;
 use podshaper_core::selector::LabelSelector;
 use serde::Deserialize;
 
+use crate::owner_kind::OwnerKind;
+
 const KUBE_SYSTEM: &str = "kube-system";
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 const RELEASE: &str = "podshaper.dev/release";
@@ -24,6 +26,8 @@ pub struct Selection {
     pub object_selector: LabelSelector,
     /// Whether the user's match conditions may exclude pods. They are not evaluated here.
     pub has_match_conditions: bool,
+    /// Kinds like the `DaemonSet` that the webhook reads, too.
+    pub owner_kinds: Vec<OwnerKind>,
 }
 
 /// A pod as far as its selection depends on it.
@@ -36,6 +40,18 @@ pub struct SelectedPod<'p> {
 }
 
 impl Selection {
+    /// Parses JSON. The error says what is wrong.
+    pub fn from_json(json: &str) -> Result<Self, String> {
+        let selection: Self = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        selection.owner_kinds.iter().try_for_each(OwnerKind::check)?;
+        Ok(selection)
+    }
+
+    /// Whether the webhook reads the objects of this group and kind as DaemonSets.
+    pub fn is_daemon_set(&self, group: &str, kind: &str) -> bool {
+        OwnerKind::daemon_set().is(group, kind) || self.owner_kinds.iter().any(|own| own.is(group, kind))
+    }
+
     /// Why the API server doesn't call the webhook for a pod in the namespace; `None` if it does. `label` looks up labels of the namespace.
     pub fn excludes_namespace<'l>(
         &self,
@@ -79,6 +95,34 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn owner_kind_that_cannot_exist_is_refused() {
+        let parse = |kind: &str| Selection::from_json(&format!(r#"{{"ownerKinds": [{kind}]}}"#));
+        let advanced =
+            r#"{"apiVersion": "apps.kruise.io/v1alpha1", "kind": "DaemonSet", "resource": "daemonsets"}"#;
+        let selection = parse(advanced).unwrap();
+        assert!(
+            selection.is_daemon_set("apps.kruise.io", "DaemonSet")
+                && selection.is_daemon_set("apps", "DaemonSet")
+        );
+        assert!(!selection.is_daemon_set("apps.kruise.io", "StatefulSet"));
+        assert!(!Selection::default().is_daemon_set("apps.kruise.io", "DaemonSet"));
+        for (kind, problem) in [
+            (
+                r#"{"apiVersion": "apps.kruise.io", "kind": "DaemonSet", "resource": "daemonsets"}"#,
+                "GROUP/VERSION",
+            ),
+            (r#"{"apiVersion": "a/b/c", "kind": "DaemonSet", "resource": "daemonsets"}"#, "GROUP/VERSION"),
+            (r#"{"apiVersion": "a/v1", "kind": "Daemon Set", "resource": "daemonsets"}"#, "name of a kind"),
+            (r#"{"apiVersion": "a/v1", "kind": "DaemonSet", "resource": "../pods"}"#, "plural of a kind"),
+            (r#"{"apiVersion": "apps/v1", "kind": "DaemonSet", "resource": "daemonsets"}"#, "always read"),
+            (r#"{"apiVersion": "a/v1", "kind": "DaemonSet"}"#, "missing field `resource`"),
+        ] {
+            let error = parse(kind).unwrap_err();
+            assert!(error.contains(problem), "{kind}: {error}");
+        }
+    }
 
     #[test]
     fn pod_is_selected_as_by_the_chart() {

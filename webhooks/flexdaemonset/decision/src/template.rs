@@ -351,8 +351,11 @@ pub struct TemplateStatus {
     pub pods_outdated: u32,
     /// Pods that the kubelet can't resize now.
     pub pods_infeasible: u32,
+    /// Pods that have failed, for example because the topology manager of the kubelet refuses their size.
+    pub pods_failed: u32,
     /// Nodes that are too small for the pod, even if nothing else runs there.
     pub nodes_short: u32,
-    /// Ready: the template can be used. Progressing: running pods are being resized.
+    /// Ready: the template can be used. Progressing: running pods are being resized. WideSpread: autoscalers assume a size far from
+    /// that of some pods.
     pub conditions: Conditions,
 }

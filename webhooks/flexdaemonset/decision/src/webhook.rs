@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::daemon_set::{RESOURCE_TEMPLATE, named_template};
 use crate::facts::{SizingFacts, SizingOutcome, TemplatedPod};
 use crate::original_requests::OriginalRequests;
+use crate::owner_kind::DaemonSetReference;
 use crate::patch::patch;
 use crate::sizing::size;
 
@@ -47,15 +48,14 @@ impl<F: SizingFacts> FlexDaemonset<F> {
         if let Some(reason) = self.facts.exclusion(namespace, pod) {
             return unchanged(&reason);
         }
-        let daemon_set = pod.controller().filter(|owner| &*owner.kind == "DaemonSet");
-        let foreign = daemon_set.map(|owner| group_of(&owner.api_version)).filter(|group| *group != "apps");
-        let daemon_set = daemon_set.filter(|_| foreign.is_none()).map(|owner| (&*owner.name, &*owner.uid));
+        let (daemon_set, foreign) = self.controller(pod);
         let template = match self.template_name(pod, namespace, daemon_set, deadline).await {
             Ok(Some(template)) => template,
             Ok(None) => {
                 return match (foreign, daemon_set) {
-                    (Some(group), _) => Decision::unchanged().with_warnings([foreign_daemon_set(group)]),
-                    (None, Some((name, _))) => {
+                    (Some(group), _) => Decision::unchanged()
+                        .with_warnings([format!("flexdaemonset: {}", foreign_daemon_set(group))]),
+                    (None, Some(DaemonSetReference { name, .. })) => {
                         unchanged(&format!("DaemonSet {namespace}/{name} names no template"))
                     }
                     (None, None) => unchanged("the pod has no DaemonSet, and it names no template"),
@@ -73,12 +73,24 @@ impl<F: SizingFacts> FlexDaemonset<F> {
         decision
     }
 
+    /// The pod's `DaemonSet`, or the group of another kind of `DaemonSet`, which the webhook may not read.
+    fn controller<'p>(&self, pod: &'p Pod<'_>) -> (Option<DaemonSetReference<'p>>, Option<&'p str>) {
+        let Some(owner) = pod.controller() else { return (None, None) };
+        let group = group_of(&owner.api_version);
+        if self.facts.is_daemon_set(group, &owner.kind) {
+            let (api_version, kind) = (&*owner.api_version, &*owner.kind);
+            (Some(DaemonSetReference { api_version, kind, name: &owner.name, uid: &owner.uid }), None)
+        } else {
+            (None, (&*owner.kind == "DaemonSet").then_some(group))
+        }
+    }
+
     /// The name of the pod's template. The pod's annotation precedes those of its `DaemonSet`.
     async fn template_name(
         &self,
         pod: &Pod<'_>,
         namespace: &str,
-        daemon_set: Option<(&str, &str)>,
+        daemon_set: Option<DaemonSetReference<'_>>,
         deadline: Instant,
     ) -> Result<Option<String>, String> {
         if pod.is_mirror() {
@@ -87,11 +99,13 @@ impl<F: SizingFacts> FlexDaemonset<F> {
         if let Some(name) = named_template(|key| pod.annotation(key)) {
             return Ok(Some(name.to_owned()));
         }
-        let Some((name, uid)) = daemon_set else { return Ok(None) };
-        match self.facts.daemon_set(namespace, name, uid, deadline).await {
+        let Some(reference) = daemon_set else { return Ok(None) };
+        match self.facts.daemon_set(namespace, reference, deadline).await {
             Lookup::Found(daemon_set) => Ok(daemon_set.template.as_deref().map(str::to_owned)),
             Lookup::NotFound => Ok(None),
-            Lookup::Forbidden | Lookup::Unavailable => Err(format!("DaemonSet {name} can't be read in time")),
+            Lookup::Forbidden | Lookup::Unavailable => {
+                Err(format!("DaemonSet {} can't be read in time", reference.name))
+            }
         }
     }
 
@@ -136,11 +150,11 @@ impl<F: SizingFacts> FlexDaemonset<F> {
     }
 }
 
-/// The warning about a pod of another kind of `DaemonSet`, which the webhook may not read.
-fn foreign_daemon_set(group: &str) -> String {
+/// Why the pods of another kind of `DaemonSet`, which the webhook may not read, keep their own resources.
+pub fn foreign_daemon_set(group: &str) -> String {
     format!(
-        "flexdaemonset: the annotations of a DaemonSet of {group} aren't read: the pod is sized only if the annotation \
-         {RESOURCE_TEMPLATE} of its pod template names a template"
+        "a DaemonSet of {group} isn't read, because flexdaemonset.ownerKinds of the chart doesn't list it: its pods are sized only if the \
+         annotation {RESOURCE_TEMPLATE} of the pod template names a template"
     )
 }
 

@@ -5,6 +5,7 @@ mod support;
 
 use flexdaemonset_decision::offline::OfflineCluster;
 use podshaper_core::admission::Verdict;
+use podshaper_core::facts::FactKey;
 use serde_json::{Value, json};
 use support::{
     NODE, container, daemon_set, decide, decoded_by_api_server, limit_ranged, node, pass, pod, template,
@@ -325,8 +326,11 @@ fn template_is_named_by_pod_or_daemon_set() {
     let mut both = daemon_set();
     both["spec"]["template"]["metadata"]["annotations"] =
         json!({"flexdaemonsets.xai/resource-template": "other"});
-    let both =
-        OfflineCluster::new([&both]).unwrap().daemon_set_named("ns", "agent").unwrap().template.clone();
+    let both = {
+        let key = FactKey { namespace: "ns".to_owned(), name: "agent".to_owned() };
+        let facts = OfflineCluster::new([&both]).unwrap();
+        facts.daemon_set_named("apps", "DaemonSet", key).unwrap().template.clone()
+    };
     assert_eq!(both.as_deref(), Some("other"));
     let mut of_replica_set = pod(NODE, json!({"containers": [{"name": "a"}]}));
     of_replica_set["metadata"]["ownerReferences"][0]["kind"] = json!("ReplicaSet");

@@ -7,9 +7,8 @@ use std::time::Duration;
 use futures::future::select_all;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use podshaper_kube::discovery::serves;
 use podshaper_kube::error::describe;
-use podshaper_kube::events::Events;
+use podshaper_kube::events::{EventType, Events, ObjectReference};
 use podshaper_kube::lease::{Leadership, while_leading};
 use podshaper_kube::request::{MediaType, send};
 use serde_json::json;
@@ -19,13 +18,16 @@ use flexdaemonset_decision::daemon_set::DaemonSet;
 use flexdaemonset_decision::namespace_limits::NamespaceLimits;
 use flexdaemonset_decision::rules::Template;
 use flexdaemonset_decision::selection::{SelectedPod, Selection};
-use flexdaemonset_decision::template::{API_VERSION, PLURAL};
+use flexdaemonset_decision::size_range::SizeRange;
+use flexdaemonset_decision::template::{API_VERSION, KIND, PLURAL};
 use flexdaemonset_decision::template_object::TemplateObject;
 
 use super::drift::{Drift, RefitHold};
 use super::metrics::FlexDaemonsetMetrics;
 use super::refit::{RefitOptions, RefitPlan, Refitter};
 use super::refit_history::RefitCause;
+use super::refusals::Refusals;
+use super::resize_support::ResizeSupport;
 use super::running_pods::{Listing, RunningPod, RunningPods};
 use super::status::{TemplateCounts, template_status};
 use super::watches::Watches;
@@ -52,8 +54,10 @@ pub(super) struct TemplateController {
 
 /// The leader's state between reconciliations.
 struct LeaderState {
-    changes: [watch::Receiver<u64>; 6],
+    changes: Vec<watch::Receiver<u64>>,
     pods: RunningPods,
+    resize_support: ResizeSupport,
+    refusals: Refusals,
     refitter: Refitter,
 }
 
@@ -80,10 +84,13 @@ impl TemplateController {
 
     async fn lead(&self) {
         let (events, metrics) = (self.events.clone(), self.metrics.clone());
-        let resize_supported = self.resize_supported().await;
+        let resize_support = ResizeSupport::discover(&self.client).await;
+        let resize_supported = resize_support.is_supported();
         let mut state = LeaderState {
             changes: self.watches.changes(),
             pods: RunningPods::new(self.client.clone()),
+            resize_support,
+            refusals: Refusals::default(),
             refitter: Refitter::new(
                 self.client.clone(),
                 events,
@@ -95,21 +102,11 @@ impl TemplateController {
         loop {
             // Before the stores are read: a change during the reconciliation starts another one.
             state.changes().for_each(watch::Receiver::mark_unchanged);
+            state.resize_support.refresh(&self.client).await;
+            state.refitter.set_resize_supported(state.resize_support.is_supported());
             let refitted = self.reconcile_all(&mut state).await;
             let change = select_all(state.changes().map(|change| Box::pin(change.changed())));
             let _ = tokio::time::timeout(if refitted { DEBOUNCE } else { RESYNC }, change).await;
-            tokio::time::sleep(DEBOUNCE).await;
-        }
-    }
-
-    async fn resize_supported(&self) -> bool {
-        loop {
-            match serves(&self.client, "pods/resize").await {
-                Ok(supported) => return supported,
-                Err(error) => {
-                    tracing::warn!(error = describe(&error), "can't discover pods/resize, trying again");
-                }
-            }
             tokio::time::sleep(DEBOUNCE).await;
         }
     }
@@ -121,7 +118,7 @@ impl TemplateController {
         }
         let mut by_template: BTreeMap<Box<str>, Vec<KeyedDaemonSet>> = BTreeMap::new();
         let mut daemon_sets = Vec::new();
-        for (key, daemon_set) in self.watches.daemon_sets().all() {
+        for (key, daemon_set) in self.watches.daemon_sets().iter().flat_map(|kind| kind.store.all()) {
             if let Some(template) = &daemon_set.template
                 && self.excludes_namespace(&key).is_none()
             {
@@ -130,6 +127,7 @@ impl TemplateController {
             }
         }
         state.pods.watch(&daemon_sets);
+        state.refusals.retain(&daemon_sets);
 
         let mut plan = state.refitter.plan();
         let mut counted = Vec::new();
@@ -139,12 +137,16 @@ impl TemplateController {
                 counted.push((name, template, counts));
             }
         }
+        let schedule = state.refitter.schedule(plan);
+        for (name, _, counts) in &mut counted {
+            counts.set_waiting(schedule.waiting(name));
+        }
         self.metrics.set_counts(counted.iter().map(|(name, _, counts)| (&**name, counts)));
         let now = format!("{:.0}", Timestamp::now());
         for (name, template, counts) in &counted {
             self.patch_status(name, template, counts, &now).await;
         }
-        state.refitter.execute(plan).await
+        state.refitter.execute(schedule).await
     }
 
     /// Why the webhook isn't for the pods of a DaemonSet, by its key.
@@ -161,16 +163,18 @@ impl TemplateController {
         name: &str,
         template: &TemplateObject,
         daemon_sets: Vec<KeyedDaemonSet>,
-        state: &LeaderState,
+        state: &mut LeaderState,
         plan: &mut RefitPlan,
     ) -> Option<TemplateCounts> {
-        let refitter = &state.refitter;
-        let mut counts =
-            TemplateCounts::new(daemon_sets.len(), self.options.is_enabled(), refitter.resize_supported());
+        let resize_supported = state.resize_support.is_supported();
+        let mut counts = TemplateCounts::new(daemon_sets.len(), self.options.is_enabled(), resize_supported);
         let is_node_ready = |name: &str| self.watches.nodes().get(name).is_some_and(|node| node.is_ready);
         for (key, daemon_set) in daemon_sets {
-            let limits = self.watches.namespace_limits(key.split('/').next().unwrap_or_default());
-            let pods = match state.pods.of(&key, &daemon_set) {
+            if let Some(reason) = state.refusals.reason(&self.client, &key, &daemon_set).await {
+                let message = counts.add_refusal(&key, daemon_set.missing_pods, reason);
+                self.report_refusal(name, template, message.to_owned());
+            }
+            let pods = match state.pods.of(&daemon_set) {
                 Listing::Pods(pods) => pods,
                 Listing::Pending => return None,
                 Listing::Failed(reason) => {
@@ -178,28 +182,62 @@ impl TemplateController {
                     continue;
                 }
             };
-            refitter.observe(plan, &daemon_set, name, &pods, is_node_ready);
-            let cause = RefitCause { daemon_set: &daemon_set.uid, generation: template.generation };
-            let pods = pods.into_iter().filter(|(_, pod)| pod.counts_for(name));
-            for (index, (key, pod)) in pods.enumerate() {
-                if index % BATCH == BATCH - 1 {
-                    tokio::task::yield_now().await;
+            state.refitter.observe(plan, &daemon_set, name, &pods, is_node_ready);
+            for (key, pod) in &pods {
+                if let Some(reason) = pod.failure_for(name) {
+                    counts.add_failed(key, reason);
                 }
-                let rules = template.rules.as_ref().ok();
-                let drift = rules.and_then(|rules| Some((rules, self.drift(&pod, name, rules, &limits)?)));
-                let Some((rules, mut drift)) = drift else {
-                    counts.add_pending();
-                    continue;
-                };
-                if !drift.is_sized && self.selection.has_match_conditions {
-                    drift.hold = Some(RefitHold::NotSeenByWebhook);
-                } else {
-                    refitter.consider(plan, rules.refit, (&daemon_set, cause), (&key, &pod), &mut drift);
-                }
-                counts.add(&key, pod.node(), &drift);
             }
+            let pods = pods.into_iter().filter(|(_, pod)| pod.counts_for(name)).collect();
+            let owner = (&*key, &daemon_set);
+            self.count_daemon_set((name, template), owner, pods, &state.refitter, (plan, &mut counts)).await;
         }
         Some(counts)
+    }
+
+    /// Counts the `pods` of a DaemonSet and plans their refits.
+    async fn count_daemon_set(
+        &self,
+        (name, template): (&str, &TemplateObject),
+        (key, daemon_set): (&str, &Arc<DaemonSet>),
+        pods: Vec<(Box<str>, Arc<RunningPod>)>,
+        refitter: &Refitter,
+        (plan, counts): (&mut RefitPlan, &mut TemplateCounts),
+    ) {
+        let limits = self.watches.namespace_limits(key.split('/').next().unwrap_or_default());
+        let cause =
+            RefitCause { daemon_set: &daemon_set.uid, template: name, generation: template.generation };
+        let mut sizes = SizeRange::default();
+        for (index, (key, pod)) in pods.into_iter().enumerate() {
+            if index % BATCH == BATCH - 1 {
+                tokio::task::yield_now().await;
+            }
+            let rules = template.rules.as_ref().ok();
+            let drift = rules.and_then(|rules| Some((rules, self.drift(&pod, name, rules, &limits)?)));
+            let Some((rules, mut drift)) = drift else {
+                counts.add_pending();
+                continue;
+            };
+            sizes.add(&drift.requests);
+            if !drift.is_sized && self.selection.has_match_conditions {
+                drift.hold = Some(RefitHold::NotSeenByWebhook);
+            } else {
+                refitter.consider(plan, rules.refit, (daemon_set, cause), (&key, &pod), &mut drift);
+            }
+            counts.add(&key, pod.node(), &drift);
+        }
+        counts.add_sizes(key, &sizes);
+    }
+
+    fn report_refusal(&self, name: &str, template: &TemplateObject, message: String) {
+        let regarding = ObjectReference {
+            api_version: Some(API_VERSION.to_owned()),
+            kind: Some(KIND.to_owned()),
+            name: Some(name.to_owned()),
+            uid: Some(template.uid.to_string()),
+            ..ObjectReference::default()
+        };
+        self.events.publish(regarding, EventType::Warning, "PodsRefused", "Create", message);
     }
 
     fn drift(

@@ -6,6 +6,7 @@ use flexdaemonset_decision::namespace_limits::NamespaceLimits;
 use flexdaemonset_decision::node::Node;
 use flexdaemonset_decision::original_requests::OriginalRequests;
 use flexdaemonset_decision::refit::{Difference, Remedy, compare};
+use flexdaemonset_decision::resource::PerResource;
 use flexdaemonset_decision::rules::Template;
 use flexdaemonset_decision::sizing::size;
 
@@ -27,6 +28,8 @@ pub(super) struct Drift {
     pub(super) is_sized: bool,
     /// Whether the pod requests more than its node has.
     pub(super) is_short: bool,
+    /// The requests of the pod in total by its template.
+    pub(super) requests: PerResource<i64>,
     pub(super) difference: Option<Difference>,
     /// Why the pod isn't refitted now.
     pub(super) infeasible: Option<String>,
@@ -71,6 +74,7 @@ impl Drift {
         Some(Self {
             is_sized,
             is_short: sizing.is_short(node),
+            requests: sizing.effective,
             difference,
             infeasible,
             hold: None,

@@ -95,6 +95,7 @@ impl FlexDaemonsetMetrics {
                 ("pending", status.pods_pending),
                 ("outdated", status.pods_outdated),
                 ("infeasible", status.pods_infeasible),
+                ("failed", status.pods_failed),
             ] {
                 let label = PodsLabel { template: template.to_owned(), state };
                 self.pods.get_or_create(&label).set(count.into());

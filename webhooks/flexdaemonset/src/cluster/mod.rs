@@ -5,6 +5,8 @@ mod drift;
 mod metrics;
 mod refit;
 mod refit_history;
+mod refusals;
+mod resize_support;
 mod running_pods;
 mod status;
 mod watches;
@@ -17,7 +19,7 @@ use std::time::Instant;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use kube::Client;
-use podshaper_core::object::Lookup;
+use podshaper_core::object::{Lookup, group_of};
 use podshaper_kube::events::{EventType, Events, ObjectReference};
 use podshaper_kube::point_reader::PointReader;
 use podshaper_kube::replica::Replica;
@@ -29,10 +31,11 @@ use flexdaemonset_decision::daemon_set::DaemonSet;
 use flexdaemonset_decision::facts::{SizingFacts, SizingOutcome, TemplatedPod};
 use flexdaemonset_decision::namespace_limits::NamespaceLimits;
 use flexdaemonset_decision::node::Node;
+use flexdaemonset_decision::owner_kind::{DaemonSetReference, OwnerKind};
 use flexdaemonset_decision::selection::Selection;
 use flexdaemonset_decision::template_object::TemplateObject;
 use metrics::FlexDaemonsetMetrics;
-use watches::Watches;
+use watches::{DaemonSets, Watches};
 
 /// Events about admissions, of all namespaces together.
 const EVENTS_PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(59);
@@ -41,7 +44,8 @@ const EVENTS_PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(59);
 pub struct FlexDaemonsetCluster {
     nodes: PointReader<Node>,
     templates: PointReader<TemplateObject>,
-    daemon_sets: PointReader<DaemonSet>,
+    /// Those of `apps/v1` first.
+    daemon_sets: Vec<(OwnerKind, PointReader<DaemonSet>)>,
     watches: Watches,
     events: Events,
     metrics: FlexDaemonsetMetrics,
@@ -60,7 +64,7 @@ impl FlexDaemonsetCluster {
     ) -> Self {
         let events = Events::start(client.clone(), "flexdaemonset", replica.name().to_owned());
         let metrics = FlexDaemonsetMetrics::register(registry);
-        let watches = Watches::start(client);
+        let watches = Watches::start(client, &selection.owner_kinds);
         let leadership = replica.contend(client.clone(), "flexdaemonset", ending);
         let fenced = leadership.fence(client);
         let controller = TemplateController::new(
@@ -75,7 +79,14 @@ impl FlexDaemonsetCluster {
         Self {
             nodes: PointReader::new(Arc::clone(watches.nodes()), client.clone()),
             templates: PointReader::new(Arc::clone(watches.templates()), client.clone()),
-            daemon_sets: PointReader::new(Arc::clone(watches.daemon_sets()), client.clone()),
+            daemon_sets: watches
+                .daemon_sets()
+                .iter()
+                .filter_map(|DaemonSets { kind, store }| {
+                    let reader = PointReader::new(Arc::clone(store), client.clone());
+                    Some((kind.clone(), reader.at(kind.api_path()?, kind.resource.clone())))
+                })
+                .collect(),
             watches,
             events,
             metrics,
@@ -96,11 +107,19 @@ impl SizingFacts for FlexDaemonsetCluster {
     async fn daemon_set(
         &self,
         namespace: &str,
-        name: &str,
-        uid: &str,
+        reference: DaemonSetReference<'_>,
         deadline: Instant,
     ) -> Lookup<DaemonSet> {
-        self.daemon_sets.find(Some(namespace), name, deadline, |daemon_set| &*daemon_set.uid == uid).await
+        let DaemonSetReference { api_version, kind, name, uid } = reference;
+        let mut readers = self.daemon_sets.iter();
+        let Some((_, reader)) = readers.find(|(own, _)| own.is(group_of(api_version), kind)) else {
+            return Lookup::NotFound;
+        };
+        reader.find(Some(namespace), name, deadline, |daemon_set| &*daemon_set.uid == uid).await
+    }
+
+    fn is_daemon_set(&self, group: &str, kind: &str) -> bool {
+        self.daemon_sets.iter().any(|(own, _)| own.is(group, kind))
     }
 
     fn namespace_limits(&self, namespace: &str) -> NamespaceLimits {
@@ -109,9 +128,12 @@ impl SizingFacts for FlexDaemonsetCluster {
 
     fn record_outcome(&self, pod: &TemplatedPod<'_>, outcome: SizingOutcome) {
         self.metrics.count_decision(outcome);
-        let (Some((name, uid)), false) = (pod.daemon_set, pod.dry_run) else { return };
+        let (Some(reference), false) = (pod.daemon_set, pod.dry_run) else { return };
+        let DaemonSetReference { api_version, kind, name, uid } = reference;
         // A pod can name any owner, and may be refused afterwards.
-        let owner = self.watches.daemon_sets().get(&format!("{}/{name}", pod.namespace));
+        let mut kinds = self.watches.daemon_sets().iter();
+        let Some(known) = kinds.find(|known| known.kind.is(group_of(api_version), kind)) else { return };
+        let owner = known.store.get(&format!("{}/{name}", pod.namespace));
         if owner.is_none_or(|owner| *owner.uid != *uid) || self.event_limiter.check().is_err() {
             return;
         }
@@ -125,8 +147,8 @@ impl SizingFacts for FlexDaemonsetCluster {
         let message =
             format!("FlexDaemonsetTemplate {template} {problem}: pods are created with their own resources");
         let regarding = ObjectReference {
-            api_version: Some("apps/v1".to_owned()),
-            kind: Some("DaemonSet".to_owned()),
+            api_version: Some(known.kind.api_version.clone()),
+            kind: Some(known.kind.kind.clone()),
             namespace: Some(pod.namespace.to_owned()),
             name: Some(name.to_owned()),
             uid: Some(uid.to_owned()),

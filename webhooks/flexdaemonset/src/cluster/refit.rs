@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use kube::Client;
+use podshaper_core::object::Object;
 use podshaper_kube::error::describe;
 use podshaper_kube::events::{EventType, Events, ObjectReference};
 use podshaper_kube::request::{MediaType, send};
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use flexdaemonset_decision::daemon_set::DaemonSet;
@@ -70,9 +72,57 @@ pub(super) struct RefitPlan {
     unavailable: BTreeSet<(Box<str>, Box<str>)>,
 }
 
+/// Why a refit waits for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RefitWait {
+    InFlight,
+    Rate,
+    MaxUnavailable,
+}
+
+impl RefitWait {
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::InFlight => "as many resizes are in progress as refit.inFlight of the chart permits",
+            Self::Rate => {
+                "as many pods have changed in the last minute as refit.perMinute of the chart permits"
+            }
+            Self::MaxUnavailable => {
+                "as many pods of its DaemonSet are unavailable as maxUnavailable of the update strategy permits"
+            }
+        }
+    }
+}
+
+/// The pods of a template that wait for the refits of others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct WaitingPods {
+    pub(super) count: u32,
+    /// The first pod, with the reason.
+    pub(super) example: String,
+}
+
+/// The refits of one reconciliation.
+#[derive(Default)]
+pub(super) struct RefitSchedule {
+    /// Those that begin now.
+    begun: Vec<Candidate>,
+    /// Those that wait, by the name of the template.
+    waiting: BTreeMap<Box<str>, WaitingPods>,
+}
+
+impl RefitSchedule {
+    /// The pods of a template that wait.
+    pub(super) fn waiting(&self, template: &str) -> WaitingPods {
+        self.waiting.get(template).cloned().unwrap_or_default()
+    }
+}
+
 /// A pod to refit.
 struct Candidate {
     key: Box<str>,
+    /// The name of its template.
+    template: Box<str>,
     pod: Arc<RunningPod>,
     daemon_set: Arc<DaemonSet>,
     /// `metadata.generation` of its template.
@@ -99,9 +149,9 @@ impl Refitter {
         Self { client, events, metrics, options, resize_supported, rate_limiter, history, round: 0 }
     }
 
-    /// Whether the API server serves `pods/resize`.
-    pub(super) fn resize_supported(&self) -> bool {
-        self.resize_supported
+    /// Sets whether the API server serves `pods/resize`.
+    pub(super) fn set_resize_supported(&mut self, resize_supported: bool) {
+        self.resize_supported = resize_supported;
     }
 
     /// An empty plan.
@@ -167,6 +217,7 @@ impl Refitter {
             }
             plan.candidates.push(Candidate {
                 key: key.into(),
+                template: cause.template.into(),
                 pod: Arc::clone(pod),
                 daemon_set: Arc::clone(daemon_set),
                 generation: cause.generation,
@@ -192,58 +243,90 @@ impl Refitter {
         }
     }
 
-    /// Refits as many pods as the limits allow. Returns whether any was tried.
-    pub(super) async fn execute(&mut self, mut plan: RefitPlan) -> bool {
-        let mut in_flight = plan.in_flight;
-        let mut tried = false;
+    /// Chooses as many refits as the limits allow. All others wait.
+    pub(super) fn schedule(&mut self, mut plan: RefitPlan) -> RefitSchedule {
+        let mut schedule = RefitSchedule::default();
         self.round = self.round.wrapping_add(1);
         for (daemon_set, pod) in std::mem::take(&mut plan.settled) {
             self.history.add_success(&daemon_set, &pod);
         }
         for candidate in in_fair_order(std::mem::take(&mut plan.candidates), self.round) {
-            let result = if let (RefitMethod::Resize, Remedy::Resize(resize)) =
-                (candidate.method, &candidate.difference.remedy)
-            {
-                if in_flight >= self.options.refit_in_flight || !self.within_rate() {
-                    continue;
+            if let Some(wait) = self.waits(&plan, &candidate) {
+                let waiting = schedule.waiting.entry(candidate.template).or_default();
+                if waiting.count == 0 {
+                    waiting.example = format!("{}: {}", candidate.key, wait.reason());
                 }
-                in_flight += 1;
-                self.resize(&candidate, resize).await
-            } else {
-                // As many pods of a DaemonSet at a time as its updateStrategy permits. Pods that aren't available serve no one.
+                waiting.count += 1;
+                continue;
+            }
+            match candidate.method {
+                RefitMethod::Resize => plan.in_flight += 1,
+                RefitMethod::Evict => {
+                    plan.unavailable.insert((candidate.daemon_set.uid.clone(), candidate.pod.uid().into()));
+                }
+            }
+            schedule.begun.push(candidate);
+        }
+        schedule
+    }
+
+    /// Why the refit can't begin now.
+    fn waits(&self, plan: &RefitPlan, candidate: &Candidate) -> Option<RefitWait> {
+        let wait = match candidate.method {
+            RefitMethod::Resize => {
+                (plan.in_flight >= self.options.refit_in_flight).then_some(RefitWait::InFlight)
+            }
+            // Unavailable pods don't guard each other: their eviction makes no other pod unavailable.
+            RefitMethod::Evict => {
                 let is_other = |(daemon_set, uid): &&(Box<str>, Box<str>)| {
                     *daemon_set == candidate.daemon_set.uid && **uid != *candidate.pod.uid()
                 };
                 let unavailable = plan.unavailable.iter().filter(is_other).count();
                 let must_wait = candidate.pod.is_available() && unavailable >= candidate.max_unavailable;
-                if must_wait || !self.within_rate() {
-                    continue;
-                }
-                plan.unavailable.insert((candidate.daemon_set.uid.clone(), candidate.pod.uid().into()));
-                self.evict(&candidate).await
-            };
-            tried = true;
-            self.report(candidate, result);
-        }
-        tried
+                must_wait.then_some(RefitWait::MaxUnavailable)
+            }
+        };
+        wait.or_else(|| (!self.is_within_rate()).then_some(RefitWait::Rate))
     }
 
-    fn within_rate(&self) -> bool {
+    /// Begins the refits. Returns whether there are any.
+    pub(super) async fn execute(&mut self, schedule: RefitSchedule) -> bool {
+        let is_tried = !schedule.begun.is_empty();
+        for candidate in schedule.begun {
+            let result = match (candidate.method, &candidate.difference.remedy) {
+                (RefitMethod::Resize, Remedy::Resize(resize)) => self.resize(&candidate, resize).await,
+                _ => self.evict(&candidate).await,
+            };
+            self.report(candidate, result);
+        }
+        is_tried
+    }
+
+    /// Takes one refit of those that the rate permits.
+    fn is_within_rate(&self) -> bool {
         self.rate_limiter.as_ref().is_some_and(|limiter| limiter.check().is_ok())
     }
 
+    /// The uid and the resourceVersion are preconditions: the pod may be another one by now, or have another size.
     async fn resize(&self, candidate: &Candidate, resize: &Value) -> kube::Result<()> {
+        let uid = candidate.pod.uid();
+        let mut version = candidate.pod.resource_version().to_owned();
         // The original requests are recorded before the resize overwrites them.
         if let Some(record) = &candidate.record {
-            let body = json!({"metadata": {"uid": candidate.pod.uid(), "annotations": {ANNOTATION: record}}});
-            send(&self.client, "PATCH", &candidate.path(""), MediaType::MergePatch, &body).await?;
+            let metadata =
+                json!({"uid": uid, "resourceVersion": version, "annotations": {ANNOTATION: record}});
+            let body = json!({"metadata": metadata});
+            let answer =
+                send(&self.client, "PATCH", &candidate.path(""), MediaType::MergePatch, &body).await?;
+            let pod: Object<IgnoredAny, IgnoredAny> =
+                serde_json::from_str(&answer).map_err(kube::Error::SerdeError)?;
+            version = pod.metadata.resource_version;
         }
-        let path = candidate.path("/resize");
-        // A pod of the same name may be another one by now.
         let mut resize = resize.clone();
         if let Some(resize) = resize.as_object_mut() {
-            resize.insert("metadata".to_owned(), json!({"uid": candidate.pod.uid()}));
+            resize.insert("metadata".to_owned(), json!({"uid": uid, "resourceVersion": version}));
         }
+        let path = candidate.path("/resize");
         send(&self.client, "PATCH", &path, MediaType::StrategicMergePatch, &resize).await.map(drop)
     }
 
@@ -267,8 +350,8 @@ impl Refitter {
             uid: Some(candidate.pod.uid().to_owned()),
             ..ObjectReference::default()
         };
-        let Candidate { key, pod, daemon_set, generation, difference, method, .. } = candidate;
-        let cause = RefitCause { daemon_set: &daemon_set.uid, generation };
+        let Candidate { key, template, pod, daemon_set, generation, difference, method, .. } = candidate;
+        let cause = RefitCause { daemon_set: &daemon_set.uid, template: &template, generation };
         let change = difference.summary;
         let (event_type, action, reason, message) = match result {
             Ok(()) => {
@@ -341,10 +424,12 @@ impl Candidate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use podshaper_testing::MockApiServer;
 
     fn candidate(key: &str) -> Candidate {
         Candidate {
             key: key.into(),
+            template: "t".into(),
             pod: Arc::new(RunningPod::for_test(key, "n")),
             daemon_set: Arc::default(),
             generation: 1,
@@ -353,6 +438,75 @@ mod tests {
             method: RefitMethod::Evict,
             record: None,
         }
+    }
+
+    fn refitter(client: &Client, refit_per_minute: u32) -> Refitter {
+        let events = Events::start(client.clone(), "flexdaemonset", "replica".to_owned());
+        let options = RefitOptions { refit_hysteresis: 5, refit_in_flight: 1, refit_per_minute };
+        Refitter::new(client.clone(), events, FlexDaemonsetMetrics::default(), options, true)
+    }
+
+    /// The keys of the refits that begin, and the pods that wait.
+    fn scheduled(refitter: &mut Refitter, candidates: Vec<Candidate>) -> (Vec<String>, WaitingPods) {
+        let schedule = refitter.schedule(RefitPlan { candidates, ..RefitPlan::default() });
+        let begun = schedule.begun.iter().map(|candidate| candidate.key.to_string()).collect();
+        (begun, schedule.waiting("t"))
+    }
+
+    fn ready(key: &str) -> Candidate {
+        Candidate { pod: Arc::new(RunningPod::for_test(key, "n").ready()), ..candidate(key) }
+    }
+
+    #[tokio::test]
+    async fn refit_that_waits_has_reason() {
+        let (client, _server) = MockApiServer::start();
+        let mut refits = refitter(&client, 1000);
+        let (begun, waiting) = scheduled(&mut refits, vec![ready("a/1"), ready("a/2"), ready("a/3")]);
+        assert_eq!((begun, waiting.count), (vec!["a/1".to_owned()], 2));
+        assert!(
+            waiting.example.starts_with("a/2: ") && waiting.example.contains("maxUnavailable"),
+            "{waiting:?}"
+        );
+
+        let resize = |key: &str| Candidate { method: RefitMethod::Resize, ..ready(key) };
+        let (begun, waiting) = scheduled(&mut refits, vec![resize("a/1"), resize("a/2")]);
+        assert_eq!(begun, ["a/1"]);
+        assert!(waiting.example.contains("refit.inFlight"), "{waiting:?}");
+
+        let (begun, waiting) = scheduled(&mut refitter(&client, 1), vec![candidate("a/1"), candidate("a/2")]);
+        assert_eq!(begun, ["a/1"]);
+        assert!(waiting.example.contains("refit.perMinute"), "{waiting:?}");
+    }
+
+    #[tokio::test]
+    async fn unready_pods_do_not_guard_each_other() {
+        let (client, _server) = MockApiServer::start();
+        let candidates = vec![ready("a/1"), candidate("a/2"), candidate("a/3")];
+        let (begun, waiting) = scheduled(&mut refitter(&client, 1000), candidates);
+        assert_eq!((begun, waiting.count), (vec!["a/2".to_owned(), "a/3".to_owned()], 1));
+    }
+
+    #[tokio::test]
+    async fn resize_has_uid_and_version_as_preconditions() {
+        let (client, mut server) = MockApiServer::start();
+        let remedy = Remedy::Resize(json!({"spec": {"containers": []}}));
+        let recorded = Candidate {
+            difference: Difference { summary: String::new(), remedy },
+            method: RefitMethod::Resize,
+            record: Some("{}".to_owned()),
+            ..ready("a/1")
+        };
+        let mut refitter = refitter(&client, 1000);
+        let schedule = refitter.schedule(RefitPlan { candidates: vec![recorded], ..RefitPlan::default() });
+        let answers = async {
+            let record = server.next("/api/v1/namespaces/a/pods/1").await;
+            assert_eq!(record.request().body()["metadata"]["resourceVersion"], "7");
+            record.answer(200, &json!({"metadata": {"name": "1", "resourceVersion": "8"}}));
+            let resize = server.next("/api/v1/namespaces/a/pods/1/resize").await;
+            assert_eq!(resize.request().body()["metadata"], json!({"uid": "a/1", "resourceVersion": "8"}));
+            resize.answer(200, &json!({}));
+        };
+        assert!(tokio::join!(refitter.execute(schedule), answers).0);
     }
 
     #[test]

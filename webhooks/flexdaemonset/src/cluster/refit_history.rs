@@ -38,6 +38,8 @@ pub(super) enum RefitMethod {
 pub(super) struct RefitCause<'c> {
     /// The uid of the DaemonSet: one of the same name is another one.
     pub(super) daemon_set: &'c str,
+    /// The name of the template.
+    pub(super) template: &'c str,
     /// `metadata.generation` of the template.
     pub(super) generation: i64,
 }
@@ -93,7 +95,7 @@ impl RefitHistory {
         let at = Instant::now();
         self.refitted.insert(uid.clone(), at);
         if method == RefitMethod::Evict {
-            let RefitCause { daemon_set, generation } = cause;
+            let RefitCause { daemon_set, generation, .. } = cause;
             let eviction = Eviction { uid, change, generation, at };
             self.evicted.insert((daemon_set.into(), pod.node().into()), eviction);
         } else {
@@ -144,7 +146,7 @@ impl RefitHistory {
         if let Some(rejection) = self.rejected.get(pod.uid()).filter(is_same) {
             return Some(&rejection.reason);
         }
-        let RefitCause { daemon_set, generation } = cause;
+        let RefitCause { daemon_set, generation, .. } = cause;
         let eviction = self.evicted.get(&(daemon_set.into(), pod.node().into()))?;
         if method != Some(RefitMethod::Evict) {
             None
@@ -183,7 +185,7 @@ impl RefitHistory {
 mod tests {
     use super::*;
 
-    const CAUSE: RefitCause<'static> = RefitCause { daemon_set: "a", generation: 1 };
+    const CAUSE: RefitCause<'static> = RefitCause { daemon_set: "a", template: "t", generation: 1 };
 
     fn pod(uid: &str) -> RunningPod {
         RunningPod::for_test(uid, "n")

@@ -25,6 +25,8 @@ const PEERPODS_RESOURCES: &str = "podshaper.dev/peerpods-resources";
 const MAX_JSON: usize = 32 << 10;
 /// Bytes of the longest selector of a DaemonSet. The API server reads URLs of at most 64 KiB, in which a byte can take three.
 const MAX_SELECTOR: usize = 8 << 10;
+/// Bytes of the reason of a failed pod that are kept.
+const MAX_FAILURE: usize = 256;
 /// Seconds after which a deferred resize is given up, as VPA does.
 const DEFERRED_SECONDS: i64 = 300;
 /// Time for the first lists of a leader, and of the pods of a new DaemonSet.
@@ -34,6 +36,7 @@ const LISTED_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RunningPod {
     uid: Box<str>,
+    resource_version: Box<str>,
     /// The template that its own annotation names.
     template: Option<Box<str>>,
     /// The node that it is bound to, or that it was sized for. Empty if neither is known.
@@ -43,6 +46,8 @@ pub(super) struct RunningPod {
     is_ready: bool,
     /// Whether it is terminating, or has ended.
     is_gone: bool,
+    /// Reason and message of a pod that has failed, and isn't deleted yet.
+    failure: Option<Box<str>>,
     resize: Option<ResizeStatus>,
     /// Whether peerpods has moved its resources to a VM.
     is_peer: bool,
@@ -105,9 +110,24 @@ impl RunningPod {
         self.is_ready && !self.is_gone
     }
 
-    /// Whether it counts as a pod of `template`. A pod of an earlier pod template may name another one.
+    /// Whether it counts as a pod of `template`.
     pub(super) fn counts_for(&self, template: &str) -> bool {
-        !self.is_gone && self.template.as_deref().is_none_or(|own| own == template)
+        !self.is_gone && self.is_of(template)
+    }
+
+    /// Why it has failed, if it is a pod of `template` and has. The kubelet refuses a pod by its size, for example, if its topology
+    /// manager finds no place.
+    pub(super) fn failure_for(&self, template: &str) -> Option<&str> {
+        self.failure.as_deref().filter(|_| self.is_of(template))
+    }
+
+    /// A pod of an earlier pod template may name another template.
+    fn is_of(&self, template: &str) -> bool {
+        self.template.as_deref().is_none_or(|own| own == template)
+    }
+
+    pub(super) fn resource_version(&self) -> &str {
+        &self.resource_version
     }
 
     /// `status.qosClass`.
@@ -133,7 +153,12 @@ impl RunningPod {
 
     #[cfg(test)]
     pub(super) fn for_test(uid: &str, node: &str) -> Self {
-        Self { uid: uid.into(), node: node.into(), ..Self::default() }
+        Self { uid: uid.into(), node: node.into(), resource_version: "7".into(), ..Self::default() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn ready(self) -> Self {
+        Self { is_ready: true, ..self }
     }
 }
 
@@ -185,6 +210,8 @@ impl RunningPodSpec {
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct RunningPodStatus {
     phase: String,
+    reason: Option<String>,
+    message: Option<String>,
     qos_class: String,
     conditions: Option<Vec<PodCondition>>,
 }
@@ -207,6 +234,14 @@ impl RunningPodStatus {
         conditions
             .iter()
             .any(|one| one.r#type == "PodScheduled" && one.status == "False" && one.reason == "Unschedulable")
+    }
+
+    /// Reason and message of the phase `Failed`.
+    fn failure(&self) -> Option<String> {
+        let words = || [self.reason.as_deref(), self.message.as_deref()].into_iter().flatten();
+        let mut failure = words().collect::<Vec<_>>().join(": ");
+        failure.truncate(failure.floor_char_boundary(MAX_FAILURE));
+        (self.phase == "Failed").then_some(failure)
     }
 
     fn true_condition(&self, name: &str) -> Option<&PodCondition> {
@@ -249,6 +284,7 @@ impl FromObject for RunningPod {
         if let Some(resources) = peer_resources.filter(|record| record.len() <= MAX_JSON) {
             spec.restore(serde_json::from_str(resources).unwrap_or_default());
         }
+        let is_deleted = object.metadata.deletion_timestamp.is_some();
         let record = object.metadata.annotation(ANNOTATION).filter(|record| record.len() <= MAX_JSON);
         let is_bound = spec.node_name.as_deref().is_some_and(|name| !name.is_empty());
         let node = if is_bound {
@@ -273,10 +309,11 @@ impl FromObject for RunningPod {
             },
             qos_class: status.qos_class.clone().into(),
             is_ready: status.true_condition("Ready").is_some(),
-            is_gone: object.metadata.deletion_timestamp.is_some()
-                || matches!(&*status.phase, "Succeeded" | "Failed"),
-            resize: status.resize(),
+            is_gone: is_deleted || matches!(&*status.phase, "Succeeded" | "Failed"),
+            failure: status.failure().filter(|_| !is_deleted).map(Into::into),
             is_peer: peer_resources.is_some(),
+            resource_version: object.metadata.resource_version.into(),
+            resize: status.resize(),
             json: json.into(),
             uid: object.metadata.uid.into(),
         })
@@ -297,7 +334,7 @@ fn unlistable(daemon_set: &DaemonSet) -> Option<&'static str> {
 /// The watches of running pods.
 pub(super) struct RunningPods {
     client: Client,
-    /// By the key of the DaemonSet.
+    /// By the uid of the DaemonSet.
     watches: HashMap<Box<str>, PodWatch>,
     started: Instant,
 }
@@ -313,7 +350,7 @@ pub(super) enum Listing {
 }
 
 struct PodWatch {
-    daemon_set: Arc<DaemonSet>,
+    selector: Box<str>,
     store: Arc<Store<RunningPod>>,
     changes: watch::Receiver<u64>,
     task: JoinHandle<()>,
@@ -330,16 +367,14 @@ impl RunningPods {
         Self { client, watches: HashMap::new(), started: Instant::now() }
     }
 
-    /// Watches the pods of these DaemonSets, by their keys, and of no others.
+    /// Watches the pods of these DaemonSets, and of no others.
     pub(super) fn watch(&mut self, daemon_sets: &[(Box<str>, Arc<DaemonSet>)]) {
-        self.watches.retain(|key, watch| {
-            let daemon_set =
-                daemon_sets.iter().find(|(other, _)| other == key).map(|(_, daemon_set)| daemon_set);
-            let watched = &watch.daemon_set;
-            daemon_set.is_some_and(|new| new.uid == watched.uid && new.selector == watched.selector)
-        });
+        let selectors: HashMap<&str, &str> =
+            daemon_sets.iter().map(|(_, daemon_set)| (&*daemon_set.uid, &*daemon_set.selector)).collect();
+        self.watches
+            .retain(|uid, watch| selectors.get(&**uid).is_some_and(|selector| **selector == *watch.selector));
         for (key, daemon_set) in daemon_sets {
-            if self.watches.contains_key(key) || unlistable(daemon_set).is_some() {
+            if self.watches.contains_key(&daemon_set.uid) || unlistable(daemon_set).is_some() {
                 continue;
             }
             let namespace = key.split('/').next().map(str::to_owned);
@@ -348,17 +383,17 @@ impl RunningPods {
             let changes = store.changes();
             let uid = daemon_set.uid.to_string();
             let task = tokio::spawn(reflect_owned(self.client.clone(), scope, Arc::clone(&store), uid));
-            let watch = PodWatch { daemon_set: Arc::clone(daemon_set), store, changes, task };
-            self.watches.insert(key.clone(), watch);
+            let watch = PodWatch { selector: daemon_set.selector.clone(), store, changes, task };
+            self.watches.insert(daemon_set.uid.clone(), watch);
         }
     }
 
-    /// The pods of a DaemonSet, by its key.
-    pub(super) fn of(&self, key: &str, daemon_set: &DaemonSet) -> Listing {
+    /// The pods of a DaemonSet.
+    pub(super) fn of(&self, daemon_set: &DaemonSet) -> Listing {
         if let Some(reason) = unlistable(daemon_set) {
             return Listing::Failed(reason);
         }
-        match self.watches.get(key) {
+        match self.watches.get(&daemon_set.uid) {
             Some(watch) if watch.store.has_synced() => Listing::Pods(watch.store.all().into_iter().collect()),
             // Later, a DaemonSet that is created again and again must not delay others.
             _ if self.started.elapsed() < LISTED_WITHIN => Listing::Pending,
@@ -393,6 +428,22 @@ mod tests {
         let (_, _, first) = view.containers().next().unwrap();
         let requests = first.resources.as_ref().and_then(|resources| resources.requests.as_ref()).unwrap();
         assert_eq!(requests.get("cpu").map(|cpu| cpu.to_string()).as_deref(), Some("2"));
+    }
+
+    #[test]
+    fn failed_pod_has_reason_until_it_is_deleted() {
+        let failed = json!({"phase": "Failed", "reason": "TopologyAffinityError", "message": "no place"});
+        let kept = pod(&json!({}), &failed);
+        assert_eq!(kept.failure_for("t"), Some("TopologyAffinityError: no place"));
+        assert!(!kept.counts_for("t"));
+        let named = json!({"annotations": {"flexdaemonsets.xai/resource-template": "other"}});
+        assert_eq!(pod(&named, &failed).failure_for("t"), None);
+        assert_eq!(
+            pod(&json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), &failed).failure_for("t"),
+            None
+        );
+        assert_eq!(pod(&json!({}), &json!({"phase": "Running"})).failure_for("t"), None);
+        assert_eq!(pod(&json!({}), &json!({"phase": "Failed"})).failure_for("t"), Some(""));
     }
 
     #[test]

@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use podshaper_crd::{ConditionStatus, NewCondition};
 
 use flexdaemonset_decision::refit::Remedy;
+use flexdaemonset_decision::size_range::{REMEDY, SizeRange};
 use flexdaemonset_decision::template::{Refit, TemplateStatus};
 use flexdaemonset_decision::template_object::TemplateObject;
 
 use super::drift::{Drift, RefitHold};
+use super::refit::WaitingPods;
 
 /// The counts for one template.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +30,14 @@ pub(super) struct TemplateCounts {
     unschedulable: u32,
     /// DaemonSets without a list of pods.
     unlisted: Vec<String>,
+    /// Pods that wait for the refits of others.
+    waiting: WaitingPods,
+    /// A failed pod, with its reason.
+    failure: Option<String>,
+    /// A DaemonSet with pods that the API server refuses to create, with the reason.
+    refusal: Option<String>,
+    /// The DaemonSet with the widest range of sizes among those with a wide one.
+    wide_range: Option<String>,
     refit_enabled: bool,
     resize_supported: bool,
 }
@@ -47,6 +57,31 @@ impl TemplateCounts {
     /// Counts a DaemonSet without a list of pods.
     pub(super) fn add_unlisted(&mut self, daemon_set: &str, reason: &str) {
         self.unlisted.push(format!("{daemon_set}: {reason}"));
+    }
+
+    /// Counts a pod that has failed for `reason`.
+    pub(super) fn add_failed(&mut self, key: &str, reason: &str) {
+        self.status.pods_failed += 1;
+        self.failure.get_or_insert_with(|| format!("{key}: {reason}"));
+    }
+
+    /// Records why the API server refuses `missing` pods of a DaemonSet. Returns the message.
+    pub(super) fn add_refusal(&mut self, daemon_set: &str, missing: u32, reason: &str) -> &str {
+        self.refusal.get_or_insert_with(|| {
+            format!("DaemonSet {daemon_set} lacks {missing} pods, which the API server refuses: {reason}")
+        })
+    }
+
+    /// Records the range of the sizes of a DaemonSet's pods.
+    pub(super) fn add_sizes(&mut self, daemon_set: &str, sizes: &SizeRange) {
+        if sizes.is_wide() {
+            self.wide_range.get_or_insert_with(|| format!("{daemon_set}: {}", sizes.describe()));
+        }
+    }
+
+    /// Sets the pods that wait for the refits of others.
+    pub(super) fn set_waiting(&mut self, waiting: WaitingPods) {
+        self.waiting = waiting;
     }
 
     /// Counts the pod `key` on `node`.
@@ -102,8 +137,34 @@ pub(super) fn template_status(
     let progressing = NewCondition { kind: "Progressing", status, reason, message };
     TemplateStatus {
         observed_generation: Some(template.generation),
-        conditions: template.status.conditions.replaced_by([ready, progressing], template.generation, now),
+        conditions: template.status.conditions.replaced_by(
+            [ready, progressing, wide_spread(counts)],
+            template.generation,
+            now,
+        ),
         ..counts.status.clone()
+    }
+}
+
+/// Whether autoscalers, which assume one size, are far from some pods of a DaemonSet.
+fn wide_spread(counts: &TemplateCounts) -> NewCondition {
+    let kind = "WideSpread";
+    match &counts.wide_range {
+        Some(range) => NewCondition {
+            kind,
+            status: ConditionStatus::True,
+            reason: "SizesDiffer",
+            message: format!(
+                "Karpenter assumes the newest pod's requests on every instance type, and the cluster autoscaler the pod template's; {range}; \
+                 where nodes are added by one of them, {REMEDY}"
+            ),
+        },
+        None => NewCondition {
+            kind,
+            status: ConditionStatus::False,
+            reason: "SizesSimilar",
+            message: "the sizes of a DaemonSet's pods differ by at most a factor of two".to_owned(),
+        },
     }
 }
 
@@ -118,6 +179,13 @@ fn progress(refit: Refit, counts: &TemplateCounts) -> (bool, &'static str, Strin
     if let (0, Some(first)) = (differing, counts.unlisted.first()) {
         let message = format!("the pods of {} DaemonSets aren't known; {first}", counts.unlisted.len());
         return (false, "PodsUnknown", message);
+    }
+    if let (0, Some(refusal)) = (differing, &counts.refusal) {
+        return (false, "PodsRefused", refusal.clone());
+    }
+    if let (0, Some(failure)) = (differing, &counts.failure) {
+        let message = format!("{} pods have failed; {failure}", counts.status.pods_failed);
+        return (false, "PodsFailed", message);
     }
     if differing == 0 && counts.unschedulable > 0 {
         let message =
@@ -154,7 +222,10 @@ fn progress(refit: Refit, counts: &TemplateCounts) -> (bool, &'static str, Strin
             (false, "NewPodsNeeded", message)
         }
         Refit::InPlace | Refit::InPlaceOrRecreate => {
-            (true, "Refitting", format!("{differing} pods are being refitted{example}"))
+            let WaitingPods { count, example: waiting } = &counts.waiting;
+            let waiting =
+                if *count > 0 { format!("; {count} of them wait, {waiting}") } else { String::new() };
+            (true, "Refitting", format!("{differing} pods are being refitted{waiting}{example}"))
         }
     }
 }
@@ -162,6 +233,7 @@ fn progress(refit: Refit, counts: &TemplateCounts) -> (bool, &'static str, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flexdaemonset_decision::resource::{PerResource, SizedResource};
     use flexdaemonset_decision::rules::Template;
     use serde_json::json;
 
@@ -196,6 +268,59 @@ mod tests {
         assert_eq!(reason(&settled), "PodsUnknown");
         counts.refit_enabled = false;
         assert_eq!(reason(&counts), "RefitOff");
+    }
+
+    #[test]
+    fn pods_that_wait_fail_or_are_refused_have_a_reason() {
+        let rules = Template::from_spec(&json!({"cpuPercentage": 1, "refit": "InPlace"}));
+        let template =
+            TemplateObject { uid: "".into(), generation: 3, rules, status: TemplateStatus::default() };
+        let condition = |counts: &TemplateCounts, kind: &str| {
+            let condition = template_status(&template, counts, "now").conditions.get(kind).cloned().unwrap();
+            (condition.reason, condition.message)
+        };
+        let mut counts = TemplateCounts::new(1, true, true);
+        counts.add_failed("ns/a", "TopologyAffinityError: no place");
+        let (reason, message) = condition(&counts, "Progressing");
+        assert_eq!((&*reason, counts.status().pods_failed), ("PodsFailed", 1));
+        assert!(message.contains("ns/a: TopologyAffinityError"), "{message}");
+        counts.add_refusal("ns/b", 2, "exceeded quota");
+        let (reason, message) = condition(&counts, "Progressing");
+        assert_eq!(reason, "PodsRefused");
+        assert!(
+            message.contains("DaemonSet ns/b lacks 2 pods") && message.contains("exceeded quota"),
+            "{message}"
+        );
+        counts.status.pods_outdated = 2;
+        counts.set_waiting(WaitingPods { count: 1, example: "ns/a: its turn".to_owned() });
+        let (reason, message) = condition(&counts, "Progressing");
+        assert_eq!(reason, "Refitting");
+        assert!(message.contains("1 of them wait, ns/a: its turn"), "{message}");
+    }
+
+    #[test]
+    fn wide_spread_is_a_condition() {
+        let rules = Template::from_spec(&json!({"cpuPercentage": 1}));
+        let template =
+            TemplateObject { uid: "".into(), generation: 3, rules, status: TemplateStatus::default() };
+        let spread = |cpus: &[i64]| {
+            let mut sizes = SizeRange::default();
+            for cpu in cpus {
+                sizes.add(&PerResource::from_fn(
+                    |resource| if resource == SizedResource::Cpu { *cpu } else { 0 },
+                ));
+            }
+            let mut counts = TemplateCounts::new(1, true, true);
+            counts.add_sizes("ns/a", &sizes);
+            template_status(&template, &counts, "now").conditions.get("WideSpread").cloned().unwrap()
+        };
+        let wide = spread(&[100, 9600]);
+        assert_eq!(wide.status, ConditionStatus::True);
+        assert!(
+            wide.message.contains("ns/a: cpu 100m to 9600m") && wide.message.contains("Karpenter"),
+            "{wide:?}"
+        );
+        assert_eq!(spread(&[100, 200]).status, ConditionStatus::False);
     }
 
     #[test]

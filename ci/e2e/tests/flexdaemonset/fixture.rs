@@ -3,15 +3,26 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use e2e::cluster::{PATIENCE, apply, create, eventually, get, kubectl};
+use e2e::cluster::{PATIENCE, apply, create, eventually, get, kubectl, output};
 use e2e::release::Release;
 use serde_json::{Value, json};
 
 use super::REPOSITORY;
 use super::nodes::real_node;
 
+/// Removes what a failed test has left. Its release would write the status of the templates of all tests.
+async fn remove_leftovers() {
+    let left = output("helm", &["list", "--all-namespaces", "--short", "--filter", "^flex-"], "").await;
+    for name in left.lines() {
+        output("helm", &["uninstall", name, "--namespace", name, "--wait"], "").await;
+        let pods = format!("{name}-pods");
+        kubectl(&["delete", "daemonset", "--all", "--namespace", &pods, "--wait=false"]).await;
+    }
+}
+
 /// Installs a release. The CRD is shared by all tests, so no release owns it.
 pub(super) async fn install(name: &str, values: Value) -> Release {
+    remove_leftovers().await;
     let crds = format!("{REPOSITORY}/crds/flexdaemonsettemplates.yaml");
     kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &crds]).await;
     eventually("the CRD is established", Duration::from_mins(1), async || {

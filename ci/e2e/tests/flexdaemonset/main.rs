@@ -13,5 +13,7 @@ mod create;
 mod fixture;
 mod nodes;
 mod refits;
+mod replacements;
+mod scenarios;
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");

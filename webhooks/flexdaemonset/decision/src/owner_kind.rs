@@ -3,7 +3,7 @@
 use podshaper_core::object::{MAX_KIND, api_path, group_of, is_name};
 use serde::Deserialize;
 
-/// The `DaemonSet` of `apps/v1`, or a kind with the same fields, such as the Advanced DaemonSet of OpenKruise.
+/// The `DaemonSet` of `apps/v1`, or a kind with the same fields, such as the Advanced DaemonSet of Kruise.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OwnerKind {

@@ -355,7 +355,7 @@ pub struct TemplateStatus {
     pub pods_failed: u32,
     /// Nodes that are too small for the pod, even if nothing else runs there.
     pub nodes_short: u32,
-    /// Ready: the template can be used. Progressing: running pods are being resized. WideSpread: autoscalers assume a size far from
+    /// Ready: the template can be used. Progressing: running pods are being resized. `WideSpread`: autoscalers assume a size far from
     /// that of some pods.
     pub conditions: Conditions,
 }

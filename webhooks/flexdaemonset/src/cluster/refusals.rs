@@ -75,9 +75,9 @@ async fn read(client: &Client, key: &str, uid: &str) -> kube::Result<Option<Stri
     let selector = format!("involvedObject.uid={uid},reason=FailedCreate");
     let path = format!("/api/v1/namespaces/{namespace}/events");
     let path = with_query(&path, [("fieldSelector", &*selector), ("limit", MAX_EVENTS)]);
-    let list: Option<EventList> = get(client, &path).await?;
-    let events = list.map(|list| list.items).unwrap_or_default().into_iter();
-    let last = events.max_by(|a, b| a.time().cmp(b.time()));
+    let page: Option<EventList> = get(client, &path).await?;
+    let events = page.map(|page| page.items).unwrap_or_default().into_iter();
+    let last = events.max_by(|one, other| one.time().cmp(other.time()));
     Ok(last.and_then(|event| event.message).map(|mut reason| {
         reason.truncate(reason.floor_char_boundary(MAX_REASON));
         reason

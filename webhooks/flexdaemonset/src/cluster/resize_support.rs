@@ -41,12 +41,13 @@ impl ResizeSupport {
 }
 
 async fn discover(client: &Client) -> Option<bool> {
-    let supported = serves(client, "pods/resize").await;
-    supported
-        .inspect_err(|error| {
-            tracing::warn!(error = describe(error), "can't discover pods/resize, trying again")
-        })
-        .ok()
+    match serves(client, "pods/resize").await {
+        Ok(is_supported) => Some(is_supported),
+        Err(error) => {
+            tracing::warn!(error = describe(&error), "can't discover pods/resize, trying again");
+            None
+        }
+    }
 }
 
 #[cfg(test)]

@@ -112,14 +112,19 @@ pub(crate) fn assess<'c>(
     Assessment::Linux(linux)
 }
 
-/// The nodes that run all of these images: of those that the pod may use, the ones on which every container runtime selects them; or
-/// else, as a variant never makes a pod impossible, the ones of their architectures.
-pub(crate) fn runnable<'n>(all: &'n [Nodes], pod: &Pod<'_>, known: &[(&str, &Platforms)]) -> Vec<&'n Nodes> {
+/// The nodes that run all of these images: if the pod may use some that are known to exist, the ones on which every container runtime
+/// selects the images; or else, as a variant never makes a pod impossible, the ones of their architectures.
+pub(crate) fn runnable<'n>(
+    table: &Table,
+    all: &'n [Nodes],
+    pod: &Pod<'_>,
+    known: &[(&str, &Platforms)],
+) -> Vec<&'n Nodes> {
     let by = |run: &dyn Fn(&Platforms, &Nodes) -> bool| -> Vec<&'n Nodes> {
         all.iter().filter(|nodes| known.iter().all(|(_, platforms)| run(platforms, nodes))).collect()
     };
     let selected = by(&|platforms, nodes| platforms.are_selected_on("linux", &nodes.architecture));
-    if selected.iter().any(|nodes| pod.may_run_on(nodes.known_labels())) {
+    if selected.iter().any(|nodes| table.has(nodes) && pod.may_run_on(nodes.known_labels())) {
         return selected;
     }
     by(&|platforms, nodes| platforms.run_on("linux", &nodes.architecture))

@@ -50,12 +50,15 @@ pub fn decide(settings: &Settings, case: Case<'_, '_>) -> Result<Decision, Impos
         return Ok(finished(case, PodPatch::new(case.pod)));
     }
     let all = settings.table.nodes_for(case.pod);
-    let choice = Choice { all: &all, run: runnable(&all, case.pod, &known) };
+    let choice = Choice { all: &all, run: runnable(&settings.table, &all, case.pod, &known) };
     let lacking = || unknown.iter().map(|(name, why)| format!("arch: image {name} {why}"));
 
     let allowed = |nodes: &&Nodes| case.pod.may_run_on(nodes.known_labels());
     if !known.is_empty() && !choice.run.iter().any(&allowed) {
         return Err(Impossible(impossible(settings, case, &known).with_warnings(lacking())));
+    }
+    if !known.is_empty() && !choice.run.iter().any(|nodes| allowed(nodes) && settings.table.has(nodes)) {
+        return Err(Impossible(unlisted(settings, case, &known).with_warnings(lacking())));
     }
     // No later answer changes what an artifact is.
     let may_become_known = unknown.iter().any(|(_, why)| matches!(why, UnknownReason::Lookup(_)));
@@ -149,27 +152,45 @@ fn gated(case: Case<'_, '_>, choice: &Choice<'_>, unknown: &[(&str, UnknownReaso
 }
 
 fn impossible(settings: &Settings, case: Case<'_, '_>, known: &[(&str, &Platforms)]) -> Decision {
+    let nodes = match (settings.table.is_open(), case.pod.required_terms().is_some()) {
+        (true, false) => String::new(),
+        (true, true) => ", of the nodes that the pod selects".to_owned(),
+        (false, _) => format!(", of {}", listed_architectures(settings)),
+    };
+    let reason = format!("arch: no architecture runs all images{nodes}: {}", supported(known));
+    match settings.on_impossible {
+        OnImpossible::Deny => Decision::denied(reason),
+        OnImpossible::Leave => left(case, reason),
+    }
+}
+
+/// The images are for architectures that the cluster has shown no node of. A group of nodes without a node may have one of them, so the
+/// pod is not refused.
+fn unlisted(settings: &Settings, case: Case<'_, '_>, known: &[(&str, &Platforms)]) -> Decision {
+    let (nodes, images) = (listed_architectures(settings), supported(known));
+    left(case, format!("arch: no architecture that nodes of the cluster have runs all images, of {nodes}: {images}"))
+}
+
+/// The pod is admitted as it is, with a warning.
+fn left(case: Case<'_, '_>, reason: String) -> Decision {
+    let mut patch = PodPatch::new(case.pod);
+    if case.pod.annotation(ANNOTATION).is_some() {
+        // The annotation of an earlier call is outdated.
+        patch.set_annotation(ANNOTATION, &reason);
+    }
+    finished(case, patch).with_warnings([reason])
+}
+
+fn listed_architectures(settings: &Settings) -> String {
+    listed(", ", settings.table.listed().map(|nodes| &nodes.architecture))
+}
+
+/// The images, and the architectures of each.
+fn supported(known: &[(&str, &Platforms)]) -> String {
     let mut parts: Vec<_> =
         known.iter().map(|(name, platforms)| format!("{name} ({})", platforms.on("linux"))).collect();
     parts.sort();
-    let configured = listed(", ", settings.table.configured().iter().map(|nodes| &nodes.architecture));
-    let nodes = match (configured.is_empty(), case.pod.required_terms().is_some()) {
-        (true, false) => String::new(),
-        (true, true) => ", of the nodes that the pod selects".to_owned(),
-        (false, _) => format!(", of {configured}"),
-    };
-    let reason = format!("arch: no architecture runs all images{nodes}: {}", listed("; ", parts));
-    match settings.on_impossible {
-        OnImpossible::Deny => Decision::denied(reason),
-        OnImpossible::Leave => {
-            let mut patch = PodPatch::new(case.pod);
-            if case.pod.annotation(ANNOTATION).is_some() {
-                // The annotation of an earlier call is outdated.
-                patch.set_annotation(ANNOTATION, &reason);
-            }
-            finished(case, patch).with_warnings([reason])
-        }
-    }
+    listed("; ", parts)
 }
 
 fn annotated(case: Case<'_, '_>, mut patch: PodPatch<'_, '_>, choice: &Choice<'_>, note: &str) -> Decision {

@@ -14,6 +14,7 @@ pub mod decide;
 pub mod exempt;
 pub mod gate;
 pub mod images;
+pub mod learned;
 pub mod name;
 pub mod notices;
 pub mod overrides;

@@ -35,13 +35,13 @@ pub fn readiness(
         Assessment::OtherOs(os) => return Readiness::NotApplicable(os.into_owned()),
         Assessment::Linux(linux) => linux,
     };
-    let configured = settings.table.configured().iter().find(|nodes| nodes.architecture == *target);
+    let configured = settings.table.listed().find(|nodes| nodes.architecture == *target);
     let target = configured.cloned().unwrap_or_else(|| Nodes::labelled(target.clone()));
     let others = settings.table.nodes_for(pod);
     let mut all = vec![target.clone()];
     all.extend(others.iter().filter(|nodes| nodes.architecture != target.architecture).cloned());
-    let runs =
-        runnable(&all, pod, &linux.known).iter().any(|nodes| nodes.architecture == target.architecture);
+    let runnable = runnable(&settings.table, &all, pod, &linux.known);
+    let runs = runnable.iter().any(|nodes| nodes.architecture == target.architecture);
     if !runs {
         let selected =
             |platforms: &crate::platform::Platforms| platforms.are_selected_on("linux", &target.architecture);

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use podshaper_core::label::is_value;
 use podshaper_core::pod::{NodeSelectorRequirement, Pod};
@@ -37,6 +38,14 @@ pub struct Taint {
     pub effect: String,
 }
 
+/// As `kubectl` writes it: `KEY=VALUE:EFFECT`.
+impl fmt::Display for Taint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, value, effect } = self;
+        if value.is_empty() { write!(f, "{key}:{effect}") } else { write!(f, "{key}={value}:{effect}") }
+    }
+}
+
 /// The nodes of one architecture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nodes {
@@ -55,6 +64,9 @@ pub struct Nodes {
 pub struct Table {
     /// Those that were configured; if none were, every architecture there is.
     configured: Vec<Nodes>,
+    /// The others that the cluster has; none if architectures are not learned. Beside these, every architecture may exist: a group of
+    /// nodes without a node is not seen.
+    learned: Option<Vec<Nodes>>,
 }
 
 impl Nodes {
@@ -105,12 +117,34 @@ fn names(key: &str) -> &[&str] {
 impl Table {
     /// A table of these.
     pub fn new(configured: Vec<Nodes>) -> Self {
-        Self { configured }
+        Self { configured, learned: None }
+    }
+
+    /// The same table, with the architectures that a cluster has. A configured architecture stays as it is.
+    #[must_use]
+    pub(crate) fn with_learned(&self, learned: impl Iterator<Item = Nodes>) -> Self {
+        let is_new = |own: &Nodes| !has_name(&self.configured, &own.architecture.name);
+        Self { configured: self.configured.clone(), learned: Some(learned.filter(is_new).collect()) }
     }
 
     /// The configured architectures.
     pub fn configured(&self) -> &[Nodes] {
         &self.configured
+    }
+
+    /// The configured and the learned architectures.
+    pub fn listed(&self) -> impl Iterator<Item = &Nodes> {
+        self.configured.iter().chain(self.learned.iter().flatten())
+    }
+
+    /// Whether architectures that are not listed may exist.
+    pub fn is_open(&self) -> bool {
+        self.configured.is_empty() || self.learned.is_some()
+    }
+
+    /// Whether nodes of the architecture are known to exist: it is listed, or nothing is known of the nodes.
+    pub(crate) fn has(&self, nodes: &Nodes) -> bool {
+        self.learned.is_none() || self.listed().any(|own| own.architecture == nodes.architecture)
     }
 
     /// Whether the pod says more of its nodes than is weighed.
@@ -119,9 +153,9 @@ impl Table {
         let requirements = pod.required_terms().unwrap_or_default().iter().flat_map(|term| {
             [&term.match_expressions, &term.match_fields].into_iter().flat_map(|list| list.iter().flatten())
         });
-        let distinguishes = |key: &str| match &*self.configured {
-            [] => key == ARCH_LABEL || key == BETA_ARCH_LABEL,
-            configured => configured.iter().any(|nodes| nodes.known_labels.contains_key(key)),
+        let distinguishes = |key: &str| {
+            self.is_open() && (key == ARCH_LABEL || key == BETA_ARCH_LABEL)
+                || self.configured.iter().any(|nodes| nodes.known_labels.contains_key(key))
         };
         let values = |own: &NodeSelectorRequirement<'_>| match &own.values {
             Some(values) if distinguishes(&own.key) => values.len(),
@@ -133,18 +167,19 @@ impl Table {
 
     /// Whether nodes of this architecture may exist: one that Kubernetes knows, or a configured one.
     pub fn knows(&self, architecture: &Architecture) -> bool {
-        architecture.is_known()
-            || self.configured.iter().any(|nodes| nodes.architecture.name == architecture.name)
+        architecture.is_known() || has_name(&self.configured, &architecture.name)
     }
 
-    /// The kinds of nodes that a decision about `pod` distinguishes: the configured ones; or else those that Kubernetes knows, those
-    /// that the pod names, and one for all other nodes.
+    /// The kinds of nodes that a decision about `pod` distinguishes: the listed ones; and, unless these are all that there are, those that
+    /// Kubernetes knows, those that the pod names, and one for all other nodes.
     pub fn nodes_for(&self, pod: &Pod<'_>) -> Cow<'_, [Nodes]> {
-        if !self.configured.is_empty() {
+        if !self.is_open() {
             return Cow::Borrowed(&self.configured);
         }
         let architecture = |name: &str| Architecture { name: name.into(), variant: None };
-        let known = KUBERNETES_ARCHITECTURES.into_iter().map(|name| Nodes::labelled(architecture(name)));
+        let is_listed = |name: &str| self.listed().any(|own| &*own.architecture.name == name);
+        let others = KUBERNETES_ARCHITECTURES.into_iter().filter(|name| !is_listed(name));
+        let known = self.listed().cloned().chain(others.map(|name| Nodes::labelled(architecture(name))));
         let label = |value: &str| [(ARCH_LABEL.to_owned(), value.to_owned())].into();
         let named: BTreeSet<&str> = mentioned(pod, ARCH_LABEL).into_iter().collect();
         // A pod can name any text. The API server accepts valid label values only.
@@ -181,6 +216,10 @@ impl Table {
             nodes.labels.iter().all(|(key, value)| only(key, value)) && pod.may_run_on(&nodes.known_labels)
         })
     }
+}
+
+fn has_name(nodes: &[Nodes], name: &str) -> bool {
+    nodes.iter().any(|own| &*own.architecture.name == name)
 }
 
 /// Every value that the pod's node selector and required affinity name for a label, under each of its names.

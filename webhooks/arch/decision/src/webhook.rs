@@ -18,6 +18,7 @@ use crate::config::{Settings, Statement};
 use crate::decide::{Case, Impossible, decide};
 use crate::exempt::{Exemption, exemption};
 use crate::images::{Access, Image, Images, ImagesError, Knowledge, Known, LookupError, images_of, unpulled};
+use crate::learned::SettingsSource;
 use crate::notices::{Notices, notice};
 use crate::overrides::{Namespaces, Overrides};
 use crate::platform::Architecture;
@@ -29,7 +30,9 @@ const MARGIN: Duration = Duration::from_millis(150);
 /// The arch webhook.
 #[derive(Debug)]
 pub struct Arch<I> {
-    settings: Settings,
+    settings: Arc<Settings>,
+    /// The settings with learned architectures, if these are learned.
+    source: Option<Arc<dyn SettingsSource>>,
     images: I,
     namespaces: Option<Arc<dyn Namespaces>>,
     notices: Option<Arc<dyn Notices>>,
@@ -77,6 +80,8 @@ struct PodReview<'r> {
     text: &'r str,
     namespace: &'r str,
     stage: Stage,
+    /// A change of the learned architectures does not affect a review that has begun.
+    settings: Arc<Settings>,
     pod: Option<Pod<'r>>,
     images: Vec<WantedImage>,
     pull_secrets: Vec<Box<str>>,
@@ -109,7 +114,13 @@ fn parse(text: &str) -> Result<Pod<'_>, Decision> {
 impl<I: Images> Arch<I> {
     /// A webhook with these settings, that knows images by `images`.
     pub fn new(settings: Settings, images: I) -> Self {
-        Self { settings, images, namespaces: None, notices: None }
+        Self { settings: Arc::new(settings), source: None, images, namespaces: None, notices: None }
+    }
+
+    /// The same webhook, with settings that follow the nodes of a cluster.
+    #[must_use]
+    pub fn with_settings_from(self, source: Arc<dyn SettingsSource>) -> Self {
+        Self { source: Some(source), ..self }
     }
 
     /// The same webhook, with annotations of namespaces.
@@ -131,6 +142,10 @@ impl<I: Images> Arch<I> {
         {
             notices.publish(namespace, owner, text);
         }
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        self.source.as_ref().map_or_else(|| Arc::clone(&self.settings), |source| source.settings())
     }
 
     fn overrides(&self, pod: &Pod<'_>, namespace: &str) -> Overrides {
@@ -165,12 +180,12 @@ impl<I: Images> Arch<I> {
     fn review<'r>(&self, text: &'r str, namespace: &'r str, stage: Stage) -> Result<PodReview<'r>, Decision> {
         let undecided = |why: String| Decision::undecided(format!("arch: {why}"));
         let pod = parse(text)?;
-        let overrides = self.overrides(&pod, namespace);
-        let exemption = exemption(&self.settings, &overrides, &pod);
+        let (settings, overrides) = (self.settings(), self.overrides(&pod, namespace));
+        let exemption = exemption(&settings, &overrides, &pod);
         if stage == Stage::Creation && !matches!(exemption, None | Some(Exemption::Overtaxing)) {
             return Err(Decision::unchanged());
         }
-        if self.settings.table.is_overtaxed_by(&pod) {
+        if settings.table.is_overtaxed_by(&pod) {
             return Err(undecided("the pod says more of its nodes than is weighed".to_owned()));
         }
         let images = images_of(&pod).map_err(|error| undecided(error.to_string()))?;
@@ -181,7 +196,7 @@ impl<I: Images> Arch<I> {
         }
         let images = images.iter().map(WantedImage::of).collect();
         let pull_secrets = Access::of(&pod, namespace).pull_secrets.into_iter().map(Box::from).collect();
-        Ok(PodReview { text, namespace, stage, pod: Some(pod), images, pull_secrets, overrides })
+        Ok(PodReview { text, namespace, stage, settings, pod: Some(pod), images, pull_secrets, overrides })
     }
 
     /// Decides by the answers for the images; an error where there are no nodes for the pod.
@@ -191,7 +206,7 @@ impl<I: Images> Arch<I> {
         deadline: Instant,
         anew: bool,
     ) -> Result<Judgement, Judgement> {
-        let PodReview { text, namespace, stage, pod, images, pull_secrets, overrides } = review;
+        let PodReview { text, namespace, stage, settings, pod, images, pull_secrets, overrides } = review;
         let pull_secrets = pull_secrets.iter().map(|name| &**name).collect();
         let access = Access { namespace, pull_secrets };
         let images: Vec<_> = images.iter().map(|image| image.image(anew)).collect();
@@ -208,7 +223,8 @@ impl<I: Images> Arch<I> {
             Some(view) => view,
             None => parse(text).map_err(|decision| Judgement { decision, complete: true })?,
         };
-        let judgement = self.judge_by(&images, known, &view, overrides, *stage);
+        let case = Case { pod: &view, images: &[], overrides, stage: *stage };
+        let judgement = judge_by(settings, &images, known, case);
         *pod = Some(view);
         judgement
     }
@@ -229,7 +245,7 @@ impl<I: Images> Arch<I> {
         let images: Vec<_> = images.into_iter().zip(known.images).collect();
         let mut unpulled = unpulled(pod);
         unpulled.retain(|reference| self.settings.images.statement(reference).is_none());
-        Ok(readiness(&self.settings, pod, &images, &unpulled, target))
+        Ok(readiness(&self.settings(), pod, &images, &unpulled, target))
     }
 
     /// The images that the settings do not ignore.
@@ -257,28 +273,10 @@ impl<I: Images> Arch<I> {
         Known { images: stated.into_iter().map(answer).collect(), warnings }
     }
 
-    /// Decides by what is known; an error where there are no nodes for the pod.
-    fn judge_by(
-        &self,
-        images: &[Image<'_>],
-        Known { images: known, mut warnings }: Known,
-        pod: &Pod<'_>,
-        overrides: &Overrides,
-        stage: Stage,
-    ) -> Result<Judgement, Judgement> {
-        let complete = known.iter().all(|image| matches!(image, Knowledge::Known(_)));
-        let images: Vec<_> = images.iter().copied().zip(known).collect();
-        warnings.extend(overrides.warnings());
-        let judgement =
-            |decision: Decision| Judgement { decision: decision.with_warnings(warnings.clone()), complete };
-        let decision = decide(&self.settings, Case { pod, images: &images, overrides, stage });
-        decision.map(judgement).map_err(|Impossible(decision)| judgement(decision))
-    }
-
     /// Looks for the images of a workload's pods before these come.
     fn foresee(&self, workload: Workload<'_>, namespace: &str) {
         let Some(pod) = workload.pod() else { return };
-        let is_exempt = exemption(&self.settings, &self.overrides(&pod, namespace), &pod).is_some();
+        let is_exempt = exemption(&self.settings(), &self.overrides(&pod, namespace), &pod).is_some();
         if is_exempt || stated_os(&pod).is_some_and(|os| os != "linux") {
             return;
         }
@@ -287,6 +285,22 @@ impl<I: Images> Arch<I> {
             self.images.prefetch(&images, &Access::of(&pod, namespace));
         }
     }
+}
+
+/// Decides by the answers for images; an error where there are no nodes for the pod.
+fn judge_by(
+    settings: &Settings,
+    images: &[Image<'_>],
+    Known { images: known, mut warnings }: Known,
+    case: Case<'_, '_>,
+) -> Result<Judgement, Judgement> {
+    let complete = known.iter().all(|image| matches!(image, Knowledge::Known(_)));
+    let images: Vec<_> = images.iter().copied().zip(known).collect();
+    warnings.extend(case.overrides.warnings());
+    let judgement =
+        |decision: Decision| Judgement { decision: decision.with_warnings(warnings.clone()), complete };
+    let decision = decide(settings, Case { images: &images, ..case });
+    decision.map(judgement).map_err(|Impossible(decision)| judgement(decision))
 }
 
 impl<I: Images> Webhook for Arch<I> {
@@ -311,8 +325,12 @@ impl<I: Images> Webhook for Arch<I> {
     }
 
     fn not_ready(&self) -> Option<String> {
-        let is_waiting = self.namespaces.as_ref().is_some_and(|namespaces| !namespaces.has_synced());
-        is_waiting.then(|| "the namespaces of the cluster haven't been read yet".to_owned())
+        let waits_for_namespaces =
+            self.namespaces.as_ref().is_some_and(|namespaces| !namespaces.has_synced());
+        let waits_for_nodes = self.source.as_ref().is_some_and(|source| !source.has_synced());
+        let missing = [(waits_for_namespaces, "namespaces"), (waits_for_nodes, "nodes")];
+        let (_, missing) = missing.into_iter().find(|(waits, _)| *waits)?;
+        Some(format!("the {missing} of the cluster haven't been read yet"))
     }
 }
 

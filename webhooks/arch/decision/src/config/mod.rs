@@ -3,6 +3,7 @@
 mod cloud;
 mod hosts;
 mod image_rules;
+mod learning;
 mod mirrors;
 mod proxy;
 mod registries;
@@ -22,13 +23,16 @@ use serde_path_to_error::Segment;
 pub use cloud::{Cloud, CloudCredentials, EcrHost};
 use image_rules::RuleSettings;
 pub use image_rules::{ImageRules, Statement};
+pub use learning::TaintKeys;
 pub use mirrors::{Mirror, MirrorSourcePolicy, MirroredRepository, Mirrors};
 pub use proxy::{NoProxy, Proxy};
 pub use registries::Registries;
 
 use cloud::CloudItem;
+use learning::ArchitecturesFrom;
 use registries::RegistriesFile;
 
+use crate::learned::LearnedArchitectures;
 use crate::platform::Architecture;
 use crate::table::{ARCH_LABEL, Labels, Nodes, Table, Taint};
 
@@ -37,6 +41,8 @@ use crate::table::{ARCH_LABEL, Labels, Nodes, Table, Taint};
 pub struct Settings {
     /// The architectures of the cluster's nodes.
     pub table: Table,
+    /// The taints that are learned; none if architectures are not learned from the cluster.
+    pub learned_taint_keys: Option<TaintKeys>,
     /// The treatment of a pod with an image without an answer.
     pub on_unknown: OnUnknown,
     /// The architectures that such an image is assumed to support, with `default-architectures`.
@@ -108,6 +114,8 @@ struct File {
     #[serde(deserialize_with = "bytes")]
     cache_size: u64,
     architectures: BTreeMap<String, NodeSettings>,
+    architectures_from: ArchitecturesFrom,
+    learn_taint_keys: Option<Vec<String>>,
     on_unknown: OnUnknown,
     default_architectures: Vec<String>,
     on_impossible: OnImpossible,
@@ -129,6 +137,8 @@ impl Default for File {
             pull_always_cache_time: None,
             cache_size: 16 << 20,
             architectures: BTreeMap::new(),
+            architectures_from: ArchitecturesFrom::default(),
+            learn_taint_keys: None,
             on_unknown: OnUnknown::default(),
             default_architectures: Vec::new(),
             on_impossible: OnImpossible::default(),
@@ -230,9 +240,19 @@ impl Settings {
         file.validated()
     }
 
+    /// The same settings, with the architectures of a cluster.
+    #[must_use]
+    pub fn with_learned(&self, learned: &LearnedArchitectures) -> Self {
+        // Without a node or a NodePool nothing is known, as of a cluster that cannot be read.
+        let is_empty = learned.iter().next().is_none();
+        let table = if is_empty { self.table.clone() } else { self.table.with_learned(learned.nodes()) };
+        Self { table, ..self.clone() }
+    }
+
     fn new(file: &File, table: Table) -> Self {
         Self {
             table,
+            learned_taint_keys: None,
             on_unknown: file.on_unknown,
             default_architectures: Vec::new(),
             on_impossible: file.on_impossible,
@@ -254,22 +274,14 @@ impl Settings {
 
 impl File {
     fn validated(mut self) -> Result<Settings, ConfigError> {
-        let mut nodes: Vec<Nodes> = Vec::new();
-        for (name, settings) in std::mem::take(&mut self.architectures) {
-            let own = settings.nodes(&name)?;
-            if let Some(twin) = nodes.iter().find(|twin| twin.architecture == own.architecture) {
-                return Err(wrong(
-                    &["architectures", &name],
-                    format_args!("is {} once more", twin.architecture),
-                ));
-            }
-            nodes.push(own);
-        }
+        let nodes = nodes_of(std::mem::take(&mut self.architectures))?;
+        let learned_taint_keys = self.architectures_from.taint_keys(self.learn_taint_keys.take())?;
+        let may_be_any = nodes.is_empty() || learned_taint_keys.is_some();
         let list = |key: &str, names: Vec<String>| -> Result<Vec<Architecture>, ConfigError> {
             let one = |(index, name): (usize, String)| {
                 let at = index.to_string();
                 let architecture: Architecture = name.parse().map_err(|error| wrong(&[key, &at], error))?;
-                if nodes.is_empty() || nodes.iter().any(|nodes| nodes.architecture == architecture) {
+                if may_be_any || nodes.iter().any(|nodes| nodes.architecture == architecture) {
                     Ok(architecture)
                 } else {
                     Err(wrong(&[key, &at], format_args!("{name} isn't among the architectures")))
@@ -296,6 +308,7 @@ impl File {
         let exempt_runtime_classes = runtime_classes(std::mem::take(&mut self.exempt_runtime_classes))?;
         let settings = Settings::new(&self, Table::new(nodes));
         Ok(Settings {
+            learned_taint_keys,
             default_architectures,
             preferred,
             images,
@@ -305,6 +318,22 @@ impl File {
             ..settings
         })
     }
+}
+
+/// The nodes of each architecture.
+fn nodes_of(architectures: BTreeMap<String, NodeSettings>) -> Result<Vec<Nodes>, ConfigError> {
+    let mut nodes: Vec<Nodes> = Vec::new();
+    for (name, settings) in architectures {
+        let own = settings.nodes(&name)?;
+        if let Some(twin) = nodes.iter().find(|twin| twin.architecture == own.architecture) {
+            return Err(wrong(
+                &["architectures", &name],
+                format_args!("is {} once more", twin.architecture),
+            ));
+        }
+        nodes.push(own);
+    }
+    Ok(nodes)
 }
 
 /// The names of runtime classes, which are names of objects.
@@ -434,6 +463,7 @@ mod tests {
                 "preferred.0: arm64 isn't among",
             ),
             (json!({"lookupTimeout": "1m"}), "lookupTimeout: takes up to 25s"),
+            (json!({"architecturesFrom": "Nodes"}), "architecturesFrom: unknown variant `Nodes`, expected `Settings` or `Cluster`"),
             (json!({"exemptRuntimeClasses": ["a b"]}), "exemptRuntimeClasses.0: \"a b\" is no name"),
             (json!({"exemptRuntimeClasses": ["a", "a"]}), "exemptRuntimeClasses.1: a is listed twice"),
             (

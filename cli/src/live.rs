@@ -49,6 +49,8 @@ const fn resource(
 }
 
 const PODS: Resource = resource("/api/v1", "v1", "pods", "Pod", true);
+const NODE_POOLS: Resource =
+    resource("/apis/karpenter.sh/v1", "karpenter.sh/v1", "nodepools", "NodePool", false);
 const NODES: Resource = resource("/api/v1", "v1", "nodes", "Node", false);
 const NAMESPACES: Resource = resource("/api/v1", "v1", "namespaces", "Namespace", false);
 const LIMIT_RANGES: Resource = resource("/api/v1", "v1", "limitranges", "LimitRange", true);
@@ -96,6 +98,7 @@ impl Source {
     /// The command reads no objects of a cluster.
     pub(crate) fn of(webhook: &str, command: &str) -> anyhow::Result<Self> {
         let (option, resources) = match (webhook, command) {
+            ("arch", "mutate" | "explain") => ("--facts", vec![NODES, NODE_POOLS]),
             ("arch", "report") => ("--filename", [WORKLOADS.as_slice(), &[NODES]].concat()),
             ("distributor", "plan") => ("--filename", [&[DISTRIBUTORS], PLACEMENT.as_slice()].concat()),
             ("distributor", "mutate") => ("--facts", [&[DISTRIBUTORS], PLACEMENT.as_slice()].concat()),

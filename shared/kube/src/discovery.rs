@@ -8,9 +8,9 @@ use kube::Client;
 use crate::request::get;
 use podshaper_core::object::is_name;
 
-/// Whether version `v1` of the core group has `resource`, such as `pods/resize`.
-pub async fn serves(client: &Client, resource: &str) -> kube::Result<bool> {
-    let list: Option<APIResourceList> = get(client, "/api/v1").await?;
+/// Whether the API server has `resource`, such as `pods/resize`, under `api_path`, such as `/api/v1`.
+pub async fn serves(client: &Client, api_path: &str, resource: &str) -> kube::Result<bool> {
+    let list: Option<APIResourceList> = get(client, api_path).await?;
     Ok(list.is_some_and(|list| list.resources.iter().any(|served| served.name == resource)))
 }
 

@@ -22,6 +22,8 @@ use arch_decision::platform::Platforms;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Largest number of workloads with concurrent prefetches. Images of other workloads are resolved when their pods are created.
 const PREFETCHES: usize = 16;
+/// The longest time that a prefetch waits for the ServiceAccount and its Secrets.
+const PREFETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Memory for the names of one's images, in bytes.
 const FORESEEN: usize = 32 << 10;
 /// Bytes of a name beside its text.
@@ -101,6 +103,20 @@ impl ImageResolver {
         let Resolved { digest, platforms, from, .. } =
             self.resolver.resolve(&name, &plan, &Arc::default()).await?;
         Ok(Explained { name: name.to_string(), digest: digest.into(), platforms, from: from.into() })
+    }
+
+    /// The pull secrets of a pod that names `own` and has this ServiceAccount; none if that cannot be read.
+    async fn pull_secrets(
+        &self,
+        own: Vec<String>,
+        namespace: &str,
+        account: &str,
+        deadline: Instant,
+    ) -> Option<Vec<String>> {
+        match &self.secrets {
+            Some(secrets) if own.is_empty() => secrets.of_service_account(namespace, account, deadline).await,
+            _ => Some(own),
+        }
     }
 
     /// The credentials for these pods, those of Secrets first, and what is wrong with any.
@@ -231,7 +247,7 @@ impl Images for ImageResolver {
         Known { images: known, warnings }
     }
 
-    fn prefetch(&self, images: &[Image<'_>], access: &Access<'_>) {
+    fn prefetch(&self, images: &[Image<'_>], access: &Access<'_>, service_account: &str) {
         let Ok(turn) = Arc::clone(&self.prefetches).try_acquire_owned() else { return };
         let mut room = FORESEEN;
         let images = images.iter().filter(|image| {
@@ -241,11 +257,17 @@ impl Images for ImageResolver {
         });
         let images: Vec<_> = images.map(|image| (image.reference.to_owned(), image.always)).collect();
         let secrets: Vec<_> = named(access).into_iter().map(str::to_owned).collect();
-        let (known, namespace) = (self.clone(), access.namespace.to_owned());
+        let (known, namespace, account) =
+            (self.clone(), access.namespace.to_owned(), service_account.to_owned());
         tokio::spawn(async move {
+            let deadline = Instant::now() + PREFETCH_TIMEOUT;
+            // Without the pull secrets that the pods will have, a registry would only count one more refused request.
+            let Some(secrets) = known.pull_secrets(secrets, &namespace, &account, deadline).await else {
+                return;
+            };
             let pull_secrets = secrets.iter().map(String::as_str).collect();
             let access = Access { namespace: &namespace, pull_secrets };
-            let (keyring, _) = known.keyring(&access, Instant::now() + Duration::from_secs(5)).await;
+            let (keyring, _) = known.keyring(&access, deadline).await;
             for (reference, always) in &images {
                 // The pods that need the result do not exist yet.
                 let image = Image { reference, always: *always, anew: false, volume: false };

@@ -1,21 +1,24 @@
 //! The flags that say how the webhook decides.
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use podshaper_cli::{ServeContext, ServeOptions, WebhookOptions};
 use podshaper_core::admission::Webhook;
 use podshaper_kube::client;
+use podshaper_offline::manifests::FactFiles;
 use podshaper_offline::yaml;
 
-use crate::cluster::{GateController, OwnerEvents, WatchedNamespaces};
+use crate::cluster::{ClusterArchitectures, GateController, OwnerEvents, WatchedNamespaces};
 use crate::docker_config_watch;
 use crate::image_resolver::ImageResolver;
 use crate::secrets::PullSecrets;
 use arch_decision::config::{OnUnknown, Settings};
+use arch_decision::learned::{ClusterObjects, LearnedArchitectures, NodeHistory, learn};
 use arch_decision::webhook::Arch;
 
 /// Options of the decision, with and without a cluster.
@@ -49,6 +52,10 @@ pub struct Options {
     /// Events
     #[arg(long, env = "ARCH_EVENTS")]
     events: bool,
+    /// ConfigMap that records the last node of each architecture, for architecturesFrom: Cluster; the service account must be allowed to
+    /// get and patch it
+    #[arg(long, env = "ARCH_NODE_RECORD", value_name = "NAME")]
+    node_record: Option<String>,
     /// Name of this pod, for Events
     #[arg(long, env = "HOSTNAME", value_name = "NAME", default_value = "replica")]
     pod_name: String,
@@ -67,14 +74,34 @@ impl ServeOptions for Options {
         let images = Arc::new(images);
         images.register(metrics);
         tokio::spawn(docker_config_watch::follow(self.images.docker_config, Arc::clone(&images)));
+        let architectures = match settings.learned_taint_keys.clone() {
+            Some(keys) => {
+                let record = self.node_record.as_deref().filter(|name| !name.is_empty());
+                Some(ClusterArchitectures::start(&client()?, &settings, keys, record))
+            }
+            None => None,
+        };
+        let new = |settings, images| match &architectures {
+            Some(architectures) => {
+                Arch::new(settings, images).with_settings_from(Arc::clone(architectures) as _)
+            }
+            None => Arch::new(settings, images),
+        };
         let gates = settings.on_unknown == OnUnknown::Gate;
         if gates || self.lift_gated {
-            let arch = Arch::new(settings.clone(), Arc::clone(&images));
+            let arch = new(settings.clone(), Arc::clone(&images));
             // Where none has to wait, those that do have waited for long enough.
             let max_age = if gates { settings.gate_max_age } else { Duration::ZERO };
-            tokio::spawn(GateController::new(client()?, arch, max_age).run());
+            let (controller, architectures) =
+                (GateController::new(client()?, arch, max_age), architectures.clone());
+            tokio::spawn(async move {
+                if let Some(architectures) = architectures {
+                    architectures.synced().await;
+                }
+                controller.run().await;
+            });
         }
-        let mut arch = Arch::new(settings, images);
+        let mut arch = new(settings, images);
         if self.namespace_annotations {
             arch = arch.with_namespaces(Arc::new(WatchedNamespaces::start(&client()?)));
         }
@@ -105,6 +132,48 @@ impl ImageOptions {
         let images = ImageResolver::new(&settings, mounted, secrets)?;
         Ok((settings, images))
     }
+}
+
+/// Options of commands that decide by files.
+#[derive(Clone, Debug, clap::Args)]
+pub struct FileOptions {
+    #[command(flatten)]
+    images: ImageOptions,
+    #[command(flatten)]
+    facts: FactFiles,
+}
+
+impl WebhookOptions for FileOptions {
+    fn webhook(self) -> anyhow::Result<impl Webhook> {
+        let (settings, images) = self.images.images(None)?;
+        let learned = learned(&settings, &self.facts)?;
+        if learned.as_ref().is_some_and(|learned| learned.iter().next().is_none()) {
+            // An error on standard error can't be reported.
+            let _ = writeln!(
+                io::stderr(),
+                "warning: architecturesFrom is Cluster, and --facts names no Node or NodePool: every architecture may exist"
+            );
+        }
+        let settings = learned.map_or_else(|| settings.clone(), |learned| settings.with_learned(&learned));
+        Ok(Arch::new(settings, images))
+    }
+}
+
+/// The architectures of the Nodes and NodePools in files; none if the settings do not learn them.
+pub(crate) fn learned(
+    settings: &Settings,
+    facts: &FactFiles,
+) -> anyhow::Result<Option<LearnedArchitectures>> {
+    let objects = facts.read()?;
+    let Some(keys) = &settings.learned_taint_keys else {
+        ensure!(
+            objects.is_empty(),
+            "--facts has no effect: the configuration lacks architecturesFrom: Cluster"
+        );
+        return Ok(None);
+    };
+    let objects = ClusterObjects::from_facts(&objects).context("--facts")?;
+    Ok(Some(learn(&objects, keys, &mut NodeHistory::new(), SystemTime::now())))
 }
 
 fn settings(path: &Path) -> anyhow::Result<Settings> {

@@ -5,7 +5,7 @@ use podshaper_cli::Program;
 use podshaper_offline::console::Console;
 
 use crate::explain::Explain;
-use crate::options::{ImageOptions, Options};
+use crate::options::{FileOptions, ImageOptions, Options};
 use crate::report::Report;
 
 /// The commands that only `arch` has.
@@ -22,7 +22,7 @@ impl Program for ArchCommand {
         "Restricts pods to nodes with a CPU architecture that all of their images support";
     const PATHS: &'static [&'static str] = &["/mutate-v1-pod"];
     type Serve = Options;
-    type Mutate = ImageOptions;
+    type Mutate = FileOptions;
     type Selftest = ImageOptions;
 
     fn run(self, console: &mut Console<'_>) -> anyhow::Result<()> {

@@ -31,6 +31,8 @@ const SECRETS: usize = 32;
 const ABSENT: u32 = 64;
 /// Largest number of namespaces with such a count.
 const NAMESPACES: u64 = 4096;
+/// Largest number of ServiceAccounts that are remembered.
+const ACCOUNTS: u64 = 1024;
 /// Credentials that a pod's Secrets may hold.
 const CREDENTIALS: usize = 256;
 /// The longest Docker configuration, in bytes of base64: hundreds of registries.
@@ -53,6 +55,22 @@ pub struct PullSecrets {
     known: Cache<(Box<str>, Box<str>), Secret>,
     /// Names without a Secret, by namespace.
     absent: Cache<Box<str>, Arc<AtomicU32>>,
+    /// The pull secrets of ServiceAccounts; none for one that cannot be read.
+    accounts: Cache<(Box<str>, Box<str>), Option<Arc<[String]>>>,
+}
+
+/// `v1.ServiceAccount`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ServiceAccount {
+    image_pull_secrets: Option<Vec<SecretName>>,
+}
+
+/// `v1.LocalObjectReference`.
+#[derive(Deserialize)]
+struct SecretName {
+    #[serde(default)]
+    name: String,
 }
 
 /// `v1.Secret`.
@@ -77,7 +95,42 @@ impl PullSecrets {
     pub fn new(client: Client) -> Self {
         let known = Cache::builder().weigher(weight).max_capacity(MEMORY).time_to_live(FRESH).build();
         let absent = Cache::builder().max_capacity(NAMESPACES).time_to_live(FRESH).build();
-        Self { client, known, absent }
+        let accounts = Cache::builder().max_capacity(ACCOUNTS).time_to_live(FRESH).build();
+        Self { client, known, absent, accounts }
+    }
+
+    /// The names of the pull secrets of a ServiceAccount; none if it cannot be read, or does not exist, so that it has no pods.
+    ///
+    /// Rights: get serviceaccounts.
+    pub(crate) async fn of_service_account(
+        &self,
+        namespace: &str,
+        name: &str,
+        deadline: Instant,
+    ) -> Option<Vec<String>> {
+        if !is_name(namespace) || !is_name(name) {
+            return None;
+        }
+        let key = (namespace.into(), name.into());
+        if let Some(known) = self.accounts.get(&key) {
+            return known.map(|names| names.to_vec());
+        }
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}");
+        let read = timeout_at(deadline.into(), get::<ServiceAccount>(&self.client, &path)).await.ok()?;
+        let account = read.unwrap_or_else(|error| {
+            tracing::debug!(namespace, name, error = describe(&error), "can't read a ServiceAccount");
+            None
+        });
+        let names = account.map(|account| {
+            let secrets = account.image_pull_secrets.unwrap_or_default().into_iter();
+            secrets
+                .map(|secret| secret.name)
+                .filter(|name| is_name(name))
+                .take(SECRETS + 1)
+                .collect::<Vec<_>>()
+        });
+        self.accounts.insert(key, names.clone().map(Into::into));
+        names
     }
 
     /// The credentials of a pod's Secrets, and what is wrong with any, each a line.

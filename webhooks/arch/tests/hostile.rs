@@ -538,7 +538,7 @@ async fn prefetches_are_limited() {
     let name = "a".repeat(200);
     for _ in 0..1000 {
         let access = Access { namespace: "one", pull_secrets: vec!["pull"] };
-        images.prefetch(&vec![image(&name, false); 1000], &access);
+        images.prefetch(&vec![image(&name, false); 1000], &access, "default");
     }
     let waiting = async {
         while asked.load(Ordering::Relaxed) < 16 {

@@ -96,6 +96,9 @@ pub struct PodSpec<'a> {
     /// `volumes`, as raw JSON: few decisions read them.
     #[serde(borrow)]
     pub volumes: Option<&'a RawValue>,
+    /// `serviceAccountName`; the template of a workload often has none, which means `default`.
+    #[serde(borrow)]
+    pub service_account_name: Option<Text<'a>>,
     /// `imagePullSecrets`. The `ServiceAccount` admission plugin has added those of the service account.
     #[serde(borrow, default, deserialize_with = "bounded_list::<_, _, MAX_NAMES>")]
     pub image_pull_secrets: Option<Vec<NameRef<'a>>>,

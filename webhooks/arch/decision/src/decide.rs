@@ -168,7 +168,10 @@ fn impossible(settings: &Settings, case: Case<'_, '_>, known: &[(&str, &Platform
 /// pod is not refused.
 fn unlisted(settings: &Settings, case: Case<'_, '_>, known: &[(&str, &Platforms)]) -> Decision {
     let (nodes, images) = (listed_architectures(settings), supported(known));
-    left(case, format!("arch: no architecture that nodes of the cluster have runs all images, of {nodes}: {images}"))
+    left(
+        case,
+        format!("arch: no architecture that nodes of the cluster have runs all images, of {nodes}: {images}"),
+    )
 }
 
 /// The pod is admitted as it is, with a warning.

@@ -128,8 +128,11 @@ pub trait Images: Send + Sync + 'static {
         deadline: Instant,
     ) -> impl Future<Output = Known> + Send;
 
-    /// Starts lookups of images that pods will need soon. Returns at once.
-    fn prefetch(&self, _images: &[Image<'_>], _access: &Access<'_>) {}
+    /// Starts lookups of images that pods of this ServiceAccount will need soon. Returns at once.
+    ///
+    /// Such a pod gets the pull secrets of the ServiceAccount if it names none (`Admit` of
+    /// k8s.io/kubernetes/plugin/pkg/admission/serviceaccount).
+    fn prefetch(&self, _images: &[Image<'_>], _access: &Access<'_>, _service_account: &str) {}
 }
 
 impl<I: Images> Images for Arc<I> {
@@ -142,8 +145,8 @@ impl<I: Images> Images for Arc<I> {
         (**self).known(images, access, deadline)
     }
 
-    fn prefetch(&self, images: &[Image<'_>], access: &Access<'_>) {
-        (**self).prefetch(images, access);
+    fn prefetch(&self, images: &[Image<'_>], access: &Access<'_>, service_account: &str) {
+        (**self).prefetch(images, access, service_account);
     }
 }
 

@@ -282,7 +282,9 @@ impl<I: Images> Arch<I> {
         }
         if let Ok(mut images) = images_of(&pod) {
             images.retain(|image| self.settings.images.statement(image.reference).is_none());
-            self.images.prefetch(&images, &Access::of(&pod, namespace));
+            let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
+            let account = account.filter(|name| !name.is_empty()).unwrap_or("default");
+            self.images.prefetch(&images, &Access::of(&pod, namespace), account);
         }
     }
 }
@@ -353,10 +355,11 @@ mod tests {
             Known::default()
         }
 
-        fn prefetch(&self, images: &[Image<'_>], access: &Access<'_>) {
+        fn prefetch(&self, images: &[Image<'_>], access: &Access<'_>, account: &str) {
+            let Access { namespace, pull_secrets } = access;
             let names = images
                 .iter()
-                .map(|image| format!("{} {} {:?}", access.namespace, image.reference, access.pull_secrets));
+                .map(|image| format!("{namespace} {} {pull_secrets:?} {account}", image.reference));
             self.0.lock().unwrap().extend(names);
         }
     }

@@ -31,7 +31,8 @@ impl SettingsSource for Learned {
 fn webhook_with(mut settings: Value, objects: &[Value]) -> Arch {
     settings["architecturesFrom"] = json!("Cluster");
     let settings = Settings::from_value(settings).unwrap();
-    let (keys, now) = (settings.learned_taint_keys.clone().unwrap(), SystemTime::UNIX_EPOCH + Duration::from_hours(1));
+    let (keys, now) =
+        (settings.learned_taint_keys.clone().unwrap(), SystemTime::UNIX_EPOCH + Duration::from_hours(1));
     let objects = ClusterObjects::from_facts(objects).unwrap();
     let learned = learn(&objects, &keys, &mut NodeHistory::new(), now);
     let source = Learned(Arc::new(settings.with_learned(&learned)));
@@ -127,7 +128,10 @@ fn pool_that_is_not_seen_excludes_no_pod_and_gets_none_that_fails_there() {
         ["arch: no architecture that nodes of the cluster have runs all images, of amd64: arm64 (arm64)"]
     );
     let variants = pass(&webhook, &pod(&["amd64.v3_arm64"], json!({})));
-    assert_eq!(variants["metadata"]["annotations"]["podshaper.dev/arch"], "amd64,arm64", "a variant makes nothing impossible");
+    assert_eq!(
+        variants["metadata"]["annotations"]["podshaper.dev/arch"], "amd64,arm64",
+        "a variant makes nothing impossible"
+    );
 }
 
 #[test]
@@ -145,7 +149,10 @@ fn images_without_a_common_architecture_are_impossible() {
 #[test]
 fn configured_architecture_precedes_learned_one() {
     let own = json!({"architectures": {"arm64": {"taintsToTolerate": [taint("own", "arm64", "NoSchedule")], "requireNodeLabels": [{"pool": "arm"}]}}});
-    let cluster = [node("worker", "amd64", json!([])), node("arm", "arm64", json!([taint(ARCH, "arm64", "NoSchedule")]))];
+    let cluster = [
+        node("worker", "amd64", json!([])),
+        node("arm", "arm64", json!([taint(ARCH, "arm64", "NoSchedule")])),
+    ];
     let webhook = webhook_with(own, &cluster);
     let both = pass(&webhook, &pod(&["amd64_arm64"], json!({})));
     assert_eq!(both["spec"]["tolerations"][0]["key"], "own");

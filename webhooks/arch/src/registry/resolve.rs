@@ -189,47 +189,39 @@ impl Resolver {
         let mut last = LookupError::Unavailable;
         for place in endpoints {
             for source in place.sources() {
-                let credential = match source {
-                    CredentialSource::Known(credential) => Some(credential),
-                    CredentialSource::Anonymous => None,
-                    CredentialSource::Cloud(cloud) => match cloud.credential().await {
-                        Ok(credential) => Some(credential),
-                        Err(error) => {
-                            last = error;
-                            continue;
-                        }
-                    },
-                };
-                let credential = credential.as_deref();
-                let identity = credential.map(Credential::identity).unwrap_or_default();
-                let scope = Scope {
-                    registry: &place.base,
-                    repository: &place.repository,
-                    credential,
-                    identity,
-                    namespace,
-                };
-                let mut attempt = Attempt { resolver: self, place, scope, fetches: 0 };
-                let answered = match question {
-                    Question::Platforms => attempt.image(image).await,
-                    Question::Digest => {
-                        attempt.digest(image).await.map(|digest| (digest, Platforms::Any, false))
-                    }
-                };
-                match answered {
-                    Ok((digest, platforms, index)) => {
-                        let (platforms, from) = (Arc::new(platforms), place.registry.as_str().into());
-                        return Ok(Resolved { digest, platforms, index, from });
-                    }
+                match self.attempt(place, source, image, namespace, question).await {
+                    Ok(resolved) => return Ok(resolved),
                     Err(why) => last = why,
                 }
                 // Another credential helps against nothing else.
-                if last != LookupError::Unauthorized && last != LookupError::NotFound {
+                if !matches!(last, LookupError::Unauthorized | LookupError::NotFound) {
                     break;
                 }
             }
         }
         Err(last)
+    }
+
+    /// Asks one place, by one credential.
+    async fn attempt(
+        &self,
+        place: &RegistryEndpoint,
+        source: CredentialSource<'_>,
+        image: &Reference,
+        namespace: &Arc<str>,
+        question: Question,
+    ) -> Result<Resolved, LookupError> {
+        let credential = source.credential().await?;
+        let credential = credential.as_deref();
+        let identity = credential.map(Credential::identity).unwrap_or_default();
+        let (registry, repository) = (&place.base, &*place.repository);
+        let scope = Scope { registry, repository, credential, identity, namespace };
+        let mut attempt = Attempt { resolver: self, place, scope, fetches: 0 };
+        let (digest, platforms, index) = match question {
+            Question::Platforms => attempt.image(image).await?,
+            Question::Digest => (attempt.digest(image).await?, Platforms::Any, false),
+        };
+        Ok(Resolved { digest, platforms: Arc::new(platforms), index, from: place.registry.as_str().into() })
     }
 
     fn endpoints(
@@ -275,6 +267,16 @@ impl Resolver {
             cloud: cloud.cloned(),
         });
         Ok(endpoints)
+    }
+}
+
+impl CredentialSource<'_> {
+    async fn credential(self) -> Result<Option<Arc<Credential>>, LookupError> {
+        match self {
+            Self::Known(credential) => Ok(Some(credential)),
+            Self::Anonymous => Ok(None),
+            Self::Cloud(cloud) => cloud.credential().await.map(Some),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use form_urlencoded::Serializer;
+use http::uri::Authority;
 use http::{HeaderValue, Method, Uri};
 use moka::sync::Cache;
 use serde::Deserialize;
@@ -208,16 +209,8 @@ async fn grant(
         return Err(LookupError::Unauthorized);
     };
     let realm: Uri = realm.parse().map_err(|_| LookupError::Refused)?;
-    let authority = realm.authority().ok_or(LookupError::Refused)?;
-    if authority.as_str().contains('@') {
-        return Err(LookupError::Refused);
-    }
-    exchange.check_scheme(&realm, None)?;
+    check_realm(exchange, scope, &realm)?;
     let (host, port) = place(&realm);
-    let is_elsewhere = self::authority(&realm) != self::authority(scope.registry);
-    if is_elsewhere && scope.credential.is_some_and(|credential| credential.own_host_only) {
-        return Err(LookupError::Refused);
-    }
     let reach = if exchange.hosts.allows_private_realm(host, port) { AddressPolicy::Registry } else { reach };
     let own = format!("repository:{}:pull", scope.repository);
     // The registry knows best by which name it checks a token (oras-project/oras-go#650).
@@ -227,34 +220,73 @@ async fn grant(
     }
     let service = service.as_deref().map(|service| ("service", service));
     let refresh = scope.credential.and_then(|credential| credential.refresh_token.as_deref());
-    let ask = if let Some(refresh) = refresh {
-        // One parameter with all scopes (RFC 6749 section 3.3).
-        let scopes = scopes.join(" ");
-        let query = form(service.into_iter().chain([("scope", &*scopes)]));
-        let grant =
-            form([("grant_type", "refresh_token"), ("refresh_token", refresh), ("client_id", "podshaper")]);
-        RegistryRequest {
-            method: Method::POST,
-            form: Some(Bytes::from(format!("{grant}&{query}"))),
-            reach,
-            ..ask(realm, scope)
-        }
-    } else {
-        let query = form(service.into_iter().chain(scopes.into_iter().map(|scope| ("scope", scope))));
-        let before = realm.path_and_query().map_or("/", |path| path.as_str());
-        let glue = if before.contains('?') { '&' } else { '?' };
-        let uri = Uri::builder().scheme(realm.scheme_str().unwrap_or("https")).authority(authority.as_str());
-        let uri =
-            uri.path_and_query(format!("{before}{glue}{query}")).build().map_err(|_| LookupError::Refused)?;
-        RegistryRequest { authorization: scope.credential.and_then(basic), reach, ..ask(uri, scope) }
+    let request = match refresh {
+        Some(refresh) => refresh_request(realm, scope, refresh, service, &scopes),
+        None => token_request(&realm, scope, service, &scopes)?,
     };
-    let answer = exchange.send(ask).await?;
+    let answer = exchange.send(RegistryRequest { reach, ..request }).await?;
     match answer.status.as_u16() {
-        200 => {}
-        400 | 401 | 403 | 404 => return Err(LookupError::Unauthorized),
-        _ => return Err(LookupError::Unavailable),
+        200 => parse_grant(&answer.body),
+        400 | 401 | 403 | 404 => Err(LookupError::Unauthorized),
+        _ => Err(LookupError::Unavailable),
     }
-    let text = str::from_utf8(&answer.body).map_err(|_| LookupError::Malformed)?;
+}
+
+/// Checks that the credential of the scope may be sent to a token server.
+fn check_realm(exchange: &Exchange, scope: &Scope<'_>, realm: &Uri) -> Result<(), LookupError> {
+    let has_user = realm.authority().is_none_or(|authority| authority.as_str().contains('@'));
+    if has_user {
+        return Err(LookupError::Refused);
+    }
+    exchange.check_scheme(realm, None)?;
+    let is_elsewhere = authority(realm) != authority(scope.registry);
+    if is_elsewhere && scope.credential.is_some_and(|credential| credential.own_host_only) {
+        return Err(LookupError::Refused);
+    }
+    Ok(())
+}
+
+/// A request with a refresh token.
+fn refresh_request(
+    realm: Uri,
+    scope: &Scope<'_>,
+    refresh: &str,
+    service: Option<(&str, &str)>,
+    scopes: &[&str],
+) -> RegistryRequest {
+    // One parameter with all scopes (RFC 6749 section 3.3).
+    let scopes = scopes.join(" ");
+    let query = form(service.into_iter().chain([("scope", &*scopes)]));
+    let grant =
+        form([("grant_type", "refresh_token"), ("refresh_token", refresh), ("client_id", "podshaper")]);
+    let body = Bytes::from(format!("{grant}&{query}"));
+    RegistryRequest { method: Method::POST, form: Some(body), ..ask(realm, scope) }
+}
+
+/// A request with a password, or without a credential.
+fn token_request(
+    realm: &Uri,
+    scope: &Scope<'_>,
+    service: Option<(&str, &str)>,
+    scopes: &[&str],
+) -> Result<RegistryRequest, LookupError> {
+    let query = form(service.into_iter().chain(scopes.iter().map(|scope| ("scope", *scope))));
+    let before = realm.path_and_query().map_or("/", |path| path.as_str());
+    let glue = if before.contains('?') { '&' } else { '?' };
+    let (scheme, authority) =
+        (realm.scheme_str().unwrap_or("https"), realm.authority().map_or("", Authority::as_str));
+    let uri = Uri::builder()
+        .scheme(scheme)
+        .authority(authority)
+        .path_and_query(format!("{before}{glue}{query}"))
+        .build()
+        .map_err(|_| LookupError::Refused)?;
+    Ok(RegistryRequest { authorization: scope.credential.and_then(basic), ..ask(uri, scope) })
+}
+
+/// The token of a response, and how long it is good.
+fn parse_grant(body: &[u8]) -> Result<(HeaderValue, Duration), LookupError> {
+    let text = str::from_utf8(body).map_err(|_| LookupError::Malformed)?;
     let grant: Grant<'_> = serde_json::from_str(text).map_err(|_| LookupError::Malformed)?;
     let token = grant.token.filter(|token| !token.is_empty()).or(grant.access_token).unwrap_or_default();
     if token.is_empty() || token.len() > MAX_TOKEN {

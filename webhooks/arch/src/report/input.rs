@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use podshaper_core::facts::Fact;
 use podshaper_core::object::{OwnerReference, controller_of};
 use podshaper_core::pod::Pod;
 use podshaper_core::workload::pod_template;
@@ -9,8 +10,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use arch_decision::images::images_of;
+use arch_decision::learned::ClusterNode;
 use arch_decision::platform::Architecture;
-use arch_decision::table::ARCH_LABEL;
 
 /// A pod, or the pod of a workload.
 #[derive(Debug)]
@@ -56,16 +57,9 @@ impl Input {
 
 /// The name and architecture of a Linux node.
 fn node(object: &Value) -> Option<(String, Architecture)> {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
-    if text("/kind") != Some("Node") || text("/apiVersion") != Some("v1") {
-        return None;
-    }
-    let labels = object.pointer("/metadata/labels");
-    let label = |key: &str| labels.and_then(|labels| labels.get(key)).and_then(Value::as_str);
-    let os = label("kubernetes.io/os").or_else(|| text("/status/nodeInfo/operatingSystem"));
-    let architecture = label(ARCH_LABEL).or_else(|| text("/status/nodeInfo/architecture"))?;
-    let is_linux = os.is_none_or(|os| os == "linux");
-    Some((text("/metadata/name")?.to_owned(), architecture.parse().ok().filter(|_| is_linux)?))
+    let fact = Fact::new(object).filter(|fact| fact.is_kind("", "Node"))?;
+    let (key, node) = fact.project::<ClusterNode>().ok()??;
+    Some((key.name, node.architecture))
 }
 
 fn is_pod(object: &Value) -> bool {
@@ -96,6 +90,7 @@ fn reported(object: &Value) -> Option<ReportedPod> {
 
 #[cfg(test)]
 mod tests {
+    use arch_decision::table::ARCH_LABEL;
     use serde_json::json;
 
     use super::*;

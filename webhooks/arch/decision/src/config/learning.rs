@@ -76,7 +76,10 @@ fn taint_keys(keys: Vec<String>) -> Result<TaintKeys, ConfigError> {
         let at = ["learnTaintKeys", &index.to_string()];
         label::check_key(&key).map_err(|problem| wrong(&at, problem))?;
         if is_foreign(&key) {
-            return Err(wrong(&at, format_args!("{key} is never learned: it says nothing of the architecture")));
+            return Err(wrong(
+                &at,
+                format_args!("{key} is never learned: it says nothing of the architecture"),
+            ));
         }
         if let Some(key) = all.replace(key) {
             return Err(wrong(&at, format_args!("{key} is listed twice")));
@@ -115,7 +118,8 @@ mod tests {
         let own = json!({"architecturesFrom": "Cluster", "learnTaintKeys": ["arch", "example.com/arch"]});
         assert_eq!(keys(own), Ok(Some(vec!["arch".to_owned(), "example.com/arch".to_owned()])));
         assert_eq!(keys(json!({"architecturesFrom": "Cluster", "learnTaintKeys": []})), Ok(Some(Vec::new())));
-        let preferred = json!({"architecturesFrom": "Cluster", "architectures": {"amd64": {}}, "preferred": ["arm64"]});
+        let preferred =
+            json!({"architecturesFrom": "Cluster", "architectures": {"amd64": {}}, "preferred": ["arm64"]});
         assert!(keys(preferred).is_ok(), "an architecture that may be learned");
     }
 
@@ -131,8 +135,12 @@ mod tests {
             "cloud.google.com/gke-spot",
             "kubernetes.azure.com/scalesetpriority",
         ] {
-            let error = keys(json!({"architecturesFrom": "Cluster", "learnTaintKeys": ["arch", key]})).unwrap_err();
-            assert_eq!(error, format!("learnTaintKeys.1: {key} is never learned: it says nothing of the architecture"));
+            let error =
+                keys(json!({"architecturesFrom": "Cluster", "learnTaintKeys": ["arch", key]})).unwrap_err();
+            assert_eq!(
+                error,
+                format!("learnTaintKeys.1: {key} is never learned: it says nothing of the architecture")
+            );
         }
     }
 
@@ -140,10 +148,22 @@ mod tests {
     fn key_that_can_match_nothing_is_refused() {
         let many: Vec<_> = (0..=MAX_KEYS).map(|number| format!("k{number}")).collect();
         for (settings, expected) in [
-            (json!({"learnTaintKeys": ["arch"]}), "learnTaintKeys: has no effect without architecturesFrom: Cluster"),
-            (json!({"architecturesFrom": "Cluster", "learnTaintKeys": ["a b"]}), "learnTaintKeys.0: \"a b\" is not a label key"),
-            (json!({"architecturesFrom": "Cluster", "learnTaintKeys": ["a", "a"]}), "learnTaintKeys.1: a is listed twice"),
-            (json!({"architecturesFrom": "Cluster", "learnTaintKeys": many}), "learnTaintKeys: takes up to 16 keys"),
+            (
+                json!({"learnTaintKeys": ["arch"]}),
+                "learnTaintKeys: has no effect without architecturesFrom: Cluster",
+            ),
+            (
+                json!({"architecturesFrom": "Cluster", "learnTaintKeys": ["a b"]}),
+                "learnTaintKeys.0: \"a b\" is not a label key",
+            ),
+            (
+                json!({"architecturesFrom": "Cluster", "learnTaintKeys": ["a", "a"]}),
+                "learnTaintKeys.1: a is listed twice",
+            ),
+            (
+                json!({"architecturesFrom": "Cluster", "learnTaintKeys": many}),
+                "learnTaintKeys: takes up to 16 keys",
+            ),
         ] {
             let error = keys(settings.clone()).unwrap_err();
             assert!(error.contains(expected), "{settings}: {error}");

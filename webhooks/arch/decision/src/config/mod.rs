@@ -326,10 +326,7 @@ fn nodes_of(architectures: BTreeMap<String, NodeSettings>) -> Result<Vec<Nodes>,
     for (name, settings) in architectures {
         let own = settings.nodes(&name)?;
         if let Some(twin) = nodes.iter().find(|twin| twin.architecture == own.architecture) {
-            return Err(wrong(
-                &["architectures", &name],
-                format_args!("is {} once more", twin.architecture),
-            ));
+            return Err(wrong(&["architectures", &name], format_args!("is {} once more", twin.architecture)));
         }
         nodes.push(own);
     }
@@ -463,7 +460,10 @@ mod tests {
                 "preferred.0: arm64 isn't among",
             ),
             (json!({"lookupTimeout": "1m"}), "lookupTimeout: takes up to 25s"),
-            (json!({"architecturesFrom": "Nodes"}), "architecturesFrom: unknown variant `Nodes`, expected `Settings` or `Cluster`"),
+            (
+                json!({"architecturesFrom": "Nodes"}),
+                "architecturesFrom: unknown variant `Nodes`, expected `Settings` or `Cluster`",
+            ),
             (json!({"exemptRuntimeClasses": ["a b"]}), "exemptRuntimeClasses.0: \"a b\" is no name"),
             (json!({"exemptRuntimeClasses": ["a", "a"]}), "exemptRuntimeClasses.1: a is listed twice"),
             (

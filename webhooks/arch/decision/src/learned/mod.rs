@@ -115,8 +115,11 @@ pub fn learn(
         pools().flat_map(|pool| &pool.startup_taints).filter(|taint| !permanent.contains(taint)).collect();
     let mut learned: BTreeMap<Box<str>, LearnedArchitecture> = BTreeMap::new();
     for (name, node) in objects.nodes.iter().filter(|(_, node)| node.architecture.is_known()) {
-        let taints: BTreeSet<_> =
-            node.taints.iter().filter(|taint| keys.contains(&taint.key) && !startup.contains(taint)).collect();
+        let taints: BTreeSet<_> = node
+            .taints
+            .iter()
+            .filter(|taint| keys.contains(&taint.key) && !startup.contains(taint))
+            .collect();
         let entry = learned.entry(node.architecture.name.clone()).or_insert_with(|| LearnedArchitecture {
             taints: taints.iter().map(|taint| (*taint).clone()).collect(),
             example: Some(name.clone()),
@@ -190,8 +193,7 @@ impl fmt::Display for LearnedArchitecture {
 /// The taints with the name of an architecture as value.
 fn taints_of(architecture: &str, taints: Vec<pod::Taint>) -> impl Iterator<Item = Taint> {
     let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
-    let is_own =
-        move |taint: &pod::Taint| taint.value == architecture && effects.contains(&&*taint.effect);
+    let is_own = move |taint: &pod::Taint| taint.value == architecture && effects.contains(&&*taint.effect);
     let taint = |pod::Taint { key, value, effect }| Taint { key, value, effect };
     taints.into_iter().filter(is_own).map(taint)
 }
@@ -241,11 +243,22 @@ mod tests {
     fn taint_of_every_node_is_learned() {
         let (own, other) = (taint(ARCH, "arm64"), taint("dedicated", "arm64"));
         for (nodes, expected) in [
-            (vec![node("a", "arm64", std::slice::from_ref(&own)), node("b", "arm64", &[own.clone(), other])],
-                "arm64 [kubernetes.io/arch=arm64:NoSchedule] (2 nodes, such as a)"),
-            (vec![node("a", "arm64", std::slice::from_ref(&own)), node("b", "arm64", &[])], "arm64 [] (2 nodes, such as a)"),
+            (
+                vec![
+                    node("a", "arm64", std::slice::from_ref(&own)),
+                    node("b", "arm64", &[own.clone(), other]),
+                ],
+                "arm64 [kubernetes.io/arch=arm64:NoSchedule] (2 nodes, such as a)",
+            ),
+            (
+                vec![node("a", "arm64", std::slice::from_ref(&own)), node("b", "arm64", &[])],
+                "arm64 [] (2 nodes, such as a)",
+            ),
             (vec![node("a", "arm64", &[taint(ARCH, "amd64")])], "arm64 [] (node a)"),
-            (vec![node("a", "arm64", &[taint("node-role.kubernetes.io/control-plane", "arm64")])], "arm64 [] (node a)"),
+            (
+                vec![node("a", "arm64", &[taint("node-role.kubernetes.io/control-plane", "arm64")])],
+                "arm64 [] (node a)",
+            ),
         ] {
             assert_eq!(learned_once(&nodes), [expected]);
         }
@@ -259,10 +272,7 @@ mod tests {
         ];
         assert_eq!(
             learned_once(&pools),
-            [
-                "amd64 [] (NodePool any)",
-                "arm64 [kubernetes.io/arch=arm64:NoSchedule] (NodePools any, arm)"
-            ]
+            ["amd64 [] (NodePool any)", "arm64 [kubernetes.io/arch=arm64:NoSchedule] (NodePools any, arm)"]
         );
     }
 

@@ -445,13 +445,15 @@ mod tests {
         };
         let template = |image: &str| json!({"spec": {"containers": [{"image": image}], "imagePullSecrets": [{"name": "s"}]}});
         review("apps", json!({"spec": {"template": template("a")}})).await;
-        review("batch", json!({"spec": {"jobTemplate": {"spec": {"template": template("b")}}}})).await;
+        let mut of_account = template("b");
+        of_account["spec"]["serviceAccountName"] = json!("account");
+        review("batch", json!({"spec": {"jobTemplate": {"spec": {"template": of_account}}}})).await;
         for other in
             [json!({}), json!({"spec": {"template": 5}}), json!({"spec": {"template": null}}), json!([1])]
         {
             review("apps", other).await;
         }
         review("example.com", json!({"spec": {"template": template("c")}})).await;
-        assert_eq!(*foreseen.0.lock().unwrap(), ["ns a [\"s\"]", "ns b [\"s\"]"]);
+        assert_eq!(*foreseen.0.lock().unwrap(), ["ns a [\"s\"] default", "ns b [\"s\"] account"]);
     }
 }

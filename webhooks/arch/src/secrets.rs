@@ -49,14 +49,17 @@ enum Secret {
     Malformed(Arc<str>),
 }
 
+/// Namespace and name.
+type Key = (Box<str>, Box<str>);
+
 /// Reads Secrets.
 pub struct PullSecrets {
     client: Client,
-    known: Cache<(Box<str>, Box<str>), Secret>,
+    known: Cache<Key, Secret>,
     /// Names without a Secret, by namespace.
     absent: Cache<Box<str>, Arc<AtomicU32>>,
     /// The pull secrets of ServiceAccounts; none for one that cannot be read.
-    accounts: Cache<(Box<str>, Box<str>), Option<Arc<[String]>>>,
+    accounts: Cache<Key, Option<Arc<[String]>>>,
 }
 
 /// `v1.ServiceAccount`.

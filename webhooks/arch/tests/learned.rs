@@ -60,7 +60,7 @@ async fn explain_names_the_source_of_each_architecture() {
         ]
     );
     let output = arch(&settings, &cluster(), &["explain", "--output=json"]).await;
-    let items: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let items: Value = serde_json::from_str(&text(&output).0).unwrap();
     assert_eq!(
         items[2],
         json!({"architecture": "arm64", "taints": ["kubernetes.io/arch=arm64:NoSchedule"], "from": "node control-plane; NodePool arm"})

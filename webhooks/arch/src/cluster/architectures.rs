@@ -177,7 +177,7 @@ impl Learner {
                 self.recorded = Some(recorded);
             }
             Err(error) => {
-                tracing::warn!(error = describe(&error), "can't read the record of nodes, trying again")
+                tracing::warn!(error = describe(&error), "can't read the record of nodes, trying again");
             }
         }
     }
@@ -227,7 +227,7 @@ mod tests {
 
     use super::*;
 
-    fn list(items: Value) -> MockResponse {
+    fn list(items: &Value) -> MockResponse {
         MockResponse::json(200, &json!({"metadata": {"resourceVersion": "1"}, "items": items}))
     }
 
@@ -246,7 +246,7 @@ mod tests {
                     return std::future::pending().await;
                 }
                 match request.uri().path() {
-                    "/api/v1/nodes" => list(json!([node("a", "amd64")])),
+                    "/api/v1/nodes" => list(&json!([node("a", "amd64")])),
                     "/apis/karpenter.sh/v1" if node_pools.is_some() => MockResponse::json(
                         200,
                         &json!({
@@ -254,7 +254,7 @@ mod tests {
                             {"name": "nodepools", "singularName": "", "namespaced": false, "kind": "NodePool", "verbs": ["list"]}]}),
                     ),
                     "/apis/karpenter.sh/v1/nodepools" if node_pools != Some(Value::Null) => {
-                        list(node_pools.unwrap_or_default())
+                        list(&node_pools.unwrap_or_default())
                     }
                     "/api/v1/namespaces/default/configmaps/record" if *request.method() == Method::PATCH => {
                         let _ = patches.send(request.into_body());

@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    fn pool(requirements: Value, labels: Value) -> Option<String> {
+    fn pool(requirements: &Value, labels: &Value) -> Option<String> {
         let taint = |key: &str, value: &str| json!({"key": key, "value": value, "effect": "NoSchedule"});
         let template = json!({"metadata": {"labels": labels}, "spec": {
             "requirements": requirements, "expireAfter": "720h",
@@ -154,7 +154,7 @@ mod tests {
             (json!([]), json!({}), None),
             (json!([arch("In", json!(["amd64"])), windows]), json!({}), None),
         ] {
-            assert_eq!(pool(requirements.clone(), labels).as_deref(), expected, "{requirements}");
+            assert_eq!(pool(&requirements, &labels).as_deref(), expected, "{requirements}");
         }
     }
 }

@@ -41,7 +41,7 @@ impl ResizeSupport {
 }
 
 async fn discover(client: &Client) -> Option<bool> {
-    match serves(client, "pods/resize").await {
+    match serves(client, "/api/v1", "pods/resize").await {
         Ok(is_supported) => Some(is_supported),
         Err(error) => {
             tracing::warn!(error = describe(&error), "can't discover pods/resize, trying again");

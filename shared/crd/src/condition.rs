@@ -60,6 +60,11 @@ impl Conditions {
         self.0.iter().find(|condition| condition.kind == kind)
     }
 
+    /// The conditions.
+    pub fn iter(&self) -> impl Iterator<Item = &Condition> {
+        self.0.iter()
+    }
+
     /// The conditions that replace these. `lastTransitionTime` changes with `status` alone (`meta.SetStatusCondition` of
     /// k8s.io/apimachinery); `now` is in RFC 3339.
     #[must_use]

@@ -2,6 +2,11 @@
 
 use std::error::Error;
 
+/// The response of the API server about an unknown path.
+const PAGE_NOT_FOUND: &str = "404 page not found";
+const NOT_SERVED: &str = "the API server does not serve this kind: its CustomResourceDefinition is not installed (the chart installs it \
+                          with crds.enabled)";
+
 /// Returns the API server's message if it is the cause of `error`, or else `error` with all its causes: kube's own text of a
 /// connection error is only `ServiceError: client error (Connect)`.
 pub fn describe(error: &(dyn Error + 'static)) -> String {
@@ -10,6 +15,12 @@ pub fn describe(error: &(dyn Error + 'static)) -> String {
     while let Some(error) = next {
         next = error.source();
         let part = match error.downcast_ref() {
+            // The API server answers this way, without a Status, about a group that it does not serve.
+            Some(kube::Error::Api(status))
+                if status.code == 404 && status.message.trim() == PAGE_NOT_FOUND =>
+            {
+                return NOT_SERVED.to_owned();
+            }
             // Its text repeats the message and the whole Status.
             Some(kube::Error::Api(status)) if status.message.is_empty() => {
                 return format!("HTTP status {} {}", status.code, status.reason);
@@ -53,6 +64,13 @@ mod tests {
     fn repeated_cause_appears_once() {
         let invalid = Request::get("a b").body(()).unwrap_err();
         assert_eq!(describe(&kube::Error::HttpError(invalid)), "HttpError: invalid uri character");
+    }
+
+    #[test]
+    fn kind_that_is_not_served_is_explained() {
+        let status =
+            Status { code: 404, ..Status::failure("404 page not found\n", "Failed to parse error data") };
+        assert_eq!(describe(&kube::Error::Api(status.boxed())), NOT_SERVED);
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct InventoryPod {
     pub token: Option<Token>,
     /// Its `resourceVersion`.
     pub version: ResourceVersion,
+    /// Whether another controller has removed its deletion cost.
+    pub lacks_cost: bool,
     /// Set while it has no node.
     pub waiting: Option<Arc<WaitingPod>>,
 }

@@ -72,6 +72,7 @@ pub(crate) struct ListedPods {
     records: BTreeMap<PodName, PodRecord>,
     evidence: EvidenceByPod,
     unready: UnreadyPods,
+    without_cost: BTreeSet<PodName>,
     controller: Option<NamespacedOwner>,
     newest: ResourceVersion,
 }
@@ -80,6 +81,9 @@ impl ListedPods {
     pub(crate) fn add(&mut self, pod: ObservedPod) {
         if pod.health != Health::Ready {
             self.unready.insert(Arc::clone(&pod.name), pod.waiting);
+        }
+        if pod.lacks_cost {
+            self.without_cost.insert(Arc::clone(&pod.name));
         }
         // The controller of the newest pod exists most likely: the first Jobs of a CronJob are deleted.
         if pod.record.version > self.newest {
@@ -115,6 +119,8 @@ struct DriverState {
     changes: u64,
     reconciled: u64,
     unready: UnreadyPods,
+    /// Placed pods without a deletion cost.
+    without_cost: BTreeSet<PodName>,
     evidence: EvidenceByPod,
     controller: Option<NamespacedOwner>,
 }
@@ -240,6 +246,11 @@ impl LedgerDriver {
         } else {
             state.unready.insert(Arc::clone(&pod.name), pod.waiting);
         }
+        if pod.lacks_cost && !ended {
+            state.without_cost.insert(Arc::clone(&pod.name));
+        } else {
+            state.without_cost.remove(&pod.name);
+        }
         if ended {
             state.evidence.remove(&pod.name);
         } else {
@@ -257,6 +268,7 @@ impl LedgerDriver {
         }
         state.changes += 1;
         state.unready.remove(name);
+        state.without_cost.remove(name);
         state.evidence.remove(name);
         let record = PodRecord {
             version,
@@ -273,6 +285,7 @@ impl LedgerDriver {
         let mut state = self.lock();
         state.changes += 1;
         state.unready = listed.unready;
+        state.without_cost = listed.without_cost;
         state.controller = listed.controller.or_else(|| state.controller.take());
         state.evidence = listed.evidence;
         let nodes = &*self.context.nodes;
@@ -299,6 +312,7 @@ impl LedgerDriver {
             health: if state.unready.contains_key(name) { Health::Unready } else { Health::Ready },
             token: pod.assignment().map(|assignment| assignment.token),
             version: pod.version,
+            lacks_cost: state.without_cost.contains(name),
             waiting: state.unready.get(name).cloned().flatten(),
         };
         let pods = state.ledger.pods().iter().map(pod).collect();

@@ -28,6 +28,7 @@ use crate::placement_object::{
 pub struct Ledgers {
     context: Arc<LedgerContext>,
     filled: AtomicBool,
+    placements_listed: AtomicBool,
     drivers: Mutex<HashMap<LedgerId, Arc<LedgerDriver>>>,
     placements: Mutex<HashMap<LedgerId, PlacementObject>>,
 }
@@ -51,6 +52,7 @@ impl Ledgers {
         Self {
             context: Arc::new(LedgerContext::new(LedgerClient::new(client, webhook), nodes)),
             filled: AtomicBool::new(false),
+            placements_listed: AtomicBool::new(false),
             drivers: Mutex::default(),
             placements: Mutex::default(),
         }
@@ -59,6 +61,11 @@ impl Ledgers {
     /// Whether the watch has listed all placed pods.
     pub fn has_synced(&self) -> bool {
         self.filled.load(Ordering::Acquire)
+    }
+
+    /// Whether the watch has listed the Placements. It cannot before the kind is installed.
+    pub fn has_listed_placements(&self) -> bool {
+        self.placements_listed.load(Ordering::Acquire)
     }
 
     /// Requests a slot for a pod of `workload`, and gets a reply by the deadline. `None` if the policy changes meanwhile.
@@ -241,6 +248,7 @@ impl WatchHandler for PlacementEvents {
 
     fn list_completed(&mut self, _version: &str) {
         *self.ledgers.placements() = std::mem::take(&mut self.listed);
+        self.ledgers.placements_listed.store(true, Ordering::Release);
     }
 
     fn changed(&mut self, object: &RawValue, deleted: bool) -> serde_json::Result<String> {

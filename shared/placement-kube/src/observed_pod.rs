@@ -28,6 +28,8 @@ pub(crate) struct ObservedPod {
     pub evidence: GroupEvidence,
     pub node: Option<Box<str>>,
     pub health: Health,
+    /// Whether another controller has removed its deletion cost.
+    pub lacks_cost: bool,
     /// Set while the pod has no node.
     pub waiting: Option<Arc<WaitingPod>>,
     pub controller: NamespacedOwner,
@@ -47,7 +49,7 @@ impl ObservedPod {
     fn parse_any(object: &RawValue) -> serde_json::Result<Option<Self>> {
         let Some(pod) = PodObject::from_object(serde_json::from_str(object.get())?) else { return Ok(None) };
         let Some(version) = pod.version else { return Ok(None) };
-        let costed = pod.has_own_deletion_cost();
+        let (costed, lacks_cost) = (pod.has_own_deletion_cost(), pod.lacks_deletion_cost());
         let record = PodRecord {
             version,
             state: pod.state,
@@ -59,6 +61,7 @@ impl ObservedPod {
             name: pod.name.as_str().into(),
             record,
             evidence: pod.evidence,
+            lacks_cost,
             node: pod.node.map(String::into_boxed_str),
             health: if pod.state == PodState::Succeeded { Health::Ready } else { health(&pod.conditions) },
             waiting: pod.waiting.filter(|_| pod.state == PodState::Active).map(Arc::new),

@@ -118,7 +118,7 @@ impl OwnerReader {
         let path = match timeout(wait, self.path(namespace, owner)).await {
             Ok(Ok(Some(path))) => path,
             Ok(Ok(None)) => return Lookup::NotFound,
-            Ok(Err(error)) => return unavailable(owner, &error),
+            Ok(Err(error)) => return unavailable(&error, namespace, owner),
             Err(_) => return Lookup::Unavailable,
         };
         let cached = self.owners.get_with((path.clone(), owner.uid.clone()), Arc::default);
@@ -143,7 +143,7 @@ impl OwnerReader {
         match self.path(namespace, &owner).await {
             Ok(Some(path)) => read(&self.client, &path, &owner, self.annotations).await,
             Ok(None) => Lookup::NotFound,
-            Err(error) => unavailable(&owner, &error),
+            Err(error) => unavailable(&error, namespace, &owner),
         }
     }
 
@@ -251,13 +251,14 @@ async fn read(
         }
         Ok(None) => Lookup::NotFound,
         Err(Error::Api(status)) if status.code == 403 => Lookup::Forbidden,
-        Err(error) => unavailable(owner, &error),
+        Err(error) => unavailable(&error, path, owner),
     }
 }
 
-fn unavailable(owner: &OwnerReference, error: &Error) -> Lookup<OwnerObject> {
+/// Logs an error about an owner in this namespace, or with this path.
+fn unavailable(error: &Error, place: &str, owner: &OwnerReference) -> Lookup<OwnerObject> {
     let (kind, name) = (&owner.kind, &owner.name);
-    tracing::warn!(kind, name, error = describe(error), "cannot read the owner of a pod");
+    tracing::warn!(place, kind, name, error = describe(error), "cannot read the owner of a pod");
     Lookup::Unavailable
 }
 

@@ -21,7 +21,7 @@ const TOLERATIONS_WHITELIST: &str = "scheduler.alpha.kubernetes.io/tolerationsWh
 /// Bytes of the longest annotation that is kept. Whoever may create namespaces can write longer ones.
 const MAX_ANNOTATION: usize = 4 << 10;
 
-/// What the annotations of a namespace require of its pods.
+/// The requirements of a namespace on its pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceRestrictions {
     node_selectors: Vec<NodeSelector>,

@@ -229,6 +229,11 @@ impl PodObject {
         PodPlacement::new(self.assignment.as_ref(), group)
     }
 
+    /// Whether the pod has a slot and no deletion cost. Each pod gets one with its slot, so another controller has removed it.
+    pub fn lacks_deletion_cost(&self) -> bool {
+        self.assignment.is_some() && self.deletion_cost.is_none()
+    }
+
     /// Whether the pod's author has set its deletion cost, which this project then keeps.
     pub fn has_own_deletion_cost(&self) -> bool {
         let cost_of_slot = self.assignment.as_ref().map(|assignment| deletion_cost(assignment.slot));

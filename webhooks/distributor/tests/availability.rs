@@ -43,6 +43,26 @@ struct Simulation {
     pod: Value,
     /// Pods that were deleted by evictions, in order.
     evicted: Vec<String>,
+    cloud: Option<Cloud>,
+}
+
+/// An autoscaler of the group `spot`: it adds a node for a pod that has been unschedulable for five seconds, and removes all nodes when they
+/// have had no pods for as long.
+struct Cloud {
+    /// The largest number of nodes.
+    most: usize,
+    pods_per_node: usize,
+    nodes: usize,
+    waiting: BTreeMap<String, tokio::time::Instant>,
+    empty: Option<tokio::time::Instant>,
+}
+
+impl Cloud {
+    const DELAY: Duration = Duration::from_secs(5);
+
+    fn new(most: usize, pods_per_node: usize) -> Self {
+        Self { most, pods_per_node, nodes: 0, waiting: BTreeMap::new(), empty: None }
+    }
 }
 
 fn put_node(server: &InMemoryApiServer, name: &str, group: &str) {
@@ -51,6 +71,13 @@ fn put_node(server: &InMemoryApiServer, name: &str, group: &str) {
         "status": {"conditions": [{"type": "Ready", "status": "True"}]},
     });
     server.put(&format!("/api/v1/nodes/{name}"), node);
+}
+
+fn remove_nodes(server: &InMemoryApiServer, cloud: &mut Cloud) {
+    for node in 1..=cloud.nodes {
+        server.delete(&format!("/api/v1/nodes/spot-{node}"));
+    }
+    (cloud.nodes, cloud.empty) = (0, None);
 }
 
 impl Simulation {
@@ -85,7 +112,17 @@ impl Simulation {
             sleep(STEP).await;
         }
         let capacity = BTreeMap::from([("default", 100), ("spot", 0)]);
-        Self { server, webhook, ending: end, capacity, replicas, created: 0, pod, evicted: Vec::new() }
+        Self {
+            server,
+            webhook,
+            ending: end,
+            capacity,
+            replicas,
+            created: 0,
+            pod,
+            evicted: Vec::new(),
+            cloud: None,
+        }
     }
 
     fn pods(&self) -> Vec<Value> {
@@ -162,17 +199,68 @@ impl Simulation {
         for pod in self.pods().iter().filter(|pod| pod["spec"]["nodeName"].is_null()) {
             self.schedule(pod);
         }
+        self.autoscale();
+    }
+
+    fn autoscale(&mut self) {
+        let pods = self.pods();
+        let of_spot = || pods.iter().filter(|pod| pod["spec"]["nodeSelector"]["type"] == "spot");
+        let Some(cloud) = &mut self.cloud else { return };
+        let waiting = of_spot().filter(|pod| pod["spec"]["nodeName"].is_null());
+        let waiting: Vec<String> = waiting.map(|pod| pod["metadata"]["uid"].to_string()).collect();
+        cloud.waiting.retain(|uid, _| waiting.contains(uid));
+        let now = tokio::time::Instant::now();
+        for uid in waiting {
+            cloud.waiting.entry(uid).or_insert(now);
+        }
+        if cloud.nodes < cloud.most && cloud.waiting.values().any(|since| since.elapsed() >= Cloud::DELAY) {
+            cloud.nodes += 1;
+            cloud.waiting.clear();
+            put_node(&self.server, &format!("spot-{}", cloud.nodes), "spot");
+        }
+        let is_empty = cloud.nodes > 0 && cloud.waiting.is_empty() && of_spot().next().is_none();
+        cloud.empty = is_empty.then(|| cloud.empty.unwrap_or(now));
+        if cloud.empty.is_some_and(|since| since.elapsed() >= Cloud::DELAY) {
+            remove_nodes(&self.server, cloud);
+        }
+        self.capacity.insert("spot", cloud.nodes * cloud.pods_per_node);
+    }
+
+    /// The cloud takes all spot nodes with their pods back, and has no others.
+    fn withdraw(&mut self) {
+        for pod in self.pods().iter().filter(|pod| pod["spec"]["nodeName"] == "spot") {
+            self.server.delete(&format!("{PODS}/{}", pod["metadata"]["name"].as_str().unwrap()));
+        }
+        if let Some(cloud) = &mut self.cloud {
+            remove_nodes(&self.server, cloud);
+            cloud.most = 0;
+        }
+        self.capacity.insert("spot", 0);
+    }
+
+    /// Ends the pause of a closed group. It counts by the clock of the system, which does not follow the paused time of the test.
+    fn end_pause(&self) {
+        let mut groups = self.server.get(DISTRIBUTOR)["status"]["groups"].clone();
+        assert_eq!(groups[1]["state"], "Closed");
+        groups[1]["nextProbe"] = json!("2026-01-01T00:00:00Z");
+        self.server.patch(DISTRIBUTOR, &json!({"status": {"groups": groups}}));
+    }
+
+    fn uids(&self) -> Vec<Value> {
+        let running = self.pods().into_iter().filter(|pod| pod["spec"]["nodeName"].is_string());
+        running.map(|pod| pod["metadata"]["uid"].clone()).collect()
     }
 
     fn schedule(&self, pod: &Value) {
         let path = format!("{PODS}/{}", pod["metadata"]["name"].as_str().unwrap());
         let group = pod["spec"]["nodeSelector"]["type"].as_str().unwrap_or("default");
+        let fits_nowhere = pod["metadata"]["labels"]["size"] == "huge";
         if pod["spec"]["schedulingGates"].is_array() {
             return;
         }
         let [default, spot] = self.counts();
         let running = if group == "spot" { spot.0 } else { default.0 };
-        if running < self.capacity[group] {
+        if running < self.capacity[group] && !fits_nowhere {
             let ready =
                 json!([{"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}]);
             self.server.patch(
@@ -378,4 +466,193 @@ async fn group_that_the_namespace_excludes_gets_no_pods() {
     simulation.server.put("/api/v1/namespaces/shop", namespace);
     simulation.until("balanced", |now| now.counts() == [(8, 0), (2, 0)]).await;
     assert_eq!(simulation.spot()["state"], "Open");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_wait_for_long_are_reported() {
+    let mut simulation =
+        Simulation::start(10, &json!({"whenUnavailable": "Wait", "unschedulableAfter": null}), json!({}))
+            .await;
+    simulation.step().await;
+    simulation.steps(Duration::from_mins(9)).await;
+    assert_eq!(simulation.condition("PodsUnschedulable"), Value::Null);
+    simulation.until("reported", |now| now.condition("PodsUnschedulable")["status"] == "True").await;
+    let message = simulation.condition("PodsUnschedulable")["message"].to_string();
+    assert!(message.contains("2 of spot"), "{message}");
+    simulation.capacity.insert("spot", 2);
+    simulation.until("no more", |now| now.condition("PodsUnschedulable").is_null()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn removed_deletion_costs_are_reported() {
+    let mut simulation = Simulation::start(10, &json!({}), json!({})).await;
+    simulation.capacity.insert("spot", 100);
+    simulation.until("balanced", |now| now.condition("Balanced")["reason"] == "Exact").await;
+    let pods = simulation.pods();
+    let path = |pod: &Value| format!("{PODS}/{}", pod["metadata"]["name"].as_str().unwrap());
+    let cost = |cost: Value| json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": cost}}});
+    for pod in &pods {
+        simulation.server.patch(&path(pod), &cost(Value::Null));
+    }
+    simulation.until("reported", |now| now.condition("DeletionCostsRemoved")["status"] == "True").await;
+    let message = simulation.condition("DeletionCostsRemoved")["message"].to_string();
+    assert!(message.contains("deletion cost of 10 pods"), "{message}");
+    for pod in &pods {
+        simulation.server.patch(&path(pod), &cost(json!("7")));
+    }
+    simulation.until("no more", |now| now.condition("DeletionCostsRemoved").is_null()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn object_that_runs_pods_in_place_of_the_target_is_named() {
+    let selector = json!({"spec": {"selector": {"matchLabels": {"app": "web"}}}});
+    let deployment = "/apis/apps/v1/namespaces/shop/deployments/web";
+    // Flagger.
+    let mut simulation = Simulation::start(0, &json!({}), json!({})).await;
+    simulation.server.put(&format!("{deployment}-primary"), of_namespace(json!({"spec": {"replicas": 3}})));
+    simulation.server.patch(deployment, &selector);
+    simulation.until("named", |now| now.condition("Ready")["reason"] == "NoOwnPods").await;
+    let message = simulation.condition("Ready")["message"].to_string();
+    assert!(message.contains("Deployment web-primary has them"), "{message}");
+    assert_eq!(simulation.condition("Balanced")["reason"], "NoPods");
+
+    // A Rollout with a workloadRef: its pods have the labels of the Deployment.
+    let mut simulation = Simulation::start(0, &json!({}), json!({})).await;
+    let rollout = json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "web", "uid": "rollout", "controller": true});
+    let set = json!({"metadata": {"uid": "other", "ownerReferences": [rollout]}});
+    simulation.server.put(&format!("{SETS}/web-r"), of_namespace(set));
+    let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-r", "uid": "other", "controller": true});
+    let pod = json!({"metadata": {"labels": {"app": "web"}, "ownerReferences": [owner]}, "spec": {}, "status": {"phase": "Running"}});
+    simulation.server.put(&format!("{PODS}/web-r-1"), of_namespace(pod));
+    simulation.replicas = 1;
+    simulation.server.patch(deployment, &selector);
+    let reason = |now: &Simulation| now.condition("Ready")["reason"] == "NoOwnPods";
+    let looks = async {
+        while !reason(&simulation) {
+            sleep(STEP).await;
+        }
+    };
+    timeout(Duration::from_mins(10), looks).await.unwrap();
+    let message = simulation.condition("Ready")["message"].to_string();
+    assert!(message.contains("Rollout web of argoproj.io/v1alpha1 has them"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn owner_that_may_not_be_read_is_reported() {
+    let kind = |plural: &str, kind: &str| json!({"groupVersion": "", "resources": [{"name": plural, "singularName": "", "namespaced": true, "kind": kind, "verbs": []}]});
+    let mut simulation = Simulation::start(3, &json!({}), json!({})).await;
+    let server = &simulation.server;
+    server.put("/apis/farms.example.com/v1", kind("farms", "Farm"));
+    server.put("/apis/barns.example.com/v1", kind("barns", "Barn"));
+    server.put(
+        "/apis/farms.example.com/v1/namespaces/shop/farms/web",
+        of_namespace(json!({"metadata": {"uid": "farm"}})),
+    );
+    // The owner of the ReplicaSet belongs to the target, but only that object shows it.
+    let barn = json!({"apiVersion": "barns.example.com/v1", "kind": "Barn", "name": "barn", "uid": "barn", "controller": true});
+    server.patch(&format!("{SETS}/web-1"), &json!({"metadata": {"ownerReferences": [barn]}}));
+    server.fail("/apis/barns.example.com/v1/namespaces", 403, "Forbidden");
+    let target = json!({"apiVersion": "farms.example.com/v1", "kind": "Farm", "name": "web"});
+    server.patch(DISTRIBUTOR, &json!({"spec": {"target": target}}));
+    simulation.until("reported", |now| now.condition("OwnersUnreadable")["status"] == "True").await;
+    let message = simulation.condition("OwnersUnreadable")["message"].to_string();
+    assert!(message.contains("Barn barn of barns.example.com/v1"), "{message}");
+    assert_eq!(simulation.condition("Balanced")["status"], "Unknown");
+}
+
+#[tokio::test(start_paused = true)]
+async fn group_without_nodes_gets_its_share_and_its_first_node() {
+    let mut simulation = Simulation::start(10, &json!({"unschedulableAfter": "15s"}), json!({})).await;
+    simulation.cloud = Some(Cloud::new(2, 10));
+    // Nights at zero: the autoscaler removes the nodes, and the next day begins without one.
+    for day in 0..10 {
+        simulation.scale(10).await;
+        simulation.until("8/2", |now| now.counts() == [(8, 0), (2, 0)]).await;
+        assert_eq!(simulation.spot()["state"], "Open", "day {day}");
+        simulation.scale(0).await;
+        simulation.until("no node", |now| now.capacity["spot"] == 0).await;
+    }
+    assert!(simulation.evicted.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn withdrawn_capacity_is_replaced_in_time_and_returns_at_rest() {
+    let spec = json!({"unschedulableAfter": "15s", "rebalance": {"mode": "OnRecovery"}});
+    let mut simulation = Simulation::start(10, &spec, json!({})).await;
+    simulation.cloud = Some(Cloud::new(2, 10));
+    simulation.until("8/2", |now| now.counts() == [(8, 0), (2, 0)]).await;
+
+    simulation.withdraw();
+    let withdrawn = tokio::time::Instant::now();
+    simulation.until("all run", |now| now.counts() == [(10, 0), (0, 0)]).await;
+    assert!(withdrawn.elapsed() <= Duration::from_secs(15 + 60), "{:?}", withdrawn.elapsed());
+    let evicted = simulation.evicted.len();
+    assert_eq!(evicted, 2, "the pods that waited");
+
+    // Capacity returns. Nothing waits for it, and no pod is created: one pod is evicted to try the group.
+    simulation.cloud = Some(Cloud::new(2, 10));
+    simulation.end_pause();
+    simulation
+        .until("8/2 again", |now| {
+            let [default, spot] = now.counts();
+            assert!(default.0 + spot.0 >= 9, "one at a time: {:?}", now.counts());
+            now.counts() == [(8, 0), (2, 0)]
+        })
+        .await;
+    assert_eq!(simulation.evicted.len() - evicted, 2, "as many as return");
+    simulation.until("open", |now| now.condition("Available")["status"] == "True").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn room_for_a_part_is_used_and_probes_become_rare() {
+    let spec = json!({"unschedulableAfter": "15s", "rebalance": {"mode": "OnRecovery"}});
+    let mut simulation = Simulation::start(20, &spec, json!({})).await;
+    // Four pods belong there.
+    simulation.cloud = Some(Cloud::new(1, 2));
+    simulation.until("18/2", |now| now.counts() == [(18, 0), (2, 0)]).await;
+    simulation.until("closed", |now| now.spot()["state"] == "Closed").await;
+    let evicted = simulation.evicted.len();
+    for probe in 1..=3 {
+        simulation.end_pause();
+        simulation.until("a probe", |now| now.evicted.len() > evicted + 2 * (probe - 1)).await;
+        simulation.until("18/2 again", |now| now.counts() == [(18, 0), (2, 0)]).await;
+        simulation.steps(Duration::from_mins(4)).await;
+        // One eviction for the probe, and one that takes it back.
+        assert_eq!(simulation.evicted.len(), evicted + 2 * probe);
+        assert_eq!(simulation.spot()["failedProbes"], probe);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_pod_is_never_evicted() {
+    let spec = json!({
+        "unschedulableAfter": "15s", "rebalance": {"mode": "Always"},
+        "distribution": [
+            {"name": "default", "nodeLabel": {"type": "default"}, "standIn": true},
+            {"name": "spot", "nodeLabel": {"type": "spot"}, "weight": 1},
+        ],
+    });
+    let mut simulation = Simulation::start(1, &spec, json!({})).await;
+    simulation.until("it runs", |now| now.counts() == [(1, 0), (0, 0)]).await;
+    let (pods, evicted) = (simulation.uids(), simulation.evicted.len());
+    simulation.cloud = Some(Cloud::new(2, 10));
+    simulation.until("closed", |now| now.spot()["state"] == "Closed").await;
+    simulation.end_pause();
+    simulation.until("probing", |now| now.spot()["state"] == "Probing").await;
+    simulation.steps(Duration::from_mins(5)).await;
+    assert_eq!((simulation.uids(), simulation.evicted.len()), (pods, evicted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_that_fits_nowhere_moves_no_other() {
+    let spec = json!({"unschedulableAfter": "15s", "rebalance": {"mode": "Always"}});
+    let mut simulation = Simulation::start(10, &spec, json!({})).await;
+    simulation.cloud = Some(Cloud::new(2, 10));
+    simulation.until("8/2", |now| now.counts() == [(8, 0), (2, 0)]).await;
+    let pods = simulation.uids();
+    simulation.pod = json!({"metadata": {"labels": {"size": "huge"}}});
+    simulation.scale(11).await;
+    simulation.steps(Duration::from_mins(5)).await;
+    assert_eq!(simulation.uids(), pods, "no other pod has moved");
+    assert!(simulation.evicted.len() <= 1, "{:?}", simulation.evicted);
 }

@@ -16,7 +16,7 @@ use crate::spec::{Availability, PodDistributorSpec, Rebalance, TakeBack, Target,
 use crate::status::PodDistributorStatus;
 
 /// The default of `unschedulableAfter`: longer than Karpenter and the cluster autoscaler usually take to add a node.
-const UNSCHEDULABLE_AFTER: Duration = Duration::from_mins(5);
+pub const UNSCHEDULABLE_AFTER: Duration = Duration::from_mins(5);
 
 /// Bytes of the longest spec, as compact JSON.
 const MAX_SPEC: usize = 64 << 10;

@@ -59,7 +59,7 @@ pub trait DistributorFacts: Send + Sync + 'static {
     fn groups_without_volume(&self, volume: &VolumeNodes, policy: &Policy) -> GroupSet {
         volume.excluded_groups(policy, std::iter::empty::<&Node>())
     }
-    /// Counts a pod that a distributor governs.
+    /// Counts a pod that a distributor governs, or may govern.
     fn record(&self, _outcome: PlaceOutcome) {}
     /// The warning about a pod template. The server gets none: it is asked about pods.
     fn template_warning(&self) -> Option<&'static str> {

@@ -12,6 +12,7 @@ pub mod availability;
 pub mod crd;
 pub mod distributor;
 pub mod facts;
+pub mod findings;
 pub mod node;
 pub mod offline;
 pub mod rebalance;

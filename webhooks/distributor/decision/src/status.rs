@@ -8,6 +8,8 @@ use podshaper_placement::spread::{GroupSpread, Spread};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::findings::Findings;
+
 /// The message about a target without pods.
 const NO_PODS: &str = "the target has no pods of its own. If pods run for it, another object owns them, such as a Rollout with workloadRef, or \
                        NAME-primary of Flagger: select that object as the target";
@@ -183,6 +185,8 @@ pub struct Observation {
     pub rebalance_held: Option<String>,
     /// Why no waiting pods are taken back, if some should be.
     pub take_back_held: Option<String>,
+    /// Problems beside the shares.
+    pub findings: Findings,
 }
 
 /// Whether new pods of the workload are placed.
@@ -200,6 +204,10 @@ pub enum Readiness {
     TargetForbidden(String),
     /// The API server didn't answer about the workload.
     TargetUnknown(String),
+    /// This object runs pods in place of the workload, which has none.
+    NoOwnPods(String),
+    /// The API server does not serve the kind Placement.
+    NoLedgers,
 }
 
 impl Readiness {
@@ -221,6 +229,18 @@ impl Readiness {
                 "TargetForbidden",
                 format!("{target} may not be read; the chart's distributor.owners gives the right"),
             ),
+            Self::NoOwnPods(other) => (
+                False,
+                "NoOwnPods",
+                format!("the target has no pods of its own, {other} has them: select it as the target"),
+            ),
+            Self::NoLedgers => (
+                False,
+                "NoLedgers",
+                "the kind Placement can't be listed, so pods are placed without a ledger and shares are not exact; install its \
+                 CustomResourceDefinition (the chart's crds.enabled)"
+                    .to_owned(),
+            ),
             Self::TargetUnknown(target) => (
                 Unknown,
                 "TargetUnknown",
@@ -240,6 +260,7 @@ impl PodDistributorStatus {
             observation.balanced(policy),
             observation.availability(policy),
         ];
+        let conditions = conditions.into_iter().chain(observation.findings.conditions(policy));
         let revisions = observation.revisions.iter().take(MAX_REVISIONS);
         let revisions = revisions.map(|(kind, name, spread)| RevisionStatus {
             kind: kind.clone(),
@@ -310,6 +331,10 @@ impl Observation {
         let deviations = groups.filter_map(deviation).collect::<Vec<_>>().join(", ");
         let (status, reason, message) = match (&*deviations, &self.rebalance_held) {
             ("", _) if self.has_no_pods() => (ConditionStatus::Unknown, "NoPods", NO_PODS.to_owned()),
+            ("", _) if self.findings.unreadable_owner.is_some() => {
+                let message = "pods of an owner that may not be read are not counted, see OwnersUnreadable";
+                (ConditionStatus::Unknown, "OwnersUnreadable", message.to_owned())
+            }
             ("", _) if self.total.unplaced > 0 => {
                 (ConditionStatus::False, "Unplaced", self.unplaced_message(policy))
             }
@@ -339,7 +364,8 @@ impl Observation {
 
     /// Whether new pods would be placed, and there are none.
     fn has_no_pods(&self) -> bool {
-        self.readiness == Readiness::Placing && self.total.placed() == 0 && self.total.unplaced == 0
+        let may_place = matches!(self.readiness, Readiness::Placing | Readiness::NoOwnPods(_));
+        may_place && self.total.placed() == 0 && self.total.unplaced == 0
     }
 
     /// Whether these pods can be part of a sequence that is exact over time: of consecutive slots, no group has three more or fewer than its
@@ -432,6 +458,7 @@ mod tests {
     use podshaper_placement::policy::Tie;
 
     use super::*;
+    use crate::findings::FINDINGS;
 
     fn policy() -> Policy {
         let group = |(name, weight): (&str, u32)| Group {
@@ -456,6 +483,7 @@ mod tests {
             groups: states(&[]),
             rebalance_held: None,
             take_back_held: None,
+            findings: Findings::default(),
         }
     }
 
@@ -571,6 +599,41 @@ mod tests {
         assert!(message.contains("idle: weight 0, so no pod goes there"), "{message}");
         assert!(message.ends_with("reserve: stands in while no other group is open"), "{message}");
         assert_eq!(placing_message(&policy()), "pods are placed when they are created");
+    }
+
+    #[test]
+    fn findings_are_conditions_while_they_last() {
+        let mut observation = observation(2);
+        observation.findings = Findings {
+            unschedulable: vec![0, 2],
+            without_cost: 10,
+            unreadable_owner: Some("Runner a of b/v1".to_owned()),
+        };
+        let status = PodDistributorStatus::default().observed(1, &policy(), &observation, "now");
+        for (kind, part) in [
+            ("PodsUnschedulable", "unschedulableAfter: 2 of spot;"),
+            ("DeletionCostsRemoved", "deletion cost of 10 pods"),
+            ("OwnersUnreadable", "may not be read, Runner a of b/v1;"),
+        ] {
+            let (is_true, _, message) = condition(&status, kind);
+            assert!(is_true == ConditionStatus::True && message.contains(part), "{kind}: {message}");
+        }
+        assert_eq!(condition(&status, "Balanced").1, "OwnersUnreadable", "pods that are not counted");
+        let after = status.observed(1, &policy(), &self::observation(2), "later");
+        assert!(FINDINGS.iter().all(|kind| after.conditions.get(kind).is_none()));
+        assert_eq!(condition(&after, "Balanced").1, "Exact");
+    }
+
+    #[test]
+    fn object_that_has_the_pods_of_the_target_is_named() {
+        let readiness = Readiness::NoOwnPods("Deployment web-primary".to_owned());
+        let none =
+            Observation { total: Spread::none(&policy()), revisions: vec![], readiness, ..observation(2) };
+        let status = PodDistributorStatus::default().observed(1, &policy(), &none, "now");
+        let (ready, reason, message) = condition(&status, "Ready");
+        assert_eq!((ready, reason), (ConditionStatus::False, "NoOwnPods"));
+        assert!(message.ends_with("Deployment web-primary has them: select it as the target"), "{message}");
+        assert_eq!(condition(&status, "Balanced").1, "NoPods");
     }
 
     #[test]

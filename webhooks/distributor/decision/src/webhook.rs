@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use podshaper_core::admission::{Decision, Request, Webhook};
+use podshaper_core::admission::{Decision, Request, Verdict, Webhook};
 use podshaper_core::pod::Pod;
 use podshaper_placement::admit::{
     Exclusion, PlaceError, PlaceOutcome, PlacePolicy, PlacementBackend, is_template, may_probe, place,
@@ -55,7 +55,11 @@ impl<F: DistributorFacts> Webhook for DistributorWebhook<F> {
                     unread.is_some_and(|owner| own.targets(owner)) || own.has_custom_target()
                 };
                 let targeted = distributors.iter().any(may_target);
-                return without_distributor(&chain, targeted);
+                let decision = without_distributor(&chain, targeted);
+                if matches!(decision.verdict, Verdict::Undecided(_)) {
+                    self.facts.record(PlaceOutcome::Undecided);
+                }
+                return decision;
             };
             let owner = self.facts.backend().owner(namespace, owner, deadline).await;
             chain.record_read(owner);

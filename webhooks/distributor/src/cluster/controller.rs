@@ -26,6 +26,7 @@ use super::DistributorCluster;
 use super::claims::Claims;
 use super::distributor_index::DistributorIndex;
 use super::eviction::EvictionLog;
+use super::foreign_owners::ForeignOwners;
 use super::group_metrics::GroupMetrics;
 use super::group_observer::{GroupObserver, OverduePod, describe_group, placed_pods};
 use super::nodes::Nodes;
@@ -34,7 +35,8 @@ use super::rebalance::{EvictionHistory, Imbalance, Rebalancer};
 use super::status_writer::StatusWriter;
 use super::take_back::{Candidate, TakeBackHistory, TakeBacks};
 use distributor_decision::WEBHOOK;
-use distributor_decision::distributor::{Distributor, ValidSpec, set_target};
+use distributor_decision::distributor::{Distributor, UNSCHEDULABLE_AFTER, ValidSpec, set_target};
+use distributor_decision::findings::Findings;
 use distributor_decision::rebalance::groups_behind;
 use distributor_decision::spec::{Availability, RebalanceMode};
 use distributor_decision::status::{
@@ -43,8 +45,11 @@ use distributor_decision::status::{
 
 /// Between two reconciliations.
 const PERIOD: Duration = Duration::from_secs(2);
-/// A distributor that hasn't changed is reconciled after this time.
+/// A distributor that hasn't changed is reconciled after this time, and after so much more for each other one. That is one read of a target.
 const RESYNC: Duration = Duration::from_secs(30);
+const RESYNC_EACH: Duration = Duration::from_millis(300);
+/// How often the object that runs pods in place of a target without pods is searched.
+const SEARCH_PERIOD: Duration = Duration::from_mins(5);
 /// After this time the owners of pods are read again, so many in one reconciliation.
 const CHAIN_LIFETIME: Duration = Duration::from_mins(2);
 const MAX_CHAIN_REFRESHES: usize = 16;
@@ -56,6 +61,7 @@ pub(super) struct DistributorController {
     namespaces: Option<Arc<Store<NamespaceRestrictions>>>,
     backend: ClusterBackend,
     claims: Arc<Claims>,
+    foreign_owners: ForeignOwners,
     evictors: Evictors,
     status: StatusWriter,
     metrics: PlacementMetrics,
@@ -86,6 +92,8 @@ struct Memory {
     log: EvictionLog,
     /// The tolerations in the pod template of the target, once it was read.
     tolerations: Option<Vec<Toleration>>,
+    /// The object that runs pods in place of a target without pods, and when it was searched.
+    in_place_of: Option<(Instant, Option<String>)>,
 }
 
 /// A distributor is reconciled when one of these changes.
@@ -99,6 +107,7 @@ struct Inputs {
     older: Option<String>,
     /// Why no waiting pods are taken back.
     held: Option<String>,
+    findings: Findings,
 }
 
 impl Inputs {
@@ -158,6 +167,7 @@ impl DistributorController {
             namespaces: cluster.namespaces.clone(),
             backend: cluster.backend.clone(),
             claims,
+            foreign_owners: ForeignOwners::new(cluster.backend.clone()),
             evictors,
             status,
             metrics: cluster.metrics.clone(),
@@ -229,6 +239,9 @@ impl DistributorController {
                 self.group_metrics.add(distributor, names, &reconciled.inputs.groups);
             }
         }
+        for (_, distributor) in &distributors {
+            self.group_metrics.add_problems(distributor);
+        }
         self.metrics.set_pods(counted.iter().map(|(distributor, allocator, total)| {
             let labels = [("namespace", &*distributor.namespace), ("distributor", &*distributor.name)];
             (labels, allocator.policy(), total)
@@ -292,6 +305,7 @@ impl DistributorController {
         let mut memory = before.as_mut().map(|before| std::mem::take(&mut before.memory)).unwrap_or_default();
         let inventories: Vec<&LedgerInventory> = pods.iter().map(|(_, inventory)| inventory).collect();
         let mut groups = self.observe_groups(distributor, spec, &inventories, &total, &mut memory).await;
+        let findings = find(spec, &inventories, &memory.observer);
         let history = &mut memory.take_backs;
         let candidates =
             self.evictors.take_backs.candidates(distributor, spec, &inventories, &mut groups, history).await;
@@ -301,6 +315,7 @@ impl DistributorController {
             groups,
             older: older.map(|older| older.uid.clone()),
             held: memory.take_backs.held(),
+            findings,
         };
         let unchanged = before.as_ref().is_some_and(|before| before.inputs == inputs);
         if unchanged {
@@ -313,7 +328,7 @@ impl DistributorController {
         // Whether evictions help depends on the groups that are open.
         let same_groups = before.as_ref().is_some_and(|before| before.inputs.has_states_of(&inputs));
         let evictions = match before {
-            Some(before) if unchanged && !rebalances && before.at.elapsed() < RESYNC => {
+            Some(before) if unchanged && !rebalances && before.at.elapsed() < self.resync() => {
                 total.unplaced += before.unknown;
                 return (Reconciled { memory, ..before }, total, candidates);
             }
@@ -339,6 +354,19 @@ impl DistributorController {
         let known = total.placed() + total.unplaced;
         let unknown = self.find_unknown_pods(distributor, spec, target.as_deref(), known).await;
         total.unplaced += unknown.unplaced;
+        let mut findings = inputs.findings.clone();
+        if readiness == Readiness::Placing {
+            let created = target.as_ref().and_then(|target| target.created);
+            if distributor.has_custom_target() && created.is_none_or(|created| created > known) {
+                findings.unreadable_owner = self.foreign_owners.unreadable(&distributor.namespace).await;
+            }
+            if let Some(other) = self.in_place_of(distributor, target.as_deref(), known, &mut memory).await {
+                readiness = Readiness::NoOwnPods(other);
+            }
+            if !self.backend.ledgers().has_listed_placements() {
+                readiness = Readiness::NoLedgers;
+            }
+        }
         if let Some(webhook) = unknown.placed_by {
             readiness = Readiness::SupersededByWebhook(webhook);
         }
@@ -367,10 +395,40 @@ impl DistributorController {
             groups: inputs.groups.clone(),
             take_back_held: inputs.held.clone(),
             rebalance_held: evictions.as_ref().and_then(EvictionHistory::held),
+            findings,
         };
         self.write_status(distributor, spec, &observation).await;
         let (at, unknown) = (Instant::now(), unknown.unplaced);
         (Reconciled { at, inputs, unknown, evictions, memory }, observation.total)
+    }
+
+    fn resync(&self) -> Duration {
+        let distributors = u32::try_from(self.distributors.len()).unwrap_or(u32::MAX);
+        RESYNC.max(RESYNC_EACH.saturating_mul(distributors))
+    }
+
+    /// The object that runs pods in place of the target, if that has none.
+    async fn in_place_of(
+        &self,
+        distributor: &Distributor,
+        target: Option<&OwnerObject>,
+        known: u32,
+        memory: &mut Memory,
+    ) -> Option<String> {
+        let selector =
+            target.filter(|target| known == 0 && target.created.is_none_or(|created| created == 0));
+        let Some(selector) = selector.and_then(|target| target.selector.as_deref()) else {
+            memory.in_place_of = None;
+            return None;
+        };
+        if let Some((at, other)) = &memory.in_place_of
+            && at.elapsed() < SEARCH_PERIOD.max(self.resync())
+        {
+            return other.clone();
+        }
+        let other = self.foreign_owners.in_place_of(distributor, selector).await;
+        memory.in_place_of = Some((Instant::now(), other.clone()));
+        other
     }
 
     /// The tolerations that the pods of the target have of their own. Only nodes of `availability: Nodes` are compared with them.
@@ -411,7 +469,11 @@ impl DistributorController {
                 }
                 observer.next(policy, inventories, &distributor.status, total, &overdue, &self.nodes)
             }
-            None => vec![GroupAvailability::OPEN; policy.groups().len()],
+            None => {
+                // No pod closes a group, but the status says which ones wait for long.
+                observer.overdue_pods(policy, inventories, Duration::MAX);
+                vec![GroupAvailability::OPEN; policy.groups().len()]
+            }
         };
         let restrictions =
             self.namespaces.as_ref().and_then(|namespaces| namespaces.get(&distributor.namespace));
@@ -523,6 +585,27 @@ impl DistributorController {
             self.backend.ledgers().reconcile(&workload).await?;
         }
         Ok(true)
+    }
+}
+
+/// The problems of pods beside their shares.
+fn find(spec: &ValidSpec, inventories: &[&LedgerInventory], observer: &GroupObserver) -> Findings {
+    let after = spec.options.unschedulable_after.unwrap_or(UNSCHEDULABLE_AFTER);
+    // A StatefulSet deletes by ordinal, and a Job deletes no pod.
+    let by_cost = inventories.iter().filter(|inventory| {
+        let owner = &inventory.controller.owner;
+        owner.kind != "StatefulSet" && !owner.is_kind("batch", "Job")
+    });
+    let pods = by_cost.flat_map(|inventory| &inventory.pods);
+    let without_cost = pods.filter(|pod| pod.lacks_cost && pod.slot.is_some()).count();
+    Findings {
+        unschedulable: observer.unschedulable_for(
+            spec.allocator.policy(),
+            inventories,
+            after.saturating_mul(2),
+        ),
+        without_cost: u32::try_from(without_cost).unwrap_or(u32::MAX),
+        unreadable_owner: None,
     }
 }
 

@@ -1,11 +1,13 @@
 //! Metrics of groups.
 
+use podshaper_crd::ConditionStatus;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use distributor_decision::distributor::Distributor;
+use distributor_decision::findings::FINDINGS;
 use distributor_decision::status::{GroupState, GroupStatus};
 use podshaper_placement_kube::PodSeries;
 
@@ -15,6 +17,7 @@ pub(super) struct GroupMetrics {
     groups: Family<StateLabels, Gauge>,
     open: Family<GroupLabels, Gauge>,
     kept: Family<KeptLabels, Gauge>,
+    problems: Family<ProblemLabels, Gauge>,
     series: PodSeries,
 }
 
@@ -35,6 +38,12 @@ struct KeptLabels {
     reason: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProblemLabels {
+    condition: String,
+    reason: String,
+}
+
 impl GroupMetrics {
     pub(super) fn register(registry: &mut Registry, series: PodSeries) -> Self {
         let metrics = Self { series, ..Self::default() };
@@ -44,6 +53,8 @@ impl GroupMetrics {
         registry.register("distributor_group_open", open, metrics.open.clone());
         let kept = "Pods that wait for nodes of closed groups and are not taken back, by reason";
         registry.register("distributor_not_taken_back_pods", kept, metrics.kept.clone());
+        let problems = "PodDistributors with a condition that is not as it should be";
+        registry.register("distributor_problems", problems, metrics.problems.clone());
         metrics
     }
 
@@ -52,6 +63,23 @@ impl GroupMetrics {
         self.groups.clear();
         self.open.clear();
         self.kept.clear();
+        self.problems.clear();
+    }
+
+    /// Adds the conditions of a distributor that are not as they should be.
+    pub(super) fn add_problems(&self, distributor: &Distributor) {
+        for condition in distributor.status.conditions.iter() {
+            let good = if FINDINGS.contains(&&*condition.kind) {
+                ConditionStatus::False
+            } else {
+                ConditionStatus::True
+            };
+            if condition.status != good {
+                let labels =
+                    ProblemLabels { condition: condition.kind.clone(), reason: condition.reason.clone() };
+                self.problems.get_or_create(&labels).inc();
+            }
+        }
     }
 
     /// Adds the series of one distributor. `statuses` are in the order of its groups.

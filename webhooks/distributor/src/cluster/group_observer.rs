@@ -67,6 +67,25 @@ impl GroupObserver {
         overdue
     }
 
+    /// How many pods of each group have been unschedulable for longer than `limit`, as of the last [`Self::overdue_pods`].
+    pub(super) fn unschedulable_for(
+        &self,
+        policy: &Policy,
+        inventories: &[&LedgerInventory],
+        limit: Duration,
+    ) -> Vec<u32> {
+        let mut pods = vec![0; policy.groups().len()];
+        for (group, pod) in placed_pods(policy, inventories) {
+            let since = pod.waiting.as_ref().and_then(|waiting| self.unschedulable.get(&*waiting.uid));
+            if let (Some(count), true) =
+                (pods.get_mut(group), since.is_some_and(|since| since.elapsed() > limit))
+            {
+                *count += 1;
+            }
+        }
+        pods
+    }
+
     /// The availability of each group after this look. `overdue` has the groups with evidence against them.
     pub(super) fn next(
         &mut self,

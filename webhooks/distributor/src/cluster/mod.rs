@@ -5,6 +5,7 @@ mod controller;
 mod distributor_index;
 mod distributor_watch;
 mod eviction;
+mod foreign_owners;
 mod group_metrics;
 mod group_observer;
 mod nodes;

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::eviction::EvictionLog;
 use distributor_decision::crd::{API_VERSION, KIND, PLURAL};
 use distributor_decision::distributor::Distributor;
+use distributor_decision::findings::FINDINGS;
 use distributor_decision::spec::WhenUnavailable;
 use distributor_decision::status::PodDistributorStatus;
 
@@ -105,6 +106,11 @@ fn condition_events(
         changed.then_some((is_true, after))
     };
     let mut events = Vec::new();
+    for kind in FINDINGS {
+        if let (None, Some(new)) = (distributor.status.conditions.get(kind), after.conditions.get(kind)) {
+            events.push((true, kind, new.message.clone()));
+        }
+    }
     if let Some((is_true, condition)) = changed("Ready") {
         let reason = match &*condition.reason {
             _ if is_true => "Ready",
@@ -173,6 +179,19 @@ mod tests {
             (false, "GroupsAvailable", "Available True".to_owned()),
         ];
         assert_eq!(condition_events(&distributor, &good), back);
+    }
+
+    #[test]
+    fn finding_has_an_event_when_it_appears() {
+        let mut distributor = distributor("UseOthers");
+        let costs = |message: &str| -> PodDistributorStatus {
+            let costs = json!({"type": "DeletionCostsRemoved", "status": "True", "reason": "", "message": message, "lastTransitionTime": ""});
+            serde_json::from_value(json!({"conditions": [costs]})).unwrap()
+        };
+        let expected = [(true, "DeletionCostsRemoved", "of 1 pods".to_owned())];
+        assert_eq!(condition_events(&distributor, &costs("of 1 pods")), expected);
+        distributor.status = costs("of 1 pods");
+        assert_eq!(condition_events(&distributor, &costs("of 2 pods")), []);
     }
 
     #[test]

@@ -458,22 +458,19 @@ impl DistributorController {
             Availability::Pods => policy.all(),
         };
         let observer = &mut memory.observer;
-        let states = match spec.options.unschedulable_after {
-            Some(after) => {
-                let mut overdue = HashSet::new();
-                for OverduePod { group, pod } in observer.overdue_pods(policy, inventories, after) {
-                    let namespace = &distributor.namespace;
-                    if !overdue.contains(&group) && self.claims.are_bound(namespace, &pod.claims).await {
-                        overdue.insert(group);
-                    }
+        let states = if let Some(after) = spec.options.unschedulable_after {
+            let mut overdue = HashSet::new();
+            for OverduePod { group, pod } in observer.overdue_pods(policy, inventories, after) {
+                let namespace = &distributor.namespace;
+                if !overdue.contains(&group) && self.claims.are_bound(namespace, &pod.claims).await {
+                    overdue.insert(group);
                 }
-                observer.next(policy, inventories, &distributor.status, total, &overdue, &self.nodes)
             }
-            None => {
-                // No pod closes a group, but the status says which ones wait for long.
-                observer.overdue_pods(policy, inventories, Duration::MAX);
-                vec![GroupAvailability::OPEN; policy.groups().len()]
-            }
+            observer.next(policy, inventories, &distributor.status, total, &overdue, &self.nodes)
+        } else {
+            // No pod closes a group, but the status says which ones wait for long.
+            observer.overdue_pods(policy, inventories, Duration::MAX);
+            vec![GroupAvailability::OPEN; policy.groups().len()]
         };
         let restrictions =
             self.namespaces.as_ref().and_then(|namespaces| namespaces.get(&distributor.namespace));

@@ -43,8 +43,8 @@ impl ForeignOwners {
             }
         }
         let chains = self.chains(namespace, &format!("{SKIP}!=true")).await;
-        let forbidden = chains.iter().filter(|chain| chain.end() == Some(ChainEnd::Forbidden));
-        let owner = forbidden.filter_map(OwnerChain::unread).next().map(name);
+        let mut forbidden = chains.iter().filter(|chain| chain.end() == Some(ChainEnd::Forbidden));
+        let owner = forbidden.find_map(OwnerChain::unread).map(name);
         let mut known = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() < MAX_NAMESPACES {
             known.insert(namespace.to_owned(), (Instant::now(), owner.clone()));
@@ -57,9 +57,9 @@ impl ForeignOwners {
     pub(super) async fn in_place_of(&self, distributor: &Distributor, selector: &str) -> Option<String> {
         let namespace = &distributor.namespace;
         let chains = self.chains(namespace, selector).await;
-        let others =
+        let mut others =
             chains.iter().filter(|chain| !chain.owners().iter().any(|owner| distributor.targets(owner)));
-        if let Some(owner) = others.filter_map(|chain| chain.owners().last()).next() {
+        if let Some(owner) = others.find_map(|chain| chain.owners().last()) {
             return Some(name(owner));
         }
         let target = &distributor.target;

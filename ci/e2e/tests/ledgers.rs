@@ -52,7 +52,7 @@ async fn deployment(replicas: u32) -> Arc<PlacedWorkload> {
     Arc::new(PlacedWorkload {
         namespace: NAMESPACE.to_owned(),
         owner: OwnerReference::new("apps/v1", "Deployment", "web", field("uid")),
-        path: format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/web"),
+        path: Some(format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/web")),
         selector: "app=web".to_owned(),
         pods: Some(replicas),
         created: None,

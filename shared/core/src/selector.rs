@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::label::{check, check_key};
+
 /// Selects objects by their labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -21,11 +23,13 @@ struct SelectorRequirement {
 
 impl LabelSelector {
     /// Whether an object with these labels is selected.
-    pub fn matches<'l>(&self, label: impl Fn(&str) -> Option<&'l str>) -> bool {
-        let has = |(key, value): (&String, &String)| label(key) == Some(value);
+    pub fn matches<L: AsRef<str>>(&self, label: impl Fn(&str) -> Option<L>) -> bool {
+        let has =
+            |(key, value): (&String, &String)| label(key).is_some_and(|own| own.as_ref() == value.as_str());
         let meets = |SelectorRequirement { key, operator, values }: &SelectorRequirement| {
             let value = label(key);
-            let is_listed = value.is_some_and(|value| values.iter().flatten().any(|one| one == value));
+            let is_listed =
+                value.as_ref().is_some_and(|value| values.iter().flatten().any(|one| one == value.as_ref()));
             match operator.as_str() {
                 "In" => is_listed,
                 "NotIn" => !is_listed,
@@ -34,6 +38,18 @@ impl LabelSelector {
             }
         };
         self.match_labels.iter().flatten().all(has) && self.match_expressions.iter().flatten().all(meets)
+    }
+
+    /// Why the API server would reject the selector (`ValidateLabelSelector` of k8s.io/apimachinery): the field, and the problem.
+    pub fn validate(&self) -> Result<(), (String, String)> {
+        for (key, value) in self.match_labels.iter().flatten() {
+            check(key, value).map_err(|problem| ("matchLabels".to_owned(), problem))?;
+        }
+        for (index, requirement) in self.match_expressions.iter().flatten().enumerate() {
+            let error = |problem| (format!("matchExpressions[{index}]"), problem);
+            requirement.validate().map_err(error)?;
+        }
+        Ok(())
     }
 
     /// The text of the query parameter `labelSelector`, not yet percent-encoded.
@@ -50,6 +66,23 @@ impl LabelSelector {
             }
         });
         labels.chain(expressions).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl SelectorRequirement {
+    fn validate(&self) -> Result<(), String> {
+        let Self { key, operator, values } = self;
+        check_key(key)?;
+        for value in values.iter().flatten() {
+            check(key, value)?;
+        }
+        let has_values = values.iter().flatten().count() > 0;
+        match (operator.as_str(), has_values) {
+            ("In" | "NotIn", true) | ("Exists" | "DoesNotExist", false) => Ok(()),
+            ("In" | "NotIn", false) => Err(format!("operator {operator} requires values")),
+            ("Exists" | "DoesNotExist", true) => Err(format!("operator {operator} allows no values")),
+            _ => Err(format!("{operator:?} is not In, NotIn, Exists or DoesNotExist")),
+        }
     }
 }
 
@@ -82,6 +115,26 @@ mod tests {
         }
         assert!(!matches(&[("app", "web"), ("a", "x"), ("d", ""), ("b", "z")]));
         assert!(!matches(&[("app", "web"), ("a", "x"), ("d", ""), ("c", "")]));
-        assert!(LabelSelector::default().matches(|_| None));
+        assert!(LabelSelector::default().matches(|_| None::<&str>));
+    }
+
+    #[test]
+    fn invalid_selector_names_its_field() {
+        let problem = |selector: serde_json::Value| {
+            let selector: LabelSelector = serde_json::from_value(selector).unwrap();
+            selector.validate().err().map(|(field, _)| field)
+        };
+        let expression =
+            |operator: &str, values: &[&str]| json!({"key": "app", "operator": operator, "values": values});
+        assert_eq!(problem(json!({"matchLabels": {"app": "web"}})), None);
+        for valid in [expression("In", &["a"]), expression("Exists", &[])] {
+            assert_eq!(problem(json!({"matchExpressions": [valid]})), None);
+        }
+        assert_eq!(problem(json!({})), None, "it selects every object");
+        assert_eq!(problem(json!({"matchLabels": {"app": "a b"}})).as_deref(), Some("matchLabels"));
+        for invalid in [expression("In", &[]), expression("Exists", &["a"]), expression("Is", &["a"])] {
+            let problem = problem(json!({"matchExpressions": [expression("In", &["a"]), invalid]}));
+            assert_eq!(problem.as_deref(), Some("matchExpressions[1]"));
+        }
     }
 }

@@ -95,7 +95,7 @@ fn field_of_another_type_is_rejected() {
             "name": "a", "nodeLabel": {"type": "a"}, "weight": 1, "base": 1, "max": 2, "tolerations": [], "nodeAffinity": [],
             "preferred": false, "standIn": false,
         }],
-        "target": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+        "target": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "selector": {}},
         "whenUnavailable": "UseOthers", "unschedulableAfter": "5m", "availability": "Nodes", "takeBack": "Never",
         "rebalance": {"mode": "Always", "maxUnavailable": 1},
     });

@@ -18,12 +18,15 @@ use crate::pod_evidence::PodEvidence;
 pub struct LedgerInventory {
     /// The ledger.
     pub ledger: LedgerId,
-    /// The controller of one of the pods: their chain of owners begins there.
+    /// The controller of one of the pods: their chain of owners begins there. Of a pod without a controller, it has only the uid of the owner of
+    /// the ledger.
     pub controller: NamespacedOwner,
     /// The pods that have not ended.
     pub pods: Vec<InventoryPod>,
     /// How many slots are reserved for pods that no watch event has shown yet.
     pub reserved: usize,
+    /// Whether pods have taken slots over time.
+    pub over_time: bool,
 }
 
 /// One pod of an inventory.

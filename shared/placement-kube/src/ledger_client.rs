@@ -9,8 +9,8 @@ use podshaper_kube::error::describe;
 use podshaper_kube::pages;
 use podshaper_kube::request::{MediaType, get, send, with_query};
 use podshaper_placement::annotations::{
-    DELETION_COST, ESTIMATED, GROUP, GROUP_HASH, LOWEST_DELETION_COST, OWNER, PLACED, SLOT, TOKEN,
-    deletion_cost,
+    CONTROLLER, DELETION_COST, ESTIMATED, GROUP, GROUP_HASH, LOWEST_DELETION_COST, OWNER, PLACED, SLOT,
+    TOKEN, deletion_cost,
 };
 use podshaper_placement::ledger::{Assignment, Event, LedgerContent, ResourceVersion};
 use podshaper_placement::owner_object::OwnerSpec;
@@ -18,7 +18,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::observed_pod::{ObservedPod, UnplacedPods};
+use crate::observed_pod::{ObservedPod, SelectedPod, UnplacedPods};
 use crate::placement_object::{
     PlacedWorkload, PlacementObject, PlacementSpec, PlacementStatus, collection_path, create_body,
     object_name, parse_version, update_body,
@@ -108,7 +108,8 @@ impl LedgerClient {
 
     /// Reads how many pods the owner may have at a time: 0 if it no longer exists, `None` if it does not say.
     pub(crate) async fn pod_limit(&self, workload: &PlacedWorkload) -> kube::Result<Option<u32>> {
-        let owner: Option<Object<OwnerSpec, IgnoredAny>> = match get(&self.client, &workload.path).await {
+        let Some(path) = &workload.path else { return Ok(None) };
+        let owner: Option<Object<OwnerSpec, IgnoredAny>> = match get(&self.client, path).await {
             // A Job names its owner, so that the owner of a sequence need not be readable.
             Err(Error::Api(status)) if status.code == 403 && workload.shared => return Ok(None),
             owner => owner?,
@@ -148,6 +149,46 @@ impl LedgerClient {
         Ok(unplaced)
     }
 
+    /// Lists the pods of a selector, whoever has placed them. Pods that webhooks are to skip and pods that have ended are left out.
+    pub(crate) async fn list_selected(
+        &self,
+        namespace: &str,
+        selector: &str,
+    ) -> kube::Result<Vec<SelectedPod>> {
+        let mut pods = Vec::new();
+        let mut add = |items: &[&RawValue]| {
+            for item in items {
+                pods.extend(SelectedPod::parse(item)?);
+            }
+            Ok(())
+        };
+        self.list_pages(namespace, selector, None, &mut add).await?;
+        Ok(pods)
+    }
+
+    /// Moves a pod into the ledger of this owner, if it still has its version; `None` moves it into the ledger of its controller, or out of all.
+    /// Returns whether it was moved.
+    pub(crate) async fn set_sequence_owner(
+        &self,
+        namespace: &str,
+        pod: &SelectedPod,
+        owner: Option<&str>,
+    ) -> bool {
+        let controller = owner.map(|_| pod.controller.as_ref().map_or("", |controller| &*controller.uid));
+        let mut annotations = BTreeMap::from([(CONTROLLER, controller)]);
+        let mut labels = BTreeMap::new();
+        if let Some(owner) = owner {
+            annotations.insert(OWNER, Some(owner));
+            labels.insert(PLACED, self.webhook);
+            if pod.needs_deletion_cost {
+                annotations.insert(DELETION_COST, Some(LOWEST_DELETION_COST));
+            }
+        }
+        let version = pod.version.to_string();
+        let metadata = json!({"resourceVersion": version, "labels": labels, "annotations": annotations});
+        self.patch_pod(namespace, &pod.name, metadata).await
+    }
+
     /// Lists pods page by page. Returns the version of the list.
     async fn list_pages(
         &self,
@@ -177,8 +218,8 @@ impl LedgerClient {
         if !costed {
             annotations.insert(DELETION_COST, LOWEST_DELETION_COST);
         }
-        self.patch_pod(workload, pod, json!({"labels": {PLACED: self.webhook}, "annotations": annotations}))
-            .await;
+        let metadata = json!({"labels": {PLACED: self.webhook}, "annotations": annotations});
+        self.patch_pod(&workload.namespace, pod, metadata).await;
     }
 
     /// Writes another slot into a pod, if it still has version `at`; the deletion cost too, unless its author gave it one.
@@ -206,20 +247,20 @@ impl LedgerClient {
         let labels = json!({PLACED: self.webhook});
         let metadata =
             json!({"resourceVersion": at.to_string(), "labels": labels, "annotations": annotations});
-        self.patch_pod(workload, pod, metadata).await;
+        self.patch_pod(&workload.namespace, pod, metadata).await;
     }
 
-    /// A pod that is deleted or has changed stays as it is: the next reconciliation decides again.
-    async fn patch_pod(&self, workload: &PlacedWorkload, pod: &str, metadata: Value) {
-        let namespace = &workload.namespace;
+    /// A pod that is deleted or has changed stays as it is: the next reconciliation decides again. Returns whether the pod was patched.
+    async fn patch_pod(&self, namespace: &str, pod: &str, metadata: Value) -> bool {
         let (path, body) =
             (format!("/api/v1/namespaces/{namespace}/pods/{pod}"), json!({"metadata": metadata}));
         match self.patch(&path, &body).await {
-            Err(Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+            Err(Error::Api(status)) if matches!(status.code, 404 | 409) => false,
             Err(error) => {
                 tracing::warn!(namespace, pod, error = describe(&error), "cannot write the slot of a pod");
+                false
             }
-            Ok(_) => {}
+            Ok(_) => true,
         }
     }
 

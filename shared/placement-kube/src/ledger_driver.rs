@@ -302,7 +302,7 @@ impl LedgerDriver {
         self.handle(&mut self.lock(), Event::ObjectChanged(version, content));
     }
 
-    pub(crate) fn inventory(&self, ledger: LedgerId) -> Option<LedgerInventory> {
+    pub(crate) fn inventory(&self, ledger: LedgerId, over_time: bool) -> Option<LedgerInventory> {
         let state = self.lock();
         let pod = |(name, pod): (&PodName, &PodRecord)| InventoryPod {
             name: Arc::clone(name),
@@ -321,6 +321,7 @@ impl LedgerDriver {
             controller: state.controller.clone()?,
             pods,
             reserved: state.ledger.reserved(),
+            over_time,
         })
     }
 

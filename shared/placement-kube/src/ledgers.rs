@@ -1,6 +1,6 @@
 //! All ledgers of one webhook in this process, and the watches of placed pods and of Placements that feed them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::inventory::LedgerInventory;
 use crate::ledger_client::LedgerClient;
 use crate::ledger_driver::{LedgerContext, LedgerDriver, ListedPods};
-use crate::observed_pod::{ObservedPod, UnplacedPods};
+use crate::observed_pod::{ObservedPod, SelectedPod, UnplacedPods};
 use crate::placement_object::{
     API, LedgerId, NamespacedOwner, PLURAL, PlacedWorkload, PlacementObject, PlacementStatus, parse_version,
 };
@@ -89,6 +89,17 @@ impl Ledgers {
         self.context.client().list_unplaced(namespace, selector).await
     }
 
+    /// Lists the pods of a selector, whoever has placed them.
+    pub async fn list_selected(&self, namespace: &str, selector: &str) -> kube::Result<Vec<SelectedPod>> {
+        self.context.client().list_selected(namespace, selector).await
+    }
+
+    /// Moves a pod into the ledger of the owner with this uid; `None` moves it into the ledger of its controller, or out of all. Returns whether
+    /// it was moved. A pod counts in the other ledger once the watch shows it.
+    pub async fn set_sequence_owner(&self, namespace: &str, pod: &SelectedPod, owner: Option<&str>) -> bool {
+        self.context.client().set_sequence_owner(namespace, pod, owner).await
+    }
+
     /// Writes the status of the ledger's Placement, if there is one and its status differs.
     pub async fn patch_status(&self, ledger: &LedgerId, spread: &Spread) {
         let status = PlacementStatus { pods: spread.pods(), desired: spread.desired() };
@@ -103,19 +114,29 @@ impl Ledgers {
 
     /// The pods of each ledger.
     pub fn inventory(&self) -> Vec<LedgerInventory> {
-        self.all().into_iter().filter_map(|(ledger, driver)| driver.inventory(ledger)).collect()
+        let over_time: HashSet<LedgerId> = {
+            let placements = self.placements();
+            let over_time = placements.iter().filter(|(_, placement)| placement.over_time);
+            over_time.map(|(ledger, _)| ledger.clone()).collect()
+        };
+        let inventory = |(ledger, driver): (LedgerId, Arc<LedgerDriver>)| {
+            let over_time = over_time.contains(&ledger);
+            driver.inventory(ledger, over_time)
+        };
+        self.all().into_iter().filter_map(inventory).collect()
     }
 
-    /// The owners with reservations in their Placement, or with pods that have changed since the last reconciliation, and the controllers of pods
-    /// that share a slot: if all of these were placed without the ledger, there is no Placement.
-    pub(crate) fn unreconciled(&self) -> Vec<NamespacedOwner> {
+    /// The ledgers with reservations in their Placement, or with pods that have changed since the last reconciliation, each with its owner; and
+    /// those of pods that share a slot, with a controller of the pods: if all of these were placed without the ledger, there is no Placement.
+    pub(crate) fn unreconciled(&self) -> Vec<(LedgerId, NamespacedOwner)> {
         let placements: Vec<_> =
             self.placements().iter().map(|(ledger, placement)| (ledger.clone(), placement.clone())).collect();
         let changed = |ledger: &LedgerId| self.existing(ledger).is_none_or(|driver| driver.changed());
         let placements =
             placements.into_iter().filter(|(ledger, placement)| placement.reserved > 0 || changed(ledger));
-        let conflicts = self.all().into_iter().filter_map(|(_, driver)| driver.slot_conflict());
-        placements.map(|(_, placement)| placement.owner).chain(conflicts).collect()
+        let conflicts =
+            self.all().into_iter().filter_map(|(ledger, driver)| Some((ledger, driver.slot_conflict()?)));
+        placements.map(|(ledger, placement)| (ledger, placement.owner)).chain(conflicts).collect()
     }
 
     /// Removes ledgers that hold nothing.
@@ -191,6 +212,14 @@ impl WatchHandler for PodEvents {
             if let Some(driver) = self.ledgers.existing(&ledger) {
                 driver.pod_released(name, version);
             }
+        }
+        // A pod that counts for its controller's owner, or for a policy that selects it, may have counted for its controller before.
+        let controller = pod.as_ref().filter(|pod| *pod.sequence_owner != *pod.controller.owner.uid);
+        let controller = controller.map(|pod| pod.controller.ledger_id());
+        if let (Some(ledger), Some(version)) = (controller, parse_version(resource_version))
+            && let Some(driver) = self.ledgers.existing(&ledger)
+        {
+            driver.pod_released(name, version);
         }
         if let Some(mut pod) = pod {
             if deleted {

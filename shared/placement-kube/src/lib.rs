@@ -32,7 +32,7 @@ pub use chain_cache::ChainCache;
 pub use inventory::{InventoryPod, LedgerInventory};
 pub use ledgers::Ledgers;
 pub use metrics::{PlacementMetrics, PodSeries};
-pub use observed_pod::{Health, UnplacedPods};
+pub use observed_pod::{Health, SelectedPod, UnplacedPods};
 pub use owner_reader::OwnerReader;
 pub use owner_template::OwnerTemplate;
 pub use placement_object::{LedgerId, NamespacedOwner, PlacedWorkload, crd};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use podshaper_core::object::{FromObject, OwnerReference};
 use podshaper_placement::identity::GroupEvidence;
-use podshaper_placement::ledger::{PodName, PodPlacement, PodRecord, PodState};
+use podshaper_placement::ledger::{PodName, PodPlacement, PodRecord, PodState, ResourceVersion};
 use podshaper_placement::pod_object::{PodCondition, PodObject, WaitingPod};
 use serde_json::value::RawValue;
 
@@ -20,7 +20,7 @@ pub enum Health {
     Unready,
 }
 
-/// A pod that has a controller.
+/// A pod.
 pub(crate) struct ObservedPod {
     pub name: PodName,
     /// With the group in its annotations: which one it is now depends on the policy.
@@ -32,6 +32,7 @@ pub(crate) struct ObservedPod {
     pub lacks_cost: bool,
     /// Set while the pod has no node.
     pub waiting: Option<Arc<WaitingPod>>,
+    /// The controller. Of a pod without one, it has only the uid of the owner of the ledger.
     pub controller: NamespacedOwner,
     /// The uid of the owner of the ledger that the pod counts in.
     pub sequence_owner: Box<str>,
@@ -41,15 +42,17 @@ pub(crate) struct ObservedPod {
 }
 
 impl ObservedPod {
-    /// Reads a pod; `None` if no ledger counts it: it has no controller, or webhooks are to skip it.
+    /// Reads a pod; `None` if no ledger counts it: it has no controller and no policy selects it, or webhooks are to skip it.
     pub(crate) fn parse(object: &RawValue) -> serde_json::Result<Option<Self>> {
-        Ok(Self::parse_any(object)?.filter(|pod| !pod.skipped))
+        Ok(Self::parse_any(object)?.filter(|pod| !pod.skipped && !pod.sequence_owner.is_empty()))
     }
 
     fn parse_any(object: &RawValue) -> serde_json::Result<Option<Self>> {
         let Some(pod) = PodObject::from_object(serde_json::from_str(object.get())?) else { return Ok(None) };
         let Some(version) = pod.version else { return Ok(None) };
         let (costed, lacks_cost) = (pod.has_own_deletion_cost(), pod.lacks_deletion_cost());
+        let of_no_controller = || OwnerReference::new("", "", "", pod.sequence_owner.as_str());
+        let controller = pod.controller.unwrap_or_else(of_no_controller);
         let record = PodRecord {
             version,
             state: pod.state,
@@ -68,7 +71,7 @@ impl ObservedPod {
             sequence_owner: pod.sequence_owner.into(),
             placed_by: pod.placed_by,
             skipped: pod.skipped,
-            controller: NamespacedOwner { namespace: pod.namespace, owner: pod.controller },
+            controller: NamespacedOwner { namespace: pod.namespace, owner: controller },
         }))
     }
 
@@ -87,6 +90,46 @@ fn health(conditions: &[PodCondition]) -> Health {
     if conditions.iter().any(is_ready) { Health::Ready } else { Health::Unready }
 }
 
+/// A pod that a policy selects by its labels.
+#[derive(Clone, Debug)]
+pub struct SelectedPod {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// Its controller, if it has one.
+    pub controller: Option<OwnerReference>,
+    /// The uid of the owner of the ledger that the pod counts in; empty if it counts in none.
+    pub sequence_owner: String,
+    /// The webhook that has placed it, if one has.
+    pub placed_by: Option<String>,
+    /// `metadata.resourceVersion`.
+    pub(crate) version: ResourceVersion,
+    /// Whether it has no slot, and its author has not set its deletion cost.
+    pub(crate) needs_deletion_cost: bool,
+}
+
+impl SelectedPod {
+    /// Reads a pod of a list; `None` if it has ended or webhooks are to skip it.
+    pub(crate) fn parse(object: &RawValue) -> serde_json::Result<Option<Self>> {
+        let pod = PodObject::from_object(serde_json::from_str(object.get())?);
+        let Some(pod) = pod.filter(|pod| pod.state != PodState::Gone && !pod.skipped) else {
+            return Ok(None);
+        };
+        let Some(version) = pod.version else { return Ok(None) };
+        let needs_deletion_cost = pod.assignment.is_none() && !pod.has_own_deletion_cost();
+        Ok(Some(Self {
+            name: pod.name,
+            labels: pod.labels,
+            controller: pod.controller,
+            sequence_owner: pod.sequence_owner,
+            placed_by: pod.placed_by,
+            version,
+            needs_deletion_cost,
+        }))
+    }
+}
+
 /// Pods that a webhook has not placed.
 #[derive(Debug, Default)]
 pub struct UnplacedPods {
@@ -102,7 +145,7 @@ impl UnplacedPods {
     /// Counts a pod of a list.
     pub(crate) fn add(&mut self, object: &RawValue) -> serde_json::Result<()> {
         let pod = ObservedPod::parse_any(object)?.filter(|pod| pod.record.state != PodState::Gone);
-        let Some(pod) = pod else { return Ok(()) };
+        let Some(pod) = pod.filter(|pod| !pod.sequence_owner.is_empty()) else { return Ok(()) };
         if pod.skipped {
             self.excluded += 1;
         } else if pod.placed_by.is_some() {

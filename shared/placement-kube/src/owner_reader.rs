@@ -156,7 +156,12 @@ impl OwnerReader {
         allocator: &Arc<SlotAllocator>,
     ) -> kube::Result<Option<Arc<PlacedWorkload>>> {
         let Some((owner, object)) = chain.sequence_owner() else { return Ok(None) };
-        let Some(path) = self.path(namespace, owner).await? else { return Ok(None) };
+        let path = if chain.is_selected() {
+            None
+        } else {
+            let Some(path) = self.path(namespace, owner).await? else { return Ok(None) };
+            Some(path)
+        };
         // Without a selector, at least the placed pods are found.
         let selector = object.and_then(|object| object.selector.clone());
         Ok(Some(Arc::new(PlacedWorkload {
@@ -313,7 +318,10 @@ mod tests {
         let mut chain = OwnerChain::from(Some(set));
         chain.record_read(reads[0].clone());
         let workload = owners.workload("webhook", "ns", &chain, &allocator).await.unwrap().unwrap();
-        assert_eq!((&*workload.path, &*workload.selector, workload.pods), (SET, "app=web", Some(3)));
+        assert_eq!(
+            (workload.path.as_deref(), &*workload.selector, workload.pods),
+            (Some(SET), "app=web", Some(3))
+        );
     }
 
     #[tokio::test]

@@ -29,8 +29,9 @@ pub struct PlacedWorkload {
     pub namespace: String,
     /// The owner. It was read, and has this uid.
     pub owner: OwnerReference,
-    /// Its path, such as `/apis/apps/v1/namespaces/NAMESPACE/replicasets/NAME`, made of checked names.
-    pub path: String,
+    /// Its path, such as `/apis/apps/v1/namespaces/NAMESPACE/replicasets/NAME`, made of checked names. `None` if the owner is a policy that
+    /// selects pods by their labels: no number of it bounds them.
+    pub path: Option<String>,
     /// A label selector that matches all of its pods, and perhaps others.
     pub selector: String,
     /// How many pods it may have at a time, if known.
@@ -197,6 +198,8 @@ pub(crate) struct PlacementObject {
     pub name: String,
     /// How many slots are reserved.
     pub reserved: usize,
+    /// Whether pods have taken slots over time.
+    pub over_time: bool,
     /// `status`.
     pub status: PlacementStatus,
 }
@@ -228,6 +231,7 @@ impl PlacementObject {
             owner: NamespacedOwner { namespace: object.metadata.namespace?, owner: owner.coordinates() },
             name: object.metadata.name,
             reserved: content.reservations.len(),
+            over_time: content.cursor != Cursor::default(),
             status: object.status.unwrap_or_default(),
         };
         Some((placement, content))

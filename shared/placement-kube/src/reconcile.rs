@@ -19,8 +19,13 @@ const SWEEP_PERIOD: Duration = Duration::from_mins(1);
 
 /// Which policy places the pods of an owner.
 pub trait PolicySource: Send + Sync + 'static {
-    /// Returns the workload with its policy; `None` if it has none, or one of them can't be read now.
-    fn find(&self, owner: &NamespacedOwner) -> impl Future<Output = Option<Arc<PlacedWorkload>>> + Send;
+    /// Returns the workload of a ledger with its policy; `None` if it has none, or one of them can't be read now. `owner` is the owner of the
+    /// ledger, or a controller of its pods.
+    fn find(
+        &self,
+        ledger: &LedgerId,
+        owner: &NamespacedOwner,
+    ) -> impl Future<Output = Option<Arc<PlacedWorkload>>> + Send;
 }
 
 /// Reconciles ledgers while this replica leads. Returns when the lease ends.
@@ -52,17 +57,21 @@ async fn reconcile_all(
     without_policy: &mut HashMap<LedgerId, Instant>,
 ) {
     without_policy.retain(|_, since| since.elapsed() < NO_POLICY_PERIOD);
-    for owner in ledgers.unreconciled() {
-        let ledger = owner.ledger_id();
-        if !without_policy.contains_key(&ledger) && !reconcile_one(ledgers, &owner, policies).await {
+    for (ledger, owner) in ledgers.unreconciled() {
+        if !without_policy.contains_key(&ledger) && !reconcile_one(ledgers, &ledger, &owner, policies).await {
             without_policy.insert(ledger, Instant::now());
         }
     }
 }
 
 /// Returns whether the ledger has a policy.
-async fn reconcile_one(ledgers: &Ledgers, owner: &NamespacedOwner, policies: &impl PolicySource) -> bool {
-    let Some(workload) = policies.find(owner).await else { return false };
+async fn reconcile_one(
+    ledgers: &Ledgers,
+    ledger: &LedgerId,
+    owner: &NamespacedOwner,
+    policies: &impl PolicySource,
+) -> bool {
+    let Some(workload) = policies.find(ledger, owner).await else { return false };
     if let Err(error) = ledgers.reconcile(&workload).await {
         workload.warn(&error, "cannot reconcile a ledger");
     }

@@ -197,7 +197,7 @@ pub async fn place<'p, 'a>(
 ) -> Result<(PlaceOutcome, PodPatch<'p, 'a>), PlaceError> {
     let PlacePolicy { webhook, allocator, .. } = policy;
     let owner = chain.sequence_owner().map(|(owner, _)| &*owner.uid).unwrap_or_default();
-    let fitting = fitting_groups(pod, owner, policy)?;
+    let fitting = fitting_groups(pod, chain, policy)?;
     if let Some((reference, leader)) = chain.leader() {
         return follow_leader(pod, &reference.name, leader, fitting, allocator.policy());
     }
@@ -211,7 +211,7 @@ pub async fn place<'p, 'a>(
             return Some(place_ordinal(ordinal, stored_token, allocator, fitting, existing.as_ref()));
         }
         let namespace = request.namespace.as_deref().unwrap_or_default();
-        let over_time = chain.is_over_time();
+        let over_time = chain.is_over_time() || is_alone_over_time(pod, chain);
         let slot = SlotRequest { token, fitting, existing: existing.clone(), dry_run, over_time };
         backend.place(PlaceRequest { namespace, chain, allocator, slot }, deadline).await
     };
@@ -233,7 +233,9 @@ pub async fn place<'p, 'a>(
         let reason = format!("the policy no longer has group {}: the pod isn't placed", assignment.group);
         PlaceError::new(PlaceOutcome::Undecided, reason)
     })?;
-    let controller = chain.controller().map(|(controller, _)| &*controller.uid).filter(|uid| *uid != owner);
+    let controller = chain.named_controller().map(|controller| &*controller.uid);
+    // That of a pod without a controller is empty: the sequence is that of the policy.
+    let controller = Some(controller.unwrap_or_default()).filter(|uid| *uid != owner);
     let assignment = Assignment { token: stored_token, ..assignment };
     let estimated = outcome == PlaceOutcome::Estimated;
     let mut patch = PodPatch::new(pod);
@@ -302,12 +304,19 @@ fn placed(reply: Option<SlotReply>) -> Result<Option<(Assignment, PlaceOutcome)>
 }
 
 /// The groups that the pod fits into, if this webhook is to place it.
-fn fitting_groups(pod: &Pod<'_>, owner: &str, policy: PlacePolicy<'_>) -> Result<GroupSet, PlaceError> {
+fn fitting_groups(
+    pod: &Pod<'_>,
+    chain: &OwnerChain,
+    policy: PlacePolicy<'_>,
+) -> Result<GroupSet, PlaceError> {
     if pod.is_bound() {
         let reason = "the pod names its node in spec.nodeName: it isn't placed";
         return Err(PlaceError::new(PlaceOutcome::Unfitting, reason));
     }
-    let other = annotations::placed_by(pod).filter(|other| has_owner(pod, owner) && other != policy.webhook);
+    let sequence_owner = chain.sequence_owner().map(|(owner, _)| owner);
+    let mut owners = chain.owners().iter().chain(sequence_owner);
+    let is_copy = !owners.any(|owner| has_owner(pod, &owner.uid));
+    let other = annotations::placed_by(pod).filter(|other| !is_copy && other != policy.webhook);
     if let Some(other) = other {
         let reason = format!("{other} has already placed the pod");
         return Err(PlaceError::new(PlaceOutcome::Superseded, reason));
@@ -329,6 +338,11 @@ fn fitting_groups(pod: &Pod<'_>, owner: &str, policy: PlacePolicy<'_>) -> Result
 /// Whether the placement in the pod's annotations is of this owner. If not, the pod was copied from one of another owner.
 fn has_owner(pod: &Pod<'_>, owner: &str) -> bool {
     pod.annotation(annotations::OWNER) == Some(owner)
+}
+
+/// Whether a pod without a controller takes a slot over time, as the pods of Jobs do: it ends.
+fn is_alone_over_time(pod: &Pod<'_>, chain: &OwnerChain) -> bool {
+    chain.is_selected() && chain.named_controller().is_none() && pod.runs_to_completion()
 }
 
 /// The slot of a numbered pod, if its controller numbers its pods: such a pod needs no ledger.

@@ -16,6 +16,7 @@ use super::cycle::Cursor;
 use super::identity::NodeLabels;
 use super::ledger::{Assignment, PodState, SlotReply};
 use super::owner_object::OwnerObject;
+use super::owners::OwnerChain;
 use super::pod_object::PodObject;
 
 /// Objects of files that take the place of the cluster's.
@@ -24,8 +25,7 @@ pub struct FileBackend {
     /// By kind, then by namespace and name.
     owners: HashMap<(String, FactKey), Arc<OwnerObject>>,
     nodes: FileNodes,
-    /// By the uid of the owner of the sequence.
-    pods: HashMap<String, Vec<PodObject>>,
+    pods: Vec<PodObject>,
     /// Pods that this run has placed.
     placed: Mutex<HashMap<String, Vec<Assignment>>>,
     /// Those of them with a name, as owners of further pods.
@@ -71,22 +71,45 @@ impl FileBackend {
             let object = OwnerObject::from_object(fact.parse()?, &owner, |_| true);
             self.owners.insert((owner.kind, fact.key()), Arc::new(object));
             let pod = fact.project::<PodObject>()?.map(|(_, pod)| pod);
-            let Some(pod) = pod.filter(|pod| pod.state != PodState::Gone && !pod.skipped) else {
-                return Ok(());
-            };
-            self.pods.entry(pod.sequence_owner.clone()).or_default().push(pod);
+            self.pods.extend(pod.filter(|pod| pod.state != PodState::Gone && !pod.skipped));
         }
         Ok(())
+    }
+
+    /// Sets the owners of the sequences that pods count in, where `owner_of` returns one: those of policies that select pods by their labels.
+    pub fn set_sequence_owners(&mut self, owner_of: impl Fn(&PodObject, OwnerChain) -> Option<String>) {
+        for index in 0..self.pods.len() {
+            let Some(pod) = self.pods.get(index) else { continue };
+            let owner = owner_of(pod, self.chain(pod));
+            if let (Some(owner), Some(pod)) = (owner, self.pods.get_mut(index)) {
+                pod.sequence_owner = owner;
+            }
+        }
+    }
+
+    /// The owners of a pod, as far as the files have them.
+    fn chain(&self, pod: &PodObject) -> OwnerChain {
+        let mut chain = OwnerChain::from(pod.controller.clone());
+        while let Some(owner) = chain.next_to_read() {
+            let found = self.owner_object(&pod.namespace, owner).map_or(Lookup::Unavailable, Lookup::Found);
+            chain.record_read(found);
+        }
+        chain
+    }
+
+    fn owner_object(&self, namespace: &str, owner: &OwnerReference) -> Option<Arc<OwnerObject>> {
+        let key = FactKey { namespace: namespace.to_owned(), name: owner.name.clone() };
+        self.owners.get(&(owner.kind.clone(), key)).cloned()
     }
 }
 
 impl PlacementBackend for FileBackend {
     async fn owner(&self, namespace: &str, owner: &OwnerReference, _: Instant) -> Lookup<OwnerObject> {
-        let key = FactKey { namespace: namespace.to_owned(), name: owner.name.clone() };
         // The files may be incomplete: an owner that is missing there may still exist.
-        if let Some(found) = self.owners.get(&(owner.kind.clone(), key.clone())) {
-            return Lookup::Found(Arc::clone(found));
+        if let Some(found) = self.owner_object(namespace, owner) {
+            return Lookup::Found(found);
         }
+        let key = FactKey { namespace: namespace.to_owned(), name: owner.name.clone() };
         let placed = self.placed_owners.lock().unwrap_or_else(PoisonError::into_inner);
         match placed.get(&key).filter(|_| owner.is_kind("", "Pod")) {
             // A pod has no uid before the API server has created it.
@@ -112,7 +135,7 @@ impl PlacementBackend for FileBackend {
         let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
         let placed = placed.entry(owner.uid.clone()).or_default();
         let mut occupancy = Occupancy::default();
-        for pod in self.pods.get(&owner.uid).into_iter().flatten() {
+        for pod in self.pods.iter().filter(|pod| pod.sequence_owner == owner.uid) {
             pod.placement(allocator.policy(), &self.nodes).occupy(&mut occupancy, allocator.policy());
         }
         for assignment in &*placed {

@@ -44,6 +44,8 @@ pub struct OwnerChain {
     end: Option<ChainEnd>,
     /// The index of the owner that the policy selects.
     target: Option<usize>,
+    /// The policy's object, if the policy selects pods by their labels: it owns the sequence of pods of any controllers, and of none.
+    selecting: Option<OwnerReference>,
 }
 
 impl OwnerChain {
@@ -94,6 +96,11 @@ impl OwnerChain {
         self.owners.iter().zip(&self.read)
     }
 
+    /// The pod's own controller, as its owner reference names it.
+    pub fn named_controller(&self) -> Option<&OwnerReference> {
+        self.owners.first()
+    }
+
     /// The pod's own controller, once it was read.
     pub fn controller(&self) -> Option<(&OwnerReference, &Arc<OwnerObject>)> {
         self.read().next()
@@ -102,6 +109,16 @@ impl OwnerChain {
     /// Sets the owner that the policy selects, by its index in [`Self::owners`].
     pub fn set_target(&mut self, index: usize) {
         self.target = Some(index);
+    }
+
+    /// Sets the policy's object as the owner of the sequence: the policy selects the pod by its labels.
+    pub fn set_selecting(&mut self, policy: OwnerReference) {
+        self.selecting = Some(policy);
+    }
+
+    /// Whether the policy selects the pod by its labels, and not by an owner.
+    pub fn is_selected(&self) -> bool {
+        self.selecting.is_some()
     }
 
     /// Whether the controller has a sequence of its own below any target: a revision of a rollout, or a set of numbered pods.
@@ -114,13 +131,14 @@ impl OwnerChain {
     /// Whether the pods of several controllers share the sequence.
     pub fn is_shared(&self) -> bool {
         let controller = self.owners().first();
-        self.sequence_owner().is_some_and(|(owner, _)| Some(owner) != controller)
+        self.is_selected() || self.sequence_owner().is_some_and(|(owner, _)| Some(owner) != controller)
     }
 
     /// Whether pods take the slots of the sequence one after the other, over time: those of Jobs that share it. Each Job ends, so that the
     /// slots that are free show nothing.
     pub fn is_over_time(&self) -> bool {
-        self.is_shared() && self.owners().first().is_some_and(|controller| controller.is_kind("batch", "Job"))
+        self.is_shared()
+            && self.named_controller().is_some_and(|controller| controller.is_kind("batch", "Job"))
     }
 
     /// The Pod that owns the pod's `StatefulSet`: the leader of a group of a `LeaderWorkerSet`. Its workers run where it does.
@@ -132,8 +150,12 @@ impl OwnerChain {
     /// The owner of the sequence of slots. With it what was read of it, if it was.
     ///
     /// A `ReplicaSet`, a `ReplicationController` and a `StatefulSet` have sequences of their own, so that each revision of a rollout has exact
-    /// shares. The pods of every other controller share the sequence of the target: a custom resource may have a controller for each pod.
+    /// shares. The pods of every other controller share the sequence of the target: a custom resource may have a controller for each pod. All pods
+    /// that a policy selects by their labels share its sequence.
     pub fn sequence_owner(&self) -> Option<(&OwnerReference, Option<&Arc<OwnerObject>>)> {
+        if let Some(policy) = &self.selecting {
+            return Some((policy, None));
+        }
         if let Some(target) = self.target {
             let shared =
                 self.owners().get(target).filter(|owner| is_uid(&owner.uid) && !self.has_own_sequence());
@@ -163,7 +185,7 @@ impl From<Option<OwnerReference>> for OwnerChain {
     /// The chain that begins with this owner.
     fn from(owner: Option<OwnerReference>) -> Self {
         let end = if owner.is_none() { Some(ChainEnd::Top) } else { None };
-        Self { owners: owner.into_iter().collect(), read: Vec::new(), end, target: None }
+        Self { owners: owner.into_iter().collect(), read: Vec::new(), end, target: None, selecting: None }
     }
 }
 

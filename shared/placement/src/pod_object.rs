@@ -1,4 +1,4 @@
-//! A pod that has a controller, as ledgers count it.
+//! A pod, as ledgers count it.
 
 use std::collections::BTreeMap;
 
@@ -32,9 +32,11 @@ pub struct PodObject {
     pub namespace: String,
     /// `metadata.resourceVersion`; a file may lack it.
     pub version: Option<ResourceVersion>,
-    /// The pod's controller.
-    pub controller: OwnerReference,
-    /// The uid of the owner of the ledger that the pod counts in.
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// The pod's controller, if it has one.
+    pub controller: Option<OwnerReference>,
+    /// The uid of the owner of the ledger that the pod counts in; empty if it counts in none.
     pub sequence_owner: String,
     /// Whether it counts.
     pub state: PodState,
@@ -61,8 +63,8 @@ pub struct PodObject {
 pub struct WaitingPod {
     /// `metadata.uid`.
     pub uid: String,
-    /// Its controller.
-    pub controller: OwnerReference,
+    /// Its controller, if it has one.
+    pub controller: Option<OwnerReference>,
     /// The verdict of the scheduler.
     pub scheduling: Scheduling,
     /// Whether Kueue manages it: it has a label of Kueue.
@@ -250,7 +252,11 @@ impl FromObject for PodObject {
 
     fn from_object(object: Object<PodObjectSpec, PodObjectStatus>) -> Option<Self> {
         let metadata = object.metadata;
-        let controller = metadata.controller().filter(|owner| owner.is_valid())?.coordinates();
+        let controller = match metadata.controller() {
+            Some(owner) if owner.is_valid() => Some(owner.coordinates()),
+            Some(_) => return None,
+            None => None,
+        };
         let annotation = |key: &str| metadata.annotation(key);
         let label = |key: &str| metadata.labels.as_ref()?.get(key);
         let status = object.status.unwrap_or_default();
@@ -270,10 +276,12 @@ impl FromObject for PodObject {
             node_selector: spec.node_selector(),
             terms: spec.required_terms(),
         };
+        let controller_uid = controller.as_ref().map_or("", |controller| &controller.uid);
+        let controller_kind = controller.as_ref().map_or("", |controller| &controller.kind);
         Some(Self {
             version: metadata.resource_version.parse().ok(),
-            sequence_owner: sequence_owner(annotation, &controller.uid).to_owned(),
-            state: PodState::of(&status.phase, metadata.deletion_timestamp.is_some(), &controller.kind),
+            sequence_owner: sequence_owner(annotation, controller_uid).to_owned(),
+            state: PodState::of(&status.phase, metadata.deletion_timestamp.is_some(), controller_kind),
             assignment: parse(annotation),
             evidence,
             node: spec.node_name.filter(|node| (1..=MAX_NODE_NAME).contains(&node.len())),
@@ -283,6 +291,7 @@ impl FromObject for PodObject {
             conditions,
             waiting,
             controller,
+            labels: metadata.labels.unwrap_or_default(),
             namespace: metadata.namespace.unwrap_or_default(),
             name: metadata.name,
         })

@@ -54,6 +54,10 @@ pub struct Options {
     /// the status
     #[arg(long, env = "DISTRIBUTOR_EVICTIONS", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     evictions: bool,
+    /// Whether the API server calls the webhook for pods without a controller, which PodDistributors with a selector then place. If false, they say
+    /// so in their status
+    #[arg(long, env = "DISTRIBUTOR_BARE_PODS", value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set)]
+    bare_pods: bool,
     /// Custom controllers that replace a deleted pod without harm, as GROUP/PLURAL: their waiting pods may be evicted; may be repeated
     #[arg(long, env = "DISTRIBUTOR_REPLACING_OWNERS", value_name = "GROUP/PLURAL", value_delimiter = ',', value_parser = resource)]
     replacing_owner: Vec<String>,
@@ -86,7 +90,7 @@ impl ServeOptions for Options {
         let cluster = DistributorCluster::start(
             &client,
             &self.replica,
-            ClusterSettings { evictions, reads_namespaces: self.namespaces, series },
+            ClusterSettings { evictions, reads_namespaces: self.namespaces, series, bare_pods: self.bare_pods },
             context.metrics,
             context.terminating,
         );

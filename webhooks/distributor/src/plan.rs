@@ -59,7 +59,7 @@ impl DistributionPlan {
                 writeln!(console.stdout)?;
             }
             let replicas = self.plan.replicas;
-            let title = format!("PodDistributor {name}: {replicas} pods of {} {}", target.kind, target.name);
+            let title = format!("PodDistributor {name}: {replicas} pods of {target}");
             self.plan.print(&title, &spec.allocator, console.stdout)?;
             for note in notes(&facts, distributor, spec) {
                 writeln!(console.stderr, "note: PodDistributor {name}: {note}")?;

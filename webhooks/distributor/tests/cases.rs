@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 /// Facts, pods, and the pods of each group by name.
-const CASES: [(&str, &str, &str); 22] = [
+const CASES: [(&str, &str, &str); 26] = [
     // Only spot nodes have the label of AKS, so that regular nodes are those without it.
     ("aks-only-spot-nodes", "aks-pod-insists-on-spot", "spot 1"),
     ("aks", "aks-pod-insists-on-spot", "spot 1"),
@@ -39,6 +39,13 @@ const CASES: [(&str, &str, &str); 22] = [
     // PodNodeSelector, and its counterpart of OpenShift.
     ("namespace-node-selector", "ten", "type=default 10"),
     ("openshift-node-selector", "ten", "type=spot 10"),
+    ("bare-pod", "bare-pod", "type=default 1"),
+    // Fifty Deployments of one pod each share the sequence of the selector.
+    ("selector", "selector-of-deployments", "type=default 40, type=spot 10"),
+    // They end, so they take slots over time.
+    ("selector", "bare-tasks", "type=default 8, type=spot 2"),
+    // Eight of them run on default already. The pod of a DaemonSet does not count.
+    ("selector-pods-from-before", "bare-workers", "type=default 8, type=spot 4"),
 ];
 
 fn run(facts: &str, pods: &str) -> Output {

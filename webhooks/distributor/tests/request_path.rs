@@ -83,7 +83,7 @@ async fn pod_is_placed() {
     let webhook = DistributorWebhook::new(DistributorCluster::start(
         &server.client(),
         &replica,
-        ClusterSettings { evictions, reads_namespaces: true, series: PodSeries::Sums },
+        ClusterSettings { evictions, reads_namespaces: true, series: PodSeries::Sums, bare_pods: false },
         &mut Registry::default(),
         ending,
     ));

@@ -66,7 +66,15 @@ async fn definition_refuses_invalid_fields() {
         ),
         (term(json!({"key": "a", "operator": "Gt", "values": ["x"]})), "must be one integer for Gt and Lt"),
         (term(json!({"key": "a", "operator": "In", "values": ["x y"]})), "matchExpressions[0].values[0]"),
-        (with(json!({"target": {}})), "spec.target.name: Required value"),
+        (with(json!({"target": {}})), "spec.target: Invalid value: must have either a name or a selector"),
+        (
+            with(json!({"target": {"name": "web", "selector": {}}})),
+            "spec.target: Invalid value: must have either a name or a selector",
+        ),
+        (
+            with(json!({"target": {"selector": {}}, "rebalance": {"mode": "Always"}})),
+            "spec.rebalance: Invalid value: mode must be Never with target.selector",
+        ),
         (
             with(json!({"target": {"kind": "DaemonSet", "name": "web"}})),
             "spec.target.kind: Invalid value: a DaemonSet runs one pod on each node",
@@ -121,12 +129,13 @@ async fn definition_accepts_and_describes_its_fields(namespace: &str) {
         create(&distributor(namespace, &json!([full, group_with(&json!({}))]), &more), &["--dry-run=server"])
             .await
             .unwrap();
-    assert_eq!(made["spec"]["target"], json!({"kind": "Deployment", "name": "web"}));
+    assert_eq!(made["spec"]["target"], json!({"name": "web"}));
     for field in [
         "spec.distribution.weight",
         "spec.rebalance.maxUnavailable",
         "status.groups.deviation",
         "spec.target.kind",
+        "spec.target.selector",
     ] {
         let output = kubectl(&["explain", &format!("poddistributors.{field}")]).await;
         let (_, description) = output.split_once("DESCRIPTION:").unwrap();

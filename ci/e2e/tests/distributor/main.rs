@@ -20,4 +20,5 @@ mod distribution;
 mod faults;
 mod foreign_pods;
 mod page;
+mod selector;
 mod workload;

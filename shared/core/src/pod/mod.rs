@@ -81,6 +81,9 @@ pub struct PodSpec<'a> {
     /// `overhead`, which the `RuntimeClass` admission plugin fills in.
     #[serde(borrow)]
     pub overhead: Option<ResourceList<'a>>,
+    /// `restartPolicy`.
+    #[serde(borrow)]
+    pub restart_policy: Option<Text<'a>>,
     /// `nodeName`, if the pod is already bound to a node.
     #[serde(borrow)]
     pub node_name: Option<Text<'a>>,
@@ -178,6 +181,18 @@ impl<'a> Pod<'a> {
     pub fn label(&self, key: &str) -> Option<String> {
         let labels: TextMap<'_> = serde_json::from_str(self.metadata.as_ref()?.labels?.get()).ok()?;
         labels.get(key).map(ToString::to_string)
+    }
+
+    /// `metadata.labels`.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let labels = self.metadata.as_ref().and_then(|metadata| metadata.labels);
+        labels.and_then(|labels| serde_json::from_str(labels.get()).ok()).unwrap_or_default()
+    }
+
+    /// Whether its containers end, and are then not started again.
+    pub fn runs_to_completion(&self) -> bool {
+        let policy = self.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
+        policy.is_some_and(|policy| policy != "Always")
     }
 
     /// Whether it is a mirror pod: the API server's copy of a static pod, which the kubelet runs already.

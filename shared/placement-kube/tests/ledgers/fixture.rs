@@ -165,7 +165,7 @@ pub(crate) fn workload(pods: u32) -> Arc<PlacedWorkload> {
     Arc::new(PlacedWorkload {
         namespace: "ns".to_owned(),
         owner: OwnerReference::new("apps/v1", "ReplicaSet", "web", UID),
-        path: REPLICA_SET.to_owned(),
+        path: Some(REPLICA_SET.to_owned()),
         selector: "app=web".to_owned(),
         pods: Some(pods),
         created: None,

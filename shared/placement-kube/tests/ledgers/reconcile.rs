@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use podshaper_placement::annotations::{DELETION_COST, PLACED};
 use podshaper_placement::identity::UnknownNodes;
-use podshaper_placement_kube::{ClusterBackend, NamespacedOwner, PlacedWorkload, PolicySource};
+use podshaper_placement_kube::{ClusterBackend, LedgerId, NamespacedOwner, PlacedWorkload, PolicySource};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -17,7 +17,7 @@ use crate::fixture::{
 struct OnePolicy;
 
 impl PolicySource for OnePolicy {
-    async fn find(&self, owner: &NamespacedOwner) -> Option<Arc<PlacedWorkload>> {
+    async fn find(&self, _: &LedgerId, owner: &NamespacedOwner) -> Option<Arc<PlacedWorkload>> {
         assert_eq!(owner.owner.uid, UID);
         Some(workload(0))
     }

@@ -20,7 +20,8 @@ pub const GROUP: &str = "placement.podshaper.dev/group";
 pub const GROUP_HASH: &str = "placement.podshaper.dev/group-hash";
 /// The annotation with the uid of the owner of the sequence of slots.
 pub const OWNER: &str = "placement.podshaper.dev/owner";
-/// The annotation with the uid of the pod's controller, where that isn't the owner: of the Jobs of a `CronJob`.
+/// The annotation with the uid of the pod's controller, where that isn't the owner: of the Jobs of a `CronJob`. It is empty for a pod without a
+/// controller.
 pub const CONTROLLER: &str = "placement.podshaper.dev/controller";
 /// The annotation, `true`, of a pod that was placed without its ledger.
 pub const ESTIMATED: &str = "placement.podshaper.dev/estimated";
@@ -40,8 +41,9 @@ pub fn parse<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> Option<Assignm
     Some(Assignment { token, slot: annotation(SLOT)?.parse().ok()?, group: group.into() })
 }
 
-/// The uid of the owner of the sequence that a pod of this controller counts in. (The pods of a `CronJob`'s Jobs count in its; what was copied
-/// from a pod of another controller would have them count elsewhere.)
+/// The uid of the owner of the sequence that a pod of this controller counts in, empty if it counts in none. (The pods of a `CronJob`'s Jobs count
+/// in its; what was copied from a pod of another controller would have them count elsewhere.) The uid of the controller is empty for a pod
+/// without one.
 pub fn sequence_owner<'a>(annotation: impl Fn(&str) -> Option<&'a str>, controller: &'a str) -> &'a str {
     let shared =
         annotation(OWNER).filter(|owner| annotation(CONTROLLER) == Some(controller) && is_uid(owner));

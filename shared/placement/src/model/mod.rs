@@ -7,6 +7,7 @@ mod checks;
 mod explore;
 mod over_time;
 mod random;
+mod selector;
 mod setup;
 pub(super) mod shares;
 mod world;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::owners::OwnerChain;
-use podshaper_placement_kube::{NamespacedOwner, OwnerReader, PlacedWorkload, PolicySource};
+use podshaper_placement_kube::{LedgerId, NamespacedOwner, OwnerReader, PlacedWorkload, PolicySource};
 
 use custom_scheduler_annotations_decision::WEBHOOK;
 use custom_scheduler_annotations_decision::annotations::{governing, set_target};
@@ -51,7 +51,7 @@ impl StrategyPolicies {
 }
 
 impl PolicySource for StrategyPolicies {
-    async fn find(&self, owner: &NamespacedOwner) -> Option<Arc<PlacedWorkload>> {
+    async fn find(&self, _: &LedgerId, owner: &NamespacedOwner) -> Option<Arc<PlacedWorkload>> {
         let NamespacedOwner { namespace, owner } = owner;
         if self.is_blocked(namespace) {
             return None;

@@ -26,7 +26,7 @@ pub fn crd() -> Value {
         description: "A PodDistributor distributes the pods of a workload over groups of nodes.",
         columns: &[
             ("Kind", "string", ".spec.target.kind"),
-            ("Target", "string", ".spec.target.name"),
+            ("Target", "string", ".status.target"),
             ("Pods", "string", ".status.pods"),
             ("Desired", "string", ".status.desired"),
             ("Unplaced", "integer", ".status.unplaced"),

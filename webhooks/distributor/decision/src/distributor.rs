@@ -1,17 +1,18 @@
 //! `PodDistributor` objects, and which one governs a pod.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use podshaper_core::duration;
 use podshaper_core::object::{FromObject, Object, OwnerReference, group_of, lenient};
 use podshaper_placement::allocator::SlotAllocator;
-use podshaper_placement::owners::OwnerChain;
+use podshaper_placement::owners::{ChainEnd, OwnerChain};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::crd::PLURAL;
+use crate::crd::{API_VERSION, KIND, PLURAL};
 use crate::spec::{Availability, PodDistributorSpec, Rebalance, TakeBack, Target, WhenUnavailable};
 use crate::status::PodDistributorStatus;
 
@@ -110,19 +111,38 @@ impl Distributor {
 
     /// Whether it selects this workload.
     pub fn targets(&self, owner: &OwnerReference) -> bool {
-        owner.names(self.target.api_version(), &self.target.kind, &self.target.name)
+        let target = &self.target;
+        target.selector.is_none() && owner.names(target.api_version(), target.kind(), target.name())
     }
 
     /// Whether it selects an object of a custom kind, which may own pods through owners of any kind.
     pub fn has_custom_target(&self) -> bool {
-        !["apps", "batch", ""].contains(&group_of(self.target.api_version()))
+        self.target.selector.is_none()
+            && !["apps", "batch", ""].contains(&group_of(self.target.api_version()))
     }
 
-    /// Whether both select the same workload.
+    /// Whether it selects pods with these labels.
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.target.selector.as_ref().is_some_and(|selector| selector.matches(|key| labels.get(key)))
+    }
+
+    /// The owner of the sequence of the pods that it selects by their labels: the object itself.
+    pub fn sequence_owner(&self) -> OwnerReference {
+        // An object in a file has no uid.
+        let uid = if self.uid.is_empty() { &self.name } else { &self.uid };
+        OwnerReference::new(API_VERSION, KIND, &*self.name, uid)
+    }
+
+    /// Whether both select the same workload, or pods by the same selector.
     pub fn has_target_of(&self, other: &Self) -> bool {
         let target = &other.target;
-        let target = OwnerReference::new(target.api_version(), &target.kind, &target.name, "");
-        self.namespace == other.namespace && self.targets(&target)
+        let same = match &target.selector {
+            Some(selector) => self.target.selector.as_ref() == Some(selector),
+            None => {
+                self.targets(&OwnerReference::new(target.api_version(), target.kind(), target.name(), ""))
+            }
+        };
+        self.namespace == other.namespace && same
     }
 
     /// Whether it applies instead of `other`, which selects the same workload: the older one does.
@@ -211,10 +231,54 @@ pub fn governing<'d>(
     distributors: &'d [Arc<Distributor>],
     chain: &OwnerChain,
 ) -> Option<&'d Arc<Distributor>> {
-    chain.owners().iter().find_map(|owner| {
-        let selecting = distributors.iter().filter(|distributor| distributor.targets(owner));
-        selecting.reduce(|oldest, other| if other.precedes(oldest) { other } else { oldest })
-    })
+    chain
+        .owners()
+        .iter()
+        .find_map(|owner| oldest(distributors.iter().filter(|distributor| distributor.targets(owner))))
+}
+
+fn oldest<'d>(distributors: impl Iterator<Item = &'d Arc<Distributor>>) -> Option<&'d Arc<Distributor>> {
+    distributors.reduce(|oldest, other| if other.precedes(oldest) { other } else { oldest })
+}
+
+/// The distributor that governs a pod with these labels because it selects pods by them: the oldest of those, where none selects an owner of the
+/// pod. The distributor becomes the owner of the sequence.
+///
+/// A distributor may select an owner that was not read: then none governs the pod by its labels ([`has_unread_target`]).
+pub fn govern_by_labels<'d>(
+    distributors: &'d [Arc<Distributor>],
+    labels: &BTreeMap<String, String>,
+    chain: &mut OwnerChain,
+) -> Option<&'d Arc<Distributor>> {
+    // A DaemonSet or a kubelet creates a pod for a node.
+    let is_of_node = |owner: &OwnerReference| owner.is_kind("apps", "DaemonSet") || owner.is_kind("", "Node");
+    if chain.named_controller().is_some_and(is_of_node)
+        || governing(distributors, chain).is_some()
+        || has_unread_target(distributors, chain)
+    {
+        return None;
+    }
+    let distributor = oldest(distributors.iter().filter(|distributor| distributor.selects(labels)))?;
+    chain.set_selecting(distributor.sequence_owner());
+    Some(distributor)
+}
+
+/// Whether a distributor may select an owner that could not be read, or an owner of that.
+pub fn has_unread_target(distributors: &[Arc<Distributor>], chain: &OwnerChain) -> bool {
+    let Some(unread) = chain.unread() else { return false };
+    match chain.end() {
+        Some(ChainEnd::Unknown) => !selects_by_labels_only(distributors),
+        // Only custom kinds are forbidden, and their owners are of custom kinds.
+        Some(ChainEnd::Forbidden) => {
+            distributors.iter().any(|own| own.targets(unread) || own.has_custom_target())
+        }
+        _ => false,
+    }
+}
+
+/// Whether no distributor selects pods by an owner, so that owners need not be read.
+pub fn selects_by_labels_only(distributors: &[Arc<Distributor>]) -> bool {
+    distributors.iter().all(|distributor| distributor.target.selector.is_some())
 }
 
 /// [`governing`], and sets the owner that it selects as the target of the chain.
@@ -287,7 +351,7 @@ mod tests {
     #[test]
     fn invalid_spec_keeps_its_target() {
         let invalid = Distributor::from_spec(&json!({"distribution": 3, "target": {"name": "web"}}));
-        assert_eq!(invalid.target.name, "web");
+        assert_eq!(invalid.target.name(), "web");
         assert!(invalid.spec.unwrap_err().starts_with("spec.distribution: invalid type"));
         let empty = Distributor::from_spec(&json!({"distribution": [], "target": {"name": "web"}}));
         assert_eq!(empty.spec.unwrap_err(), "spec.distribution: there is no group");
@@ -313,7 +377,7 @@ mod tests {
             more.spec.unwrap_err(),
             "spec.distribution: 1056 values in node affinities; the maximum is 1024"
         );
-        assert_eq!(more.target.name, "web");
+        assert_eq!(more.target.name(), "web");
         let longer = of(4096, 12).spec.unwrap_err();
         assert!(longer.ends_with("bytes; the maximum is 65536"), "{longer}");
     }

@@ -15,6 +15,7 @@ pub mod facts;
 pub mod findings;
 pub mod node;
 pub mod offline;
+mod pod_selector;
 pub mod rebalance;
 mod scheduling;
 pub mod spec;

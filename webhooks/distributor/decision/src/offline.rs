@@ -15,7 +15,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::crd::{GROUP, KIND};
-use crate::distributor::{Distributor, ValidSpec};
+use crate::distributor::{Distributor, ValidSpec, govern_by_labels};
 use crate::facts::DistributorFacts;
 use crate::node::{Node, groups_with_node, suitable_groups};
 use crate::volumes::{ClaimSpec, VolumeNodes, VolumeSpec};
@@ -63,6 +63,13 @@ impl FileFacts {
                 facts.backend.add(fact)?;
             }
         }
+        let Self { distributors, backend, .. } = &mut facts;
+        backend.set_sequence_owners(|pod, mut chain| {
+            let of_namespace = |distributor: &&Arc<Distributor>| distributor.namespace == pod.namespace;
+            let distributors: Vec<_> = distributors.iter().filter(of_namespace).cloned().collect();
+            let distributor = govern_by_labels(&distributors, &pod.labels, &mut chain)?;
+            Some(distributor.sequence_owner().uid)
+        });
         Ok(facts)
     }
 

@@ -3,13 +3,16 @@
 //! The schema of the `CustomResourceDefinition` is derived from these types, and their comments are its descriptions.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use podshaper_core::selector::LabelSelector;
 use podshaper_crd::{rule, rule_at};
 use podshaper_placement::policy::{Group, MAX_GROUPS, MAX_NUMBER, Policy, PolicyError, Tie};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::pod_selector::PodSelector;
 use crate::scheduling::{
     self, GroupToleration, LABEL_KEY, LABEL_VALUE, MAX_LABEL_KEY, MAX_LABEL_VALUE, NodeSelectorTerm,
 };
@@ -30,6 +33,11 @@ const MAX_GROUP_NAME: u32 = 63;
             ".unschedulableAfter",
             "!has(self.unschedulableAfter) || !has(self.whenUnavailable) || self.whenUnavailable != 'Wait'",
             "unschedulableAfter has no effect with whenUnavailable: Wait; remove it, or set whenUnavailable: UseOthers",
+        ),
+        rule_at(
+            ".rebalance",
+            "!has(self.target.selector) || !has(self.rebalance) || !has(self.rebalance.mode) || self.rebalance.mode == 'Never'",
+            "mode must be Never with target.selector: no object says how many pods there should be",
         ),
         rule_at(
             ".takeBack",
@@ -64,8 +72,9 @@ pub struct PodDistributorSpec {
         ),
     ]))]
     pub distribution: Vec<GroupSpec>,
-    /// The workload, in the namespace of the PodDistributor. If two PodDistributors select one workload, the older one applies. If one
-    /// selects the workload and another one its owner, the one nearer to the pods applies.
+    /// The workload, or a selector of pods, in the namespace of the PodDistributor. If two PodDistributors select one workload or one pod, the older
+    /// one applies. If one selects the workload and another one its owner, the one nearer to the pods applies. One that selects a workload applies
+    /// before one that selects pods.
     pub target: Target,
     /// The treatment of pods of a group that takes no pods.
     pub when_unavailable: WhenUnavailable,
@@ -142,16 +151,22 @@ pub struct GroupSpec {
     pub stand_in: bool,
 }
 
-/// A workload in the namespace of the PodDistributor.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+/// A workload, or a selector of pods, in the namespace of the PodDistributor.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, expecting = "a target")]
 #[schemars(extend(
-    "required" = ["name"],
     "x-kubernetes-validations" = [
-        rule_at(".kind", "self.kind != 'DaemonSet'", "a DaemonSet runs one pod on each node: there is nothing to distribute"),
+        rule("has(self.name) != has(self.selector)", "must have either a name or a selector"),
+        rule_at(".kind", "!has(self.selector) || !has(self.kind)", "has no effect with selector"),
+        rule_at(".apiVersion", "!has(self.selector) || !has(self.apiVersion)", "has no effect with selector"),
+        rule_at(
+            ".kind",
+            "!has(self.kind) || self.kind != 'DaemonSet'",
+            "a DaemonSet runs one pod on each node: there is nothing to distribute",
+        ),
         rule_at(
             ".apiVersion",
-            "!(self.kind in ['Job', 'CronJob']) || !has(self.apiVersion) || !self.apiVersion.startsWith('apps/')",
+            "!has(self.kind) || !(self.kind in ['Job', 'CronJob']) || !has(self.apiVersion) || !self.apiVersion.startsWith('apps/')",
             "must be batch/v1 for Job and CronJob",
         ),
     ],
@@ -160,19 +175,16 @@ pub struct Target {
     /// API group and version of the workload, as in argoproj.io/v1alpha1. Defaults to batch/v1 for a Job or CronJob, else to apps/v1.
     #[schemars(length(max = 317), regex(pattern = "^[a-z0-9.-]+(/[a-z0-9]+)?$"))]
     pub api_version: Option<String>,
-    /// Kind of the workload: Deployment, StatefulSet, ReplicaSet, Job, CronJob, or any other kind that is the controller of pods,
-    /// directly or through other owners.
+    /// Kind of the workload: Deployment (the default), StatefulSet, ReplicaSet, Job, CronJob, or any other kind that is the controller of
+    /// pods, directly or through other owners.
     #[schemars(length(max = 63), regex(pattern = "^[A-Z][A-Za-z0-9]*$"))]
-    pub kind: String,
+    pub kind: Option<String>,
     /// Name of the workload.
     #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-}
-
-impl Default for Target {
-    fn default() -> Self {
-        Self { api_version: None, kind: "Deployment".to_owned(), name: String::new() }
-    }
+    pub name: Option<String>,
+    /// Labels of pods, instead of a workload. All pods of the namespace that match share one sequence, whatever owns them.
+    #[schemars(with = "Option<PodSelector>")]
+    pub selector: Option<LabelSelector>,
 }
 
 /// Kinds of the group `batch`.
@@ -285,6 +297,10 @@ impl PodDistributorSpec {
     /// The policy that the spec describes. The schema rejects most of what is invalid before.
     pub fn policy(&self) -> Result<Policy, SpecError> {
         self.target.validate()?;
+        if self.target.selector.is_some() && self.rebalance.mode != RebalanceMode::Never {
+            let problem = "must be Never with target.selector: no object says how many pods there should be";
+            return Err(SpecError::new("rebalance.mode", problem));
+        }
         let values = self.affinity_values();
         if values > MAX_VALUES {
             let problem = format!("{values} values in node affinities; the maximum is {MAX_VALUES}");
@@ -345,14 +361,36 @@ impl GroupSpec {
 impl Target {
     /// `apiVersion`, or its default for the kind.
     pub fn api_version(&self) -> &str {
-        let default = if BATCH.contains(&&*self.kind) { "batch/v1" } else { "apps/v1" };
+        let default = if BATCH.contains(&self.kind()) { "batch/v1" } else { "apps/v1" };
         self.api_version.as_deref().unwrap_or(default)
     }
 
+    /// `kind`, or its default.
+    pub fn kind(&self) -> &str {
+        self.kind.as_deref().unwrap_or("Deployment")
+    }
+
+    /// `name`; empty for a selector of pods.
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
+    }
+
+    /// The name, or the text of the selector, as in `app=web`.
+    pub fn text(&self) -> String {
+        match self.selector.as_ref().map(LabelSelector::query) {
+            Some(query) if query.is_empty() => "(all pods)".to_owned(),
+            Some(query) => query,
+            None => self.name().to_owned(),
+        }
+    }
+
     fn validate(&self) -> Result<(), SpecError> {
-        let kind = self.kind.as_str();
-        let (field, problem) = if self.name.is_empty() {
-            ("target.name", "must name the workload".to_owned())
+        if let Some(selector) = &self.selector {
+            return self.validate_selector(selector);
+        }
+        let kind = self.kind();
+        let (field, problem) = if self.name().is_empty() {
+            ("target.name", "must name the workload, unless there is a selector".to_owned())
         } else if kind == "DaemonSet" {
             (
                 "target.kind",
@@ -366,6 +404,24 @@ impl Target {
             return Ok(());
         };
         Err(SpecError::new(field, problem))
+    }
+
+    fn validate_selector(&self, selector: &LabelSelector) -> Result<(), SpecError> {
+        let others = [("name", &self.name), ("kind", &self.kind), ("apiVersion", &self.api_version)];
+        if let Some((field, _)) = others.iter().find(|(_, value)| value.is_some()) {
+            return Err(SpecError::new(format!("target.{field}"), "has no effect with selector"));
+        }
+        selector
+            .validate()
+            .map_err(|(field, problem)| SpecError::new(format!("target.selector.{field}"), problem))
+    }
+}
+
+/// As in `Deployment web` or `selector app=web`.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.selector.is_some() { "selector" } else { self.kind() };
+        write!(f, "{kind} {}", self.text())
     }
 }
 
@@ -413,7 +469,7 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(
-            (&*spec.target.kind, spec.target.api_version(), &*spec.target.name),
+            (spec.target.kind(), spec.target.api_version(), spec.target.name()),
             ("Deployment", "apps/v1", "nginx-deployment")
         );
         assert_eq!(
@@ -454,6 +510,37 @@ mod tests {
             let message = read(spec).unwrap().policy().unwrap_err().to_string();
             assert!(message.starts_with(error), "{message}");
         }
+    }
+
+    #[test]
+    fn selector_excludes_the_fields_of_a_workload() {
+        let problem = |target: Value, mode: &str| {
+            let group = json!({"nodeLabel": {"type": "a"}, "weight": 1});
+            let spec = json!({"distribution": [group], "target": target, "rebalance": {"mode": mode}});
+            read(spec).unwrap().policy().err().map(|error| error.to_string())
+        };
+        let selector = json!({"matchLabels": {"app": "web"}});
+        assert_eq!(problem(json!({"selector": selector}), "Never"), None);
+        assert_eq!(problem(json!({"selector": {}}), "Never"), None, "all pods");
+        for field in ["name", "kind", "apiVersion"] {
+            let mut target = json!({"selector": selector});
+            target[field] = json!("Deployment");
+            let expected = format!("spec.target.{field}: has no effect with selector");
+            assert_eq!(problem(target, "Never"), Some(expected));
+        }
+        let rebalances = problem(json!({"selector": selector}), "Always").unwrap();
+        assert!(
+            rebalances.starts_with("spec.rebalance.mode: must be Never with target.selector"),
+            "{rebalances}"
+        );
+        let invalid = json!({"selector": {"matchExpressions": [{"key": "app", "operator": "Is"}]}});
+        let expected =
+            "spec.target.selector.matchExpressions[0]: \"Is\" is not In, NotIn, Exists or DoesNotExist";
+        assert_eq!(problem(invalid, "Never").as_deref(), Some(expected));
+        let text = |target: Value| read(json!({"target": target})).unwrap().target.to_string();
+        assert_eq!(text(json!({"name": "web"})), "Deployment web");
+        assert_eq!(text(json!({"selector": selector})), "selector app=web");
+        assert_eq!(text(json!({"selector": {}})), "selector (all pods)");
     }
 
     #[test]
@@ -546,7 +633,10 @@ mod tests {
         }
         let nameless =
             PodDistributorSpec { distribution: vec![GroupSpec::default()], ..PodDistributorSpec::default() };
-        assert_eq!(nameless.policy().unwrap_err().to_string(), "spec.target.name: must name the workload");
+        assert_eq!(
+            nameless.policy().unwrap_err().to_string(),
+            "spec.target.name: must name the workload, unless there is a selector"
+        );
         let with_target =
             |target: Value| read(json!({"distribution": [group(json!({}))], "target": target})).unwrap();
         let problem =

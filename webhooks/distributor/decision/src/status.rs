@@ -14,6 +14,9 @@ use crate::findings::Findings;
 const NO_PODS: &str = "the target has no pods of its own. If pods run for it, another object owns them, such as a Rollout with workloadRef, or \
                        NAME-primary of Flagger: select that object as the target";
 
+/// The message about a selector without pods.
+const NO_SELECTED_PODS: &str = "no pod of the namespace matches the selector";
+
 /// How many revisions a status lists.
 const MAX_REVISIONS: usize = 10;
 
@@ -23,6 +26,8 @@ const MAX_REVISIONS: usize = 10;
 pub struct PodDistributorStatus {
     /// The metadata.generation that this status is about.
     pub observed_generation: Option<i64>,
+    /// Name of the workload, or the text of the selector, as in app=web.
+    pub target: Option<String>,
     /// Placed pods of each group, in the order of the groups, as in 8/2.
     pub pods: Option<String>,
     /// Desired pods of each group, as in 8/2.
@@ -169,6 +174,10 @@ pub struct RevisionStatus {
 /// The leader's observation of a `PodDistributor` and its workload.
 #[derive(Clone, Debug)]
 pub struct Observation {
+    /// Name of the workload, or the text of the selector.
+    pub target: String,
+    /// Whether the target is a selector.
+    pub is_selector: bool,
     /// Whether new pods are placed.
     pub readiness: Readiness,
     /// Pods that the workload wants, if it says so.
@@ -194,6 +203,8 @@ pub struct Observation {
 pub enum Readiness {
     /// They are.
     Placing,
+    /// They are, except pods without a controller, for which the API server doesn't call the webhook: so many of them match the selector.
+    PlacingOwned(u32),
     /// An older `PodDistributor` places them.
     SupersededByOlder(String),
     /// Another webhook places them.
@@ -215,6 +226,7 @@ impl Readiness {
         use ConditionStatus::{False, True, Unknown};
         let (status, reason, message) = match self {
             Self::Placing => (True, "Placing", placing_message(policy)),
+            Self::PlacingOwned(bare) => (True, "Placing", placing_owned_message(policy, *bare)),
             Self::SupersededByOlder(name) => (
                 False,
                 "Superseded",
@@ -285,6 +297,7 @@ impl PodDistributorStatus {
         });
         Self {
             observed_generation: Some(generation),
+            target: Some(observation.target.clone()),
             pods: Some(observation.total.pods()),
             desired: Some(observation.total.desired()),
             replicas: observation.replicas,
@@ -330,6 +343,9 @@ impl Observation {
         let groups = policy.groups().iter().zip(&self.total.groups);
         let deviations = groups.filter_map(deviation).collect::<Vec<_>>().join(", ");
         let (status, reason, message) = match (&*deviations, &self.rebalance_held) {
+            ("", _) if self.has_no_pods() && self.is_selector => {
+                (ConditionStatus::Unknown, "NoPods", NO_SELECTED_PODS.to_owned())
+            }
             ("", _) if self.has_no_pods() => (ConditionStatus::Unknown, "NoPods", NO_PODS.to_owned()),
             ("", _) if self.findings.unreadable_owner.is_some() => {
                 let message = "pods of an owner that may not be read are not counted, see OwnersUnreadable";
@@ -364,7 +380,10 @@ impl Observation {
 
     /// Whether new pods would be placed, and there are none.
     fn has_no_pods(&self) -> bool {
-        let may_place = matches!(self.readiness, Readiness::Placing | Readiness::NoOwnPods(_));
+        let may_place = matches!(
+            self.readiness,
+            Readiness::Placing | Readiness::PlacingOwned(_) | Readiness::NoOwnPods(_)
+        );
         may_place && self.total.placed() == 0 && self.total.unplaced == 0
     }
 
@@ -378,13 +397,17 @@ impl Observation {
         let unplaced = self.total.unplaced;
         let capacity = policy.groups().iter().map(|group| group.max).sum::<Option<u32>>();
         let full = |capacity: u32| self.revisions.iter().any(|(.., spread)| capacity <= spread.placed());
+        let bare = match self.readiness {
+            Readiness::PlacingOwned(bare) if bare > 0 => format!("; {bare} of them have no controller"),
+            _ => String::new(),
+        };
         let why = if capacity.is_some_and(full) {
             "every group has as many as its max allows"
         } else {
             "they were there before this distributor or came while no webhook answered (restarting the workload places them), or \
              their own selectors leave none of the groups"
         };
-        format!("{unplaced} pods have no place: {why}")
+        format!("{unplaced} pods have no place: {why}{bare}")
     }
 
     fn availability(&self, policy: &Policy) -> NewCondition {
@@ -416,6 +439,16 @@ impl Observation {
         }
         let reason = if self.take_back_held.is_some() { "TakeBackHeld" } else { reason };
         NewCondition { kind: "Available", status, reason, message }
+    }
+}
+
+/// The message of a distributor with a selector, in a cluster where the webhook is not called for pods without a controller.
+fn placing_owned_message(policy: &Policy, bare: u32) -> String {
+    let placing = placing_message(policy);
+    let unseen = "pods without a controller are not seen (the chart value distributor.barePods is false)";
+    match bare {
+        0 => format!("{placing}; {unseen}"),
+        _ => format!("{placing}; {unseen}: {bare} match the selector"),
     }
 }
 
@@ -475,6 +508,8 @@ mod tests {
         let pods = (0..10).map(|index| (Some(if index < spot { "spot" } else { "default" }), true));
         let total = Spread::of(pods, &SlotAllocator::new(policy()));
         Observation {
+            target: "web".to_owned(),
+            is_selector: false,
             readiness: Readiness::Placing,
             replicas: Some(10),
             over_time: false,
@@ -646,6 +681,38 @@ mod tests {
     }
 
     #[test]
+    fn pods_that_the_webhook_does_not_see_are_named() {
+        let seen = |bare: u32| {
+            let mut observation = Observation {
+                target: "app=web".to_owned(),
+                is_selector: true,
+                readiness: Readiness::PlacingOwned(bare),
+                ..observation(2)
+            };
+            observation.total.unplaced = bare;
+            PodDistributorStatus::default().observed(1, &policy(), &observation, "now")
+        };
+        let (none, two) = (seen(0), seen(2));
+        assert_eq!(none.target.as_deref(), Some("app=web"));
+        let (ready, _, message) = condition(&none, "Ready");
+        assert_eq!(ready, ConditionStatus::True);
+        assert!(message.ends_with("(the chart value distributor.barePods is false)"), "{message}");
+        assert_eq!(condition(&none, "Balanced").1, "Exact");
+        assert!(condition(&two, "Ready").2.ends_with("is false): 2 match the selector"));
+        let (balanced, reason, message) = condition(&two, "Balanced");
+        assert_eq!((balanced, reason), (ConditionStatus::False, "Unplaced"));
+        assert!(message.ends_with("; 2 of them have no controller"), "{message}");
+        let empty = Observation {
+            total: Spread::none(&policy()),
+            revisions: vec![],
+            is_selector: true,
+            ..observation(2)
+        };
+        let empty = PodDistributorStatus::default().observed(1, &policy(), &empty, "now");
+        assert_eq!(condition(&empty, "Balanced").2, NO_SELECTED_PODS);
+    }
+
+    #[test]
     fn unplaced_pods_are_unbalanced() {
         let mut observation = observation(2);
         observation.total.unplaced = 3;
@@ -661,7 +728,11 @@ mod tests {
         observation.readiness = Readiness::SupersededByOlder("old".to_owned());
         let superseded = PodDistributorStatus::default().observed(1, &policy(), &observation, "then");
         assert_eq!(condition(&superseded, "Ready").1, "Superseded");
-        let invalid = superseded.invalid(2, "spec.target.name: must name the workload", "now");
+        let invalid = superseded.invalid(
+            2,
+            "spec.target.name: must name the workload, unless there is a selector",
+            "now",
+        );
         assert_eq!(condition(&invalid, "Ready").1, "Invalid");
         assert_eq!((invalid.conditions.get("Balanced"), &invalid.pods), (None, &None));
     }

@@ -1,6 +1,5 @@
 //! The decision about a pod: its `PodDistributor`, and the slot and group that it gets.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use podshaper_core::admission::{Decision, Request, Verdict, Webhook};
@@ -15,7 +14,7 @@ use podshaper_placement::policy::{GroupSet, Policy};
 
 use crate::WEBHOOK;
 use crate::availability::OpenGroups;
-use crate::distributor::{Distributor, govern};
+use crate::distributor::{Distributor, govern, govern_by_labels, has_unread_target};
 use crate::facts::DistributorFacts;
 use crate::volumes::{ExcludedGroups, excluded_groups};
 
@@ -50,12 +49,10 @@ impl<F: DistributorFacts> Webhook for DistributorWebhook<F> {
                 break distributor;
             }
             let Some(owner) = chain.next_to_read() else {
-                let unread = chain.unread();
-                let may_target = |own: &Arc<Distributor>| {
-                    unread.is_some_and(|owner| own.targets(owner)) || own.has_custom_target()
-                };
-                let targeted = distributors.iter().any(may_target);
-                let decision = without_distributor(&chain, targeted);
+                if let Some(distributor) = govern_by_labels(&distributors, &pod.labels(), &mut chain) {
+                    break distributor;
+                }
+                let decision = without_distributor(&chain, has_unread_target(&distributors, &chain));
                 if matches!(decision.verdict, Verdict::Undecided(_)) {
                     self.facts.record(PlaceOutcome::Undecided);
                 }

@@ -266,3 +266,75 @@ async fn pod_with_node_name_stays_unchanged() {
         "distributor: PodDistributor sample: the pod names its node in spec.nodeName: it isn't placed"
     );
 }
+
+/// A distributor with the same groups that selects pods by a label.
+fn selecting(name: &str, created: &str) -> Value {
+    let mut object = sample();
+    object["metadata"] = json!({"name": name, "uid": format!("uid-{name}"), "creationTimestamp": created});
+    object["spec"]["target"] = json!({"selector": {"matchLabels": {"app": "web"}}});
+    object
+}
+
+fn owner_of(pod: &Value) -> Option<&str> {
+    pod["metadata"]["annotations"]["placement.podshaper.dev/owner"].as_str()
+}
+
+#[tokio::test]
+async fn distributor_of_an_owner_applies_before_a_selector() {
+    let deployment = object("apps/v1", "Deployment", "nginx-deployment", None);
+    let mut labelled = pod();
+    labelled["metadata"]["labels"] = json!({"app": "web"});
+    let (old, young) = (selecting("old", "2025-01-01T00:00:00Z"), selecting("young", "2025-02-01T00:00:00Z"));
+    let facts = [sample(), old.clone(), young.clone(), set(), deployment.clone()];
+    let placed_pod = placed(&webhook(&facts), &labelled).await;
+    assert_eq!(owner_of(&placed_pod), Some("ReplicaSet-nginx-1"), "the sample selects the Deployment");
+    let placed_pod = placed(&webhook(&[young, old, set(), deployment.clone()]), &labelled).await;
+    assert_eq!(owner_of(&placed_pod), Some("uid-old"), "the older one");
+    let controller = &placed_pod["metadata"]["annotations"]["placement.podshaper.dev/controller"];
+    assert_eq!(controller, "ReplicaSet-nginx-1");
+    let other = placed(&webhook(&[selecting("s", ""), set(), deployment]), &pod()).await;
+    assert_eq!(owner_of(&other), None, "it has no label");
+}
+
+#[tokio::test]
+async fn pod_without_controller_is_selected_by_its_labels() {
+    let facts = webhook(&[selecting("s", "")]);
+    let bare = json!({
+        "metadata": {"name": "bare", "labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "main", "image": "nginx"}]},
+    });
+    let decision = decide(&facts, &bare, Some("bare")).await;
+    assert!(decision.warnings.is_empty(), "{:?}", decision.warnings);
+    let patch: json_patch::Patch =
+        serde_json::from_str(&String::from_utf8(decision.patch.to_json()).unwrap()).unwrap();
+    let mut placed_pod = bare.clone();
+    json_patch::patch(&mut placed_pod, &patch).unwrap();
+    assert_eq!(owner_of(&placed_pod), Some("uid-s"));
+    assert_eq!(placed_pod["metadata"]["annotations"]["placement.podshaper.dev/controller"], "");
+    assert_eq!(placed_pod["spec"]["nodeSelector"]["type"], "default");
+}
+
+#[tokio::test]
+async fn selector_does_not_apply_while_an_owner_that_may_be_a_target_is_unread() {
+    let mut labelled = pod();
+    labelled["metadata"]["labels"] = json!({"app": "web"});
+    let alone = placed(&webhook(&[selecting("s", "")]), &labelled).await;
+    assert_eq!(owner_of(&alone), Some("uid-s"), "no distributor selects an owner");
+    let decision = decide(&webhook(&[selecting("s", ""), sample()]), &labelled, None).await;
+    let Verdict::Undecided(reason) = decision.verdict else { panic!("placed") };
+    assert_eq!(reason, "distributor: cannot read ReplicaSet nginx-1; the pod is not placed");
+}
+
+#[tokio::test]
+async fn pod_that_the_other_webhook_has_placed_is_left_to_it() {
+    let mut labelled = pod();
+    labelled["metadata"]["labels"] =
+        json!({"app": "web", "podshaper.dev/placed": "custom-scheduler-annotations"});
+    labelled["metadata"]["annotations"] = json!({
+        "placement.podshaper.dev/owner": "ReplicaSet-nginx-1", "placement.podshaper.dev/token": "00000000000000ff",
+        "placement.podshaper.dev/slot": "0", "placement.podshaper.dev/group": "x",
+    });
+    let deployment = object("apps/v1", "Deployment", "nginx-deployment", None);
+    let decision = decide(&webhook(&[selecting("s", ""), set(), deployment]), &labelled, None).await;
+    assert!(decision.warnings[0].contains("has already placed the pod"), "{:?}", decision.warnings);
+}

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use podshaper_core::label::excerpt;
 use podshaper_core::object::{Lookup, OwnerReference, key};
 use podshaper_core::pod::Toleration;
 use podshaper_kube::error::describe;
@@ -32,6 +33,7 @@ use super::group_observer::{GroupObserver, OverduePod, describe_group, placed_po
 use super::nodes::Nodes;
 use super::policies::DistributorPolicies;
 use super::rebalance::{EvictionHistory, Imbalance, Rebalancer};
+use super::selected_pods::{SelectedPods, SelectionHistory, UncountedPods};
 use super::status_writer::StatusWriter;
 use super::take_back::{Candidate, TakeBackHistory, TakeBacks};
 use distributor_decision::WEBHOOK;
@@ -57,6 +59,7 @@ const MAX_CHAIN_REFRESHES: usize = 16;
 pub(super) struct DistributorController {
     distributors: Arc<Store<Distributor>>,
     policies: DistributorPolicies,
+    selected: SelectedPods,
     nodes: Arc<Nodes>,
     namespaces: Option<Arc<Store<NamespaceRestrictions>>>,
     backend: ClusterBackend,
@@ -89,6 +92,7 @@ struct Reconciled {
 struct Memory {
     observer: GroupObserver,
     take_backs: TakeBackHistory,
+    selection: SelectionHistory,
     log: EvictionLog,
     /// The tolerations in the pod template of the target, once it was read.
     tolerations: Option<Vec<Toleration>>,
@@ -141,20 +145,11 @@ struct PodCounts {
     total: Spread,
 }
 
-/// Pods of the target that no ledger knows.
-#[derive(Default)]
-struct UnknownPods {
-    unplaced: u32,
-    /// Pods that aren't to be placed.
-    excluded: u32,
-    /// Another webhook that has placed some.
-    placed_by: Option<String>,
-}
-
 impl DistributorController {
     pub(super) fn new(
         cluster: &DistributorCluster,
         policies: DistributorPolicies,
+        selected: SelectedPods,
         claims: Arc<Claims>,
         evictors: Evictors,
         status: StatusWriter,
@@ -163,6 +158,7 @@ impl DistributorController {
         Self {
             distributors: Arc::clone(&cluster.distributors),
             policies,
+            selected,
             nodes: Arc::clone(&cluster.nodes),
             namespaces: cluster.namespaces.clone(),
             backend: cluster.backend.clone(),
@@ -262,18 +258,12 @@ impl DistributorController {
             if inventory.pods.is_empty() || !index.has_namespace(namespace) {
                 continue;
             }
-            let (mut chain, was_read) = chains.get(&inventory).await;
-            if !was_read {
-                yield_now().await;
+            let Some((distributor, chain)) = governing_of(&inventory, index, chains).await else { continue };
+            let key = key(Some(namespace), &distributor.name);
+            if let Ok(spec) = &distributor.spec {
+                inventory.regroup(spec.allocator.policy(), &*self.nodes);
             }
-            if let Some(distributor) = index.governing(namespace, &chain) {
-                set_target(&distributor, &mut chain);
-                let key = key(Some(namespace), &distributor.name);
-                if let Ok(spec) = &distributor.spec {
-                    inventory.regroup(spec.allocator.policy(), &*self.nodes);
-                }
-                governed.entry(key).or_default().push((chain, inventory));
-            }
+            governed.entry(key).or_default().push((chain, inventory));
         }
         governed
     }
@@ -352,7 +342,10 @@ impl DistributorController {
         let Pass { distributor, spec, pods, older } = pass;
         let (mut readiness, target) = self.read_target(distributor, older).await;
         let known = total.placed() + total.unplaced;
-        let unknown = self.find_unknown_pods(distributor, spec, target.as_deref(), known).await;
+        let unknown = match &distributor.target.selector {
+            Some(_) => self.selected.take_in(distributor, spec, &mut memory.selection).await,
+            None => self.find_unknown_pods(distributor, spec, target.as_deref(), known).await,
+        };
         total.unplaced += unknown.unplaced;
         let mut findings = inputs.findings.clone();
         if readiness == Readiness::Placing {
@@ -367,9 +360,7 @@ impl DistributorController {
                 readiness = Readiness::NoLedgers;
             }
         }
-        if let Some(webhook) = unknown.placed_by {
-            readiness = Readiness::SupersededByWebhook(webhook);
-        }
+        readiness = self.readiness(distributor, readiness, &unknown);
         if let Some(target) = &target {
             memory.tolerations = Some(target.tolerations.clone());
         }
@@ -387,7 +378,12 @@ impl DistributorController {
             self.evictors.rebalancer.rebalance(distributor, spec, imbalance, &mut evictions, log).await;
         }
         let observation = Observation {
-            over_time: pods.iter().any(|(chain, _)| chain.is_over_time()),
+            target: match &distributor.target.selector {
+                Some(_) => excerpt(&distributor.target.text()),
+                None => distributor.target.text(),
+            },
+            is_selector: distributor.target.selector.is_some(),
+            over_time: pods.iter().any(|(chain, inventory)| chain.is_over_time() || inventory.over_time),
             readiness,
             replicas,
             total,
@@ -429,6 +425,23 @@ impl DistributorController {
         let other = self.foreign_owners.in_place_of(distributor, selector).await;
         memory.in_place_of = Some((Instant::now(), other.clone()));
         other
+    }
+
+    /// Whether new pods are placed, given those that don't count.
+    fn readiness(
+        &self,
+        distributor: &Distributor,
+        of_target: Readiness,
+        unknown: &UncountedPods,
+    ) -> Readiness {
+        let is_selector = distributor.target.selector.is_some();
+        match (&unknown.placed_by, of_target) {
+            (Some(webhook), _) => Readiness::SupersededByWebhook(webhook.clone()),
+            (None, Readiness::Placing) if is_selector && !self.selected.sees_bare_pods() => {
+                Readiness::PlacingOwned(unknown.bare)
+            }
+            (None, of_target) => of_target,
+        }
     }
 
     /// The tolerations that the pods of the target have of their own. Only nodes of `availability: Nodes` are compared with them.
@@ -508,7 +521,10 @@ impl DistributorController {
             return (Readiness::SupersededByOlder(older.name.clone()), None);
         }
         let target = &distributor.target;
-        let (api_version, kind, name) = (target.api_version(), &target.kind, &target.name);
+        if target.selector.is_some() {
+            return (Readiness::Placing, None);
+        }
+        let (api_version, kind, name) = (target.api_version(), target.kind(), target.name());
         let workload = format!("{kind} {name} of {api_version}");
         match self.backend.owners().read_by_name(&distributor.namespace, api_version, kind, name).await {
             Lookup::Found(owner) => (Readiness::Placing, Some(owner)),
@@ -525,10 +541,10 @@ impl DistributorController {
         spec: &ValidSpec,
         target: Option<&OwnerObject>,
         known: u32,
-    ) -> UnknownPods {
+    ) -> UncountedPods {
         let created = target.and_then(|target| target.created);
         let unknown = created.map_or(0, |created| created.saturating_sub(known));
-        let all = UnknownPods { unplaced: unknown, ..UnknownPods::default() };
+        let all = UncountedPods { unplaced: unknown, ..UncountedPods::default() };
         let Some(selector) = target.and_then(|target| target.selector.as_deref()).filter(|_| unknown > 0)
         else {
             return all;
@@ -562,7 +578,7 @@ impl DistributorController {
             unplaced += pods;
         }
         let unplaced = unplaced.min(unknown.saturating_sub(excluded));
-        UnknownPods { unplaced, excluded, placed_by }
+        UncountedPods { unplaced, excluded, placed_by, ..UncountedPods::default() }
     }
 
     /// Has the ledger take in the pods of this controller, and returns whether the distributor governs them.
@@ -604,6 +620,26 @@ fn find(spec: &ValidSpec, inventories: &[&LedgerInventory], observer: &GroupObse
         without_cost: u32::try_from(without_cost).unwrap_or(u32::MAX),
         unreadable_owner: None,
     }
+}
+
+/// The distributor that governs the pods of an inventory, and their chain with its target.
+async fn governing_of(
+    inventory: &LedgerInventory,
+    index: &DistributorIndex,
+    chains: &mut ChainCache,
+) -> Option<(Arc<Distributor>, OwnerChain)> {
+    if let Some(distributor) = index.selecting(&inventory.ledger) {
+        let mut chain = OwnerChain::from(None);
+        chain.set_selecting(distributor.sequence_owner());
+        return Some((Arc::clone(distributor), chain));
+    }
+    let (mut chain, was_read) = chains.get(inventory).await;
+    if !was_read {
+        yield_now().await;
+    }
+    let distributor = index.governing(&inventory.controller.namespace, &chain)?;
+    set_target(&distributor, &mut chain);
+    Some((distributor, chain))
 }
 
 fn count(spec: &ValidSpec, pods: &[OwnedPods]) -> PodCounts {

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use podshaper_placement::owners::OwnerChain;
+use podshaper_placement_kube::LedgerId;
 
 use distributor_decision::distributor::{Distributor, governing};
 
@@ -12,29 +13,38 @@ type TargetKey = (String, String, String);
 
 pub(super) struct DistributorIndex {
     by_target: HashMap<TargetKey, Vec<Arc<Distributor>>>,
+    /// Those that select pods by their labels.
+    by_ledger: HashMap<LedgerId, Arc<Distributor>>,
     namespaces: HashSet<String>,
 }
 
 impl DistributorIndex {
     pub(super) fn new<'d>(distributors: impl IntoIterator<Item = &'d Arc<Distributor>>) -> Self {
         let mut by_target: HashMap<TargetKey, Vec<_>> = HashMap::new();
-        let mut namespaces = HashSet::new();
+        let (mut by_ledger, mut namespaces) = (HashMap::new(), HashSet::new());
         for distributor in distributors {
             if !namespaces.contains(&distributor.namespace) {
                 namespaces.insert(distributor.namespace.clone());
             }
-            let target = &distributor.target;
-            let key = (distributor.namespace.clone(), target.kind.clone(), target.name.clone());
-            by_target.entry(key).or_default().push(Arc::clone(distributor));
+            if distributor.target.selector.is_some() {
+                let ledger = LedgerId::new(&distributor.namespace, &distributor.sequence_owner().uid);
+                by_ledger.insert(ledger, Arc::clone(distributor));
+            }
+            by_target.entry(target_key(distributor)).or_default().push(Arc::clone(distributor));
         }
-        Self { by_target, namespaces }
+        Self { by_target, by_ledger, namespaces }
     }
 
     pub(super) fn has_namespace(&self, namespace: &str) -> bool {
         self.namespaces.contains(namespace)
     }
 
-    /// The distributor that governs the pods of this chain.
+    /// The distributor that owns this ledger, because it selects pods by their labels.
+    pub(super) fn selecting(&self, ledger: &LedgerId) -> Option<&Arc<Distributor>> {
+        self.by_ledger.get(ledger)
+    }
+
+    /// The distributor that governs the pods of this chain, because it selects an owner.
     pub(super) fn governing(&self, namespace: &str, chain: &OwnerChain) -> Option<Arc<Distributor>> {
         let of_owners = chain.owners().iter().flat_map(|owner| {
             let key = (namespace.to_owned(), owner.kind.clone(), owner.name.clone());
@@ -45,13 +55,17 @@ impl DistributorIndex {
 
     /// The distributor that applies instead of this one, which selects the same workload.
     pub(super) fn older(&self, distributor: &Distributor) -> Option<&Arc<Distributor>> {
-        let target = &distributor.target;
-        let key = (distributor.namespace.clone(), target.kind.clone(), target.name.clone());
-        let others = self.by_target.get(&key).into_iter().flatten().filter(|other| {
+        let others = self.by_target.get(&target_key(distributor)).into_iter().flatten().filter(|other| {
             other.uid != distributor.uid && other.has_target_of(distributor) && other.precedes(distributor)
         });
         others.reduce(|oldest, other| if other.precedes(oldest) { other } else { oldest })
     }
+}
+
+/// Those that select pods by their labels have one key in each namespace.
+fn target_key(distributor: &Distributor) -> TargetKey {
+    let target = &distributor.target;
+    (distributor.namespace.clone(), target.kind().to_owned(), target.name().to_owned())
 }
 
 #[cfg(test)]

@@ -177,7 +177,7 @@ mod tests {
             problem.starts_with("spec: the PodDistributors of this namespace have too many values"),
             "{problem}"
         );
-        assert_eq!(last.target.name, "web");
+        assert_eq!(last.target.name(), "web");
         // Others are gone.
         for number in 0..400 {
             writer.changed(&largest("a", number), true).unwrap();

@@ -63,10 +63,10 @@ impl ForeignOwners {
             return Some(name(owner));
         }
         let target = &distributor.target;
-        let primary = format!("{}-primary", target.name);
+        let primary = format!("{}-primary", target.name());
         let found =
-            self.backend.owners().read_by_name(namespace, target.api_version(), &target.kind, &primary).await;
-        matches!(found, Lookup::Found(_)).then(|| format!("{} {primary}", target.kind))
+            self.backend.owners().read_by_name(namespace, target.api_version(), target.kind(), &primary).await;
+        matches!(found, Lookup::Found(_)).then(|| format!("{} {primary}", target.kind()))
     }
 
     /// The owners of the pods of a selector that no webhook has placed, for some of their controllers.

@@ -12,6 +12,7 @@ mod nodes;
 mod policies;
 mod probe_claims;
 mod rebalance;
+mod selected_pods;
 mod status_writer;
 mod take_back;
 mod volumes;
@@ -48,6 +49,7 @@ use nodes::Nodes;
 use policies::DistributorPolicies;
 use probe_claims::ProbeClaims;
 use rebalance::Rebalancer;
+use selected_pods::SelectedPods;
 use status_writer::{DistributorEvents, StatusWriter};
 use take_back::TakeBacks;
 use volumes::Volumes;
@@ -76,6 +78,8 @@ pub struct ClusterSettings {
     pub reads_namespaces: bool,
     /// What the series of pods are counted by.
     pub series: PodSeries,
+    /// Whether the API server calls the webhook for pods without a controller.
+    pub bare_pods: bool,
 }
 
 impl DistributorCluster {
@@ -87,7 +91,7 @@ impl DistributorCluster {
         registry: &mut Registry,
         terminating: watch::Receiver<bool>,
     ) -> Self {
-        let ClusterSettings { evictions, reads_namespaces, series } = settings;
+        let ClusterSettings { evictions, reads_namespaces, series, bare_pods } = settings;
         let nodes = Arc::new(Nodes::new(spawn_reflector(client, WatchScope::default())));
         let cluster = Self {
             distributors: distributor_watch::spawn(client),
@@ -102,6 +106,7 @@ impl DistributorCluster {
         let owners = Arc::clone(cluster.backend.owners());
         let policies = DistributorPolicies::new(Arc::clone(&cluster.distributors), owners);
         cluster.backend.reconcile(policies.clone(), leadership.clone());
+        let selected = SelectedPods::new(cluster.backend.clone(), policies.clone(), bare_pods);
         let events = Events::start(client.clone(), WEBHOOK, replica.name().to_owned());
         let client = leadership.fence(client);
         let rebalancer = Rebalancer::new(client.clone(), &evictions, registry);
@@ -111,7 +116,8 @@ impl DistributorCluster {
         let take_backs = TakeBacks::new(client, owners, Arc::clone(&claims), evictions, registry);
         let evictors = Evictors { take_backs, rebalancer };
         let groups = GroupMetrics::register(registry, series);
-        let controller = DistributorController::new(&cluster, policies, claims, evictors, status, groups);
+        let controller =
+            DistributorController::new(&cluster, policies, selected, claims, evictors, status, groups);
         tokio::spawn(controller.run(leadership));
         cluster
     }

@@ -261,7 +261,11 @@ impl TakeBacks {
         pod: &WaitingPod,
         reads: &mut usize,
     ) -> Option<TemplateFacts> {
-        let owner = &pod.controller;
+        let policy = spec.allocator.policy();
+        // Nothing replaces a pod without a controller.
+        let Some(owner) = &pod.controller else {
+            return Some(TemplateFacts { replacement: Some(Replacement::Unknown), fitting: policy.all() });
+        };
         let key = (distributor.uid.clone(), distributor.generation, owner.uid.clone());
         {
             let mut templates = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
@@ -273,7 +277,6 @@ impl TakeBacks {
             }
         }
         *reads = reads.checked_sub(1)?;
-        let policy = spec.allocator.policy();
         let facts = match self.owners.read_template(&distributor.namespace, owner).await {
             Lookup::Found(template) => {
                 let built_in = Replacement::of_built_in(owner, template.ignores_disruptions());

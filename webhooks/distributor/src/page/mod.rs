@@ -62,10 +62,11 @@ impl Page {
 
 /// An item of `/state`.
 pub fn describe(distributor: &Distributor) -> Value {
+    let target = &distributor.target;
     json!({
         "namespace": distributor.namespace,
         "name": distributor.name,
-        "target": {"kind": distributor.target.kind, "name": distributor.target.name},
+        "target": {"kind": target.kind(), "name": target.name(), "selector": target.selector.as_ref().map(|_| target.text())},
         "error": distributor.spec.as_ref().err(),
         "status": distributor.status,
     })
@@ -180,8 +181,10 @@ mod tests {
             json!({"distribution": [{"nodeLabel": {"type": "a"}, "weight": 80}], "target": {"name": "web"}});
         let valid = describe(&Distributor { name: "d".to_owned(), ..Distributor::from_spec(&valid) });
         assert_eq!((&valid["target"]["kind"], &valid["error"]), (&json!("Deployment"), &Value::Null));
+        let selector = json!({"distribution": [], "target": {"selector": {"matchLabels": {"app": "web"}}}});
+        assert_eq!(describe(&Distributor::from_spec(&selector))["target"]["selector"], "app=web");
         let invalid = describe(&Distributor::from_spec(&json!({})));
-        assert_eq!(invalid["error"], "spec.target.name: must name the workload");
+        assert_eq!(invalid["error"], "spec.target.name: must name the workload, unless there is a selector");
     }
 
     #[test]

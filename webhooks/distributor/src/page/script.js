@@ -92,13 +92,15 @@ function problemsOf(distributor) {
 
 const keyOf = (distributor) => `${distributor.namespace}/${distributor.name}`;
 
+/** The workload, or the selector of pods. */
+const targetOf = ({ target }) => (target.selector ? `selector ${target.selector}` : `${target.kind} ${target.name ?? ""}`);
+
 function updateArticle(shown, distributor) {
   const status = distributor.status || {};
   const replicas = status.replicas === undefined || status.replicas === null ? "" : `, ${status.replicas} replicas`;
-  const { kind, name } = distributor.target;
   const head = [
     { key: "heading", tag: "h2", text: keyOf(distributor) },
-    { key: "target", tag: "p", name: "quiet", text: `${kind} ${name ?? ""}${replicas}` },
+    { key: "target", tag: "p", name: "quiet", text: `${targetOf(distributor)}${replicas}` },
     ...problemsOf(distributor).map((text, index) => ({ key: `problem ${index}`, tag: "p", name: "bad", text })),
   ];
   reconcile(shown, [...head, ...rowsOf(status)], (row) => row.key,
@@ -112,7 +114,7 @@ function show() {
   const words = $("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
   const onlyProblems = $("problems").checked;
   const matches = (distributor) => {
-    const text = `${keyOf(distributor)} ${distributor.target.kind} ${distributor.target.name}`.toLowerCase();
+    const text = `${keyOf(distributor)} ${targetOf(distributor)}`.toLowerCase();
     return words.every((word) => text.includes(word)) && (!onlyProblems || problemsOf(distributor).length > 0);
   };
   const shown = distributors.filter(matches);

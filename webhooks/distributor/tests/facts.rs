@@ -115,7 +115,8 @@ async fn distributor_is_equal() {
 #[tokio::test]
 async fn pod_is_equal() {
     let owner = |uid: &str| json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": uid, "controller": true}]);
-    for (owners, counts) in [(owner("u"), true), (owner("not a uid"), false), (json!(null), false)] {
+    // A pod without a controller is one that a selector may match.
+    for (owners, counts) in [(owner("u"), true), (owner("not a uid"), false), (json!(null), true)] {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {

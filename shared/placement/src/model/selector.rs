@@ -264,7 +264,7 @@ fn reservation_of_rejected_pod_ends_by_time_alone() {
         // The next pods make up for those that were rejected.
         assert_eq!(world.pods.len(), 15);
         for token in (100..).filter(|token| token % 4 != 3).take(10) {
-            world.request(token as usize % REPLICAS, Token(token));
+            world.request(usize::try_from(token).unwrap() % REPLICAS, Token(token));
             world.settle();
         }
         world.reconcile();

@@ -90,7 +90,12 @@ impl ServeOptions for Options {
         let cluster = DistributorCluster::start(
             &client,
             &self.replica,
-            ClusterSettings { evictions, reads_namespaces: self.namespaces, series, bare_pods: self.bare_pods },
+            ClusterSettings {
+                evictions,
+                reads_namespaces: self.namespaces,
+                series,
+                bare_pods: self.bare_pods,
+            },
             context.metrics,
             context.terminating,
         );

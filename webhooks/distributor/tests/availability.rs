@@ -314,7 +314,8 @@ fn replica(
     let replica = Flags::parse_from(["distributor", "--pod-name", name]).replica;
     let (end, ending) = watch::channel(false);
     let evictions = EvictionSettings { enabled: true, replacing: vec![], excluded_namespaces: vec![] };
-    let settings = ClusterSettings { evictions, reads_namespaces: true, series: PodSeries::Sums, bare_pods: false };
+    let settings =
+        ClusterSettings { evictions, reads_namespaces: true, series: PodSeries::Sums, bare_pods: false };
     let cluster =
         DistributorCluster::start(&server.client(), &replica, settings, &mut Registry::default(), ending);
     (DistributorWebhook::new(cluster), end)

@@ -83,7 +83,8 @@ impl Shop {
         let replica = Flags::parse_from(["distributor", "--pod-name", "a"]).replica;
         let (ending, terminating) = watch::channel(false);
         let evictions = EvictionSettings { enabled: true, replacing: vec![], excluded_namespaces: vec![] };
-        let settings = ClusterSettings { evictions, reads_namespaces: false, series: PodSeries::Sums, bare_pods };
+        let settings =
+            ClusterSettings { evictions, reads_namespaces: false, series: PodSeries::Sums, bare_pods };
         let cluster = DistributorCluster::start(
             &server.client(),
             &replica,

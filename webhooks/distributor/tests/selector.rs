@@ -55,7 +55,7 @@ fn running(mut pod: Value, node: &str) -> Value {
     pod
 }
 
-fn distributor(name: &str, target: Value) -> Value {
+fn distributor(name: &str, target: &Value) -> Value {
     json!({
         "metadata": {"namespace": "shop", "uid": format!("uid-{name}"), "creationTimestamp": "2026-01-01T00:00:00Z"},
         "spec": {
@@ -79,7 +79,7 @@ impl Shop {
             server.put(&format!("/api/v1/nodes/{group}"), node);
         }
         let selector = json!({"selector": {"matchLabels": {"tier": "tenant"}}});
-        server.put(&format!("{DISTRIBUTORS}/tenants"), distributor("tenants", selector));
+        server.put(&format!("{DISTRIBUTORS}/tenants"), distributor("tenants", &selector));
         let replica = Flags::parse_from(["distributor", "--pod-name", "a"]).replica;
         let (ending, terminating) = watch::channel(false);
         let evictions = EvictionSettings { enabled: true, replacing: vec![], excluded_namespaces: vec![] };
@@ -238,7 +238,7 @@ async fn pods_follow_the_distributor_that_governs_them() {
         shop.create(&format!("web-{number}"), &pod(Some(replica_set(0)))).await;
     }
     shop.until("selected", |shop| shop.status("tenants")["pods"] == "4/1").await;
-    shop.server.put(&format!("{DISTRIBUTORS}/web"), distributor("web", json!({"name": "web"})));
+    shop.server.put(&format!("{DISTRIBUTORS}/web"), distributor("web", &json!({"name": "web"})));
     shop.until("named", |shop| shop.status("web")["pods"] == "4/1" && shop.status("tenants")["placed"] == 0)
         .await;
     shop.server.delete(&format!("{DISTRIBUTORS}/web"));

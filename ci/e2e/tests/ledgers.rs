@@ -15,7 +15,7 @@ use podshaper_placement::annotations::{GROUP, OWNER, PLACED, SLOT, TOKEN};
 use podshaper_placement::identity::UnknownNodes;
 use podshaper_placement::ledger::{Assignment, SlotReply, SlotRequest, Token};
 use podshaper_placement::policy::{Group, Policy, Tie};
-use podshaper_placement_kube::{Ledgers, NamespacedOwner, PlacedWorkload, PolicySource, crd, reconcile};
+use podshaper_placement_kube::{Ledgers, LedgerId, NamespacedOwner, PlacedWorkload, PolicySource, crd, reconcile};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -106,7 +106,7 @@ async fn placements() -> Vec<(u32, String)> {
 struct OnePolicy(Arc<PlacedWorkload>);
 
 impl PolicySource for OnePolicy {
-    async fn find(&self, owner: &NamespacedOwner) -> Option<Arc<PlacedWorkload>> {
+    async fn find(&self, _: &LedgerId, owner: &NamespacedOwner) -> Option<Arc<PlacedWorkload>> {
         (owner.owner == self.0.owner).then(|| Arc::clone(&self.0))
     }
 }

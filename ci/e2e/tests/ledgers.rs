@@ -15,7 +15,9 @@ use podshaper_placement::annotations::{GROUP, OWNER, PLACED, SLOT, TOKEN};
 use podshaper_placement::identity::UnknownNodes;
 use podshaper_placement::ledger::{Assignment, SlotReply, SlotRequest, Token};
 use podshaper_placement::policy::{Group, Policy, Tie};
-use podshaper_placement_kube::{Ledgers, LedgerId, NamespacedOwner, PlacedWorkload, PolicySource, crd, reconcile};
+use podshaper_placement_kube::{
+    LedgerId, Ledgers, NamespacedOwner, PlacedWorkload, PolicySource, crd, reconcile,
+};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;

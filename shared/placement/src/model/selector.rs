@@ -82,19 +82,19 @@ impl World {
         for effect in self.replicas[replica].handle(event, &self.allocator, &now) {
             match effect {
                 Effect::Call(call) => self.calls[replica] = Some(call),
-                Effect::Reply(token, SlotReply::Placed(assignment)) => self.admit(token, assignment),
+                Effect::Reply(token, SlotReply::Placed(assignment)) => self.admit(token, &assignment),
                 Effect::Reassign(pod, version, assignment) => {
                     if self.pods.get(&pod).is_some_and(|pod| pod.version == version) {
-                        self.put(pod, Some(assignment));
+                        self.put(pod, Some(&assignment));
                     }
                 }
-                other => panic!("unexpected {other:?}"),
+                other @ Effect::Reply(..) => panic!("unexpected {other:?}"),
             }
         }
     }
 
     /// The pod is created with its slot, or rejected by a later webhook or a quota.
-    fn admit(&mut self, token: Token, assignment: Assignment) {
+    fn admit(&mut self, token: Token, assignment: &Assignment) {
         if self.created.contains(&token) || self.rejected.contains(&token) {
             return;
         }
@@ -107,12 +107,12 @@ impl World {
     }
 
     /// Writes a pod; `None` deletes it.
-    fn put(&mut self, name: PodName, assignment: Option<Assignment>) {
+    fn put(&mut self, name: PodName, assignment: Option<&Assignment>) {
         self.version += 1;
         let record = PodRecord {
             version: self.version,
             state: if assignment.is_some() { PodState::Active } else { PodState::Gone },
-            placement: assignment.clone().map_or(PodPlacement::Unknown, PodPlacement::Assigned),
+            placement: assignment.cloned().map_or(PodPlacement::Unknown, PodPlacement::Assigned),
             costed: false,
             marked: true,
         };
@@ -164,7 +164,7 @@ impl World {
             .filter(|token| content.reservation(*token).is_none())
             .collect();
         for token in ended {
-            let age = self.clock - self.reserved[&token];
+            let age = self.clock.saturating_sub(self.reserved[&token]);
             let is_seen =
                 self.events.iter().any(|(_, pod)| pod.assignment().is_some_and(|own| own.token == token));
             assert!(is_seen || age >= self.config.expiry, "{token:?} ended after {age:?}");
@@ -254,7 +254,7 @@ fn reservation_of_rejected_pod_ends_by_time_alone() {
     for seed in 0..200 {
         let mut world = run(seed, 20, false, LedgerConfig::default());
         world.reconcile();
-        let age = |token: &Token| world.clock - world.reserved[token];
+        let age = |token: &Token| world.clock.saturating_sub(world.reserved[token]);
         let young = world.rejected.iter().filter(|token| age(token) < world.config.expiry).count();
         assert!(world.reserved() >= young, "seed {seed}: {} of {young}", world.reserved());
         world.advance(world.config.expiry);

@@ -64,8 +64,11 @@ impl ForeignOwners {
         }
         let target = &distributor.target;
         let primary = format!("{}-primary", target.name());
-        let found =
-            self.backend.owners().read_by_name(namespace, target.api_version(), target.kind(), &primary).await;
+        let found = self
+            .backend
+            .owners()
+            .read_by_name(namespace, target.api_version(), target.kind(), &primary)
+            .await;
         matches!(found, Lookup::Found(_)).then(|| format!("{} {primary}", target.kind()))
     }
 

@@ -657,3 +657,31 @@ async fn pod_that_fits_nowhere_moves_no_other() {
     assert_eq!(simulation.uids(), pods, "no other pod has moved");
     assert!(simulation.evicted.len() <= 1, "{:?}", simulation.evicted);
 }
+
+#[tokio::test(start_paused = true)]
+async fn many_distributors_at_rest_cost_few_requests() {
+    const DISTRIBUTORS: usize = 400;
+    let simulation = Simulation::start(0, &json!({}), json!({})).await;
+    let server = &simulation.server;
+    for number in 0..DISTRIBUTORS {
+        let name = format!("web-{number}");
+        let deployment = json!({"spec": {"replicas": 0, "selector": {"matchLabels": {"app": name}}}, "status": {"replicas": 0}});
+        server.put(&format!("/apis/apps/v1/namespaces/shop/deployments/{name}"), of_namespace(deployment));
+        let mut distributor = server.get(DISTRIBUTOR);
+        distributor["metadata"] = json!({"name": name, "namespace": "shop", "uid": name});
+        distributor["spec"]["target"]["name"] = json!(name);
+        distributor["status"] = json!({});
+        server.put(
+            &format!("/apis/versprei.versprei.io/v1beta1/namespaces/shop/poddistributors/{name}"),
+            distributor,
+        );
+    }
+    sleep(Duration::from_mins(3)).await;
+    let (before, time) = (server.calls().len(), Duration::from_mins(6));
+    sleep(time).await;
+    let requests = server.calls().len() - before;
+    let reads = server.calls().iter().skip(before).filter(|call| call.path.contains("/deployments/")).count();
+    println!("{requests} requests in {time:?}, {reads} of targets");
+    assert!(reads >= DISTRIBUTORS, "each target is read");
+    assert!(requests <= 5 * 360, "more than 5 requests a second: {requests}");
+}

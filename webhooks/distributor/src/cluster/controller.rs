@@ -49,9 +49,9 @@ use distributor_decision::status::{
 const PERIOD: Duration = Duration::from_secs(2);
 /// A distributor that hasn't changed is reconciled after this time, and after so much more for each other one. That is one read of a target.
 const RESYNC: Duration = Duration::from_secs(30);
-const RESYNC_EACH: Duration = Duration::from_millis(300);
-/// How often the object that runs pods in place of a target without pods is searched.
-const SEARCH_PERIOD: Duration = Duration::from_mins(5);
+const RESYNC_EACH: Duration = Duration::from_millis(400);
+/// So many of these times pass between two searches for the object that runs pods in place of a target without pods.
+const SEARCH_RESYNCS: u32 = 10;
 /// After this time the owners of pods are read again, so many in one reconciliation.
 const CHAIN_LIFETIME: Duration = Duration::from_mins(2);
 const MAX_CHAIN_REFRESHES: usize = 16;
@@ -418,7 +418,7 @@ impl DistributorController {
             return None;
         };
         if let Some((at, other)) = &memory.in_place_of
-            && at.elapsed() < SEARCH_PERIOD.max(self.resync())
+            && at.elapsed() < self.resync().saturating_mul(SEARCH_RESYNCS)
         {
             return other.clone();
         }

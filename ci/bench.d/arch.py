@@ -20,6 +20,10 @@ from cluster import post, table
 BINARY, CERTS = sys.argv[1:]
 IMAGES, RATE, SECONDS = (int(os.environ[name]) for name in ("IMAGES", "RATE", "SECONDS_EACH"))
 DELAY, PATIENCE, ROUNDS = 0.02, 20, 3
+# Pods of the measurement of CPU time: each of the bodies has other images.
+PODS, BODIES = 100_000, 20
+# For an image; and one for a registry, which shows whether it wants a token.
+REQUESTS = (IMAGES + 1) / IMAGES
 INDEX = json.dumps(
     {
         "schemaVersion": 2,
@@ -62,11 +66,11 @@ class Registry(threading.Thread):
 class Server:
     """The webhook, on a core of its own."""
 
-    def __init__(self, folder, registry):
+    def __init__(self, folder, registry, binary=BINARY):
         config = os.path.join(folder, "config.yaml")
         with open(config, "w", encoding="utf-8") as file:
             json.dump({"registries": {"plainHttp": [registry.host]}, "architectures": {"amd64": {}, "s390x": {}}}, file)
-        command = [BINARY, "serve", "--webhook-bind-address=127.0.0.1:0", "--health-probe-bind-address=0", "--metrics-bind-address=0"]
+        command = [binary, "serve", "--webhook-bind-address=127.0.0.1:0", "--health-probe-bind-address=0", "--metrics-bind-address=0"]
         command += [f"--cert-dir={CERTS}", f"--config={config}", "--log-format=json"]
         os.sched_setaffinity(0, {0})
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -86,6 +90,23 @@ class Server:
         options = ["--cacert", f"{CERTS}/ca.crt", "-c", str(connections), "-q", str(RATE), "-z", f"{SECONDS}s", "-w"]
         return post(folder, self.url, options, body, "200")
 
+    def cpu_microseconds(self, folder, bodies):
+        """CPU time of a review, without those of the first pass."""
+        ticks = os.sysconf("SC_CLK_TCK")
+
+        def used():
+            with open(f"/proc/{self.process.pid}/stat", encoding="utf-8") as file:
+                return sum(map(int, file.read().rpartition(")")[2].split()[11:13])) / ticks
+
+        def send(count):
+            for body in bodies:
+                post(folder, self.url, ["--cacert", f"{CERTS}/ca.crt", "-c", "8", "-n", str(count)], body, "200")
+
+        send(100)
+        begun = used()
+        send(PODS // len(bodies))
+        return (used() - begun) / PODS * 1e6
+
     def most_mib(self):
         with open(f"/proc/{self.process.pid}/status", encoding="utf-8") as file:
             return int(re.search(r"VmHWM:\s+(\d+) kB", file.read())[1]) / 1024
@@ -95,8 +116,9 @@ class Server:
         self.process.wait()
 
 
-def review(registry, owner=None):
-    containers = [{"name": f"c{n}", "image": f"{registry.host}/team/app{n}:1", "imagePullPolicy": "IfNotPresent"} for n in range(IMAGES)]
+def review(registry, owner=None, first=0):
+    names = [f"{registry.host}/team/app{n}:1" for n in range(first, first + IMAGES)]
+    containers = [{"name": f"c{n}", "image": name, "imagePullPolicy": "IfNotPresent"} for n, name in enumerate(names)]
     owners = [{"apiVersion": "apps/v1", "kind": owner, "name": "web", "uid": "u", "controller": True}] if owner else []
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "web-", "ownerReferences": owners}, "spec": {"containers": containers}}
     kind, resource = {"group": "", "version": "v1", "kind": "Pod"}, {"group": "", "version": "v1", "resource": "pods"}
@@ -127,19 +149,38 @@ def measure(folder):
         server.end()
 
 
+def cpu(folder, binary):
+    """CPU time of a review in microseconds: of pods that are decided about, and of pods that are left alone."""
+    registry = Registry()
+    server = Server(folder, registry, binary)
+    try:
+        owners = (None, "DaemonSet")
+        return [server.cpu_microseconds(folder, [review(registry, owner, n * IMAGES) for n in range(BODIES)]) for owner in owners]
+    finally:
+        server.end()
+
+
 def main():
-    rounds = []
+    rounds, times = [], []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(ROUNDS):
             print(f"  round {number + 1} of {ROUNDS}", file=sys.stderr)
             rounds.append(measure(folder))
+        binaries = {"": BINARY} | ({", before": os.environ["BEFORE"]} if os.environ.get("BEFORE") else {})
+        for note, binary in binaries.items():
+            print(f"  {PODS} pods of {BODIES * IMAGES} images{note}", file=sys.stderr)
+            decides, leaves = cpu(folder, binary)
+            times += [
+                (f"CPU time of a review, {PODS:,} pods of the same {BODIES * IMAGES:,} images{note}, µs", decides, None),
+                (f"... of pods that are left alone{note}", leaves, None),
+            ]
     median = lambda figure: statistics.median(map(figure, rounds))
     added = os.environ["ADDED"]
     what = f"{RATE} pods a second of {IMAGES} images"
     return table(
         [
-            ("requests for an image, cold", max(r["requests"] for r in rounds), 2),
-            ("... in all", max(r["again"] for r in rounds), 2),
+            ("requests for an image, cold", max(r["requests"] for r in rounds), REQUESTS),
+            ("... in all", max(r["again"] for r in rounds), REQUESTS),
             (f"p50 of the answer to {what}, cold, ms", median(lambda r: r["cold"][0]), None),
             ("... p99", median(lambda r: r["cold"][1]), None),
             ("p50 of the answer to as many that are left alone, ms", median(lambda r: r["other"][0]), None),
@@ -148,6 +189,7 @@ def main():
             ("... p99", median(lambda r: r["warm"][1] - r["other"][1]), added),
             ("the registry is dead: p99 added, ms", median(lambda r: r["dead"][1] - r["other"][1]), added),
             ("resident memory at most, MiB", max(r["memory"] for r in rounds), os.environ["MEMORY"]),
+            *times,
         ]
     )
 

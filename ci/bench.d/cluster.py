@@ -76,5 +76,5 @@ def table(figures):
     """Prints (name, value, bar or None); whether a bar was missed."""
     print("| | measured | bar |\n|---|---|---|")
     for name, value, bar in figures:
-        print(f"| {name} | {value:.2f} | {'' if bar is None else f'at most {float(bar):.0f}'} |")
+        print(f"| {name} | {value:.2f} | {'' if bar is None else f'at most {float(bar):g}'} |")
     return any(bar is not None and value > float(bar) for _, value, bar in figures)

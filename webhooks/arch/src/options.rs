@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, anyhow, ensure};
 use podshaper_cli::{ServeContext, ServeOptions, WebhookOptions};
 use podshaper_core::admission::Webhook;
+use podshaper_core::object::is_name;
 use podshaper_kube::client;
 use podshaper_offline::manifests::FactFiles;
 use podshaper_offline::yaml;
@@ -74,11 +75,9 @@ impl ServeOptions for Options {
         let images = Arc::new(images);
         images.register(metrics);
         tokio::spawn(docker_config_watch::follow(self.images.docker_config, Arc::clone(&images)));
+        let record = node_record(self.node_record.as_deref(), &settings)?;
         let architectures = match settings.learned_taint_keys.clone() {
-            Some(keys) => {
-                let record = self.node_record.as_deref().filter(|name| !name.is_empty());
-                Some(ClusterArchitectures::start(&client()?, &settings, keys, record))
-            }
+            Some(keys) => Some(ClusterArchitectures::start(&client()?, &settings, keys, record)),
             None => None,
         };
         let new = |settings, images| match &architectures {
@@ -132,6 +131,17 @@ impl ImageOptions {
         let images = ImageResolver::new(&settings, mounted, secrets)?;
         Ok((settings, images))
     }
+}
+
+/// The name of the ConfigMap that records nodes; an empty name is none.
+fn node_record<'n>(name: Option<&'n str>, settings: &Settings) -> anyhow::Result<Option<&'n str>> {
+    let name = name.filter(|name| !name.is_empty());
+    if let Some(name) = name {
+        ensure!(is_name(name), "--node-record: {name:?} is no name of a ConfigMap");
+        let is_used = settings.learned_taint_keys.is_some();
+        ensure!(is_used, "--node-record has no effect: the configuration lacks architecturesFrom: Cluster");
+    }
+    Ok(name)
 }
 
 /// Options of commands that decide by files.
@@ -209,6 +219,17 @@ mod tests {
             .map(|(flag, path)| format!("--{flag}={}", path.display()));
         let options = Cli::parse_from(["arch", &config, &docker]).options;
         options.webhook().map(drop).map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn node_record_without_effect_is_an_error() {
+        let settings = |value| Settings::from_value(value).unwrap();
+        let cluster = settings(serde_json::json!({"architecturesFrom": "Cluster"}));
+        assert_eq!(node_record(Some("nodes"), &cluster).unwrap(), Some("nodes"));
+        assert_eq!(node_record(Some(""), &Settings::default()).unwrap(), None);
+        let error = |name, settings| node_record(Some(name), settings).unwrap_err().to_string();
+        assert!(error("../secrets/x", &cluster).contains("is no name of a ConfigMap"));
+        assert!(error("nodes", &Settings::default()).contains("has no effect"));
     }
 
     #[test]

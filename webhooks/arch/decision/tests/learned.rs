@@ -3,14 +3,18 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arch_decision::config::Settings;
 use arch_decision::learned::{ClusterObjects, NodeHistory, SettingsSource, learn};
 use podshaper_core::admission::{Decision, Verdict};
+use podshaper_core::pod::Pod;
+use proptest::prelude::*;
 use serde_json::{Value, json};
-use support::{Arch, ByName, decide, denial, pass, pod, terms, terms_of};
+use support::generated::{every_node, pods, settings};
+use support::{Arch, ByName, decide, denial, pass, patched, pod, terms, terms_of};
 
 const ARCH: &str = "kubernetes.io/arch";
 
@@ -172,5 +176,36 @@ fn own_choice_of_an_architecture_stays() {
     let webhook = webhook(&[node("worker", "amd64", json!([]))]);
     for spec in [json!({"nodeSelector": {ARCH: "s390x"}}), terms(only("s390x"))] {
         assert_eq!(decide(&webhook, &pod(&["s390x"], spec)), Decision::unchanged());
+    }
+}
+
+/// Whether the pod may run on a node with these labels.
+fn selects(pod: &Value, labels: &BTreeMap<String, String>) -> bool {
+    let text =
+        json!({"spec": {"nodeSelector": pod["spec"]["nodeSelector"], "affinity": pod["spec"]["affinity"]}})
+            .to_string();
+    let pod: Pod<'_> = serde_json::from_str(&text).unwrap();
+    // A label that a node lacks has a value that no pod names.
+    let own = |key: &str| labels.get(key).cloned().unwrap_or_else(|| "~".to_owned());
+    pod.may_run_on(&[ARCH, "pool", "zone"].map(|key| (key.to_owned(), own(key))).into())
+}
+
+proptest! {
+    /// A pod that is refused would be refused with every architecture, and a changed pod may run on fewer nodes, once and for all.
+    #[test]
+    fn learned_list_never_refuses_and_narrows_once(mut settings in settings(), pod in pods()) {
+        settings["architectures"] = json!({});
+        let cluster = [node("worker", "amd64", json!([])), node("arm", "arm64", json!([taint(ARCH, "arm64", "NoSchedule")]))];
+        let (open, learned) = (support::webhook(settings.clone()), webhook_with(settings, &cluster));
+        let decision = decide(&learned, &pod);
+        if decision.verdict != Verdict::Admit {
+            prop_assert_eq!(decide(&open, &pod).verdict, decision.verdict);
+            return Ok(());
+        }
+        let after = patched(&pod, &decision);
+        for node in every_node() {
+            prop_assert!(!selects(&after, &node) || selects(&pod, &node), "{:?} came in by {}", node, after);
+        }
+        prop_assert!(decide(&learned, &after).patch.is_empty());
     }
 }

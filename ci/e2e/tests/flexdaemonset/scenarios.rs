@@ -48,6 +48,7 @@ async fn pod_passes_limit_ranges_and_quotas() {
         let kind = bound["kind"].as_str().unwrap().to_lowercase();
         apply(&bound).await;
         template("flex-bounds", json!({"cpuPercentage": percentage, "limits": {"cpu": policy}})).await;
+        reconciled_again("flex-bounds").await;
         apply(&confined(daemon_set(&release.pods, "flex-bounds", &with_resources(own)), &nodes.0)).await;
         let pod = pod_on(&release.pods, &nodes.0[0]).await;
         let expected = format!("{}m", 40 * percentage);
@@ -66,6 +67,7 @@ async fn node_without_ephemeral_storage_counts_as_zero() {
     for when in ["KeepMin", "Cap", "UseTemplate"] {
         let spec = json!({"storagePercentage": 5, "minStorage": "1Gi", "whenMinExceedsAllocatable": when});
         template(name, spec).await;
+        reconciled_again(name).await;
         apply(&confined(daemon_set(&release.pods, name, &one_container()), &nodes.0)).await;
         if when == "KeepMin" {
             let short = async || (status(name).await["nodesShort"] == 1).then_some(());
@@ -161,7 +163,11 @@ async fn fail_holds_no_pod_without_template() {
     template("flex-fail", json!({"cpuPercentage": 10})).await;
     let deployment = format!("deployment/{}", release.fullname());
     release.kubectl(&["scale", &deployment, "--replicas=0"]).await;
-    release.kubectl(&["wait", "pods", "--all", "--for=delete", "--timeout=90s"]).await;
+    eventually("the webhook is down", PATIENCE, async || {
+        let pods = get(&["pods", "--namespace", &release.name]).await;
+        pods["items"].as_array()?.is_empty().then_some(())
+    })
+    .await;
     let mut network = confined(daemon_set(&release.pods, "flex-fail", &one_container()), &nodes.0);
     network["metadata"]["annotations"] = json!({});
     apply(&network).await;
@@ -250,6 +256,7 @@ async fn limit_of_whole_pod_follows_policy() {
             }),
         )
         .await;
+        reconciled_again(name).await;
         let mut object =
             confined(daemon_set(&release.pods, name, &one_container()), std::slice::from_ref(&real));
         object["spec"]["template"]["spec"]["resources"] =

@@ -8,6 +8,7 @@ mod refit_history;
 mod refusals;
 mod resize_support;
 mod running_pods;
+mod shared_text;
 mod status;
 mod watches;
 

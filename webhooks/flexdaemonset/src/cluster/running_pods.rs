@@ -18,6 +18,8 @@ use tokio::time::{Duration, Instant};
 use flexdaemonset_decision::daemon_set::{DaemonSet, named_template};
 use flexdaemonset_decision::original_requests::{ANNOTATION, OriginalRequests};
 
+use super::shared_text::share;
+
 /// The annotation in which peerpods remembers the resources of containers.
 const PEERPODS_RESOURCES: &str = "podshaper.dev/peerpods-resources";
 /// Bytes of an annotation that is read. A record has about 100 bytes for each container. A pod with more, or with twice as much in all,
@@ -51,8 +53,8 @@ pub(super) struct RunningPod {
     resize: Option<ResizeStatus>,
     /// Whether peerpods has moved its resources to a VM.
     is_peer: bool,
-    /// The JSON of a [`Pod`]: what sizing needs of it. It is parsed at each reconciliation, because it borrows.
-    json: Box<str>,
+    /// The JSON of a [`Pod`]: what sizing needs of it, without the node. It is parsed at each reconciliation, because it borrows.
+    json: Arc<str>,
 }
 
 /// Whether a pod has a node.
@@ -287,13 +289,18 @@ impl FromObject for RunningPod {
         let is_deleted = object.metadata.deletion_timestamp.is_some();
         let record = object.metadata.annotation(ANNOTATION).filter(|record| record.len() <= MAX_JSON);
         let is_bound = spec.node_name.as_deref().is_some_and(|name| !name.is_empty());
-        let node = if is_bound {
-            spec.node_name.clone()
-        } else {
-            let record: Option<OriginalRequests<'_>> =
-                record.and_then(|json| serde_json::from_str(json).ok());
-            record.map(|record| record.node.to_string())
+        // Without the node, the text of pods on equal nodes is equal.
+        let bound_to = spec.node_name.take();
+        let parsed = record.map(serde_json::from_str::<OriginalRequests<'_>>);
+        let (record, sized_for) = match parsed {
+            Some(Ok(mut parsed)) => {
+                let node = std::mem::take(&mut parsed.node).to_string();
+                (serde_json::to_string(&parsed).ok(), Some(node))
+            }
+            // A record that can't be parsed stays: such a pod isn't refitted.
+            _ => (record.map(str::to_owned), None),
         };
+        let node = if is_bound { bound_to } else { sized_for };
         let annotations = record.map(|record| json!({ANNOTATION: record}));
         let mut json = json!({"metadata": {"annotations": annotations}, "spec": spec}).to_string();
         if json.len() > 2 * MAX_JSON {
@@ -314,7 +321,7 @@ impl FromObject for RunningPod {
             is_peer: peer_resources.is_some(),
             resource_version: object.metadata.resource_version.into(),
             resize: status.resize(),
-            json: json.into(),
+            json: share(&json),
             uid: object.metadata.uid.into(),
         })
     }
@@ -444,6 +451,25 @@ mod tests {
         );
         assert_eq!(pod(&json!({}), &json!({"phase": "Running"})).failure_for("t"), None);
         assert_eq!(pod(&json!({}), &json!({"phase": "Failed"})).failure_for("t"), Some(""));
+    }
+
+    #[test]
+    fn pods_of_equal_nodes_share_their_text() {
+        let on = |node: &str| {
+            let record =
+                json!({"template": "t", "node": node, "containers": {"a": {"requests": {"cpu": "3"}}}});
+            let object = json!({
+                "metadata": {"annotations": {ANNOTATION: record.to_string()}},
+                "spec": {"nodeName": node, "containers": [{"name": "a", "resources": {"requests": {"cpu": "2"}}}]},
+            });
+            RunningPod::from_object(serde_json::from_value(object).unwrap()).unwrap()
+        };
+        let (one, other) = (on("n-1"), on("n-2"));
+        assert_eq!((one.node(), other.node()), ("n-1", "n-2"));
+        assert!(Arc::ptr_eq(&one.json, &other.json), "{} {}", one.json, other.json);
+        let view = one.parse().unwrap();
+        let original = OriginalRequests::from_pod(&view).unwrap().unwrap();
+        assert!(original.containers.get("a").is_some_and(|resources| resources.requests.is_some()));
     }
 
     #[test]

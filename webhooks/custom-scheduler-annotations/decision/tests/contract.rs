@@ -383,3 +383,70 @@ async fn offline_decision_describes_the_strategy() {
         ["custom-scheduler-annotations: the namespace is on the blocklist: its pods aren't placed"]
     );
 }
+
+/// An object with an owner of any API group.
+fn owned(kind: (&str, &str), name: &str, owner: Option<(&str, &str, &str)>) -> Value {
+    let owners = owner.map(|(api_version, kind, name)| {
+        json!([{"apiVersion": api_version, "kind": kind, "name": name, "uid": format!("{kind}-{name}"), "controller": true}])
+    });
+    json!({
+        "apiVersion": kind.0, "kind": kind.1,
+        "metadata": {"name": name, "uid": format!("{}-{name}", kind.1), "ownerReferences": owners},
+        "spec": {},
+    })
+}
+
+#[tokio::test]
+async fn numbered_pod_of_any_controller_takes_the_slot_of_its_number() {
+    const KRUISE: (&str, &str) = ("apps.kruise.io/v1beta1", "StatefulSet");
+    let set = with(owned(KRUISE, "db", None), json!({STRATEGY: "a=b,base=1:a=c,weight=1"}));
+    let webhook = Webhook::of(&[set], false, false);
+    for (name, index, expected) in
+        [("db-0", None, "b"), ("db-7", None, "c"), ("db-x", Some("0"), "b"), ("db-y", Some("3"), "c")]
+    {
+        let mut pod = owned(("v1", "Pod"), name, Some((KRUISE.0, KRUISE.1, "db")));
+        if let Some(index) = index {
+            pod["metadata"]["labels"] = json!({"apps.kubernetes.io/pod-index": index});
+        }
+        assert_eq!(webhook.pod(&pod).await.object["spec"]["nodeSelector"]["a"], expected, "{name} {index:?}");
+    }
+}
+
+#[tokio::test]
+async fn worker_runs_in_the_group_of_its_leader_and_takes_no_slot() {
+    const SET: (&str, &str) = ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet");
+    let strategy = json!({STRATEGY: "a=b,base=1:a=c,weight=1"});
+    let leaders = owned(("apps/v1", "StatefulSet"), "lws", Some((SET.0, SET.1, "lws")));
+    let workers = owned(("apps/v1", "StatefulSet"), "lws-1", Some(("v1", "Pod", "lws-1")));
+    let mut leader = owned(("v1", "Pod"), "lws-1", Some(("apps/v1", "StatefulSet", "lws")));
+    let facts = [with(owned(SET, "lws", None), strategy), leaders, workers];
+    let placed = Webhook::of(&facts, false, false).pod(&leader).await.object;
+    assert_eq!(placed["spec"]["nodeSelector"]["a"], "c", "the leader has number 1");
+    assert!(placed["metadata"]["annotations"]["placement.podshaper.dev/group-hash"].is_string());
+    leader["metadata"]["annotations"] = placed["metadata"]["annotations"].clone();
+    let facts = [&facts[..], &[leader]].concat();
+    let worker = owned(("v1", "Pod"), "lws-1-1", Some(("apps/v1", "StatefulSet", "lws-1")));
+    let worker = Webhook::of(&facts, false, false).pod(&worker).await.object;
+    assert_eq!(worker["spec"]["nodeSelector"]["a"], "c");
+    assert_eq!(worker["metadata"]["annotations"]["placement.podshaper.dev/slot"], Value::Null);
+}
+
+#[tokio::test]
+async fn jobs_of_one_owner_take_slots_over_time() {
+    const SCALED: (&str, &str) = ("keda.sh/v1alpha1", "ScaledJob");
+    let strategy = json!({STRATEGY: "a=b,weight=9:a=c,weight=1"});
+    let mut facts = vec![with(owned(SCALED, "queue", None), strategy)];
+    facts.extend(
+        (0..20).map(|run| {
+            owned(("batch/v1", "Job"), &format!("run-{run}"), Some((SCALED.0, SCALED.1, "queue")))
+        }),
+    );
+    let webhook = Webhook::of(&facts, false, false);
+    let mut second = 0;
+    for run in 0..20 {
+        let pod =
+            owned(("v1", "Pod"), &format!("run-{run}-x"), Some(("batch/v1", "Job", &format!("run-{run}"))));
+        second += usize::from(webhook.pod(&pod).await.object["spec"]["nodeSelector"]["a"] == "c");
+    }
+    assert_eq!(second, 2, "2 of 20 at 90/10");
+}

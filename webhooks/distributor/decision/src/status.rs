@@ -343,10 +343,18 @@ impl Observation {
         let groups = policy.groups().iter().zip(&self.total.groups);
         let deviations = groups.filter_map(deviation).collect::<Vec<_>>().join(", ");
         let (status, reason, message) = match (&*deviations, &self.rebalance_held) {
+            ("", _) if matches!(self.readiness, Readiness::TargetForbidden(_)) => {
+                let message =
+                    "the target may not be read, so pods from before the PodDistributor are not counted";
+                (ConditionStatus::Unknown, "TargetForbidden", message.to_owned())
+            }
             ("", _) if self.has_no_pods() && self.is_selector => {
                 (ConditionStatus::Unknown, "NoPods", NO_SELECTED_PODS.to_owned())
             }
             ("", _) if self.has_no_pods() => (ConditionStatus::Unknown, "NoPods", NO_PODS.to_owned()),
+            ("", _) if self.total.placed() == 0 && self.total.unplaced == 0 => {
+                (ConditionStatus::Unknown, "NoPods", "there are no pods to count, see Ready".to_owned())
+            }
             ("", _) if self.findings.unreadable_owner.is_some() => {
                 let message = "pods of an owner that may not be read are not counted, see OwnersUnreadable";
                 (ConditionStatus::Unknown, "OwnersUnreadable", message.to_owned())
@@ -657,6 +665,22 @@ mod tests {
         let after = status.observed(1, &policy(), &self::observation(2), "later");
         assert!(FINDINGS.iter().all(|kind| after.conditions.get(kind).is_none()));
         assert_eq!(condition(&after, "Balanced").1, "Exact");
+    }
+
+    #[test]
+    fn pods_that_may_not_be_counted_are_not_balanced() {
+        let balanced = |readiness: Readiness, total: Spread| {
+            let observation = Observation { readiness, total, ..observation(2) };
+            let status = PodDistributorStatus::default().observed(1, &policy(), &observation, "now");
+            let (balanced, reason, _) = condition(&status, "Balanced");
+            (balanced, reason.to_owned())
+        };
+        let unknown = |reason: &str| (ConditionStatus::Unknown, reason.to_owned());
+        let forbidden = Readiness::TargetForbidden("Farm web".to_owned());
+        assert_eq!(balanced(forbidden, observation(2).total), unknown("TargetForbidden"));
+        let missing = Readiness::TargetNotFound("Farm web".to_owned());
+        assert_eq!(balanced(missing, Spread::none(&policy())), unknown("NoPods"));
+        assert_eq!(balanced(Readiness::Placing, observation(2).total).0, ConditionStatus::True);
     }
 
     #[test]

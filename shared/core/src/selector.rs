@@ -52,6 +52,12 @@ impl LabelSelector {
         Ok(())
     }
 
+    /// The keys of the labels that it depends on.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        let expressions = self.match_expressions.iter().flatten().map(|requirement| requirement.key.as_str());
+        self.match_labels.iter().flatten().map(|(key, _)| key.as_str()).chain(expressions)
+    }
+
     /// The text of the query parameter `labelSelector`, not yet percent-encoded.
     pub fn query(&self) -> String {
         let labels = self.match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}"));
@@ -101,6 +107,7 @@ mod tests {
         ]});
         let selector: LabelSelector = serde_json::from_value(selector).unwrap();
         assert_eq!(selector.query(), "app=web,a in (x,y),b notin (z),!c,d");
+        assert_eq!(selector.keys().collect::<Vec<_>>(), ["app", "a", "b", "c", "d"]);
         assert_eq!(LabelSelector::default().query(), "");
         let matches = |labels: &[(&str, &'static str)]| {
             selector.matches(|key| labels.iter().find(|(own, _)| *own == key).map(|(_, value)| *value))

@@ -154,11 +154,12 @@ impl LedgerClient {
         &self,
         namespace: &str,
         selector: &str,
+        keeps_label: impl Fn(&str) -> bool + Send + Sync,
     ) -> kube::Result<Vec<SelectedPod>> {
         let mut pods = Vec::new();
         let mut add = |items: &[&RawValue]| {
             for item in items {
-                pods.extend(SelectedPod::parse(item)?);
+                pods.extend(SelectedPod::parse(item, &keeps_label)?);
             }
             Ok(())
         };

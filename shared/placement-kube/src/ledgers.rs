@@ -89,9 +89,14 @@ impl Ledgers {
         self.context.client().list_unplaced(namespace, selector).await
     }
 
-    /// Lists the pods of a selector, whoever has placed them.
-    pub async fn list_selected(&self, namespace: &str, selector: &str) -> kube::Result<Vec<SelectedPod>> {
-        self.context.client().list_selected(namespace, selector).await
+    /// Lists the pods of a selector, whoever has placed them, with those of their labels that `keeps_label` accepts.
+    pub async fn list_selected(
+        &self,
+        namespace: &str,
+        selector: &str,
+        keeps_label: impl Fn(&str) -> bool + Send + Sync,
+    ) -> kube::Result<Vec<SelectedPod>> {
+        self.context.client().list_selected(namespace, selector, keeps_label).await
     }
 
     /// Moves a pod into the ledger of the owner with this uid; `None` moves it into the ledger of its controller, or out of all. Returns whether

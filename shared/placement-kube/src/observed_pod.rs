@@ -95,7 +95,7 @@ fn health(conditions: &[PodCondition]) -> Health {
 pub struct SelectedPod {
     /// `metadata.name`.
     pub name: String,
-    /// `metadata.labels`.
+    /// The labels that were asked for. A pod may have more than the memory of this process could take.
     pub labels: BTreeMap<String, String>,
     /// Its controller, if it has one.
     pub controller: Option<OwnerReference>,
@@ -111,12 +111,16 @@ pub struct SelectedPod {
 
 impl SelectedPod {
     /// Reads a pod of a list; `None` if it has ended or webhooks are to skip it.
-    pub(crate) fn parse(object: &RawValue) -> serde_json::Result<Option<Self>> {
+    pub(crate) fn parse(
+        object: &RawValue,
+        keeps_label: impl Fn(&str) -> bool,
+    ) -> serde_json::Result<Option<Self>> {
         let pod = PodObject::from_object(serde_json::from_str(object.get())?);
-        let Some(pod) = pod.filter(|pod| pod.state != PodState::Gone && !pod.skipped) else {
+        let Some(mut pod) = pod.filter(|pod| pod.state != PodState::Gone && !pod.skipped) else {
             return Ok(None);
         };
         let Some(version) = pod.version else { return Ok(None) };
+        pod.labels.retain(|key, _| keeps_label(key));
         let needs_deletion_cost = pod.assignment.is_none() && !pod.has_own_deletion_cost();
         Ok(Some(Self {
             name: pod.name,

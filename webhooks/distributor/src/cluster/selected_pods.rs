@@ -1,11 +1,12 @@
 //! The pods that a `PodDistributor` selects by their labels. The leader moves pods from before the distributor, and those that came while no
 //! webhook answered, into its ledger, and pods that another distributor governs out of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use podshaper_core::object::OwnerReference;
+use podshaper_core::selector::LabelSelector;
 use podshaper_kube::error::describe;
 use podshaper_placement::owners::OwnerChain;
 use podshaper_placement_kube::{ClusterBackend, SelectedPod};
@@ -88,14 +89,19 @@ impl SelectedPods {
             return history.uncounted.clone();
         };
         let namespace = &distributor.namespace;
-        let pods = match self.backend.ledgers().list_selected(namespace, &selector.query()).await {
+        let distributors = self.policies.of_namespace(namespace);
+        let selectors = distributors.iter().filter_map(|other| other.target.selector.as_ref());
+        let keys: BTreeSet<&str> = selectors.flat_map(LabelSelector::keys).collect();
+        let keeps_label = |key: &str| keys.contains(key);
+        let listed = self.backend.ledgers().list_selected(namespace, &selector.query(), keeps_label).await;
+        let pods = match listed {
             Ok(pods) => pods,
             Err(error) => {
                 tracing::warn!(namespace, error = describe(&error), "can't list the pods of a selector");
                 return history.uncounted.clone();
             }
         };
-        let (uncounted, has_moved) = self.move_pods(distributor, &pods).await;
+        let (uncounted, has_moved) = self.move_pods(distributor, &distributors, &pods).await;
         // The watch shows the moved pods by the next time.
         if (has_moved || history.has_moved)
             && let Err(error) = self.reconcile_ledger(distributor, spec).await
@@ -107,14 +113,18 @@ impl SelectedPods {
     }
 
     /// Returns the pods that don't count, and whether some were moved.
-    async fn move_pods(&self, distributor: &Distributor, pods: &[SelectedPod]) -> (UncountedPods, bool) {
+    async fn move_pods(
+        &self,
+        distributor: &Distributor,
+        distributors: &[Arc<Distributor>],
+        pods: &[SelectedPod],
+    ) -> (UncountedPods, bool) {
         let (ledgers, namespace) = (self.backend.ledgers(), &distributor.namespace);
         let own = distributor.sequence_owner().uid;
-        let distributors = self.policies.of_namespace(namespace);
         let (mut uncounted, mut chains, mut moves) = (UncountedPods::default(), Chains::new(), 0);
         for pod in pods {
             let counts = pod.sequence_owner == own && pod.placed_by.as_deref() == Some(WEBHOOK);
-            let to = match self.belonging(distributor, &distributors, pod, &mut chains).await {
+            let to = match self.belonging(distributor, distributors, pod, &mut chains).await {
                 Belonging::Other if counts => None,
                 Belonging::Own if counts => continue,
                 Belonging::Own => {

@@ -8,7 +8,7 @@ use crate::resource::{PerResource, SizedResource};
 /// The largest size that is not wide, as a multiple of the smallest.
 const WIDE_FACTOR: i64 = 2;
 
-/// What a user can do about a wide range.
+/// The remedy for a wide range.
 pub const REMEDY: &str =
     "bound the size with minimums and maximums, or use one DaemonSet and template for each class of nodes";
 

@@ -244,4 +244,12 @@ async fn pods_follow_the_distributor_that_governs_them() {
     shop.server.delete(&format!("{DISTRIBUTORS}/web"));
     shop.until("selected again", |shop| shop.status("tenants")["pods"] == "4/1").await;
     assert_eq!(shop.annotation("web-0", OWNER), "uid-tenants");
+    // The ledger of the ReplicaSet does not keep a pod that left it and was then deleted.
+    shop.server.delete(&format!("{PODS}/web-1"));
+    shop.until("deleted", |shop| shop.status("tenants")["placed"] == 4).await;
+    shop.server.put(&format!("{DISTRIBUTORS}/web"), distributor("web", &json!({"name": "web"})));
+    shop.until("named again", |shop| {
+        shop.status("web")["placed"] == 4 && shop.status("tenants")["placed"] == 0
+    })
+    .await;
 }

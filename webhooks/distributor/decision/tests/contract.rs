@@ -338,3 +338,32 @@ async fn pod_that_the_other_webhook_has_placed_is_left_to_it() {
     let decision = decide(&webhook(&[selecting("s", ""), set(), deployment]), &labelled, None).await;
     assert!(decision.warnings[0].contains("has already placed the pod"), "{:?}", decision.warnings);
 }
+
+#[tokio::test]
+async fn pod_from_before_counts_for_the_distributor_that_governs_it() {
+    let deployment = object("apps/v1", "Deployment", "nginx-deployment", None);
+    let mut before = pod();
+    before["metadata"]["name"] = json!("before");
+    before["metadata"]["labels"] = json!({"app": "web"});
+    before["spec"]["nodeSelector"] = json!({"type": "default"});
+    before["status"] = json!({"phase": "Running"});
+    let mut bare = before.clone();
+    bare["metadata"] = json!({"name": "bare", "labels": {"app": "web"}});
+    let slot = async |facts: &[Value]| {
+        let mut pod = bare.clone();
+        pod["spec"].as_object_mut().unwrap().remove("nodeSelector");
+        let decision = decide(&webhook(facts), &pod, Some("bare")).await;
+        let patch: json_patch::Patch =
+            serde_json::from_str(&String::from_utf8(decision.patch.to_json()).unwrap()).unwrap();
+        json_patch::patch(&mut pod, &patch).unwrap();
+        pod["spec"]["nodeSelector"]["type"].as_str().unwrap().to_owned()
+    };
+    let mut pods = vec![selecting("s", ""), set(), deployment];
+    for number in 0..2 {
+        before["metadata"]["name"] = json!(format!("before-{number}"));
+        pods.push(before.clone());
+    }
+    assert_eq!(slot(&pods).await, "spot", "the third of three pods");
+    pods.push(sample());
+    assert_eq!(slot(&pods).await, "default", "the first: the sample governs the other two");
+}

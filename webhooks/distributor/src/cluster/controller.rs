@@ -318,7 +318,12 @@ impl DistributorController {
         // Whether evictions help depends on the groups that are open.
         let same_groups = before.as_ref().is_some_and(|before| before.inputs.has_states_of(&inputs));
         let evictions = match before {
-            Some(before) if unchanged && !rebalances && before.at.elapsed() < self.resync() => {
+            Some(before)
+                if unchanged
+                    && !rebalances
+                    && !memory.selection.has_moved()
+                    && before.at.elapsed() < self.resync() =>
+            {
                 total.unplaced += before.unknown;
                 return (Reconciled { memory, ..before }, total, candidates);
             }

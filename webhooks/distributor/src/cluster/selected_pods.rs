@@ -50,6 +50,11 @@ pub(super) struct SelectionHistory {
 }
 
 impl SelectionHistory {
+    /// Whether the last list has moved pods: the next one shows whether more are to be moved.
+    pub(super) fn has_moved(&self) -> bool {
+        self.has_moved
+    }
+
     fn is_fresh(&self) -> bool {
         !self.has_moved && self.listed.is_some_and(|at| at.elapsed() < INTERVAL)
     }

@@ -161,7 +161,7 @@ mod tests {
         };
         let sums = encoded(PodSeries::Sums);
         for line in
-            ["podshaper_distributor_pods{state=\"actual\"} 6", "podshaper_distributor_unplaced_pods 8"]
+            ["podshaper_distributor_pods{state=\"actual\"} 6", "podshaper_distributor_unplaced_pods{} 8"]
         {
             assert!(sums.lines().any(|encoded| encoded == line), "{line}: {sums}");
         }

@@ -32,6 +32,8 @@ rules:
   {{- range .values.owners }}
   - {apiGroups: [{{ .apiGroup | quote }}], resources: {{ toJson .resources }}, verbs: [get]}
   {{- end }}
+# the labels and annotations of placed pods
+writes: {keys: [controller.kubernetes.io/pod-deletion-cost]}
 selftestOwner: /apis/apps/v1/namespaces/{{ .fullname }}-selftest/replicasets/selftest
 selftestRules:
 - {apiGroups: [apps], resources: [replicasets], resourceNames: [selftest], verbs: [get]}

@@ -27,7 +27,8 @@ Completes a webhook, in place. Input: root, name. All other templates take the f
   own       the webhook's own settings, from its template NAME.own: path, args, env, serveEnv (not for the self-test), config,
             volumes, volumeMounts, matchConditions, admissionRules (in addition to pods), hooks (additional webhooks of its
             configuration: name, rules, matchConditions, or selectsPods for pods with the conditions of the user; failurePolicy, namespaceSelector and objectSelector, if they differ), egress,
-            rules.{namespaced,cluster}, sideEffects, crds (files of files/crds and the resources that they define; readOnly:
+            rules.{namespaced,cluster}, writes (fields of pods that the rules permit to patch: fields of the spec, keys of labels and annotations,
+            resize), sideEffects, crds (files of files/crds and the resources that they define; readOnly:
             only the webhook may write them), selftest (a pod that the webhook changes), selftestObjects (objects that the pod needs),
             selftestOnNode (whether the pod needs a node), selftestOwner (path of its controller), selftestRules (permission to read it)
   callsAPI  whether its pods need a token

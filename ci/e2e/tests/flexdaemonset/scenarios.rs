@@ -222,7 +222,10 @@ async fn self_test_passes_in_a_namespace_with_quota() {
     }))
     .await;
     apply(&quota).await;
-    let release = install("flex-quoted", json!({"resources": {"limits": {"cpu": "100m"}}})).await;
+    // The quota demands limits of cpu, which the chart does not set.
+    let limits = json!({"limits": {"cpu": "100m"}});
+    let release =
+        install("flex-quoted", json!({"resources": limits, "selftest": {"resources": limits}})).await;
     output("helm", &["test", &release.name, "--namespace", &release.name, "--timeout=60s"], "").await;
     kubectl(&["delete", "quota", "q", "--namespace", &release.name]).await;
 }

@@ -14,13 +14,18 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// A certificate with its validity period in Unix seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Certificate {
+pub struct Certificate {
     der: CertificateDer<'static>,
     not_before: i64,
     not_after: i64,
 }
 
 impl Certificate {
+    /// Parses one certificate.
+    ///
+    /// # Errors
+    ///
+    /// If it is no X.509 certificate.
     pub(crate) fn parse(der: CertificateDer<'static>) -> Result<Self, String> {
         let (_, parsed) =
             X509Certificate::from_der(&der).map_err(|e| format!("not an X.509 certificate: {e}"))?;
@@ -31,29 +36,34 @@ impl Certificate {
     }
 
     /// Parses every certificate in `pem`, which may contain none.
-    pub(crate) fn parse_pem(pem: &[u8]) -> Result<Vec<Self>, String> {
+    pub fn parse_pem(pem: &[u8]) -> Result<Vec<Self>, String> {
         CertificateDer::pem_slice_iter(pem)
             .map(|der| Self::parse(der.map_err(|e| format!("not PEM: {e}"))?))
             .collect()
     }
 
-    pub(crate) fn to_pem(&self) -> String {
+    /// The certificate as a PEM block.
+    pub fn to_pem(&self) -> String {
         let pem = Pem::new("CERTIFICATE", &*self.der);
         pem::encode_config(&pem, EncodeConfig::new().set_line_ending(LineEnding::LF))
     }
 
+    /// The certificate in DER.
     pub(crate) fn der(&self) -> &CertificateDer<'static> {
         &self.der
     }
 
+    /// Begin of its validity, in Unix seconds.
     pub(crate) fn not_before(&self) -> i64 {
         self.not_before
     }
 
+    /// End of its validity, in Unix seconds.
     pub(crate) fn not_after(&self) -> i64 {
         self.not_after
     }
 
+    /// Whether it is no longer valid at `now`, in Unix seconds.
     pub(crate) fn is_expired(&self, now: i64) -> bool {
         self.not_after <= now
     }

@@ -3,7 +3,7 @@
 
 mod args;
 mod ca_hold;
-mod certificate;
+pub mod certificate;
 mod client_ca;
 mod files;
 mod self_managed;

@@ -12,7 +12,7 @@ mod metrics;
 mod options;
 mod program;
 pub mod reference;
-mod registry;
+pub mod registry;
 pub mod report;
 pub mod secrets;
 

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-/// How a registry wants to be shown who asks.
+/// The authentication that a registry asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Challenge {
-    /// Not at all, so far.
+pub enum Challenge {
+    /// None so far.
     None,
-    /// User and password.
+    /// User and password (RFC 7617).
     Basic,
-    /// A token of this server.
+    /// A token of a token server.
     Bearer {
         /// The token server's URL.
         realm: String,
@@ -20,14 +20,14 @@ pub(crate) enum Challenge {
     },
 }
 
-/// More of a header than any registry needs.
+/// The longest header in bytes that is read.
 const MAX: usize = 4 << 10;
 /// The largest number of scopes of a challenge.
 const MAX_SCOPES: usize = 4;
 
 impl Challenge {
-    /// The challenge in these headers; a token counts more than a password.
-    pub(crate) fn of<'h>(headers: impl IntoIterator<Item = &'h str>) -> Option<Self> {
+    /// The challenge in the values of these headers. A token is preferred to a password.
+    pub fn of<'h>(headers: impl IntoIterator<Item = &'h str>) -> Option<Self> {
         let mut found = None;
         for header in headers.into_iter().filter(|header| header.len() <= MAX) {
             for (scheme, mut parameters) in challenges(header) {
@@ -46,7 +46,7 @@ impl Challenge {
     }
 
     /// The challenge for any repository of the registry.
-    pub(crate) fn without_scopes(&self) -> Self {
+    pub fn without_scopes(&self) -> Self {
         match self {
             Self::Bearer { realm, service, .. } => {
                 Self::Bearer { realm: realm.clone(), service: service.clone(), scopes: Vec::new() }
@@ -70,7 +70,7 @@ fn pull_scopes(text: &str) -> Vec<String> {
 
 impl Challenge {
     /// Bytes of its text.
-    pub(crate) fn text_len(&self) -> usize {
+    pub fn text_len(&self) -> usize {
         match self {
             Self::Bearer { realm, service, scopes } => {
                 let scopes: usize = scopes.iter().map(String::len).sum();

@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer};
 use arch_decision::images::LookupError;
 use arch_decision::platform::Platform;
 
-/// Platforms of one image: more than Go knows. All are remembered; who names more wants others forgotten.
+/// The largest number of platforms of one image, more than Go knows. All of them are cached, so an image with more would evict others.
 pub(crate) const MAX_PLATFORMS: usize = 256;
 /// Entries of an index without a platform that are read. Each takes a request.
 const MAX_UNNAMED: usize = 24;
@@ -41,7 +41,7 @@ const OLM_BUNDLE: &str = "operators.operatorframework.io.bundle.mediatype.v1";
 
 /// One manifest.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Manifest {
+pub enum Manifest {
     /// Several images, or their manifests.
     Index {
         /// The platforms that it names.
@@ -64,7 +64,7 @@ pub(crate) enum Manifest {
 
 /// The content of a configuration.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Config {
+pub enum Config {
     /// An image for this platform.
     Image(Platform),
     /// An OLM bundle.
@@ -240,7 +240,7 @@ struct Entries {
 
 impl Manifest {
     /// Reads a manifest; its own word for what it is counts more than the registry's (`content_type`).
-    pub(crate) fn read(content_type: Option<&str>, text: &str) -> Result<Self, LookupError> {
+    pub fn read(content_type: Option<&str>, text: &str) -> Result<Self, LookupError> {
         let shape: Shape<'_> = parse(text)?;
         let own = shape.media_type.as_deref().filter(|own| !own.is_empty());
         let kind = own.or(content_type).unwrap_or_default();
@@ -311,13 +311,13 @@ impl Entries {
 
 impl Config {
     /// Reads the configuration of an image.
-    pub(crate) fn of_image(text: &str) -> Result<Self, LookupError> {
+    pub fn of_image(text: &str) -> Result<Self, LookupError> {
         Self::read(text, |_| true)?.ok_or(LookupError::Malformed)
     }
 
     /// Reads a configuration of an unusual media type. None if it is not that of an image, which has an operating system or layers: the
     /// configurations of models have an `architecture` too.
-    pub(crate) fn of_undeclared(text: &str) -> Option<Self> {
+    pub fn of_undeclared(text: &str) -> Option<Self> {
         Self::read(text, |own| !own.os.is_empty() || own.rootfs.is_some()).ok().flatten()
     }
 

@@ -10,14 +10,14 @@
 
 mod address;
 mod body;
-mod challenge;
+pub mod challenge;
 mod cloud;
 mod connect;
 mod connection;
 mod exchange;
 mod host_limiter;
 mod hosts;
-mod manifest;
+pub mod manifest;
 mod resolve;
 mod tls;
 mod token;

@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use super::allocator::SlotAllocator;
 use super::annotations::{self, PlacementMetadata};
-use super::definition::DefinitionHash;
+use super::definition::{Definition, DefinitionHash};
 use super::identity::{GroupEvidence, UnknownNodes};
 use super::ledger::{Assignment, SlotReply, SlotRequest, Token};
 use super::owner_object::OwnerObject;
 use super::owners::OwnerChain;
-use super::policy::{GroupSet, Policy};
+use super::policy::{Group, GroupSet, Policy};
 use podshaper_core::admission::{Decision, Request};
 use podshaper_core::object::{Lookup, OwnerReference};
 use podshaper_core::pod::{Pod, PodPatch};
@@ -226,13 +226,7 @@ pub async fn place<'p, 'a>(
     let Some((assignment, outcome)) = placed(reply)? else {
         return Ok((PlaceOutcome::Kept, PodPatch::new(pod)));
     };
-    let policy = allocator.policy();
-    let index = policy.index(&assignment.group);
-    let group = index.and_then(|index| policy.groups().get(index).zip(policy.definitions().get(index)));
-    let (group, definition) = group.ok_or_else(|| {
-        let reason = format!("the policy no longer has group {}: the pod isn't placed", assignment.group);
-        PlaceError::new(PlaceOutcome::Undecided, reason)
-    })?;
+    let (group, definition) = group_of(&assignment, allocator.policy())?;
     let controller = chain.named_controller().map(|controller| &*controller.uid);
     // That of a pod without a controller is empty: the sequence is that of the policy.
     let controller = Some(controller.unwrap_or_default()).filter(|uid| *uid != owner);
@@ -301,6 +295,19 @@ fn placed(reply: Option<SlotReply>) -> Result<Option<(Assignment, PlaceOutcome)>
             Err(PlaceError::new(PlaceOutcome::Undecided, reason))
         }
     }
+}
+
+/// The group of an assignment, and its definition. An error if the policy no longer has the group.
+fn group_of<'g>(
+    assignment: &Assignment,
+    policy: &'g Policy,
+) -> Result<(&'g Group, &'g Definition), PlaceError> {
+    let index = policy.index(&assignment.group);
+    let group = index.and_then(|index| policy.groups().get(index).zip(policy.definitions().get(index)));
+    group.ok_or_else(|| {
+        let reason = format!("the policy no longer has group {}: the pod isn't placed", assignment.group);
+        PlaceError::new(PlaceOutcome::Undecided, reason)
+    })
 }
 
 /// The groups that the pod fits into, if this webhook is to place it.

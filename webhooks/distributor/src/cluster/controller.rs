@@ -354,16 +354,8 @@ impl DistributorController {
         total.unplaced += unknown.unplaced;
         let mut findings = inputs.findings.clone();
         if readiness == Readiness::Placing {
-            let created = target.as_ref().and_then(|target| target.created);
-            if distributor.has_custom_target() && created.is_none_or(|created| created > known) {
-                findings.unreadable_owner = self.foreign_owners.unreadable(&distributor.namespace).await;
-            }
-            if let Some(other) = self.in_place_of(distributor, target.as_deref(), known, &mut memory).await {
-                readiness = Readiness::NoOwnPods(other);
-            }
-            if !self.backend.ledgers().has_listed_placements() {
-                readiness = Readiness::NoLedgers;
-            }
+            let target = target.as_deref();
+            readiness = self.find_obstacles(distributor, target, known, &mut memory, &mut findings).await;
         }
         readiness = self.readiness(distributor, readiness, &unknown);
         if let Some(target) = &target {
@@ -406,6 +398,28 @@ impl DistributorController {
     fn resync(&self) -> Duration {
         let distributors = u32::try_from(self.distributors.len()).unwrap_or(u32::MAX);
         RESYNC.max(RESYNC_EACH.saturating_mul(distributors))
+    }
+
+    /// The obstacle to the placement of a valid distributor with a readable target, if any. `known` is the number of pods that are known. Owners that
+    /// cannot be read become a finding.
+    async fn find_obstacles(
+        &self,
+        distributor: &Distributor,
+        target: Option<&OwnerObject>,
+        known: u32,
+        memory: &mut Memory,
+        findings: &mut Findings,
+    ) -> Readiness {
+        let created = target.and_then(|target| target.created);
+        if distributor.has_custom_target() && created.is_none_or(|created| created > known) {
+            findings.unreadable_owner = self.foreign_owners.unreadable(&distributor.namespace).await;
+        }
+        let other = self.in_place_of(distributor, target, known, memory).await;
+        if self.backend.ledgers().has_listed_placements() {
+            other.map_or(Readiness::Placing, Readiness::NoOwnPods)
+        } else {
+            Readiness::NoLedgers
+        }
     }
 
     /// The object that runs pods in place of the target, if that has none.

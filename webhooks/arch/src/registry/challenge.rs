@@ -46,6 +46,7 @@ impl Challenge {
     }
 
     /// The challenge for any repository of the registry.
+    #[must_use]
     pub fn without_scopes(&self) -> Self {
         match self {
             Self::Bearer { realm, service, .. } => {

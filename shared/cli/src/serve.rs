@@ -76,7 +76,7 @@ pub struct ServeContext<'m> {
     pub terminating: watch::Receiver<bool>,
 }
 
-/// The option of a webhook whose metrics may name the objects of tenants.
+/// The option of webhooks with metrics that may name the objects of tenants.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct ObjectMetrics {
     /// Count pods by namespace, workload and group, too. Everyone who reads the metrics then sees these names, so clients must

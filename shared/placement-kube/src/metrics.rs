@@ -8,7 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// What the series of pods are counted by.
+/// The labels by which the series count pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PodSeries {
     /// The state of the pods alone. No label has a name that a tenant has chosen.

@@ -17,7 +17,7 @@ use distributor_decision::distributor::Distributor;
 const FRESH: Duration = Duration::from_mins(5);
 /// Namespaces with an answer.
 const MAX_NAMESPACES: usize = 1024;
-/// Controllers whose owners are read for one answer.
+/// Controllers with owners that are read for one answer.
 const MAX_READS: usize = 16;
 
 /// Finds owners of pods that no webhook has placed.

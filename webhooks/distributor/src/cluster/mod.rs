@@ -76,7 +76,7 @@ pub struct ClusterSettings {
     pub evictions: EvictionSettings,
     /// Whether the annotations of namespaces are read.
     pub reads_namespaces: bool,
-    /// What the series of pods are counted by.
+    /// The labels by which the series count pods.
     pub series: PodSeries,
     /// Whether the API server calls the webhook for pods without a controller.
     pub bare_pods: bool,

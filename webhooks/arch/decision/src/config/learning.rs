@@ -10,7 +10,7 @@ use crate::table::ARCH_LABEL;
 
 /// The largest number of keys. Each may become a toleration of every pod.
 const MAX_KEYS: usize = 16;
-/// Keys of taints that say something else than the architecture, or that a controller removes. A key with a slash at its end stands for a
+/// Keys of taints that say something else than the architecture, or that a controller removes. A key with a slash at its end is a
 /// prefix, and includes its subdomains.
 const FOREIGN_KEYS: [&str; 11] = [
     "node-role.kubernetes.io/",

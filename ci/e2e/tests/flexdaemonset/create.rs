@@ -70,7 +70,8 @@ async fn pods_are_created_with_their_size() {
     assert!(assert_created_with_size(&release.pods, &before).await > sizes.len() + 2);
 
     let all = nodes.0.len() + 1;
-    eventually("the status has the counts", PATIENCE, async || {
+    // The pod of the deleted node counts until the controllers have removed it.
+    eventually("the status has the counts", PATIENCE * 2, async || {
         let status = status("flex-create").await;
         (status["podsSized"] == all
             && status["podsPending"] == 0

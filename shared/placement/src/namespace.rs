@@ -99,15 +99,14 @@ impl NamespaceRestrictions {
 impl Toleration {
     /// `tolerations.isSuperset` of Kubernetes. It does not take an absent operator of `other` for `Equal`.
     fn includes(&self, other: &Self) -> bool {
-        let text = |field: &Option<Box<str>>| field.as_deref().unwrap_or_default().to_owned();
-        let (operator, effect) = (text(&self.operator), text(&self.effect));
-        if self.normalized() == other.normalized() {
+        let (own, others) = (self.normalized(), other.normalized());
+        if own == others {
             return true;
         }
-        let any_key = text(&self.key).is_empty() && operator == "Exists";
-        let any_effect = effect.is_empty();
-        if (text(&self.key) != text(&other.key) && !any_key) || (effect != text(&other.effect) && !any_effect)
-        {
+        let ([key, operator, value, effect], [other_key, other_operator, other_value, other_effect]) =
+            (own.0, others.0);
+        let any_key = key.is_empty() && operator == "Exists";
+        if (key != other_key && !any_key) || (effect != other_effect && !effect.is_empty()) {
             return false;
         }
         if let Some(seconds) = self.seconds.filter(|_| effect == "NoExecute")
@@ -115,8 +114,8 @@ impl Toleration {
         {
             return false;
         }
-        match &*operator {
-            "" | "Equal" => text(&other.operator) == "Equal" && text(&self.value) == text(&other.value),
+        match operator {
+            "" | "Equal" => other_operator == "Equal" && value == other_value,
             operator => operator == "Exists",
         }
     }

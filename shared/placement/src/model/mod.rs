@@ -4,6 +4,7 @@
 mod action;
 mod api_server;
 mod checks;
+mod dice;
 mod explore;
 mod over_time;
 mod random;

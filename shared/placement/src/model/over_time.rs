@@ -13,19 +13,11 @@ use crate::ledger::{
 };
 use crate::policy::{Group, Policy, Tie};
 
+use super::dice::Dice;
+
 const REPLICAS: usize = 3;
 /// So far in the future that no request is late.
 const DEADLINE: Duration = Duration::from_hours(1000);
-
-/// A number generator (Numerical Recipes).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % end
-    }
-}
 
 struct World {
     allocator: SlotAllocator,
@@ -134,29 +126,29 @@ impl World {
 
 /// Runs `pods` pods, and returns how often each group was reserved since the object was created.
 fn run(seed: u64, weights: &[u32], pods: u64, deletes: bool) -> Vec<u32> {
-    let (mut world, mut random) = (World::new(weights), Random(seed));
+    let (mut world, mut dice) = (World::new(weights), Dice::new(seed));
     let mut next = 0;
     while next < pods
         || world.calls.iter().any(Option::is_some)
         || world.replies.len() < usize::try_from(next).unwrap()
     {
-        match random.below(8) {
+        match dice.roll(8) {
             0 | 1 if next < pods => {
-                world.request(random.below(REPLICAS), Token(next));
+                world.request(dice.roll(REPLICAS), Token(next));
                 next += 1;
             }
             // The API server sends a request again, to any replica.
             2 if next > 0 && !deletes => {
                 let token = Token(next - 1);
-                world.request(random.below(REPLICAS), token);
+                world.request(dice.roll(REPLICAS), token);
             }
             3 => world.tick(),
-            4 if deletes && random.below(10) == 0 => {
+            4 if deletes && dice.roll(10) == 0 => {
                 world.version += 1;
                 world.object = None;
             }
-            5 => world.answer(random.below(REPLICAS), true),
-            _ => world.answer(random.below(REPLICAS), false),
+            5 => world.answer(dice.roll(REPLICAS), true),
+            _ => world.answer(dice.roll(REPLICAS), false),
         }
         world.check();
     }

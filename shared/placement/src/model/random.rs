@@ -4,30 +4,14 @@ use std::mem::discriminant;
 
 use super::action::{Action, Fault};
 use super::checks::{check_settled, pods_by_group};
+use super::dice::Dice;
 use super::setup::{Mechanism, Setup};
 use super::world::World;
-
-/// `SplitMix64`: one seed gives one history.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut roll = self.0;
-        roll = (roll ^ (roll >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        roll = (roll ^ (roll >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((roll ^ (roll >> 31)) % sides as u64).unwrap()
-    }
-
-    fn pick<T: Copy>(&mut self, of: &[T]) -> Option<T> {
-        (!of.is_empty()).then(|| of[self.roll(of.len())])
-    }
-}
 
 /// A controller creates at least `pods` pods through three replicas while the workload is scaled up and down. The world is checked
 /// each time that it has settled.
 fn run(pods: u64, seed: u64, setup: &Setup) -> Result<(), String> {
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let mut world = World::new(3, 0, setup);
     world.copies = dice.roll(2) == 0;
     while world.created < pods {
@@ -105,7 +89,7 @@ fn random_histories_without_a_mechanism_fail() {
 fn job_with_two_active_pods_keeps_shares_of_all_pods() {
     let setup = &Setup::new(&[(0, 80), (0, 20)]);
     for seed in 0..20 {
-        let mut dice = Dice(seed);
+        let mut dice = Dice::new(seed);
         let mut world = World::new(2, 2, setup);
         for completed in 0..10 {
             world.desired = 2.min(10 - completed);

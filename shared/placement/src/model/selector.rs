@@ -14,19 +14,11 @@ use crate::ledger::{
 };
 use crate::policy::{Group, Policy, Tie};
 
+use super::dice::Dice;
+
 const REPLICAS: usize = 3;
 /// So far in the future that no request is late.
 const DEADLINE: Duration = Duration::from_hours(1000);
-
-/// A number generator (Numerical Recipes).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % end
-    }
-}
 
 struct World {
     config: LedgerConfig,
@@ -222,25 +214,25 @@ impl World {
 
 /// Runs a random history in which `pods` pods are requested, of which a quarter is rejected.
 fn run(seed: u64, pods: u64, deletes: bool, config: LedgerConfig) -> World {
-    let (mut world, mut random) = (World::new(config), Random(seed));
+    let (mut world, mut dice) = (World::new(config), Dice::new(seed));
     let mut next = 0;
     while next < pods {
-        match random.below(12) {
+        match dice.roll(12) {
             0 | 1 => {
-                world.request(random.below(REPLICAS), Token(next));
+                world.request(dice.roll(REPLICAS), Token(next));
                 next += 1;
             }
             // The API server sends a request again, to any replica.
-            2 if next > 0 => world.request(random.below(REPLICAS), Token(next - 1)),
+            2 if next > 0 => world.request(dice.roll(REPLICAS), Token(next - 1)),
             3 => world.advance(Duration::from_millis(600)),
             4 if deletes && !world.pods.is_empty() => {
-                let name = world.pods.keys().nth(random.below(world.pods.len())).cloned();
+                let name = world.pods.keys().nth(dice.roll(world.pods.len())).cloned();
                 world.put(name.unwrap(), None);
             }
             5 if world.calls[0].is_none() => world.handle(0, Event::Reconcile),
-            6 => world.answer(random.below(REPLICAS), true),
-            7..=9 => world.deliver(random.below(REPLICAS)),
-            _ => world.answer(random.below(REPLICAS), false),
+            6 => world.answer(dice.roll(REPLICAS), true),
+            7..=9 => world.deliver(dice.roll(REPLICAS)),
+            _ => world.answer(dice.roll(REPLICAS), false),
         }
         world.check();
     }

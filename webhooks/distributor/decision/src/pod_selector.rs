@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use podshaper_crd::{rule, rule_at};
+use podshaper_crd::rule_at;
 use schemars::JsonSchema;
-use serde_json::json;
 
-use crate::scheduling::{LABEL_KEY, LABEL_VALUE, MAX_LABEL_KEY, MAX_LABEL_VALUE};
+use crate::scheduling::{
+    LABEL_KEY, LABEL_VALUE, MAX_LABEL_KEY, MAX_LABEL_VALUE, label_keys_rule, label_value_schema,
+};
 
 /// Labels of pods, as in a label selector of Kubernetes. An empty selector matches all pods.
 #[derive(JsonSchema)]
@@ -16,11 +17,8 @@ pub(crate) struct PodSelector {
     /// Labels that the pods have.
     #[schemars(extend(
         "maxProperties" = 8,
-        "additionalProperties" = json!({"type": "string", "maxLength": MAX_LABEL_VALUE, "pattern": LABEL_VALUE}),
-        "x-kubernetes-validations" = [rule(
-            &format!("self.all(key, size(key) <= {MAX_LABEL_KEY} && key.matches('{LABEL_KEY}'))"),
-            "keys must have the form [PREFIX/]NAME",
-        )],
+        "additionalProperties" = label_value_schema(),
+        "x-kubernetes-validations" = [label_keys_rule()],
     ))]
     match_labels: Option<BTreeMap<String, String>>,
     /// Requirements on the labels of the pods. All of them must be met.

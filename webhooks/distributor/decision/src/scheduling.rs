@@ -6,7 +6,7 @@ use podshaper_core::label::{check, check_key};
 use podshaper_crd::{rule, rule_at};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Patterns of a label's value and key (`IsValidLabelValue` and `IsQualifiedName` of k8s.io/apimachinery).
 pub(crate) const LABEL_VALUE: &str = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
@@ -15,6 +15,17 @@ pub(crate) const LABEL_KEY: &str =
 pub(crate) const MAX_LABEL_VALUE: u32 = 63;
 /// 253 for the prefix, a slash, and 63 for the name.
 pub(crate) const MAX_LABEL_KEY: u32 = 317;
+
+/// The schema of a label's value.
+pub(crate) fn label_value_schema() -> Value {
+    json!({"type": "string", "maxLength": MAX_LABEL_VALUE, "pattern": LABEL_VALUE})
+}
+
+/// The rule about the keys of a map of labels.
+pub(crate) fn label_keys_rule() -> Value {
+    let keys = format!("self.all(key, size(key) <= {MAX_LABEL_KEY} && key.matches('{LABEL_KEY}'))");
+    rule(&keys, "keys must have the form [PREFIX/]NAME")
+}
 
 /// A toleration, as in a pod.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -10,12 +10,10 @@ use podshaper_crd::{rule, rule_at};
 use podshaper_placement::policy::{Group, MAX_GROUPS, MAX_NUMBER, Policy, PolicyError, Tie};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::pod_selector::PodSelector;
-use crate::scheduling::{
-    self, GroupToleration, LABEL_KEY, LABEL_VALUE, MAX_LABEL_KEY, MAX_LABEL_VALUE, NodeSelectorTerm,
-};
+use crate::scheduling::{self, GroupToleration, NodeSelectorTerm, label_keys_rule, label_value_schema};
 
 /// The most values in the node affinities of all groups together. Each takes about a hundred bytes for as long as the object exists.
 const MAX_VALUES: usize = 1024;
@@ -122,11 +120,8 @@ pub struct GroupSpec {
     /// Labels of the group's nodes. They are added to the node selector of its pods. They may be left out if nodeAffinity defines the group.
     #[schemars(extend(
         "maxProperties" = 8,
-        "additionalProperties" = json!({"type": "string", "maxLength": MAX_LABEL_VALUE, "pattern": LABEL_VALUE}),
-        "x-kubernetes-validations" = [rule(
-            &format!("self.all(key, size(key) <= {MAX_LABEL_KEY} && key.matches('{LABEL_KEY}'))"),
-            "keys must have the form [PREFIX/]NAME",
-        )],
+        "additionalProperties" = label_value_schema(),
+        "x-kubernetes-validations" = [label_keys_rule()],
     ))]
     pub node_label: BTreeMap<String, String>,
     /// Share of the pods that remain after all bases, in proportion to the sum of all weights. The sum may be any number.
@@ -449,6 +444,7 @@ impl MaxUnavailable {
 #[cfg(test)]
 mod tests {
     use podshaper_placement::allocator::SlotAllocator;
+    use serde_json::json;
 
     use super::*;
 

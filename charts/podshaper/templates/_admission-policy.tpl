@@ -66,7 +66,7 @@ spec:
 {{- end -}}
 
 {{/*
-The other webhooks of the release that run as the same ServiceAccount. The API server could not tell their writes apart, so there is no
+The other webhooks of the release that run as the same ServiceAccount. The API server cannot distinguish their writes, so there is no
 policy.
 */}}
 {{- define "podshaper.sharesServiceAccount" -}}

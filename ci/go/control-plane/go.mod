@@ -1,0 +1,3 @@
+module podshaper.dev/control-plane
+
+go 1.26.0

@@ -11,14 +11,17 @@
     clippy::cast_sign_loss
 )]
 
+mod autoscaler;
 mod availability;
 mod bursts;
+mod cases;
 mod changes;
 mod controllers;
 mod definition;
 mod distribution;
 mod faults;
 mod foreign_pods;
+mod outages;
 mod page;
 mod selector;
 mod workload;

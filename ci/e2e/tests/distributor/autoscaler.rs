@@ -33,7 +33,12 @@ struct Capacity {
 
 impl Autoscaler {
     /// Begins without a node of the group. The cloud has so many nodes for so many pods each.
-    pub(crate) async fn start(namespace: &str, group: &'static str, nodes: usize, pods_per_node: usize) -> Self {
+    pub(crate) async fn start(
+        namespace: &str,
+        group: &'static str,
+        nodes: usize,
+        pods_per_node: usize,
+    ) -> Self {
         remove_nodes(group).await;
         let state = Arc::new(Mutex::new(Capacity { nodes, pods_per_node }));
         let task = tokio::spawn(scale(namespace.to_owned(), group, Arc::clone(&state)));
@@ -79,7 +84,9 @@ async fn scale(namespace: String, group: &'static str, state: Arc<Mutex<Capacity
         // The API server may be restarted meanwhile.
         let path = format!("/api/v1/namespaces/{namespace}/pods");
         let listed = run("kubectl", &["get", "--raw", &path], "").await;
-        let Ok(pods) = serde_json::from_slice::<Value>(&listed.stdout) else { continue };
+        let Ok(pods) = serde_json::from_str::<Value>(&String::from_utf8_lossy(&listed.stdout)) else {
+            continue;
+        };
         let pods: Vec<&Value> = pods["items"].as_array().into_iter().flatten().collect();
         let unschedulable = pods.iter().filter(|pod| pod["spec"]["nodeSelector"]["type"] == group);
         let unschedulable: Vec<String> = unschedulable
@@ -100,7 +107,8 @@ async fn scale(namespace: String, group: &'static str, state: Arc<Mutex<Capacity
             added += 1;
             let (prefix, label) = (format!("{group}-scaled-{added}"), format!("type={group}"));
             let capacity = pods_per_node.to_string();
-            let arguments = ["nodes", "1", "--prefix", &prefix, "--label", &label, "--pods", &capacity, "--cpu", "1000"];
+            let arguments =
+                ["nodes", "1", "--prefix", &prefix, "--label", &label, "--pods", &capacity, "--cpu", "1000"];
             output(&format!("{REPOSITORY}/ci/cluster"), &arguments, "").await;
             // The scheduler has had no time to use it.
             waiting.clear();

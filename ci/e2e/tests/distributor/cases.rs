@@ -44,7 +44,8 @@ async fn until(namespace: &str, what: &str, reached: impl Fn(&Value) -> bool) ->
 
 /// Ends a case.
 async fn clean(namespace: &str, workloads: &[&str]) {
-    let delete = ["delete", "poddistributor/sample", "-n", namespace, "--cascade=foreground", "--ignore-not-found"];
+    let delete =
+        ["delete", "poddistributor/sample", "-n", namespace, "--cascade=foreground", "--ignore-not-found"];
     kubectl(&[&delete[..], workloads].concat()).await;
     eventually("no pods", PATIENCE, async || pods_of(namespace).await.is_empty().then_some(())).await;
 }
@@ -104,7 +105,8 @@ async fn cases_of_real_clusters() {
 /// A pod that was gated for a long time has not been unschedulable for as long.
 async fn gated_pods_close_no_group(namespace: &str) {
     taint_spot(true).await;
-    distribute(namespace, weights(80, 20), json!({"name": "web"}), json!({"unschedulableAfter": "12s"})).await;
+    distribute(namespace, weights(80, 20), json!({"name": "web"}), json!({"unschedulableAfter": "12s"}))
+        .await;
     let mut template = template();
     template["spec"]["schedulingGates"] = json!([{"name": "example.com/wait"}]);
     workload(namespace, "apps/v1", "Deployment", json!({"replicas": 10, "template": template})).await;
@@ -151,9 +153,12 @@ async fn controllers_with_one_pod_share_their_owners_sequence(namespace: &str) {
         },
     }))
     .await;
-    let (api_version, metadata) = ("keda.example.com/v1alpha1", json!({"name": "consumer", "namespace": namespace}));
+    let (api_version, metadata) =
+        ("keda.example.com/v1alpha1", json!({"name": "consumer", "namespace": namespace}));
     let scaled_job = json!({"apiVersion": api_version, "kind": "ScaledJob", "metadata": metadata});
-    let owner = eventually("scaled jobs are served", PATIENCE, async || e2e::cluster::create(&scaled_job, &[]).await.ok());
+    let owner = eventually("scaled jobs are served", PATIENCE, async || {
+        e2e::cluster::create(&scaled_job, &[]).await.ok()
+    });
     let uid = owner.await["metadata"]["uid"].clone();
     let target = json!({"apiVersion": api_version, "kind": "ScaledJob", "name": "consumer"});
     distribute(namespace, weights(80, 20), target, json!({})).await;
@@ -161,7 +166,8 @@ async fn controllers_with_one_pod_share_their_owners_sequence(namespace: &str) {
     template["spec"]["restartPolicy"] = json!("Never");
     let job = |number: usize| {
         let owners = json!([{"apiVersion": api_version, "kind": "ScaledJob", "name": "consumer", "uid": uid, "controller": true}]);
-        let metadata = json!({"name": format!("consumer-{number}"), "namespace": namespace, "ownerReferences": owners});
+        let metadata =
+            json!({"name": format!("consumer-{number}"), "namespace": namespace, "ownerReferences": owners});
         json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {"template": template}})
     };
     let jobs = json!({"apiVersion": "v1", "kind": "List", "items": (0..10).map(job).collect::<Vec<_>>()});
@@ -240,14 +246,22 @@ async fn pod_follows_its_volume(namespace: &str) {
     }
     clean(namespace, &["statefulset/db"]).await;
     kubectl(&["delete", "persistentvolumeclaims", "--all", "-n", namespace]).await;
-    kubectl(&["delete", "persistentvolume/pv-0", "persistentvolume/pv-1", "persistentvolume/pv-2", "storageclass/zonal"]).await;
+    kubectl(&[
+        "delete",
+        "persistentvolume/pv-0",
+        "persistentvolume/pv-1",
+        "persistentvolume/pv-2",
+        "storageclass/zonal",
+    ])
+    .await;
 }
 
 /// The only nodes of the group have a taint that its pods do not tolerate, as nodes that Karpenter is about to remove.
 async fn tainted_group_closes(namespace: &str) {
     taint_spot(true).await;
     distribute(namespace, weights(80, 20), json!({"name": "web"}), json!({"availability": "Nodes"})).await;
-    let tainted = until(namespace, "closed", |status| condition(status, "Available")["status"] == "False").await;
+    let tainted =
+        until(namespace, "closed", |status| condition(status, "Available")["status"] == "False").await;
     assert_eq!(condition(&tainted, "Available")["reason"], "NoNodes");
     deployment(namespace, 10).await;
     assert_eq!(shares(&settled(namespace, 10).await), (10, 0));
@@ -302,7 +316,8 @@ async fn removed_deletion_costs_are_reported(namespace: &str) {
     distribute(namespace, weights(80, 20), json!({"name": "web"}), json!({})).await;
     deployment(namespace, 10).await;
     assert_exact(&settled(namespace, 10).await, "before");
-    let remove = ["annotate", "pods", "-n", namespace, "-l", "app=web", "controller.kubernetes.io/pod-deletion-cost-"];
+    let remove =
+        ["annotate", "pods", "-n", namespace, "-l", "app=web", "controller.kubernetes.io/pod-deletion-cost-"];
     kubectl(&remove).await;
     let reported = |status: &Value| condition(status, "DeletionCostsRemoved")["status"] == "True";
     until(namespace, "reported", reported).await;

@@ -95,7 +95,11 @@ async fn withdrawn_capacity_is_replaced_in_time_and_returns_at_rest() {
     assert_eq!(condition(&lost, "Available")["reason"], "Unschedulable");
 
     leader_dies(&release).await;
-    assert_eq!(shares(&scale(namespace, "deployment", 12).await), (12, 0), "no new pod goes to a closed group");
+    assert_eq!(
+        shares(&scale(namespace, "deployment", 12).await),
+        (12, 0),
+        "no new pod goes to a closed group"
+    );
     scale(namespace, "deployment", 10).await;
     let before = evictions(&release).await;
     sleep(Duration::from_secs(30)).await;
@@ -196,7 +200,10 @@ async fn nights_at_zero_change_nothing() {
     for round in 0..if rounds() > 1 { 10 } else { 2 } {
         assert_exact(&scale(namespace, "deployment", 10).await, &format!("day {round}"));
         scale(namespace, "deployment", 0).await;
-        eventually("the nodes are gone", PATIENCE, async || node_names("spot").await.is_empty().then_some(())).await;
+        eventually("the nodes are gone", PATIENCE, async || {
+            node_names("spot").await.is_empty().then_some(())
+        })
+        .await;
     }
     assert_eq!(evictions(&release).await, 0);
 }
@@ -251,7 +258,8 @@ async fn pod_that_fits_nowhere_moves_no_other() {
     eventually("it waits", PATIENCE, async || {
         let list = get(&["pods", "-n", namespace]).await;
         let mut pods = list["items"].as_array().unwrap().iter();
-        pods.any(|pod| is_unschedulable(pod) && pod["metadata"]["annotations"][GROUP].is_string()).then_some(())
+        pods.any(|pod| is_unschedulable(pod) && pod["metadata"]["annotations"][GROUP].is_string())
+            .then_some(())
     })
     .await;
     sleep(AFTER * 4).await;

@@ -99,6 +99,15 @@ impl CertificateArgs {
         TlsProfile::parse(&self.tls_min_version, &self.tls_cipher_suites)
     }
 
+    /// Checks that the durations of a self-managed certificate leave time for a rotation.
+    pub fn check_lifetimes(&self) -> Result<(), StartError> {
+        if self.self_managed_secret.is_some() { self.lifetimes().map(drop) } else { Ok(()) }
+    }
+
+    fn lifetimes(&self) -> Result<Lifetimes, StartError> {
+        Lifetimes::new(self.cert_hold, self.leaf_lifetime, self.ca_lifetime).map_err(StartError::Lifetimes)
+    }
+
     /// Starts the verification of clients, if there is a CA for it, on a task that ends with the runtime.
     pub fn client_verifier(&self) -> Result<Option<Arc<dyn ClientCertVerifier>>, ClientCaError> {
         let Some(path) = &self.client_ca else { return Ok(None) };
@@ -116,10 +125,10 @@ impl CertificateArgs {
         client: impl FnOnce() -> Result<Client, client::Error>,
     ) -> Result<Arc<ServingCertificate>, StartError> {
         let serving = ServingCertificate::new();
+        let lifetimes = self.lifetimes();
         let names = (self.self_managed_secret, self.webhook_configuration, self.service_name, self.namespace);
         if let (Some(secret), Some(configuration), Some(service), Some(namespace)) = names {
-            let lifetimes = Lifetimes::new(self.cert_hold, self.leaf_lifetime, self.ca_lifetime)
-                .map_err(StartError::Lifetimes)?;
+            let lifetimes = lifetimes?;
             let store = CertificateStore::new(client()?, &namespace, secret, configuration);
             let service = WebhookService::new(service, namespace);
             let controller = CertificateController::new(store, service, lifetimes, Arc::clone(&serving));
@@ -193,6 +202,7 @@ mod tests {
         for times in ["--ca-lifetime 30d", "--ca-lifetime 2m --leaf-lifetime 1m", "--leaf-lifetime 1s"] {
             let args = parse(&format!("{SELF_MANAGED} {times}")).unwrap();
             let client = || unreachable!("rejected before");
+            assert!(matches!(args.check_lifetimes(), Err(StartError::Lifetimes(_))), "{times}");
             assert!(matches!(args.start(client), Err(StartError::Lifetimes(_))), "{times}");
         }
     }

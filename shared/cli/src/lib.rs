@@ -1,6 +1,7 @@
 //! The command line of every binary: its own commands, and `serve`, `mutate`, `selftest` and `completion`.
 #![forbid(unsafe_code)]
 
+mod check;
 mod completion;
 mod program;
 mod runtime;

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
+use super::check::CheckArgs;
 use super::runtime::runtime;
 use super::shutdown_signal;
 use podshaper_certificates::CertificateArgs;
@@ -64,6 +65,8 @@ pub(crate) struct Serve<O: Args> {
     limits: Limits,
     #[command(flatten)]
     logs: LogArgs,
+    #[command(flatten)]
+    check: CheckArgs,
 }
 
 /// The process that a webhook serves in.
@@ -124,7 +127,26 @@ impl<O: Args> Serve<O> {
         webhook: impl FnOnce(O, ServeContext<'_>) -> anyhow::Result<W>,
     ) -> anyhow::Result<()> {
         self.logs.start();
+        if self.check.is_wanted() {
+            return runtime()?.block_on(self.check(name, webhook));
+        }
         runtime()?.block_on(self.serve(name, paths, webhook))
+    }
+
+    /// Finds what would end the start. Certificates are not read: they may come later.
+    async fn check<W: Webhook>(
+        self,
+        name: &'static str,
+        webhook: impl FnOnce(O, ServeContext<'_>) -> anyhow::Result<W>,
+    ) -> anyhow::Result<()> {
+        self.certificates.tls_profile()?;
+        self.certificates.check_lifetimes()?;
+        self.check.check_configuration().await?;
+        let mut metrics = Registry::default();
+        let (_terminate, terminating) = watch::channel(false);
+        webhook(self.options, ServeContext { metrics: &mut metrics, terminating })?;
+        tracing::info!(webhook = name, "the settings are valid");
+        Ok(())
     }
 
     async fn serve<W: Webhook>(

@@ -3,6 +3,8 @@
 # a variable instead of a flag, because the self-test has no such flag
 env:
 - {name: PODSHAPER_LEASE, value: {{ .fullname }}}
+# it owns the Lease, which is deleted with it
+- {name: PODSHAPER_DEPLOYMENT, value: {{ .fullname }}}
 {{- if .values.metrics.perObject }}
 serveEnv:
 - {name: PODSHAPER_METRICS_PER_OBJECT, value: "true"}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{Method, Request};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::client::Body;
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use tower::{BoxError, service_fn};
 
 use crate::error::describe;
-use crate::request::{REQUEST_TIMEOUT, within};
+use crate::request::{REQUEST_TIMEOUT, get, within};
 
 /// Another replica may acquire a Lease that its holder has not renewed for this time. (This and the next two are client-go's defaults.)
 const LEASE_DURATION: Duration = Duration::from_secs(15);
@@ -94,9 +94,19 @@ pub async fn while_leading<W: Future<Output = ()>>(
 
 /// Acquires and renews one Lease.
 pub(crate) struct LeaderElector {
+    client: Client,
     leases: Api<Lease>,
+    namespace: String,
     name: String,
     identity: String,
+    /// The Deployment that owns the Lease.
+    deployment: Option<String>,
+}
+
+/// An object that owns the Lease.
+#[derive(serde::Deserialize)]
+struct OwnerObject {
+    metadata: ObjectMeta,
 }
 
 /// The Lease as another replica wrote it, and when it was first seen so: a time in the Lease is by another clock.
@@ -110,7 +120,13 @@ impl LeaderElector {
     ///
     /// Rights: `create` Leases in the namespace; `get` and `update` this one.
     pub(crate) fn new(client: Client, namespace: &str, name: String, identity: String) -> Self {
-        Self { leases: Api::namespaced(client, namespace), name, identity }
+        let leases = Api::namespaced(client.clone(), namespace);
+        Self { client, leases, namespace: namespace.to_owned(), name, identity, deployment: None }
+    }
+
+    /// The Lease is deleted together with this Deployment of the namespace. Right: `get` it.
+    pub(crate) fn owned_by(self, deployment: Option<String>) -> Self {
+        Self { deployment, ..self }
     }
 
     /// Starts a task that keeps acquiring or renewing the Lease until `ending`, and then releases it.
@@ -160,9 +176,7 @@ impl LeaderElector {
     /// Acquires or renews the Lease unless another replica holds it. Returns whether this replica holds it now.
     async fn try_acquire_or_renew(&self, observed: &mut Observed) -> kube::Result<bool> {
         let Some(mut lease) = self.leases.get_opt(&self.name).await? else {
-            let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
-            let lease = Lease { metadata, spec: Some(self.spec(None)) };
-            return is_held(self.leases.create(&PostParams::default(), &lease).await);
+            return self.try_create().await;
         };
         if observed.spec != lease.spec {
             *observed = Observed { spec: lease.spec.clone(), since: Instant::now() };
@@ -173,6 +187,39 @@ impl LeaderElector {
         }
         lease.spec = Some(self.spec(lease.spec.as_ref()));
         is_held(self.leases.replace(&self.name, &PostParams::default(), &lease).await)
+    }
+
+    /// Creates the Lease, unless another replica does. Without its Deployment there is none: a replica that drains after the release was
+    /// uninstalled would leave a Lease without an owner.
+    async fn try_create(&self) -> kube::Result<bool> {
+        let owner_references = match &self.deployment {
+            None => None,
+            Some(deployment) => match self.owner(deployment).await {
+                Ok(Some(owner)) => Some(vec![owner]),
+                Ok(None) => return Ok(false),
+                // Roles that the user wrote may lack the permission.
+                Err(Error::Api(status)) if status.is_forbidden() => None,
+                Err(error) => return Err(error),
+            },
+        };
+        let metadata =
+            ObjectMeta { name: Some(self.name.clone()), owner_references, ..ObjectMeta::default() };
+        let lease = Lease { metadata, spec: Some(self.spec(None)) };
+        is_held(self.leases.create(&PostParams::default(), &lease).await)
+    }
+
+    /// A reference to the Deployment; none if it does not exist.
+    async fn owner(&self, deployment: &str) -> kube::Result<Option<OwnerReference>> {
+        let path = format!("/apis/apps/v1/namespaces/{}/deployments/{deployment}", self.namespace);
+        let found: Option<OwnerObject> = get(&self.client, &path).await?;
+        let uid = found.and_then(|deployment| deployment.metadata.uid);
+        Ok(uid.map(|uid| OwnerReference {
+            api_version: "apps/v1".to_owned(),
+            kind: "Deployment".to_owned(),
+            name: deployment.to_owned(),
+            uid,
+            ..OwnerReference::default()
+        }))
     }
 
     /// The spec that makes this replica the holder after `last`.
@@ -218,6 +265,7 @@ mod tests {
 
     use super::*;
 
+    const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/ns/deployments/d";
     const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/ns/leases/l";
 
     fn elector(client: &Client, identity: &str) -> LeaderElector {
@@ -276,6 +324,24 @@ mod tests {
         assert!(!a.try_acquire_or_renew(&mut by_a).await.unwrap());
         b.release().await.unwrap();
         assert!(a.try_acquire_or_renew(&mut by_a).await.unwrap(), "released");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lease_is_owned_by_the_deployment_and_not_created_without_it() {
+        let server = InMemoryApiServer::default();
+        let elector = elector(&server.client(), "a").owned_by(Some("d".to_owned()));
+        let mut observed = nothing_observed();
+        assert!(!elector.try_acquire_or_renew(&mut observed).await.unwrap(), "no Deployment");
+        assert!(server.get(LEASE).is_null());
+        server.put(DEPLOYMENT, json!({"metadata": {"name": "d", "namespace": "ns", "uid": "u"}}));
+        assert!(elector.try_acquire_or_renew(&mut observed).await.unwrap());
+        let owners = server.get(LEASE)["metadata"]["ownerReferences"].clone();
+        assert_eq!(owners, json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": "d", "uid": "u"}]));
+
+        server.delete(LEASE);
+        server.fail(DEPLOYMENT, 403, "Forbidden");
+        assert!(elector.try_acquire_or_renew(&mut observed).await.unwrap(), "without an owner");
+        assert!(server.get(LEASE)["metadata"]["ownerReferences"].is_null());
     }
 
     /// The process was stopped for longer than the Lease, and has not processed its loss.

@@ -17,6 +17,9 @@ pub struct Replica {
     /// Name of the Lease that elects the leader among the replicas; each webhook needs its own. Defaults to the webhook's name
     #[arg(long, env = "PODSHAPER_LEASE", value_name = "NAME")]
     lease: Option<String>,
+    /// Deployment of this pod, which owns the Lease; without it, uninstallation leaves the Lease
+    #[arg(long, env = "PODSHAPER_DEPLOYMENT", value_name = "NAME")]
+    deployment: Option<String>,
 }
 
 impl Replica {
@@ -33,6 +36,8 @@ impl Replica {
     /// Takes part in the election of a leader among the replicas of `webhook` until `ending`.
     pub fn contend(&self, client: Client, webhook: &str, ending: watch::Receiver<bool>) -> Leadership {
         let lease = self.lease.clone().unwrap_or_else(|| webhook.to_owned());
-        LeaderElector::new(client, &self.lease_namespace, lease, self.pod_name.clone()).start(ending)
+        LeaderElector::new(client, &self.lease_namespace, lease, self.pod_name.clone())
+            .owned_by(self.deployment.clone())
+            .start(ending)
     }
 }

@@ -161,6 +161,7 @@ impl<O: Args> Serve<O> {
         let certificate = self.certificates.start(client::in_cluster)?;
         let mut metrics = ServerMetrics::new(name);
         certificate.register(metrics.registry());
+        podshaper_kube::metrics::register(metrics.registry());
         let (terminate, terminating) = watch::channel(false);
         let is_terminating = terminating.clone();
         let metrics_auth = self.metrics_auth.applies_to(self.metrics_bind_address);

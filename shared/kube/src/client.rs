@@ -20,8 +20,10 @@ use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tower::{BoxError, ServiceExt, service_fn};
+
+use crate::metrics;
 
 /// Where the kubelet mounts the service account (`DefaultAPITokenMountPath` of k8s.io/kubernetes/plugin/pkg/admission/serviceaccount).
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -98,8 +100,15 @@ impl ServiceAccount {
         });
         let http = legacy::Client::builder(TokioExecutor::new()).build(connector);
         let service = service_fn(move |request: Request<Body>| {
-            let (http, request) = (http.clone(), self.authenticate(&server, request));
-            async move { Ok::<_, BoxError>(timeout(HEADERS_TIMEOUT, http.request(request?)).await??) }
+            let (http, method) = (http.clone(), request.method().clone());
+            let request = self.authenticate(&server, request);
+            async move {
+                let started = Instant::now();
+                let response = timeout(HEADERS_TIMEOUT, http.request(request?)).await;
+                let status = response.as_ref().ok().and_then(|response| Some(response.as_ref().ok()?.status()));
+                metrics::record_request(&method, status, started.elapsed());
+                Ok::<_, BoxError>(response??)
+            }
         });
         Ok(Client::new(service, namespace))
     }

@@ -6,6 +6,7 @@ pub mod discovery;
 pub mod error;
 pub mod events;
 pub mod lease;
+pub mod metrics;
 pub mod pages;
 pub mod point_reader;
 pub mod replica;

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use crate::error::describe;
+use crate::metrics;
 use crate::pages::list_pages;
 use crate::request::{WatchEventType, watch, with_query};
 use crate::store::Store;
@@ -209,6 +210,7 @@ impl Reflector<'_> {
         };
         let version = list_pages(&self.client, PAGE_TIMEOUT, PAGE_SIZE, uri, &mut each).await?;
         handler.list_completed(&version);
+        metrics::record_watch(self.plural);
         Ok(version)
     }
 
@@ -224,6 +226,7 @@ impl Reflector<'_> {
         // A dead connection ends nothing: without this timeout the watch would wait for ever.
         let timeout = Duration::from_secs(WATCH_SECONDS) + PAGE_TIMEOUT;
         watch(&self.client, &path, timeout, &mut |event| {
+            metrics::record_watch(self.plural);
             *version = match event.event_type {
                 WatchEventType::Bookmark => {
                     let object: Object<IgnoredAny, IgnoredAny> = serde_json::from_str(event.object.get())?;

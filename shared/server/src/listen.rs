@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
+use rustix::net::sockopt::set_ipv6_v6only;
 use tokio::net::{TcpListener, TcpSocket};
 
 /// Connections that wait in the kernel, enough that a burst isn't refused.
@@ -68,7 +69,7 @@ impl ListenAddress {
         let bound = match self {
             Self::Disabled => return Ok(None),
             Self::Address(address) => listen(address),
-            // On Linux [::] accepts IPv4, too. A host without IPv6 has only 0.0.0.0.
+            // [::] accepts IPv4, too. A host without IPv6 has only 0.0.0.0.
             Self::AnyAddress(port) => listen((IpAddr::from(Ipv6Addr::UNSPECIFIED), port).into())
                 .or_else(|_| listen((IpAddr::from(Ipv4Addr::UNSPECIFIED), port).into())),
         };
@@ -79,6 +80,10 @@ impl ListenAddress {
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
+    if address.is_ipv6() {
+        // The default is that of the host (`net.ipv6.bindv6only`).
+        set_ipv6_v6only(&socket, false)?;
+    }
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

@@ -46,7 +46,10 @@ impl CheckArgs {
                 bail!("the API server rejects the MutatingWebhookConfiguration: {}", status.message)
             }
             Err(error) => {
-                tracing::warn!(error = describe(&error), "the API server did not check the MutatingWebhookConfiguration");
+                tracing::warn!(
+                    error = describe(&error),
+                    "the API server did not check the MutatingWebhookConfiguration"
+                );
                 Ok(())
             }
         }

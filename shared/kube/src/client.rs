@@ -105,7 +105,8 @@ impl ServiceAccount {
             async move {
                 let started = Instant::now();
                 let response = timeout(HEADERS_TIMEOUT, http.request(request?)).await;
-                let status = response.as_ref().ok().and_then(|response| Some(response.as_ref().ok()?.status()));
+                let status =
+                    response.as_ref().ok().and_then(|response| Some(response.as_ref().ok()?.status()));
                 metrics::record_request(&method, status, started.elapsed());
                 Ok::<_, BoxError>(response??)
             }

@@ -1,4 +1,4 @@
-//! Metrics of the API client: its requests, and when each watched resource was last heard of.
+//! Metrics of the API client: its requests, and the time of the last event of each watched resource.
 
 use std::sync::LazyLock;
 use std::sync::atomic::AtomicU64;
@@ -27,7 +27,7 @@ pub(crate) fn record_request(method: &http::Method, status: Option<http::StatusC
 }
 
 /// Records that the list, an event or a bookmark of `resource` has been received now.
-pub(crate) fn record_watch(resource: &'static str) {
+pub(crate) fn record_watch(resource: &str) {
     METRICS.record_watch(resource);
 }
 
@@ -35,7 +35,7 @@ pub(crate) fn record_watch(resource: &'static str) {
 struct ClientMetrics {
     requests: Family<[(&'static str, String); 2], Counter>,
     duration: Histogram,
-    watches: Family<[(&'static str, &'static str); 1], Gauge<f64, AtomicU64>>,
+    watches: Family<[(&'static str, String); 1], Gauge<f64, AtomicU64>>,
 }
 
 impl Default for ClientMetrics {
@@ -75,9 +75,9 @@ impl ClientMetrics {
         self.duration.observe(duration.as_secs_f64());
     }
 
-    fn record_watch(&self, resource: &'static str) {
+    fn record_watch(&self, resource: &str) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.watches.get_or_create(&[("resource", resource)]).set(now.as_secs_f64());
+        self.watches.get_or_create(&[("resource", resource.to_owned())]).set(now.as_secs_f64());
     }
 }
 

@@ -144,7 +144,8 @@ impl<O: Args> Serve<O> {
         self.check.check_configuration().await?;
         let mut metrics = Registry::default();
         let (_terminate, terminating) = watch::channel(false);
-        webhook(self.options, ServeContext { metrics: &mut metrics, terminating })?;
+        let metrics_auth = self.metrics_auth.applies_to(self.metrics_bind_address);
+        webhook(self.options, ServeContext { metrics: &mut metrics, metrics_auth, terminating })?;
         tracing::info!(webhook = name, "the settings are valid");
         Ok(())
     }

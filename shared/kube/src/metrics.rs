@@ -100,7 +100,7 @@ mod tests {
     fn requests_are_counted_by_method_and_code() {
         let metrics = ClientMetrics::default();
         metrics.record_request(&Method::PATCH, Some(StatusCode::CONFLICT), Duration::from_millis(7));
-        metrics.record_request(&Method::GET, None, Duration::from_secs(60));
+        metrics.record_request(&Method::GET, None, Duration::from_mins(1));
         let text = encoded(&metrics);
         for line in [
             "podshaper_api_requests_total{method=\"PATCH\",code=\"409\"} 1",

@@ -14,8 +14,10 @@ WEBHOOKS = ["arch", "custom-scheduler-annotations", "distributor", "flexdaemonse
 TESTS = pathlib.Path(__file__).with_name("alerts_test.yaml")
 
 
-def rule_groups():
+def rule_groups(per_object=True):
     values = {name: {"enabled": True} for name in WEBHOOKS}
+    for name in ("custom-scheduler-annotations", "distributor"):
+        values[name]["metrics"] = {"auth": True, "perObject": per_object}
     objects = render({"defaults": {"metrics": {"rules": {"enabled": True}}}, **values})
     return [group for rule in objects.of("PrometheusRule") for group in rule["spec"]["groups"]]
 
@@ -58,6 +60,12 @@ class Alerts(unittest.TestCase):
         for name in WEBHOOKS:
             alerts = {rule["alert"] for rule in self.rules if rule["labels"]["webhook"] == name}
             self.assertLessEqual({"PodshaperFailsOpen", "PodshaperDown", "PodshaperCertificateExpires"}, alerts, name)
+
+    def test_alert_names_a_namespace_only_if_the_metric_does(self):
+        """Without perObject, `namespace` would be the label that Prometheus gives to the webhook's own pod."""
+        for group in rule_groups(per_object=False):
+            for rule in group["rules"]:
+                self.assertNotIn("namespace", rule["expr"] + rule["annotations"]["summary"], rule["alert"])
 
 
 if __name__ == "__main__":

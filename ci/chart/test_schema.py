@@ -39,6 +39,33 @@ def outcome(values):
         return str(refused)
 
 
+def leaves(tree, path=()):
+    for key, value in tree.items():
+        # The resources of a container are passed on as a whole.
+        if isinstance(value, dict) and value and key not in ("requests", "limits"):
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key)
+
+
+def settings(tree, path=()):
+    """The paths that a test sets. helm-unittest writes a path with dots as one key."""
+    for key, value in tree.items():
+        place = (*path, *re.sub(r"\[\d+\]", "", str(key)).split(".")) if not path else (*path, key)
+        yield place
+        if isinstance(value, dict):
+            yield from settings(value, place)
+
+
+def rendering_tests():
+    """The values of each test that expects objects."""
+    for suite in (CHART / "tests").glob("*.yaml"):
+        content = yaml.safe_load(suite.read_text(encoding="utf-8"))
+        for test in content["tests"]:
+            if not any("failedTemplate" in check for check in test["asserts"]):
+                yield from (content.get("set", {}), test.get("set", {}))
+
+
 class Schema(unittest.TestCase):
     def test_null_and_empty_are_refused_or_rendered(self):
         """The schema refuses them, or they render. A template error would show internals of the chart."""
@@ -75,6 +102,14 @@ class Schema(unittest.TestCase):
     def test_every_value_is_in_the_schema_and_the_other_way_round(self):
         own = set(SCHEMA["properties"]["peerpods"]["properties"])
         self.assertLessEqual(own, set(VALUES["peerpods"]))
+
+    def test_every_value_has_a_rendering_test(self):
+        places = {place for values in rendering_tests() for place in settings(values)}
+        # A block has the values of `defaults`, and `tls`.
+        places |= {("defaults", *place[1:]) for place in places if place[0] in SCHEMA["properties"]}
+        places |= {place[1:] for place in places if place[1:2] == ("tls",)}
+        untested = {".".join(leaf) for leaf in leaves(VALUES) if leaf not in places}
+        self.assertEqual(untested, set())
 
 
 if __name__ == "__main__":

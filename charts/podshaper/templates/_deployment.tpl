@@ -76,32 +76,7 @@ spec:
         image: {{ include "podshaper.image" . }}
         imagePullPolicy: {{ $values.image.pullPolicy }}
         args:
-        - serve
-        - --webhook-bind-address=:{{ $values.ports.webhook }}
-        - --health-probe-bind-address=:{{ $values.ports.health }}
-        - --metrics-bind-address=:{{ $values.ports.metrics }}
-        - --metrics-auth={{ ternary "always" "never" $values.metrics.auth }}
-        - --log-level={{ $values.log.level }}
-        - --log-format={{ $values.log.format }}
-        {{- if eq $values.tls.mode "selfManaged" }}
-        - --self-managed-secret={{ include "podshaper.tlsSecret" . }}
-        - --webhook-configuration={{ .configurationName }}
-        - --service-name={{ .fullname }}
-        - --leaf-lifetime={{ $values.tls.selfManaged.leafLifetime }}
-        - --ca-lifetime={{ $values.tls.selfManaged.caLifetime }}
-        {{- else }}
-        - --cert-dir=/tmp/k8s-webhook-server/serving-certs
-        - --cert-hold={{ $values.tls.certHold }}
-        {{- end }}
-        - --drain-time={{ $values.drainTime }}
-        {{- $clientCA := dig "clientCA" "configMapName" "" $values }}
-        {{- if $clientCA }}
-        - --client-ca=/etc/podshaper/client-ca/ca.crt
-        {{- end }}
-        {{- include "podshaper.config.args" . | trim | nindent 8 }}
-        {{- with $values.extraArgs }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
+        {{- include "podshaper.args" . | trim | nindent 8 }}
         env:
         - name: POD_NAMESPACE
           valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
@@ -124,6 +99,7 @@ spec:
         {{- end }}
         securityContext: {{- toYaml $values.securityContext | nindent 10 }}
         {{- $files := ne $values.tls.mode "selfManaged" }}
+        {{- $clientCA := dig "clientCA" "configMapName" "" $values }}
         {{- if or $files $clientCA .own.config .own.volumes $values.extraVolumes $values.extraVolumeMounts }}
         volumeMounts:
         {{- include "podshaper.config.mount" . | trim | nindent 8 }}
@@ -158,4 +134,34 @@ spec:
       {{- toYaml . | nindent 6 }}
       {{- end }}
       {{- end }}
+{{- end -}}
+
+{{/* The arguments of `serve`, which the check of an upgrade has too */}}
+{{- define "podshaper.args" -}}
+{{- $values := .values -}}
+- serve
+- --webhook-bind-address=:{{ $values.ports.webhook }}
+- --health-probe-bind-address=:{{ $values.ports.health }}
+- --metrics-bind-address=:{{ $values.ports.metrics }}
+- --metrics-auth={{ ternary "always" "never" $values.metrics.auth }}
+- --log-level={{ $values.log.level }}
+- --log-format={{ $values.log.format }}
+{{- if eq $values.tls.mode "selfManaged" }}
+- --self-managed-secret={{ include "podshaper.tlsSecret" . }}
+- --webhook-configuration={{ .configurationName }}
+- --service-name={{ .fullname }}
+- --leaf-lifetime={{ $values.tls.selfManaged.leafLifetime }}
+- --ca-lifetime={{ $values.tls.selfManaged.caLifetime }}
+{{- else }}
+- --cert-dir=/tmp/k8s-webhook-server/serving-certs
+- --cert-hold={{ $values.tls.certHold }}
+{{- end }}
+- --drain-time={{ $values.drainTime }}
+{{- if dig "clientCA" "configMapName" "" $values }}
+- --client-ca=/etc/podshaper/client-ca/ca.crt
+{{- end }}
+{{- include "podshaper.config.args" . | trim | nindent 0 }}
+{{- with $values.extraArgs }}
+{{- toYaml . | nindent 0 }}
+{{- end }}
 {{- end -}}

@@ -110,14 +110,16 @@ enough for a longer one.
 
 {{/* The alerts of one webhook alone */}}
 {{- define "podshaper.alerts.own" -}}
+{{- /* without perObject, `namespace` would be the label of the scraped pod */}}
+{{- $objects := .values.metrics.perObject -}}
 {{- $prefix := print "podshaper_" (replace "-" "_" .name) -}}
 {{- if has .name (list "distributor" "custom-scheduler-annotations") }}
 {{ include "podshaper.alerts.noLeader" . }}
 - alert: PodshaperUnplacedPods
   severity: warning
   for: 15m
-  expr: sum by (namespace) ({{ $prefix }}_unplaced_pods) > 0
-  summary: "{{ .name }}: {{ `{{ $value }}` }} pods{{ `{{ with $labels.namespace }} in {{ . }}{{ end }}` }} are in no group"
+  expr: sum{{ $objects | ternary " by (namespace) " "" }}({{ $prefix }}_unplaced_pods) > 0
+  summary: "{{ .name }}: {{ `{{ $value }}` }} pods{{ $objects | ternary ` in {{ $labels.namespace }}` "" }} are in no group"
 - alert: PodshaperEstimatedPlacements
   severity: warning
   for: 10m
@@ -126,8 +128,8 @@ enough for a longer one.
 - alert: PodshaperGroupPending
   severity: warning
   for: 30m
-  expr: sum by (namespace, group) ({{ $prefix }}_pods{state="pending"}) > 0
-  summary: "{{ .name }}: {{ `{{ $value }}` }} pods{{ `{{ with $labels.group }} of the group {{ . }} in {{ $labels.namespace }}{{ end }}` }} are not ready"
+  expr: sum{{ $objects | ternary " by (namespace, group) " "" }}({{ $prefix }}_pods{state="pending"}) > 0
+  summary: "{{ .name }}: {{ `{{ $value }}` }} pods{{ $objects | ternary ` of the group {{ $labels.group }} in {{ $labels.namespace }}` "" }} are not ready"
 {{- else if eq .name "flexdaemonset" }}
 {{ include "podshaper.alerts.noLeader" . }}
 - alert: PodshaperRefitWaits

@@ -69,15 +69,7 @@ spec:
   serviceAccountName: {{ $name }}
   automountServiceAccountToken: true
   restartPolicy: Never
-  {{- $scheduling := pick .values "imagePullSecrets" "nodeSelector" "tolerations" }}
-  {{- include "podshaper.overlay" (dict "base" $scheduling "over" (pick .values.selftest "nodeSelector" "tolerations" "affinity")) }}
-  {{- with $scheduling }}
-  {{- range $field, $value := . }}
-  {{- with $value }}
-  {{ $field }}: {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- end }}
-  {{- end }}
+  {{- include "podshaper.selftest.scheduling" . | trim | nindent 2 }}
   securityContext: {{- toYaml .values.podSecurityContext | nindent 4 }}
   containers:
   - name: selftest
@@ -122,6 +114,17 @@ spec:
     {{- end }}
 {{- end -}}
 
+{{/* Where the pods of hooks run: as the webhook, unless `selftest` says otherwise */}}
+{{- define "podshaper.selftest.scheduling" -}}
+{{- $scheduling := pick .values "imagePullSecrets" "nodeSelector" "tolerations" }}
+{{- include "podshaper.overlay" (dict "base" $scheduling "over" (pick .values.selftest "nodeSelector" "tolerations" "affinity")) }}
+{{- range $field, $value := $scheduling }}
+{{- with $value }}
+{{ $field }}: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* Not empty if the webhook has a self-test. Without its permissions it could not run. */}}
 {{- define "podshaper.hasSelftest" -}}
 {{- if and (hasKey .own "selftest") .values.selftest.enabled .values.rbac.create }}true{{ end -}}
@@ -130,7 +133,7 @@ spec:
 {{- define "podshaper.selftest.hook" -}}
 helm.sh/hook: test
 helm.sh/hook-weight: {{ . | quote }}
-helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded,hook-failed
 {{- end -}}
 
 {{/* Labels that a label selector accepts */}}

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import secrets
 import ssl
 import subprocess
@@ -11,6 +12,13 @@ import urllib.error
 import urllib.request
 
 from rendering import CHART, HELM
+
+# Helm 4 applies server-side, so a field that another manager owns is a conflict.
+HELMS = {"Helm 3": HELM, "Helm 4": os.environ.get("HELM4", "helm4")}
+
+# `ci/test --long` runs every case, `ci/test` one of each kind.
+LONG = bool(os.environ.get("PODSHAPER_TEST_LONG"))
+long = unittest.skipUnless(LONG, "comes with --long")
 
 
 class Failed(Exception):
@@ -34,9 +42,16 @@ def get(*arguments):
     return json.loads(kubectl("get", "--output", "json", *arguments))
 
 
-def helm(command, release, namespace, *arguments, values=None, chart=CHART):
+def helm(command, release, namespace, *arguments, values=None, chart=CHART, program=HELM):
     source = [str(chart), "--values", "-"] if command in ("install", "upgrade") else []
-    return run(HELM, command, release, *source, "--namespace", namespace, *arguments, stdin=values or {})
+    # The cluster may have no node for the pods of hooks.
+    hooks = [] if command == "test" else ["--no-hooks"]
+    return run(program, command, release, *source, *hooks, "--namespace", namespace, *arguments, stdin=values or {})
+
+
+def exists(kind, name, namespace=None):
+    scope = ["--namespace", namespace] if namespace else []
+    return bool(kubectl("get", kind, name, *scope, "--ignore-not-found", "--output", "name"))
 
 
 def as_list(objects):
@@ -75,7 +90,7 @@ def request(method, path, body, token, content_type="application/merge-patch+jso
 class ClusterTest(unittest.TestCase):
     """Whatever a test creates goes when its class ends."""
 
-    RUN = secrets.token_hex(2)  # in names of namespaces, which take a while to go
+    RUN = secrets.token_hex(2)  # in names of objects without a namespace
 
     @classmethod
     def create(cls, obj):
@@ -87,12 +102,13 @@ class ClusterTest(unittest.TestCase):
 
     @classmethod
     def namespace(cls, name, labels=None):
-        name = f"{name}-{cls.RUN}"
+        # Another class may have the same names, and a namespace takes a while to go.
+        name = f"{name}-{secrets.token_hex(2)}"
         cls.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels or {}}})
         kubectl("wait", "--for=create", "serviceaccount/default", "--namespace", name, "--timeout=30s")
         return name
 
     @classmethod
-    def install(cls, release, namespace, values, chart=CHART):
-        helm("install", release, namespace, values=values, chart=chart)
-        cls.addClassCleanup(helm, "uninstall", release, namespace)
+    def install(cls, release, namespace, values, *arguments, chart=CHART, program=HELM):
+        helm("install", release, namespace, *arguments, values=values, chart=chart, program=program)
+        cls.addClassCleanup(helm, "uninstall", release, namespace, "--ignore-not-found", program=program)

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::{apply, get, kubectl, output};
+use crate::cluster::{apply, get, kubectl, run};
 
 /// The chart as it is in this checkout.
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/podshaper");
@@ -46,6 +46,12 @@ impl Release {
 
     /// Installs or upgrades with `values` over those of every test, and waits until it is ready.
     pub async fn upgrade(&self, values: &Value) {
+        let error = self.try_upgrade(values).await.err();
+        assert!(error.is_none(), "{}\n{values}", error.unwrap_or_default());
+    }
+
+    /// The same; the error is what helm printed.
+    pub async fn try_upgrade(&self, values: &Value) -> Result<(), String> {
         let mut all = json!({
             "defaults": {"image": {"pullPolicy": "Never"}},
             (self.webhook): {
@@ -65,7 +71,9 @@ impl Release {
             "--timeout=120s",
             "--values=-",
         ];
-        output("helm", &arguments, &all.to_string()).await;
+        let output = run("helm", &arguments, &all.to_string()).await;
+        let text = [output.stdout, output.stderr].concat();
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&text).into_owned()) }
     }
 
     /// The name of the webhook's Deployment, Service, Secret and configuration.

@@ -170,6 +170,61 @@ async fn existing_secret_rotates_under_load() {
     stream.stop().await;
 }
 
+/// The pods change their certificate when they are replaced, and the API server trusts it by then or soon after.
+#[tokio::test]
+async fn pods_are_shaped_after_every_change_of_the_mode() {
+    let name = "modes";
+    let authority = Authority::new();
+    let (certificate, key) = authority.issue(&format!("{name}-peerpods.{name}.svc"));
+    apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await;
+    apply(&json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": "given", "namespace": name},
+        "stringData": {"tls.crt": certificate, "tls.key": key, "ca.crt": authority.pem()},
+    }))
+    .await;
+    let existing = json!({"mode": "existingSecret", "existingSecret": {"name": "given", "caBundle": authority.pem()}});
+    let (own, issued) = (json!({"mode": "selfManaged"}), json!({"mode": "certManager"}));
+    let release = Release::install(name, &json!({"tls": own})).await;
+    // Each mode after each other one.
+    for tls in [&issued, &own, &existing, &issued, &existing, &own] {
+        release.upgrade(&json!({"tls": tls})).await;
+        eventually(&format!("pods are shaped with {}", tls["mode"]), PATIENCE, async || {
+            create(&peer_pod(&release.pods), &[]).await.ok().filter(is_shaped)
+        })
+        .await;
+    }
+}
+
+/// The binary finds a flag and a key that it does not know, and the API server an invalid condition.
+#[tokio::test]
+async fn upgrade_with_a_mistake_changes_nothing() {
+    let checked = json!({"enabled": true});
+    let release = Release::install("mistakes", &json!({"peerpods": {"check": checked}})).await;
+    let state = async || {
+        let name = release.fullname();
+        let configuration = get(&["mutatingwebhookconfiguration", &name]).await["webhooks"].clone();
+        let deployment = get(&["--namespace", &release.name, "deployment", &name]).await;
+        (configuration, deployment["metadata"]["generation"].clone())
+    };
+    let before = state().await;
+    for (mut values, message) in [
+        (json!({"extraArgs": ["--no-such-flag"]}), "unexpected argument '--no-such-flag'"),
+        (json!({"config": {"basiss": "Limits"}}), "basiss"),
+        (
+            json!({"matchConditions": [{"name": "broken", "expression": "object.spec.nodeName =="}]}),
+            "the API server rejects the MutatingWebhookConfiguration",
+        ),
+    ] {
+        values["check"] = checked.clone();
+        let error = release.try_upgrade(&json!({"peerpods": values})).await.unwrap_err();
+        assert!(error.contains(message), "{message} is not in {error}");
+        assert_eq!(state().await, before, "{message}");
+        let left = release.kubectl(&["get", "pods,serviceaccounts,configmaps", "-o", "name"]).await;
+        assert!(!left.contains("-check"), "{left}");
+    }
+}
+
 /// Waits until every pod of the release serves the certificate that its Secret holds, by the expiry in its metrics.
 async fn serves_what_the_secret_holds(release: &Release, secret: &str) {
     let certificate = get(&["--namespace", &release.name, "secret", secret]).await["data"]["tls.crt"].clone();

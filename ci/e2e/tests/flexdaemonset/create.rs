@@ -187,3 +187,26 @@ async fn invalid_template_is_rejected() {
         assert!(refused.contains(field), "{spec}: {refused}");
     }
 }
+
+/// A replica that drains does not create it again.
+#[tokio::test]
+async fn lease_is_deleted_with_the_release() {
+    let release = install("flex-lease", json!({})).await;
+    let name = release.fullname();
+    let owner = "jsonpath={.metadata.ownerReferences[0].kind}";
+    let owner = eventually("there is a Lease", PATIENCE, async || {
+        let kind = release.kubectl(&["get", "lease", &name, "--ignore-not-found", "-o", owner]).await;
+        (!kind.is_empty()).then_some(kind)
+    })
+    .await;
+    assert_eq!(owner, "Deployment");
+    output("helm", &["uninstall", &release.name, "--namespace", &release.name], "").await;
+    eventually("the pods are gone", PATIENCE, async || {
+        release.kubectl(&["get", "pods", "-o", "name"]).await.is_empty().then_some(())
+    })
+    .await;
+    eventually("the Lease is gone", PATIENCE, async || {
+        release.kubectl(&["get", "leases", &name, "--ignore-not-found"]).await.is_empty().then_some(())
+    })
+    .await;
+}

@@ -183,7 +183,8 @@ async fn pods_are_shaped_after_every_change_of_the_mode() {
         "stringData": {"tls.crt": certificate, "tls.key": key, "ca.crt": authority.pem()},
     }))
     .await;
-    let existing = json!({"mode": "existingSecret", "existingSecret": {"name": "given", "caBundle": authority.pem()}});
+    let existing =
+        json!({"mode": "existingSecret", "existingSecret": {"name": "given", "caBundle": authority.pem()}});
     let (own, issued) = (json!({"mode": "selfManaged"}), json!({"mode": "certManager"}));
     let release = Release::install(name, &json!({"tls": own})).await;
     // Each mode after each other one.

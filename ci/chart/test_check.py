@@ -5,8 +5,7 @@ import unittest
 
 import yaml
 
-from rendering import peerpods
-from rendering import render as render_values
+from rendering import peerpods, render
 
 ARCH = {
     "arch": {
@@ -20,12 +19,7 @@ ARCH = {
         ],
     }
 }
-CHECK = {"defaults": {"check": {"enabled": True}}}
 WEBHOOKS = ("arch", "custom-scheduler-annotations", "distributor", "flexdaemonset", "peerpods")
-
-
-def render(values):
-    return render_values({**CHECK, **values})
 
 
 def check_objects(objects):
@@ -84,6 +78,12 @@ class Check(unittest.TestCase):
         )
         without = check_objects(render(peerpods(rbac={"create": False})))
         self.assertEqual([o["kind"] for o in without if "Role" in o["kind"]], [])
+
+    def test_account_of_the_user_is_used(self):
+        objects = render(peerpods(serviceAccount={"create": False, "name": "given"}))
+        self.assertEqual([o for o in check_objects(objects) if o["kind"] == "ServiceAccount"], [])
+        self.assertEqual(objects.one("Pod", "-check")["spec"]["serviceAccountName"], "given")
+        self.assertEqual(objects.one("ClusterRoleBinding", "-check")["subjects"][0]["name"], "given")
 
     def test_switch_removes_every_object(self):
         self.assertEqual(check_objects(render(peerpods(check={"enabled": False}))), [])

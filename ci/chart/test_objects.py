@@ -178,6 +178,12 @@ class Objects(unittest.TestCase):
                         rule,
                     )
 
+    def test_filter_of_helm_test_selects_all_of_a_self_test(self):
+        """The runbooks run the self-test of one webhook, by the name of its hooks."""
+        for name in ("arch", "custom-scheduler-annotations", "distributor", "flexdaemonset", "peerpods"):
+            hooks = [o for o in render({name: {"enabled": True}}) if o["metadata"].get("annotations", {}).get("helm.sh/hook") == "test"]
+            self.assertEqual({o["metadata"]["name"] for o in hooks}, {f"rel-{name}-selftest"})
+
 
 if __name__ == "__main__":
     unittest.main()

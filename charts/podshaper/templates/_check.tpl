@@ -8,6 +8,8 @@ GitOps tool may create them later.
 {{- $name := print .fullname "-check" -}}
 {{- $labels := include "podshaper.labels" (list . "check") -}}
 {{- $hook := include "podshaper.check.hook" -2 -}}
+{{- $account := ternary $name .serviceAccount .values.serviceAccount.create -}}
+{{- if .values.serviceAccount.create -}}
 apiVersion: v1
 kind: ServiceAccount
 metadata:
@@ -17,6 +19,7 @@ metadata:
   annotations: {{- $hook | nindent 4 }}
 automountServiceAccountToken: false
 ---
+{{ end -}}
 apiVersion: v1
 kind: ConfigMap
 metadata:
@@ -53,7 +56,7 @@ metadata:
   annotations: {{- $hook | nindent 4 }}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {{ $name }}}
 subjects:
-- {kind: ServiceAccount, name: {{ $name }}, namespace: {{ .root.Release.Namespace }}}
+- {kind: ServiceAccount, name: {{ $account }}, namespace: {{ .root.Release.Namespace }}}
 {{- end }}
 {{- with include "podshaper.check.networkPolicy" (list . $name $labels $hook) | trim }}
 ---
@@ -70,7 +73,7 @@ metadata:
     {{- include "podshaper.check.hook" -1 | nindent 4 }}
     helm.sh/hook-output-log-policy: hook-failed
 spec:
-  serviceAccountName: {{ $name }}
+  serviceAccountName: {{ $account }}
   automountServiceAccountToken: true
   restartPolicy: Never
   {{- include "podshaper.selftest.scheduling" . | trim | nindent 2 }}

@@ -36,14 +36,14 @@ rules:
   {{- end }}
 # the labels and annotations of placed pods
 writes: {keys: [controller.kubernetes.io/pod-deletion-cost]}
-selftestOwner: /apis/apps/v1/namespaces/{{ .fullname }}-selftest/replicasets/selftest
+selftestOwner: /apis/apps/v1/namespaces/{{ .fullname }}-selftest/replicasets/{{ .fullname }}-selftest
 selftestRules:
-- {apiGroups: [apps], resources: [replicasets], resourceNames: [selftest], verbs: [get]}
+- {apiGroups: [apps], resources: [replicasets], resourceNames: [{{ .fullname }}-selftest], verbs: [get]}
 selftestObjects:
-# a workload without pods, for its name
+# a workload without pods, for its name; that of the test, so that `helm test --filter` finds it
 - apiVersion: apps/v1
   kind: ReplicaSet
-  metadata: {name: selftest, namespace: {{ .fullname }}-selftest}
+  metadata: {name: {{ .fullname }}-selftest, namespace: {{ .fullname }}-selftest}
   spec:
     replicas: 0
     selector: {matchLabels: {podshaper.dev/selftest: {{ .fullname }}}}

@@ -23,15 +23,18 @@ KINDS = (
 SELFTEST = "app.kubernetes.io/component=selftest"
 
 
-def generations(release, namespace):
-    """The objects with the labels of the release, each with the number of its changes."""
+def contents(release, namespace):
+    """The objects with the labels of the release, without metadata and status."""
     selector = f"app.kubernetes.io/instance={release},app.kubernetes.io/part-of=podshaper"
     found = get(KINDS, "--namespace", namespace, "--selector", selector)["items"]
-    return {f"{obj['kind']}/{obj['metadata']['name']}": obj["metadata"].get("generation") for obj in found}
+    return {
+        f"{obj['kind']}/{obj['metadata']['name']}": {key: obj[key] for key in obj if key not in ("metadata", "status")}
+        for obj in found
+    }
 
 
 def of_release(release, namespace):
-    return sorted(generations(release, namespace))
+    return sorted(contents(release, namespace))
 
 
 class WithHelm3(ClusterTest):
@@ -83,8 +86,8 @@ class WithoutHelm(ClusterTest):
         objects = [obj for obj in render(EVERYTHING, release="plain", namespace=where) if not is_hook(obj)]
         self.addCleanup(kubectl, "delete", "--ignore-not-found", "--wait=false", "--filename", "-", stdin=as_list(objects))
         kubectl("apply", "--filename", "-", stdin=as_list(objects))
-        before = generations("plain", where)
+        before = contents("plain", where)
         # Nothing changes a second time, whichever side merges. (kubectl says "configured" for some patches that change nothing.)
         for options in ([], ["--server-side", "--force-conflicts"]):
             kubectl("apply", *options, "--filename", "-", stdin=as_list(objects))
-            self.assertEqual(generations("plain", where), before, options)
+            self.assertEqual(contents("plain", where), before, options)

@@ -170,10 +170,6 @@ impl TemplateController {
         let mut counts = TemplateCounts::new(daemon_sets.len(), self.options.is_enabled(), resize_supported);
         let is_node_ready = |name: &str| self.watches.nodes().get(name).is_some_and(|node| node.is_ready);
         for (key, daemon_set) in daemon_sets {
-            if let Some(reason) = state.refusals.reason(&self.client, &key, &daemon_set).await {
-                let message = counts.add_refusal(&key, daemon_set.missing_pods, reason);
-                self.report_refusal(name, template, message.to_owned());
-            }
             let pods = match state.pods.of(&daemon_set) {
                 Listing::Pods(pods) => pods,
                 Listing::Pending => return None,
@@ -182,6 +178,13 @@ impl TemplateController {
                     continue;
                 }
             };
+            let newest_pod = pods.iter().filter_map(|(_, pod)| pod.created_at()).max();
+            let now = Timestamp::now().as_second();
+            let refusal = state.refusals.reason(&self.client, &key, &daemon_set, newest_pod, now);
+            if let Some(reason) = refusal.await {
+                let message = counts.add_refusal(&key, daemon_set.missing_pods, reason);
+                self.report_refusal(name, template, message.to_owned());
+            }
             state.refitter.observe(plan, &daemon_set, name, &pods, is_node_ready);
             for (key, pod) in &pods {
                 if let Some(reason) = pod.failure_for(name) {

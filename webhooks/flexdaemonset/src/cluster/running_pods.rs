@@ -39,6 +39,8 @@ const LISTED_WITHIN: Duration = Duration::from_secs(30);
 pub(super) struct RunningPod {
     uid: Box<str>,
     resource_version: Box<str>,
+    /// `creationTimestamp` in Unix seconds.
+    created_at: Option<i64>,
     /// The template that its own annotation names.
     template: Option<Box<str>>,
     /// The node that it is bound to, or that it was sized for. Empty if neither is known.
@@ -126,6 +128,11 @@ impl RunningPod {
     /// A pod of an earlier pod template may name another template.
     fn is_of(&self, template: &str) -> bool {
         self.template.as_deref().is_none_or(|own| own == template)
+    }
+
+    /// `creationTimestamp` in Unix seconds.
+    pub(super) fn created_at(&self) -> Option<i64> {
+        self.created_at
     }
 
     pub(super) fn resource_version(&self) -> &str {
@@ -306,7 +313,10 @@ impl FromObject for RunningPod {
         if json.len() > 2 * MAX_JSON {
             json.clear();
         }
+        let created: Option<Timestamp> =
+            object.metadata.creation_timestamp.as_deref().and_then(|time| time.parse().ok());
         Some(Self {
+            created_at: created.map(Timestamp::as_second),
             template: named_template(|key| object.metadata.annotation(key)).map(Into::into),
             node: node.unwrap_or_default().into(),
             scheduling: match (is_bound, status.is_unschedulable()) {
@@ -435,6 +445,13 @@ mod tests {
         let (_, _, first) = view.containers().next().unwrap();
         let requests = first.resources.as_ref().and_then(|resources| resources.requests.as_ref()).unwrap();
         assert_eq!(requests.get("cpu").map(|cpu| cpu.to_string()).as_deref(), Some("2"));
+    }
+
+    #[test]
+    fn creation_has_full_seconds() {
+        let created = |metadata: Value| pod(&metadata, &json!({})).created_at();
+        assert_eq!(created(json!({"creationTimestamp": "1970-01-01T00:01:00Z"})), Some(60));
+        assert_eq!(created(json!({})), None);
     }
 
     #[test]

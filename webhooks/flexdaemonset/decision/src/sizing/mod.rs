@@ -72,6 +72,7 @@ pub fn size<'p>(
 impl Sizing<'_> {
     fn size_resource(&mut self, template: &Template, budget: &Budget) {
         let resource = budget.resource;
+        let warnings = self.warnings.len();
         let Some(requests) = distribute(template, budget, &self.containers, &mut self.warnings) else {
             return self.restore(resource);
         };
@@ -87,6 +88,8 @@ impl Sizing<'_> {
             pod: (has_pod_level && resource != SizedResource::Storage).then_some(original),
         };
         let Some(amounts) = plan.amounts(&mut self.warnings) else {
+            // Those of the requests that no container gets.
+            self.warnings.truncate(warnings);
             self.warnings.push(format!(
                 "the namespace's LimitRange admits no size of {}: all containers keep their own",
                 resource.name()

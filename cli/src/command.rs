@@ -1,8 +1,10 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use arch::ArchCommand;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -57,6 +59,12 @@ enum Command {
         /// Shell that runs the script
         shell: Shell,
     },
+    /// Write manual pages, one for each command, into a folder
+    #[command(hide = true)]
+    Man {
+        /// Existing folder
+        folder: PathBuf,
+    },
 }
 
 /// The arguments of a webhook's command, which that command parses.
@@ -79,11 +87,31 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Peerpods(arguments) => arguments.run::<PeerPodsCommand>(),
         Command::Completion { shell } => Console::run(|console| {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "kubectl-podshaper", &mut script);
+            clap_complete::generate(shell, &mut all_commands(), "kubectl-podshaper", &mut script);
             let result = console.stdout.write_all(&script).map_err(Into::into);
             console.exit_status(result)
         }),
+        Command::Man { folder } => Console::run(|console| {
+            let written = clap_mangen::generate_to(all_commands(), &folder);
+            console.exit_status(written.with_context(|| folder.display().to_string()))
+        }),
     }
+}
+
+/// The command line with the commands of the webhooks, which their own programs parse.
+fn all_commands() -> clap::Command {
+    Cli::command()
+        .mut_subcommand("arch", commands_of::<ArchCommand>)
+        .mut_subcommand("custom-scheduler-annotations", commands_of::<CustomSchedulerCommand>)
+        .mut_subcommand("distributor", commands_of::<DistributorCommand>)
+        .mut_subcommand("flexdaemonset", commands_of::<FlexDaemonsetCommand>)
+        .mut_subcommand("peerpods", commands_of::<PeerPodsCommand>)
+}
+
+fn commands_of<P: Program>(_: clap::Command) -> clap::Command {
+    podshaper_cli::offline_command::<P>().mut_subcommands(|command| {
+        if Source::of(P::NAME, command.get_name()).is_ok() { Live::describe(command) } else { command }
+    })
 }
 
 impl Arguments {
@@ -125,5 +153,33 @@ mod tests {
     #[test]
     fn definition_is_consistent() {
         Cli::command().debug_assert();
+        all_commands().debug_assert();
+    }
+
+    #[test]
+    fn each_command_has_a_manual_page() {
+        let folder = tempfile::tempdir().unwrap();
+        clap_mangen::generate_to(all_commands(), folder.path()).unwrap();
+        for (page, text) in [
+            ("kubectl-podshaper", "kubectl podshaper"),
+            ("kubectl-podshaper-check", "Exit status"),
+            ("kubectl-podshaper-ui", "idle"),
+            ("kubectl-podshaper-arch-report", "live"),
+            ("kubectl-podshaper-distributor-plan", "replicas"),
+            ("kubectl-podshaper-peerpods-mutate", "filename"),
+        ] {
+            let written = std::fs::read_to_string(folder.path().join(format!("{page}.1"))).unwrap();
+            assert!(written.contains(".TH") && written.contains(text), "{page}: {written}");
+        }
+    }
+
+    #[test]
+    fn completion_knows_the_commands_of_webhooks() {
+        let mut script = Vec::new();
+        clap_complete::generate(Shell::Bash, &mut all_commands(), "kubectl-podshaper", &mut script);
+        let script = String::from_utf8(script).unwrap();
+        for word in ["report", "--live", "--replicas"] {
+            assert!(script.contains(word), "{word}");
+        }
     }
 }

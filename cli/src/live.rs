@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use clap::{Arg, Args};
 use kube::Client;
 use podshaper_kube::error::describe;
 use podshaper_kube::pages::list_pages;
@@ -168,6 +169,18 @@ impl Live {
             remove_namespace_option(&mut rest);
         }
         Ok((is_live.then_some(live), rest))
+    }
+
+    /// Adds the options to the definition of a command, for its manual page and completion.
+    pub(crate) fn describe(command: clap::Command) -> clap::Command {
+        let flag = |name: &'static str, help: &'static str| {
+            Arg::new(name).long(name).help(help).action(clap::ArgAction::SetTrue)
+        };
+        ClusterArgs::augment_args(
+            command
+                .arg(flag("live", "Read the objects from the cluster instead of files"))
+                .arg(flag("all-namespaces", "With --live, read all namespaces").short('A')),
+        )
     }
 
     /// Lists the objects into a file. Returns the option that names it, and the file, which is removed when it is dropped.

@@ -10,6 +10,7 @@ use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::finding::Finding;
+use super::hints::helm_upgrade;
 use super::snapshot::{Read, Snapshot};
 use super::webhook::{name, program, service};
 
@@ -30,13 +31,8 @@ fn secret_of(deployment: &Value) -> Option<&str> {
     if deployment.pointer("/metadata/labels/app.kubernetes.io~1part-of")?.as_str()? != "podshaper" {
         return None;
     }
-    let pod = deployment.pointer("/spec/template/spec")?;
-    let arguments = pod.pointer("/containers/0/args").and_then(Value::as_array);
-    let argument = arguments.and_then(|arguments| {
-        arguments.iter().find_map(|text| text.as_str()?.strip_prefix("--self-managed-secret="))
-    });
-    argument.or_else(|| {
-        let volumes = pod.get("volumes")?.as_array()?;
+    self_managed_secret(deployment).or_else(|| {
+        let volumes = deployment.pointer("/spec/template/spec/volumes")?.as_array()?;
         volumes.iter().find_map(|volume| {
             let name = volume.get("name")?.as_str()?;
             if !name.contains("cert") && !name.contains("tls") {
@@ -47,6 +43,11 @@ fn secret_of(deployment: &Value) -> Option<&str> {
     })
 }
 
+fn self_managed_secret(deployment: &Value) -> Option<&str> {
+    let arguments = deployment.pointer("/spec/template/spec/containers/0/args")?.as_array()?;
+    arguments.iter().find_map(|text| text.as_str()?.strip_prefix("--self-managed-secret="))
+}
+
 /// Checks the bundle by itself, and the served certificate by the bundle.
 pub(super) fn check(configuration: &Value, cluster: &Snapshot, now: SystemTime) -> Vec<Finding> {
     let label = name(configuration).unwrap_or_default();
@@ -54,7 +55,8 @@ pub(super) fn check(configuration: &Value, cluster: &Snapshot, now: SystemTime) 
     let bundle = configuration.pointer("/webhooks/0/clientConfig/caBundle").and_then(Value::as_str);
     let bundle = bundle.and_then(|text| STANDARD.decode(text).ok()).unwrap_or_default();
     let authorities: Vec<Pem> = Pem::iter_from_buffer(&bundle).filter_map(Result::ok).collect();
-    let hint = bundle_hint(configuration);
+    let source = Source::of(configuration, cluster);
+    let hint = source.bundle_hint(configuration);
     if authorities.is_empty() {
         return vec![Finding::failed(
             format!("{label} has no CA in its caBundle: the API server trusts no certificate"),
@@ -62,24 +64,74 @@ pub(super) fn check(configuration: &Value, cluster: &Snapshot, now: SystemTime) 
         )];
     }
     let mut findings = vec![age(&format!("the CA of {label}"), &authorities, now, &hint, Last::Counts)];
-    findings.push(serving(configuration, label, &authorities, cluster, now, &hint));
+    findings.push(serving(configuration, &authorities, cluster, now, &source));
     findings
 }
 
-fn bundle_hint(configuration: &Value) -> String {
-    let namespace = service(configuration).map(|service| service.namespace).unwrap_or_default();
-    let annotations = configuration.pointer("/metadata/annotations");
-    if annotations.and_then(|all| all.get("cert-manager.io/inject-ca-from")).is_some() {
-        return format!(
-            "cert-manager's cainjector fills the caBundle:\nkubectl get certificate,certificaterequest --namespace {namespace}"
-        );
+/// The source of the certificates, `tls.mode` of the chart.
+enum Source<'c> {
+    SelfManaged { secret: &'c str },
+    CertManager,
+    ExistingSecret { secret: &'c str },
+}
+
+impl<'c> Source<'c> {
+    fn of(configuration: &Value, cluster: &'c Snapshot) -> Self {
+        let annotations = configuration.pointer("/metadata/annotations");
+        if annotations.and_then(|all| all.get("cert-manager.io/inject-ca-from")).is_some() {
+            return Self::CertManager;
+        }
+        let mut deployments = cluster.deployments.found().iter();
+        let deployment = deployments.find(|deployment| is_of(deployment, configuration));
+        match deployment.map(|deployment| (self_managed_secret(deployment), secret_of(deployment))) {
+            Some((None, Some(secret))) => Self::ExistingSecret { secret },
+            Some((Some(secret), _)) => Self::SelfManaged { secret },
+            // The Deployment may not be readable: this is the default of the chart.
+            _ => Self::SelfManaged { secret: "RELEASE-WEBHOOK-self-managed" },
+        }
     }
-    format!(
-        "With tls.mode selfManaged the webhook fills the caBundle within seconds; its log says why not:\nkubectl logs --namespace \
-         {namespace} --selector app.kubernetes.io/name={}\nWith existingSecret, set tls.existingSecret.caBundle to the CA that \
-         signed the certificate.",
-        program(configuration)
-    )
+
+    /// How to get a bundle with the CA of the serving certificate.
+    fn bundle_hint(&self, configuration: &Value) -> String {
+        let namespace = service(configuration).map(|service| service.namespace).unwrap_or_default();
+        match self {
+            Self::CertManager => format!(
+                "cert-manager's cainjector fills the caBundle:\nkubectl get certificate,certificaterequest --namespace {namespace}"
+            ),
+            Self::SelfManaged { .. } => format!(
+                "The webhook fills the caBundle within seconds; its log says why not:\nkubectl logs --namespace {namespace} \
+                 --selector app.kubernetes.io/name={}",
+                program(configuration)
+            ),
+            Self::ExistingSecret { secret } => format!(
+                "Set tls.existingSecret.caBundle to the CA that signed the certificate, for example to ca.crt of the Secret:\n\
+                 kubectl get secret {secret} --namespace {namespace} --output 'jsonpath={{.data.ca\\.crt}}' | base64 --decode > ca.crt\n{}",
+                helm_upgrade(configuration, "--set-file tls.existingSecret.caBundle=ca.crt")
+            ),
+        }
+    }
+
+    /// How to get a serving certificate that is valid.
+    fn certificate_hint(&self, configuration: &Value) -> String {
+        let Some(service) = service(configuration) else { return String::new() };
+        let (namespace, name) = (&service.namespace, &service.name);
+        match self {
+            Self::CertManager => format!(
+                "cert-manager issues the certificate:\nkubectl get certificate,certificaterequest --namespace {namespace}"
+            ),
+            Self::SelfManaged { secret } => format!(
+                "The webhook issues the certificate; this has it issue a new one, and its log says why not:\n\
+                 kubectl annotate secret {secret} --namespace {namespace} podshaper.dev/rotate=leaf\n\
+                 kubectl logs --namespace {namespace} --selector app.kubernetes.io/name={}",
+                program(configuration)
+            ),
+            Self::ExistingSecret { secret } => format!(
+                "Replace the certificate by one for {name}.{namespace}.svc of a CA in the caBundle; the webhook reads it within a minute:\n\
+                 kubectl create secret tls {secret} --namespace {namespace} --cert=tls.crt --key=tls.key --dry-run=client --output=yaml | \
+                 kubectl apply --server-side --force-conflicts --filename -"
+            ),
+        }
+    }
 }
 
 /// Which certificate of several decides about the age.
@@ -114,19 +166,20 @@ fn age(subject: &str, certificates: &[Pem], now: i64, hint: &str, last: Last) ->
 /// The certificate in the Secret of the webhook.
 fn serving(
     configuration: &Value,
-    label: &str,
     authorities: &[Pem],
     cluster: &Snapshot,
     now: i64,
-    hint: &str,
+    source: &Source<'_>,
 ) -> Finding {
+    let label = name(configuration).unwrap_or_default();
+    let hint = &source.certificate_hint(configuration);
     let subject = format!("the serving certificate of {label}");
     let deployment = match &cluster.deployments {
         Read::Hidden(reason) => return Finding::skipped(&subject, reason),
         Read::Found(all) => all.iter().find(|deployment| is_of(deployment, configuration)),
     };
     let Some(deployment) = deployment else {
-        return Finding::failed(format!("{label} has no Deployment"), "helm upgrade restores it.");
+        return Finding::failed(format!("{label} has no Deployment"), helm_upgrade(configuration, ""));
     };
     let namespace = deployment.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
     let Some(secret) = secret_of(deployment) else {
@@ -149,7 +202,10 @@ fn serving(
     if aged.level == super::Level::Failed || is_trusted(&chain, authorities) {
         return aged;
     }
-    Finding::failed(format!("{subject} is not of a CA in the caBundle: every call fails"), hint)
+    Finding::failed(
+        format!("{subject} is not of a CA in the caBundle: every call fails"),
+        source.bundle_hint(configuration),
+    )
 }
 
 fn is_of(deployment: &Value, configuration: &Value) -> bool {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::finding::Finding;
+use super::hints::helm_upgrade;
 use super::snapshot::{Read, Snapshot};
 use super::webhook::{name, program};
 
@@ -26,7 +27,8 @@ fn needed(program: &str) -> &'static [&'static str] {
 pub(super) fn check(configuration: &Value, cluster: &Snapshot) -> Vec<Finding> {
     let (program, label) = (program(configuration), name(configuration).unwrap_or_default());
     let hint = format!(
-        "{program} crd | kubectl apply --server-side -f -\nor: helm upgrade with {program}.crds.install=true"
+        "kubectl podshaper {program} crd | kubectl apply --server-side --filename -\nor, if the release installs definitions: {}",
+        helm_upgrade(configuration, "--set crds.enabled=true")
     );
     needed(program)
         .iter()

@@ -10,6 +10,7 @@
 mod certificates;
 mod definitions;
 mod finding;
+mod hints;
 mod network;
 mod owners;
 mod policies;

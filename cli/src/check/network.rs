@@ -6,12 +6,13 @@
 use serde_json::Value;
 
 use super::finding::Finding;
+use super::hints::helm_upgrade;
 use super::snapshot::{Read, Snapshot};
 use super::webhook::{name, program, service};
 
 /// Whether the policies that select the webhook's pods leave a way to its port.
 pub(super) fn check(configuration: &Value, cluster: &Snapshot) -> Option<Finding> {
-    let label = name(configuration).unwrap_or_default();
+    let (label, program) = (name(configuration).unwrap_or_default(), program(configuration));
     let namespace = service(configuration)?.namespace;
     let subject = format!("NetworkPolicies let the API server reach {label}");
     let policies = match &cluster.network_policies {
@@ -19,7 +20,7 @@ pub(super) fn check(configuration: &Value, cluster: &Snapshot) -> Option<Finding
         Read::Found(policies) => policies,
     };
     let deployment = cluster.deployments.found().iter().find(|deployment| {
-        program(deployment) == program(configuration)
+        super::webhook::program(deployment) == program
             && deployment.pointer("/metadata/namespace").and_then(Value::as_str) == Some(&namespace)
     })?;
     let template = deployment.pointer("/spec/template")?;
@@ -41,9 +42,10 @@ pub(super) fn check(configuration: &Value, cluster: &Snapshot) -> Option<Finding
     Some(Finding::failed(
         format!("NetworkPolicies cut the API server off from {label}: {}", names.join(", ")),
         format!(
-            "Admit the addresses of the API server to TCP port {}: networkPolicy.enabled=true of the chart adds such a policy, and \
-             networkPolicy.webhookFrom narrows it.",
-            ports.number
+            "Admit the addresses of the API server to TCP port {}. A policy of the chart does so, and {program}.networkPolicy.webhookFrom \
+             narrows it:\n{}",
+            ports.number,
+            helm_upgrade(configuration, &format!("--set {program}.networkPolicy.enabled=true"))
         ),
     ))
 }

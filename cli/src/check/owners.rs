@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::finding::Finding;
+use super::hints::helm_upgrade;
 use super::snapshot::{Read, Snapshot};
 use super::webhook::program;
 
@@ -81,6 +82,12 @@ fn plural(kind: &str) -> String {
 
 /// Whether the webhook may read the targets.
 pub(super) fn check(cluster: &Snapshot) -> Vec<Finding> {
+    let missing: BTreeSet<_> = cluster
+        .owners
+        .iter()
+        .filter(|(_, allowed)| matches!(allowed, Read::Found(false)))
+        .map(|(kind, _)| (kind.group.as_str(), kind.plural.as_str()))
+        .collect();
     let found = cluster.owners.iter().map(|(kind, allowed)| {
         let OwnerKind { group, plural, .. } = kind;
         let subject = format!("distributor may read {plural}.{group}, a target of PodDistributors");
@@ -88,12 +95,25 @@ pub(super) fn check(cluster: &Snapshot) -> Vec<Finding> {
             Read::Found(true) => Finding::passed(subject),
             Read::Found(false) => Finding::failed(
                 format!("distributor may not read {plural}.{group}, a target of PodDistributors: its pods are not placed"),
-                format!("helm upgrade with distributor.owners={{apiGroup: {group}, resources: [{plural}]}}"),
+                hint(cluster, &missing),
             ),
             Read::Hidden(reason) => Finding::skipped(&subject, reason),
         }
     });
     found.collect()
+}
+
+/// The value of the chart with every kind that is missing, as a list has no part that an option could add to.
+fn hint(cluster: &Snapshot, missing: &BTreeSet<(&str, &str)>) -> String {
+    let kinds = missing.iter().map(|(group, plural)| json!({"apiGroup": group, "resources": [plural]}));
+    let kinds = Value::from_iter(kinds);
+    let mut configurations = cluster.webhooks.found().iter();
+    let configuration = configurations.find(|webhook| program(webhook) == "distributor");
+    let option = format!("--set-json 'distributor.owners={kinds}'");
+    format!(
+        "Add to distributor.owners of your values:\n{}",
+        helm_upgrade(configuration.unwrap_or(&Value::Null), &option)
+    )
 }
 
 #[cfg(test)]

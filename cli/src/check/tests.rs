@@ -201,7 +201,11 @@ async fn certificate_that_expires_soon_gets_a_warning() {
 async fn webhook_without_ready_endpoints_fails() {
     let server = installed(&issue(in_days(90)));
     server.patch(SLICE, &json!({"endpoints": [{"conditions": {"ready": false}}]}));
-    assert_failed(&only(check(&server).await), "no ready endpoint", "kubectl get pods");
+    assert_failed(&only(check(&server).await), "no ready endpoint", "kubectl describe pods");
+    server
+        .patch("/apis/apps/v1/namespaces/sys/deployments/rel-distributor", &json!({"spec": {"replicas": 0}}));
+    let scale = "kubectl scale deployment rel-distributor --namespace sys --replicas=2";
+    assert_failed(&only(check(&server).await), "no ready endpoint", scale);
 }
 
 #[tokio::test]
@@ -218,7 +222,7 @@ async fn missing_definition_fails() {
     assert_failed(
         &only(check(&server).await),
         "placements.podshaper.dev, which does not exist",
-        "crds.install=true",
+        "kubectl podshaper distributor crd | kubectl apply --server-side --filename -",
     );
 }
 
@@ -237,7 +241,7 @@ async fn missing_right_for_an_owner_kind_fails() {
     assert_failed(
         &found[0],
         "may not read clonesets.apps.kruise.io",
-        "distributor.owners={apiGroup: apps.kruise.io",
+        r#"helm upgrade rel oci://ghcr.io/podshaper/charts/podshaper --namespace sys --reuse-values --set-json 'distributor.owners=[{"apiGroup":"apps.kruise.io","resources":["clonesets"]}]'"#,
     );
 }
 

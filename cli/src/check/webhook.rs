@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::finding::Finding;
+use super::hints::helm_upgrade;
 use super::snapshot::{Read, Snapshot};
 
 /// Where a webhook configuration sends reviews.
@@ -55,13 +56,10 @@ pub(super) fn installed(webhooks: &Read<Vec<Value>>) -> Option<Finding> {
 pub(super) fn check(configuration: &Value, cluster: &Snapshot) -> Vec<Finding> {
     let label = name(configuration).unwrap_or_default();
     let Some(service) = service(configuration) else {
-        return vec![Finding::failed(
-            format!("{label} names no Service"),
-            format!("helm upgrade restores {label}."),
-        )];
+        return vec![Finding::failed(format!("{label} names no Service"), helm_upgrade(configuration, ""))];
     };
-    let mut findings = vec![exists(label, &service, cluster)];
-    findings.push(endpoints(label, &service, cluster));
+    let mut findings = vec![exists(configuration, &service, cluster)];
+    findings.push(endpoints(configuration, &service, cluster));
     findings.push(match cluster.answers.get(label) {
         Some(Read::Found(Ok(()))) => Finding::passed(format!("{label} answers a review")),
         Some(Read::Found(Err(reason))) => Finding::failed(
@@ -83,7 +81,8 @@ fn is(object: &Value, namespace: &str, name: &str) -> bool {
         && object.pointer("/metadata/namespace").and_then(Value::as_str) == Some(namespace)
 }
 
-fn exists(label: &str, service: &Service, cluster: &Snapshot) -> Finding {
+fn exists(configuration: &Value, service: &Service, cluster: &Snapshot) -> Finding {
+    let label = name(configuration).unwrap_or_default();
     let subject = format!("{label} has the Service {}/{}", service.namespace, service.name);
     match &cluster.services {
         Read::Hidden(reason) => Finding::skipped(&subject, reason),
@@ -93,14 +92,16 @@ fn exists(label: &str, service: &Service, cluster: &Snapshot) -> Finding {
         Read::Found(_) => Finding::failed(
             format!("{label} names the Service {}/{}, which does not exist", service.namespace, service.name),
             format!(
-                "helm upgrade restores it. If the release is gone: kubectl delete mutatingwebhookconfiguration {label}"
+                "{}\nIf the release is gone: kubectl delete mutatingwebhookconfiguration {label}",
+                helm_upgrade(configuration, "")
             ),
         ),
     }
 }
 
 /// Counts ready endpoints. A condition that is absent means ready (`EndpointConditions` of `discovery.k8s.io/v1`).
-fn endpoints(label: &str, service: &Service, cluster: &Snapshot) -> Finding {
+fn endpoints(configuration: &Value, service: &Service, cluster: &Snapshot) -> Finding {
+    let label = name(configuration).unwrap_or_default();
     let subject = format!("{label} has ready endpoints");
     let slices = match &cluster.endpoint_slices {
         Read::Hidden(reason) => return Finding::skipped(&subject, reason),
@@ -121,9 +122,26 @@ fn endpoints(label: &str, service: &Service, cluster: &Snapshot) -> Finding {
     }
     Finding::failed(
         format!("{label} has no ready endpoint: pods that it selects are refused or created unchanged"),
-        format!(
-            "kubectl get pods --namespace {} --selector app.kubernetes.io/component=webhook\nkubectl describe shows why a pod is not ready.",
-            service.namespace
-        ),
+        endpoints_hint(configuration, service, cluster),
+    )
+}
+
+fn endpoints_hint(configuration: &Value, service: &Service, cluster: &Snapshot) -> String {
+    let (namespace, program) = (&service.namespace, program(configuration));
+    let deployment = cluster.deployments.found().iter().find(|deployment| {
+        let of = |object: &Value| object.pointer("/metadata/labels/app.kubernetes.io~1instance").cloned();
+        self::program(deployment) == program && of(deployment) == of(configuration)
+    });
+    if let Some(deployment) = deployment
+        && deployment.pointer("/spec/replicas").and_then(Value::as_u64) == Some(0)
+    {
+        let name = name(deployment).unwrap_or_default();
+        return format!(
+            "The Deployment has no replicas:\nkubectl scale deployment {name} --namespace {namespace} --replicas=2"
+        );
+    }
+    format!(
+        "A pod that is not ready has the reason in its events:\nkubectl describe pods --namespace {namespace} --selector \
+         app.kubernetes.io/name={program},app.kubernetes.io/component=webhook"
     )
 }

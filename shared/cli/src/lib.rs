@@ -33,6 +33,11 @@ pub fn run_offline<P: Program>(name: &str, arguments: impl IntoIterator<Item = O
     Console::run(|console| cli.run(console))
 }
 
+/// The definition of the commands that need no cluster.
+pub fn offline_command<P: Program>() -> clap::Command {
+    program::OfflineCli::<P>::command()
+}
+
 /// The definition of the command line, for documentation and tests.
 pub fn command<P: Program>() -> clap::Command {
     program::Cli::<P>::command()

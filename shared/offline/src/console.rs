@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 /// Exit status of a command that fails.
 pub const FAILURE: u8 = 1;
@@ -12,7 +13,7 @@ pub const USAGE: u8 = 2;
 /// The streams of one command. Tests replace them.
 pub struct Console<'a> {
     /// Standard input.
-    pub stdin: &'a mut dyn Read,
+    pub stdin: Box<dyn Read + 'a>,
     /// Whether standard input is a terminal.
     pub interactive: bool,
     /// The result of the command.
@@ -21,21 +22,60 @@ pub struct Console<'a> {
     pub color: bool,
     /// Warnings and errors.
     pub stderr: &'a mut dyn Write,
+    /// The progress on standard error; none if a terminal shows the result there, or standard error is no terminal.
+    pub progress: Option<Progress>,
 }
+
+/// Shows how many objects a command has processed, on a line that the next message replaces.
+#[derive(Debug, Default)]
+pub struct Progress {
+    objects: usize,
+    /// When the line was last written, or when the first object was counted.
+    shown: Option<Instant>,
+}
+
+/// The time between two writes of the progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+/// Returns to the start of the line and erases it.
+const ERASE_LINE: &str = "\r\x1b[K";
 
 impl Console<'_> {
     /// Runs a command on the streams of the process.
     pub fn run(command: impl FnOnce(&mut Console<'_>) -> u8) -> ExitCode {
-        let (mut stdin, stdout) = (io::stdin(), io::stdout());
+        let (stdin, stdout) = (io::stdin(), io::stdout());
+        let shows_progress = io::stderr().is_terminal() && !stdout.is_terminal();
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let mut console = Console {
             interactive: stdin.is_terminal(),
-            stdin: &mut stdin,
+            stdin: Box::new(stdin),
             color: stdout.is_terminal() && !no_color,
             stdout: &mut BufWriter::new(stdout),
             stderr: &mut io::stderr(),
+            progress: shows_progress.then(Progress::default),
         };
-        command(&mut console).into()
+        let status = command(&mut console);
+        console.erase_progress();
+        status.into()
+    }
+
+    /// Counts an object, and shows the number from time to time.
+    pub fn count_object(&mut self) {
+        let Some(progress) = &mut self.progress else { return };
+        progress.objects += 1;
+        let now = Instant::now();
+        let begun = *progress.shown.get_or_insert(now);
+        if now.duration_since(begun) >= PROGRESS_INTERVAL {
+            progress.shown = Some(now);
+            // An error on standard error can't be reported.
+            let _ = write!(self.stderr, "{ERASE_LINE}{} objects ...", progress.objects);
+            let _ = self.stderr.flush();
+        }
+    }
+
+    fn erase_progress(&mut self) {
+        if self.progress.as_ref().is_some_and(|progress| progress.shown.is_some()) {
+            let _ = write!(self.stderr, "{ERASE_LINE}");
+        }
     }
 
     /// Returns the exit status for this result. Prints an error with its causes, except for a broken pipe.
@@ -52,6 +92,7 @@ impl Console<'_> {
 
     /// Prints one line to standard error.
     pub fn message(&mut self, line: impl Display) {
+        self.erase_progress();
         // An error on standard error can't be reported.
         let _ = writeln!(self.stderr, "{line}");
     }

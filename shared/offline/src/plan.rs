@@ -24,14 +24,31 @@ pub struct PlanArgs {
 }
 
 impl PlanArgs {
-    /// Prints the group of each pod; a table has the title.
-    pub fn print(self, title: &str, allocator: &SlotAllocator, out: &mut dyn Write) -> io::Result<()> {
+    /// Whether the output is a table.
+    pub fn is_table(self) -> bool {
+        self.output == ReportFormat::Table
+    }
+
+    /// Prints the group of each pod. A table has the title, and a JSON object the fields of `subject`.
+    pub fn print(
+        self,
+        title: &str,
+        subject: &Value,
+        allocator: &SlotAllocator,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
         let sequence: Vec<_> = (0..self.replicas).map_while(|slot| allocator.group_of(slot)).collect();
         let due = allocator.desired(self.replicas);
         let groups: Vec<(&Group, u32)> = allocator.policy().groups().iter().zip(due).collect();
         match self.output {
             ReportFormat::Table => table(title, self.replicas, &groups, &sequence, out),
-            ReportFormat::Json => writeln!(out, "{:#}", object(self.replicas, &groups, &sequence)),
+            ReportFormat::Json => {
+                let mut plan = object(self.replicas, &groups, &sequence);
+                if let (Some(plan), Some(subject)) = (plan.as_object_mut(), subject.as_object()) {
+                    plan.extend(subject.clone());
+                }
+                writeln!(out, "{plan:#}")
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use anyhow::anyhow;
 use podshaper_offline::console::Console;
 use podshaper_offline::plan::PlanArgs;
+use serde_json::json;
 
 use custom_scheduler_annotations_decision::strategies::Strategies;
 
@@ -36,6 +37,7 @@ impl StrategyPlan {
             anyhow!("{error}\n  {line}\n  {mark}")
         })?;
         let title = format!("{} pods", self.plan.replicas);
-        Ok(self.plan.print(&title, &allocator, console.stdout)?)
+        let subject = json!({"strategy": self.strategy});
+        Ok(self.plan.print(&title, &subject, &allocator, console.stdout)?)
     }
 }

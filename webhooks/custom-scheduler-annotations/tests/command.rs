@@ -34,6 +34,7 @@ fn plan_prints_table_and_json() {
     let pods: Vec<_> = plan["groups"].as_array().unwrap().iter().map(|group| &group["pods"]).collect();
     assert_eq!((pods, status), (vec![&json!(1), &json!(14), &json!(15)], 0));
     assert_eq!(plan["sequence"].as_array().unwrap().len(), 30);
+    assert_eq!(plan["strategy"], strategy);
     let (unplaced, ..) = run(&["plan", "a=b,base=2"], "");
     assert!(unplaced.contains("8 pods are left unplaced"), "{unplaced}");
 }
@@ -61,9 +62,12 @@ fn manifests() {
     let (out, stderr, status) = run(&["mutate", "-o", "json"], &good);
     assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), serde_json::from_str::<Value>(&good).unwrap());
     assert!(
-        stderr.ends_with("of 3 pods 1 to a=b, 2 to a=c; `plan` shows their order\n") && status == 0,
+        stderr.ends_with(
+            "web: custom-pod-schedule-strategy: of 3 pods 1 to a=b, 2 to a=c; `plan` shows their order\n"
+        ) && status == 0,
         "{stderr}"
     );
+    assert!(!stderr.contains("warning"), "{stderr}");
     let bad = deployment("a=b,base");
     let (_, stderr, status) = run(&["mutate"], &bad);
     assert!(stderr.contains("at character 5: \"base\" isn't KEY=VALUE") && status == 0, "{stderr}");

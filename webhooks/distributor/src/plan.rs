@@ -8,7 +8,7 @@ use podshaper_offline::console::Console;
 use podshaper_offline::manifests::read_objects;
 use podshaper_offline::plan::PlanArgs;
 use podshaper_placement::namespace::ExcludedGroup;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use distributor_decision::crd::{GROUP, KIND, crd};
 use distributor_decision::distributor::{Distributor, ValidSpec};
@@ -55,12 +55,19 @@ impl DistributionPlan {
             if let Some(field) = fields {
                 bail!("PodDistributor {name}: {field}: unknown field");
             }
-            if index > 0 {
+            if index > 0 && self.plan.is_table() {
                 writeln!(console.stdout)?;
             }
             let replicas = self.plan.replicas;
             let title = format!("PodDistributor {name}: {replicas} pods of {target}");
-            self.plan.print(&title, &spec.allocator, console.stdout)?;
+            let subject = json!({
+                "podDistributor": name, "namespace": distributor.namespace,
+                "target": match &target.selector {
+                    Some(_) => json!({"selector": target.text()}),
+                    None => json!({"kind": target.kind(), "name": target.name()}),
+                },
+            });
+            self.plan.print(&title, &subject, &spec.allocator, console.stdout)?;
             for note in notes(&facts, distributor, spec) {
                 writeln!(console.stderr, "note: PodDistributor {name}: {note}")?;
             }

@@ -54,6 +54,8 @@ fn plan_prints_a_table() {
 fn json_is_the_contracts() {
     let stderr = plan(&["--replicas=10", "-o", "json"], &sample());
     let stderr: Value = serde_json::from_str(&text(stderr.stdout)).unwrap();
+    assert_eq!(stderr["podDistributor"], "sample");
+    assert_eq!(stderr["target"], json!({"kind": "Deployment", "name": "nginx"}));
     assert_eq!(stderr["replicas"], 10);
     assert_eq!(
         stderr["groups"],

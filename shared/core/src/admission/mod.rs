@@ -339,6 +339,8 @@ pub struct Decision {
     pub patch: Patch,
     /// Admission warnings, one a line. `kubectl` shows them.
     pub warnings: Vec<String>,
+    /// Notes of an offline decision about an object that needs no change. The answer to the API server omits them.
+    pub notes: Vec<String>,
 }
 
 /// Whether an object is admitted.
@@ -380,6 +382,13 @@ impl Decision {
         self.warnings.extend(warnings);
         self
     }
+
+    /// The same with notes.
+    #[must_use]
+    pub fn with_notes(mut self, notes: impl IntoIterator<Item = String>) -> Self {
+        self.notes.extend(notes);
+        self
+    }
 }
 
 impl<E: Display> From<Result<Patch, E>> for Decision {
@@ -408,6 +417,8 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// The kind of decision in it.
     pub outcome: Outcome,
+    /// Notes of the decision, which the body omits.
+    pub notes: Vec<String>,
 }
 
 /// The kind of a decision: a label of the metrics.
@@ -519,7 +530,7 @@ fn write_answer(uid: &str, decision: &Decision) -> Answer {
     body.extend_from_slice(ANSWER_PREFIX);
     // Strings, numbers and booleans always serialize. An empty body would be an error to the API server, as it should be.
     if serde_json::to_writer(&mut body, &head).is_err() {
-        return Answer { body: Vec::new(), outcome };
+        return Answer { body: Vec::new(), outcome, notes: Vec::new() };
     }
     if let Some(patch) = patch {
         // The patch is most of the answer, and base64 needs no escapes: it is appended without a second copy.
@@ -529,7 +540,7 @@ fn write_answer(uid: &str, decision: &Decision) -> Answer {
         body.extend_from_slice(br#""}"#);
     }
     body.push(b'}');
-    Answer { body, outcome }
+    Answer { body, outcome, notes: decision.notes.clone() }
 }
 
 /// The warning as an HTTP header can carry it: one line, no control characters, truncated.

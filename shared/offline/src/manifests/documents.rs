@@ -5,6 +5,8 @@
 //! separators, as `jq` prints them.
 
 use std::fmt;
+use std::io::{BufRead, BufReader, Read};
+use std::string::FromUtf8Error;
 
 use serde::Serialize;
 use serde::de::IgnoredAny;
@@ -12,6 +14,11 @@ use serde_json::Value;
 
 use crate::yaml;
 use crate::yaml::SyntaxError;
+
+/// The largest document: more than any list of objects in etcd, and a bound for mistakes such as `-f /dev/zero`.
+const MAX_BYTES: u64 = 512 << 20;
+/// Bytes of one read.
+const READ_BYTES: usize = 64 << 10;
 
 /// One document of a file. All texts of a file make up the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,38 +52,79 @@ impl fmt::Display for Location<'_> {
     }
 }
 
-/// The documents of `file`.
-pub(crate) fn split(file: &str) -> impl Iterator<Item = Document<'_>> {
-    let mut rest = file;
-    let mut line = 0;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let (text, after) = rest.split_at(end(rest));
-        let document = Document { text, json: None, line };
-        rest = after;
-        line += text.matches('\n').count();
-        Some(document)
-    })
-    .flat_map(|document| json_values(document).unwrap_or_else(|| vec![document]))
+/// The text of a document, or of several JSON values without separators, in a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct DocumentText {
+    text: String,
+    /// Lines of the file before it.
+    line: usize,
 }
 
-/// The byte after the first document of `text`.
-fn end(text: &str) -> usize {
-    let mut begun = false;
-    let mut offset = 0;
-    for line in text.split_inclusive('\n') {
-        if is_marker(line, "---") && begun {
-            return offset;
-        }
-        offset += line.len();
-        if is_marker(line, "...") && begun {
-            return offset;
-        }
-        begun |= !is_prelude(line);
+impl DocumentText {
+    /// The document, or the JSON values.
+    pub(crate) fn documents(&self) -> Vec<Document<'_>> {
+        let document = Document { text: &self.text, json: None, line: self.line };
+        json_values(document).unwrap_or_else(|| vec![document])
     }
-    offset
+}
+
+/// Reads the texts of a file one after the other, so that the memory is that of the largest.
+pub(crate) struct TextReader<'r> {
+    source: BufReader<Box<dyn Read + 'r>>,
+    /// The first line of the next text, if it was read.
+    ahead: Vec<u8>,
+    /// Bytes and lines before the next text.
+    offset: usize,
+    line: usize,
+}
+
+impl<'r> TextReader<'r> {
+    /// Reads from the source.
+    pub(crate) fn new(source: Box<dyn Read + 'r>) -> Self {
+        Self { source: BufReader::with_capacity(READ_BYTES, source), ahead: Vec::new(), offset: 0, line: 0 }
+    }
+
+    /// The next text, or the reason why it can't be read.
+    pub(crate) fn next_text(&mut self) -> Result<Option<DocumentText>, String> {
+        let mut bytes = std::mem::take(&mut self.ahead);
+        let mut begun = !bytes.is_empty() && !is_prelude(&String::from_utf8_lossy(&bytes));
+        loop {
+            let start = bytes.len();
+            let limit = (MAX_BYTES + 1).saturating_sub(start as u64);
+            let read = self.source.by_ref().take(limit).read_until(b'\n', &mut bytes);
+            if read.map_err(|error| error.to_string())? == 0 {
+                break;
+            }
+            if bytes.len() as u64 > MAX_BYTES {
+                return Err(format!("a document is larger than {} MiB", MAX_BYTES >> 20));
+            }
+            let line = String::from_utf8_lossy(bytes.get(start..).unwrap_or_default());
+            let (starts_next, ends) = (begun && is_marker(&line, "---"), begun && is_marker(&line, "..."));
+            begun |= !is_prelude(&line);
+            if starts_next {
+                self.ahead = bytes.split_off(start);
+                break;
+            }
+            if ends {
+                break;
+            }
+        }
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let (offset, line) = (self.offset, self.line);
+        self.offset += bytes.len();
+        let text = String::from_utf8(bytes).map_err(|error| not_utf8(offset, &error))?;
+        self.line += text.matches('\n').count();
+        Ok(Some(DocumentText { text, line }))
+    }
+}
+
+fn not_utf8(offset: usize, error: &FromUtf8Error) -> String {
+    let at = offset + error.utf8_error().valid_up_to();
+    let utf16 = error.as_bytes().starts_with(&[0xff, 0xfe]) || error.as_bytes().starts_with(&[0xfe, 0xff]);
+    let hint = if at == 0 && utf16 { "; it looks like UTF-16, save it as UTF-8" } else { "" };
+    format!("not UTF-8 at byte {at}{hint}")
 }
 
 fn is_marker(line: &str, marker: &str) -> bool {
@@ -222,13 +270,19 @@ mod tests {
 
     use super::*;
 
-    fn texts(file: &str) -> Vec<&str> {
-        split(file).map(|document| document.text).collect()
+    fn read(file: &str) -> Vec<DocumentText> {
+        let mut reader = TextReader::new(Box::new(file.as_bytes()));
+        std::iter::from_fn(|| reader.next_text().unwrap()).collect()
+    }
+
+    fn texts(file: &str) -> Vec<String> {
+        let read = read(file);
+        read.iter().flat_map(DocumentText::documents).map(|document| document.text.to_owned()).collect()
     }
 
     #[test]
     fn separators() {
-        assert_eq!(texts(""), [""; 0]);
+        assert!(texts("").is_empty());
         assert_eq!(texts("a: 1"), ["a: 1"]);
         assert_eq!(texts("---\na: 1\n---\nb: 2\n"), ["---\na: 1\n", "---\nb: 2\n"]);
         assert_eq!(
@@ -247,7 +301,8 @@ mod tests {
     #[test]
     fn json_needs_no_separator() {
         let file = "# c\n{\"a\": 1}\n\n{\"b\":\n2} {}\n---\n{a: 1}\n---\n{\"a\"}\n";
-        let documents: Vec<_> = split(file).collect();
+        let read = read(file);
+        let documents: Vec<_> = read.iter().flat_map(DocumentText::documents).collect();
         assert_eq!(texts(file).concat(), file);
         let json: Vec<_> = documents.iter().map(|document| (document.json, document.line)).collect();
         assert_eq!(
@@ -261,7 +316,10 @@ mod tests {
 
     #[test]
     fn errors_count_the_lines_of_the_file() {
-        let error = |file: &str| split(file).find_map(|document| document.parse().err()).unwrap();
+        let error = |file: &str| {
+            let read = read(file);
+            read.iter().flat_map(DocumentText::documents).find_map(|document| document.parse().err()).unwrap()
+        };
         assert_eq!(error("a: 1\n---\n# c\n'b\n").line, 4);
         assert_eq!((error("a: 1\n---\nb: 1\nb: 2\n").line, error("b: 1\n  c: 2").column), (4, 4));
         let deep = format!("{{}}\n{{\"a\":\n\n{}{}}}", "[".repeat(200), "]".repeat(200));

@@ -4,31 +4,15 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// More than any list of objects in etcd, and a bound for mistakes such as `-f /dev/zero`.
-const MAX_BYTES: u64 = 512 << 20;
+use super::documents::TextReader;
 
-/// Reads `file`; `-` is `stdin`.
-pub(crate) fn read(file: &Path, stdin: &mut dyn Read) -> Result<String, String> {
-    let read = |source: &mut dyn Read| {
-        let mut bytes = Vec::new();
-        source.take(MAX_BYTES + 1).read_to_end(&mut bytes).map(|_| bytes)
-    };
-    let bytes =
-        if is_stdin(file) { read(stdin) } else { File::open(file).and_then(|mut file| read(&mut file)) };
-    let bytes = bytes.map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(format!("larger than {} MiB", MAX_BYTES >> 20));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let hint =
-            if error.as_bytes().starts_with(&[0xff, 0xfe]) || error.as_bytes().starts_with(&[0xfe, 0xff]) {
-                "; it looks like UTF-16, save it as UTF-8"
-            } else {
-                ""
-            };
-        format!("not UTF-8 at byte {at}{hint}")
-    })
+/// Opens `file`; `-` takes `stdin`, which is empty afterwards.
+pub(crate) fn open<'r>(file: &Path, stdin: &mut Box<dyn Read + 'r>) -> io::Result<TextReader<'r>> {
+    Ok(TextReader::new(if is_stdin(file) {
+        std::mem::replace(stdin, Box::new(io::empty()))
+    } else {
+        Box::new(File::open(file)?)
+    }))
 }
 
 fn is_stdin(file: &Path) -> bool {

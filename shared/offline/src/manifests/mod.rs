@@ -3,7 +3,7 @@
 pub(crate) mod documents;
 pub(crate) mod file;
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use anyhow::anyhow;
@@ -73,11 +73,17 @@ pub fn read_objects(paths: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
     for path in paths {
         for file in file::expand(path).map_err(|error| anyhow!("{}: {error}", path.display()))? {
             let name = file::name(&file);
-            let text = file::read(&file, &mut io::stdin()).map_err(|error| anyhow!("{name}: {error}"))?;
-            for (index, document) in documents::split(&text).enumerate() {
-                let object = document.parse();
-                let object = object.map_err(|error| anyhow!("{}: {error}", Location::new(&name, index)))?;
-                flatten(object, &mut objects);
+            let mut stdin: Box<dyn Read> = Box::new(io::stdin());
+            let mut texts = file::open(&file, &mut stdin).map_err(|error| anyhow!("{name}: {error}"))?;
+            let mut index = 0;
+            while let Some(text) = texts.next_text().map_err(|error| anyhow!("{name}: {error}"))? {
+                for document in text.documents() {
+                    let object = document.parse();
+                    let object =
+                        object.map_err(|error| anyhow!("{}: {error}", Location::new(&name, index)))?;
+                    flatten(object, &mut objects);
+                    index += 1;
+                }
             }
         }
     }

@@ -22,7 +22,7 @@ use serde_json::Value;
 use crate::block_on;
 use crate::console::{Console, USAGE, printable};
 use crate::manifests::documents::{Document, Location};
-use crate::manifests::{documents, file};
+use crate::manifests::file;
 use crate::yaml::SyntaxError;
 use output::{Fate, Printer};
 use podshaper_core::admission::{Answer, Outcome, Response, Webhook, answer};
@@ -128,47 +128,64 @@ impl<W: Webhook> Run<'_, '_, W> {
 
     async fn file(&mut self, file: &Path) -> io::Result<()> {
         let name = file::name(file);
-        let text = match file::read(file, self.console.stdin) {
-            Ok(text) => text,
-            Err(reason) => {
-                self.problem(&name, reason);
+        let mut texts = match file::open(file, &mut self.console.stdin) {
+            Ok(texts) => texts,
+            Err(error) => {
+                self.problem(&name, error);
                 return Ok(());
             }
         };
         self.printer.next_file();
-        for (index, document) in documents::split(&text).enumerate() {
-            let location = Location::new(&name, index);
-            match document.parse() {
-                Ok(value) => self.document(location, &document, value).await?,
-                Err(error) => self.invalid_document(location, &document, &error).await?,
+        let mut index = 0;
+        loop {
+            let text = match texts.next_text() {
+                Ok(Some(text)) => text,
+                Ok(None) => return Ok(()),
+                Err(reason) => {
+                    self.problem(&name, reason);
+                    return Ok(());
+                }
+            };
+            for document in text.documents() {
+                let location = Location::new(&name, index);
+                match document.parse() {
+                    Ok(value) => self.document(location, &document, value).await?,
+                    Err(error) => self.invalid_document(location, &document, &error).await?,
+                }
+                index += 1;
             }
         }
-        Ok(())
     }
 
     async fn document(
         &mut self,
         location: Location<'_>,
         document: &Document<'_>,
-        before: Value,
+        mut value: Value,
     ) -> io::Result<()> {
-        let mut after = None;
+        let mut fate = Fate::Unchanged;
         let mut removed = Vec::new();
-        for subject in Subject::find(&before) {
+        for subject in Subject::find(&value) {
+            self.console.count_object();
             let label = subject.label(location);
-            let denied = match self.subject(&subject, document, &before, &mut after).await {
+            // A patch changes the value in place. Only a diff needs the object from before.
+            let before = (self.format == OutputFormat::Diff).then(|| subject.object(&value).clone());
+            let denied = match self.subject(&subject, document, &mut value).await {
                 Ok((answer, response)) => {
-                    self.report(&label, answer.outcome, &response);
+                    self.report(&label, &answer, &response);
+                    if answer.outcome == Outcome::Patched {
+                        fate = Fate::Changed;
+                    }
                     let denied = answer.outcome == Outcome::Denied;
-                    let (object, out) = (subject.object(&before), &mut *self.console.stdout);
+                    let out = &mut *self.console.stdout;
                     match self.format {
                         OutputFormat::Review => write_line(&answer, out)?,
                         OutputFormat::Patch if !denied => {
                             self.printer.patch(location, &subject, &response.patch, out)?;
                         }
                         OutputFormat::Diff if !denied => {
-                            let after = after.as_ref().map_or(object, |after| subject.object(after));
-                            output::diff(&label, object, after, self.console.color, out)?;
+                            let before = before.as_ref().unwrap_or(&Value::Null);
+                            output::diff(&label, before, subject.object(&value), self.console.color, out)?;
                         }
                         _ => {}
                     }
@@ -185,29 +202,28 @@ impl<W: Webhook> Run<'_, '_, W> {
         }
         // Backwards, so that the indices of the others stay valid.
         for subject in removed.iter().rev() {
-            if !subject.remove(after.get_or_insert_with(|| before.clone())) {
-                return self.printer.document(document, Fate::Removed, self.console.stdout);
+            fate = Fate::Changed;
+            if !subject.remove(&mut value) {
+                self.printer.removed();
+                return Ok(());
             }
         }
-        let fate = after.map_or(Fate::Unchanged(before), Fate::Changed);
-        self.printer.document(document, fate, self.console.stdout)
+        self.printer.document(document, fate, value, self.console.stdout)
     }
 
-    /// Decides about `subject` of `before`, and applies the patch to `after`.
+    /// Decides about `subject` of `value`, and applies the patch.
     async fn subject(
         &self,
         subject: &Subject,
         document: &Document<'_>,
-        before: &Value,
-        after: &mut Option<Value>,
+        value: &mut Value,
     ) -> anyhow::Result<(Answer, Response)> {
-        self.webhook.observe(subject.object(before), &self.namespace);
-        let (review, defaults) = subject.review(before, document.json(), &self.namespace, W::WORKLOADS)?;
+        self.webhook.observe(subject.object(value), &self.namespace);
+        let (review, defaults) = subject.review(value, document.json(), &self.namespace, W::WORKLOADS)?;
         let (answer, mut response) = self.decide(&review).await?;
         if answer.outcome == Outcome::Patched {
             response.patch.splice(..0, defaults);
-            let after = after.get_or_insert_with(|| before.clone());
-            subject.patch(&response.patch, after).context("the webhook's patch does not apply")?;
+            subject.patch(&response.patch, value).context("the webhook's patch does not apply")?;
         }
         Ok((answer, response))
     }
@@ -228,14 +244,16 @@ impl<W: Webhook> Run<'_, '_, W> {
         if let (OutputFormat::Review, Some(json)) = (self.format, document.json())
             && let Ok((answer, response)) = self.decide(json).await
         {
-            self.report(&location.to_string(), answer.outcome, &response);
+            self.report(&location.to_string(), &answer, &response);
             return write_line(&answer, self.console.stdout);
         }
         self.problem(&location.to_string(), error);
-        self.printer.document(document, Fate::Removed, self.console.stdout)
+        self.printer.removed();
+        Ok(())
     }
 
-    fn report(&mut self, label: &str, outcome: Outcome, response: &Response) {
+    fn report(&mut self, label: &str, answer: &Answer, response: &Response) {
+        let outcome = answer.outcome;
         let mut warnings = response.warnings.iter();
         if outcome == Outcome::Undecided
             && let Some(reason) = warnings.next()
@@ -247,6 +265,9 @@ impl<W: Webhook> Run<'_, '_, W> {
         }
         for warning in warnings {
             self.console.message(printable(&format!("{label}: warning: {warning}")));
+        }
+        for note in &answer.notes {
+            self.console.message(printable(&format!("{label}: {note}")));
         }
     }
 

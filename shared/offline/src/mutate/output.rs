@@ -25,11 +25,11 @@ pub enum OutputFormat {
     Review,
 }
 
-/// The result for a document.
+/// Whether a document differs from its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    Unchanged(Value),
-    Changed(Value),
-    Removed,
+    Unchanged,
+    Changed,
 }
 
 /// Prints documents in one of the formats.
@@ -75,13 +75,19 @@ impl Printer {
         &mut self,
         document: &Document<'_>,
         fate: Fate,
+        value: Value,
         out: &mut dyn Write,
     ) -> io::Result<()> {
         match self.format {
-            OutputFormat::Yaml => self.yaml(document, &fate, out),
-            OutputFormat::Json => self.json(document, fate, out),
+            OutputFormat::Yaml => self.yaml(document, fate, &value, out),
+            OutputFormat::Json => self.json(document, fate, value, out),
             OutputFormat::Patch | OutputFormat::Diff | OutputFormat::Review => Ok(()),
         }
+    }
+
+    /// Omits a document.
+    pub(super) fn removed(&mut self) {
+        self.adjoining = false;
     }
 
     /// Prints the object or patch that waits for a second one, and flushes.
@@ -96,15 +102,20 @@ impl Printer {
         out.flush()
     }
 
-    fn yaml(&mut self, document: &Document<'_>, fate: &Fate, out: &mut dyn Write) -> io::Result<()> {
+    fn yaml(
+        &mut self,
+        document: &Document<'_>,
+        fate: Fate,
+        value: &Value,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
         let changed;
         let (text, adjoining) = match fate {
-            Fate::Unchanged(_) => (document.text(), self.adjoining),
-            Fate::Changed(value) => {
+            Fate::Unchanged => (document.text(), self.adjoining),
+            Fate::Changed => {
                 changed = document.with_value(value);
                 (changed.as_str(), false)
             }
-            Fate::Removed => ("", false),
         };
         if self.begun && !text.is_empty() && !adjoining {
             if self.in_line {
@@ -117,18 +128,23 @@ impl Printer {
             self.begun = true;
             self.in_line = !text.ends_with('\n');
         }
-        self.adjoining = matches!(fate, Fate::Unchanged(_));
+        self.adjoining = fate == Fate::Unchanged;
         Ok(())
     }
 
-    fn json(&mut self, document: &Document<'_>, fate: Fate, out: &mut dyn Write) -> io::Result<()> {
-        let (value, raw) = match fate {
-            Fate::Removed | Fate::Unchanged(Value::Null) => return Ok(()),
-            Fate::Unchanged(value) => (value, document.json().map(str::to_owned)),
-            Fate::Changed(value) => (value, None),
-        };
+    fn json(
+        &mut self,
+        document: &Document<'_>,
+        fate: Fate,
+        value: Value,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        if fate == Fate::Unchanged && value.is_null() {
+            return Ok(());
+        }
         let before = self.held.take();
         if before.is_none() && !self.begun {
+            let raw = document.json().filter(|_| fate == Fate::Unchanged).map(str::to_owned);
             self.held = Some(Held::Object { value, raw });
             return Ok(());
         }

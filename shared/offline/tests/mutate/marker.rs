@@ -72,17 +72,19 @@ pub(crate) fn run_on(args: &[&str], stdin: &[u8], stdout: &mut dyn Write, intera
     let command = Command::parse_from(std::iter::once(&"marker").chain(args));
     let mut stderr = Vec::new();
     let mut console = Console {
-        stdin: &mut &*stdin,
+        stdin: Box::new(stdin),
         interactive,
         stdout,
         color: args.contains(&"diff"),
         stderr: &mut stderr,
+        progress: None,
     };
     let status = command.mutate.run(&mut console, |options, _| {
         anyhow::ensure!(options.mark != "bad", "--mark can't be bad");
         let facts = options.facts.read()?;
         Ok(Marker { mark: facts.first().map_or(options.mark, |fact| fact["kind"].to_string()) })
     });
+    drop(console);
     (status, String::from_utf8(stderr).unwrap())
 }
 

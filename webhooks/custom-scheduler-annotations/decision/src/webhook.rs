@@ -157,12 +157,12 @@ impl<F: Facts> Annotated<F> {
         if self.settings.validate && wrong.iter().any(|(strategy, _)| is_new(strategy)) {
             return Decision::denied(lines.join("\n"));
         }
-        let explained = match all.first().filter(|_| wrong.is_empty() && self.facts.explains()) {
-            Some(_) if blocked => self.blocked(),
-            Some(strategy) => self.explain(strategy, workload.pods()),
-            None => None,
-        };
-        Decision::unchanged().with_warnings(lines.into_iter().chain(explained))
+        let decision = Decision::unchanged().with_warnings(lines);
+        match all.first().filter(|_| wrong.is_empty() && self.facts.explains()) {
+            Some(_) if blocked => decision.with_warnings(self.blocked()),
+            Some(strategy) => decision.with_notes(self.explain(strategy, workload.pods())),
+            None => decision,
+        }
     }
 
     /// The warning for an ignored namespace.
@@ -178,10 +178,7 @@ impl<F: Facts> Annotated<F> {
         let groups = allocator.policy().groups().iter().zip(due);
         let groups: Vec<String> = groups.map(|(group, pods)| format!("{pods} to {}", group.name)).collect();
         let annotation = strategy.annotation;
-        Some(format!(
-            "{WEBHOOK}: {annotation}: of {pods} pods {}; `plan` shows their order",
-            groups.join(", ")
-        ))
+        Some(format!("{annotation}: of {pods} pods {}; `plan` shows their order", groups.join(", ")))
     }
 }
 

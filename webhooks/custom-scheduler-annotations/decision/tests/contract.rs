@@ -47,11 +47,12 @@ struct Webhook {
     recorded: RecordingFacts,
 }
 
-/// The answer: its kind, the object, warnings, and the reason of a refusal.
+/// The answer: its kind, the object, warnings, notes, and the reason of a refusal.
 struct Answer {
     outcome: Answered,
     object: Value,
     warnings: Vec<String>,
+    notes: Vec<String>,
     denial: String,
 }
 
@@ -77,6 +78,7 @@ impl Webhook {
             outcome: answer.outcome,
             object,
             warnings: response.warnings,
+            notes: answer.notes,
             denial: response.denial.unwrap_or_default(),
         }
     }
@@ -367,12 +369,12 @@ async fn offline_decision_describes_the_strategy() {
     let mut workload = with(deployment(), json!({STRATEGY: SAMPLE}));
     workload["spec"]["replicas"] = json!(10);
     let explains = Webhook::of(&[], false, true);
+    let explained = explains.workload("CREATE", "Deployment", &workload, &Value::Null).await;
+    assert_eq!((explained.outcome, explained.warnings.len()), (Answered::Unchanged, 0));
     assert_eq!(
-        explains.workload("CREATE", "Deployment", &workload, &Value::Null).await.warnings,
-        [
-            "custom-scheduler-annotations: custom-pod-schedule-strategy: of 10 pods 1 to nodesize=od4vcpu16gb, 4 to nodesize=spot4vcpu16gb, \
-          5 to nodesize=spot8vcpu32gb; `plan` shows their order"
-        ]
+        explained.notes,
+        ["custom-pod-schedule-strategy: of 10 pods 1 to nodesize=od4vcpu16gb, 4 to nodesize=spot4vcpu16gb, \
+          5 to nodesize=spot8vcpu32gb; `plan` shows their order"]
     );
     let mut blocked = pod();
     blocked["metadata"]["namespace"] = json!("blocked");

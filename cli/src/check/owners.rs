@@ -106,7 +106,7 @@ pub(super) fn check(cluster: &Snapshot) -> Vec<Finding> {
 /// The value of the chart with every kind that is missing, as a list has no part that an option could add to.
 fn hint(cluster: &Snapshot, missing: &BTreeSet<(&str, &str)>) -> String {
     let kinds = missing.iter().map(|(group, plural)| json!({"apiGroup": group, "resources": [plural]}));
-    let kinds = Value::from_iter(kinds);
+    let kinds: Value = kinds.collect();
     let mut configurations = cluster.webhooks.found().iter();
     let configuration = configurations.find(|webhook| program(webhook) == "distributor");
     let option = format!("--set-json 'distributor.owners={kinds}'");

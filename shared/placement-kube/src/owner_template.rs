@@ -24,7 +24,7 @@ pub struct OwnerTemplate {
 
 /// The template in the spec of a controller.
 #[derive(Default, Deserialize)]
-struct TemplateSpec<'a> {
+struct ControllerSpec<'a> {
     #[serde(borrow, default)]
     template: Option<Pod<'a>>,
 }
@@ -69,7 +69,7 @@ impl PodFailureRule {
 impl OwnerTemplate {
     /// The groups that a pod of the template fits into; all if there is no template.
     pub fn fitting_groups(&self, policy: &Policy) -> GroupSet {
-        let spec: TemplateSpec<'_> = serde_json::from_str(self.spec.get()).unwrap_or_default();
+        let spec: ControllerSpec<'_> = serde_json::from_str(self.spec.get()).unwrap_or_default();
         spec.template.map_or_else(|| policy.all(), |pod| fitting_groups(&pod, policy))
     }
 

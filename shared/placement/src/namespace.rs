@@ -24,9 +24,9 @@ const MAX_ANNOTATION: usize = 4 << 10;
 /// The requirements of a namespace on its pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceRestrictions {
-    node_selectors: Vec<NodeSelector>,
+    node_selectors: Vec<NamespaceNodeSelector>,
     /// `None`: any toleration is allowed. An error: the plugin refuses all pods with tolerations, or the annotation is too long to be kept.
-    tolerations: Option<Result<Vec<Toleration>, UnreadableAnnotation>>,
+    tolerations: Option<Result<Vec<NamespaceToleration>, UnreadableAnnotation>>,
 }
 
 /// An annotation that cannot be parsed, or is longer than the limit.
@@ -34,7 +34,7 @@ pub struct NamespaceRestrictions {
 struct UnreadableAnnotation;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct NodeSelector {
+struct NamespaceNodeSelector {
     annotation: &'static str,
     labels: Vec<(Box<str>, Box<str>)>,
 }
@@ -42,7 +42,7 @@ struct NodeSelector {
 /// `v1.Toleration`. The API server does not default its fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-struct Toleration {
+struct NamespaceToleration {
     key: Option<Box<str>>,
     operator: Option<Box<str>>,
     value: Option<Box<str>>,
@@ -65,7 +65,7 @@ impl NamespaceRestrictions {
     pub fn excluded<'p>(&'p self, policy: &'p Policy) -> impl Iterator<Item = ExcludedGroup> + 'p {
         let groups = policy.groups().iter().zip(policy.definitions()).enumerate();
         groups.filter_map(|(index, (group, definition))| {
-            let contradicts = |selector: &&NodeSelector| {
+            let contradicts = |selector: &&NamespaceNodeSelector| {
                 let labels = selector.labels.iter().map(|(key, value)| (&**key, &**value));
                 !definition.allows_one_of(&alternatives(labels, None))
             };
@@ -90,13 +90,13 @@ impl NamespaceRestrictions {
             Some(Err(UnreadableAnnotation)) => &[],
         };
         group.tolerations.iter().all(|toleration| {
-            let toleration = Toleration::deserialize(toleration).unwrap_or_default();
+            let toleration = NamespaceToleration::deserialize(toleration).unwrap_or_default();
             whitelist.iter().any(|allowed| allowed.includes(&toleration))
         })
     }
 }
 
-impl Toleration {
+impl NamespaceToleration {
     /// `tolerations.isSuperset` of Kubernetes. It does not take an absent operator of `other` for `Equal`.
     fn includes(&self, other: &Self) -> bool {
         let (own, others) = (self.normalized(), other.normalized());
@@ -139,7 +139,7 @@ fn parse_labels(text: &str) -> Option<Vec<(Box<str>, Box<str>)>> {
     text.split(',').map(parse).collect()
 }
 
-fn parse_whitelist(text: &str) -> Result<Vec<Toleration>, UnreadableAnnotation> {
+fn parse_whitelist(text: &str) -> Result<Vec<NamespaceToleration>, UnreadableAnnotation> {
     match text {
         "" => Ok(Vec::new()),
         text if text.len() > MAX_ANNOTATION => Err(UnreadableAnnotation),
@@ -158,7 +158,7 @@ impl FromObject for NamespaceRestrictions {
         let annotation = |key| object.metadata.annotation(key);
         let selectors = [NODE_SELECTOR, OPENSHIFT_NODE_SELECTOR].into_iter();
         let node_selectors = selectors.filter_map(|key| {
-            Some(NodeSelector { annotation: key, labels: annotation(key).and_then(parse_labels)? })
+            Some(NamespaceNodeSelector { annotation: key, labels: annotation(key).and_then(parse_labels)? })
         });
         let restrictions = Self {
             node_selectors: node_selectors.collect(),

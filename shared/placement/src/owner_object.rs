@@ -56,7 +56,7 @@ pub struct OwnerSpec {
     #[serde(deserialize_with = "lenient")]
     ordinals: Option<Ordinals>,
     #[serde(deserialize_with = "lenient")]
-    template: Option<Template>,
+    template: Option<PodTemplate>,
     #[serde(deserialize_with = "lenient")]
     job_template: Option<JobTemplate>,
 }
@@ -72,7 +72,7 @@ pub struct OwnerStatus {
 /// `v1.PodTemplateSpec`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct Template {
+struct PodTemplate {
     metadata: Option<ObjectMeta>,
     spec: Option<OwnedPodSpec>,
 }
@@ -105,7 +105,7 @@ impl OwnerSpec {
         if owner.is_kind("batch", "Job") { Some(self.parallelism.unwrap_or(1)) } else { self.replicas }
     }
 
-    fn template(self) -> Template {
+    fn template(self) -> PodTemplate {
         let template = match self.job_template.and_then(|jobs| jobs.spec) {
             Some(job) => job.template,
             None => self.template,

@@ -90,14 +90,14 @@ struct NotAuth;
 #[serde(rename_all = "camelCase")]
 struct File {
     #[serde(default)]
-    auths: BTreeMap<String, Entry>,
+    auths: BTreeMap<String, AuthEntry>,
     creds_store: Option<String>,
     cred_helpers: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Entry {
+struct AuthEntry {
     auth: Option<String>,
     username: Option<String>,
     password: Option<String>,
@@ -118,7 +118,7 @@ impl DockerConfig {
         Self::new(serde_json::from_str(text)?)
     }
 
-    fn new(auths: BTreeMap<String, Entry>) -> Result<Self, CredentialError> {
+    fn new(auths: BTreeMap<String, AuthEntry>) -> Result<Self, CredentialError> {
         if auths.len() > MAX_ENTRIES {
             return Err(CredentialError::TooMany);
         }
@@ -216,7 +216,7 @@ impl Credential {
     }
 }
 
-impl Entry {
+impl AuthEntry {
     /// None for one without a credential: a helper keeps it.
     fn credential(self) -> Result<Option<Credential>, NotAuth> {
         let (mut user, mut password) = (self.username.unwrap_or_default(), self.password.unwrap_or_default());

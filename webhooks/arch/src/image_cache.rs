@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache as Moka;
+use oci_client::Reference;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -26,15 +27,21 @@ const FOREIGN_LOOKUP: Duration = Duration::from_secs(1);
 
 /// The key of an answer: the full name, and the identity of the credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
-    pub(crate) name: Box<str>,
-    pub(crate) identity: [u8; 16],
+pub(crate) struct ImageKey {
+    name: Box<str>,
+    identity: [u8; 16],
+}
+
+impl ImageKey {
+    pub(crate) fn new(image: &Reference, identity: [u8; 16]) -> Self {
+        Self { name: image.to_string().into(), identity }
+    }
 }
 
 pub(crate) type LookupResult = Result<Resolved, LookupError>;
 
 #[derive(Clone, Debug)]
-struct Entry {
+struct CachedLookup {
     outcome: LookupResult,
     at: Instant,
     /// The only namespace that a temporary failure counts for.
@@ -85,7 +92,7 @@ pub(crate) enum CacheAnswer {
 
 /// The cache.
 pub(crate) struct ImageCache {
-    entries: Moka<Key, Entry>,
+    entries: Moka<ImageKey, CachedLookup>,
     flights: Mutex<Flights>,
     shares: Arc<FairQueue>,
 }
@@ -94,9 +101,9 @@ pub(crate) struct ImageCache {
 #[derive(Default)]
 struct Flights {
     /// Those of each namespace.
-    own: HashMap<(Key, Arc<str>), Flight>,
+    own: HashMap<(ImageKey, Arc<str>), Flight>,
     /// The namespace with the lookup that other namespaces join.
-    leading: HashMap<Key, Arc<str>>,
+    leading: HashMap<ImageKey, Arc<str>>,
 }
 
 impl ImageCache {
@@ -106,8 +113,8 @@ impl ImageCache {
     }
 
     /// Reads an answer for a namespace.
-    pub(crate) fn get(&self, key: &Key, freshness: Freshness, namespace: &str) -> CacheAnswer {
-        let Some(Entry { outcome, at, namespace: only }) = self.entries.get(key) else {
+    pub(crate) fn get(&self, key: &ImageKey, freshness: Freshness, namespace: &str) -> CacheAnswer {
+        let Some(CachedLookup { outcome, at, namespace: only }) = self.entries.get(key) else {
             return CacheAnswer::Miss;
         };
         if only.is_some_and(|only| &*only != namespace) {
@@ -124,21 +131,21 @@ impl ImageCache {
     }
 
     /// Caches the result of a lookup for this namespace.
-    pub(crate) fn keep(&self, key: Key, outcome: LookupResult, namespace: &Arc<str>) {
+    pub(crate) fn keep(&self, key: ImageKey, outcome: LookupResult, namespace: &Arc<str>) {
         let temporary = is_temporary(&outcome);
         // A temporary failure does not replace an answer.
         if temporary && self.entries.get(&key).is_some_and(|before| before.outcome.is_ok()) {
             return;
         }
         let namespace = temporary.then(|| Arc::clone(namespace));
-        self.entries.insert(key, Entry { outcome, at: Instant::now(), namespace });
+        self.entries.insert(key, CachedLookup { outcome, at: Instant::now(), namespace });
     }
 
     /// Joins the running lookup, or starts one for this namespace. A lookup is a task of its own and continues without its callers.
     /// None if too many wait for their turn.
     pub(crate) fn join_or_start<F>(
         self: &Arc<Self>,
-        key: &Key,
+        key: &ImageKey,
         namespace: &Arc<str>,
         start_lookup: impl FnOnce() -> F + Send + 'static,
     ) -> Option<Flight>
@@ -202,7 +209,7 @@ async fn joined(mut leading: Flight) -> Option<LookupResult> {
 /// Removes the lookup when it ends, also by a panic.
 struct EndOfLookup {
     cache: Arc<ImageCache>,
-    key: Key,
+    key: ImageKey,
     namespace: Arc<str>,
 }
 
@@ -243,7 +250,7 @@ fn error_lifetime(why: LookupError) -> Duration {
 }
 
 /// Bytes of an entry, roughly: text, sets and the cache's own.
-fn weight(key: &Key, entry: &Entry) -> u32 {
+fn weight(key: &ImageKey, entry: &CachedLookup) -> u32 {
     let platforms = match &entry.outcome {
         Ok(Resolved { platforms, .. }) => match &**platforms {
             Platforms::Only(platforms) => platforms.iter().map(|platform| 96 + platform.text_len()).sum(),
@@ -266,8 +273,8 @@ mod tests {
         Arc::new(ImageCache::new(Settings::default().cache))
     }
 
-    fn key(name: &str) -> Key {
-        Key { name: name.into(), identity: [0; 16] }
+    fn key(name: &str) -> ImageKey {
+        ImageKey { name: name.into(), identity: [0; 16] }
     }
 
     fn resolved() -> Resolved {
@@ -433,7 +440,7 @@ mod tests {
     async fn credentials_separate_entries_and_panics_end_lookups() {
         let cache = cache();
         cache.keep(key("a"), Ok(resolved()), &ns("ns"));
-        let other = Key { identity: [1; 16], ..key("a") };
+        let other = ImageKey { identity: [1; 16], ..key("a") };
         assert!(matches!(cache.get(&other, Freshness::Always, "ns"), CacheAnswer::Miss));
         let panics = || async { panic!("a lookup that ends in a panic") };
         let mut flight = cache.join_or_start(&other, &ns("ns"), panics).unwrap();

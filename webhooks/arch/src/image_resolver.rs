@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
 use crate::credentials::DockerConfig;
-use crate::image_cache::{CacheAnswer, Flight, Freshness, ImageCache, Key, LookupResult, is_temporary};
+use crate::image_cache::{CacheAnswer, Flight, Freshness, ImageCache, ImageKey, LookupResult, is_temporary};
 use crate::metrics::Metrics;
 use crate::reference;
 use crate::registry::{Keyring, Plan, Resolved, Resolver, resolver};
@@ -18,8 +18,8 @@ use arch_decision::config::{CacheSettings, Settings};
 use arch_decision::images::{Access, Image, Images, Knowledge, Known, LookupError};
 use arch_decision::platform::Platforms;
 
-/// How long a registry is waited for that is asked whether what is remembered is still true.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// Longest wait for a registry to confirm a remembered answer.
+const CONFIRMATION_TIMEOUT: Duration = Duration::from_millis(500);
 /// Largest number of workloads with concurrent prefetches. Images of other workloads are resolved when their pods are created.
 const PREFETCHES: usize = 16;
 /// The longest time that a prefetch waits for the ServiceAccount and its Secrets.
@@ -44,7 +44,7 @@ pub struct ImageResolver {
 /// An image, as it may be asked for.
 struct Wanted {
     name: Reference,
-    key: Key,
+    key: ImageKey,
     freshness: Freshness,
     plan: Plan,
 }
@@ -139,7 +139,7 @@ impl ImageResolver {
             (None, true, None) => Freshness::Now,
         };
         let plan = self.resolver.plan(&name, keyring, Some(namespace))?;
-        let key = Key { name: name.to_string().into(), identity: plan.identity };
+        let key = ImageKey::new(&name, plan.identity());
         Ok(Wanted { name, key, freshness, plan })
     }
 
@@ -155,7 +155,7 @@ impl ImageResolver {
             if let CacheAnswer::Fresh(outcome) = cache.get(&key, freshness, &requester) {
                 return outcome;
             }
-            let (identity, begun) = (key.identity, Instant::now());
+            let begun = Instant::now();
             let outcome = match before {
                 Some(before) => again(&resolver, &cache, &image, &plan, before, &requester).await,
                 None => resolver.resolve(&image, &plan, &requester).await,
@@ -163,11 +163,10 @@ impl ImageResolver {
             let label = outcome.as_ref().map_or_else(|why| why.label(), |_| "known");
             metrics.record_lookup(resolver.label(image.registry()), label, begun.elapsed());
             if let Ok(resolved) = &outcome {
-                let name = image.clone_with_digest(resolved.digest.to_string()).to_string().into();
-                cache.keep(Key { name, identity }, Ok(resolved.clone()), &requester);
+                let by_digest = image.clone_with_digest(resolved.digest.to_string());
+                cache.keep(ImageKey::new(&by_digest, plan.identity()), Ok(resolved.clone()), &requester);
                 let (bytes, images) = cache.size();
-                metrics.bytes.set(bytes.try_into().unwrap_or(i64::MAX));
-                metrics.known.set(images.try_into().unwrap_or(i64::MAX));
+                metrics.set_cache_size(bytes, images);
             }
             outcome
         })
@@ -217,7 +216,7 @@ impl Pending {
             Self::Known(outcome) => return outcome,
             Self::Flying(flight, remembered) => (flight, remembered),
         };
-        let deadline = if remembered.is_some() { deadline.min(Instant::now() + PATIENCE) } else { deadline };
+        let deadline = if remembered.is_some() { deadline.min(Instant::now() + CONFIRMATION_TIMEOUT) } else { deadline };
         let received = timeout_at(deadline.into(), flight.wait_for(|state| state.result().is_some())).await;
         let outcome = match received {
             Ok(Ok(state)) => state.result().cloned().unwrap_or(Err(LookupError::Unavailable)),
@@ -292,8 +291,7 @@ async fn again(
         return Ok(before);
     }
     // Another tag may have the same digest.
-    let key =
-        Key { name: image.clone_with_digest(digest.to_string()).to_string().into(), identity: plan.identity };
+    let key = ImageKey::new(&image.clone_with_digest(digest.to_string()), plan.identity());
     match cache.get(&key, Freshness::Always, namespace) {
         CacheAnswer::Fresh(Ok(known)) => Ok(known),
         _ => resolver.resolve(image, plan, namespace).await,

@@ -16,9 +16,9 @@ pub(crate) struct Metrics {
     images: Family<AnswerLabel, Counter>,
     lookups: Family<LookupLabel, Histogram>,
     /// Images that are remembered.
-    pub(crate) known: Gauge,
+    known: Gauge,
     /// Bytes that they take.
-    pub(crate) bytes: Gauge,
+    bytes: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -61,6 +61,11 @@ impl Metrics {
     /// An image was wanted.
     pub(crate) fn wanted(&self, answer: &'static str) {
         self.images.get_or_create(&AnswerLabel { answer }).inc();
+    }
+
+    pub(crate) fn set_cache_size(&self, bytes: u64, images: u64) {
+        self.bytes.set(bytes.try_into().unwrap_or(i64::MAX));
+        self.known.set(images.try_into().unwrap_or(i64::MAX));
     }
 
     /// Records a lookup.

@@ -36,7 +36,7 @@ const ACCOUNTS: u64 = 1024;
 /// Credentials that a pod's Secrets may hold.
 const CREDENTIALS: usize = 256;
 /// The longest Docker configuration, in bytes of base64: hundreds of registries.
-const LONGEST: usize = 256 << 10;
+const MAX_CONFIG: usize = 256 << 10;
 
 /// The data of a Secret.
 #[derive(Clone, Debug)]
@@ -221,7 +221,7 @@ impl SecretObject {
             ("kubernetes.io/dockercfg", _, Some(legacy)) => (legacy, true),
             _ => return Secret::Malformed("it holds no .dockerconfigjson".into()),
         };
-        if encoded.len() > LONGEST {
+        if encoded.len() > MAX_CONFIG {
             return Secret::Malformed("it is larger than any Docker configuration".into());
         }
         let text = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());

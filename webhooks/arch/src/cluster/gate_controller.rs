@@ -86,10 +86,10 @@ impl<I: Images> GateController<I> {
         let mut changes = store.changes();
         let scope = WatchScope { namespace: None, label_selector: format!("{LABEL}=true") };
         tokio::spawn(reflect(self.client.clone(), scope, Arc::clone(&store)));
-        let mut pauses = Rechecks::default();
+        let mut rechecks = Rechecks::default();
         loop {
             changes.mark_unchanged();
-            let next = self.round(store.all(), &mut pauses).await;
+            let next = self.round(store.all(), &mut rechecks).await;
             // `changed` fails when the store is dropped, which this function owns.
             match next {
                 Some(next) => _ = timeout_at(next, changes.changed()).await,
@@ -104,21 +104,21 @@ impl<I: Images> GateController<I> {
     async fn round(
         self: &Arc<Self>,
         pods: Vec<(Box<str>, Arc<GatedPod>)>,
-        pauses: &mut Rechecks,
+        rechecks: &mut Rechecks,
     ) -> Option<Instant> {
         let (now, mut checks) = (Instant::now(), JoinSet::new());
-        let mut before = std::mem::take(pauses);
+        let before = std::mem::take(rechecks);
         let mut due = Vec::new();
         for (key, pod) in pods {
             match before.of(&key, &pod) {
-                Some(pause) if pause.end > now => drop(pauses.0.insert(key, (pod, pause))),
-                pause => due.push((key, pod, pause)),
+                Some(recheck) if recheck.at() > now => rechecks.insert(key, pod, recheck),
+                recheck => due.push((key, pod, recheck)),
             }
         }
-        before.0.clear();
+        drop(before);
         let mut due = due.into_iter();
         loop {
-            for (key, pod, pause) in due.by_ref().take(MAX_CHECKS - checks.len()) {
+            for (key, pod, recheck) in due.by_ref().take(MAX_CHECKS - checks.len()) {
                 let controller = Arc::clone(self);
                 checks.spawn(async move {
                     let verdict = controller.check(&key, &pod).await.unwrap_or_else(|error| {
@@ -133,23 +133,23 @@ impl<I: Images> GateController<I> {
                             _ => GateVerdict::Unknown,
                         }
                     });
-                    let mut pause = Recheck::after(verdict, pause);
+                    let mut recheck = Recheck::after(verdict, recheck);
                     // The gate is removed at its deadline, even if the images are unknown.
                     let left = controller.wait_left(&pod, Timestamp::now()).filter(|left| !left.is_zero());
                     if let (GateVerdict::Unknown, Some(left)) = (verdict, left) {
-                        pause.end = pause.end.min(Instant::now() + left);
+                        recheck = recheck.within(left);
                     }
-                    (key, (pod, pause))
+                    (key, pod, recheck)
                 });
             }
             match checks.join_next().await {
-                Some(Ok((key, checked))) => drop(pauses.0.insert(key, checked)),
+                Some(Ok((key, pod, recheck))) => rechecks.insert(key, pod, recheck),
                 // It is checked in the next round.
                 Some(Err(_)) => {}
                 None => break,
             }
         }
-        pauses.0.values().map(|(_, pause)| pause.end).min()
+        rechecks.next()
     }
 
     async fn check(&self, key: &str, gated: &GatedPod) -> kube::Result<GateVerdict> {
@@ -160,7 +160,7 @@ impl<I: Images> GateController<I> {
         };
         let PodVersion { metadata: VersionMetadata { uid, resource_version } } =
             serde_json::from_str(&text).map_err(Error::SerdeError)?;
-        let gate = gate_of(&view(&text)?).filter(|_| uid == *gated.uid);
+        let gate = gate_of(&view(&text)?).filter(|_| uid == gated.uid());
         let Some(gate) = gate else { return Ok(GateVerdict::Done) };
 
         let deadline = (Instant::now() + registry_wait).into_std();
@@ -210,7 +210,7 @@ impl<I: Images> GateController<I> {
 
     /// The remaining time of a pod; none without a creation timestamp.
     fn wait_left(&self, gated: &GatedPod, now: Timestamp) -> Option<Duration> {
-        let age = now.duration_since(gated.created?);
+        let age = gated.age(now)?;
         Some(self.max_age.saturating_sub(age.try_into().unwrap_or_default()))
     }
 }
@@ -315,22 +315,22 @@ mod tests {
 
     fn pods(count: usize, age: Duration) -> Vec<(Box<str>, Arc<GatedPod>)> {
         let created = Timestamp::now().checked_sub(age).ok();
-        let pod = Arc::new(GatedPod { uid: "u".into(), created });
+        let pod = Arc::new(GatedPod::for_test("u", created));
         (0..count).map(|number| (format!("ns/p{number}").into(), Arc::clone(&pod))).collect()
     }
 
     #[tokio::test(start_paused = true)]
     async fn checks_run_concurrently() {
         let (controller, asked) = controller(unknown(), 200);
-        let mut pauses = Rechecks::default();
+        let mut rechecks = Rechecks::default();
         let begun = Instant::now();
-        let next = controller.round(pods(160, Duration::ZERO), &mut pauses).await.unwrap();
+        let next = controller.round(pods(160, Duration::ZERO), &mut rechecks).await.unwrap();
         assert_eq!(begun.elapsed().as_secs(), 10, "sixteen at a time");
         assert_eq!(asked.lock().unwrap().len(), 160);
         // The first of them was checked after a second.
         assert_eq!(next.duration_since(begun).as_secs(), 3);
-        controller.round(pods(1, Duration::ZERO), &mut pauses).await;
-        assert_eq!(pauses.0.len(), 1, "who is gone is forgotten");
+        controller.round(pods(1, Duration::ZERO), &mut rechecks).await;
+        assert_eq!(rechecks.len(), 1, "deleted pods are forgotten");
     }
 
     /// Images of which nothing becomes known, and the largest number of pods that wait for them at a time.
@@ -379,9 +379,9 @@ mod tests {
     async fn waiting_pod_is_checked_less_often() {
         for (knowledge, checks, patches) in [(nowhere(), 9, 1), (unknown(), 41, 0)] {
             let (controller, asked) = controller(knowledge, 200);
-            let (mut pauses, begun) = (Rechecks::default(), Instant::now());
+            let (mut rechecks, begun) = (Rechecks::default(), Instant::now());
             while begun.elapsed() < Duration::from_mins(11) {
-                let next = controller.round(pods(1, Duration::ZERO), &mut pauses).await.unwrap();
+                let next = controller.round(pods(1, Duration::ZERO), &mut rechecks).await.unwrap();
                 tokio::time::sleep_until(next).await;
             }
             let asked = asked.lock().unwrap();
@@ -408,18 +408,21 @@ mod tests {
         };
         assert_eq!(check(Duration::from_mins(9)).await, GateVerdict::Unknown);
         assert_eq!(check(Duration::from_mins(10)).await, GateVerdict::Done);
-        let undated = GatedPod { uid: "u".into(), created: None };
+        let undated = GatedPod::for_test("u", None);
         assert_eq!(
             controller.check("ns/p", &undated).await.unwrap(),
             GateVerdict::Done,
             "the age is unknown"
         );
         // The last check is on time.
-        let mut pauses = Rechecks::default();
+        let mut rechecks = Rechecks::default();
         let (begun, late) = (Instant::now(), pods(1, Duration::from_secs(10 * 60 - 5)));
-        let pause = Recheck { length: MAX_INTERVAL_IF_UNKNOWN, end: begun };
-        pauses.0.insert("ns/p0".into(), (Arc::clone(&late[0].1), pause));
-        let next = controller.round(late, &mut pauses).await.unwrap();
+        let mut recheck = Recheck::after(GateVerdict::Unknown, None);
+        for _ in 0..8 {
+            recheck = Recheck::after(GateVerdict::Unknown, Some(recheck));
+        }
+        rechecks.insert("ns/p0".into(), Arc::clone(&late[0].1), recheck.within(Duration::ZERO));
+        let next = controller.round(late, &mut rechecks).await.unwrap();
         assert!(next.duration_since(begun) <= Duration::from_secs(6), "{:?}", next.duration_since(begun));
     }
 

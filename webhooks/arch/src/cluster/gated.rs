@@ -1,6 +1,6 @@
 //! Pods that wait.
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use podshaper_core::object::{FromObject, Object};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -10,9 +10,9 @@ use arch_decision::gate::GATE;
 /// A pod that has the gate.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct GatedPod {
-    pub(super) uid: Box<str>,
+    uid: Box<str>,
     /// The creation timestamp, if it is valid.
-    pub(super) created: Option<Timestamp>,
+    created: Option<Timestamp>,
 }
 
 #[derive(Clone, Deserialize)]
@@ -25,6 +25,22 @@ pub(super) struct Spec {
 #[derive(Clone, Deserialize)]
 struct Gate {
     name: String,
+}
+
+impl GatedPod {
+    #[cfg(test)]
+    pub(super) fn for_test(uid: &str, created: Option<Timestamp>) -> Self {
+        Self { uid: uid.into(), created }
+    }
+
+    pub(super) fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    /// The time since its creation, if the timestamp is valid.
+    pub(super) fn age(&self, now: Timestamp) -> Option<SignedDuration> {
+        Some(now.duration_since(self.created?))
+    }
 }
 
 impl FromObject for GatedPod {

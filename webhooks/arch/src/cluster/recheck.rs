@@ -29,30 +29,53 @@ pub(super) enum GateVerdict {
 /// The next check of a pod.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Recheck {
-    pub(super) length: Duration,
-    pub(super) end: Instant,
+    interval: Duration,
+    at: Instant,
 }
 
 impl Recheck {
     /// The interval after this check; `before` is the previous one.
-    pub(super) fn after(look: GateVerdict, before: Option<Self>) -> Self {
-        let longest = match look {
+    pub(super) fn after(verdict: GateVerdict, before: Option<Self>) -> Self {
+        let longest = match verdict {
             GateVerdict::Done => MIN_INTERVAL,
             GateVerdict::Unknown => MAX_INTERVAL_IF_UNKNOWN,
             GateVerdict::Stuck => MAX_INTERVAL_IF_STUCK,
         };
-        let length = before.map_or(MIN_INTERVAL, |before| before.length * 2).min(longest);
-        Self { length, end: Instant::now() + length }
+        let interval = before.map_or(MIN_INTERVAL, |before| before.interval * 2).min(longest);
+        Self { interval, at: Instant::now() + interval }
+    }
+
+    /// The same check, `left` from now at the latest.
+    pub(super) fn within(self, left: Duration) -> Self {
+        Self { at: self.at.min(Instant::now() + left), ..self }
+    }
+
+    pub(super) fn at(&self) -> Instant {
+        self.at
     }
 }
 
 /// The next checks of pods, by their keys.
 #[derive(Default)]
-pub(super) struct Rechecks(pub(super) HashMap<Box<str>, (Arc<GatedPod>, Recheck)>);
+pub(super) struct Rechecks(HashMap<Box<str>, (Arc<GatedPod>, Recheck)>);
 
 impl Rechecks {
-    /// The last interval of this pod. A pod with the same name and another uid has none.
+    pub(super) fn insert(&mut self, key: Box<str>, pod: Arc<GatedPod>, recheck: Recheck) {
+        self.0.insert(key, (pod, recheck));
+    }
+
+    /// The time of the next check of any pod.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.0.values().map(|(_, recheck)| recheck.at).min()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The recheck of this pod. A pod with the same name and another uid has none.
     pub(super) fn of(&self, key: &str, pod: &GatedPod) -> Option<Recheck> {
-        self.0.get(key).filter(|(own, _)| own.uid == pod.uid).map(|(_, pause)| *pause)
+        self.0.get(key).filter(|(own, _)| own.uid() == pod.uid()).map(|(_, recheck)| *recheck)
     }
 }

@@ -20,8 +20,9 @@ use super::address::AddressPolicy;
 use super::body::{Bodies, Body};
 use super::connect::{Names, Refused, connect, is_private};
 use super::connection::{ConnectionLimit, CountedStream};
-use super::host_limiter::{HostLimiters, RequestResult, Requester};
+use super::host_limiter::{HostLimiters, RequestResult};
 use super::hosts::Hosts;
+use super::{RegistryRequest, RegistryResponse, authority, host_and_port};
 use arch_decision::images::LookupError;
 
 /// The longest that one request may take, redirects included.
@@ -34,44 +35,11 @@ const MAX_REDIRECTS: usize = 4;
 type Connector = BoxCloneSyncService<Uri, hyper_util::rt::TokioIo<CountedStream>, std::io::Error>;
 type Http = Client<HttpsConnector<Connector>, Full<Bytes>>;
 
-/// A request to a registry.
-#[derive(Clone, Debug)]
-pub(crate) struct RegistryRequest {
-    /// GET, HEAD, or POST to a token server.
-    pub(crate) method: Method,
-    /// Where to.
-    pub(crate) uri: Uri,
-    /// `Accept`.
-    pub(crate) accept: &'static str,
-    /// `Authorization`, for this host alone.
-    pub(crate) authorization: Option<HeaderValue>,
-    /// A form.
-    pub(crate) form: Option<Bytes>,
-    /// How far it may go.
-    pub(crate) reach: AddressPolicy,
-    /// The lookup that sends it.
-    pub(crate) requester: Requester,
-}
-
-/// A response of a registry.
-#[derive(Debug)]
-pub(crate) struct RegistryResponse {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Body,
-    /// How far it may lead, if it points anywhere.
-    pub(crate) reach: AddressPolicy,
-    /// The URI that answered.
-    pub(crate) uri: Uri,
-    /// Whether it is another one than was asked.
-    pub(crate) redirected: bool,
-}
-
 /// The client of all registries.
 pub(crate) struct Exchange {
     registry: Http,
     internet: Http,
-    pub(crate) hosts: Arc<Hosts>,
+    hosts: Arc<Hosts>,
     names: Names,
     limiters: HostLimiters,
     bodies: Bodies,
@@ -105,6 +73,10 @@ impl Exchange {
         }
     }
 
+    pub(crate) fn hosts(&self) -> &Hosts {
+        &self.hosts
+    }
+
     /// Sends `ask` and follows where the answer points to, without the authorization: it is for the first host.
     pub(crate) async fn send(&self, ask: RegistryRequest) -> Result<RegistryResponse, LookupError> {
         timeout(REQUEST_TIMEOUT, self.follow(ask)).await.unwrap_or(Err(LookupError::Timeout))
@@ -136,7 +108,7 @@ impl Exchange {
     /// The addresses that this host may refer to: private ones only if its own address is private. The address that answered counts,
     /// not a new resolution of the name. Through a proxy only the name is available.
     async fn address_policy_of(&self, ask: &RegistryRequest, peer: Option<IpAddr>) -> AddressPolicy {
-        let (host, port) = place(&ask.uri);
+        let (host, port) = host_and_port(&ask.uri);
         let private = match peer.filter(|_| self.hosts.proxy_for(host, port).is_none()) {
             Some(peer) => !AddressPolicy::Internet.allows(peer),
             None => is_private(self.names.clone(), host, port).await,
@@ -150,7 +122,7 @@ impl Exchange {
 
     /// Whether this may be asked without TLS, if it would be: the operator named the host, or it is where one already is.
     pub(crate) fn check_scheme(&self, uri: &Uri, from: Option<&Uri>) -> Result<(), LookupError> {
-        let (host, port) = place(uri);
+        let (host, port) = host_and_port(uri);
         let same =
             from.is_some_and(|from| from.scheme() == uri.scheme() && from.authority() == uri.authority());
         match uri.scheme_str() {
@@ -161,7 +133,7 @@ impl Exchange {
     }
 
     async fn once(&self, ask: &RegistryRequest) -> Result<RegistryResponse, LookupError> {
-        let (host, _) = place(&ask.uri);
+        let (host, _) = host_and_port(&ask.uri);
         let permit = self.limiters.permit(&authority(&ask.uri), &ask.requester).await?;
         let mut request =
             Request::builder().method(&ask.method).uri(&ask.uri).header(header::ACCEPT, ask.accept);
@@ -221,18 +193,6 @@ impl Exchange {
     }
 }
 
-/// Host and port.
-pub(crate) fn place(uri: &Uri) -> (&str, u16) {
-    let usual = if uri.scheme_str() == Some("http") { 80 } else { 443 };
-    (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(usual))
-}
-
-/// Host and port, as what is remembered of them is found: tenants may write either as they like.
-pub(crate) fn authority(uri: &Uri) -> String {
-    let (host, port) = place(uri);
-    format!("{}:{port}", host.to_ascii_lowercase())
-}
-
 /// Where a `Location` leads from `base`: a URL, or a path.
 fn resolve(base: &Uri, target: &str) -> Option<Uri> {
     let uri: Uri = target.parse().ok()?;
@@ -268,6 +228,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::registry::Requester;
     use crate::registry::connect::names;
     use crate::registry::tls::client_config;
     use arch_decision::config::Registries;

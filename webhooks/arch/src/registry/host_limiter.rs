@@ -11,6 +11,7 @@ use moka::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::Requester;
 use arch_decision::images::LookupError;
 
 /// Largest number of concurrent requests to a host.
@@ -29,17 +30,6 @@ const MAX_RETRY_AFTER: Duration = Duration::from_mins(1);
 const ENTRIES: u64 = 1024;
 /// How long an entry without use is remembered.
 const ENTRY_IDLE: Duration = Duration::from_mins(5);
-
-/// The origin of a request to a registry.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Requester {
-    /// The namespace of the pod.
-    pub(crate) namespace: Arc<str>,
-    /// The repository that is looked up.
-    pub(crate) repository: Arc<str>,
-    /// The credential, if the request may have one.
-    pub(crate) identity: [u8; 16],
-}
 
 /// The result of a request, as far as it decides about further ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

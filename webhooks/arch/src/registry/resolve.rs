@@ -13,10 +13,11 @@ use tokio::task::spawn_blocking;
 use super::address::AddressPolicy;
 use super::challenge::Challenge;
 use super::cloud::{CloudKeyring, CloudSource};
-use super::exchange::{Exchange, RegistryRequest, RegistryResponse};
+use super::exchange::Exchange;
 use super::hosts::Hosts;
 use super::manifest::{ACCEPT, Config, MAX_PLATFORMS, Manifest};
-use super::token::{Scope, Tokens};
+use super::token::Tokens;
+use super::{RegistryRequest, RegistryResponse, Scope, host_and_port};
 use crate::credentials::{Credential, DockerConfig, matching};
 use crate::reference::version;
 use arch_decision::config::{Mirror, MirrorSourcePolicy, MirroredRepository};
@@ -50,7 +51,13 @@ pub(crate) struct Plan {
     /// None without credentials: the endpoints are then computed when they are needed, which is rare.
     endpoints: Option<Vec<RegistryEndpoint>>,
     /// Identifies the credentials without revealing them: an answer is available only to pods with the same credentials.
-    pub(crate) identity: [u8; 16],
+    identity: [u8; 16],
+}
+
+impl Plan {
+    pub(crate) fn identity(&self) -> [u8; 16] {
+        self.identity
+    }
 }
 
 /// Asks registries.
@@ -115,7 +122,7 @@ impl Resolver {
     }
 
     fn hosts(&self) -> &Hosts {
-        &self.exchange.hosts
+        self.exchange.hosts()
     }
 
     /// Finds the credentials for an image: what it takes to ask for it.
@@ -252,7 +259,7 @@ impl Resolver {
         // `docker.io` is a name; what answers to it is elsewhere.
         let authority = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
         let uri = base("https", authority)?;
-        let (host, port) = super::exchange::place(&uri);
+        let (host, port) = host_and_port(&uri);
         let plain =
             self.hosts().is_plain(host, port) || (uri.port().is_none() && self.hosts().is_plain(host, 80));
         let base = if plain { base("http", authority)? } else { uri };

@@ -18,19 +18,19 @@ use podshaper_core::json::Scalar;
 
 use super::address::AddressPolicy;
 use super::challenge::Challenge;
-use super::exchange::{Exchange, RegistryRequest, authority, place};
-use super::host_limiter::Requester;
+use super::exchange::Exchange;
+use super::{RegistryRequest, Scope, authority, host_and_port};
 use crate::credentials::Credential;
 use arch_decision::images::LookupError;
 
 /// How long a request waits for another one that gets the challenge of the same registry.
-const PATIENCE: Duration = Duration::from_secs(1);
+const CHALLENGE_WAIT: Duration = Duration::from_secs(1);
 /// Lifetime in seconds of a token without `expires_in`, and the shortest one.
 const DEFAULT_LIFETIME: u64 = 60;
 /// Seconds before its expiry at which a token is not used any more.
 const MARGIN: u64 = 10;
-/// The longest that a token is believed to be good, in seconds.
-const LONGEST: u64 = 3600;
+/// Longest time in seconds for which a token is used.
+const MAX_LIFETIME: u64 = 3600;
 /// Memory for tokens, in bytes.
 const TOKENS: u64 = 4 << 20;
 /// Memory for challenges, in bytes.
@@ -42,30 +42,7 @@ const ENTRY: usize = 300;
 /// The longest token. Registries put it into a header, and servers accept headers of 8 KiB as a rule.
 const MAX_TOKEN: usize = 8 << 10;
 
-/// The key of a token.
-#[derive(Clone, Debug)]
-pub(crate) struct Scope<'s> {
-    /// The registry, `https://host:port`.
-    pub(crate) registry: &'s Uri,
-    /// The repository.
-    pub(crate) repository: &'s str,
-    /// The credential; none for anonymous access.
-    pub(crate) credential: Option<&'s Credential>,
-    /// Names the credential, without telling it.
-    pub(crate) identity: [u8; 16],
-    /// The namespace that the lookup is for.
-    pub(crate) namespace: &'s Arc<str>,
-}
-
-impl Scope<'_> {
-    /// The origin of a request.
-    pub(crate) fn requester(&self) -> Requester {
-        let (namespace, identity) = (Arc::clone(self.namespace), self.identity);
-        Requester { namespace, repository: self.repository.into(), identity }
-    }
-}
-
-type Key = (String, String, [u8; 16]);
+type TokenKey = (String, String, [u8; 16]);
 
 /// Cached challenges and tokens.
 pub(crate) struct Tokens {
@@ -73,7 +50,7 @@ pub(crate) struct Tokens {
     challenges: Cache<String, (Challenge, AddressPolicy)>,
     /// Held by the lookup that finds the challenge of a registry, for each namespace: another one's may hang.
     finding: Cache<(Arc<str>, String), Arc<Mutex<()>>>,
-    granted: Cache<Key, (HeaderValue, Instant)>,
+    granted: Cache<TokenKey, (HeaderValue, Instant)>,
 }
 
 #[derive(Deserialize)]
@@ -97,11 +74,11 @@ impl Default for Tokens {
                 .build(),
             finding: Cache::builder().max_capacity(SEARCHES).build(),
             granted: Cache::builder()
-                .weigher(|(registry, repository, _): &Key, (token, _): &(HeaderValue, Instant)| {
+                .weigher(|(registry, repository, _): &TokenKey, (token, _): &(HeaderValue, Instant)| {
                     weight(registry.len() + repository.len() + token.len())
                 })
                 .max_capacity(TOKENS)
-                .time_to_idle(Duration::from_secs(LONGEST))
+                .time_to_idle(Duration::from_secs(MAX_LIFETIME))
                 .build(),
         }
     }
@@ -118,7 +95,7 @@ impl Tokens {
         }
         let key = (Arc::clone(scope.namespace), registry.clone());
         let finding = self.finding.get_with(key, Arc::default);
-        let turn = timeout(PATIENCE, finding.lock_owned()).await.ok();
+        let turn = timeout(CHALLENGE_WAIT, finding.lock_owned()).await.ok();
         turn.filter(|_| !known())
     }
 
@@ -210,8 +187,8 @@ async fn grant(
     };
     let realm: Uri = realm.parse().map_err(|_| LookupError::Refused)?;
     check_realm(exchange, scope, &realm)?;
-    let (host, port) = place(&realm);
-    let reach = if exchange.hosts.allows_private_realm(host, port) { AddressPolicy::Registry } else { reach };
+    let (host, port) = host_and_port(&realm);
+    let reach = if exchange.hosts().allows_private_realm(host, port) { AddressPolicy::Registry } else { reach };
     let own = format!("repository:{}:pull", scope.repository);
     // The registry knows best by which name it checks a token (oras-project/oras-go#650).
     let mut scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
@@ -295,7 +272,7 @@ fn parse_grant(body: &[u8]) -> Result<(HeaderValue, Duration), LookupError> {
     // A token is good for at least a minute (`minimumTokenLifetimeSeconds` of github.com/distribution/distribution).
     let stated = grant.expires_in.and_then(|seconds| seconds.parse::<i64>().ok());
     let stated = stated.and_then(|seconds| u64::try_from(seconds).ok());
-    let life = stated.unwrap_or(DEFAULT_LIFETIME).clamp(DEFAULT_LIFETIME, LONGEST).saturating_sub(MARGIN);
+    let life = stated.unwrap_or(DEFAULT_LIFETIME).clamp(DEFAULT_LIFETIME, MAX_LIFETIME).saturating_sub(MARGIN);
     let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| LookupError::Malformed)?;
     value.set_sensitive(true);
     Ok((value, Duration::from_secs(life)))

@@ -9,50 +9,28 @@ use podshaper_core::workload::pod_template;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::{Input, ReportedPod};
 use arch_decision::images::images_of;
 use arch_decision::learned::ClusterNode;
 use arch_decision::platform::Architecture;
 
-/// A pod, or the pod of a workload.
-#[derive(Debug)]
-pub(super) struct ReportedPod {
-    pub(super) namespace: String,
-    /// `KIND/NAME`.
-    pub(super) name: String,
-    /// JSON.
-    pub(super) pod: String,
-}
-
-/// The objects of the input that matter.
-#[derive(Debug, Default)]
-pub(super) struct Input {
-    /// Objects that are pods or have a template of some; of a Deployment, its `ReplicaSet`s and their pods the Deployment alone, if it is
-    /// here.
-    pub(super) workloads: Vec<ReportedPod>,
-    /// Pods on one of the nodes.
-    pub(super) placed: Vec<ReportedPod>,
-    /// The architecture of each Linux node.
-    pub(super) nodes: BTreeMap<String, Architecture>,
-}
-
-impl Input {
-    pub(super) fn new(objects: &[Value]) -> Self {
-        let nodes: BTreeMap<_, _> = objects.iter().filter_map(node).collect();
-        let all: Vec<_> = objects.iter().filter_map(|object| Some((object, reported(object)?))).collect();
-        let uids = all.iter().filter_map(|(object, _)| object.pointer("/metadata/uid")?.as_str());
-        let here: HashSet<_> = uids.collect();
-        let is_own = |object: &Value| controller(object).is_none_or(|uid| !here.contains(&*uid));
-        let is_placed = |object: &Value| {
-            is_pod(object)
-                && object
-                    .pointer("/spec/nodeName")
-                    .and_then(Value::as_str)
-                    .is_some_and(|node| nodes.contains_key(node))
-        };
-        let placed = objects.iter().filter(|object| is_placed(object)).filter_map(reported).collect();
-        let workloads = all.into_iter().filter(|(object, _)| is_own(object)).map(|(_, pod)| pod).collect();
-        Self { workloads, placed, nodes }
-    }
+/// The objects that a report is about.
+pub(super) fn select(objects: &[Value]) -> Input {
+    let nodes: BTreeMap<_, _> = objects.iter().filter_map(node).collect();
+    let all: Vec<_> = objects.iter().filter_map(|object| Some((object, reported(object)?))).collect();
+    let uids = all.iter().filter_map(|(object, _)| object.pointer("/metadata/uid")?.as_str());
+    let here: HashSet<_> = uids.collect();
+    let is_own = |object: &Value| controller(object).is_none_or(|uid| !here.contains(&*uid));
+    let is_placed = |object: &Value| {
+        is_pod(object)
+            && object
+                .pointer("/spec/nodeName")
+                .and_then(Value::as_str)
+                .is_some_and(|node| nodes.contains_key(node))
+    };
+    let placed = objects.iter().filter(|object| is_placed(object)).filter_map(reported).collect();
+    let workloads = all.into_iter().filter(|(object, _)| is_own(object)).map(|(_, pod)| pod).collect();
+    Input { workloads, placed, nodes }
 }
 
 /// The name and architecture of a Linux node.
@@ -99,7 +77,7 @@ mod tests {
     fn pods_with_a_node_are_placed() {
         let node = |name: &str, labels: Value, info: Value| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}, "status": {"nodeInfo": info}});
         let pod = |name: &str, node: &str| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"nodeName": node, "containers": [{"image": "a"}]}});
-        let input = Input::new(&[
+        let input = select(&[
             node("arm", json!({ARCH_LABEL: "arm64"}), Value::Null),
             node("amd", Value::Null, json!({"architecture": "amd64", "operatingSystem": "linux"})),
             node("windows", json!({ARCH_LABEL: "amd64", "kubernetes.io/os": "windows"}), Value::Null),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use podshaper_core::pod::Pod;
 
-use super::input::ReportedPod;
+use super::ReportedPod;
 use crate::image_resolver::ImageResolver;
 use arch_decision::config::Settings;
 use arch_decision::images::{Access, Image, Images, Knowledge, Known, LookupError, images_of};

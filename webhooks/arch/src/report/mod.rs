@@ -22,7 +22,7 @@ use crate::options::ImageOptions;
 use arch_decision::platform::{Architecture, KUBERNETES_ARCHITECTURES};
 use arch_decision::readiness::Readiness;
 use arch_decision::{Arch, UnknownReason};
-use input::{Input, ReportedPod};
+use input::select;
 use lookups::{BATCH_TIMEOUT, CollectedImages};
 
 /// Show which workloads could move to another architecture today
@@ -62,6 +62,27 @@ with a node in the input follow, if an image does not run there.
 
 Exit status: 0 success; 1 the input can't be read, or with --exit-code a workload is not ready; 2 wrong usage.";
 
+/// A pod, or the pod template of a workload.
+#[derive(Debug)]
+struct ReportedPod {
+    namespace: String,
+    /// `KIND/NAME`.
+    name: String,
+    /// JSON.
+    pod: String,
+}
+
+/// The objects of the input that a report is about.
+#[derive(Debug, Default)]
+struct Input {
+    /// Pods and objects with a pod template. Objects that another one of them controls are left out.
+    workloads: Vec<ReportedPod>,
+    /// Pods on one of `nodes`.
+    placed: Vec<ReportedPod>,
+    /// The architecture of each Linux node.
+    nodes: BTreeMap<String, Architecture>,
+}
+
 /// A pod on a node where images of it don't run.
 struct Misplaced<'i> {
     pod: &'i ReportedPod,
@@ -88,7 +109,7 @@ impl Report {
             }
             self.files.push("-".into());
         }
-        let input = Input::new(&read_objects(&self.files)?);
+        let input = select(&read_objects(&self.files)?);
         if input.workloads.is_empty() && input.placed.is_empty() {
             bail!("no workload in there: nothing that has a pod template, and no pod");
         }

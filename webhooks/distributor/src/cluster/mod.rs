@@ -63,7 +63,7 @@ pub struct DistributorCluster {
     nodes: Arc<Nodes>,
     backend: ClusterBackend,
     probes: Arc<ProbeClaims>,
-    volumes: Volumes,
+    volumes: VolumeReader,
     /// `None` if the administrator does not allow to read them.
     namespaces: Option<Arc<Store<NamespaceRestrictions>>>,
     metrics: PlacementMetrics,
@@ -98,7 +98,7 @@ impl DistributorCluster {
             backend: ClusterBackend::start(client, WEBHOOK, LEADER_ANNOTATIONS, Arc::clone(&nodes) as _),
             nodes,
             probes: Arc::new(ProbeClaims::new(client.clone())),
-            volumes: Volumes::new(client.clone()),
+            volumes: VolumeReader::new(client.clone()),
             namespaces: reads_namespaces.then(|| spawn_reflector(client, WatchScope::default())),
             metrics: PlacementMetrics::register(registry, WEBHOOK, series),
         };

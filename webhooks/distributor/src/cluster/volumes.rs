@@ -23,12 +23,12 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 const MARGIN: Duration = Duration::from_millis(500);
 
 /// The volumes of claims.
-pub(super) struct Volumes {
+pub(super) struct VolumeReader {
     client: Client,
     claims: Cache<(String, String), Lookup<VolumeNodes>>,
 }
 
-impl Volumes {
+impl VolumeReader {
     /// Rights: `get` `persistentvolumeclaims` and `persistentvolumes`. Without them each claim is [`Lookup::Forbidden`].
     pub(super) fn new(client: Client) -> Self {
         Self { client, claims: Cache::builder().max_capacity(MAX_CLAIMS).time_to_live(FRESH).build() }

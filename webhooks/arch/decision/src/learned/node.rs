@@ -30,7 +30,7 @@ pub struct NodeSpec {
 /// `v1.NodeStatus`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct NodeStatus {
+pub struct ClusterNodeStatus {
     node_info: Option<NodeInfo>,
 }
 
@@ -44,11 +44,11 @@ struct NodeInfo {
 
 impl FromObject for ClusterNode {
     type Spec = NodeSpec;
-    type Status = NodeStatus;
+    type Status = ClusterNodeStatus;
     const PLURAL: &'static str = "nodes";
     const API: &'static str = "/api/v1";
 
-    fn from_object(object: Object<NodeSpec, NodeStatus>) -> Option<Self> {
+    fn from_object(object: Object<NodeSpec, ClusterNodeStatus>) -> Option<Self> {
         let labels = object.metadata.labels.unwrap_or_default();
         let info = object.status.and_then(|status| status.node_info).unwrap_or_default();
         let os = labels.get(OS_LABEL).unwrap_or(&info.operating_system);

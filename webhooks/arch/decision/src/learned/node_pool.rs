@@ -29,27 +29,27 @@ pub struct NodePool {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct NodePoolSpec {
-    template: Template,
+    template: NodeClaimTemplate,
 }
 
 /// `NodeClaimTemplate`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct Template {
-    metadata: TemplateMetadata,
-    spec: TemplateSpec,
+struct NodeClaimTemplate {
+    metadata: NodeClaimTemplateMetadata,
+    spec: NodeClaimTemplateSpec,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct TemplateMetadata {
+struct NodeClaimTemplateMetadata {
     labels: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct TemplateSpec {
-    requirements: Option<Vec<Requirement>>,
+struct NodeClaimTemplateSpec {
+    requirements: Option<Vec<NodeClaimRequirement>>,
     taints: Option<Vec<NodeTaint>>,
     startup_taints: Option<Vec<NodeTaint>>,
 }
@@ -57,13 +57,13 @@ struct TemplateSpec {
 /// `NodeSelectorRequirementWithMinValues`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct Requirement {
+struct NodeClaimRequirement {
     key: String,
     operator: String,
     values: Option<Vec<String>>,
 }
 
-impl Template {
+impl NodeClaimTemplate {
     /// Whether a node may have this value of a label. A pool that does not name the label may have any.
     fn allows(&self, key: &str, value: &str) -> bool {
         let label = self.metadata.labels.as_ref().and_then(|labels| labels.get(key));
@@ -84,7 +84,7 @@ impl Template {
             || self.requirements(key).any(|own| own.operator == "In")
     }
 
-    fn requirements(&self, key: &str) -> impl Iterator<Item = &Requirement> {
+    fn requirements(&self, key: &str) -> impl Iterator<Item = &NodeClaimRequirement> {
         self.spec.requirements.iter().flatten().filter(move |own| own.key == key)
     }
 }
@@ -102,7 +102,7 @@ impl FromObject for NodePool {
         }
         let known = KUBERNETES_ARCHITECTURES.into_iter();
         let architectures: BTreeSet<_> = known.filter(|name| template.allows(ARCH_LABEL, name)).collect();
-        let TemplateSpec { taints, startup_taints, .. } = template.spec;
+        let NodeClaimTemplateSpec { taints, startup_taints, .. } = template.spec;
         let of = |names: &BTreeSet<&'static str>, taints: Option<Vec<NodeTaint>>| {
             let taints = taints.unwrap_or_default();
             names.iter().flat_map(|name| taints_of(name, taints.clone())).collect()

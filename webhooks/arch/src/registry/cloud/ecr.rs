@@ -18,7 +18,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 
 use super::client::{IdentityClient, post_form};
-use super::signature::{AwsCredentials, Unsigned};
+use super::signature::AwsCredentials;
 use super::{CloudError, CloudToken, Fetching, TokenSource, token_of, variable};
 use arch_decision::config::EcrHost;
 
@@ -86,11 +86,8 @@ impl Ecr {
         );
         let response = self.client.text(request?).await?;
         let field = |name| element(&response, name).ok_or_else(|| CloudError::Malformed(place.clone()));
-        Ok(AwsCredentials {
-            key_id: field("AccessKeyId")?,
-            secret: field("SecretAccessKey")?,
-            session_token: field("SessionToken")?,
-        })
+        let (key_id, secret) = (field("AccessKeyId")?, field("SecretAccessKey")?);
+        Ok(AwsCredentials::new(key_id, secret, field("SessionToken")?))
     }
 
     async fn pod_identity(&self, uri: &str) -> Result<AwsCredentials, CloudError> {
@@ -102,7 +99,7 @@ impl Ecr {
         let request = Request::get(uri).header(header::AUTHORIZATION, token).body(Full::default());
         let request = request.map_err(|_| CloudError::Address(POD_IDENTITY_TOKEN))?;
         let PodIdentity { access_key_id, secret_access_key, token } = self.client.json(request).await?;
-        Ok(AwsCredentials { key_id: access_key_id, secret: secret_access_key, session_token: token })
+        Ok(AwsCredentials::new(access_key_id, secret_access_key, token))
     }
 
     async fn token(&self, registry: &str) -> Result<CloudToken, CloudError> {
@@ -110,25 +107,20 @@ impl Ecr {
         let host = EcrHost::parse(registry).ok_or_else(malformed)?;
         let credentials = self.credentials(host).await?;
         let place = format!("{}.{}.{}", host.api.0, host.region, host.api.1);
-        let (now, body) = (Timestamp::now(), "{}");
+        let now = Timestamp::now();
         let time = now.strftime("%Y%m%dT%H%M%SZ").to_string();
-        let headers = [
-            ("content-type", "application/x-amz-json-1.1"),
-            ("host", &*place),
-            ("x-amz-date", &*time),
-            ("x-amz-security-token", &*credentials.session_token),
-            ("x-amz-target", TARGET),
-        ];
-        let unsigned =
-            Unsigned { method: "POST", path: "/", query: "", headers: &headers, body: body.as_bytes() };
-        let authorization = unsigned.authorization(&credentials, (host.region, "ecr"), &time);
-        let mut request =
-            Request::post(format!("https://{place}/")).header(header::AUTHORIZATION, authorization);
-        for (name, value) in headers {
-            request = request.header(name, value);
-        }
-        let request =
-            request.body(Full::new(Bytes::from_static(body.as_bytes()))).map_err(|_| malformed())?;
+        let request = Request::post(format!("https://{place}/"))
+            .header(header::CONTENT_TYPE, "application/x-amz-json-1.1")
+            .header(header::HOST, &*place)
+            .header("x-amz-date", &*time)
+            .header("x-amz-security-token", credentials.session_token())
+            .header("x-amz-target", TARGET)
+            .body(Bytes::from_static(b"{}"));
+        let mut request = request.map_err(|_| malformed())?;
+        let authorization = credentials.sign(&request, (host.region, "ecr"), &time);
+        let authorization = authorization.parse().map_err(|_| malformed())?;
+        request.headers_mut().insert(header::AUTHORIZATION, authorization);
+        let request = request.map(Full::new);
         let Authorization { authorization_data } = self.client.json(request).await?;
         let data = authorization_data.into_iter().next().ok_or_else(malformed)?;
         let pair =

@@ -1,54 +1,60 @@
 //! Signatures of requests to AWS, version 4 (<https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>).
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use http::{HeaderValue, Request};
 use ring::digest::{SHA256, digest};
 use ring::hmac::{HMAC_SHA256, Key, sign};
 
 /// Temporary credentials of AWS.
 pub(super) struct AwsCredentials {
-    pub(super) key_id: String,
-    pub(super) secret: String,
-    pub(super) session_token: String,
+    key_id: String,
+    secret: String,
+    session_token: String,
 }
 
-/// A request before it is signed.
-pub(super) struct Unsigned<'r> {
-    pub(super) method: &'r str,
-    pub(super) path: &'r str,
-    /// Encoded, and sorted by key.
-    pub(super) query: &'r str,
-    /// Names in lower case, sorted.
-    pub(super) headers: &'r [(&'r str, &'r str)],
-    pub(super) body: &'r [u8],
-}
+impl AwsCredentials {
+    pub(super) fn new(key_id: String, secret: String, session_token: String) -> Self {
+        Self { key_id, secret, session_token }
+    }
 
-impl Unsigned<'_> {
-    /// The value of `Authorization` at `time` (`20150830T123600Z`).
-    pub(super) fn authorization(
+    pub(super) fn session_token(&self) -> &str {
+        &self.session_token
+    }
+
+    /// The value of `Authorization` for a request at `time` (`20150830T123600Z`). All headers of the request are signed, so it must
+    /// have `host`. Its query must be sorted by key.
+    pub(super) fn sign<B: AsRef<[u8]>>(
         &self,
-        AwsCredentials { key_id, secret, .. }: &AwsCredentials,
+        request: &Request<B>,
         (region, service): (&str, &str),
         time: &str,
     ) -> String {
         let day = time.get(..8).unwrap_or_default();
         let scope = format!("{day}/{region}/{service}/aws4_request");
-        let names = self.headers.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
-        let headers = self.headers.iter().fold(String::new(), |mut text, (name, value)| {
-            let _ = writeln!(text, "{name}:{}", value.trim());
+        // `HeaderName` is in lower case.
+        let headers: BTreeMap<&str, &HeaderValue> =
+            request.headers().iter().map(|(name, value)| (name.as_str(), value)).collect();
+        let names = headers.keys().copied().collect::<Vec<_>>().join(";");
+        let headers = headers.iter().fold(String::new(), |mut text, (name, value)| {
+            let _ = writeln!(text, "{name}:{}", value.to_str().unwrap_or_default().trim());
             text
         });
-        let body = hex(digest(&SHA256, self.body).as_ref());
-        let canonical = format!("{}\n{}\n{}\n{headers}\n{names}\n{body}", self.method, self.path, self.query);
+        let body = hex(digest(&SHA256, request.body().as_ref()).as_ref());
+        let (method, uri) = (request.method(), request.uri());
+        let query = uri.query().unwrap_or_default();
+        let canonical = format!("{method}\n{}\n{query}\n{headers}\n{names}\n{body}", uri.path());
         let hash = hex(digest(&SHA256, canonical.as_bytes()).as_ref());
         let text = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{hash}");
         let mac = |key: &[u8], text: &str| sign(&Key::new(HMAC_SHA256, key), text.as_bytes());
-        let mut key = mac(format!("AWS4{secret}").as_bytes(), day);
+        let mut key = mac(format!("AWS4{}", self.secret).as_bytes(), day);
         for part in [region, service, "aws4_request"] {
             key = mac(key.as_ref(), part);
         }
         let signature = hex(mac(key.as_ref(), &text).as_ref());
-        format!("AWS4-HMAC-SHA256 Credential={key_id}/{scope}, SignedHeaders={names}, Signature={signature}")
+        let credential = format!("{}/{scope}", self.key_id);
+        format!("AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={names}, Signature={signature}")
     }
 }
 
@@ -66,24 +72,16 @@ mod tests {
     /// The example of the documentation of AWS.
     #[test]
     fn signature_is_that_of_the_documentation() {
-        let credentials = AwsCredentials {
-            key_id: "AKIDEXAMPLE".into(),
-            secret: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".into(),
-            session_token: String::new(),
-        };
-        let unsigned = Unsigned {
-            method: "GET",
-            path: "/",
-            query: "Action=ListUsers&Version=2010-05-08",
-            headers: &[
-                ("content-type", "application/x-www-form-urlencoded; charset=utf-8"),
-                ("host", "iam.amazonaws.com"),
-                ("x-amz-date", "20150830T123600Z"),
-            ],
-            body: b"",
-        };
+        let secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".to_owned();
+        let credentials = AwsCredentials::new("AKIDEXAMPLE".to_owned(), secret, String::new());
+        let request = Request::get("https://iam.amazonaws.com/?Action=ListUsers&Version=2010-05-08")
+            .header("host", "iam.amazonaws.com")
+            .header("content-type", "application/x-www-form-urlencoded; charset=utf-8")
+            .header("x-amz-date", "20150830T123600Z")
+            .body("")
+            .unwrap();
         assert_eq!(
-            unsigned.authorization(&credentials, ("us-east-1", "iam"), "20150830T123600Z"),
+            credentials.sign(&request, ("us-east-1", "iam"), "20150830T123600Z"),
             "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/iam/aws4_request, \
              SignedHeaders=content-type;host;x-amz-date, \
              Signature=5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7"

@@ -3,25 +3,12 @@
 use podshaper_core::pod::ContainerRole;
 
 use crate::limit_range::Bounds;
-use crate::namespace_limits::ResourceBounds;
-use crate::resource::SizedResource;
 use crate::rules::Template;
 use crate::template::{ContainerShare, Distribution, Floor};
 
 use super::apportion::{apportion, clamp_keeping_sum};
 use super::container::SizedContainer;
-
-/// The amount of one resource that a pod may request.
-pub(super) struct Budget {
-    pub(super) resource: SizedResource,
-    /// Millicores or bytes.
-    pub(super) amount: i64,
-    /// `spec.overhead`, which the pod requests beside its containers.
-    pub(super) overhead: i64,
-    /// The smallest request of a container, besides `bounds`.
-    pub(super) floor: Floor,
-    pub(super) bounds: ResourceBounds,
-}
+use super::{Budget, ResourceBounds};
 
 /// The request of each container; `None` for one that keeps its own. `None` instead of all if nothing is left for them.
 pub(super) fn distribute(

@@ -7,37 +7,50 @@ use std::convert::Infallible;
 
 use podshaper_core::pod::{ContainerRole, aggregate};
 
-use crate::namespace_limits::ResourceBounds;
 use crate::resource::{RequestAndLimit, SizedResource};
+use crate::rules::Template;
 use crate::template::LimitPolicy;
 
 use super::container::SizedContainer;
+use super::{Amounts, Budget, ResourceBounds};
 
 /// Steps between no part and all of the difference of limits and requests.
 const STEPS: i128 = 1 << 50;
 
-/// The amounts of one resource.
-#[derive(Debug)]
-pub(super) struct Amounts {
-    /// The new amounts of each container; `None` for one that keeps its own.
-    pub(super) containers: Vec<Option<RequestAndLimit>>,
-    /// The new amounts of the pod as a whole, if it has some.
-    pub(super) pod: Option<RequestAndLimit>,
-}
-
 /// Containers with their requests, which get limits.
 pub(super) struct LimitPlan<'s, 'p> {
-    pub(super) resource: SizedResource,
-    pub(super) policy: LimitPolicy,
-    pub(super) bounds: ResourceBounds,
-    pub(super) containers: &'s [SizedContainer<'p>],
+    resource: SizedResource,
+    policy: LimitPolicy,
+    bounds: ResourceBounds,
+    containers: &'s [SizedContainer<'p>],
     /// The new request of each container; `None` for one that keeps its own.
-    pub(super) requests: &'s [Option<i64>],
+    requests: &'s [Option<i64>],
     /// The original amounts of the pod as a whole, if it has some.
-    pub(super) pod: Option<RequestAndLimit>,
+    pod: Option<RequestAndLimit>,
 }
 
-impl LimitPlan<'_, '_> {
+impl<'s, 'p> LimitPlan<'s, 'p> {
+    /// `pod` has the original amounts of the pod as a whole.
+    pub(super) fn new(
+        template: &Template,
+        budget: &Budget,
+        containers: &'s [SizedContainer<'p>],
+        requests: &'s [Option<i64>],
+        pod: RequestAndLimit,
+    ) -> Self {
+        let resource = budget.resource;
+        // Ephemeral-storage isn't allowed there (IsSupportedPodLevelResource of k8s.io/component-helpers/resource).
+        let has_pod_level = pod != RequestAndLimit::default() && resource != SizedResource::Storage;
+        Self {
+            resource,
+            policy: *template.limits.get(resource),
+            bounds: budget.bounds,
+            containers,
+            requests,
+            pod: has_pod_level.then_some(pod),
+        }
+    }
+
     /// The amounts that the namespace admits; `None` if there are none.
     pub(super) fn amounts(&self, warnings: &mut Vec<String>) -> Option<Amounts> {
         // Limits of some containers only can be less than the minimum of the pod.

@@ -18,13 +18,15 @@ use std::convert::Infallible;
 
 use podshaper_core::pod::{Pod, ResourceList, aggregate};
 
+use crate::limit_range::Bounds;
 use crate::namespace_limits::NamespaceLimits;
 use crate::node::Node;
 use crate::original_requests::OriginalRequests;
 use crate::resource::{PerResource, RequestAndLimit, SizedResource};
 use crate::rules::Template;
+use crate::template::Floor;
 
-use distribute::{Budget, distribute};
+use distribute::distribute;
 use limits::LimitPlan;
 
 /// A pod with its size.
@@ -38,6 +40,48 @@ pub struct Sizing<'p> {
     pub effective: PerResource<i64>,
     /// For the pod's author, a line each.
     pub warnings: Vec<String>,
+}
+
+/// The amount of one resource that a pod may request.
+struct Budget {
+    resource: SizedResource,
+    /// Millicores or bytes.
+    amount: i64,
+    /// `spec.overhead`, which the pod requests beside its containers.
+    overhead: i64,
+    /// The smallest request of a container, besides `bounds`.
+    floor: Floor,
+    bounds: ResourceBounds,
+}
+
+/// The demands of a namespace for one resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct ResourceBounds {
+    /// LimitRange bounds of each container.
+    container: Bounds,
+    /// LimitRange bounds of the pod in total, without overhead.
+    pod: Bounds,
+    /// Whether a ResourceQuota demands a limit of each container.
+    quota_requires_limit: bool,
+}
+
+impl ResourceBounds {
+    fn of(namespace: &NamespaceLimits, resource: SizedResource) -> Self {
+        Self {
+            container: *namespace.limit_range.container.get(resource),
+            pod: *namespace.limit_range.pod.get(resource),
+            quota_requires_limit: *namespace.quota.requires_limit.get(resource),
+        }
+    }
+}
+
+/// The new amounts of one resource.
+#[derive(Debug)]
+struct Amounts {
+    /// Those of each container; `None` for one that keeps its own.
+    containers: Vec<Option<RequestAndLimit>>,
+    /// Those of the pod as a whole, if it has some.
+    pod: Option<RequestAndLimit>,
 }
 
 /// The size of `pod` by `template` on `node`. `original` has the original requests of a pod that was sized before.
@@ -60,7 +104,7 @@ pub fn size<'p>(
         let overhead = overhead(overhead_list, resource);
         if let Some(amount) = template.budget(resource, node) {
             let floor = *template.floors.get(resource);
-            let bounds = namespace.bounds(resource);
+            let bounds = ResourceBounds::of(namespace, resource);
             sizing.size_resource(template, &Budget { resource, amount, overhead, floor, bounds });
         }
         sizing.set_effective(resource, overhead);
@@ -77,16 +121,7 @@ impl Sizing<'_> {
             return self.restore(resource);
         };
         let original = *self.pod.original.get(resource);
-        let has_pod_level = original != RequestAndLimit::default();
-        let plan = LimitPlan {
-            resource,
-            policy: *template.limits.get(resource),
-            bounds: budget.bounds,
-            containers: &self.containers,
-            requests: &requests,
-            // Ephemeral-storage isn't allowed there (IsSupportedPodLevelResource of k8s.io/component-helpers/resource).
-            pod: (has_pod_level && resource != SizedResource::Storage).then_some(original),
-        };
+        let plan = LimitPlan::new(template, budget, &self.containers, &requests, original);
         let Some(amounts) = plan.amounts(&mut self.warnings) else {
             // Those of the requests that no container gets.
             self.warnings.truncate(warnings);

@@ -135,7 +135,7 @@ fn arch_in(values: Value) -> Value {
 }
 
 #[tokio::test]
-async fn pods_land_where_all_their_images_run() {
+async fn pod_runs_on_architecture_of_all_images() {
     let mut registry = Registry::start(5443, Access::Basic).await;
     let amd = registry.push("team/amd:1", &["linux/amd64"], true).await;
     let arm = registry.push("team/arm:1", &["linux/arm64"], false).await;
@@ -187,7 +187,7 @@ async fn pods_land_where_all_their_images_run() {
 }
 
 #[tokio::test]
-async fn images_are_read_with_the_secrets_that_pods_name() {
+async fn private_image_is_resolved_with_pull_secret() {
     let registry = Registry::start(5453, Access::Token).await;
     let arm = registry.push("private/arm:1", &["linux/arm64"], true).await;
     let setting = Setting::install("arch-secrets", &[&registry], json!({"dockerConfigSecretName": ""})).await;
@@ -228,7 +228,7 @@ async fn images_are_read_with_the_secrets_that_pods_name() {
 }
 
 #[tokio::test]
-async fn a_pod_waits_until_its_image_is_there() {
+async fn pod_of_missing_image_is_gated_until_image_exists() {
     let registry = Registry::start(5463, Access::Basic).await;
     let amd = registry.push("team/amd:1", &["linux/amd64", "linux/arm64"], false).await;
     let late = format!("{}/team/late:1", registry.host);

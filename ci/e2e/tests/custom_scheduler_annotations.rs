@@ -127,7 +127,7 @@ async fn remove(namespace: &str, workload: &str) {
 }
 
 #[tokio::test]
-async fn the_originals_sample() {
+async fn original_sample_places_by_weight() {
     nodes().await;
     let release = install("sample", json!({})).await;
     output("helm", &["test", &release.name, "--namespace", &release.name, "--timeout=60s"], "").await;
@@ -182,7 +182,7 @@ async fn placement_status(release: &Release, pods: &str) {
 }
 
 #[tokio::test]
-async fn other_controllers_and_pods_from_before() {
+async fn every_controller_keeps_shares_and_removes_unplaced_pods_first() {
     nodes().await;
     let release = install("others", json!({})).await;
     let namespace = &*release.pods;
@@ -253,7 +253,7 @@ async fn other_controllers_and_pods_from_before() {
 }
 
 #[tokio::test]
-async fn namespaces_that_are_left_alone() {
+async fn pods_of_excluded_namespaces_are_unchanged() {
     nodes().await;
     let mut values = json!({});
     values[WEBHOOK] = json!({"blocklistedNamespaces": ["alone-blocked"]});
@@ -279,7 +279,7 @@ async fn namespaces_that_are_left_alone() {
 }
 
 #[tokio::test]
-async fn a_bad_strategy() {
+async fn invalid_strategy_is_a_warning_and_an_event() {
     nodes().await;
     let release = install("bad", json!({})).await;
     let namespace = &*release.pods;
@@ -341,7 +341,7 @@ async fn counted(release: &Release, outcome: &str) -> usize {
 }
 
 #[tokio::test]
-async fn beside_a_distributor() {
+async fn workload_with_distributor_is_placed_by_distributor() {
     nodes().await;
     let selector = json!({"matchLabels": {"podshaper-test": "both-pods"}});
     let release =

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::distribution::{assert_exact, settled};
-use crate::workload::{REPOSITORY, distributor, install, nodes, workload};
+use crate::fixture::{REPOSITORY, distributor, install, nodes, workload};
 
 /// How long a pod is unschedulable before its node is added.
 const PROVISIONING: Duration = Duration::from_secs(5);

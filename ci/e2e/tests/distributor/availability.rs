@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::autoscaler::evictions;
 use crate::distribution::{assert_exact, pods, scale, settled, shares};
-use crate::workload::{condition, distributor, install, nodes, spot_nodes, status, workload};
+use crate::fixture::{condition, distributor, install, nodes, spot_nodes, status, workload};
 
 /// The uids of all pods.
 async fn uids(namespace: &str) -> BTreeSet<String> {

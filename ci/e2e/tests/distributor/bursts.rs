@@ -9,10 +9,10 @@ use serde_json::json;
 use crate::distribution::{
     Pod, assert_exact, assert_near, nothing_reserved, pods, reserved, scale, settled, shares,
 };
-use crate::workload::{distributor, install, nodes, rounds, starting_deployment};
+use crate::fixture::{distributor, install, nodes, rounds, starting_deployment};
 
 #[tokio::test]
-async fn a_deployment_through_its_life() {
+async fn deployment_keeps_exact_shares_until_deletion() {
     nodes().await;
     let release = install("spread", &json!({})).await;
     output("helm", &["test", &release.name, "--namespace", &release.name, "--timeout=60s"], "").await;

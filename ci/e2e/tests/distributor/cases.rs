@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::autoscaler::{evictions, is_unschedulable};
 use crate::distribution::{GROUP, assert_exact, pods, scale, settled, shares};
-use crate::workload::{condition, install, nodes, template, workload};
+use crate::fixture::{condition, install, nodes, template, workload};
 
 const ZONE: &str = "topology.kubernetes.io/zone";
 
@@ -80,7 +80,7 @@ async fn deployment(namespace: &str, replicas: usize) {
 }
 
 #[tokio::test]
-async fn cases_of_real_clusters() {
+async fn workloads_of_real_clusters_keep_their_shares() {
     nodes().await;
     let owners = json!({"owners": [
         {"apiGroup": "keda.example.com", "resources": ["scaledjobs"]},

@@ -4,7 +4,7 @@ use e2e::cluster::{apply, get};
 use serde_json::json;
 
 use crate::distribution::{assert_exact, nothing_reserved, scale, settled, shares};
-use crate::workload::{distributor, install, nodes, spot_nodes, status, workload};
+use crate::fixture::{distributor, install, nodes, spot_nodes, status, workload};
 
 #[tokio::test]
 async fn changed_weights_apply_to_new_pods() {

@@ -6,10 +6,10 @@ use e2e::cluster::{PATIENCE, apply, create, eventually, get, kubectl, output};
 use serde_json::{Value, json};
 
 use crate::distribution::{assert_exact, assert_near, pods, reserved, scale, settled, shares};
-use crate::workload::{distributor, install, nodes, rounds, template, workload};
+use crate::fixture::{distributor, install, nodes, rounds, template, workload};
 
 #[tokio::test]
-async fn every_controller() {
+async fn pods_of_every_controller_are_distributed() {
     nodes().await;
     let owners = json!({"owners": [{"apiGroup": "farms.example.com", "resources": ["farms"]}]});
     let release = install("kinds", &owners).await;

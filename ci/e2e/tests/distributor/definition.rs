@@ -3,7 +3,7 @@
 use e2e::cluster::{create, kubectl};
 use serde_json::{Value, json};
 
-use crate::workload::install;
+use crate::fixture::install;
 
 /// A group of the nodes `type=a`, with more fields.
 fn group_with(more: &Value) -> Value {

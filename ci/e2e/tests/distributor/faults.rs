@@ -11,7 +11,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 
 use crate::distribution::{pods, settled, shares};
-use crate::workload::{
+use crate::fixture::{
     REPOSITORY, distributor, install, nodes, rounds, spot_nodes, starting_deployment, status,
 };
 
@@ -40,42 +40,42 @@ enum Fault {
 }
 
 #[tokio::test]
-async fn a_replica_is_killed() {
+async fn burst_with_killed_replicas_keeps_shares() {
     Fault::Killed.in_bursts().await;
 }
 
 #[tokio::test]
-async fn stopped_replica() {
+async fn burst_with_stopped_replica_keeps_shares() {
     Fault::Stopped.in_bursts().await;
 }
 
 #[tokio::test]
-async fn all_replicas_are_restarted() {
+async fn burst_during_restart_keeps_shares() {
     Fault::Restarted.in_bursts().await;
 }
 
 #[tokio::test]
-async fn ledgers_are_written_by_others() {
+async fn burst_with_conflicting_writes_keeps_shares() {
     Fault::Conflicts.in_bursts().await;
 }
 
 #[tokio::test]
-async fn a_quota_rejects_a_third() {
+async fn burst_over_quota_keeps_shares() {
     Fault::Quota.in_bursts().await;
 }
 
 #[tokio::test]
-async fn another_admission_rejects_at_random() {
+async fn burst_with_rejected_pods_keeps_shares() {
     Fault::Denied.in_bursts().await;
 }
 
 #[tokio::test]
-async fn the_api_server_is_restarted() {
+async fn burst_during_api_server_restart_keeps_shares() {
     Fault::ApiServer.in_bursts().await;
 }
 
 #[tokio::test]
-async fn watches_are_late() {
+async fn burst_with_late_watches_keeps_shares() {
     Fault::Lag.in_bursts().await;
 }
 

@@ -4,10 +4,10 @@ use e2e::cluster::{PATIENCE, apply, create, eventually, get, kubectl};
 use serde_json::{Value, json};
 
 use crate::distribution::{SLOT, TOKEN, assert_exact, nothing_reserved, pods, reserved, settled};
-use crate::workload::{condition, distributor, install, nodes, spot_nodes, status, workload};
+use crate::fixture::{condition, distributor, install, nodes, spot_nodes, status, workload};
 
 #[tokio::test]
-async fn pods_from_before_and_rivals() {
+async fn older_pods_count_and_second_distributor_is_superseded() {
     nodes().await;
     spot_nodes("uncordon").await;
     let release = install("before", &json!({})).await;

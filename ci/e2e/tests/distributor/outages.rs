@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::autoscaler::{Autoscaler, evictions, is_unschedulable, node_names};
 use crate::distribution::{GROUP, assert_exact, pods, scale, settled, shares};
-use crate::workload::{condition, distributor, install, nodes, rounds, status, template, workload};
+use crate::fixture::{condition, distributor, install, nodes, rounds, status, template, workload};
 
 /// `unschedulableAfter` of these tests: above the time in which the autoscaler adds a node.
 const AFTER: Duration = Duration::from_secs(15);
@@ -133,7 +133,7 @@ async fn leader_dies(release: &Release) {
 }
 
 #[tokio::test]
-async fn no_pod_fails_because_it_waits() {
+async fn pods_of_fragile_jobs_are_not_evicted() {
     let (release, autoscaler) = start("fragile", &json!({}), 0, 20).await;
     let namespace = &*release.pods;
     fragile(namespace, "once", json!({"backoffLimit": 0, "parallelism": 5, "completions": 5})).await;

@@ -6,7 +6,7 @@ use e2e::release::Release;
 use serde_json::{Value, json};
 
 use crate::distribution::{scale, settled};
-use crate::workload::{distributor, install, nodes, workload};
+use crate::fixture::{distributor, install, nodes, workload};
 
 /// The page of one of the webhook's pods, forwarded.
 async fn forward(release: &Release) -> (tokio::process::Child, &'static str) {
@@ -35,7 +35,7 @@ async fn keep(phone: &Browser, name: &str) {
 }
 
 #[tokio::test]
-async fn the_page_in_a_browser() {
+async fn page_in_browser_shows_shares_and_plan() {
     nodes().await;
     let release = install("page", &json!({})).await;
     let namespace = &*release.pods;

@@ -3,7 +3,7 @@
 use e2e::cluster::{apply, create, get};
 use serde_json::{Value, json};
 
-use crate::workload::{condition, distributor, install, nodes, status, template};
+use crate::fixture::{condition, distributor, install, nodes, status, template};
 
 /// A pod that nothing owns.
 fn bare_pod(namespace: &str, name: &str) -> Value {

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 
 use podshaper_placement::allocator::SlotAllocator;
+use podshaper_placement::owners::OwnerChain;
 use podshaper_placement::policy::{GroupSet, Policy};
 use podshaper_placement::spread::Spread;
 
@@ -38,6 +39,13 @@ pub fn groups_behind(
         applies && available.contains(*index) && pods.deviation() < 0
     });
     behind.map(|(index, _)| index).collect()
+}
+
+/// Whether pods of this controller may be evicted. Slots are reserved for pods that the watch has not shown yet, so the
+/// counts are not final. The pods of a Job run to completion, and an evicted one would begin anew.
+pub fn may_evict(chain: &OwnerChain, reserved: usize) -> bool {
+    let is_job = chain.controller().is_some_and(|(owner, _)| owner.is_kind("batch", "Job"));
+    reserved == 0 && !is_job
 }
 
 /// How many of `pods` pods may be evicted, given how many aren't ready, placed or not. The only pod of a workload is never evicted.

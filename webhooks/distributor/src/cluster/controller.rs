@@ -39,7 +39,7 @@ use super::take_back::{Candidate, TakeBackHistory, TakeBacks};
 use distributor_decision::WEBHOOK;
 use distributor_decision::distributor::{Distributor, UNSCHEDULABLE_AFTER, ValidSpec, set_target};
 use distributor_decision::findings::Findings;
-use distributor_decision::rebalance::groups_behind;
+use distributor_decision::rebalance::{groups_behind, may_evict};
 use distributor_decision::spec::{Availability, RebalanceMode};
 use distributor_decision::status::{
     ClosedReason, GroupState, GroupStatus, Observation, PodDistributorStatus, Readiness,
@@ -365,7 +365,7 @@ impl DistributorController {
         if let [(chain, inventory)] = pods
             && total.misplaced() > 0
             && replicas == Some(known + unknown.excluded)
-            && is_settled(chain, inventory)
+            && may_evict(chain, inventory.reserved)
         {
             let (mode, policy) = (spec.options.rebalance.mode, spec.allocator.policy());
             let receiving = receiving_groups(&distributor.status, spec, pods, &inputs.groups);
@@ -695,12 +695,6 @@ fn receiving_groups(
     let receiving = indexes
         .filter(|(_, (group, status))| receives(Some(status)) && receives(published.group(&group.name)));
     receiving.map(|(index, _)| index).collect::<GroupSet>().difference(waiting)
-}
-
-/// Whether pods may be evicted: no slot is reserved, and they don't run to completion, as those of a Job, which would begin anew.
-fn is_settled(chain: &OwnerChain, inventory: &LedgerInventory) -> bool {
-    let is_job = chain.controller().is_some_and(|(owner, _)| owner.is_kind("batch", "Job"));
-    inventory.reserved == 0 && !is_job
 }
 
 /// Kind and name of the owners of pods, such as the `ReplicaSet`s of a Deployment, and their pods.

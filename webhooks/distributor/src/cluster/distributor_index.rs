@@ -79,8 +79,13 @@ mod tests {
     fn distributor(namespace: &str, name: &str, created: &str, target: &Value) -> Arc<Distributor> {
         let groups = json!([{"nodeLabel": {"type": "a"}, "weight": 1}]);
         let distributor = Distributor::from_spec(&json!({"distribution": groups, "target": target}));
-        let [name, created, namespace] = [name, created, namespace].map(str::to_owned);
-        Arc::new(Distributor { uid: name.clone(), name, created, namespace, ..distributor })
+        Arc::new(Distributor {
+            uid: name.to_owned(),
+            name: name.to_owned(),
+            created: created.to_owned(),
+            namespace: namespace.to_owned(),
+            ..distributor
+        })
     }
 
     #[test]

@@ -52,7 +52,7 @@ use rebalance::Rebalancer;
 use selected_pods::SelectedPods;
 use status_writer::{DistributorEvents, StatusWriter};
 use take_back::TakeBacks;
-use volumes::Volumes;
+use volumes::VolumeReader;
 
 /// The annotations of a leader that show its group.
 const LEADER_ANNOTATIONS: &[&str] = &[GROUP, GROUP_HASH];

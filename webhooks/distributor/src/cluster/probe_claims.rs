@@ -106,7 +106,7 @@ mod tests {
             }
         };
         let deadline = Instant::now() + Duration::from_mins(1);
-        let replicas = [(); 2].map(|()| ProbeClaims::new(server.client()));
+        let replicas = [ProbeClaims::new(server.client()), ProbeClaims::new(server.client())];
         let first = distributor("1");
         let mut claims = Vec::new();
         for (replica, token) in [(0, 1), (0, 2), (1, 3), (1, 4)] {

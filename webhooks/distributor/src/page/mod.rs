@@ -154,8 +154,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn foreign_host_is_not_served() {
+    #[tokio::test]
+    async fn page_for_other_host_is_status_421() {
         let page = Page::new(Arc::default(), vec!["distributor.example.com".to_owned()]);
         for host in [
             "localhost",
@@ -172,6 +172,11 @@ mod tests {
             ["", "attacker.example", "localhost.attacker.example", "127.0.0.1.attacker.example:80", "[::1"]
         {
             assert!(!page.serves(host), "{host}");
+            for path in ["/", "/state", "/plan/10/80,20"] {
+                let request = Get { path, host: Some(host), authorization: None, accept: None };
+                let response = page.get(request).await;
+                assert_eq!(response.status(), StatusCode::MISDIRECTED_REQUEST, "{host} {path}");
+            }
         }
     }
 

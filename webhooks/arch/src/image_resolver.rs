@@ -216,7 +216,8 @@ impl Pending {
             Self::Known(outcome) => return outcome,
             Self::Flying(flight, remembered) => (flight, remembered),
         };
-        let deadline = if remembered.is_some() { deadline.min(Instant::now() + CONFIRMATION_TIMEOUT) } else { deadline };
+        let deadline =
+            if remembered.is_some() { deadline.min(Instant::now() + CONFIRMATION_TIMEOUT) } else { deadline };
         let received = timeout_at(deadline.into(), flight.wait_for(|state| state.result().is_some())).await;
         let outcome = match received {
             Ok(Ok(state)) => state.result().cloned().unwrap_or(Err(LookupError::Unavailable)),

@@ -214,9 +214,9 @@ mod tests {
             file.write_all(text.as_bytes()).unwrap();
             file
         };
-        let (config, docker) = (file(config), file(docker));
-        let [config, docker] = [("config", config.path()), ("docker-config", docker.path())]
-            .map(|(flag, path)| format!("--{flag}={}", path.display()));
+        let (config_file, docker_file) = (file(config), file(docker));
+        let config = format!("--config={}", config_file.path().display());
+        let docker = format!("--docker-config={}", docker_file.path().display());
         let options = Cli::parse_from(["arch", &config, &docker]).options;
         options.webhook().map(drop).map_err(|error| format!("{error:#}"))
     }

@@ -47,7 +47,7 @@ pub fn exemption(settings: &Settings, overrides: &Overrides, pod: &Pod<'_>) -> O
         Some(Exemption::Overtaxing)
     } else if pod.annotation(ANNOTATION).is_some() || is_gated(pod) {
         None
-    } else if table.decided_by(pod) {
+    } else if table.admits_one_architecture(pod) {
         Some(Exemption::Decided)
     } else {
         None

@@ -188,8 +188,8 @@ impl Table {
         Cow::Owned(known.chain(named.map(|name| Nodes::another(label(name)))).collect())
     }
 
-    /// Whether the pod's own node selector and required affinity, by what they mean, choose one architecture already.
-    pub fn decided_by(&self, pod: &Pod<'_>) -> bool {
+    /// Whether the pod's own node selector and required affinity admit one architecture only. Labels of nodes count that imply one.
+    pub fn admits_one_architecture(&self, pod: &Pod<'_>) -> bool {
         let nodes = self.nodes_for(pod);
         let keys: BTreeSet<&str> =
             nodes.iter().flat_map(|nodes| nodes.labels.keys().map(|key| &**key)).collect();
@@ -385,8 +385,8 @@ mod tests {
             (arch("Gt", r#"["5"]"#), [true; 4]),
         ] {
             let view: Pod = serde_json::from_str(&pod).unwrap();
-            let decided = [&open, &closed, &one, &pools].map(|table| table.decided_by(&view));
-            assert_eq!(decided, expected, "{pod}");
+            let fixed = [&open, &closed, &one, &pools].map(|table| table.admits_one_architecture(&view));
+            assert_eq!(fixed, expected, "{pod}");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -78,7 +78,7 @@ impl Exchange {
     }
 
     /// Sends `ask` and follows where the answer points to, without the authorization: it is for the first host.
-    pub(crate) async fn send(&self, ask: RegistryRequest) -> Result<RegistryResponse, LookupError> {
+    pub(super) async fn send(&self, ask: RegistryRequest) -> Result<RegistryResponse, LookupError> {
         timeout(REQUEST_TIMEOUT, self.follow(ask)).await.unwrap_or(Err(LookupError::Timeout))
     }
 

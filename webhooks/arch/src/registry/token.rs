@@ -188,7 +188,8 @@ async fn grant(
     let realm: Uri = realm.parse().map_err(|_| LookupError::Refused)?;
     check_realm(exchange, scope, &realm)?;
     let (host, port) = host_and_port(&realm);
-    let reach = if exchange.hosts().allows_private_realm(host, port) { AddressPolicy::Registry } else { reach };
+    let reach =
+        if exchange.hosts().allows_private_realm(host, port) { AddressPolicy::Registry } else { reach };
     let own = format!("repository:{}:pull", scope.repository);
     // The registry knows best by which name it checks a token (oras-project/oras-go#650).
     let mut scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
@@ -272,7 +273,8 @@ fn parse_grant(body: &[u8]) -> Result<(HeaderValue, Duration), LookupError> {
     // A token is good for at least a minute (`minimumTokenLifetimeSeconds` of github.com/distribution/distribution).
     let stated = grant.expires_in.and_then(|seconds| seconds.parse::<i64>().ok());
     let stated = stated.and_then(|seconds| u64::try_from(seconds).ok());
-    let life = stated.unwrap_or(DEFAULT_LIFETIME).clamp(DEFAULT_LIFETIME, MAX_LIFETIME).saturating_sub(MARGIN);
+    let life =
+        stated.unwrap_or(DEFAULT_LIFETIME).clamp(DEFAULT_LIFETIME, MAX_LIFETIME).saturating_sub(MARGIN);
     let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| LookupError::Malformed)?;
     value.set_sensitive(true);
     Ok((value, Duration::from_secs(life)))

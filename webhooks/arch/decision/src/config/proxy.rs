@@ -84,10 +84,10 @@ fn percent_decoded(text: &str) -> Option<String> {
             decoded.push(byte);
             continue;
         }
-        let digits = [bytes.next()?, bytes.next()?];
         let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let [high, low] = digits.map(digit);
-        decoded.push(high? << 4 | low?);
+        let high = digit(bytes.next()?)?;
+        let low = digit(bytes.next()?)?;
+        decoded.push(high << 4 | low);
     }
     String::from_utf8(decoded).ok()
 }

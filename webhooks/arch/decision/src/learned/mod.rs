@@ -30,15 +30,6 @@ pub const RETENTION: Duration = Duration::from_hours(30 * 24);
 /// The names of node pools that a text lists.
 const MAX_NAMES: usize = 3;
 
-/// A source of settings, with the architectures that have been learned so far.
-pub trait SettingsSource: Debug + Send + Sync + 'static {
-    /// The current settings.
-    fn settings(&self) -> Arc<Settings>;
-
-    /// Whether all nodes are known.
-    fn has_synced(&self) -> bool;
-}
-
 /// The nodes of an architecture at the time when one last existed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastNodes {
@@ -97,6 +88,15 @@ impl ClusterObjects {
         }
         Ok(own)
     }
+}
+
+/// A source of settings, with the architectures that have been learned so far.
+pub trait SettingsSource: Debug + Send + Sync + 'static {
+    /// The current settings.
+    fn settings(&self) -> Arc<Settings>;
+
+    /// Whether all nodes are known.
+    fn has_synced(&self) -> bool;
 }
 
 /// Learns the architectures of a cluster. `history` has those without a node, and is updated.

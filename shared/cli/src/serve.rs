@@ -10,10 +10,12 @@ use tokio::sync::watch;
 use super::check::CheckArgs;
 use super::runtime::runtime;
 use super::shutdown_signal;
-use podshaper_certificates::CertificateArgs;
+use podshaper_certificates::{CertificateArgs, ServingCertificate};
 use podshaper_core::admission::Webhook;
 use podshaper_kube::client;
-use podshaper_server::{Limits, ListenAddress, LogArgs, MetricsPage, ServerMetrics, WebhookServer, admin};
+use podshaper_server::{
+    ConnectionPool, Limits, ListenAddress, LogArgs, MetricsPage, ServerMetrics, WebhookServer, admin,
+};
 
 /// The port on which the original webhooks serve metrics to authorized clients only.
 const SECURE_METRICS_PORT: u16 = 8443;
@@ -181,14 +183,9 @@ impl<O: Args> Serve<O> {
             let connections = Arc::clone(&connections);
             let not_ready = move || {
                 if *is_terminating.borrow() {
-                    Some("terminating".to_owned())
-                } else if !certificate.is_ready() {
-                    Some("no serving certificate yet".to_owned())
-                } else if connections.is_full() {
-                    Some("every connection has a request in flight".to_owned())
-                } else {
-                    webhook.not_ready()
+                    return Some("terminating".to_owned());
                 }
+                not_ready(&certificate, &connections, &*webhook)
             };
             tokio::spawn(admin::serve(listener, None, admin::Probes { not_ready }));
         }
@@ -210,5 +207,20 @@ impl<O: Args> Serve<O> {
         let server = WebhookServer { webhook, paths, tls, limits: self.limits, connections, metrics };
         server.run(listener, shutdown).await;
         Ok(())
+    }
+}
+
+/// The reason why reviews can't be answered now.
+fn not_ready(
+    certificate: &ServingCertificate,
+    connections: &ConnectionPool,
+    webhook: &impl Webhook,
+) -> Option<String> {
+    if !certificate.is_ready() {
+        Some("no serving certificate yet".to_owned())
+    } else if connections.is_full() {
+        Some("every connection has a request in flight".to_owned())
+    } else {
+        webhook.not_ready()
     }
 }

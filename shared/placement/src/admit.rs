@@ -156,11 +156,11 @@ impl PlacePolicy<'_> {
         let stand_ins = self.allocator.policy().stand_ins();
         let regular = fitting.difference(stand_ins);
         let regular = if regular.is_empty() { fitting } else { regular };
-        let open = [regular, fitting].map(|groups| groups.intersection(self.open));
-        let open = open.into_iter().find(|groups| !groups.is_empty());
+        let open = Some(regular.intersection(self.open)).filter(|groups| !groups.is_empty());
+        let open = open.unwrap_or_else(|| fitting.intersection(self.open));
         let probe: GroupSet = self.probe.into_iter().collect();
         let mut candidates = vec![fitting.intersection(probe)];
-        candidates.extend(open);
+        candidates.push(open);
         candidates.push(regular);
         candidates.retain(|groups| !groups.is_empty());
         candidates.dedup();

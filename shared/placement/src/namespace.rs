@@ -51,6 +51,16 @@ struct NamespaceToleration {
     seconds: Option<i64>,
 }
 
+/// A toleration as Go compares it: an absent text is an empty one.
+#[derive(PartialEq, Eq)]
+struct TolerationView<'t> {
+    key: &'t str,
+    operator: &'t str,
+    value: &'t str,
+    effect: &'t str,
+    seconds: Option<i64>,
+}
+
 /// A group to which no pod of the namespace can go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExcludedGroup {
@@ -99,31 +109,33 @@ impl NamespaceRestrictions {
 impl NamespaceToleration {
     /// `tolerations.isSuperset` of Kubernetes. It does not take an absent operator of `other` for `Equal`.
     fn includes(&self, other: &Self) -> bool {
-        let (own, others) = (self.normalized(), other.normalized());
-        if own == others {
+        let (own, other) = (self.view(), other.view());
+        if own == other {
             return true;
         }
-        let ([key, operator, value, effect], [other_key, other_operator, other_value, other_effect]) =
-            (own.0, others.0);
-        let any_key = key.is_empty() && operator == "Exists";
-        if (key != other_key && !any_key) || (effect != other_effect && !effect.is_empty()) {
+        let any_key = own.key.is_empty() && own.operator == "Exists";
+        if (own.key != other.key && !any_key) || (own.effect != other.effect && !own.effect.is_empty()) {
             return false;
         }
-        if let Some(seconds) = self.seconds.filter(|_| effect == "NoExecute")
+        if let Some(seconds) = own.seconds.filter(|_| own.effect == "NoExecute")
             && other.seconds.is_none_or(|others| others > seconds)
         {
             return false;
         }
-        match operator {
-            "" | "Equal" => other_operator == "Equal" && value == other_value,
+        match own.operator {
+            "" | "Equal" => other.operator == "Equal" && own.value == other.value,
             operator => operator == "Exists",
         }
     }
 
-    /// An absent text is an empty one in Go.
-    fn normalized(&self) -> ([&str; 4], Option<i64>) {
-        let texts = [&self.key, &self.operator, &self.value, &self.effect];
-        (texts.map(|text| text.as_deref().unwrap_or_default()), self.seconds)
+    fn view(&self) -> TolerationView<'_> {
+        TolerationView {
+            key: self.key.as_deref().unwrap_or_default(),
+            operator: self.operator.as_deref().unwrap_or_default(),
+            value: self.value.as_deref().unwrap_or_default(),
+            effect: self.effect.as_deref().unwrap_or_default(),
+            seconds: self.seconds,
+        }
     }
 }
 

@@ -18,8 +18,11 @@ pub struct OwnerKind {
 impl OwnerKind {
     /// The `DaemonSet` of Kubernetes.
     pub fn daemon_set() -> Self {
-        let [api_version, kind, resource] = ["apps/v1", "DaemonSet", "daemonsets"].map(str::to_owned);
-        Self { api_version, kind, resource }
+        Self {
+            api_version: "apps/v1".to_owned(),
+            kind: "DaemonSet".to_owned(),
+            resource: "daemonsets".to_owned(),
+        }
     }
 
     /// Whether an object of this group and kind is one, in any version.

@@ -258,7 +258,6 @@ mod tests {
     use podshaper_testing::MockResponse;
 
     use super::*;
-    use crate::cluster::recheck::MAX_INTERVAL_IF_UNKNOWN;
     use arch_decision::config::Settings;
     use arch_decision::gate::GATE;
     use arch_decision::images::{Access, Image, Knowledge, Known, LookupError};

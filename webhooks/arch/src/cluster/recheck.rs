@@ -11,7 +11,7 @@ use super::gated::GatedPod;
 /// The first interval between two checks of a pod.
 pub(super) const MIN_INTERVAL: Duration = Duration::from_secs(2);
 /// The longest interval for a pod with unknown images: the cache keeps most errors that long.
-pub(super) const MAX_INTERVAL_IF_UNKNOWN: Duration = Duration::from_secs(16);
+const MAX_INTERVAL_IF_UNKNOWN: Duration = Duration::from_secs(16);
 /// The longest interval for a pod that cannot be released.
 const MAX_INTERVAL_IF_STUCK: Duration = Duration::from_secs(256);
 

@@ -331,7 +331,7 @@ mod tests {
             object("apps/v1", "StatefulSet", Some("Database"), json!({"template": template})),
             object("batch/v1", "Job", Some("elsewhere"), json!({"template": template})),
         ];
-        let input = Input::new(&objects);
+        let input = select(&objects);
         let names: Vec<_> = input.workloads.into_iter().map(|workload| workload.name).collect();
         assert_eq!(names, ["Deployment/x", "StatefulSet/x", "Job/x"]);
     }

@@ -22,6 +22,13 @@ fn distributor(namespace: &str, distribution: &Value, more: &Value) -> Value {
     })
 }
 
+/// Before 1.35 the error of a rule names the type of the value.
+fn without_type(error: &str) -> String {
+    ["array", "object", "string"].iter().fold(error.to_owned(), |error, kind| {
+        error.replace(&format!("Invalid value: \"{kind}\": "), "Invalid value: ")
+    })
+}
+
 #[tokio::test]
 async fn definition_refuses_invalid_fields() {
     let release = install("refusals", &json!({"replicas": 1})).await;
@@ -106,7 +113,7 @@ async fn definition_refuses_invalid_fields() {
         ),
         (with(json!({"rebalance": {"maxUnavailable": "0%"}})), "must be a number of at least 1"),
     ] {
-        let refused = create(&object, &["--dry-run=server"]).await.unwrap_err();
+        let refused = without_type(&create(&object, &["--dry-run=server"]).await.unwrap_err());
         assert!(refused.contains(said), "{said}: {refused}");
     }
     definition_accepts_and_describes_its_fields(&release.pods).await;

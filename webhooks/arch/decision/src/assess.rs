@@ -54,7 +54,7 @@ impl UnknownReason {
     }
 }
 
-/// The images of a pod by what is known of them.
+/// The images of a pod by their operating system.
 #[derive(Debug)]
 pub(crate) enum Assessment<'c> {
     /// The pod runs on nodes of this operating system, which have one architecture.

@@ -1,4 +1,4 @@
-//! From what is known of a pod's images to what becomes of the pod.
+//! The decision about a pod, by the answers for its images.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::table::Nodes;
 use crate::tolerations::{Tolerations, toleration};
 use crate::truncate::listed;
 
-/// Says what was decided, and that this webhook did.
+/// The annotation that records the decision.
 pub const ANNOTATION: &str = "podshaper.dev/arch";
 
 /// The input of a decision.
@@ -25,22 +25,22 @@ pub const ANNOTATION: &str = "podshaper.dev/arch";
 pub struct Case<'c, 'p> {
     /// The pod.
     pub pod: &'c Pod<'p>,
-    /// Its images, with what is known of each.
+    /// Its images, with the answer for each.
     pub images: &'c [(Image<'c>, Knowledge)],
     /// The annotations of the pod and its namespace.
     pub overrides: &'c Overrides,
-    /// When it is decided about.
+    /// The time of the decision.
     pub stage: Stage,
 }
 
-/// No nodes run all images of the pod, as far as is known: what becomes of it if that is so.
+/// The decision about a pod if no nodes run all of its images.
 #[derive(Debug)]
 pub struct Impossible(pub Decision);
 
 /// Decides.
 ///
 /// # Errors
-/// No nodes run all images. Before that is held against a pod, it should be known how things are now.
+/// No nodes run all images. The answers may be outdated: ask for the tags again before this decision is used.
 pub fn decide(settings: &Settings, case: Case<'_, '_>) -> Result<Decision, Impossible> {
     let LinuxImages { known, unknown } = match assess(&settings.table, case.pod, case.images) {
         Assessment::OtherOs(os) => return Ok(other_os(case, &os)),
@@ -135,7 +135,10 @@ fn defaulted<'n>(
     choice: &Choice<'n>,
     allowed: impl Fn(&&'n Nodes) -> bool,
 ) -> Choice<'n> {
-    let defaults = |nodes: &&Nodes| settings.default_architectures.contains(&nodes.architecture);
+    // The cluster may have no node of a default architecture.
+    let defaults = |nodes: &&Nodes| {
+        settings.default_architectures.contains(&nodes.architecture) && settings.table.has(nodes)
+    };
     let run: Vec<_> = choice.run.iter().copied().filter(|nodes| defaults(nodes)).collect();
     // The images that are known have the last word.
     let run = if run.iter().any(allowed) { run } else { choice.run.clone() };
@@ -205,7 +208,7 @@ fn annotated(case: Case<'_, '_>, mut patch: PodPatch<'_, '_>, choice: &Choice<'_
     finished(case, patch)
 }
 
-/// A pod that came with the gate, from its author or an earlier pass, is let go as the others are.
+/// The author or an earlier call may have added the gate. The label lets the controller find and remove it.
 fn finished(case: Case<'_, '_>, mut patch: PodPatch<'_, '_>) -> Decision {
     if case.stage == Stage::Creation && gate::is_gated(case.pod) {
         gate::add_gate(&mut patch);

@@ -9,7 +9,7 @@ use crate::decide::ANNOTATION;
 use crate::gate::is_gated;
 use crate::overrides::Overrides;
 
-/// The reason why a pod is none of this webhook's business.
+/// The reason why the webhook does not change a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exemption {
     /// Its node is chosen, or it shows what a kubelet runs already.
@@ -18,8 +18,8 @@ pub enum Exemption {
     OfADaemonSet,
     /// Its own node selector or affinity says the architecture.
     Decided,
-    /// It says more of its nodes than is weighed.
-    Overtaxing,
+    /// Its node selector and affinity exceed the limits.
+    TooManyRequirements,
     /// It, or its namespace, states that the webhook leaves it unchanged.
     Skipped,
     /// Its runtime class is exempt.
@@ -43,8 +43,8 @@ pub fn exemption(settings: &Settings, overrides: &Overrides, pod: &Pod<'_>) -> O
         Some(Exemption::Skipped)
     } else if settings.exempt_runtime_classes.contains(class) {
         Some(Exemption::RuntimeClass)
-    } else if table.is_overtaxed_by(pod) {
-        Some(Exemption::Overtaxing)
+    } else if table.is_exceeded_by(pod) {
+        Some(Exemption::TooManyRequirements)
     } else if pod.annotation(ANNOTATION).is_some() || is_gated(pod) {
         None
     } else if table.admits_one_architecture(pod) {

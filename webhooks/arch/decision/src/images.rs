@@ -1,4 +1,4 @@
-//! The images of a pod, and what is known of them.
+//! The images of a pod, and the answers for them.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -23,7 +23,7 @@ pub struct Image<'p> {
     pub reference: &'p str,
     /// Whether the kubelet asks the registry for it each time.
     pub always: bool,
-    /// Whether what is remembered of it doesn't do where the registry answers.
+    /// Whether a cached answer counts only if the registry does not answer.
     pub anew: bool,
     /// Whether it is a volume alone: nothing in it needs to be for a CPU.
     pub volume: bool,
@@ -57,7 +57,7 @@ pub enum LookupError {
     #[error("isn't there")]
     NotFound,
     /// 429, or the registry has answered so a moment ago.
-    #[error("can't be read: the registry wants to be asked later")]
+    #[error("can't be read: the registry limits the rate of requests")]
     RateLimited,
     /// The registry can't be reached, or answers with errors.
     #[error("can't be read: the registry doesn't answer as it should")]

@@ -1,10 +1,10 @@
 //! The decision of `arch`: restricts pods to nodes with a CPU architecture that all of their images support.
 //!
 //! ```text
-//! pod ──▶ its images ──▶ what registries know of each ──▶ nodes that run all ──▶ affinity, tolerations
+//! pod ──▶ its images ──▶ platforms of each ──▶ nodes that run all ──▶ affinity, tolerations
 //! ```
 //!
-//! The decision is a pure function of the pod and of what is known of its images.
+//! The decision is a pure function of the pod and of the answers for its images.
 #![forbid(unsafe_code)]
 
 pub mod affinity;

@@ -130,7 +130,7 @@ fn is_label(label: &str) -> bool {
 }
 
 /// Lower-case words, joined by a point, one or two underscores, or hyphens.
-fn is_component(component: &str) -> bool {
+pub(crate) fn is_component(component: &str) -> bool {
     let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let ends = [component.bytes().next(), component.bytes().next_back()];
     ends.into_iter().all(|end| end.is_some_and(word))
@@ -139,7 +139,7 @@ fn is_component(component: &str) -> bool {
             .all(|joint| matches!(joint, "" | "." | "_" | "__") || joint.bytes().all(|byte| byte == b'-'))
 }
 
-fn is_tag(tag: &str) -> bool {
+pub(crate) fn is_tag(tag: &str) -> bool {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     tag.len() <= MAX_TAG
         && tag.bytes().next().is_some_and(word)
@@ -147,7 +147,7 @@ fn is_tag(tag: &str) -> bool {
 }
 
 /// Of the algorithms that there are (`Validate` of github.com/opencontainers/go-digest).
-fn is_digest(digest: &str) -> bool {
+pub(crate) fn is_digest(digest: &str) -> bool {
     let length = match digest.split_once(':') {
         Some(("sha256", hex)) => (hex, 64),
         Some(("sha384", hex)) => (hex, 96),

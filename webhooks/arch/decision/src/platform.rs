@@ -127,12 +127,17 @@ impl Platforms {
         }
     }
 
-    /// The architectures for one operating system, as a person reads them.
+    /// The architectures for one operating system, as a person reads them; without one, all platforms.
     pub fn on(&self, os: &str) -> String {
         let Self::Only(platforms) = self else { return "any".to_owned() };
         let own = platforms.iter().filter(|platform| &*platform.os == os);
         let names = listed(", ", own.map(|platform| &platform.architecture));
-        if names.is_empty() { format!("nothing for {os}") } else { names }
+        match (names.is_empty(), platforms.is_empty()) {
+            (false, _) => names,
+            // The platforms of other operating systems, in full.
+            (true, false) => listed(", ", platforms),
+            (true, true) => "nothing".to_owned(),
+        }
     }
 }
 
@@ -147,7 +152,10 @@ impl FromStr for Architecture {
     fn from_str(text: &str) -> Result<Self, ArchitectureError> {
         let (name, variant) = text.split_once('/').unwrap_or((text, ""));
         let word = |word: &str| word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
-        if name.is_empty() || !word(name) || !word(variant) || text.ends_with('/') || text.len() > 63 {
+        // `linux/arm64` is a platform.
+        let is_os = matches!(name, "linux" | "windows");
+        if name.is_empty() || is_os || !word(name) || !word(variant) || text.ends_with('/') || text.len() > 63
+        {
             return Err(ArchitectureError(text.to_owned()));
         }
         // `arm` here is every arm, not the one that Go builds for by default.
@@ -223,7 +231,7 @@ mod tests {
             let other = Platform::new("linux", os_arch, variant).architecture;
             assert_eq!(own.parse::<Architecture>().unwrap().selects(&other), expected, "{own} {other}");
         }
-        for bad in ["", "arm/", "/v7", "a b", "AMD64", "kubernetes.io/arch"] {
+        for bad in ["", "arm/", "/v7", "a b", "linux/arm64", "windows", "AMD64", "kubernetes.io/arch"] {
             assert!(bad.parse::<Architecture>().is_err(), "{bad}");
         }
     }

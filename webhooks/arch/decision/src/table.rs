@@ -22,7 +22,7 @@ const ANOTHER: &str = "-";
 
 /// The largest number of node selector entries, requirements, and values of architecture labels in a pod. Each is compared with each
 /// architecture, and a pod has room for hundreds of thousands.
-const MAX_WORDS: usize = 1024;
+pub(crate) const MAX_REQUIREMENTS: usize = 1024;
 
 /// The labels of a node, or those that it must have.
 pub type Labels = BTreeMap<String, String>;
@@ -147,8 +147,8 @@ impl Table {
         self.learned.is_none() || self.listed().any(|own| own.architecture == nodes.architecture)
     }
 
-    /// Whether the pod says more of its nodes than is weighed.
-    pub fn is_overtaxed_by(&self, pod: &Pod<'_>) -> bool {
+    /// Whether the node selector and affinity of the pod exceed [`MAX_REQUIREMENTS`].
+    pub fn is_exceeded_by(&self, pod: &Pod<'_>) -> bool {
         let selector = pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
         let requirements = pod.required_terms().unwrap_or_default().iter().flat_map(|term| {
             [&term.match_expressions, &term.match_fields].into_iter().flat_map(|list| list.iter().flatten())
@@ -162,7 +162,7 @@ impl Table {
             _ => 0,
         };
         let selected = selector.map_or(0, |selector| selector.iter().count());
-        selected + requirements.map(|own| 1 + values(own)).sum::<usize>() > MAX_WORDS
+        selected + requirements.map(|own| 1 + values(own)).sum::<usize>() > MAX_REQUIREMENTS
     }
 
     /// Whether nodes of this architecture may exist: one that Kubernetes knows, or a configured one.

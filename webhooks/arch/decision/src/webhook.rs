@@ -1,4 +1,4 @@
-//! The webhook: which requests are its business.
+//! The webhook: reviews of pods and of workloads.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -23,6 +23,7 @@ use crate::notices::{Notices, notice};
 use crate::overrides::{Namespaces, Overrides};
 use crate::platform::Architecture;
 use crate::readiness::{Readiness, readiness};
+use crate::table::MAX_REQUIREMENTS;
 
 /// The part of the request's time that is reserved for everything except lookups.
 const MARGIN: Duration = Duration::from_millis(150);
@@ -158,7 +159,7 @@ impl<I: Images> Arch<I> {
         self.judge(pod, namespace, deadline, Stage::Creation).await.decision
     }
 
-    /// Decides by what is known of the pod's images by the deadline, or the longest that is waited.
+    /// Decides by the answers that are there at the deadline, or after `lookupTimeout`.
     pub async fn judge(&self, pod: &str, namespace: &str, deadline: Instant, stage: Stage) -> Judgement {
         let latest = Instant::now() + self.settings.lookup_timeout;
         let deadline = deadline.checked_sub(MARGIN).unwrap_or(deadline).min(latest);
@@ -182,11 +183,13 @@ impl<I: Images> Arch<I> {
         let pod = parse(text)?;
         let (settings, overrides) = (self.settings(), self.overrides(&pod, namespace));
         let exemption = exemption(&settings, &overrides, &pod);
-        if stage == Stage::Creation && !matches!(exemption, None | Some(Exemption::Overtaxing)) {
+        if stage == Stage::Creation && !matches!(exemption, None | Some(Exemption::TooManyRequirements)) {
             return Err(Decision::unchanged());
         }
-        if settings.table.is_overtaxed_by(&pod) {
-            return Err(undecided("the pod says more of its nodes than is weighed".to_owned()));
+        if settings.table.is_exceeded_by(&pod) {
+            return Err(undecided(format!(
+                "the node selector and affinity of the pod have more than {MAX_REQUIREMENTS} requirements and values"
+            )));
         }
         let images = images_of(&pod).map_err(|error| undecided(error.to_string()))?;
         let mut images = self.relevant(&images);
@@ -273,8 +276,8 @@ impl<I: Images> Arch<I> {
         Known { images: stated.into_iter().map(answer).collect(), warnings }
     }
 
-    /// Looks for the images of a workload's pods before these come.
-    fn foresee(&self, workload: Workload<'_>, namespace: &str) {
+    /// Starts lookups of a workload's images before its pods are created.
+    fn prefetch(&self, workload: Workload<'_>, namespace: &str) {
         let Some(pod) = workload.pod() else { return };
         let is_exempt = exemption(&self.settings(), &self.overrides(&pod, namespace), &pod).is_some();
         if is_exempt || stated_os(&pod).is_some_and(|os| os != "linux") {
@@ -321,7 +324,7 @@ impl<I: Images> Webhook for Arch<I> {
         if matches!(&*request.kind.group, "apps" | "batch")
             && let (Ok(workload), _) = within(MAX_VIEW, || serde_json::from_str(object.get()))
         {
-            self.foresee(workload, namespace);
+            self.prefetch(workload, namespace);
         }
         Decision::unchanged()
     }
@@ -348,9 +351,9 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Default)]
-    struct Foreseen(Mutex<Vec<String>>);
+    struct PrefetchedImages(Mutex<Vec<String>>);
 
-    impl Images for Foreseen {
+    impl Images for PrefetchedImages {
         async fn known(&self, _: &[Image<'_>], _: &Access<'_>, _: Instant) -> Known {
             Known::default()
         }
@@ -435,8 +438,8 @@ mod tests {
 
     #[tokio::test]
     async fn workload_images_are_prefetched() {
-        let foreseen = Arc::new(Foreseen::default());
-        let webhook = Arch::new(Settings::default(), Arc::clone(&foreseen));
+        let prefetched = Arc::new(PrefetchedImages::default());
+        let webhook = Arch::new(Settings::default(), Arc::clone(&prefetched));
         let review = async |group: &str, object: Value| {
             let review = Request::create(&format!("{group}/v1"), "X", "ns", object).to_review().unwrap();
             let later = Instant::now() + Duration::from_secs(1);
@@ -454,6 +457,6 @@ mod tests {
             review("apps", other).await;
         }
         review("example.com", json!({"spec": {"template": template("c")}})).await;
-        assert_eq!(*foreseen.0.lock().unwrap(), ["ns a [\"s\"] default", "ns b [\"s\"] account"]);
+        assert_eq!(*prefetched.0.lock().unwrap(), ["ns a [\"s\"] default", "ns b [\"s\"] account"]);
     }
 }

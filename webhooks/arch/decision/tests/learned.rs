@@ -139,6 +139,17 @@ fn pool_that_is_not_seen_excludes_no_pod_and_gets_none_that_fails_there() {
 }
 
 #[test]
+fn default_architecture_without_a_node_is_ignored() {
+    let settings =
+        |default: &str| json!({"onUnknown": "default-architectures", "defaultArchitectures": [default]});
+    let cluster = [node("worker", "amd64", json!([])), node("arm", "arm64", json!([]))];
+    let images = pod(&["amd64_arm64_s390x", "timeout"], json!({}));
+    let terms = |default| terms_of(&pass(&webhook_with(settings(default), &cluster), &images));
+    assert_eq!(terms("arm64"), only("arm64"));
+    assert_eq!(terms("s390x")[0]["matchExpressions"][0]["values"], json!(["amd64", "arm64", "s390x"]));
+}
+
+#[test]
 fn images_without_a_common_architecture_are_impossible() {
     let cluster = [node("a", "amd64", json!([])), node("b", "arm64", json!([]))];
     let both = pod(&["amd64", "arm64"], json!({}));

@@ -116,6 +116,7 @@ proptest! {
         let Some(waiting) = images(&pod).iter().position(|image| matches!(knowledge(image), arch_decision::images::Knowledge::Unknown(_)))
             else { return Ok(()) };
         settings["onUnknown"] = json!("gate");
+        settings["defaultArchitectures"] = json!([]);
         let gate = webhook(settings);
         let decision = decide(&gate, &pod);
         let gated = patched(&pod, &decision);

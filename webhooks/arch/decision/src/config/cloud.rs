@@ -83,7 +83,7 @@ impl CloudItem {
         items: Vec<Self>,
         registries: &Registries,
     ) -> Result<Vec<CloudCredentials>, ConfigError> {
-        let mut all = Vec::new();
+        let mut all: Vec<CloudCredentials> = Vec::new();
         for (index, item) in items.into_iter().enumerate() {
             let (key, item) = item.parts();
             let at = |rest: &[&str], problem: String| {
@@ -104,6 +104,21 @@ impl CloudItem {
                     let problem = "matches no image: registries.allow doesn't have it".to_owned();
                     return Err(at(&["registries", &place], problem));
                 }
+                if !registries.mirrors.contact_source(registry) {
+                    let problem =
+                        "has no effect: registries.mirrors has mirrors only for it, which get no credential";
+                    return Err(at(&["registries", &place], problem.to_owned()));
+                }
+            }
+            let is_twice = |(place, registry): &(usize, &String)| {
+                let is_listed = |earlier: &CloudCredentials| {
+                    item.is_included_in(earlier) && earlier.registries.contains(registry)
+                };
+                item.registries.iter().take(*place).any(|own| own == *registry) || all.iter().any(is_listed)
+            };
+            if let Some((place, registry)) = item.registries.iter().enumerate().find(is_twice) {
+                let problem = format!("has no effect: {registry} is listed twice");
+                return Err(at(&["registries", &place.to_string()], problem));
             }
             if let Some((place, name)) = item.namespaces.iter().enumerate().find(|(_, name)| !is_name(name)) {
                 let problem = format!("{name:?} is no name of a namespace");
@@ -124,10 +139,22 @@ fn is_tenant(tenant: &str) -> bool {
         && tenant.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
 }
 
+impl CloudCredentials {
+    /// Whether an earlier item is for all namespaces of this one.
+    fn is_included_in(&self, earlier: &Self) -> bool {
+        earlier.namespaces.is_empty()
+            || (!self.namespaces.is_empty()
+                && self.namespaces.iter().all(|own| earlier.namespaces.contains(own)))
+    }
+}
+
 impl Cloud {
     fn has(&self, registry: &str) -> bool {
         let label = |text: &str| {
-            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            !text.is_empty()
+                && !text.starts_with('-')
+                && !text.ends_with('-')
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         };
         match self {
             Self::Ecr => EcrHost::parse(registry).is_some(),
@@ -183,6 +210,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::config::Settings;
 
     fn validated(value: Value, allow: &[&str]) -> Result<Vec<CloudCredentials>, String> {
         let items: Vec<CloudItem> = serde_json::from_value(value).map_err(|error| error.to_string())?;
@@ -228,6 +256,10 @@ mod tests {
             ("artifactRegistry", "europe-west1-docker.pkg.dev/project"),
             ("artifactRegistry", "evilgcr.io"),
             ("acr", "azurecr.io"),
+            ("acr", "-.azurecr.io"),
+            ("acr", "example.azurecr.io."),
+            ("acr", "example.azurecr.evil"),
+            ("artifactRegistry", "us.gcr.io:443"),
             ("acr", "a.b.azurecr.io"),
             ("acr", "example.azurecr.io.evil.example"),
         ] {
@@ -238,6 +270,52 @@ mod tests {
         }
         let gar = json!([{"artifactRegistry": {"registries": ["gcr.io"]}}]);
         assert!(validated(gar, &["docker.io"]).unwrap_err().contains("registries.allow doesn't have it"));
+    }
+
+    #[test]
+    fn registry_that_is_never_asked_is_an_error() {
+        let with_mirrors = |mirrors: Value| {
+            Settings::from_value(json!({
+                "registries": {"mirrors": mirrors}, "cloudCredentials": [{"artifactRegistry": {"registries": ["eu.gcr.io"]}}],
+            }))
+        };
+        let never = json!({"mirrors": ["https://m.example"], "mirrorSourcePolicy": "NeverContactSource"});
+        for mirrors in [
+            json!({"*": never}),
+            json!({"*.gcr.io": never}),
+            json!({"eu.gcr.io": never, "*": ["https://n.example"]}),
+        ] {
+            let error = with_mirrors(mirrors.clone()).unwrap_err().to_string();
+            let expected =
+                "cloudCredentials.0.artifactRegistry.registries.0: has no effect: registries.mirrors";
+            assert!(error.starts_with(expected), "{mirrors}: {error}");
+        }
+        for mirrors in [
+            json!({"*": ["https://m.example"]}),
+            json!({"eu.gcr.io": ["https://m.example"], "*": never}),
+            json!({"eu.gcr.io/team": never}),
+            json!({"eu.gcr.io/team": ["https://m.example"], "*": never}),
+            json!({"docker.io": never}),
+        ] {
+            assert!(with_mirrors(mirrors.clone()).is_ok(), "{mirrors}");
+        }
+    }
+
+    #[test]
+    fn registry_that_is_listed_twice_is_an_error() {
+        let item =
+            |namespaces: &[&str]| json!({"acr": {"registries": ["a.azurecr.io"], "namespaces": namespaces}});
+        let twice = json!([{"acr": {"registries": ["b.azurecr.io", "a.azurecr.io", "A.azurecr.io"]}}]);
+        let error = validated(twice, &[]).unwrap_err();
+        assert_eq!(error, "cloudCredentials.0.acr.registries.2: has no effect: a.azurecr.io is listed twice");
+        for (first, second, expected) in [
+            (item(&[]), item(&["x"]), false),
+            (item(&["x", "y"]), item(&["y"]), false),
+            (item(&["x"]), item(&["y"]), true),
+            (item(&["x"]), item(&[]), true),
+        ] {
+            assert_eq!(validated(json!([first, second]), &[]).is_ok(), expected, "{first} {second}");
+        }
     }
 
     #[test]

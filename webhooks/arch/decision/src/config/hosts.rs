@@ -1,5 +1,7 @@
 //! Names of hosts in the settings of registries.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 /// A host with or without a port, in lower case, without brackets around an IPv6 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct HostPort<'t> {
@@ -12,32 +14,44 @@ impl<'t> HostPort<'t> {
     pub(super) fn parse(text: &'t str) -> Option<Self> {
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             let (host, rest) = rest.split_once(']')?;
-            host.parse::<std::net::Ipv6Addr>().ok()?;
+            host.parse::<Ipv6Addr>().ok()?;
             (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) })
         } else {
             let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
-            (Some(host).filter(|host| host.split('.').all(is_label))?, port)
+            (Some(host).filter(|host| is_host(host))?, port)
         };
         let port = match port {
-            Some(port) => Some(port.parse().ok().filter(|port| *port != 0)?),
+            Some(port) => Some(number(port).filter(|port| *port != 0)?),
             None => None,
         };
         Some(Self { host, port })
     }
 }
 
+/// The name of a host, or an IPv4 address. A name with a number as its last label is neither (RFC 3696 section 2): `10.0.0` and `010.0.0.1`
+/// lead nowhere.
+fn is_host(host: &str) -> bool {
+    let is_number =
+        host.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    host.split('.').all(is_label) && (!is_number || host.parse::<Ipv4Addr>().is_ok())
+}
+
 /// A label of a host. Underscores aren't allowed by RFC 1123, but names of services on private networks have them.
 fn is_label(label: &str) -> bool {
-    !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    !label.is_empty()
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+        && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+/// A decimal number without a sign.
+pub(super) fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
+    Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()
 }
 
 /// Checks that the name of an image can begin with this host (`ParseNormalizedNamed` of github.com/distribution/reference).
 pub(super) fn check_registry(host: &str) -> Result<(), String> {
-    let parsed = HostPort::parse(host).filter(|parsed| {
-        let ends = |label: &str| !label.starts_with('-') && !label.ends_with('-');
-        parsed.host.split('.').all(ends) && !parsed.host.contains('_')
-    });
-    if parsed.is_none() {
+    if HostPort::parse(host).is_none_or(|parsed| parsed.host.contains('_')) {
         return Err(format!("{host:?} is no host: one is registry.example.com or localhost:5000"));
     }
     if host.eq_ignore_ascii_case("index.docker.io") {
@@ -75,6 +89,15 @@ mod tests {
             ("a..b", None),
             ("a/b", None),
             ("u@a", None),
+            ("a:+80", None),
+            ("-a", None),
+            ("a-.b", None),
+            ("10.0.0.1", Some(("10.0.0.1", None))),
+            ("10.0.0.256", None),
+            ("010.0.0.1", None),
+            ("10.0.0", None),
+            ("10.0.0.1-10.0.0.9", None),
+            ("1.2.3.a:80", Some(("1.2.3.a", Some(80)))),
         ] {
             assert_eq!(HostPort::parse(text), expected.map(|(host, port)| HostPort { host, port }), "{text}");
         }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::hosts::check_registry;
 use super::{ConfigError, wrong};
-use crate::name::{ImageName, Version};
+use crate::name::{ImageName, Version, is_component, is_digest, is_tag};
 use crate::pattern::glob;
 use crate::platform::{Architecture, Platform, Platforms};
+use crate::table::Table;
 
 /// The longest pattern, in bytes.
 const MAX_PATTERN: usize = 512;
@@ -46,19 +48,18 @@ pub(super) struct RuleSettings {
 }
 
 impl ImageRules {
-    pub(super) fn new(rules: Vec<RuleSettings>) -> Result<Self, ConfigError> {
+    pub(super) fn new(rules: Vec<RuleSettings>, table: &Table) -> Result<Self, ConfigError> {
         if rules.len() > MAX_RULES {
             return Err(wrong(&["images"], format_args!("has more than {MAX_RULES} entries")));
         }
         let mut all: Vec<ImageRule> = Vec::new();
         for (index, settings) in rules.into_iter().enumerate() {
             let index = index.to_string();
-            let rule = settings.rule(&index)?;
-            if all.iter().any(|earlier| earlier.pattern == rule.pattern) {
-                return Err(wrong(
-                    &["images", &index, "match"],
-                    "has no effect, because an earlier entry has the same pattern",
-                ));
+            let rule = settings.rule(&index, table)?;
+            if let Some(earlier) = all.iter().find(|earlier| earlier.covers(&rule)) {
+                let problem =
+                    format!("has no effect, because {:?} before it matches the same images", earlier.pattern);
+                return Err(wrong(&["images", &index, "match"], problem));
             }
             all.push(rule);
         }
@@ -74,9 +75,9 @@ impl ImageRules {
         let repository = format!("{}/{}", name.registry, name.repository);
         let full = name.to_string();
         // The tag beside a digest has no meaning for a runtime, but people write patterns for it.
-        let tagged = reference.split_once('@').and_then(|(tagged, _)| ImageName::parse(tagged));
-        let tagged =
-            tagged.map(|name| name.to_string()).filter(|_| matches!(name.version, Version::Digest(_)));
+        let tagged = reference.split_once('@').filter(|_| matches!(name.version, Version::Digest(_)));
+        let tagged = tagged.map(|(tagged, _)| tagged).filter(|tagged| !split_version(tagged).1.is_empty());
+        let tagged = tagged.and_then(ImageName::parse).map(|name| name.to_string());
         let matches = |rule: &&ImageRule| {
             let is = |text: &str| glob(rule.pattern.as_bytes(), text.as_bytes());
             if rule.with_version { is(&full) || tagged.as_deref().is_some_and(is) } else { is(&repository) }
@@ -85,8 +86,24 @@ impl ImageRules {
     }
 }
 
+impl ImageRule {
+    /// Whether the rule matches all images that `later` matches. Only an asterisk matches the asterisk of another pattern.
+    fn covers(&self, later: &Self) -> bool {
+        let (repository, _) = split_version(&later.pattern);
+        let text = match (self.with_version, later.with_version) {
+            // The colon of a pattern without a slash may be that of a port.
+            (false, true) if !later.pattern.contains('/') => return false,
+            (false, true) => repository,
+            (true, false) => return false,
+            (true, true) | (false, false) => &later.pattern,
+        };
+        self.pattern == later.pattern
+            || (!self.pattern.contains('?') && glob(self.pattern.as_bytes(), text.as_bytes()))
+    }
+}
+
 impl RuleSettings {
-    fn rule(self, index: &str) -> Result<ImageRule, ConfigError> {
+    fn rule(self, index: &str, table: &Table) -> Result<ImageRule, ConfigError> {
         let at = |key: &str, problem: String| wrong(&["images", index, key], problem);
         let pattern = checked(&self.r#match).map_err(|problem| at("match", problem))?;
         let statement = match (self.ignore, self.architectures) {
@@ -96,6 +113,9 @@ impl RuleSettings {
                 for name in &names {
                     let architecture: Architecture =
                         name.parse().map_err(|error| at("architectures", format!("{error}")))?;
+                    if !table.knows(&architecture) {
+                        return Err(at("architectures", format!("no node has the architecture {name}")));
+                    }
                     platforms.insert(Platform { os: "linux".into(), architecture });
                 }
                 Statement::Supports(Arc::new(Platforms::Only(platforms)))
@@ -104,8 +124,8 @@ impl RuleSettings {
                 return Err(at("match", "needs either ignore: true or a list of architectures".to_owned()));
             }
         };
-        let last = pattern.rsplit('/').next().unwrap_or_default();
-        Ok(ImageRule { with_version: last.contains([':', '@']), pattern, statement })
+        let with_version = !split_version(&pattern).1.is_empty();
+        Ok(ImageRule { pattern, with_version, statement })
     }
 }
 
@@ -132,34 +152,68 @@ fn checked(pattern: &str) -> Result<String, String> {
     }
     let Some((registry, rest)) = pattern.split_once('/') else {
         // A star may stand for the registry and a part of the repository.
-        let whole = pattern.contains('*');
-        let lower = !pattern.split([':', '@']).next().unwrap_or_default().contains(char::is_uppercase);
-        return match (whole, lower) {
-            (true, true) => Ok(pattern.to_owned()),
-            (true, false) => Err(never("repositories are in lower case")),
-            (false, _) => Err(never("it lacks the registry, such as docker.io/library/nginx")),
-        };
+        if !pattern.contains('*') {
+            return Err(never("it lacks the registry, such as docker.io/library/nginx"));
+        }
+        check_path(pattern).map_err(|why| never(&why))?;
+        return Ok(pattern.to_owned());
     };
-    let open = registry.contains('*');
-    let registry = registry.to_ascii_lowercase();
-    if !open && registry != "localhost" && !registry.contains(['.', ':']) {
-        return Err(never("it lacks the registry, such as docker.io/library/nginx"));
+    check_host(registry, rest).and_then(|()| check_path(rest)).map_err(|why| never(&why))?;
+    Ok(format!("{}/{rest}", registry.to_ascii_lowercase()))
+}
+
+/// Whether the text has a wildcard.
+fn is_open(text: &str) -> bool {
+    text.contains(['*', '?'])
+}
+
+/// Checks that a name can begin with this registry; `rest` follows it.
+fn check_host(registry: &str, rest: &str) -> Result<(), String> {
+    if is_open(registry) {
+        return Ok(());
     }
-    if registry == "index.docker.io" {
-        return Err(never("the registry is called docker.io"));
+    if registry.eq_ignore_ascii_case("index.docker.io") {
+        return Err("the registry is called docker.io".to_owned());
     }
-    if registry == "docker.io" && !rest.contains(['/', '*']) {
-        return Err(never("the repository is docker.io/library/NAME"));
+    check_registry(registry).map_err(|_| {
+        if registry.contains(['.', ':']) {
+            format!("{registry:?} is no host of a registry")
+        } else {
+            "it lacks the registry, such as docker.io/library/nginx".to_owned()
+        }
+    })?;
+    if registry.eq_ignore_ascii_case("docker.io") && !split_version(rest).0.contains(['/', '*']) {
+        return Err("the repository is docker.io/library/NAME".to_owned());
     }
-    let repository = rest.split('@').next().unwrap_or_default();
-    let repository = repository.rsplit_once(':').map_or(repository, |(repository, _)| repository);
-    if repository.is_empty() || repository.contains(char::is_uppercase) {
-        return Err(never("repositories are in lower case and not empty"));
+    Ok(())
+}
+
+/// The repository, and the sign with the tag or digest.
+fn split_version(path: &str) -> (&str, &str) {
+    let last = path.rfind('/').map_or(0, |slash| slash + 1);
+    let end = path.get(last..).and_then(|last| last.find([':', '@'])).map_or(path.len(), |sign| last + sign);
+    path.split_at(end)
+}
+
+/// Checks that a name can have this repository, and this tag or digest.
+fn check_path(path: &str) -> Result<(), String> {
+    let (repository, version) = split_version(path);
+    for part in repository.split('/') {
+        if part.contains(char::is_uppercase) {
+            return Err("repositories are in lower case".to_owned());
+        }
+        if !is_open(part) && !is_component(part) {
+            return Err(format!("{part:?} is no part of a repository"));
+        }
     }
-    if rest.ends_with(['/', ':', '@']) || rest.starts_with('/') || rest.contains("//") {
-        return Err(never("a part of it is empty"));
-    }
-    Ok(format!("{registry}/{rest}"))
+    let is_valid = match version.split_at_checked(1) {
+        Some((":", tag)) => is_tag(tag) || (is_open(tag) && !tag.contains([':', '@', '[', ']', '+'])),
+        Some((_, digest)) => {
+            is_digest(digest) || (is_open(digest) && !digest.contains('@') && digest.split(':').count() <= 2)
+        }
+        None => true,
+    };
+    if is_valid { Ok(()) } else { Err(format!("{version:?} is no tag or digest, of which it has one")) }
 }
 
 #[cfg(test)]
@@ -169,7 +223,7 @@ mod tests {
     use super::*;
 
     fn rules(rules: Value) -> Result<ImageRules, ConfigError> {
-        ImageRules::new(serde_json::from_value(rules).unwrap())
+        ImageRules::new(serde_json::from_value(rules).unwrap(), &Table::default())
     }
 
     #[test]
@@ -178,6 +232,7 @@ mod tests {
             {"match": "quay.io/org/*-bundle*", "ignore": true},
             {"match": "Registry.example.com:5000/team/app:v1*", "architectures": ["arm64"]},
             {"match": "registry.example.com:5000/team/*", "architectures": ["amd64", "s390x"]},
+            {"match": "registry.example.com:5000/latest/app:latest", "architectures": ["s390x"]},
             {"match": "docker.io/library/nginx", "architectures": ["amd64"]},
             {"match": "*/data:*", "ignore": true},
         ]))
@@ -191,6 +246,8 @@ mod tests {
             (&format!("registry.example.com:5000/team/app:v1@{digest}"), "arm64"),
             ("registry.example.com:5000/team/app:v2", "amd64, s390x"),
             (&format!("registry.example.com:5000/team/deep/app@{digest}"), "amd64, s390x"),
+            ("registry.example.com:5000/latest/app", "s390x"),
+            (&format!("registry.example.com:5000/latest/app@{digest}"), "-"),
             ("nginx", "amd64"),
             ("docker.io/nginx:1.29", "amd64"),
             ("nginx/other", "-"),
@@ -216,9 +273,25 @@ mod tests {
             (json!({"match": "quay.io/Team/*", "ignore": true}), "in lower case"),
             (json!({"match": "docker.io/nginx", "ignore": true}), "docker.io/library/NAME"),
             (json!({"match": "index.docker.io/a/b", "ignore": true}), "is called docker.io"),
+            (json!({"match": "docker.io/nginx:*", "ignore": true}), "docker.io/library/NAME"),
             (json!({"match": "quay.io/a b", "ignore": true}), "no name has"),
-            (json!({"match": "quay.io/", "ignore": true}), "not empty"),
-            (json!({"match": "quay.io/a/", "ignore": true}), "is empty"),
+            (json!({"match": "quay.io/", "ignore": true}), "\"\" is no part of a repository"),
+            (json!({"match": "quay.io/a/", "ignore": true}), "\"\" is no part of a repository"),
+            (json!({"match": "quay.io//a*", "ignore": true}), "\"\" is no part of a repository"),
+            (json!({"match": "quay.io/-a/*", "ignore": true}), "\"-a\" is no part"),
+            (json!({"match": "quay.io/a:v1/b*", "ignore": true}), "\"a:v1\" is no part"),
+            (json!({"match": "quay.io:abc/a", "ignore": true}), "\"quay.io:abc\" is no host"),
+            (json!({"match": "quay.io/a:", "ignore": true}), "\":\" is no tag or digest"),
+            (json!({"match": "quay.io/a:b:c", "ignore": true}), "\":b:c\" is no tag or digest"),
+            (json!({"match": "quay.io/a:v1@sha256:*", "ignore": true}), "is no tag or digest"),
+            (json!({"match": "*:latest@sha256*", "ignore": true}), "is no tag or digest"),
+            (json!({"match": "quay.io/a@sha256:0", "ignore": true}), "is no tag or digest"),
+            (json!({"match": "quay.io/a@*:a:b", "ignore": true}), "is no tag or digest"),
+            (json!({"match": "quay.io/a:[a-z]*", "ignore": true}), "is no tag or digest"),
+            (
+                json!({"match": "quay.io/a", "architectures": ["wasm"]}),
+                "images.0.architectures: no node has the architecture wasm",
+            ),
             (json!({"match": "quay.io/a"}), "images.0.match: needs either"),
             (json!({"match": "quay.io/a", "ignore": true, "architectures": ["arm64"]}), "needs either"),
             (json!({"match": "quay.io/a", "architectures": []}), "needs either"),
@@ -230,7 +303,29 @@ mod tests {
             let error = rules(json!([rule])).unwrap_err().to_string();
             assert!(error.contains(expected), "{rule}: {error}");
         }
-        let twice = json!([{"match": "quay.io/a", "ignore": true}, {"match": "QUAY.io/a", "architectures": ["arm64"]}]);
-        assert!(rules(twice).unwrap_err().to_string().contains("images.1.match: has no effect"));
+    }
+
+    #[test]
+    fn rule_behind_one_for_the_same_images_is_an_error() {
+        for (first, second, expected) in [
+            ("quay.io/a", "QUAY.io/a", false),
+            ("*", "quay.io/a:v1", false),
+            ("quay.io/*", "quay.io/team/*-data", false),
+            ("quay.io/*", "quay.io/a:v1*", false),
+            ("quay.io/a:v*", "quay.io/a:v1", false),
+            ("quay.io/a:v*", "quay.io/a", true),
+            ("quay.io/*-data", "quay.io/*", true),
+            ("quay.io/a:*", "quay.io/a@*", true),
+            ("quay.io/?", "quay.io/*", true),
+            ("*.io", "*.io:5000*", true),
+        ] {
+            let both =
+                json!([{"match": first, "ignore": true}, {"match": second, "architectures": ["arm64"]}]);
+            let rules = rules(both);
+            assert_eq!(rules.is_ok(), expected, "{first} {second}: {rules:?}");
+            if let Err(error) = rules {
+                assert!(error.to_string().contains("images.1.match: has no effect"), "{error}");
+            }
+        }
     }
 }

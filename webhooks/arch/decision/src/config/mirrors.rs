@@ -9,6 +9,7 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::hosts::{HostPort, check_registry};
+use crate::name::is_component;
 
 /// The mirrors of all sources, the most specific source first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -158,6 +159,34 @@ impl Mirrors {
         self.0.iter().flat_map(|(_, set)| &set.0.mirrors).map(|mirror| &*mirror.authority)
     }
 
+    /// A key for registries of which none is allowed. `allows` decides about a registry, `allows_below` about the subdomains of a domain.
+    pub(super) fn disallowed(
+        &self,
+        allows: impl Fn(&str) -> bool,
+        allows_below: impl Fn(&str) -> bool,
+    ) -> Option<String> {
+        let is_disallowed = |source: &&MirrorSource| match &source.host {
+            SourceHost::Registry(host) => !allows(host),
+            SourceHost::Subdomains(suffix) => !allows_below(suffix.trim_start_matches('.')),
+            SourceHost::All => false,
+        };
+        self.0.iter().map(|(source, _)| source).find(is_disallowed).map(ToString::to_string)
+    }
+
+    /// Whether images of a registry are looked up there, and not only at its mirrors.
+    pub(super) fn contact_source(&self, registry: &str) -> bool {
+        for (source, MirrorSet(set)) in self.0.iter().filter(|(source, _)| source.has(registry)) {
+            if set.mirror_source_policy == MirrorSourcePolicy::AllowContactingSource {
+                return true;
+            }
+            if source.path.is_empty() {
+                // The others are less specific.
+                return false;
+            }
+        }
+        true
+    }
+
     /// The registries that have a key of their own.
     pub fn registries(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|(source, _)| match &source.host {
@@ -203,15 +232,20 @@ impl MirrorSource {
         (is_registry, host, self.path.len())
     }
 
-    /// The part of a repository's name behind the source; none if the source doesn't have the repository.
-    fn strip<'r>(&self, registry: &str, repository: &'r str) -> Option<&'r str> {
-        let has_host = match &self.host {
+    /// Whether it is for images of a registry.
+    fn has(&self, registry: &str) -> bool {
+        match &self.host {
             SourceHost::Registry(host) => host == registry,
             SourceHost::Subdomains(suffix) => {
                 registry.len() > suffix.len() && registry.ends_with(suffix.as_str())
             }
             SourceHost::All => true,
-        };
+        }
+    }
+
+    /// The part of a repository's name behind the source; none if the source doesn't have the repository.
+    fn strip<'r>(&self, registry: &str, repository: &'r str) -> Option<&'r str> {
+        let has_host = self.has(registry);
         if !has_host || self.path.is_empty() {
             return has_host.then_some(repository);
         }
@@ -229,14 +263,6 @@ impl fmt::Display for MirrorSource {
         }
         if self.path.is_empty() { Ok(()) } else { write!(f, "/{}", self.path) }
     }
-}
-
-/// A part of a repository's name between two slashes. Only its characters are checked.
-fn is_component(part: &str) -> bool {
-    let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let ends = [part.bytes().next(), part.bytes().next_back()];
-    ends.into_iter().all(|end| end.is_some_and(is_word))
-        && part.bytes().all(|byte| is_word(byte) || matches!(byte, b'.' | b'-' | b'_'))
 }
 
 impl Mirror {
@@ -459,6 +485,10 @@ mod tests {
             ("docker.io/library/nginx:1", "\"nginx:1\" is no part"),
             ("*/library", "is no host"),
             ("*example.com", "is no host"),
+            ("*.1.2.3", "is no host"),
+            ("10.0.0.256", "is no host"),
+            ("docker.io/a___b", "\"a___b\" is no part of a repository"),
+            ("docker.io/a..b", "\"a..b\" is no part of a repository"),
             ("a.*.com", "is no host"),
             ("*.", "is no host"),
             ("_default", "is no host"),

@@ -61,7 +61,7 @@ pub struct Settings {
     pub lookup_timeout: Duration,
     /// The settings of the cache.
     pub cache: CacheSettings,
-    /// How registries are spoken to.
+    /// The settings of registries.
     pub registries: Registries,
     /// Registries of clouds with the identity of the webhook's pod.
     pub cloud_credentials: Vec<CloudCredentials>,
@@ -274,29 +274,46 @@ impl Settings {
 
 impl File {
     fn validated(mut self) -> Result<Settings, ConfigError> {
-        let nodes = nodes_of(std::mem::take(&mut self.architectures))?;
+        let table = Table::new(nodes_of(std::mem::take(&mut self.architectures))?);
+        let nodes = table.configured();
         let learned_taint_keys = self.architectures_from.taint_keys(self.learn_taint_keys.take())?;
         let may_be_any = nodes.is_empty() || learned_taint_keys.is_some();
         let list = |key: &str, names: Vec<String>| -> Result<Vec<Architecture>, ConfigError> {
-            let one = |(index, name): (usize, String)| {
+            let one = |(index, name): (usize, &String)| {
                 let at = index.to_string();
                 let architecture: Architecture = name.parse().map_err(|error| wrong(&[key, &at], error))?;
+                if names
+                    .iter()
+                    .take(index)
+                    .any(|earlier| earlier.parse().is_ok_and(|own: Architecture| own == architecture))
+                {
+                    return Err(wrong(&[key, &at], format_args!("{name} is listed twice")));
+                }
                 if may_be_any || nodes.iter().any(|nodes| nodes.architecture == architecture) {
                     Ok(architecture)
                 } else {
                     Err(wrong(&[key, &at], format_args!("{name} isn't among the architectures")))
                 }
             };
-            names.into_iter().enumerate().map(one).collect()
+            names.iter().enumerate().map(one).collect()
         };
         let default_architectures =
             list("defaultArchitectures", std::mem::take(&mut self.default_architectures))?;
         let preferred = list("preferred", std::mem::take(&mut self.preferred))?;
-        if self.on_unknown == OnUnknown::DefaultArchitectures && default_architectures.is_empty() {
-            return Err(wrong(
-                &["onUnknown"],
-                "default-architectures needs defaultArchitectures: [amd64], for instance",
-            ));
+        match (self.on_unknown, default_architectures.is_empty()) {
+            (OnUnknown::DefaultArchitectures, true) => {
+                return Err(wrong(
+                    &["onUnknown"],
+                    "default-architectures needs defaultArchitectures: [amd64], for instance",
+                ));
+            }
+            (OnUnknown::Skip | OnUnknown::Gate | OnUnknown::Deny, false) => {
+                return Err(wrong(
+                    &["defaultArchitectures"],
+                    "has no effect without onUnknown: default-architectures",
+                ));
+            }
+            _ => {}
         }
         if self.lookup_timeout.is_zero() || self.lookup_timeout > Duration::from_secs(25) {
             return Err(wrong(&["lookupTimeout"], "takes up to 25s: the API server waits for 30s at most"));
@@ -304,9 +321,9 @@ impl File {
         let registries = std::mem::take(&mut self.registries).validated()?;
         let cloud_credentials =
             CloudItem::validated(std::mem::take(&mut self.cloud_credentials), &registries)?;
-        let images = ImageRules::new(std::mem::take(&mut self.images))?;
+        let images = ImageRules::new(std::mem::take(&mut self.images), &table)?;
         let exempt_runtime_classes = runtime_classes(std::mem::take(&mut self.exempt_runtime_classes))?;
-        let settings = Settings::new(&self, Table::new(nodes));
+        let settings = Settings::new(&self, table);
         Ok(Settings {
             learned_taint_keys,
             default_architectures,
@@ -434,6 +451,15 @@ mod tests {
             (json!({"cacheSize": "1"}), "cacheSize: takes between"),
             (json!({"onUnknown": "guess"}), "onUnknown: unknown variant `guess`, expected one of `skip`"),
             (json!({"onUnknown": "default-architectures"}), "onUnknown: default-architectures needs"),
+            (
+                json!({"defaultArchitectures": ["amd64"]}),
+                "defaultArchitectures: has no effect without onUnknown",
+            ),
+            (json!({"preferred": ["arm64", "aarch64"]}), "preferred.1: aarch64 is listed twice"),
+            (
+                json!({"architectures": {"linux/arm64": {}}}),
+                "architectures.linux/arm64: \"linux/arm64\" is no",
+            ),
             (json!({"architectures": {"ARM": {}}}), "architectures.ARM: \"ARM\" is no architecture"),
             (
                 json!({"architectures": {"arm/v6": {}, "armel": {}}}),

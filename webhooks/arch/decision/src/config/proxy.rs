@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::hosts::HostPort;
+use super::hosts::{HostPort, number};
 
 /// The port of a proxy without one.
 const PORT: u16 = 3128;
@@ -120,9 +120,7 @@ impl Bypass {
             return Err(matches_nothing("it is a list; each item is one host"));
         }
         if let Some((address, bits)) = entry.split_once('/') {
-            let network = address.parse::<IpAddr>().ok().zip(bits.parse().ok());
-            let network = network.filter(|(address, bits)| *bits <= if address.is_ipv4() { 32 } else { 128 });
-            let (address, bits) = network
+            let (address, bits) = network(address, bits)
                 .ok_or_else(|| matches_nothing("it has a slash and is no network such as 10.0.0.0/8"))?;
             return Ok(Self::Network(address, bits));
         }
@@ -157,9 +155,19 @@ impl Bypass {
     }
 }
 
+/// A network. The IPv6 notation of an IPv4 network is one of IPv4 (`networkNumberAndMask` of package net of Go).
+fn network(address: &str, bits: &str) -> Option<(IpAddr, u8)> {
+    let (address, bits): (IpAddr, u8) = (address.parse().ok()?, number(bits)?);
+    match (address, address.to_canonical()) {
+        (IpAddr::V4(_), _) => (bits <= 32).then_some((address, bits)),
+        (IpAddr::V6(_), IpAddr::V6(_)) => (bits <= 128).then_some((address, bits)),
+        (IpAddr::V6(_), mapped) => Some((mapped, bits.checked_sub(96).filter(|bits| *bits <= 32)?)),
+    }
+}
+
 /// Whether a network has an address. `net.IPNet.Contains` of Go compares IPv4 with IPv4 only, and mapped addresses are IPv4.
 fn contains(network: IpAddr, bits: u8, address: IpAddr) -> bool {
-    match (network.to_canonical(), address) {
+    match (network, address) {
         (IpAddr::V4(network), IpAddr::V4(address)) => {
             let mask = u32::MAX.checked_shl(32_u32.saturating_sub(u32::from(bits))).unwrap_or(0);
             u32::from(network) & mask == u32::from(address) & mask
@@ -237,6 +245,8 @@ mod tests {
         assert!(no_proxy(&["*"]).unwrap().matches("anything", 1));
         assert!(no_proxy(&["0.0.0.0/0"]).unwrap().matches("8.8.8.8", 1));
         assert!(no_proxy(&["::/0"]).unwrap().matches("::2", 1));
+        let mapped = no_proxy(&["::ffff:10.0.0.0/104"]).unwrap();
+        assert!(mapped.matches("10.9.9.9", 1) && !mapped.matches("11.0.0.0", 1));
     }
 
     #[test]
@@ -249,7 +259,21 @@ mod tests {
             "a.b/",
             "10.0.0.0/33",
             "10.0.0/8",
+            "10.0.0.0/+8",
+            "10.0.0.0/8:443",
+            "10.0.0.0/255.0.0.0",
+            "::ffff:10.0.0.0/8",
             "10.*",
+            "10.0.0",
+            "10.0.0.256",
+            "010.0.0.1",
+            "10.0.0.1-10.0.0.9",
+            "example.com.",
+            "b\u{fc}cher.example",
+            "*example.com",
+            "*:443",
+            "a.b:+80",
+            "-",
             "a.*.b",
             "a:0",
             "a:http",

@@ -63,6 +63,13 @@ impl RegistriesFile {
                 return Err(item(key, index, problem));
             }
         }
+        let is_hub = |host: &str| {
+            HostPort::parse(host).is_some_and(|parsed| parsed.host.eq_ignore_ascii_case("docker.io"))
+        };
+        if let Some(index) = self.plain_http.iter().position(|host| is_hub(host)) {
+            let problem = "matches no host: images of docker.io are at registry-1.docker.io".to_owned();
+            return Err(item("plainHttp", index, problem));
+        }
         for (index, pattern) in self.allow.iter().enumerate() {
             check_pattern(pattern).map_err(|problem| item("allow", index, problem))?;
         }
@@ -96,10 +103,12 @@ impl RegistriesFile {
             proxy_credentials_dir: self.proxy_credentials_dir,
             no_proxy,
         };
-        if let Some(registry) = registries.mirrors.registries().find(|registry| !registries.allows(registry))
-        {
+        let disallowed = registries
+            .mirrors
+            .disallowed(|registry| registries.allows(registry), |domain| registries.allows_below(domain));
+        if let Some(key) = disallowed {
             let problem = "matches no image: its registry isn't among registries.allow";
-            return Err(wrong(&["registries", "mirrors", registry], problem));
+            return Err(wrong(&["registries", "mirrors", &key], problem));
         }
         Ok(registries)
     }
@@ -109,6 +118,18 @@ impl Registries {
     /// Whether images of this registry may be looked up.
     pub fn allows(&self, registry: &str) -> bool {
         self.allow.is_empty() || self.allow.iter().any(|pattern| matches(pattern, registry))
+    }
+
+    /// Whether images of a registry below this domain may be looked up.
+    fn allows_below(&self, domain: &str) -> bool {
+        let domain: Vec<_> = domain.split('.').collect();
+        let may_match = |pattern: &String| {
+            let labels: Vec<_> = pattern.split('.').collect();
+            let mut pairs = labels.iter().rev().zip(domain.iter().rev());
+            labels.len() > domain.len()
+                && pairs.all(|(own, label)| *own == "*" || own.eq_ignore_ascii_case(label))
+        };
+        self.allow.is_empty() || self.allow.iter().any(may_match)
     }
 
     /// The name of this registry in metrics: its key or pattern in the settings, or `other`.
@@ -184,6 +205,16 @@ mod tests {
     }
 
     #[test]
+    fn mirrors_of_subdomains_may_be_allowed() {
+        for allow in
+            [json!([]), json!(["*.example.com"]), json!(["*.*.com", "x.y"]), json!(["a.B.example.com"])]
+        {
+            let value = json!({"allow": allow, "mirrors": {"*.example.com": ["https://m.example"], "*": ["https://n.example"]}});
+            assert!(registries(value).is_ok(), "{allow}");
+        }
+    }
+
+    #[test]
     fn setting_without_effect_is_an_error() {
         for (value, expected) in [
             (json!({"plainHttp": ["*.example.com"]}), "registries.plainHttp.0: \"*.example.com\" is no host"),
@@ -209,6 +240,16 @@ mod tests {
                 json!({"allow": ["docker.io"], "mirrors": {"quay.io": ["https://m.example"]}}),
                 "registries.mirrors.quay.io: matches no image: its registry isn't among registries.allow",
             ),
+            (
+                json!({"allow": ["docker.io", "*.example.com"], "mirrors": {"*.quay.io": ["https://m.example"]}}),
+                "registries.mirrors.*.quay.io: matches no image",
+            ),
+            (
+                json!({"allow": ["*.example.com"], "mirrors": {"*.a.example.com": ["https://m.example"]}}),
+                "registries.mirrors.*.a.example.com: matches no image",
+            ),
+            (json!({"plainHttp": ["Docker.io:80"]}), "registries.plainHttp.0: matches no host"),
+            (json!({"plainHttp": ["10.0.0"]}), "registries.plainHttp.0: \"10.0.0\" is no host"),
             (
                 json!({"mirrors": {"harbor": ["https://m.example"]}}),
                 "registries.mirrors.harbor: \"harbor\" matches",

@@ -110,8 +110,9 @@ pub(crate) fn settings() -> impl Strategy<Value = Value> {
     let policy = select(vec![json!("skip"), json!("gate"), json!("deny"), json!("default-architectures")]);
     (table, policy, any::<bool>(), any::<bool>()).prop_map(|(table, policy, leave, prefer)| {
         let first = table.as_object().unwrap().keys().next().map_or("amd64", String::as_str).to_owned();
+        let defaults = if policy == "default-architectures" { json!([first]) } else { json!([]) };
         json!({
-            "architectures": table, "onUnknown": policy, "defaultArchitectures": [first],
+            "architectures": table, "onUnknown": policy, "defaultArchitectures": defaults,
             "onImpossible": if leave { "leave" } else { "deny" },
             "preferred": if prefer { json!([first]) } else { json!([]) },
         })

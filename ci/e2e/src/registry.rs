@@ -22,6 +22,8 @@ const SERVICE: &str = "podshaper-test";
 /// How a registry wants to be shown who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
+    /// Not at all.
+    Anonymous,
     /// By user and password.
     Basic,
     /// By a token of a token server, which asks for user and password.
@@ -59,10 +61,15 @@ async fn address() -> String {
 }
 
 impl Registry {
-    /// Starts a registry on `port`, and its token server on the next.
+    /// Starts a registry on `port` of a node, and its token server on the next.
     pub async fn start(port: u16, access: Access) -> Self {
-        let (address, authority, files) = (address().await, Authority::new(), tempfile::tempdir().unwrap());
-        let (certificate, key) = authority.issue(&address);
+        Self::start_at(&address().await, port, access).await
+    }
+
+    /// The same at this address.
+    pub async fn start_at(address: &str, port: u16, access: Access) -> Self {
+        let (authority, files) = (Authority::new(), tempfile::tempdir().unwrap());
+        let (certificate, key) = authority.issue(address);
         let file = |name: &str, content: &str| {
             let path = files.path().join(name);
             std::fs::write(&path, content).unwrap();
@@ -72,6 +79,7 @@ impl Registry {
         let (certificate, key) = (file("tls.crt", &certificate), file("tls.key", &key));
         let tools = program("registry-tools");
         let auth = match access {
+            Access::Anonymous => Value::Null,
             Access::Basic => {
                 let line = output(tools.to_str().unwrap(), &["htpasswd", USER, PASSWORD], "").await;
                 json!({"htpasswd": {"realm": "test", "path": file("htpasswd", &line)}})
@@ -80,11 +88,14 @@ impl Registry {
                 "realm": format!("https://{address}:{}/token", port + 1), "service": SERVICE, "issuer": SERVICE, "rootcertbundle": ca,
             }}),
         };
-        let config = json!({
-            "version": 0.1, "log": {"level": "error"}, "auth": auth,
+        let mut config = json!({
+            "version": 0.1, "log": {"level": "error"},
             "storage": {"filesystem": {"rootdirectory": files.path().join("content")}},
             "http": {"addr": format!("{address}:{port}"), "tls": {"certificate": certificate, "key": key}},
         });
+        if !auth.is_null() {
+            config["auth"] = auth;
+        }
         let config = file("config.yml", &config.to_string());
         let quiet = |command: &mut Command| command.stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
         let tokens = (access == Access::Token).then(|| {
@@ -99,7 +110,7 @@ impl Registry {
         let server = quiet(Command::new(program("registry")).arg("serve").arg(config));
         for port in [Some(port), tokens.as_ref().map(|_| port + 1)].into_iter().flatten() {
             eventually("the registry listens", Duration::from_secs(20), async || {
-                TcpStream::connect((address.as_str(), port)).await.ok()
+                TcpStream::connect((address, port)).await.ok()
             })
             .await;
         }

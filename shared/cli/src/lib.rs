@@ -9,6 +9,7 @@ mod selftest;
 mod serve;
 mod shutdown;
 
+pub use podshaper_server::LogArgs;
 pub use program::{Program, ServeOptions, WebhookOptions};
 pub use serve::{ObjectMetrics, ServeContext};
 pub use shutdown::shutdown_signal;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use arch_decision::pattern::glob;
 
-/// More registries in one file than anybody has.
+/// The largest number of registries in one file.
 const MAX_ENTRIES: usize = 4096;
 /// The longest host, and the longest beginning of a repository, that can be an image's.
 const MAX_PART: usize = 255;
@@ -29,7 +29,7 @@ const UNPADDED: GeneralPurpose = lenient(NO_PAD);
 /// Bytes that an entry takes beside its text, roughly.
 const ENTRY: usize = 200;
 
-/// Whom a registry knows.
+/// A user of a registry, with a password or token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credential {
     /// The user.
@@ -66,7 +66,7 @@ struct Scope {
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
     /// It isn't JSON of that shape; the message says line and column.
-    #[error("{0}")]
+    #[error(transparent)]
     Syntax(#[from] serde_json::Error),
     /// An entry's `auth` isn't `USER:PASSWORD` in base64.
     #[error("auths: {0}: auth must be base64 of USER:PASSWORD")]
@@ -86,17 +86,19 @@ const fn lenient(config: GeneralPurposeConfig) -> GeneralPurpose {
 /// `auth` is not `USER:PASSWORD` in base64.
 struct NotAuth;
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// As Go reads it: null is nothing.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", expecting = "a docker configuration")]
 struct File {
-    #[serde(default)]
-    auths: BTreeMap<String, AuthEntry>,
+    auths: Option<Auths>,
     creds_store: Option<String>,
     cred_helpers: Option<BTreeMap<String, String>>,
 }
 
+type Auths = BTreeMap<String, Option<AuthEntry>>;
+
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "auth, or username and password")]
 struct AuthEntry {
     auth: Option<String>,
     username: Option<String>,
@@ -107,23 +109,25 @@ struct AuthEntry {
 impl DockerConfig {
     /// Reads `config.json` of Docker, or `.dockerconfigjson` of a Secret.
     pub fn from_json(text: &str) -> Result<Self, CredentialError> {
-        let File { auths, creds_store, cred_helpers } = serde_json::from_str(text)?;
+        let file: Option<File> = serde_json::from_str(text)?;
+        let File { auths, creds_store, cred_helpers } = file.unwrap_or_default();
         let has_helpers = creds_store.is_some_and(|store| !store.is_empty())
             || cred_helpers.is_some_and(|helpers| !helpers.is_empty());
-        Ok(Self { has_helpers, ..Self::new(auths)? })
+        Ok(Self { has_helpers, ..Self::new(auths.unwrap_or_default())? })
     }
 
     /// Reads `.dockercfg`, the older format.
     pub fn from_legacy_json(text: &str) -> Result<Self, CredentialError> {
-        Self::new(serde_json::from_str(text)?)
+        let auths: Option<Auths> = serde_json::from_str(text)?;
+        Self::new(auths.unwrap_or_default())
     }
 
-    fn new(auths: BTreeMap<String, AuthEntry>) -> Result<Self, CredentialError> {
+    fn new(auths: Auths) -> Result<Self, CredentialError> {
         if auths.len() > MAX_ENTRIES {
             return Err(CredentialError::TooMany);
         }
         let mut entries = Vec::new();
-        for (place, entry) in auths {
+        for (place, entry) in auths.into_iter().filter_map(|(place, entry)| Some((place, entry?))) {
             let credential = entry.credential().map_err(|NotAuth| CredentialError::Auth(place.clone()))?;
             if credential.as_ref().is_some_and(|credential| credential.len() > MAX_CREDENTIAL) {
                 return Err(CredentialError::TooLong(place));
@@ -167,7 +171,7 @@ impl DockerConfig {
 }
 
 /// The credentials for an image of `repository` at `registry`, of all these files in order, each once; the first few, if there
-/// are more than anybody has.
+/// are more than [`MAX_TRIED`].
 pub fn matching<'c>(
     files: impl IntoIterator<Item = &'c DockerConfig>,
     registry: &str,
@@ -398,7 +402,14 @@ mod tests {
             let error = DockerConfig::from_json(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");
         }
-        assert_eq!(DockerConfig::from_json(r#"{"auths": {"a.b": {}}}"#).unwrap(), DockerConfig::default());
+        for empty in
+            [r#"{"auths": {"a.b": {}}}"#, r#"{"auths": {"a.b": null}}"#, r#"{"auths": null}"#, "null"]
+        {
+            assert_eq!(DockerConfig::from_json(empty).unwrap(), DockerConfig::default(), "{empty}");
+        }
+        let source =
+            std::error::Error::source(&DockerConfig::from_json("5").unwrap_err()).map(ToString::to_string);
+        assert_eq!(source, None, "the reason is named once");
         let plain = DockerConfig::from_legacy_json(r#"{"a.b": {"username": "u", "password": "p"}}"#).unwrap();
         assert_eq!(users(&plain, "a.b", "x"), "u");
         assert!(!format!("{plain:?}").contains("\"p\""), "no password in a log");

@@ -2,6 +2,7 @@
 
 use anyhow::ensure;
 use clap::Args;
+use podshaper_cli::LogArgs;
 use podshaper_offline::block_on;
 use podshaper_offline::console::Console;
 use podshaper_offline::manifests::FactFiles;
@@ -29,6 +30,8 @@ pub struct Explain {
     options: ImageOptions,
     #[command(flatten)]
     facts: FactFiles,
+    #[command(flatten)]
+    logs: LogArgs,
 }
 
 /// An architecture of the nodes.
@@ -45,7 +48,8 @@ type Answer<'a> = (&'a str, Result<Explained, LookupError>);
 impl Explain {
     /// Runs the command. It fails if an image can't be explained, after all others were.
     pub fn run(self, console: &mut Console<'_>) -> anyhow::Result<()> {
-        let (settings, images) = self.options.images(None)?;
+        self.logs.start();
+        let (settings, images) = self.options.offline()?;
         let learned = learned(&settings, &self.facts)?;
         let architectures = learned.map(|learned| architectures(&settings, &learned)).unwrap_or_default();
         let answers = block_on(async {
@@ -60,7 +64,11 @@ impl Explain {
             ReportFormat::Json => print_json(console, &answers, &architectures)?,
         }
         let failed = answers.iter().filter(|(_, answer)| answer.is_err()).count();
-        ensure!(failed == 0, "{failed} of {} images can't be explained", self.images.len());
+        ensure!(
+            failed == 0,
+            "{failed} of {} images can't be explained; --log-level=debug logs why",
+            self.images.len()
+        );
         Ok(())
     }
 }

@@ -24,8 +24,8 @@ const CONFIRMATION_TIMEOUT: Duration = Duration::from_millis(500);
 const PREFETCHES: usize = 16;
 /// The longest time that a prefetch waits for the ServiceAccount and its Secrets.
 const PREFETCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// Memory for the names of one's images, in bytes.
-const FORESEEN: usize = 32 << 10;
+/// Memory for the names of the images of one workload, in bytes.
+const MAX_PREFETCHED_NAMES: usize = 32 << 10;
 /// Bytes of a name beside its text.
 const ENTRY: usize = 48;
 
@@ -188,7 +188,7 @@ impl ImageResolver {
                 let freshness = wanted.freshness;
                 let flight = self.start_lookup(namespace, wanted, outcome.as_ref().ok().cloned());
                 match (flight, freshness) {
-                    (Some(flight), Freshness::Now) => Pending::Flying(flight, Some(outcome)),
+                    (Some(flight), Freshness::Now) => Pending::Running(flight, Some(outcome)),
                     // The lookup continues, for the pods that come later.
                     _ => Pending::Known(outcome),
                 }
@@ -197,7 +197,7 @@ impl ImageResolver {
                 self.metrics.wanted("miss");
                 let flight = self.start_lookup(namespace, wanted, None);
                 flight.map_or(Pending::Known(Err(LookupError::Unavailable)), |flight| {
-                    Pending::Flying(flight, None)
+                    Pending::Running(flight, None)
                 })
             }
         }
@@ -207,14 +207,14 @@ impl ImageResolver {
 enum Pending {
     Known(LookupResult),
     /// The lookup, and the cached answer for its failure.
-    Flying(Flight, Option<LookupResult>),
+    Running(Flight, Option<LookupResult>),
 }
 
 impl Pending {
     async fn outcome(self, deadline: Instant) -> LookupResult {
         let (mut flight, remembered) = match self {
             Self::Known(outcome) => return outcome,
-            Self::Flying(flight, remembered) => (flight, remembered),
+            Self::Running(flight, remembered) => (flight, remembered),
         };
         let deadline =
             if remembered.is_some() { deadline.min(Instant::now() + CONFIRMATION_TIMEOUT) } else { deadline };
@@ -249,7 +249,7 @@ impl Images for ImageResolver {
 
     fn prefetch(&self, images: &[Image<'_>], access: &Access<'_>, service_account: &str) {
         let Ok(turn) = Arc::clone(&self.prefetches).try_acquire_owned() else { return };
-        let mut room = FORESEEN;
+        let mut room = MAX_PREFETCHED_NAMES;
         let images = images.iter().filter(|image| {
             let left = room.checked_sub(ENTRY + image.reference.len());
             room = left.unwrap_or(room);
@@ -278,7 +278,7 @@ impl Images for ImageResolver {
     }
 }
 
-/// Looks whether a tag still means what it did.
+/// Checks whether a tag still has the same digest.
 async fn again(
     resolver: &Resolver,
     cache: &ImageCache,

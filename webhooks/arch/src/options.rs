@@ -15,6 +15,7 @@ use podshaper_offline::manifests::FactFiles;
 use podshaper_offline::yaml;
 
 use crate::cluster::{ClusterArchitectures, GateController, OwnerEvents, WatchedNamespaces};
+use crate::credentials::HELPERS;
 use crate::docker_config_watch;
 use crate::image_resolver::ImageResolver;
 use crate::secrets::PullSecrets;
@@ -113,12 +114,22 @@ impl ServeOptions for Options {
 
 impl WebhookOptions for ImageOptions {
     fn webhook(self) -> anyhow::Result<impl Webhook> {
-        let (settings, images) = self.images(None)?;
+        let (settings, images) = self.offline()?;
         Ok(Arch::new(settings, images))
     }
 }
 
 impl ImageOptions {
+    /// The same for a command without a server, which warns on standard error.
+    pub fn offline(&self) -> anyhow::Result<(Settings, ImageResolver)> {
+        let (settings, images) = self.images(None)?;
+        if images.mounted().is_some_and(|mounted| mounted.has_helpers()) {
+            // An error on standard error can't be reported.
+            let _ = writeln!(io::stderr(), "warning: {}: {HELPERS}", self.docker_config.display());
+        }
+        Ok((settings, images))
+    }
+
     /// The settings, and what knows images.
     pub fn images(&self, secrets: Option<PullSecrets>) -> anyhow::Result<(Settings, ImageResolver)> {
         let settings = match &self.config {
@@ -155,7 +166,7 @@ pub struct FileOptions {
 
 impl WebhookOptions for FileOptions {
     fn webhook(self) -> anyhow::Result<impl Webhook> {
-        let (settings, images) = self.images.images(None)?;
+        let (settings, images) = self.images.offline()?;
         let learned = learned(&settings, &self.facts)?;
         if learned.as_ref().is_some_and(|learned| learned.iter().next().is_none()) {
             // An error on standard error can't be reported.

@@ -431,7 +431,15 @@ async fn trace_log_has_no_credential() {
         .to_string(),
     );
     let flags = [flag("config", config.path()), flag("docker-config", docker.path())];
-    let webhook = Webhook::start(program, &[&flags[0], &flags[1], "--log-level=trace"]).await;
+    let webhook = Webhook::start(
+        program,
+        &[
+            &flags[0],
+            &flags[1],
+            "--log-level=trace,h2=trace,hyper=trace,rustls=trace,tokio_rustls=trace,tower=trace",
+        ],
+    )
+    .await;
     let images = [ECR, GAR, ACR, "private.example"].map(|host| format!("{host}/team/app:1"));
     let answer = webhook.client().send(post(PATH, &review(&images))).await.unwrap();
     assert!(answer.body.contains("\"allowed\":"), "{answer:?}");

@@ -99,8 +99,15 @@ async fn registry() -> Registry {
         json!({"Labels": {"operators.operatorframework.io.bundle.mediatype.v1": "registry+v1"}});
     let bundle = all.image(OCI_CONFIG, &bundle);
     all.tag("bundle", &bundle);
+    let attestation = entry(&gone, &platform("unknown", "unknown"));
+    all.tag_index("bundle-index", vec![entry(&bundle, &platform("linux", "amd64")), attestation.clone()]);
+    all.tag_index("bundle-unnamed", vec![entry(&bundle, &Value::Null), attestation.clone()]);
+    all.tag_index("amd-index", vec![entry(&amd, &platform("linux", "amd64")), attestation]);
 
     all.tag_index("sparse", vec![multi[0].clone(), entry(&gone, &platform("linux", "arm64"))]);
+    all.tag_index("amd-gone", vec![entry(&gone, &platform("linux", "amd64"))]);
+    let without_digest = json!({"mediaType": OCI_MANIFEST, "platform": platform("linux", "s390x")});
+    all.tag_index("odd-entries", also(vec![Value::Null, without_digest, json!({})]));
     all.tag_index("unnamed-gone", also(vec![entry(&gone, &Value::Null)]));
     let many = (0..30).map(|n| entry(&format!("sha256:{n:064}"), &Value::Null));
     all.tag_index("unnamed-many", also(many.collect()));
@@ -170,6 +177,11 @@ async fn image_decides_about_its_pod() {
         ("wasm-on-linux", "is for linux/wasm, which is no platform of Kubernetes nodes", ""),
         ("wasm-artifact", "is for wasip1/wasm, which is no platform of Kubernetes nodes", ""),
         ("bundle", "unchanged", "unchanged"),
+        ("bundle-index", "unchanged", "unchanged"),
+        ("bundle-unnamed", "unchanged", "unchanged"),
+        ("amd-index", "amd64", "amd64"),
+        ("amd-gone", "amd64", "amd64"),
+        ("odd-entries", "amd64,arm64", "amd64,arm64"),
         ("sparse", "amd64,arm64", "amd64,arm64"),
         ("unnamed-gone", "amd64,arm64", "amd64,arm64"),
         ("unnamed-many", "amd64,arm64", "amd64,arm64"),
@@ -200,13 +212,22 @@ async fn image_decides_about_its_pod() {
 async fn operator_bundle_does_not_decide_about_the_job_that_unpacks_it() {
     let registry = registry().await;
     let image = |tag: &str| format!("{}/a:{tag}", registry.host());
-    let spec = json!({
-        "initContainers": [{"name": "util", "image": image("multi")}, {"name": "pull", "image": image("bundle")}],
-        "containers": [{"name": "extract", "image": image("multi")}],
-    });
-    assert_eq!(becomes(&registry, json!({}), spec.clone()).await, "amd64,arm64");
-    let arm = json!({"architectures": {"arm64": {}, "s390x": {}}});
-    assert_eq!(becomes(&registry, arm, spec).await, "arm64");
+    let toleration =
+        |architecture: &str| json!({"key": "kubernetes.io/arch", "value": architecture, "operator": "Equal"});
+    let tolerations = ["amd64", "arm64", "ppc64le", "s390x"].map(toleration);
+    for bundle in ["bundle", "bundle-index", "bundle-unnamed"] {
+        let spec = json!({
+            "initContainers": [{"name": "util", "image": image("multi")}, {"name": "pull", "image": image(bundle)}],
+            "containers": [{"name": "extract", "image": image("multi")}],
+        });
+        let mut tolerating = spec.clone();
+        tolerating["tolerations"] = json!(tolerations);
+        let arm = json!({"architectures": {"arm64": {}, "s390x": {}}});
+        for spec in [spec, tolerating] {
+            assert_eq!(becomes(&registry, json!({}), spec.clone()).await, "amd64,arm64", "{bundle}");
+            assert_eq!(becomes(&registry, arm.clone(), spec).await, "arm64", "{bundle}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -218,6 +239,15 @@ async fn mislabelled_image_is_refused_without_a_statement() {
     let pattern = format!("{}/a:am*", registry.host());
     let stated = settings(json!([{"match": pattern, "architectures": ["arm64"]}]));
     assert_eq!(becomes(&registry, stated, spec.clone()).await, "unchanged");
+    let mut two = spec.clone();
+    two["containers"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"name": "d", "image": format!("{}/a:arm", registry.host())}));
+    let mixed = |images: Value| json!({"architectures": {"amd64": {}, "arm64": {}}, "images": images});
+    assert_eq!(becomes(&registry, mixed(json!([])), two.clone()).await, "denied");
+    let overridden = json!([{"match": pattern, "architectures": ["arm64"]}]);
+    assert_eq!(becomes(&registry, mixed(overridden), two).await, "arm64");
     let ignored = settings(json!([{"match": format!("{}/*", registry.host()), "ignore": true}]));
     let before = registry.asked().len();
     assert_eq!(becomes(&registry, ignored, spec).await, "unchanged");

@@ -59,6 +59,21 @@ async fn registry_itself_gets_no_namespace() {
 }
 
 #[tokio::test]
+async fn mirror_of_a_path_has_its_images_below_its_own_path() {
+    let mirror = Registry::of(vec![("ocp/a/manifests/1", index(&["linux/arm64"]))]).await;
+    let settings = json!({"mirrors": {"Registry.INVALID/openshift4": {
+        "mirrors": [{"url": format!("http://{}/ocp", mirror.host()), "ns": false}], "mirrorSourcePolicy": "NeverContactSource",
+    }}});
+    let resolver = images(&[], &settings, &[]);
+    assert_eq!(runs_on(&resolver, "registry.invalid/openshift4/a:1").await.as_deref(), Ok("linux/arm64"));
+    let before = mirror.asked().len();
+    for other in ["registry.invalid/openshift45/a:1", "registry.invalid/a:1"] {
+        assert_eq!(runs_on(&resolver, other).await, Err(LookupError::Unavailable), "{other}");
+    }
+    assert_eq!(mirror.asked().len(), before, "images of other paths");
+}
+
+#[tokio::test]
 async fn source_is_not_asked_with_never_contact_source() {
     let (mirror, source) = (
         Registry::of(Vec::new()).await,

@@ -3,7 +3,6 @@
 
 mod support;
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 
@@ -15,10 +14,10 @@ use base64::engine::general_purpose::STANDARD;
 use http::Response;
 use oci_client::Client;
 use oci_client::client::{ClientConfig, ClientProtocol};
-use oci_client::manifest::{OciDescriptor, OciManifest};
 use oci_client::secrets::RegistryAuth;
 use serde_json::{Value, json};
-use support::registry::{Asked, Registry, config, digest, entry, full, index, index_of, manifest, ok, with};
+use support::generated_images::{GeneratedImages, compare};
+use support::registry::{Asked, Registry, full, index, ok, with};
 use support::resolver::{images, runs_on};
 
 /// A client as it comes, which speaks HTTP.
@@ -28,97 +27,10 @@ fn client() -> Client {
     Client::new(ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() })
 }
 
-/// The platforms of an image and its digest, by the client.
-async fn second_opinion(client: &Client, name: &str, auth: &RegistryAuth) -> (String, BTreeSet<String>) {
-    let image = reference::parse(name).unwrap();
-    let (manifest, digest) = client.pull_manifest(&image, auth).await.unwrap();
-    let mut platforms = BTreeSet::new();
-    match manifest {
-        OciManifest::ImageIndex(index) => {
-            for entry in index.manifests {
-                if let Some(own) = entry.platform {
-                    let variant = own.variant.map_or_else(String::new, |variant| format!("/{variant}"));
-                    platforms.insert(format!("{}/{}{variant}", own.os, own.architecture));
-                } else {
-                    let inner = image.clone_with_digest(entry.digest).to_string();
-                    platforms.extend(Box::pin(second_opinion(client, &inner, auth)).await.1);
-                }
-            }
-        }
-        OciManifest::Image(own) => {
-            let mut blob = Vec::new();
-            let config: OciDescriptor = own.config;
-            client.pull_blob(&image, &config, &mut blob).await.unwrap();
-            let config: Value = serde_json::from_str(str::from_utf8(&blob).unwrap()).unwrap();
-            platforms.insert(format!(
-                "{}/{}",
-                config["os"].as_str().unwrap(),
-                config["architecture"].as_str().unwrap()
-            ));
-        }
-    }
-    (digest, platforms)
-}
-
-/// Images of all kinds, each at `/v2/a/...`.
-fn contents() -> Vec<(String, Vec<u8>)> {
-    let names = ["amd64", "arm64", "s390x", "ppc64le", "riscv64", "386"];
-    let mut all = Vec::new();
-    for number in 0..200_usize {
-        let chosen: Vec<_> = names
-            .iter()
-            .enumerate()
-            .filter(|(bit, _)| ((number / 4 + 1) >> bit) & 1 == 1)
-            .map(|(_, name)| *name)
-            .collect();
-        let platforms: Vec<_> = chosen.iter().map(|name| format!("linux/{name}")).collect();
-        let platforms: Vec<_> = platforms.iter().map(String::as_str).collect();
-        let body = match number % 4 {
-            0 => index(&platforms),
-            1 => {
-                let own = config("linux", chosen[0]);
-                let mut image = manifest(&own);
-                if number % 8 == 1 {
-                    let text = String::from_utf8(image).unwrap();
-                    let docker = text
-                        .replace(
-                            "application/vnd.oci.image.manifest.v1+json",
-                            "application/vnd.docker.distribution.manifest.v2+json",
-                        )
-                        .replace(
-                            "application/vnd.oci.image.config.v1+json",
-                            "application/vnd.docker.container.image.v1+json",
-                        );
-                    image = docker.into_bytes();
-                }
-                all.push((format!("/v2/a/blobs/{}", digest(&own)), own));
-                image
-            }
-            2 => {
-                let inner = index(&platforms);
-                let outer = index_of(vec![entry(&digest(&inner), Value::Null)]);
-                all.push((format!("/v2/a/manifests/{}", digest(&inner)), inner));
-                outer
-            }
-            _ => {
-                let text = String::from_utf8(index(&platforms)).unwrap();
-                text.replace(
-                    "application/vnd.oci.image.index.v1+json",
-                    "application/vnd.docker.distribution.manifest.list.v2+json",
-                )
-                .into_bytes()
-            }
-        };
-        all.push((format!("/v2/a/manifests/{}", digest(&body)), body.clone()));
-        all.push((format!("/v2/a/manifests/{number}"), body));
-    }
-    all
-}
-
 /// A registry with these images that wants this authorization.
-async fn registry(contents: Arc<Vec<(String, Vec<u8>)>>, wants: Option<(&'static str, String)>) -> Registry {
+async fn registry(contents: Arc<GeneratedImages>, wants: Option<(&'static str, String)>) -> Registry {
     Registry::start(move |asked: Asked| {
-        let found = contents.iter().find(|(path, _)| *path == asked.path).map(|(_, body)| body.clone());
+        let found = contents.at(&asked.path).map(<[u8]>::to_vec);
         let refused =
             wants.as_ref().filter(|(authorization, _)| asked.authorization.as_deref() != Some(authorization));
         let challenge = refused.map(|(_, challenge)| challenge.clone());
@@ -141,7 +53,7 @@ async fn registry(contents: Arc<Vec<(String, Vec<u8>)>>, wants: Option<(&'static
 
 #[tokio::test]
 async fn both_agree_on_digest_and_platforms() {
-    let contents = Arc::new(contents());
+    let contents = Arc::new(GeneratedImages::new());
     let tokens =
         Registry::start(|_| async { Response::new(full(json!({"token": "t"}).to_string().into_bytes())) })
             .await;
@@ -157,17 +69,7 @@ async fn both_agree_on_digest_and_platforms() {
         let own: &[_] = if matches!(auth, RegistryAuth::Anonymous) { &[] } else { &credentials };
         let own: Vec<_> = own.iter().map(|(host, pair)| (&**host, *pair)).collect();
         let (images, client) = (images(&[&registry, &tokens], &json!({}), &own), client());
-        for number in 0..200 {
-            let tagged = format!("{}/a:{number}", registry.host());
-            let (digest, platforms) = second_opinion(&client, &tagged, &auth).await;
-            let by_digest = format!("{}/a@{digest}", registry.host());
-            for name in [&tagged, &by_digest] {
-                let explained = images.explain(name).await.unwrap();
-                assert_eq!(explained.digest, digest, "{name}");
-                let found = runs_on(&images, name).await.unwrap();
-                assert_eq!(found.split(' ').map(str::to_owned).collect::<BTreeSet<_>>(), platforms, "{name}");
-            }
-        }
+        compare(&images, &client, &registry.host(), &auth).await;
     }
 }
 

@@ -99,6 +99,62 @@ async fn scope_of_the_challenge_is_asked_for_beside_that_of_the_path() {
 }
 
 #[tokio::test]
+async fn location_may_be_relative() {
+    let target = Registry::of(vec![("org/app/manifests/1", index(&["linux/arm64"]))]).await;
+    let to = target.host();
+    let registry = Registry::start(move |asked: Asked| {
+        let location = match asked.path.split('/').nth(2).unwrap() {
+            "network" => format!("//{to}/v2/org/app/manifests/1"),
+            "relative" => "../../real/manifests/1".to_owned(),
+            "query" => "?here".to_owned(),
+            _ => String::new(),
+        };
+        let is_here = asked.path.ends_with("?here") || asked.path == "/v2/relative/real/manifests/1";
+        async move {
+            if is_here { ok(&asked, index(&["linux/arm64"])) } else { with(307, &[("location", &location)]) }
+        }
+    })
+    .await;
+    let images = images(&[&registry, &target], &json!({}), &[(&registry.host(), "u:p")]);
+    for name in ["network/app:1", "relative/app:1", "query/app:1"] {
+        let found = runs_on(&images, &format!("{}/{name}", registry.host())).await;
+        assert_eq!(found.as_deref(), Ok("linux/arm64"), "{name}");
+    }
+    let nowhere = runs_on(&images, &format!("{}/nowhere/app:1", registry.host())).await;
+    assert_eq!(nowhere, Err(arch_decision::images::LookupError::Unavailable));
+}
+
+#[tokio::test]
+async fn password_is_posted_to_a_token_server_that_refuses_get() {
+    let tokens = Registry::start(|asked| async move {
+        if asked.method == "POST" && asked.authorization.is_none() {
+            Response::new(full(json!({"access_token": "t"}).to_string().into_bytes()))
+        } else {
+            status(405)
+        }
+    })
+    .await;
+    let challenge = format!("Bearer realm=\"http://{}/token\",service=\"s\"", tokens.host());
+    let registry = Registry::start(move |asked: Asked| {
+        let challenge = challenge.clone();
+        async move {
+            match asked.authorization.as_deref() {
+                Some("Bearer t") => ok(&asked, index(&["linux/arm64"])),
+                _ => with(401, &[("www-authenticate", &challenge)]),
+            }
+        }
+    })
+    .await;
+    let name = format!("{}/a:1", registry.host());
+    let own = images(&[&registry, &tokens], &json!({}), &[(&registry.host(), "u:p")]);
+    assert_eq!(runs_on(&own, &name).await.as_deref(), Ok("linux/arm64"));
+    let before = tokens.asked().len();
+    let anonymous = images(&[&registry, &tokens], &json!({}), &[]);
+    assert_eq!(runs_on(&anonymous, &name).await, Err(arch_decision::images::LookupError::Unauthorized));
+    assert_eq!(tokens.asked().len(), before + 1, "GET alone");
+}
+
+#[tokio::test]
 async fn redirect_target_without_a_token_server_is_unauthorized() {
     let storage = Registry::start(|_| async { status(401) }).await;
     let location = format!("http://{}/x", storage.host());

@@ -106,7 +106,7 @@ async fn workload_is_reported_as_the_webhook_decides() {
     assert_eq!(unknown.status.code(), Some(2));
     let json = report(&settings, &objects[2..3], &["--output", "json"]).await;
     let json: Value = serde_json::from_str(str::from_utf8(&json.stdout).unwrap()).unwrap();
-    assert_eq!(json, json!([{"namespace": "d", "workload": "Deployment/pinned", "standing": "pinned"}]));
+    assert_eq!(json, json!([{"namespace": "d", "workload": "Deployment/pinned", "result": "pinned"}]));
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ impl AddressPolicy {
     }
 }
 
-/// The address that is meant: an IPv4 address in the clothes of IPv6 (mapped, compatible, NAT64, 6to4) is one.
+/// The IPv4 address in an IPv6 address of a notation for it (mapped, compatible, NAT64, 6to4), or the address itself.
 fn embedded(address: IpAddr) -> IpAddr {
     let IpAddr::V6(address) = address else { return address };
     let v4 = |high: u16, low: u16| IpAddr::V4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));

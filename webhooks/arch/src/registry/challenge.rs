@@ -32,7 +32,10 @@ impl Challenge {
         for header in headers.into_iter().filter(|header| header.len() <= MAX) {
             for (scheme, mut parameters) in challenges(header) {
                 if scheme == "bearer" {
-                    let realm = parameters.remove("realm")?;
+                    // Only a challenge with a token server can be met.
+                    let Some(realm) = parameters.remove("realm").filter(|realm| !realm.is_empty()) else {
+                        continue;
+                    };
                     let scopes =
                         parameters.remove("scope").map_or_else(Vec::new, |scope| pull_scopes(&scope));
                     return Some(Self::Bearer { realm, service: parameters.remove("service"), scopes });
@@ -149,6 +152,8 @@ mod tests {
             ("", None),
             (",,= =\"", None),
             ("Bearer service=x", None),
+            ("Bearer realm=\"\"", None),
+            (r#"Bearer error="invalid_token", Basic realm="x""#, Some(Challenge::Basic)),
         ] {
             assert_eq!(Challenge::of([header]), expected, "{header}");
         }

@@ -155,7 +155,7 @@ impl Exchange {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) if is_refusal(&error) => return Err(LookupError::Refused),
             Ok(Err(error)) => {
-                tracing::debug!(%host, error = &error as &dyn Error, "a registry can't be asked");
+                tracing::debug!(%host, error = root_cause(&error), "can't send a request to a registry");
                 // A response that breaks off may be that of one repository.
                 let result = if error.is_connect() {
                     RequestResult::NotConnected
@@ -193,19 +193,52 @@ impl Exchange {
     }
 }
 
-/// Where a `Location` leads from `base`: a URL, or a path.
+/// Where a `Location` leads from `base` (RFC 3986 section 5.2).
 fn resolve(base: &Uri, target: &str) -> Option<Uri> {
-    let uri: Uri = target.parse().ok()?;
-    if uri.scheme().is_some() {
-        return uri.authority().is_some_and(|authority| !authority.as_str().contains('@')).then_some(uri);
+    let target = target.split('#').next().unwrap_or_default();
+    let (scheme, authority) = (base.scheme_str()?, base.authority()?);
+    let has_scheme = target.split(['/', '?']).next().is_some_and(|first| first.contains(':'));
+    let text = if has_scheme {
+        target.to_owned()
+    } else if target.starts_with("//") {
+        format!("{scheme}:{target}")
+    } else {
+        let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
+        let path = match (path.is_empty(), path.starts_with('/')) {
+            (true, _) if query.is_empty() => return None,
+            (true, _) => base.path().to_owned(),
+            (false, true) => without_dots(path),
+            (false, false) => {
+                let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+                without_dots(&format!("{folder}/{path}"))
+            }
+        };
+        format!("{scheme}://{authority}{path}{query}")
+    };
+    let uri: Uri = text.parse().ok()?;
+    let is_absolute = uri.scheme().is_some();
+    uri.authority().is_some_and(|own| is_absolute && !own.as_str().contains('@')).then_some(uri)
+}
+
+/// An absolute path without `.` and `..` (RFC 3986 section 5.2.4).
+fn without_dots(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/').skip(1) {
+        match part {
+            "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
     }
-    let path = uri.path_and_query().filter(|path| path.as_str().starts_with('/'))?;
-    Uri::builder()
-        .scheme(base.scheme_str()?)
-        .authority(base.authority()?.as_str())
-        .path_and_query(path.as_str())
-        .build()
-        .ok()
+    if path.ends_with("/.") || path.ends_with("/..") {
+        parts.push("");
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// The message of the first error of a chain: the others say `client error (Connect)`.
+pub(super) fn root_cause(error: &dyn Error) -> String {
+    error.source().map_or_else(|| error.to_string(), root_cause)
 }
 
 fn is_refusal(error: &(dyn Error + 'static)) -> bool {
@@ -250,6 +283,35 @@ mod tests {
             ["https://Registry.Example/v2/", "https://registry.example:443/", "https://REGISTRY.example"]
         {
             assert_eq!(authority(&uri.parse().unwrap()), "registry.example:443");
+        }
+    }
+
+    #[test]
+    fn location_is_resolved() {
+        let base: Uri = "https://r.example:5000/v2/a/manifests/1?ns=x".parse().unwrap();
+        for (target, expected) in [
+            ("http://other.example/x?y=/z", Some("http://other.example/x?y=/z")),
+            ("HTTPS://other.example", Some("https://other.example/")),
+            ("//other.example:80/x", Some("https://other.example:80/x")),
+            ("/x/../y/./z?a=../b", Some("https://r.example:5000/y/z?a=../b")),
+            ("2", Some("https://r.example:5000/v2/a/manifests/2")),
+            ("../blobs/sha256/x", Some("https://r.example:5000/v2/a/blobs/sha256/x")),
+            ("../../../../../x", Some("https://r.example:5000/x")),
+            ("./..", Some("https://r.example:5000/v2/a/")),
+            ("?ns=y", Some("https://r.example:5000/v2/a/manifests/1?ns=y")),
+            ("/x#part", Some("https://r.example:5000/x")),
+            ("//u:p@other.example/x", None),
+            ("http://u@other.example/x", None),
+            ("", None),
+            ("#part", None),
+            ("//", None),
+            ("file:///etc/passwd", None),
+            ("mailto:a", None),
+            ("other.example:80", None),
+            ("/a b", None),
+        ] {
+            let found = resolve(&base, target).map(|uri| uri.to_string());
+            assert_eq!(found.as_deref(), expected, "{target}");
         }
     }
 

@@ -46,6 +46,8 @@ pub enum Manifest {
     Index {
         /// The platforms that it names.
         platforms: BTreeSet<Platform>,
+        /// The digest of the only image, if it has an attestation.
+        attested: Option<String>,
         /// The digests of entries without a platform.
         unnamed: Vec<String>,
         /// Whether there are more of these.
@@ -76,7 +78,7 @@ pub enum Config {
 #[serde(rename_all = "camelCase")]
 struct Shape<'t> {
     /// Some builders omit it, and no runtime reads it.
-    schema_version: Option<u8>,
+    schema_version: Option<i64>,
     #[serde(borrow)]
     media_type: Option<Text<'t>>,
     #[serde(borrow, default)]
@@ -95,7 +97,7 @@ struct Shape<'t> {
 struct Descriptor<'t> {
     #[serde(borrow, default)]
     media_type: Text<'t>,
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     digest: Text<'t>,
     #[serde(borrow, default)]
     artifact_type: Text<'t>,
@@ -234,6 +236,9 @@ impl<'de> Deserialize<'de> for HasBundleLabel {
 #[derive(Default)]
 struct Entries {
     platforms: BTreeSet<Platform>,
+    /// The digest of the first entry with a platform.
+    first: Option<String>,
+    has_attestation: bool,
     unnamed: Vec<String>,
     has_more: bool,
 }
@@ -245,12 +250,12 @@ impl Manifest {
         let own = shape.media_type.as_deref().filter(|own| !own.is_empty());
         let kind = own.or(content_type).unwrap_or_default();
         match (shape.schema_version.unwrap_or(2), shape.manifests, shape.config) {
-            (0 | 2, Some(Entries { platforms, unnamed, has_more }), None)
-                if !matches!(kind, DOCKER_MANIFEST | OCI_MANIFEST) =>
-            {
-                Ok(Self::Index { platforms, unnamed, has_more })
+            (1, None, None) => {
+                let architecture = shape.architecture.ok_or(LookupError::Malformed)?;
+                Ok(Self::Old(Platform::new("linux", &architecture, None)))
             }
-            (0 | 2, None, Some(config)) if !is_index(kind) => {
+            (_, Some(entries), None) if !matches!(kind, DOCKER_MANIFEST | OCI_MANIFEST) => Ok(entries.into()),
+            (_, None, Some(config)) if !is_index(kind) => {
                 let OciDescriptor { media_type, digest, .. } = config.into();
                 Ok(match &*media_type {
                     OCI_CONFIG | DOCKER_CONFIG => Self::Image(digest),
@@ -258,10 +263,6 @@ impl Manifest {
                     _ if !shape.artifact_type.is_empty() => Self::Artifact,
                     _ => Self::Undeclared(digest),
                 })
-            }
-            (1, None, None) => {
-                let architecture = shape.architecture.ok_or(LookupError::Malformed)?;
-                Ok(Self::Old(Platform::new("linux", &architecture, None)))
             }
             // A document that is both an index and a manifest can be read either way, regardless of its media type (CVE-2021-41190).
             _ => Err(LookupError::Malformed),
@@ -281,9 +282,11 @@ impl<'de> Deserialize<'de> for Entries {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entries, A::Error> {
                 let mut entries = Entries::default();
-                while let Some(entry) = list.next_element::<Descriptor<'_>>()? {
-                    if !entry.is_attestation() {
-                        entries.add(entry.into());
+                while let Some(entry) = list.next_element::<Option<Descriptor<'_>>>()? {
+                    match entry {
+                        Some(entry) if entry.is_attestation() => entries.has_attestation = true,
+                        Some(entry) => entries.add(entry.into()),
+                        None => {}
                     }
                     if entries.platforms.len() > MAX_PLATFORMS {
                         return Err(A::Error::custom("no image has so many platforms"));
@@ -296,13 +299,24 @@ impl<'de> Deserialize<'de> for Entries {
     }
 }
 
+impl From<Entries> for Manifest {
+    fn from(Entries { platforms, first, has_attestation, unnamed, has_more }: Entries) -> Self {
+        let is_one = platforms.len() == 1 && unnamed.is_empty();
+        Self::Index { attested: first.filter(|_| is_one && has_attestation), platforms, unnamed, has_more }
+    }
+}
+
 impl Entries {
     fn add(&mut self, entry: ImageIndexEntry) {
-        if !is_image(&entry) {
+        // Without a digest it leads nowhere.
+        if !is_image(&entry) || entry.digest.is_empty() {
             return;
         }
         match &entry.platform {
-            Some(own) => drop(self.platforms.insert(platform(own))),
+            Some(own) => {
+                self.platforms.insert(platform(own));
+                self.first.get_or_insert(entry.digest);
+            }
             None if self.unnamed.len() == MAX_UNNAMED => self.has_more = true,
             None => self.unnamed.push(entry.digest),
         }
@@ -376,7 +390,7 @@ mod tests {
             entry("sha256:5", json!(null), &json!({})),
             entry("sha256:6", json!({"os": "windows", "architecture": "amd64", "os.version": "10"}), &json!({})),
         ]});
-        let Manifest::Index { platforms, unnamed, has_more: false } =
+        let Manifest::Index { platforms, attested: None, unnamed, has_more: false } =
             Manifest::read(None, &index.to_string()).unwrap()
         else {
             panic!()
@@ -465,7 +479,7 @@ mod tests {
         all.extend((0..30).map(|_| entry("sha256:5", json!(null), &json!({}))));
         // Some builders omit the schema version.
         let index = json!({"mediaType": OCI_INDEX, "manifests": all});
-        let Manifest::Index { platforms, unnamed, has_more } =
+        let Manifest::Index { platforms, unnamed, has_more, .. } =
             Manifest::read(None, &index.to_string()).unwrap()
         else {
             panic!()
@@ -473,6 +487,44 @@ mod tests {
         let platforms: Vec<_> = platforms.iter().map(ToString::to_string).collect();
         assert_eq!(platforms, ["linux/ppc64le", "linux/s390x"]);
         assert_eq!((unnamed.len(), has_more), (MAX_UNNAMED, true));
+    }
+
+    #[test]
+    fn only_image_of_an_index_may_have_an_attestation() {
+        let amd = entry("sha256:1", json!({"os": "linux", "architecture": "amd64"}), &json!({}));
+        let arm = entry("sha256:2", json!({"os": "linux", "architecture": "arm64"}), &json!({}));
+        let own = entry("sha256:3", json!({"os": "unknown", "architecture": "unknown"}), &json!({}));
+        for (entries, expected) in [
+            (json!([own, amd]), Some("sha256:1")),
+            (json!([amd, own, own]), Some("sha256:1")),
+            (json!([amd]), None),
+            (json!([own]), None),
+            (json!([amd, arm, own]), None),
+            (json!([amd, own, entry("sha256:4", json!(null), &json!({}))]), None),
+        ] {
+            let index = json!({"schemaVersion": 2, "manifests": entries}).to_string();
+            let Ok(Manifest::Index { attested, .. }) = Manifest::read(None, &index) else {
+                panic!("{index}")
+            };
+            assert_eq!(attested.as_deref(), expected, "{index}");
+        }
+    }
+
+    #[test]
+    fn entry_that_leads_nowhere_does_not_lose_the_others() {
+        let amd = entry("sha256:1", json!({"os": "linux", "architecture": "amd64"}), &json!({}));
+        let mut without = entry("", json!({"os": "linux", "architecture": "s390x"}), &json!({}));
+        for digest in [Some(json!("")), Some(json!(null)), None] {
+            without.as_object_mut().unwrap().remove("digest");
+            without.as_object_mut().unwrap().extend(digest.map(|digest| ("digest".to_owned(), digest)));
+            // No runtime reads the version of an index.
+            let index = json!({"schemaVersion": 300, "manifests": [without, amd, null]}).to_string();
+            let Ok(Manifest::Index { platforms, unnamed, .. }) = Manifest::read(None, &index) else {
+                panic!("{index}")
+            };
+            assert_eq!(platforms, [Platform::new("linux", "amd64", None)].into());
+            assert_eq!(unnamed.len(), 0);
+        }
     }
 
     #[test]

@@ -104,6 +104,8 @@ struct Attempt<'a> {
     place: &'a RegistryEndpoint,
     scope: Scope<'a>,
     fetches: usize,
+    /// Whether an entry without a platform is an OLM bundle.
+    has_bundle: bool,
 }
 
 impl Resolver {
@@ -198,7 +200,16 @@ impl Resolver {
             for source in place.sources() {
                 match self.attempt(place, source, image, namespace, question).await {
                     Ok(resolved) => return Ok(resolved),
-                    Err(why) => last = why,
+                    Err(why) => {
+                        let registry = &*place.registry;
+                        tracing::debug!(
+                            registry,
+                            repository = place.repository,
+                            error = why.label(),
+                            "no answer for an image"
+                        );
+                        last = why;
+                    }
                 }
                 // Another credential helps against nothing else.
                 if !matches!(last, LookupError::Unauthorized | LookupError::NotFound) {
@@ -223,7 +234,7 @@ impl Resolver {
         let identity = credential.map(Credential::identity).unwrap_or_default();
         let (registry, repository) = (&place.base, &*place.repository);
         let scope = Scope { registry, repository, credential, identity, namespace };
-        let mut attempt = Attempt { resolver: self, place, scope, fetches: 0 };
+        let mut attempt = Attempt { resolver: self, place, scope, fetches: 0, has_bundle: false };
         let (digest, platforms, index) = match question {
             Question::Platforms => attempt.image(image).await?,
             Question::Digest => (attempt.digest(image).await?, Platforms::Any, false),
@@ -309,11 +320,20 @@ impl Attempt<'_> {
             Manifest::Undeclared(config) => {
                 self.undeclared(&config).await?.map_or(Platforms::Any, Into::into)
             }
-            Manifest::Index { platforms, unnamed, has_more } => {
-                self.platforms_of_index(platforms, unnamed, has_more).await?
-            }
+            Manifest::Index { platforms, attested, unnamed, has_more } => match attested {
+                Some(only) if self.is_bundle(&only).await => Platforms::OlmBundle,
+                _ => self.platforms_of_index(platforms, unnamed, has_more).await?,
+            },
         };
         Ok((digest, platforms, index))
+    }
+
+    /// Whether an image is an OLM bundle. An image that cannot be read is none: the platform that its index names counts.
+    async fn is_bundle(&mut self, digest: &str) -> bool {
+        match self.manifest(digest).await {
+            Ok((_, Manifest::Image(config))) => matches!(self.config(&config).await, Ok(Config::OlmBundle)),
+            _ => false,
+        }
     }
 
     /// The platforms that an index names, and those of its other entries. A node selects an entry without a platform only if none with
@@ -330,6 +350,7 @@ impl Attempt<'_> {
             return Err(LookupError::Malformed);
         }
         match resolved {
+            Ok(()) if platforms.is_empty() && self.has_bundle => Ok(Platforms::OlmBundle),
             Ok(()) if platforms.is_empty() && !has_more => Ok(Platforms::Any),
             Ok(()) if !has_more || are_named => Ok(Platforms::Only(platforms)),
             Ok(()) => Err(LookupError::Malformed),
@@ -384,14 +405,16 @@ impl Attempt<'_> {
             Manifest::Old(platform) => Some(Config::Image(platform)),
             Manifest::Image(config) => Some(self.config(&config).await?),
             Manifest::Undeclared(config) => self.undeclared(&config).await?,
-            Manifest::Index { platforms: more, unnamed, has_more: _ } => {
+            Manifest::Index { platforms: more, unnamed, .. } => {
                 platforms.extend(more);
                 next.extend(unnamed.into_iter().rev().map(|digest| (digest, depth + 1)));
                 None
             }
         };
-        if let Some(Config::Image(platform)) = config {
-            platforms.insert(platform);
+        match config {
+            Some(Config::Image(platform)) => drop(platforms.insert(platform)),
+            Some(Config::OlmBundle) => self.has_bundle = true,
+            None => {}
         }
         Ok(())
     }

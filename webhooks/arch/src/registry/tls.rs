@@ -1,4 +1,4 @@
-//! Whom registries are believed to be: by Mozilla's authorities, and by those that the operator adds.
+//! The certificate authorities of registries: those of Mozilla, and those of the settings.
 
 use std::fs;
 use std::sync::Arc;

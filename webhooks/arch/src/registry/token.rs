@@ -199,13 +199,23 @@ async fn grant(
     let service = service.as_deref().map(|service| ("service", service));
     let refresh = scope.credential.and_then(|credential| credential.refresh_token.as_deref());
     let request = match refresh {
-        Some(refresh) => refresh_request(realm, scope, refresh, service, &scopes),
+        Some(refresh) => {
+            let grant = [("grant_type", "refresh_token"), ("refresh_token", refresh)];
+            form_request(realm.clone(), scope, &grant, service, &scopes)
+        }
         None => token_request(&realm, scope, service, &scopes)?,
     };
-    let answer = exchange.send(RegistryRequest { reach, ..request }).await?;
+    let is_get = request.method == Method::GET;
+    let mut answer = exchange.send(RegistryRequest { reach, ..request }).await?;
+    if let (true, 404 | 405, Some(own)) = (is_get, answer.status.as_u16(), scope.credential) {
+        // containerd sends a password by POST, and GET is its second attempt (`fetchToken` of core/remotes/docker).
+        let grant = [("grant_type", "password"), ("username", &*own.user), ("password", &*own.password)];
+        let request = form_request(realm, scope, &grant, service, &scopes);
+        answer = exchange.send(RegistryRequest { reach, ..request }).await?;
+    }
     match answer.status.as_u16() {
         200 => parse_grant(&answer.body),
-        400 | 401 | 403 | 404 => Err(LookupError::Unauthorized),
+        400 | 401 | 403 | 404 | 405 => Err(LookupError::Unauthorized),
         _ => Err(LookupError::Unavailable),
     }
 }
@@ -224,19 +234,18 @@ fn check_realm(exchange: &Exchange, scope: &Scope<'_>, realm: &Uri) -> Result<()
     Ok(())
 }
 
-/// A request with a refresh token.
-fn refresh_request(
+/// A request with a refresh token or a password in its body (<https://distribution.github.io/distribution/spec/auth/oauth/>).
+fn form_request(
     realm: Uri,
     scope: &Scope<'_>,
-    refresh: &str,
+    grant: &[(&str, &str)],
     service: Option<(&str, &str)>,
     scopes: &[&str],
 ) -> RegistryRequest {
     // One parameter with all scopes (RFC 6749 section 3.3).
     let scopes = scopes.join(" ");
     let query = form(service.into_iter().chain([("scope", &*scopes)]));
-    let grant =
-        form([("grant_type", "refresh_token"), ("refresh_token", refresh), ("client_id", "podshaper")]);
+    let grant = form(grant.iter().copied().chain([("client_id", "podshaper")]));
     let body = Bytes::from(format!("{grant}&{query}"));
     RegistryRequest { method: Method::POST, form: Some(body), ..ask(realm, scope) }
 }

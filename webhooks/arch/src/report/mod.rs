@@ -113,7 +113,7 @@ impl Report {
         if input.workloads.is_empty() && input.placed.is_empty() {
             bail!("no workload in there: nothing that has a pod template, and no pod");
         }
-        let (settings, images) = self.options.images(None)?;
+        let (settings, images) = self.options.offline()?;
         let pods = input.workloads.iter().chain(&input.placed);
         let collected = block_on(CollectedImages::look_up(&images, &settings, pods))?;
         let arch = Arch::new(settings, collected);
@@ -240,7 +240,7 @@ fn print_json(
     };
     let items = rows.iter().map(|(readiness, workload)| {
         let mut item =
-            json!({"namespace": workload.namespace, "workload": workload.name, "standing": word(readiness)});
+            json!({"namespace": workload.namespace, "workload": workload.name, "result": word(readiness)});
         let (key, value) = match readiness {
             Readiness::Ready | Readiness::Pinned => return item,
             Readiness::Blocked(images) => ("images", runs_on(images)),
@@ -256,7 +256,7 @@ fn print_json(
         item
     });
     let misplaced = misplaced.iter().map(|Misplaced { pod, node, architecture, images }| {
-        json!({"namespace": pod.namespace, "workload": pod.name, "standing": "misplaced", "node": node,
+        json!({"namespace": pod.namespace, "workload": pod.name, "result": "misplaced", "node": node,
             "architecture": architecture.to_string(), "images": runs_on(images)})
     });
     Ok(writeln!(out, "{:#}", items.chain(misplaced).collect::<Value>())?)

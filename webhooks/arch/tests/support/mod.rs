@@ -8,6 +8,7 @@
     clippy::needless_pass_by_value
 )]
 
+pub(crate) mod generated_images;
 pub(crate) mod registry;
 pub(crate) mod resolver;
 pub(crate) mod server;

@@ -19,6 +19,7 @@ use super::CloudError;
 use crate::registry::address::AddressPolicy;
 use crate::registry::connect::{connect, names};
 use crate::registry::connection::{ConnectionLimit, CountedStream};
+use crate::registry::exchange::root_cause;
 use crate::registry::hosts::Hosts;
 
 /// The longest time of a request.
@@ -72,11 +73,6 @@ impl IdentityClient {
         // The error would quote the response.
         serde_json::from_str(&text).map_err(|_| CloudError::Malformed(place))
     }
-}
-
-/// The message of the first error of a chain: the others say `client error (Connect)`.
-fn root_cause(error: &dyn Error) -> String {
-    error.source().map_or_else(|| error.to_string(), root_cause)
 }
 
 /// A POST request with a form.

@@ -167,13 +167,16 @@ def main():
             print(f"  round {number + 1} of {ROUNDS}", file=sys.stderr)
             rounds.append(measure(folder))
         binaries = {"": BINARY} | ({", before": os.environ["BEFORE"]} if os.environ.get("BEFORE") else {})
-        for note, binary in binaries.items():
-            print(f"  {PODS} pods of {BODIES * IMAGES} images{note}", file=sys.stderr)
-            decides, leaves = cpu(folder, binary)
-            times += [
-                (f"CPU time of a review, {PODS:,} pods of the same {BODIES * IMAGES:,} images{note}, µs", decides, None),
-                (f"... of pods that are left alone{note}", leaves, None),
-            ]
+        # In turn, so that both have the same machine.
+        used = {note: [] for note in binaries}
+        for number in range(ROUNDS):
+            for note, binary in binaries.items():
+                print(f"  {PODS} pods of {BODIES * IMAGES} images{note}, round {number + 1} of {ROUNDS}", file=sys.stderr)
+                used[note].append(cpu(folder, binary))
+        for note, found in used.items():
+            for what, values in zip((f"CPU time of a review, {PODS:,} pods of the same {BODIES * IMAGES:,} images", "... of pods that are left alone"), zip(*found)):
+                spread = f"{min(values):.1f} to {max(values):.1f}"
+                times.append((f"{what}{note}, µs ({spread})", statistics.median(values), None))
     median = lambda figure: statistics.median(map(figure, rounds))
     added = os.environ["ADDED"]
     what = f"{RATE} pods a second of {IMAGES} images"

@@ -101,33 +101,6 @@ async fn lying_registry_is_bounded() {
 }
 
 #[tokio::test]
-async fn annotations_of_an_index_do_not_multiply_in_memory() {
-    let annotations: Vec<_> = (0..340_000).map(|number| format!("\"{number}\":\"\"")).collect();
-    let index = String::from_utf8(index(&["linux/amd64", "linux/arm64"])).unwrap();
-    let index = index.replacen(
-        "{\"digest\"",
-        &format!("{{\"annotations\":{{{}}},\"digest\"", annotations.join(",")),
-        1,
-    );
-    assert!((4_000_000..4 << 20).contains(&index.len()), "{}", index.len());
-    let registry = Registry::start(move |asked| {
-        let index = index.clone().into_bytes();
-        async move { ok(&asked, index) }
-    })
-    .await;
-    let settings = json!({"registries": {"plainHttp": [registry.host()]}, "lookupTimeout": "20s"});
-    let webhook = start(&settings, &json!({})).await;
-    let client = webhook.client();
-    let resting = webhook.memory_kib("VmHWM");
-    let answer = client.send(post(PATH, &review(&[format!("{}/a:1", registry.host())]))).await.unwrap();
-    assert!(answer.body.contains(r#""patchType":"JSONPatch""#), "{answer:?}");
-    let more = webhook.memory_kib("VmHWM") - resting;
-    println!("{more} KiB more than at rest");
-    // A map of all annotations takes 35 MiB.
-    assert!(more <= 16 << 10, "{more} KiB");
-}
-
-#[tokio::test]
 async fn nested_lists_do_not_multiply_in_memory() {
     let silent = Registry::start(|_| std::future::pending()).await;
     let settings = json!({"registries": {"plainHttp": [silent.host()]}, "lookupTimeout": "1s"});

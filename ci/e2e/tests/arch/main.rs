@@ -7,6 +7,8 @@
     clippy::needless_pass_by_value
 )]
 
+mod learned;
+
 use std::time::Duration;
 
 use e2e::cluster::{PATIENCE, apply, create, eventually, get, kubectl, output, run};
@@ -48,12 +50,17 @@ fn architectures() -> Value {
 struct Setting {
     release: Release,
     values: Value,
-    _nodes: Nodes,
+    _nodes: Option<Nodes>,
 }
 
 impl Setting {
-    async fn install(name: &'static str, registries: &[&Registry], mut values: Value) -> Self {
+    /// With a node of each architecture.
+    async fn install(name: &'static str, registries: &[&Registry], values: Value) -> Self {
         let nodes = Nodes::new(name).await;
+        Self { _nodes: Some(nodes), ..Self::install_without_nodes(name, registries, values).await }
+    }
+
+    async fn install_without_nodes(name: &str, registries: &[&Registry], mut values: Value) -> Self {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"podshaper-test": name}}});
         apply(&namespace).await;
         apply(&Registry::secret(name, "registries", registries.first().copied())).await;
@@ -66,7 +73,7 @@ impl Setting {
             values.as_object_mut().unwrap().entry(key).or_insert_with(|| value.clone());
         }
         let release = Release::install_webhook("arch", name, &json!({"arch": values})).await;
-        Self { release, values, _nodes: nodes }
+        Self { release, values, _nodes: None }
     }
 
     /// The same release with other values.

@@ -85,6 +85,9 @@ spec:
     {{- with .own.selftestOwner }}
     - --owner={{ . }}
     {{- end }}
+    {{- with .own.selftestArgs }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
     {{- include "podshaper.config.args" . | trim | nindent 4 }}
     {{- if or .own.env .own.selftestOnNode }}
     env:

@@ -30,7 +30,7 @@ Completes a webhook, in place. Input: root, name. All other templates take the f
             rules.{namespaced,cluster}, writes (fields of pods that the rules permit to patch: fields of the spec, keys of labels and annotations,
             resize), sideEffects, crds (files of files/crds and the resources that they define; readOnly:
             only the webhook may write them), selftest (a pod that the webhook changes), selftestObjects (objects that the pod needs),
-            selftestOnNode (whether the pod needs a node), selftestOwner (path of its controller), selftestRules (permission to read it)
+            selftestOnNode (whether the pod needs a node), selftestOwner (path of its controller), selftestArgs (further arguments), selftestRules (permission to read it)
   callsAPI  whether its pods need a token
 */}}
 {{- define "podshaper.resolve" -}}

@@ -30,7 +30,8 @@ def run(*command, stdin=None):
         stdin = json.dumps(stdin)
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Failed(done.stderr.strip() or done.stdout.strip())
+        # Helm prints the logs of a failed hook to standard output.
+        raise Failed((done.stderr + done.stdout).strip())
     return done.stdout
 
 

@@ -95,7 +95,7 @@ struct Requester {
     identity: [u8; 16],
 }
 
-/// What a token is valid for.
+/// The registry, repository and credential that a token is valid for.
 #[derive(Clone, Debug)]
 struct Scope<'s> {
     /// `https://host:port`.

@@ -1,6 +1,7 @@
 //! A certificate authority of the tests, and the certificates that it issues.
 
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -40,9 +41,14 @@ impl Authority {
 
     /// A certificate for `name` and its key, as PEM.
     pub fn issue(&self, name: &str) -> (String, String) {
+        self.issue_until(name, date_time_ymd(EXPIRY.fetch_add(1, Ordering::Relaxed), 1, 1).into())
+    }
+
+    /// The same with another end.
+    pub fn issue_until(&self, name: &str, not_after: SystemTime) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.not_after = date_time_ymd(EXPIRY.fetch_add(1, Ordering::Relaxed), 1, 1);
+        params.not_after = not_after.into();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         (certificate.pem(), key.serialize_pem())
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::cluster::{apply, get, kubectl, run};
 
 /// The chart as it is in this checkout.
-const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/podshaper");
+pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/podshaper");
 /// The runtime class of peer pods; here the containers run as any others.
 const RUNTIME_CLASS: &str = "kata-remote";
 

@@ -29,7 +29,7 @@ async fn missing_rights_of_a_user_are_named() {
         ran.status.success() && out.contains("PodDistributor web: 10 pods of Deployment web"),
         "{out}{err}"
     );
-    assert!(out.contains("8") && out.contains("type=spot"), "{out}");
+    assert!(out.contains('8') && out.contains("type=spot"), "{out}");
     for hidden in ["nodes", "namespaces", "persistentvolumes"] {
         assert!(err.contains(&format!("warning: you may not list {hidden}: ")), "{hidden}: {err}");
     }

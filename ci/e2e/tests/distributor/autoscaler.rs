@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::distribution::{assert_exact, settled};
-use crate::fixture::{REPOSITORY, distributor, install, nodes, workload};
+use crate::fixture::{AUTOSCALED, REPOSITORY, distributor, install, nodes, workload};
 
 /// How long a pod is unschedulable before its node is added.
 const PROVISIONING: Duration = Duration::from_secs(5);
@@ -107,8 +107,9 @@ async fn scale(namespace: String, group: &'static str, state: Arc<Mutex<Capacity
             added += 1;
             let (prefix, label) = (format!("{group}-scaled-{added}"), format!("type={group}"));
             let capacity = pods_per_node.to_string();
-            let arguments =
-                ["nodes", "1", "--prefix", &prefix, "--label", &label, "--pods", &capacity, "--cpu", "1000"];
+            let labels = ["--label", &label, "--label", AUTOSCALED];
+            let arguments = ["nodes", "1", "--prefix", &prefix, "--pods", &capacity, "--cpu", "1000"];
+            let arguments = [&arguments[..], &labels].concat();
             output(&format!("{REPOSITORY}/ci/cluster"), &arguments, "").await;
             // The scheduler has had no time to use it.
             waiting.clear();

@@ -259,12 +259,13 @@ async fn pod_follows_its_volume(namespace: &str) {
 /// The only nodes of the group have a taint that its pods do not tolerate, as nodes that Karpenter is about to remove.
 async fn tainted_group_closes(namespace: &str) {
     taint_spot(true).await;
+    // Nodes are compared with the tolerations in the template of the target.
+    deployment(namespace, 0).await;
     distribute(namespace, weights(80, 20), json!({"name": "web"}), json!({"availability": "Nodes"})).await;
     let tainted =
         until(namespace, "closed", |status| condition(status, "Available")["status"] == "False").await;
     assert_eq!(condition(&tainted, "Available")["reason"], "NoNodes");
-    deployment(namespace, 10).await;
-    assert_eq!(shares(&settled(namespace, 10).await), (10, 0));
+    assert_eq!(shares(&scale(namespace, "deployment", 10).await), (10, 0));
     taint_spot(false).await;
     clean(namespace, &["deployment/web"]).await;
 }

@@ -14,8 +14,12 @@ pub(crate) fn rounds() -> usize {
     std::env::var("PODSHAPER_TEST_ROUNDS").map_or(1, |rounds| rounds.parse().expect("a number"))
 }
 
-/// Nodes that only seem to be some: pods bound to them seem to run.
+/// The label of nodes that an autoscaler has added.
+pub(crate) const AUTOSCALED: &str = "podshaper-test/autoscaled=true";
+
+/// Nodes that only seem to be some: pods bound to them seem to run. Nodes that the autoscaler of another test has added are removed.
 pub(crate) async fn nodes() {
+    kubectl(&["delete", "nodes", "--selector", AUTOSCALED, "--wait=false"]).await;
     for group in ["default", "spot"] {
         let label = format!("type={group}");
         let arguments =

@@ -1,8 +1,9 @@
-//! Capacity that goes and comes back, with an autoscaler. The pauses between two probes are minutes: these tests come with `ci/test --long`.
+//! Capacity that goes and comes back, with an autoscaler. These tests come with `ci/test --long`. The pauses between two probes are minutes: the
+//! tests end them in the status.
 
 use std::time::{Duration, Instant};
 
-use e2e::cluster::{PATIENCE, apply, eventually, get, kubectl};
+use e2e::cluster::{PATIENCE, apply, eventually, get, kubectl, output};
 use e2e::release::Release;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -13,8 +14,8 @@ use crate::fixture::{condition, distributor, install, nodes, rounds, status, tem
 
 /// `unschedulableAfter` of these tests: above the time in which the autoscaler adds a node.
 const AFTER: Duration = Duration::from_secs(15);
-/// The longest pause before the first probe, and the time of the probe itself.
-const FIRST_PROBE: Duration = Duration::from_mins(7);
+/// The time of a probe and of the successors that return one by one.
+const RETURN: Duration = Duration::from_mins(2);
 
 /// A release, a distributor of 80/20 with these further fields, and an autoscaler with so many nodes of ten pods each.
 async fn start(name: &str, spec: &Value, spot_nodes: usize, pods_per_node: usize) -> (Release, Autoscaler) {
@@ -45,6 +46,15 @@ async fn deployment(namespace: &str, replicas: usize) {
 
 fn state(status: &Value) -> &Value {
     &status["groups"][1]["state"]
+}
+
+/// Ends the pause before the next probe of the group with this index.
+async fn end_pause(namespace: &str, group: usize) {
+    let now = output("date", &["--utc", "+%Y-%m-%dT%H:%M:%SZ"], "").await;
+    let path = format!("/status/groups/{group}/nextProbe");
+    let patch = json!([{"op": "replace", "path": path, "value": now.trim()}]).to_string();
+    let patch = ["--subresource=status", "--type=json", "-p", &patch];
+    kubectl(&[&["patch", "poddistributor", "sample", "-n", namespace], &patch[..]].concat()).await;
 }
 
 /// A workload of pods that may not be replaced, with a distributor of its own.
@@ -107,7 +117,8 @@ async fn withdrawn_capacity_is_replaced_in_time_and_returns_at_rest() {
 
     // No pod is created: the pod that tries the group is the successor of an evicted one.
     autoscaler.limit(2).await;
-    let back = eventually("8/2", FIRST_PROBE, async || {
+    end_pause(namespace, 1).await;
+    let back = eventually("8/2", RETURN, async || {
         let pods = pods(namespace).await;
         let ready = pods.iter().filter(|pod| pod.ready && !pod.gone).count();
         assert!(ready >= 9, "one at a time: {ready}");
@@ -182,14 +193,16 @@ async fn room_for_a_part_is_used_and_no_more_is_evicted() {
         (pods.iter().filter(|pod| pod.ready && !pod.gone).count() == 20).then(|| shares(&pods))
     };
     eventually("18/2", PATIENCE, async || runs().await.filter(|shares| *shares == (18, 2))).await;
-    let (settled, begun) = (evictions(&release).await, Instant::now());
-    // The first pauses are 5 and 10 minutes: one eviction for the probe, and one that takes it back.
-    while begun.elapsed() < Duration::from_mins(6) {
-        sleep(Duration::from_secs(5)).await;
-        let evicted = evictions(&release).await - settled;
-        assert!(evicted <= 2, "one probe in the first pause: {evicted}");
-    }
+    let settled = status(namespace, "closed", |status| state(status) == "Closed").await;
+    assert!(settled["groups"][1]["failedProbes"].is_null());
+    let before = evictions(&release).await;
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(evictions(&release).await, before, "in the pause");
+    // One eviction for the probe, and one that takes it back.
+    end_pause(namespace, 1).await;
+    status(namespace, "a failed probe", |status| status["groups"][1]["failedProbes"] == 1).await;
     eventually("18/2 again", PATIENCE, async || runs().await.filter(|shares| *shares == (18, 2))).await;
+    assert_eq!(evictions(&release).await - before, 2);
 }
 
 #[tokio::test]
@@ -227,8 +240,9 @@ async fn only_pod_is_never_evicted() {
     eventually("it runs on default", PATIENCE, on_default).await;
     let evicted = evictions(&release).await;
     autoscaler.limit(2).await;
+    end_pause(namespace, 0).await;
     let begun = Instant::now();
-    while begun.elapsed() < FIRST_PROBE {
+    while begun.elapsed() < RETURN {
         sleep(Duration::from_secs(2)).await;
         assert!(on_default().await.is_some(), "it is there all the time");
     }

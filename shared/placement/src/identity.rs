@@ -174,6 +174,9 @@ mod tests {
     fn changed_policy_keeps_pods_in_their_groups() {
         for hash in [true, false] {
             let pod = placed("spot", SPOT, hash);
+            let unnamed = placed("type=spot", SPOT, hash);
+            let with_names = policy(&[("default", DEFAULT), ("spot", SPOT)]);
+            assert_eq!(of(&unnamed, &with_names, &[]), Some(1), "a name is added");
             let named = policy(&[("od", DEFAULT), ("cheap", SPOT)]);
             assert_eq!(of(&pod, &named, &[]), Some(1), "another name");
             let swapped = policy(&[("spot", DEFAULT), ("default", SPOT)]);

@@ -95,8 +95,8 @@ fn notes(facts: &FileFacts, distributor: &Distributor, spec: &ValidSpec) -> Vec<
         let name = policy.groups().get(group).map(|group| &*group.name).unwrap_or_default();
         notes.push(format!("{name} gets no pods: the annotation {annotation} of the namespace excludes it"));
     }
-    for group in policy.groups() {
-        let status = distributor.status.group(&group.name).filter(|status| status.is_closed());
+    for (index, group) in policy.groups().iter().enumerate() {
+        let status = distributor.status.group(policy, index).filter(|status| status.is_closed());
         match status.map(|status| (status.state, &status.next_probe)) {
             Some((Some(GroupState::Probing), _)) => {
                 notes.push(format!(

@@ -33,17 +33,18 @@ impl OpenGroups {
             Availability::Pods => all,
             Availability::Nodes => with_nodes().union(preferred),
         };
-        let closed = policy.indexes(|group| status.group(&group.name).is_some_and(GroupStatus::is_closed));
+        let indexes = || 0..policy.groups().len();
+        let is_closed = |index: &usize| status.group(policy, *index).is_some_and(GroupStatus::is_closed);
+        let closed: GroupSet = indexes().filter(is_closed).collect();
         let open = all.difference(closed.difference(preferred)).intersection(reachable);
-        let probed = |(_, name): &(usize, &str)| {
-            status.group(name).is_some_and(|group| {
+        let probed = |index: &usize| {
+            status.group(policy, *index).is_some_and(|group| {
                 group.state == Some(GroupState::Probing) && group.probe.as_deref().is_none_or(str::is_empty)
             })
         };
-        let names = policy.groups().iter().map(|group| &*group.name).enumerate();
         let probe =
-            names.filter(|(index, _)| !open.contains(*index) && reachable.contains(*index)).find(probed);
-        Self { open, probe: probe.map(|(index, _)| index) }
+            indexes().filter(|index| !open.contains(*index) && reachable.contains(*index)).find(probed);
+        Self { open, probe }
     }
 }
 

@@ -29,11 +29,11 @@ pub fn groups_behind(
     spread: &Spread,
     available: GroupSet,
 ) -> GroupSet {
-    let groups = policy.groups().iter().zip(&spread.groups).enumerate();
-    let behind = groups.filter(|(index, (group, pods))| {
+    let groups = spread.groups.iter().enumerate();
+    let behind = groups.filter(|(index, pods)| {
         let applies = match mode {
             RebalanceMode::Never => false,
-            RebalanceMode::OnRecovery => status.is_recovering(&group.name),
+            RebalanceMode::OnRecovery => status.is_recovering(policy, *index),
             RebalanceMode::Always => true,
         };
         applies && available.contains(*index) && pods.deviation() < 0
@@ -68,8 +68,9 @@ pub fn return_budget(
     status: &PodDistributorStatus,
     policy: &Policy,
 ) -> usize {
-    let was_closed = policy.indexes(|group| status.is_recovering(&group.name));
-    match (behind.intersection(was_closed).is_empty(), unready) {
+    let returns =
+        (0..policy.groups().len()).any(|index| behind.contains(index) && status.is_recovering(policy, index));
+    match (!returns, unready) {
         (true, _) => budget,
         (false, 0) => budget.min(1),
         (false, _) => 0,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use podshaper_crd::{ConditionStatus, Conditions, NewCondition};
+use podshaper_placement::definition::DefinitionHash;
 use podshaper_placement::policy::{Group, Policy};
 use podshaper_placement::spread::{GroupSpread, Spread};
 use schemars::JsonSchema;
@@ -55,6 +56,10 @@ pub struct PodDistributorStatus {
 pub struct GroupStatus {
     /// Name of the group, or its labels if it has no name, as in type=spot.
     pub name: String,
+    /// Hash of the group's labels and node affinity, as in the annotation placement.podshaper.dev/group-hash of its pods. The state of a
+    /// group belongs to the hash: a renamed group keeps it, and a group with other labels begins anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
     /// Pods that the group should have, by its share of the placed pods.
     pub desired: u32,
     /// Pods that are placed in the group.
@@ -281,11 +286,12 @@ impl PodDistributorStatus {
             groups: group_statuses(policy, spread),
         });
         let groups = group_statuses(policy, &observation.total).into_iter().zip(&observation.groups);
-        let groups = groups.map(|(counts, state)| {
+        let groups = groups.enumerate().map(|(index, (counts, state))| {
             let available = state.state == Some(GroupState::Open);
-            let recovering = !available || (counts.deviation < 0 && self.is_recovering(&counts.name));
+            let recovering = !available || (counts.deviation < 0 && self.is_recovering(policy, index));
             GroupStatus {
                 name: counts.name,
+                hash: policy.definitions().get(index).map(|definition| definition.hash().to_string()),
                 desired: counts.desired,
                 actual: counts.actual,
                 pending: counts.pending,
@@ -322,14 +328,28 @@ impl PodDistributorStatus {
         }
     }
 
-    /// The status of a group.
-    pub fn group(&self, name: &str) -> Option<&GroupStatus> {
-        self.groups.iter().flatten().find(|group| group.name == name)
+    /// The status of a group of `policy`.
+    pub fn group(&self, policy: &Policy, group: usize) -> Option<&GroupStatus> {
+        self.groups.as_deref()?.get(self.position(policy, group)?)
+    }
+
+    /// The index of the status of a group of `policy`, which may have changed since the status was written.
+    ///
+    /// It is the status with the hash of the group's definition. Earlier versions did not write hashes: there, the name decides.
+    pub fn position(&self, policy: &Policy, group: usize) -> Option<usize> {
+        let (statuses, hash) = (self.groups.as_deref()?, policy.definitions().get(group)?.hash());
+        let name = &*policy.groups().get(group)?.name;
+        let has_hash =
+            |status: &GroupStatus| status.hash.as_deref().and_then(DefinitionHash::parse) == Some(hash);
+        let named = statuses.iter().position(|status| has_hash(status) && status.name == name);
+        let with_hash = || statuses.iter().position(has_hash);
+        let without_hash = || statuses.iter().position(|status| status.hash.is_none() && status.name == name);
+        named.or_else(with_hash).or_else(without_hash)
     }
 
     /// Whether the group was not available, and has had too few pods since.
-    pub fn is_recovering(&self, group: &str) -> bool {
-        self.group(group).is_some_and(|before| before.recovering == Some(true))
+    pub fn is_recovering(&self, policy: &Policy, group: usize) -> bool {
+        self.group(policy, group).is_some_and(|before| before.recovering == Some(true))
     }
 }
 
@@ -565,12 +585,13 @@ mod tests {
             condition(&lost, "Available"),
             (ConditionStatus::False, "NoNodes", "spot has no node that is ready, schedulable and tolerated")
         );
-        assert!(lost.is_recovering("spot") && !lost.is_recovering("default"));
+        assert!(lost.is_recovering(&policy(), 1) && !lost.is_recovering(&policy(), 0));
 
         observation.groups = states(&[]);
         let back = lost.observed(2, &policy(), &observation, "now");
         let spot = GroupStatus {
             name: "spot".to_owned(),
+            hash: Some(policy().definitions()[1].hash().to_string()),
             desired: 2,
             actual: 0,
             pending: 0,
@@ -585,7 +606,50 @@ mod tests {
 
         let exact = back.observed(2, &policy(), &self::observation(2), "now");
         assert_eq!(condition(&exact, "Balanced"), (ConditionStatus::True, "Exact", "10 pods: 8/2"));
-        assert!(!exact.is_recovering("spot"));
+        assert!(!exact.is_recovering(&policy(), 1));
+    }
+
+    #[test]
+    fn state_of_a_group_belongs_to_its_definition() {
+        let mut observation = observation(0);
+        observation.groups = states(&[(1, ClosedReason::Unschedulable)]);
+        let status = PodDistributorStatus::default().observed(1, &policy(), &observation, "now");
+        let closed = |status: &PodDistributorStatus, groups: [(&str, &str); 2]| {
+            let group = |(name, label): (&str, &str)| Group {
+                name: name.into(),
+                node_labels: [("type".to_owned(), label.to_owned())].into(),
+                weight: 1,
+                ..Group::default()
+            };
+            let policy = Policy::new(groups.map(group).into(), Tie::First).unwrap();
+            [0, 1].map(|index| status.group(&policy, index).is_some_and(GroupStatus::is_closed))
+        };
+        assert_eq!(closed(&status, [("default", "default"), ("spot", "spot")]), [false, true]);
+        assert_eq!(
+            closed(&status, [("default", "default"), ("cheap", "spot")]),
+            [false, true],
+            "another name"
+        );
+        assert_eq!(
+            closed(&status, [("spot", "default"), ("default", "spot")]),
+            [false, true],
+            "swapped names"
+        );
+        assert_eq!(
+            closed(&status, [("spot", "spot"), ("default", "default")]),
+            [true, false],
+            "another order"
+        );
+        assert_eq!(
+            closed(&status, [("default", "default"), ("spot", "other")]),
+            [false, false],
+            "other labels"
+        );
+        let mut of_earlier_version = status.clone();
+        for group in of_earlier_version.groups.iter_mut().flatten() {
+            group.hash = None;
+        }
+        assert_eq!(closed(&of_earlier_version, [("spot", "other"), ("default", "default")]), [true, false]);
     }
 
     #[test]

@@ -52,9 +52,10 @@ const RESYNC: Duration = Duration::from_secs(30);
 const RESYNC_EACH: Duration = Duration::from_millis(400);
 /// So many of these times pass between two searches for the object that runs pods in place of a target without pods.
 const SEARCH_RESYNCS: u32 = 10;
-/// After this time the owners of pods are read again, so many in one reconciliation.
+/// After this time the owners of pods are read again, those of so many ledgers in one reconciliation: a ReplicaSet and its Deployment are one
+/// request a second.
 const CHAIN_LIFETIME: Duration = Duration::from_mins(2);
-const MAX_CHAIN_REFRESHES: usize = 16;
+const MAX_CHAIN_REFRESHES: usize = 1;
 
 pub(super) struct DistributorController {
     distributors: Arc<Store<Distributor>>,
@@ -524,7 +525,7 @@ impl DistributorController {
             } else {
                 (!group.preferred && !with_nodes.contains(index)).then_some(ClosedReason::NoNodes)
             };
-            describe_group(state, problem, distributor.status.group(&group.name), &mut group_status);
+            describe_group(state, problem, distributor.status.group(policy, index), &mut group_status);
             described.push(group_status);
         }
         described
@@ -691,9 +692,10 @@ fn receiving_groups(
         };
         status.is_some_and(|status| status.state == Some(GroupState::Open) || wants_probe(status))
     };
-    let indexes = policy.groups().iter().zip(groups).enumerate();
-    let receiving = indexes
-        .filter(|(_, (group, status))| receives(Some(status)) && receives(published.group(&group.name)));
+    let receiving = groups
+        .iter()
+        .enumerate()
+        .filter(|(index, status)| receives(Some(status)) && receives(published.group(policy, *index)));
     receiving.map(|(index, _)| index).collect::<GroupSet>().difference(waiting)
 }
 

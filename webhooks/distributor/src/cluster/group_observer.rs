@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use podshaper_placement::availability::{Evidence, GroupAvailability, Phase};
+use podshaper_placement::definition::DefinitionHash;
 use podshaper_placement::ledger::{PodName, Token};
 use podshaper_placement::pod_object::{Scheduling, WaitingPod};
-use podshaper_placement::policy::Policy;
+use podshaper_placement::policy::{GroupName, Policy};
 use podshaper_placement::spread::Spread;
 use podshaper_placement_kube::{InventoryPod, LedgerInventory};
 use tokio::time::Instant;
@@ -22,7 +23,7 @@ pub(super) struct GroupObserver {
     /// When this leader first saw a pod unschedulable, by uid. A condition's own time is older than its reason: it is also the time of a
     /// scheduling gate.
     unschedulable: HashMap<Box<str>, Instant>,
-    groups: HashMap<Arc<str>, ObservedGroup>,
+    groups: HashMap<(DefinitionHash, GroupName), ObservedGroup>,
 }
 
 /// A group that is not open.
@@ -104,8 +105,9 @@ impl GroupObserver {
             }
         }
         let mut next = Vec::new();
-        for (index, group) in policy.groups().iter().enumerate() {
-            let before = availability(status.group(&group.name));
+        for (index, (group, definition)) in policy.groups().iter().zip(policy.definitions()).enumerate() {
+            let before = availability(status.group(policy, index));
+            let key = (definition.hash(), Arc::clone(&group.name));
             let spread = total.groups.get(index).copied().unwrap_or_default();
             let mut evidence = Evidence {
                 overdue: !group.preferred && overdue.contains(&index),
@@ -115,24 +117,18 @@ impl GroupObserver {
             };
             if before.is_open() {
                 let after = before.next(evidence, now);
-                self.groups.remove(&group.name);
+                self.groups.remove(&key);
                 if !after.is_open() {
-                    let observed = self.groups.entry(Arc::clone(&group.name)).or_default();
+                    let observed = self.groups.entry(key).or_default();
                     observed.has_scheduled(policy, inventories, index);
                 }
                 next.push(after);
                 continue;
             }
-            let observed = self.groups.entry(Arc::clone(&group.name)).or_default();
+            let observed = self.groups.entry(key).or_default();
             let before = observed.claimed(before, now);
             evidence.scheduled = observed.has_scheduled(policy, inventories, index);
-            evidence.new_node = observed.has_new_node(nodes.revision(), || {
-                policy
-                    .definitions()
-                    .get(index)
-                    .map(|definition| nodes.names_in(definition))
-                    .unwrap_or_default()
-            });
+            evidence.new_node = observed.has_new_node(nodes.revision(), || nodes.names_in(definition));
             let after = before.next(evidence, now);
             if after.is_open() {
                 // The time of the other pods of the group begins anew.

@@ -155,7 +155,11 @@ impl DistributorFacts for DistributorCluster {
         token: Token,
         deadline: Instant,
     ) -> bool {
-        self.probes.claim(distributor, group, token, deadline).await
+        let spec = distributor.spec.as_ref().ok();
+        match spec.and_then(|spec| distributor.status.position(spec.allocator.policy(), group)) {
+            Some(index) => self.probes.claim(distributor, index, token, deadline).await,
+            None => false,
+        }
     }
 
     async fn volume_nodes(&self, namespace: &str, claim: &str, deadline: Instant) -> Lookup<VolumeNodes> {

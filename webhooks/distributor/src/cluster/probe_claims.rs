@@ -22,7 +22,7 @@ const CLAIM_SHARE: f64 = 0.4;
 /// Claims probes by compare-and-swap: a JSON patch of the status with tests that fail if another pod has the probe.
 pub(super) struct ProbeClaims {
     client: Client,
-    /// The version of the distributor, by distributor and group, at which this replica has tried to claim: a burst of pods makes one attempt.
+    /// The version of the distributor, by distributor and index in the status, at which this replica has tried to claim: a burst of pods makes one attempt.
     attempts: Mutex<HashMap<(String, usize), String>>,
 }
 
@@ -31,7 +31,7 @@ impl ProbeClaims {
         Self { client, attempts: Mutex::default() }
     }
 
-    /// Claims the probe of `group` for the pod with this token. Returns false if another pod has it.
+    /// Claims the probe of the group with this index in the status, for the pod with this token. Returns false if another pod has it.
     pub(super) async fn claim(
         &self,
         distributor: &Distributor,

@@ -185,8 +185,7 @@ impl TakeBacks {
         let policy = spec.allocator.policy();
         let waiting = waiting_pods(inventories, policy);
         let closed = |index: usize| {
-            let published =
-                policy.groups().get(index).and_then(|group| distributor.status.group(&group.name));
+            let published = distributor.status.group(policy, index);
             groups.get(index).is_some_and(is_closed) && published.is_some_and(is_closed)
         };
         let closed: GroupSet = (0..policy.groups().len()).filter(|index| closed(*index)).collect();

@@ -15,6 +15,7 @@ use tokio::time::timeout_at;
 
 use crate::ledgers::Ledgers;
 use crate::owner_reader::OwnerReader;
+use crate::placement_object::LedgerId;
 use crate::reconcile::{PolicySource, reconcile};
 
 /// The ledger's share of the request's remaining time. The API server needs the rest: when hundreds of pods are created, it is late in
@@ -61,6 +62,10 @@ impl ClusterBackend {
 impl PlacementBackend for ClusterBackend {
     async fn owner(&self, namespace: &str, owner: &OwnerReference, deadline: Instant) -> Lookup<OwnerObject> {
         self.owners.read(namespace, owner, deadline).await
+    }
+
+    fn superseded_by(&self, namespace: &str, owner: &str) -> Option<String> {
+        self.ledgers.superseded_by(&LedgerId::new(namespace, owner))
     }
 
     async fn place(&self, request: PlaceRequest<'_>, deadline: Instant) -> Option<SlotReply> {

@@ -12,7 +12,7 @@ use podshaper_placement::annotations::{
     CONTROLLER, DELETION_COST, ESTIMATED, GROUP, GROUP_HASH, LOWEST_DELETION_COST, OWNER, PLACED, SLOT,
     TOKEN, deletion_cost,
 };
-use podshaper_placement::ledger::{Assignment, Event, LedgerContent, ResourceVersion};
+use podshaper_placement::ledger::{Assignment, Event, LedgerContent, PodName, ResourceVersion};
 use podshaper_placement::owner_object::OwnerSpec;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -28,6 +28,14 @@ use crate::placement_object::{
 const PAGE_SIZE: usize = 500;
 /// How long one page may take.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A pod that another webhook is to place.
+pub(crate) struct HandedOverPod {
+    pub(crate) name: PodName,
+    pub(crate) version: ResourceVersion,
+    /// Whether its author has given it a deletion cost.
+    pub(crate) costed: bool,
+}
 
 /// Calls of one webhook.
 pub(crate) struct LedgerClient {
@@ -95,6 +103,28 @@ impl LedgerClient {
             Err(Error::Api(status)) if status.code == 409 => Ok(Event::Conflict),
             Err(error) => Err(error),
         }
+    }
+
+    /// Deletes a Placement, if it still has its version.
+    pub(crate) async fn delete_placement(&self, placement: &PlacementObject) -> kube::Result<()> {
+        let path = format!("{}/{}", collection_path(&placement.owner.namespace), placement.name);
+        let body = json!({"preconditions": {"resourceVersion": placement.version.to_string()}});
+        match send(&self.client, "DELETE", &path, MediaType::Json, &body).await {
+            Err(Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            deleted => deleted.map(drop),
+        }
+    }
+
+    /// Labels a pod, if it still has its version, as one that the webhook `to` is to place. It keeps its group, and gets a slot there.
+    pub(crate) async fn hand_over(&self, namespace: &str, pod: &HandedOverPod, to: &str) {
+        let mut annotations = BTreeMap::from([(TOKEN, None), (SLOT, None), (ESTIMATED, None)]);
+        if !pod.costed {
+            annotations.insert(DELETION_COST, Some(LOWEST_DELETION_COST));
+        }
+        let labels = json!({PLACED: to});
+        let metadata =
+            json!({"resourceVersion": pod.version.to_string(), "labels": labels, "annotations": annotations});
+        self.patch_pod(namespace, &pod.name, metadata).await;
     }
 
     pub(crate) async fn patch_status(

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::inventory::{InventoryPod, LedgerInventory};
-use crate::ledger_client::LedgerClient;
+use crate::ledger_client::{HandedOverPod, LedgerClient};
 use crate::observed_pod::{Health, ObservedPod};
 use crate::placement_object::{LedgerId, NamespacedOwner, PlacedWorkload};
 use crate::pod_evidence::EvidenceByPod;
@@ -337,6 +337,18 @@ impl LedgerDriver {
         let mut assignments = state.ledger.pods().values().filter_map(PodRecord::assignment);
         let conflicts = state.changed() && assignments.any(|assignment| !slots.insert(assignment.slot));
         state.controller.clone().filter(|_| conflicts)
+    }
+
+    /// The pods that the watch shows, for another webhook.
+    pub(crate) fn pods_to_hand_over(&self) -> Vec<HandedOverPod> {
+        let state = self.lock();
+        let marked = state.ledger.pods().iter().filter(|(_, pod)| pod.marked);
+        let pod = |(name, pod): (&PodName, &PodRecord)| HandedOverPod {
+            name: Arc::clone(name),
+            version: pod.version,
+            costed: pod.costed,
+        };
+        marked.map(pod).collect()
     }
 
     /// Whether nothing would be lost with the ledger.

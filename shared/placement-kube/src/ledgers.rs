@@ -11,6 +11,7 @@ use podshaper_kube::watch::{WatchHandler, WatchScope, list_and_watch};
 use podshaper_placement::annotations::{OWNER, PLACED};
 use podshaper_placement::identity::NodeLabels;
 use podshaper_placement::ledger::{PodState, ResourceVersion, SlotReply, SlotRequest};
+use podshaper_placement::precedence::{PlacementAge, superseded_by};
 use podshaper_placement::spread::Spread;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -31,7 +32,12 @@ pub struct Ledgers {
     placements_listed: AtomicBool,
     drivers: Mutex<HashMap<LedgerId, Arc<LedgerDriver>>>,
     placements: Mutex<HashMap<LedgerId, PlacementObject>>,
+    /// The Placements of other webhooks.
+    other_placements: Mutex<HashMap<LedgerId, PlacementAge>>,
 }
+
+/// Pods that are labelled for another webhook in one pass.
+const MAX_HANDOVERS: usize = 64;
 
 impl Ledgers {
     /// Starts the watches of the pods that `webhook` has placed and of its Placements. Needs a runtime.
@@ -40,8 +46,13 @@ impl Ledgers {
     pub fn start(client: Client, webhook: &'static str, nodes: Arc<dyn NodeLabels>) -> Arc<Self> {
         let ledgers = Arc::new(Self::new(client.clone(), webhook, nodes));
         let scope = WatchScope { namespace: None, label_selector: format!("{PLACED}={webhook}") };
-        let mut placements = PlacementEvents { ledgers: Arc::clone(&ledgers), listed: HashMap::new() };
-        let watch = (client.clone(), scope.clone());
+        let mut placements = PlacementEvents {
+            ledgers: Arc::clone(&ledgers),
+            listed: HashMap::new(),
+            listed_of_others: HashMap::new(),
+        };
+        // Those of all webhooks.
+        let watch = (client.clone(), WatchScope { namespace: None, label_selector: PLACED.to_owned() });
         tokio::spawn(async move { list_and_watch(watch.0, watch.1, API, PLURAL, &mut placements).await });
         let mut pods = PodEvents { ledgers: Arc::clone(&ledgers), listed: HashMap::new() };
         tokio::spawn(async move { list_and_watch(client, scope, "/api/v1", "pods", &mut pods).await });
@@ -55,6 +66,7 @@ impl Ledgers {
             placements_listed: AtomicBool::new(false),
             drivers: Mutex::default(),
             placements: Mutex::default(),
+            other_placements: Mutex::default(),
         }
     }
 
@@ -81,6 +93,11 @@ impl Ledgers {
     /// Drops reservations that are confirmed or have expired, moves pods that share a slot, and gives pods that were never placed a slot.
     /// Pods without a known group are marked to be deleted first.
     pub async fn reconcile(&self, workload: &Arc<PlacedWorkload>) -> kube::Result<()> {
+        let ledger = workload.ledger_id();
+        let is_reserved = || self.placements().get(&ledger).is_some_and(|placement| placement.reserved > 0);
+        if self.superseded_by(&ledger).is_some() && !is_reserved() {
+            return Ok(());
+        }
         self.driver(workload.ledger_id()).reconcile(workload).await
     }
 
@@ -144,6 +161,43 @@ impl Ledgers {
         placements.map(|(ledger, placement)| (ledger, placement.owner)).chain(conflicts).collect()
     }
 
+    /// The webhook that places the pods of this ledger's owner in place of this one.
+    pub fn superseded_by(&self, ledger: &LedgerId) -> Option<String> {
+        let others = self.other_placements();
+        let other = others.get(ledger)?;
+        let placements = self.placements();
+        let own = placements.get(ledger).map(|placement| &placement.age);
+        superseded_by(own, Some(other)).map(str::to_owned)
+    }
+
+    /// Labels pods for another webhook where that one places the pods of their owner, and deletes the Placements that then have no pods.
+    pub(crate) async fn hand_over(&self) {
+        let contested: Vec<LedgerId> = self.other_placements().keys().cloned().collect();
+        let mut moved = 0;
+        for ledger in contested {
+            let Some(other) = self.superseded_by(&ledger) else { continue };
+            let driver = self.existing(&ledger);
+            let pods = driver.map(|driver| driver.pods_to_hand_over()).unwrap_or_default();
+            for pod in pods.iter().take(MAX_HANDOVERS.saturating_sub(moved)) {
+                self.context.client().hand_over(ledger.namespace(), pod, &other).await;
+                moved += 1;
+            }
+            let placement = self.placements().get(&ledger).cloned();
+            let placement = placement.filter(|placement| pods.is_empty() && placement.reserved == 0);
+            if let Some(placement) = placement
+                && let Err(error) = self.context.client().delete_placement(&placement).await
+            {
+                let (namespace, name, error) = (ledger.namespace(), &placement.name, describe(&error));
+                tracing::warn!(
+                    namespace,
+                    name,
+                    error,
+                    "cannot delete a Placement that another webhook's supersedes"
+                );
+            }
+        }
+    }
+
     /// Removes ledgers that hold nothing.
     pub(crate) fn sweep(&self) {
         self.drivers().retain(|_, driver| Arc::strong_count(driver) > 1 || !driver.can_be_dropped());
@@ -179,6 +233,11 @@ impl Ledgers {
 
     fn placements(&self) -> MutexGuard<'_, HashMap<LedgerId, PlacementObject>> {
         self.placements.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lock it before [`Self::placements`].
+    fn other_placements(&self) -> MutexGuard<'_, HashMap<LedgerId, PlacementAge>> {
+        self.other_placements.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -246,6 +305,7 @@ struct PlacementEvents {
     ledgers: Arc<Ledgers>,
     /// The list so far.
     listed: HashMap<LedgerId, PlacementObject>,
+    listed_of_others: HashMap<LedgerId, PlacementAge>,
 }
 
 impl PlacementEvents {
@@ -257,30 +317,45 @@ impl PlacementEvents {
     ) -> serde_json::Result<(String, Option<(LedgerId, PlacementObject)>)> {
         let object: Object<_, _> = serde_json::from_str(object.get())?;
         let at = object.metadata.resource_version.clone();
-        let parsed = PlacementObject::parse(object, self.ledgers.context.client().webhook());
+        let parsed = PlacementObject::parse(object);
         let placement = parsed.map(|(placement, content)| {
             let ledger = placement.owner.ledger_id();
-            if let (Some(driver), Some(version)) = (self.ledgers.existing(&ledger), parse_version(&at)) {
+            if self.is_own(&placement)
+                && let (Some(driver), Some(version)) = (self.ledgers.existing(&ledger), parse_version(&at))
+            {
                 driver.object_changed(version, (!deleted).then_some(content));
             }
             (ledger, placement)
         });
         Ok((at, placement))
     }
+
+    fn is_own(&self, placement: &PlacementObject) -> bool {
+        placement.age.webhook == self.ledgers.context.client().webhook()
+    }
 }
 
 impl WatchHandler for PlacementEvents {
     fn list_started(&mut self) {
         self.listed.clear();
+        self.listed_of_others.clear();
     }
 
     fn listed(&mut self, object: &RawValue) -> serde_json::Result<()> {
-        let (_, placement) = self.read(object, false)?;
-        self.listed.extend(placement);
+        match self.read(object, false)?.1 {
+            Some((ledger, placement)) if self.is_own(&placement) => {
+                self.listed.insert(ledger, placement);
+            }
+            Some((ledger, placement)) => {
+                self.listed_of_others.insert(ledger, placement.age);
+            }
+            None => {}
+        }
         Ok(())
     }
 
     fn list_completed(&mut self, _version: &str) {
+        *self.ledgers.other_placements() = std::mem::take(&mut self.listed_of_others);
         *self.ledgers.placements() = std::mem::take(&mut self.listed);
         self.ledgers.placements_listed.store(true, Ordering::Release);
     }
@@ -288,6 +363,15 @@ impl WatchHandler for PlacementEvents {
     fn changed(&mut self, object: &RawValue, deleted: bool) -> serde_json::Result<String> {
         let (version, placement) = self.read(object, deleted)?;
         if let Some((ledger, placement)) = placement {
+            if !self.is_own(&placement) {
+                let mut others = self.ledgers.other_placements();
+                if deleted {
+                    others.remove(&ledger)
+                } else {
+                    others.insert(ledger, placement.age)
+                };
+                return Ok(version);
+            }
             let mut placements = self.ledgers.placements();
             if deleted {
                 placements.remove(&ledger)

@@ -10,6 +10,7 @@ use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::annotations::PLACED;
 use podshaper_placement::cycle::Cursor;
 use podshaper_placement::ledger::{Assignment, LedgerContent, Reservation, ResourceVersion, Token};
+use podshaper_placement::precedence::PlacementAge;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
@@ -67,6 +68,11 @@ impl LedgerId {
     /// The ledger of the owner with this uid in `namespace`.
     pub fn new(namespace: &str, uid: &str) -> Self {
         Self([namespace, "/", uid].concat().into())
+    }
+
+    /// The namespace of the pods.
+    pub(crate) fn namespace(&self) -> &str {
+        self.0.split_once('/').map_or("", |(namespace, _)| namespace)
     }
 }
 
@@ -196,6 +202,10 @@ pub(crate) struct PlacementObject {
     pub owner: NamespacedOwner,
     /// The object's name.
     pub name: String,
+    /// Its version.
+    pub version: ResourceVersion,
+    /// When it was created, and by which webhook.
+    pub age: PlacementAge,
     /// How many slots are reserved.
     pub reserved: usize,
     /// Whether pods have taken slots over time.
@@ -217,19 +227,19 @@ pub(crate) struct PlacementStatus {
 }
 
 impl PlacementObject {
-    /// Reads an object and its ledger; `None` if it has not one owner, or another name than `webhook` gives it: a user has copied it.
-    pub(crate) fn parse(
-        object: Object<PlacementSpec, PlacementStatus>,
-        webhook: &str,
-    ) -> Option<(Self, LedgerContent)> {
+    /// Reads an object and its ledger; `None` if it has not one owner, or another name than its webhook gives it: a user has copied it.
+    pub(crate) fn parse(mut object: Object<PlacementSpec, PlacementStatus>) -> Option<(Self, LedgerContent)> {
+        let webhook = object.metadata.labels.as_mut()?.remove(PLACED)?;
         let [owner]: [OwnerReference; 1] = object.metadata.owner_references?.try_into().ok()?;
-        if object.metadata.name != object_name(webhook, &owner) {
+        if object.metadata.name != object_name(&webhook, &owner) {
             return None;
         }
         let content = object.spec.unwrap_or_default().content();
         let placement = Self {
             owner: NamespacedOwner { namespace: object.metadata.namespace?, owner: owner.coordinates() },
             name: object.metadata.name,
+            version: parse_version(&object.metadata.resource_version)?,
+            age: PlacementAge { created: object.metadata.creation_timestamp.unwrap_or_default(), webhook },
             reserved: content.reservations.len(),
             over_time: content.cursor != Cursor::default(),
             status: object.status.unwrap_or_default(),

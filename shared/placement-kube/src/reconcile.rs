@@ -56,6 +56,7 @@ async fn reconcile_all(
     policies: &impl PolicySource,
     without_policy: &mut HashMap<LedgerId, Instant>,
 ) {
+    ledgers.hand_over().await;
     without_policy.retain(|_, since| since.elapsed() < NO_POLICY_PERIOD);
     for (ledger, owner) in ledgers.unreconciled() {
         if !without_policy.contains_key(&ledger) && !reconcile_one(ledgers, &ledger, &owner, policies).await {

@@ -78,6 +78,10 @@ pub trait PlacementBackend: Send + Sync + 'static {
         _group: &Assignment,
     ) {
     }
+    /// The webhook that places the pods of the owner with this uid in place of this one ([`super::precedence`]).
+    fn superseded_by(&self, _namespace: &str, _owner: &str) -> Option<String> {
+        None
+    }
     /// Allocates a slot for a pod; `None` if that can't be decided in time.
     fn place(
         &self,
@@ -201,6 +205,14 @@ pub async fn place<'p, 'a>(
     if let Some((reference, leader)) = chain.leader() {
         return follow_leader(pod, &reference.name, leader, fitting, allocator.policy());
     }
+    let namespace = request.namespace.as_deref().unwrap_or_default();
+    if let Some(other) = backend.superseded_by(namespace, owner) {
+        let reason = format!(
+            "the Placement {other}-{owner} is older, so {other} places the pods of this owner: the pod isn't placed. If {other} no longer \
+             does, delete that Placement"
+        );
+        return Err(PlaceError::new(PlaceOutcome::Superseded, reason));
+    }
     let dry_run = request.dry_run == Some(true);
     let token = Token::of(&request.uid);
     // A dry run's token names nothing: nothing is stored under it, and two dry runs get the same answer.
@@ -210,7 +222,6 @@ pub async fn place<'p, 'a>(
         if let Some(ordinal) = ordinal_slot(pod, request.name.as_deref(), chain) {
             return Some(place_ordinal(ordinal, stored_token, allocator, fitting, existing.as_ref()));
         }
-        let namespace = request.namespace.as_deref().unwrap_or_default();
         let over_time = chain.is_over_time() || is_alone_over_time(pod, chain);
         let slot = SlotRequest { token, fitting, existing: existing.clone(), dry_run, over_time };
         backend.place(PlaceRequest { namespace, chain, allocator, slot }, deadline).await
@@ -237,7 +248,6 @@ pub async fn place<'p, 'a>(
     let metadata = PlacementMetadata { assignment: &assignment, hash, owner, controller, estimated, webhook };
     annotations::apply(&mut patch, group, &metadata);
     if let Some(name) = request.name.as_deref() {
-        let namespace = request.namespace.as_deref().unwrap_or_default();
         backend.placed(namespace, name, pod.controller().map(OwnerReference::coordinates), &assignment);
     }
     Ok((outcome, patch))

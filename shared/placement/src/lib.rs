@@ -24,6 +24,7 @@ pub mod owner_object;
 pub mod owners;
 pub mod pod_object;
 pub mod policy;
+pub mod precedence;
 pub mod sequence;
 mod slot_order;
 pub mod spread;

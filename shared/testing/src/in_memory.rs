@@ -313,9 +313,11 @@ fn content(object: &Value) -> BTreeMap<&String, &Value> {
     fields.filter(|(field, _)| !matches!(field.as_str(), "metadata" | "status")).collect()
 }
 
-/// Whether an object meets one term of a label selector: `key=value` or `key!=value`.
+/// Whether an object meets one term of a label selector: `key`, `key=value` or `key!=value`.
 fn meets(object: &Value, term: &str) -> bool {
-    let (key, value) = term.split_once('=').unwrap();
+    let Some((key, value)) = term.split_once('=') else {
+        return object["metadata"]["labels"][term].is_string();
+    };
     match key.strip_suffix('!') {
         Some(key) => object["metadata"]["labels"][key] != value,
         None => object["metadata"]["labels"][key] == value,

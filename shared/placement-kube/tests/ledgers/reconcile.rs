@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use podshaper_placement::admit::PlacementBackend;
 use podshaper_placement::annotations::{DELETION_COST, PLACED};
 use podshaper_placement::identity::UnknownNodes;
 use podshaper_placement_kube::{ClusterBackend, LedgerId, NamespacedOwner, PlacedWorkload, PolicySource};
@@ -29,6 +30,53 @@ async fn run_replica(cluster: &Cluster, leads: bool, time: Duration) {
     let backend = ClusterBackend::start(&cluster.server.client(), WEBHOOK, &[], Arc::new(UnknownNodes));
     backend.reconcile(OnePolicy, leadership.into());
     sleep(time).await;
+}
+
+/// As after an outage in which each of two webhooks placed pods while the other one was down.
+#[tokio::test(start_paused = true)]
+async fn two_placements_of_one_owner_end_as_the_older_one() {
+    const OTHER: &str = "custom-scheduler-annotations";
+    let cluster = Cluster::new(10);
+    let owner = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": UID}]);
+    for (webhook, second) in [(WEBHOOK, 1), (OTHER, 2)] {
+        let metadata = json!({
+            "namespace": "ns", "labels": {PLACED: webhook}, "ownerReferences": owner, "creationTimestamp": format!("2026-01-01T00:00:0{second}Z"),
+        });
+        let name = format!("{webhook}-{UID}");
+        let path = format!("/apis/podshaper.dev/v1alpha1/namespaces/ns/placements/{name}");
+        cluster.server.put(&path, json!({"metadata": metadata, "spec": {}}));
+    }
+    for number in 0..10 {
+        let (webhook, slot) = if number < 5 { (WEBHOOK, number) } else { (OTHER, number - 5) };
+        let mut pod =
+            placed_pod(&assignment(number.into(), slot, if slot == 2 { "spot" } else { "default" }));
+        pod["metadata"]["labels"][PLACED] = webhook.into();
+        pod["metadata"]["annotations"][DELETION_COST] =
+            podshaper_placement::annotations::deletion_cost(slot).into();
+        cluster.put_pod(&format!("web-{number}"), pod).await;
+    }
+    let (_leadership, leadership) = watch::channel(Some(Instant::now() + Duration::from_hours(1)));
+    let [yielding, remaining] = [OTHER, WEBHOOK].map(|webhook| {
+        let backend = ClusterBackend::start(&cluster.server.client(), webhook, &[], Arc::new(UnknownNodes));
+        backend.reconcile(OnePolicy, leadership.clone().into());
+        backend
+    });
+    sleep(Duration::from_mins(2)).await;
+    assert_eq!(yielding.superseded_by("ns", UID).as_deref(), Some(WEBHOOK));
+    assert_eq!(remaining.superseded_by("ns", UID), None);
+    let placements = cluster.server.list("/apis/podshaper.dev/v1alpha1/placements");
+    assert_eq!(placements.len(), 1, "{placements:?}");
+    assert_eq!(placements[0]["metadata"]["labels"][PLACED], WEBHOOK);
+    let mut slots: Vec<u32> = cluster.placements().iter().map(|(_, slot, _)| slot.parse().unwrap()).collect();
+    slots.sort_unstable();
+    assert_eq!(slots, (0..10).collect::<Vec<_>>());
+    for (name, slot, group) in cluster.placements() {
+        let pod = cluster.pod(&name);
+        assert_eq!(pod["metadata"]["labels"][PLACED], WEBHOOK, "{name}");
+        assert_eq!(pod["spec"]["nodeSelector"]["type"], *group, "{name}");
+        let cost = podshaper_placement::annotations::deletion_cost(slot.parse().unwrap());
+        assert_eq!(deletion_cost(&cluster, &name), cost, "{name}");
+    }
 }
 
 fn row(name: &str, slot: &str, group: &str) -> (String, String, String) {

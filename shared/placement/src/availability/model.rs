@@ -16,6 +16,39 @@ const HORIZON: u8 = 24;
 const PODS: usize = 2;
 /// Changes of capacity that are explored.
 const CHANGES: u8 = 3;
+/// Pods that are rejected after their admission, by a quota for example.
+const REJECTIONS: u8 = 1;
+/// The first pause before a probe, in minutes.
+const FIRST_PAUSE: u8 = 5;
+
+/// A mechanism that availability rests on. The model must find a history that fails without it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mechanism {
+    /// A pod that is unschedulable for too long closes its group.
+    Closing,
+    /// Pods that wait for a closed group are taken back.
+    TakingBack,
+    /// The pod that tries the group is named in the status, so that no other pod tries it.
+    Claim,
+    /// A closed group is tried after a pause.
+    Pause,
+    /// A pod that tries the group and does not appear is replaced.
+    Grace,
+    /// A new node ends the pause.
+    NewNode,
+    /// A pod that gets a node opens its group.
+    Opening,
+}
+
+const MECHANISMS: [Mechanism; 7] = [
+    Mechanism::Closing,
+    Mechanism::TakingBack,
+    Mechanism::Claim,
+    Mechanism::Pause,
+    Mechanism::Grace,
+    Mechanism::NewNode,
+    Mechanism::Opening,
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum ModelPod {
@@ -38,6 +71,11 @@ struct World {
     /// Pods evicted in this minute to try the group or to return to it.
     returns: u8,
     leader_changes: u8,
+    rejections: u8,
+    /// When a probe last failed, or the group closed.
+    failed: Option<u8>,
+    /// A node has come, and no pod has tried it since.
+    untried: bool,
 }
 
 impl World {
@@ -74,12 +112,23 @@ impl World {
         self.pods.iter().filter(|pod| matches!(pod, ModelPod::Waiting(_))).count()
     }
 
-    /// Admission of a pod.
-    fn create(&mut self) {
+    /// Admission of a pod. A rejected one is replaced by its controller.
+    fn create(&mut self, rejected: bool, without: Option<Mechanism>) {
         let group = self.group();
         let wanted = self.in_group() == 0 && self.pods.len() + 1 == PODS;
         let pod = if group.wants_probe() {
-            self.set(group.tried_by(Token(1), self.now()));
+            assert!(
+                self.failed.is_none_or(|at| self.untried || self.minute >= at + FIRST_PAUSE),
+                "a pod tries the group before the pause is over: {self:?}"
+            );
+            self.untried = false;
+            if without != Some(Mechanism::Claim) {
+                self.set(group.tried_by(Token(1), self.now()));
+            }
+            if rejected {
+                self.rejections += 1;
+                return;
+            }
             ModelPod::Waiting(0)
         } else if group.is_open() && wanted {
             ModelPod::Waiting(0)
@@ -89,29 +138,50 @@ impl World {
         self.pods.push(pod);
     }
 
-    /// The leader's pass, given whether a pod has got a node and whether a node has come.
-    fn lead(&mut self, scheduled: bool, new_node: bool) {
+    /// The leader's pass, given whether a pod has got a node and whether a node has come. One of the pods that are created may be rejected.
+    fn lead(&mut self, scheduled: bool, new_node: bool, rejected: bool, without: Option<Mechanism>) {
+        let has = |mechanism: Mechanism| without != Some(mechanism);
         let overdue =
             self.pods.iter().any(|pod| matches!(pod, ModelPod::Waiting(minutes) if *minutes >= AFTER));
         let evidence = Evidence {
-            overdue,
+            overdue: overdue && has(Mechanism::Closing),
             waiting: self.waiting() > 0,
-            scheduled,
-            new_node,
+            scheduled: scheduled && has(Mechanism::Opening),
+            new_node: new_node && has(Mechanism::NewNode),
             lacks_pods: self.pods.len() == PODS && self.in_group() == 0,
         };
-        let before = self.group();
+        let mut before = self.group();
+        match before.phase {
+            Phase::Closed if !has(Mechanism::Pause) => before.next_probe = self.now(),
+            Phase::Probing(Some(_)) if !has(Mechanism::Grace) => before.since = self.now(),
+            _ => {}
+        }
+        self.untried |= new_node && !before.is_open();
         let after = before.next(evidence, self.now());
         self.set(after);
-        if after.phase == Phase::Closed && self.waiting() > 0 {
+        if after.phase == Phase::Closed && evidence.overdue {
+            self.failed = Some(self.minute);
+            self.untried = false;
+        }
+        if after.is_open() {
+            (self.failed, self.untried) = (None, false);
+        }
+        assert!(
+            !(self.untried && evidence.lacks_pods && after.phase == Phase::Closed),
+            "no pod tries the new node: {self:?}"
+        );
+        if after.phase == Phase::Closed && self.waiting() > 0 && has(Mechanism::TakingBack) {
             self.pods.retain(|pod| !matches!(pod, ModelPod::Waiting(_)));
         } else if (after.wants_probe() || after.is_open()) && evidence.lacks_pods {
             // Its successor tries the group, or returns to it.
             self.pods.pop();
             self.returns += 1;
         }
+        let mut rejected = rejected;
         while self.pods.len() < PODS {
-            self.create();
+            let before = self.rejections;
+            self.create(rejected, without);
+            rejected &= self.rejections == before;
         }
     }
 
@@ -127,54 +197,68 @@ impl World {
     }
 
     /// The worlds after one more minute.
-    fn successors(&self) -> Vec<Self> {
-        let mut worlds = Vec::new();
-        for change in [false, true] {
-            for leader_changes in [false, true] {
-                if (change && self.changes == CHANGES) || (leader_changes && self.leader_changes == 1) {
-                    continue;
-                }
-                let mut world = self.clone();
-                world.minute += 1;
-                world.returns = 0;
-                for pod in &mut world.pods {
-                    if let ModelPod::Waiting(minutes) = pod {
-                        // A new leader counts from when it first sees the pod.
-                        *minutes = if leader_changes { 0 } else { *minutes + 1 };
-                    }
-                }
-                world.leader_changes += u8::from(leader_changes);
-                if change {
-                    world.changes += 1;
-                    world.capacity = !world.capacity;
-                    if !world.capacity {
-                        // The nodes go, and their pods are replaced.
-                        world.pods.retain(|pod| *pod != ModelPod::Running);
-                        while world.pods.len() < PODS {
-                            world.create();
-                        }
-                    }
-                }
-                let scheduled = world.schedule();
-                world.lead(scheduled, change && world.capacity);
-                worlds.push(world);
+    fn successors(&self, without: Option<Mechanism>) -> Vec<Self> {
+        let choices = [false, true];
+        let all = choices.iter().flat_map(|change| choices.map(|leader| (*change, leader)));
+        let all = all.flat_map(|(change, leader)| choices.map(|rejected| (change, leader, rejected)));
+        let possible = all.filter(|(change, leader, rejected)| {
+            !(*change && self.changes == CHANGES
+                || *leader && self.leader_changes == 1
+                || *rejected && self.rejections == REJECTIONS)
+        });
+        let after =
+            possible.map(|(change, leader, rejected)| self.after_minute(change, leader, rejected, without));
+        after.collect()
+    }
+
+    fn after_minute(
+        &self,
+        change: bool,
+        leader_changes: bool,
+        rejected: bool,
+        without: Option<Mechanism>,
+    ) -> Self {
+        let mut world = self.clone();
+        world.minute += 1;
+        world.returns = 0;
+        for pod in &mut world.pods {
+            if let ModelPod::Waiting(minutes) = pod {
+                // A new leader counts from when it first sees the pod.
+                *minutes = if leader_changes { 0 } else { *minutes + 1 };
             }
         }
-        worlds
+        world.leader_changes += u8::from(leader_changes);
+        if change {
+            world.changes += 1;
+            world.capacity = !world.capacity;
+            if !world.capacity {
+                world.untried = false;
+                // The nodes go, and their pods are replaced.
+                world.pods.retain(|pod| *pod != ModelPod::Running);
+                while world.pods.len() < PODS {
+                    world.create(false, without);
+                }
+            }
+        }
+        let scheduled = world.schedule();
+        world.lead(scheduled, change && world.capacity, rejected, without);
+        world
     }
 
     fn check(&self) {
         assert!(self.waiting() <= 1, "more than one pod tries a group: {self:?}");
         assert!(self.returns <= 1, "more than one eviction: {self:?}");
         assert_eq!(self.pods.len(), PODS);
+        let too_long = |pod: &ModelPod| matches!(pod, ModelPod::Waiting(minutes) if *minutes > AFTER);
+        assert!(!self.pods.iter().any(too_long), "a pod waits for too long: {self:?}");
         if self.group().phase == Phase::Closed {
             assert_eq!(self.waiting(), 0, "a pod waits for a closed group: {self:?}");
         }
     }
 }
 
-#[test]
-fn group_settles_in_every_order_of_events() {
+/// Explores every order of events.
+fn explore(without: Option<Mechanism>) {
     let start = World {
         minute: 0,
         capacity: false,
@@ -183,6 +267,9 @@ fn group_settles_in_every_order_of_events() {
         group: (0, 0, 0, 0),
         returns: 0,
         leader_changes: 0,
+        rejections: 0,
+        failed: None,
+        untried: false,
     };
     let (mut seen, mut open) = (BTreeSet::from([start.clone()]), vec![start]);
     let (mut closed, mut tried, mut reopened) = (0, 0, 0);
@@ -190,7 +277,7 @@ fn group_settles_in_every_order_of_events() {
         if world.minute == HORIZON {
             continue;
         }
-        for next in world.successors() {
+        for next in world.successors(without) {
             next.check();
             match (world.group().phase, next.group().phase) {
                 (Phase::Open, Phase::Closed) => closed += 1,
@@ -209,4 +296,17 @@ fn group_settles_in_every_order_of_events() {
     let mut settled = seen.iter().filter(late).peekable();
     assert!(settled.peek().is_some());
     assert!(settled.all(|world| world.in_group() == 1), "the pod has returned");
+}
+
+#[test]
+fn group_settles_in_every_order_of_events() {
+    explore(None);
+}
+
+#[test]
+fn exploration_without_a_mechanism_fails() {
+    for mechanism in MECHANISMS {
+        let found = std::panic::catch_unwind(|| explore(Some(mechanism))).is_err();
+        assert!(found, "no history fails without {mechanism:?}");
+    }
 }

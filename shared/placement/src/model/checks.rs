@@ -55,7 +55,7 @@ fn reconcile(world: &mut World, setup: &Setup) -> Result<(), String> {
 }
 
 /// By how many whole pods some group is off its exact share.
-fn deviation(world: &World, setup: &Setup) -> usize {
+pub(super) fn deviation(world: &World, setup: &Setup) -> usize {
     let pods = pods_by_group(world, setup);
     let shares = exact_shares(setup.allocator.policy(), pods.iter().sum());
     let deviations = pods.iter().zip(shares).map(|(pods, share)| (f64::from(*pods) - share).abs());

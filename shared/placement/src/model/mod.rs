@@ -6,11 +6,14 @@ mod api_server;
 mod checks;
 mod dice;
 mod explore;
+mod full_groups;
 mod over_time;
 mod random;
 mod selector;
 mod setup;
 pub(super) mod shares;
+mod two_webhooks;
+mod unplaced;
 mod world;
 
 /// Whether `ci/test --long` runs.

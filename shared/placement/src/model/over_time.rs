@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::allocator::{Occupancy, SlotAllocator};
+use crate::cycle::Cursor;
 use crate::ledger::{
     Call, Effect, Event, Ledger, LedgerConfig, LedgerContent, Now, ResourceVersion, SlotReply, SlotRequest,
     Token,
@@ -30,10 +31,12 @@ struct World {
     reserved: Vec<(Token, u32)>,
     /// The slots of the replies to each pod.
     replies: BTreeMap<Token, BTreeSet<u32>>,
+    /// Whether a write stores the cursor.
+    has_cursor: bool,
 }
 
 impl World {
-    fn new(weights: &[u32]) -> Self {
+    fn new(weights: &[u32], has_cursor: bool) -> Self {
         let group = |(index, weight): (usize, &u32)| Group {
             name: index.to_string().into(),
             node_labels: BTreeMap::from([("group".to_owned(), index.to_string())]),
@@ -50,6 +53,7 @@ impl World {
             clock: Duration::ZERO,
             reserved: Vec::new(),
             replies: BTreeMap::new(),
+            has_cursor,
         }
     }
 
@@ -81,7 +85,8 @@ impl World {
             Call::Write(at, content) if at == self.object.as_ref().map(|_| self.version) => {
                 self.version += 1;
                 self.log(&content);
-                self.object = Some(content);
+                let cursor = if self.has_cursor { content.cursor } else { Cursor::default() };
+                self.object = Some(LedgerContent { cursor, ..content });
                 Event::Written(Some(self.version))
             }
             Call::Write(..) | Call::Delete(_) => Event::Conflict,
@@ -126,7 +131,11 @@ impl World {
 
 /// Runs `pods` pods, and returns how often each group was reserved since the object was created.
 fn run(seed: u64, weights: &[u32], pods: u64, deletes: bool) -> Vec<u32> {
-    let (mut world, mut dice) = (World::new(weights), Dice::new(seed));
+    explore(World::new(weights, true), seed, pods, deletes)
+}
+
+fn explore(mut world: World, seed: u64, pods: u64, deletes: bool) -> Vec<u32> {
+    let mut dice = Dice::new(seed);
     let mut next = 0;
     while next < pods
         || world.calls.iter().any(Option::is_some)
@@ -152,7 +161,7 @@ fn run(seed: u64, weights: &[u32], pods: u64, deletes: bool) -> Vec<u32> {
         }
         world.check();
     }
-    let mut counts = vec![0; weights.len()];
+    let mut counts = vec![0; world.allocator.policy().groups().len()];
     for (_, slot) in &world.reserved {
         let all = world.allocator.policy().all();
         counts[world.allocator.group_over_time(*slot, &Occupancy::default(), all).unwrap()] += 1;
@@ -166,6 +175,12 @@ fn every_pod_takes_the_next_slot_once() {
         assert_eq!(run(seed, &[9, 1], 40, false), [36, 4], "seed {seed}");
         assert_eq!(run(seed, &[80, 20], 20, false), [16, 4], "seed {seed}");
     }
+}
+
+#[test]
+fn without_a_cursor_slots_do_not_follow_one_another() {
+    let found = std::panic::catch_unwind(|| explore(World::new(&[9, 1], false), 1, 40, false)).is_err();
+    assert!(found, "no history fails without a cursor");
 }
 
 #[test]

@@ -8,14 +8,29 @@ use super::dice::Dice;
 use super::setup::{Mechanism, Setup};
 use super::world::World;
 
+/// When the replicas read the owner.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OwnerReads {
+    /// As soon as it is scaled.
+    AtOnce,
+    /// Each at another time, and after each list of its pods.
+    Late,
+    /// Each at another time.
+    LateWithoutLists,
+}
+
 /// A controller creates at least `pods` pods through three replicas while the workload is scaled up and down. The world is checked
 /// each time that it has settled.
-fn run(pods: u64, seed: u64, setup: &Setup) -> Result<(), String> {
+fn run(pods: u64, seed: u64, setup: &Setup, reads: OwnerReads) -> Result<(), String> {
     let mut dice = Dice::new(seed);
     let mut world = World::new(3, 0, setup);
     world.copies = dice.roll(2) == 0;
+    world.reads_owner = reads != OwnerReads::LateWithoutLists;
     while world.created < pods {
-        world.scale(1 + dice.roll(80), setup)?;
+        match reads {
+            OwnerReads::AtOnce => world.scale(1 + dice.roll(80), setup)?,
+            _ => world.scale_unread(1 + dice.roll(80)),
+        }
         let has_faults = dice.roll(3) == 0;
         while !world.is_settled() || world.server.active() != world.desired || !world.loose_ends().is_empty()
         {
@@ -29,12 +44,19 @@ fn run(pods: u64, seed: u64, setup: &Setup) -> Result<(), String> {
                     world.act(Action::Reconcile(dice.roll(3)), setup)?;
                     None
                 }
+                6 if reads != OwnerReads::AtOnce => {
+                    world.read_owner(dice.roll(3), setup)?;
+                    None
+                }
                 _ => None,
             };
             match action.map(Action::Fault).or_else(|| dice.pick(&regular)) {
                 Some(action) => world.act(action, setup)?,
                 None => world.finish(setup)?,
             }
+        }
+        for replica in 0..3 {
+            world.read_owner(replica, setup)?;
         }
         world = check_settled(&world, setup)
             .map_err(|failure| format!("{failure}, at pod {}, seed {seed}", world.created))?;
@@ -69,7 +91,8 @@ fn random_histories_keep_all_guarantees() {
         &[(3, 0), (0, 7), (0, 1), (2, 1)],
     ] {
         for seed in 0..seeds {
-            run(pods(), seed, &Setup::new(groups)).unwrap_or_else(|failure| panic!("{groups:?}: {failure}"));
+            run(pods(), seed, &Setup::new(groups), OwnerReads::AtOnce)
+                .unwrap_or_else(|failure| panic!("{groups:?}: {failure}"));
         }
     }
 }
@@ -78,10 +101,26 @@ fn random_histories_keep_all_guarantees() {
 fn random_histories_without_a_mechanism_fail() {
     for mechanism in [Mechanism::Fence, Mechanism::SurplusCheck, Mechanism::Reassignment] {
         let found = (0..2).any(|seed| {
-            run(1000, seed, &Setup::new(&[(0, 50), (0, 30), (0, 20)]).without(mechanism)).is_err()
+            let setup = Setup::new(&[(0, 50), (0, 30), (0, 20)]).without(mechanism);
+            run(1000, seed, &setup, OwnerReads::AtOnce).is_err()
         });
         assert!(found, "no history fails without {mechanism:?}");
     }
+}
+
+#[test]
+fn replicas_that_read_the_owner_at_different_times_keep_all_guarantees() {
+    let groups = [(0, 80), (0, 20)];
+    for seed in 0..if super::is_long() { 20 } else { 4 } {
+        let ended = run(pods() / 2, seed, &Setup::new(&groups), OwnerReads::Late);
+        ended.unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
+    }
+}
+
+#[test]
+fn histories_without_a_read_of_the_owner_after_a_list_fail() {
+    let setup = Setup::new(&[(0, 50), (0, 30), (0, 20)]);
+    assert!((0..4).any(|seed| run(500, seed, &setup, OwnerReads::LateWithoutLists).is_err()));
 }
 
 /// Completed pods of a Job keep their slots.

@@ -16,6 +16,8 @@ pub(super) enum Mechanism {
     SurplusCheck,
     /// Pods that share a slot are given others.
     Reassignment,
+    /// A group with its maximum of pods takes no more.
+    Limit,
 }
 
 /// The settings that all replicas of a world share.
@@ -29,11 +31,17 @@ pub(super) struct Setup {
 impl Setup {
     /// Groups with these bases and weights, named by their index. Writes follow each other without a pause.
     pub(super) fn new(groups: &[(u32, u32)]) -> Self {
-        let group = |(index, (base, weight)): (usize, &(u32, u32))| Group {
+        Self::with_limits(&groups.iter().map(|(base, weight)| (*base, *weight, None)).collect::<Vec<_>>())
+    }
+
+    /// Groups with these bases, weights and maxima.
+    pub(super) fn with_limits(groups: &[(u32, u32, Option<u32>)]) -> Self {
+        let group = |(index, (base, weight, max)): (usize, &(u32, u32, Option<u32>))| Group {
             name: index.to_string().into(),
             node_labels: BTreeMap::from([("group".to_owned(), index.to_string())]),
             base: *base,
             weight: *weight,
+            max: *max,
             ..Group::default()
         };
         let policy = Policy::new(groups.iter().enumerate().map(group).collect(), Tie::First).unwrap();
@@ -44,8 +52,10 @@ impl Setup {
 
     /// The same without one of the mechanisms.
     pub(super) fn without(mut self, mechanism: Mechanism) -> Self {
-        if mechanism == Mechanism::Reassignment {
-            self.config.max_moves = 0;
+        match mechanism {
+            Mechanism::Reassignment => self.config.max_moves = 0,
+            Mechanism::Limit => self.allocator = SlotAllocator::new(self.allocator.policy().without_max()),
+            Mechanism::Fence | Mechanism::SurplusCheck => {}
         }
         self.without = Some(mechanism);
         self

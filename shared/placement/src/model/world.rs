@@ -31,6 +31,8 @@ pub(super) struct World {
     pub(super) copies: bool,
     /// How many pods may be off their share, because of faults that no ledger can compensate.
     pub(super) tolerated: usize,
+    /// Whether a replica reads the owner after a list of its pods.
+    pub(super) reads_owner: bool,
 }
 
 /// One replica of the webhook.
@@ -42,6 +44,8 @@ pub(super) struct Replica {
     delayed_list: Option<(ResourceVersion, BTreeMap<PodName, PodRecord>)>,
     /// How many events of pods it has received.
     pub(super) received: usize,
+    /// How many pods the owner wanted when the replica last read it.
+    wanted: usize,
 }
 
 /// A pod between its creation and its storage.
@@ -80,7 +84,10 @@ impl World {
         Self {
             clock: Duration::ZERO,
             server: ApiServer::new(),
-            replicas: vec![Replica { ledger, call: None, delayed_list: None, received: 0 }; replicas],
+            replicas: vec![
+                Replica { ledger, call: None, delayed_list: None, received: 0, wanted: desired };
+                replicas
+            ],
             admissions: Vec::new(),
             reassignments: Vec::new(),
             delayed_writes: Vec::new(),
@@ -89,6 +96,7 @@ impl World {
             created: 0,
             copies: false,
             tolerated: 0,
+            reads_owner: true,
         }
     }
 
@@ -325,7 +333,8 @@ impl World {
         setup.handle(&mut ledger, Event::MaxPods(Some(max_pods(self.desired))), &now);
         setup.handle(&mut ledger, Event::WatchRestarted { version: now.watched, pods }, &now);
         let received = self.replicas[r].received;
-        self.replicas[r] = Replica { ledger, call: None, delayed_list: None, received };
+        let wanted = self.desired;
+        self.replicas[r] = Replica { ledger, call: None, delayed_list: None, received, wanted };
         // The API server admits the pods of broken calls unplaced, but their reservations remain for a while.
         let Self { replicas, admissions, tolerated, .. } = self;
         for admission in admissions.iter_mut().filter(|admission| admission.reply == Reply::Pending) {
@@ -400,10 +409,10 @@ impl World {
         Ok(())
     }
 
-    /// Executes the replica's call.
+    /// Executes the replica's call. The owner is read after a list of its pods.
     pub(super) fn execute(&mut self, r: usize) -> Event {
-        let max_pods = max_pods(self.desired);
         let replica = &self.replicas[r];
+        let max_pods = max_pods(if self.reads_owner { self.desired } else { replica.wanted });
         match (replica.call.clone().unwrap(), replica.delayed_list.clone()) {
             (Call::List(_), Some((version, pods))) => {
                 Event::Listed { version, pods, max_pods: Some(max_pods) }
@@ -437,14 +446,26 @@ impl World {
         }
     }
 
-    /// Scales the workload.
+    /// Scales the workload. Each replica reads the owner.
     pub(super) fn scale(&mut self, desired: usize, setup: &Setup) -> Result<(), String> {
         self.desired = desired;
         for r in 0..self.replicas.len() {
-            self.handle(r, Event::MaxPods(Some(max_pods(desired))), setup)?;
+            self.read_owner(r, setup)?;
         }
         self.control();
         Ok(())
+    }
+
+    /// Scales the workload. No replica reads the owner yet.
+    pub(super) fn scale_unread(&mut self, desired: usize) {
+        self.desired = desired;
+        self.control();
+    }
+
+    /// The replica reads the owner.
+    pub(super) fn read_owner(&mut self, r: usize, setup: &Setup) -> Result<(), String> {
+        self.replicas[r].wanted = self.desired;
+        self.handle(r, Event::MaxPods(Some(max_pods(self.desired))), setup)
     }
 
     /// Ends what a fault has begun, or lets the controller create pods.

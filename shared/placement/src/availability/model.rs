@@ -72,6 +72,8 @@ struct World {
     returns: u8,
     leader_changes: u8,
     rejections: u8,
+    /// When a pod that tried the group was rejected.
+    rejected: Option<u8>,
     /// When a probe last failed, or the group closed.
     failed: Option<u8>,
     /// A node has come, and no pod has tried it since.
@@ -127,6 +129,7 @@ impl World {
             }
             if rejected {
                 self.rejections += 1;
+                self.rejected = Some(self.minute);
                 return;
             }
             ModelPod::Waiting(0)
@@ -268,6 +271,7 @@ fn explore(without: Option<Mechanism>) {
         returns: 0,
         leader_changes: 0,
         rejections: 0,
+        rejected: None,
         failed: None,
         untried: false,
     };
@@ -292,7 +296,11 @@ fn explore(without: Option<Mechanism>) {
     }
     assert!(closed > 0 && tried > 0 && reopened > 0, "{closed} {tried} {reopened}");
     // With capacity that stays, the pod is in its group in the end: a closed group is tried after 20 minutes at most.
-    let late = |world: &&World| world.minute == HORIZON && world.changes == 1 && world.capacity;
+    // A rejected pod is replaced after two minutes.
+    let late = |world: &&World| {
+        let is_late = world.minute == HORIZON && world.changes == 1 && world.capacity;
+        is_late && world.rejected.is_none_or(|at| at + 3 <= HORIZON)
+    };
     let mut settled = seen.iter().filter(late).peekable();
     assert!(settled.peek().is_some());
     assert!(settled.all(|world| world.in_group() == 1), "the pod has returned");

@@ -701,8 +701,9 @@ async fn thousand_distributors_at_rest_cost_at_most_five_requests_a_second() {
     for number in 0..DISTRIBUTORS {
         put_workload(server, number);
     }
-    sleep(Duration::from_mins(10)).await;
-    let (before, time) = (server.calls().len(), Duration::from_mins(20));
+    sleep(Duration::from_mins(1)).await;
+    // Each target is read after 430 s.
+    let (before, time) = (server.calls().len(), Duration::from_mins(8));
     sleep(time).await;
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for call in server.calls().iter().skip(before) {
@@ -710,7 +711,7 @@ async fn thousand_distributors_at_rest_cost_at_most_five_requests_a_second() {
         *kinds.entry(format!("{} {kind}", call.method)).or_default() += 1;
     }
     println!("requests in {time:?}: {kinds:?}");
-    assert!(kinds["GET deployments"] >= 2 * DISTRIBUTORS, "each target is read: {kinds:?}");
+    assert!(kinds["GET deployments"] >= DISTRIBUTORS, "each target is read: {kinds:?}");
     let requests: usize = kinds.values().sum();
     assert!(requests as u64 <= 5 * time.as_secs(), "more than 5 requests a second: {kinds:?}");
 }

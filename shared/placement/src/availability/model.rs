@@ -119,8 +119,14 @@ impl World {
         let group = self.group();
         let wanted = self.in_group() == 0 && self.pods.len() + 1 == PODS;
         let pod = if group.wants_probe() {
+            // A rejected pod is replaced at once.
+            let is_due = |failed: u8| {
+                self.untried
+                    || self.minute >= failed + FIRST_PAUSE
+                    || self.rejected.is_some_and(|rejected| rejected >= failed)
+            };
             assert!(
-                self.failed.is_none_or(|at| self.untried || self.minute >= at + FIRST_PAUSE),
+                self.failed.is_none_or(is_due),
                 "a pod tries the group before the pause is over: {self:?}"
             );
             self.untried = false;

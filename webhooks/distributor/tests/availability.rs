@@ -694,15 +694,16 @@ fn put_workload(server: &InMemoryApiServer, number: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn thousand_distributors_at_rest_cost_at_most_five_requests_a_second() {
-    const DISTRIBUTORS: usize = 1000;
+async fn many_distributors_at_rest_cost_at_most_five_requests_a_second() {
+    // A thousand take a minute of CPU time.
+    let distributors = if std::env::var_os("PODSHAPER_MODEL_LONG").is_some() { 1000 } else { 100 };
     let simulation = Simulation::start(0, &json!({}), json!({})).await;
     let server = &simulation.server;
-    for number in 0..DISTRIBUTORS {
+    for number in 0..distributors {
         put_workload(server, number);
     }
     sleep(Duration::from_mins(1)).await;
-    // Each target is read after 430 s.
+    // Each of a thousand targets is read after 430 s.
     let (before, time) = (server.calls().len(), Duration::from_mins(8));
     sleep(time).await;
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
@@ -711,7 +712,7 @@ async fn thousand_distributors_at_rest_cost_at_most_five_requests_a_second() {
         *kinds.entry(format!("{} {kind}", call.method)).or_default() += 1;
     }
     println!("requests in {time:?}: {kinds:?}");
-    assert!(kinds["GET deployments"] >= DISTRIBUTORS, "each target is read: {kinds:?}");
+    assert!(kinds["GET deployments"] >= distributors, "each target is read: {kinds:?}");
     let requests: usize = kinds.values().sum();
     assert!(requests as u64 <= 5 * time.as_secs(), "more than 5 requests a second: {kinds:?}");
 }

@@ -51,10 +51,10 @@ fn state(status: &Value) -> &Value {
 /// Ends the pause before the next probe of the group with this index.
 async fn end_pause(namespace: &str, group: usize) {
     let now = output("date", &["--utc", "+%Y-%m-%dT%H:%M:%SZ"], "").await;
-    let path = format!("/status/groups/{group}/nextProbe");
-    let patch = json!([{"op": "replace", "path": path, "value": now.trim()}]).to_string();
-    let patch = ["--subresource=status", "--type=json", "-p", &patch];
-    kubectl(&[&["patch", "poddistributor", "sample", "-n", namespace], &patch[..]].concat()).await;
+    let field = format!("/status/groups/{group}/nextProbe");
+    let change = json!([{"op": "replace", "path": field, "value": now.trim()}]).to_string();
+    let options = ["--subresource=status", "--type=json", "-p", &change];
+    kubectl(&[&["patch", "poddistributor", "sample", "-n", namespace], &options[..]].concat()).await;
 }
 
 /// A workload of pods that may not be replaced, with a distributor of its own.

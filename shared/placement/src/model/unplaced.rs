@@ -18,7 +18,7 @@ fn run(seed: u64, setup: &Setup, infers: bool) -> Result<(), String> {
     let shares = exact_shares(setup.allocator.policy(), u32::try_from(desired).unwrap());
     let mut unplaced = Vec::new();
     for (group, share) in shares.iter().enumerate() {
-        let half = (1u32..).take_while(|pods| f64::from(2 * pods) <= *share).count();
+        let half = (1..=40u32).filter(|pods| f64::from(2 * pods) <= *share).count();
         let pods = dice.roll(half + 1);
         unplaced.push(pods);
         for pod in 0..pods {

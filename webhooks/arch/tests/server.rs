@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use podshaper_core::admission::Request;
 use serde_json::json;
-use support::registry::{Registry, full, index, ok, with};
+use support::registry::{Registry, digest, entry, full, index, index_of, ok, with};
 use support::server::{BINARY, PATH, file, flag, review, start};
 
 #[test]
@@ -98,6 +98,32 @@ async fn lying_registry_is_bounded() {
     assert!(most <= 40 << 10, "{most} KiB");
     let answer = client.send(post(PATH, &review(&[format!("{}/a:1", right.host())]))).await.unwrap();
     assert!(answer.body.contains(r#""patchType":"JSONPatch""#), "{answer:?}");
+}
+
+/// A map that keeps 380,000 annotations takes 35 MiB.
+#[tokio::test]
+async fn annotations_of_an_index_are_not_kept() {
+    let annotations: serde_json::Map<_, _> = (0..380_000).map(|n| (format!("{n:x}"), json!(""))).collect();
+    let many = serde_json::Value::Object(annotations);
+    let one = json!({"a": "b".repeat(many.to_string().len())});
+    let peak = async |annotations: serde_json::Value| {
+        let mut amd64 = entry(&digest(b"amd64"), json!({"os": "linux", "architecture": "amd64"}));
+        amd64["annotations"] = annotations;
+        let index = Bytes::from(index_of(vec![amd64]));
+        let registry = Registry::start(move |asked| {
+            let index = index.clone();
+            async move { ok(&asked, index.to_vec()) }
+        })
+        .await;
+        let webhook = start(&json!({"registries": {"plainHttp": [registry.host()]}}), &json!({})).await;
+        let review = review(&[format!("{}/a:1", registry.host())]);
+        let answer = webhook.client().send(post(PATH, &review)).await.unwrap();
+        assert!(answer.body.contains(r#""patchType":"JSONPatch""#), "{answer:?}");
+        webhook.memory_kib("VmHWM")
+    };
+    let (one, many) = (peak(one).await, peak(many).await);
+    println!("{one} KiB with one annotation, {many} KiB with 380,000");
+    assert!(many <= one + (4 << 10), "{one} KiB, {many} KiB");
 }
 
 #[tokio::test]

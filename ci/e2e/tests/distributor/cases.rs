@@ -296,14 +296,15 @@ async fn pod_that_insists_on_spot_goes_there(namespace: &str) {
 }
 
 async fn pods_from_before_count_by_their_nodes(namespace: &str) {
-    kubectl(&["cordon", "spot-1", "spot-2"]).await;
+    // Neither spot nodes nor a node that is in no group.
+    kubectl(&["cordon", "-l", "type!=default"]).await;
     deployment(namespace, 10).await;
     eventually("ten pods", PATIENCE, async || {
         let pods = pods(namespace).await;
         (pods.len() == 10 && pods.iter().all(|pod| pod.ready)).then_some(())
     })
     .await;
-    kubectl(&["uncordon", "spot-1", "spot-2"]).await;
+    kubectl(&["uncordon", "-l", "type!=default"]).await;
     distribute(namespace, weights(80, 20), json!({"name": "web"}), json!({})).await;
     until(namespace, "they count", |status| status["pods"] == "10/0").await;
     kubectl(&["scale", "-n", namespace, "deployment/web", "--replicas=20"]).await;

@@ -8,6 +8,8 @@
     clippy::needless_pass_by_value
 )]
 
+pub(crate) mod generated;
+
 use peerpods_decision::PeerPods;
 use peerpods_decision::config::Config;
 use podshaper_core::admission::{Decision, Request, Verdict};

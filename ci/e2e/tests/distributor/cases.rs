@@ -309,7 +309,7 @@ async fn pods_from_before_count_by_their_nodes(namespace: &str) {
     until(namespace, "they count", |status| status["pods"] == "10/0").await;
     kubectl(&["scale", "-n", namespace, "deployment/web", "--replicas=20"]).await;
     until(namespace, "16/4 together", |status| status["pods"] == "16/4").await;
-    assert_eq!(groups(namespace).await, counts(&[("default", 6), ("none", 10), ("spot", 4)]));
+    assert_eq!(groups(namespace).await, counts(&[("default", 16), ("spot", 4)]));
     clean(namespace, &["deployment/web"]).await;
 }
 

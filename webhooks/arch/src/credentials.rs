@@ -170,8 +170,7 @@ impl DockerConfig {
     }
 }
 
-/// The credentials for an image of `repository` at `registry`, of all these files in order, each once; the first few, if there
-/// are more than [`MAX_TRIED`].
+/// The first 16 credentials for an image of `repository` at `registry`, each once, in the order of these files.
 pub fn matching<'c>(
     files: impl IntoIterator<Item = &'c DockerConfig>,
     registry: &str,

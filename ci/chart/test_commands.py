@@ -12,6 +12,7 @@ from rendering import CHART, HELM, ROOT
 WEBHOOKS = sorted(path.name for path in (ROOT / "webhooks").iterdir() if (path / "Cargo.toml").exists())
 # Names that stand for any webhook.
 ANY_WEBHOOK = ("NAME", "WEBHOOK")
+KUBECTL_PLUGINS = ("krew", "podshaper")
 # Commands of `kubectl podshaper` besides those of the webhooks.
 PLUGIN = ("check", "ui")
 FENCE = re.compile(r"(?ms)^ *```(\w*)\n(.*?)^ *```")
@@ -55,8 +56,8 @@ def split(words):
 
 
 def contract(webhook):
-    """The flags of each command of a webhook."""
-    flags = {}
+    """The flags of each command of a webhook, besides `--help`, which all of them have."""
+    flags = {"help": set()}
     for line in (ROOT / f"webhooks/{webhook}/tests/command_line.txt").read_text(encoding="utf-8").splitlines():
         if not line.startswith(" "):
             flags[line] = command = set()
@@ -94,7 +95,7 @@ class Commands(unittest.TestCase):
     def check_webhook(self, webhook, words):
         flags = contract(webhook)
         self.assertIn(words[0], flags)
-        self.assertLessEqual(set(used_flags(words[1:])), flags[words[0]])
+        self.assertLessEqual(set(used_flags(words[1:])) - {"--help"}, flags[words[0]])
 
     def test_webhooks_have_the_commands_and_flags(self):
         found = self.of(*WEBHOOKS, *ANY_WEBHOOK)
@@ -142,7 +143,7 @@ class Commands(unittest.TestCase):
         program = kubectl()
         if not program:
             self.skipTest("there is no kubectl")
-        found = [(page, words) for page, words in self.of("kubectl") if words[1] != "podshaper"]
+        found = [(page, words) for page, words in self.of("kubectl") if words[1] not in KUBECTL_PLUGINS]
         self.assertTrue(found)
         for page, words in found:
             verb, rest = self.verb(words[1:])

@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 use crate::files::POLL_INTERVAL;
 
-/// Why the CA can't verify clients.
+/// An error in the file with the CAs of clients.
 #[derive(Debug, Error)]
 pub enum ClientCaError {
     /// The file can't be read.
@@ -78,7 +78,9 @@ impl ClientCa {
                 self.current.store(Arc::new(current));
                 tracing::info!("replaced the CA of clients");
             }
-            Err(error) => tracing::warn!(%error, "cannot read the CA of clients, and keep the last one"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the CA of clients; the previous CA stays in use")
+            }
         }
     }
 

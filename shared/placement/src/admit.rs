@@ -24,17 +24,17 @@ const POD_INDEX: &str = "apps.kubernetes.io/pod-index";
 /// The outcome for a pod with a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PlaceOutcome {
-    /// It was placed.
+    /// The pod was placed.
     Placed,
-    /// It was placed without the ledger.
+    /// The pod was placed without the ledger.
     Estimated,
-    /// It had its place already.
+    /// The pod was placed before.
     Kept,
     /// Another webhook has placed it.
     Superseded,
     /// Every group that it fits into is full.
     Full,
-    /// Its own selectors allow none of the groups.
+    /// The pod's own selectors allow none of the groups.
     Unfitting,
     /// The policy is invalid.
     Invalid,
@@ -106,7 +106,7 @@ pub struct PlaceRequest<'r> {
 /// Why a pod is admitted without a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlaceError {
-    /// Its label in metrics.
+    /// The value of the label in metrics.
     pub outcome: PlaceOutcome,
     /// The reason in a warning.
     pub reason: String,

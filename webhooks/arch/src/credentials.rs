@@ -40,22 +40,22 @@ pub struct Credential {
     pub refresh_token: Option<String>,
     /// Identifies the credential without revealing it.
     identity: [u8; 16],
-    /// Whether it is sent to the registry itself only, also if that refers to a token server elsewhere.
+    /// Whether the credential is never sent to a token server on another host.
     pub own_host_only: bool,
 }
 
-/// One file of credentials: scopes, as `registry.example.com/path` or `*.example.com`, the more specific first.
+/// The credentials of a docker configuration. Their scopes are `registry.example.com/path` or `*.example.com`; more specific ones come first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DockerConfig {
     entries: Vec<(Scope, Arc<Credential>)>,
-    /// Whether it names programs that have further credentials.
+    /// Whether the file names credential helpers.
     has_helpers: bool,
 }
 
 /// The warning about a file with credential helpers.
 pub(crate) const HELPERS: &str = "credsStore and credHelpers aren't used: they are programs of another machine. Put credentials into auths, or use cloudCredentials";
 
-/// The images that a credential is for: a host, with its port, and what repositories begin with.
+/// The images that a credential is for: a host with its port, and a prefix of the repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Scope {
     host: String,
@@ -65,16 +65,16 @@ struct Scope {
 /// A file that holds no credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
-    /// It isn't JSON of that shape; the message says line and column.
+    /// The file is not a docker configuration in JSON. The message has line and column.
     #[error(transparent)]
     Syntax(#[from] serde_json::Error),
-    /// An entry's `auth` isn't `USER:PASSWORD` in base64.
+    /// The `auth` of an entry is not `USER:PASSWORD` in base64.
     #[error("auths: {0}: auth must be base64 of USER:PASSWORD")]
     Auth(String),
-    /// An entry is longer than any registry takes.
+    /// An entry exceeds the limit.
     #[error("auths: {0}: longer than {MAX_CREDENTIAL} bytes")]
     TooLong(String),
-    /// There are too many.
+    /// The file has too many entries.
     #[error("auths: more than {MAX_ENTRIES} entries")]
     TooMany,
 }
@@ -220,7 +220,7 @@ impl Credential {
 }
 
 impl AuthEntry {
-    /// None for one without a credential: a helper keeps it.
+    /// The credential; `None` if a helper has it.
     fn credential(self) -> Result<Option<Credential>, NotAuth> {
         let (mut user, mut password) = (self.username.unwrap_or_default(), self.password.unwrap_or_default());
         if let Some(auth) = self.auth.filter(|auth| !auth.is_empty()) {
@@ -237,7 +237,7 @@ impl AuthEntry {
 }
 
 impl Scope {
-    /// None where it can't be any image's.
+    /// The scope of a key in `auths`; `None` if no image can match it.
     fn new(place: &str) -> Option<Self> {
         let place = place.strip_prefix("https://").or_else(|| place.strip_prefix("http://")).unwrap_or(place);
         let (host, path) = place.split_once('/').unwrap_or((place, ""));

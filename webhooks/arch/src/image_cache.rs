@@ -51,11 +51,11 @@ struct CachedLookup {
 /// The progress of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LookupState {
-    /// It waits for its turn.
+    /// The lookup waits for its turn.
     Queued,
-    /// It asks registries.
+    /// The lookup sends requests.
     Running,
-    /// It has ended.
+    /// The lookup has ended.
     Done(LookupResult),
 }
 
@@ -69,12 +69,12 @@ impl LookupState {
     }
 }
 
-/// How fresh an answer must be.
+/// The required age of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Freshness {
-    /// A digest always means the same.
+    /// Any age: a digest always has the same content.
     Always,
-    /// No older than this.
+    /// At most this age.
     Within(Duration),
     /// The registry is asked. The cached answer is used if it does not respond.
     Now,
@@ -142,7 +142,7 @@ impl ImageCache {
     }
 
     /// Joins the running lookup, or starts one for this namespace. A lookup is a task of its own and continues without its callers.
-    /// None if too many wait for their turn.
+    /// `None` if too many lookups wait.
     pub(crate) fn join_or_start<F>(
         self: &Arc<Self>,
         key: &ImageKey,

@@ -1,4 +1,4 @@
-//! Pull secrets, read one by one when a pod names them. The permission is optional: without it there are none.
+//! The pull secrets of pods. Each Secret is read when a pod names it. Without the permission, no Secret counts.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,22 +18,22 @@ use tokio::time::timeout_at;
 use crate::credentials::{DockerConfig, HELPERS};
 use arch_decision::images::Access;
 
-/// How long one is remembered, and so how long one that was replaced is still used.
+/// How long a Secret is cached. For so long, a replaced Secret is still used.
 const FRESH: Duration = Duration::from_mins(1);
-/// Memory for Secrets that are remembered, in bytes.
+/// Bytes of the cache of Secrets.
 const MEMORY: u64 = 16 << 20;
-/// Bytes that each takes beside its content, roughly.
+/// Bytes of a cached Secret beside its content, roughly.
 const ENTRY: usize = 400;
-/// Secrets that are read for a pod.
+/// Largest number of Secrets that are read for a pod.
 const SECRETS: usize = 32;
-/// Secrets that a namespace doesn't have and its pods name, within [`FRESH`]. After so many, only remembered ones count: a name costs a
-/// request, and tenants can make up any number.
+/// Largest number of absent Secrets that are read for the pods of a namespace within [`FRESH`]: each name costs a request, and tenants
+/// can make up any number of names. Beyond it, only cached Secrets count.
 const ABSENT: u32 = 64;
 /// Largest number of namespaces with such a count.
 const NAMESPACES: u64 = 4096;
-/// Largest number of ServiceAccounts that are remembered.
+/// Largest number of cached ServiceAccounts.
 const ACCOUNTS: u64 = 1024;
-/// Credentials that a pod's Secrets may hold.
+/// Largest number of credentials in the Secrets of a pod.
 const CREDENTIALS: usize = 256;
 /// The longest Docker configuration, in bytes of base64: hundreds of registries.
 const MAX_CONFIG: usize = 256 << 10;
@@ -43,16 +43,16 @@ const MAX_CONFIG: usize = 256 << 10;
 enum Secret {
     /// Credentials.
     Credentials(Arc<DockerConfig>),
-    /// There is none, or it can't be read.
+    /// The Secret does not exist or cannot be read.
     Nothing,
-    /// It isn't what it should be.
+    /// The Secret is not a pull secret; the text says why.
     Malformed(Arc<str>),
 }
 
 /// Namespace and name.
 type Key = (Box<str>, Box<str>);
 
-/// Reads Secrets.
+/// Reads and caches pull secrets.
 pub struct PullSecrets {
     client: Client,
     known: Cache<Key, Secret>,
@@ -94,7 +94,7 @@ struct Data {
 }
 
 impl PullSecrets {
-    /// Secrets as this client may read them.
+    /// Reads with the permissions of `client`.
     pub fn new(client: Client) -> Self {
         let known = Cache::builder().weigher(weight).max_capacity(MEMORY).time_to_live(FRESH).build();
         let absent = Cache::builder().max_capacity(NAMESPACES).time_to_live(FRESH).build();
@@ -136,7 +136,7 @@ impl PullSecrets {
         names
     }
 
-    /// The credentials of a pod's Secrets, and what is wrong with any, each a line.
+    /// The credentials of a pod's Secrets, and a warning for each Secret that cannot be used.
     pub(crate) async fn of(
         &self,
         access: &Access<'_>,
@@ -185,7 +185,7 @@ impl PullSecrets {
                 tracing::debug!(namespace, name, "this Secret may not be read");
                 Secret::Nothing
             }
-            // It may be read in a moment.
+            // Not cached: the next read may succeed.
             Ok(Err(error)) => {
                 tracing::warn!(namespace, name, error = describe(&error), "can't read a pull secret");
                 return Secret::Nothing;
@@ -200,14 +200,14 @@ impl PullSecrets {
     }
 }
 
-/// The Secrets that a pod names, each once; one more than are read, if there are as many.
+/// The Secrets that a pod names, each once: at most one more than are read.
 pub(crate) fn named<'p>(access: &Access<'p>) -> Vec<&'p str> {
     let mut seen = HashSet::new();
     let names = access.pull_secrets.iter().copied().filter(|_| is_name(access.namespace));
     names.filter(|name| is_name(name) && seen.insert(*name)).take(SECRETS + 1).collect()
 }
 
-/// Bytes of a Secret that is remembered, roughly.
+/// Bytes of a cached Secret, roughly.
 fn weight((namespace, name): &(Box<str>, Box<str>), secret: &Secret) -> u32 {
     let content = if let Secret::Credentials(file) = secret { file.size() } else { 0 };
     u32::try_from(ENTRY + namespace.len() + name.len() + content).unwrap_or(u32::MAX)

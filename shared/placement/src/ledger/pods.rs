@@ -12,26 +12,26 @@ pub type PodMap = BTreeMap<PodName, PodRecord>;
 /// A pod as placement sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PodRecord {
-    /// Of this state of it, or of its deletion.
+    /// The version of this state of the pod, or of its deletion.
     pub version: ResourceVersion,
-    /// Whether it counts.
+    /// Whether the pod counts.
     pub state: PodState,
-    /// Its known slot and group.
+    /// The known slot and group of the pod.
     pub placement: PodPlacement,
-    /// Whether its author has given it a deletion cost.
+    /// Whether the pod's author has set a deletion cost.
     pub costed: bool,
-    /// Whether it is marked as one that its webhook has seen: only those does the watch show.
+    /// Whether the pod has the label of its webhook. The watch shows only such pods.
     pub marked: bool,
 }
 
 /// Whether a pod counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PodState {
-    /// It runs or will.
+    /// The pod runs or will run.
     Active,
-    /// A Job's pod that has succeeded: its place is taken, but its controller may create others beside it.
+    /// The pod of a Job has succeeded. Its slot stays occupied, and the Job may create further pods.
     Succeeded,
-    /// It has failed, is being deleted, or was deleted: its place is free.
+    /// The pod has failed, is being deleted, or was deleted. Its slot is free.
     Gone,
 }
 
@@ -41,7 +41,7 @@ impl PodState {
         match status {
             _ if deleted => Self::Gone,
             "Succeeded" if controller == "Job" => Self::Succeeded,
-            // For any other controller it is over (`IsPodActive` of k8s.io/kubernetes/pkg/controller).
+            // Other controllers replace the pod (`IsPodActive` of k8s.io/kubernetes/pkg/controller).
             "Failed" | "Succeeded" => Self::Gone,
             _ => Self::Active,
         }
@@ -51,13 +51,13 @@ impl PodState {
 /// The known placement of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PodPlacement {
-    /// It was placed.
+    /// The pod was placed.
     Assigned(Assignment),
-    /// It was placed in a group that the policy no longer has: it takes its slot and counts in no group.
+    /// The pod was placed in a group that the policy no longer has. It occupies its slot and counts in no group.
     Orphaned(Assignment),
     /// The pod is not placed, but its node or its selector implies its group.
     Inferred(GroupName),
-    /// It wasn't, and may be anywhere.
+    /// The pod is not placed, and its group is unknown.
     Unknown,
 }
 
@@ -67,7 +67,7 @@ pub enum PodPlacement {
 pub(super) struct PodView {
     pods: PodMap,
     complete: ResourceVersion,
-    /// Up to which version pods are known that aren't marked.
+    /// The version up to which pods without the label are known.
     unmarked: ResourceVersion,
 }
 
@@ -128,7 +128,7 @@ impl PodView {
         };
     }
 
-    /// Up to which version nothing is missing.
+    /// The version up to which all pods are known.
     pub(super) fn complete_up_to(&self, watched: ResourceVersion) -> ResourceVersion {
         self.complete.max(watched)
     }

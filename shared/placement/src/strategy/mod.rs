@@ -22,7 +22,7 @@ pub struct Strategy {
     policy: Policy,
 }
 
-/// Why a text is no strategy, and where.
+/// The error in a strategy, and its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StrategyError {
     /// The first character that is wrong, counted from 0.
@@ -32,7 +32,7 @@ pub struct StrategyError {
 }
 
 impl Strategy {
-    /// Reads a strategy.
+    /// Parses a strategy.
     pub fn parse(text: &str) -> Result<Self, StrategyError> {
         let mut entries = Vec::new();
         for entry in pieces(Piece { text, at: 0 }, ':') {
@@ -55,18 +55,18 @@ impl Strategy {
             return Err(whole.error("no group has a weight or a base, so no pod would be placed"));
         }
         let groups = entries.into_iter().map(|(_, group)| group).collect();
-        // Of two groups with the same claim the last comes first, as the numbers of those who write strategies have it.
+        // The original gives a slot to the last of the groups with an equal claim.
         let policy = Policy::new(groups, Tie::Last).map_err(|error| whole.error(error.to_string()))?;
         Ok(Self { policy })
     }
 
-    /// Its policy. The name of each group is its label, `KEY=VALUE`.
+    /// The policy of the strategy. The name of each group is its label, `KEY=VALUE`.
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
 }
 
-/// As it would be written: bases and weights of 0 aren't.
+/// The strategy as text, without bases and weights of 0.
 impl fmt::Display for Strategy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, group) in self.policy.groups().iter().enumerate() {

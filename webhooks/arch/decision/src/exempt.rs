@@ -12,17 +12,17 @@ use crate::overrides::Overrides;
 /// The reason why the webhook does not change a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exemption {
-    /// Its node is chosen, or it shows what a kubelet runs already.
+    /// The pod names its node, or is a mirror pod.
     Bound,
-    /// A `DaemonSet`'s pod is for one node.
+    /// The pod of a `DaemonSet` is for one node.
     OfADaemonSet,
-    /// Its own node selector or affinity says the architecture.
+    /// The node selector or affinity of the pod selects one architecture.
     Decided,
-    /// Its node selector and affinity exceed the limits.
+    /// The node selector and affinity of the pod exceed the limits.
     TooManyRequirements,
-    /// It, or its namespace, states that the webhook leaves it unchanged.
+    /// An annotation of the pod or of its namespace skips the webhook.
     Skipped,
-    /// Its runtime class is exempt.
+    /// The runtime class of the pod is exempt.
     RuntimeClass,
 }
 

@@ -71,7 +71,7 @@ pub enum LookupError {
 }
 
 impl LookupError {
-    /// All there are.
+    /// All errors.
     pub const ALL: [Self; 9] = [
         Self::Invalid,
         Self::NotAllowed,

@@ -4,19 +4,19 @@ use podshaper_core::object::OwnerReference;
 use podshaper_placement::admit::{PlaceOutcome, PlacementBackend};
 use podshaper_placement::offline;
 
-/// A cluster, or files that stand for one.
+/// The cluster, or files with objects of a cluster.
 pub trait Facts: Send + Sync + 'static {
-    /// Owners, and places.
-    type Surroundings: PlacementBackend;
-    /// The same.
-    fn surroundings(&self) -> &Self::Surroundings;
-    /// Hears of each pod that a strategy governs.
+    /// Reads owners and places pods.
+    type Backend: PlacementBackend;
+    /// The backend of these facts.
+    fn backend(&self) -> &Self::Backend;
+    /// Called with the outcome of each pod that has a strategy.
     fn record_outcome(&self, _outcome: &PodOutcome<'_>) {}
-    /// Whether the caller wants a description of the strategy.
+    /// Whether the answer describes the strategy.
     fn explains(&self) -> bool {
         false
     }
-    /// Why nothing can be decided yet, if so.
+    /// The reason why the webhook cannot decide yet, if there is one.
     fn not_ready(&self) -> Option<String> {
         None
     }
@@ -27,20 +27,20 @@ pub trait Facts: Send + Sync + 'static {
 pub struct PodOutcome<'n> {
     /// The pod's namespace.
     pub namespace: &'n str,
-    /// The topmost of its owners that was read.
+    /// The topmost owner that was read.
     pub workload: Option<&'n OwnerReference>,
     /// The outcome.
     pub outcome: PlaceOutcome,
-    /// Why, where it wasn't placed.
+    /// The reason why the pod was not placed; else empty.
     pub reason: &'n str,
-    /// Whether it never was to be stored.
+    /// Whether the request is a dry run.
     pub dry_run: bool,
 }
 
 impl Facts for offline::FileBackend {
-    type Surroundings = Self;
+    type Backend = Self;
 
-    fn surroundings(&self) -> &Self {
+    fn backend(&self) -> &Self {
         self
     }
 
@@ -50,9 +50,9 @@ impl Facts for offline::FileBackend {
 }
 
 impl Facts for offline::SelfTestBackend {
-    type Surroundings = Self;
+    type Backend = Self;
 
-    fn surroundings(&self) -> &Self {
+    fn backend(&self) -> &Self {
         self
     }
 }

@@ -1,4 +1,4 @@
-//! A workload's pods spread over groups of nodes as an annotation says: so many first, the others by weight.
+//! Spreads the pods of a workload over groups of nodes by an annotation with a base and weights.
 //!
 //! ```text
 //! pod ──▶ its owners ──▶ annotation ──▶ Strategy ──▶ Rules ──▶ ledger: slot, group ──▶ patch

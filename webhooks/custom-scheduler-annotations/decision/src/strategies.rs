@@ -1,4 +1,4 @@
-//! Strategies that were understood.
+//! A cache of parsed strategies.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use podshaper_placement::allocator::SlotAllocator;
 use podshaper_placement::strategy::{Strategy, StrategyError};
 
-/// So many are remembered: what was worked out of one is for all workloads that say the same.
+/// Largest number of cached strategies. Workloads with the same strategy share an allocator.
 const MAX_REMEMBERED: usize = 256;
 
 /// The allocators of strategies.
@@ -17,7 +17,7 @@ impl Strategies {
     /// The allocator of a strategy.
     pub fn allocator(&self, text: &str) -> Result<Arc<SlotAllocator>, StrategyError> {
         let strategy = Strategy::parse(text)?;
-        // As it is printed it is short, whatever it was written like.
+        // The printed form is short, whatever spaces and zeros the text has.
         let printed = strategy.to_string();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(allocator) = known.get(&printed) {

@@ -76,7 +76,7 @@ impl<F: Facts> Annotated<F> {
             if own.is_some() { knows_sequence(chain) } else { of_owners(chain).is_some() }
         };
         while let Some(owner) = chain.next_to_read().filter(|_| !enough(&chain)) {
-            let found = self.facts.surroundings().owner(namespace, owner, deadline).await;
+            let found = self.facts.backend().owner(namespace, owner, deadline).await;
             chain.record_read(found);
         }
         let Some((source, strategy)) = own.or_else(|| of_owners(&chain)) else {
@@ -126,10 +126,10 @@ impl<F: Facts> Annotated<F> {
                 format!("{}: the pod isn't placed", unread(chain)),
             ));
         }
-        // Pods wait for nodes that there aren't yet: that is what an autoscaler makes them for.
+        // A group without nodes is open: a waiting pod makes an autoscaler add a node.
         let open = allocator.policy().all();
         let terms = PlacePolicy { webhook: WEBHOOK, allocator, open, probe: None, excluded: &[] };
-        let placed = place(self.facts.surroundings(), request, pod, chain, terms, deadline).await;
+        let placed = place(self.facts.backend(), request, pod, chain, terms, deadline).await;
         placed.map(|(outcome, patch)| (outcome, patch.finish().into()))
     }
 

@@ -29,18 +29,18 @@ struct WorkloadSpec<'a> {
 }
 
 impl<'a> Workload<'a> {
-    /// Parses it. An object of another shape has no strategy.
+    /// Parses a workload. An object of another shape has no strategy.
     pub(crate) fn read(object: &'a RawValue) -> Self {
         serde_json::from_str(object.get()).unwrap_or_default()
     }
 
-    /// Whether a controller created it. A warning would not reach a user.
+    /// Whether a controller created the workload. A warning would not reach a user.
     pub(crate) fn is_controlled(&self) -> bool {
         let owners = self.metadata.as_ref().and_then(|metadata| metadata.owner_references.as_deref());
         controller_of(owners).is_some()
     }
 
-    /// All strategies in it, that which counts first: that of the pods.
+    /// All strategies of the workload. The first one, that of the pods, counts.
     pub(crate) fn strategies(&self) -> Vec<StrategyAnnotation<'_>> {
         let spec = self.spec.as_deref();
         let below = spec.and_then(|spec| spec.template.as_ref().or(spec.job_template.as_ref()));
@@ -51,7 +51,7 @@ impl<'a> Workload<'a> {
         all
     }
 
-    /// How many pods it has.
+    /// The desired number of pods.
     pub(crate) fn pods(&self) -> u32 {
         let spec = self.spec.as_deref();
         let job = spec.and_then(|spec| spec.job_template.as_ref());

@@ -26,9 +26,9 @@ struct World {
 }
 
 impl Facts for World {
-    type Surroundings = FileBackend;
+    type Backend = FileBackend;
 
-    fn surroundings(&self) -> &FileBackend {
+    fn backend(&self) -> &FileBackend {
         &self.files
     }
 

@@ -54,9 +54,9 @@ impl StrategyCluster {
 }
 
 impl Facts for StrategyCluster {
-    type Surroundings = ClusterBackend;
+    type Backend = ClusterBackend;
 
-    fn surroundings(&self) -> &ClusterBackend {
+    fn backend(&self) -> &ClusterBackend {
         &self.placing
     }
 

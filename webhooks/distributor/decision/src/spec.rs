@@ -255,7 +255,7 @@ pub enum RebalanceMode {
 pub enum MaxUnavailable {
     /// A number.
     Pods(u32),
-    /// As in `10%`.
+    /// A percentage, such as `10%`.
     Percent(String),
 }
 

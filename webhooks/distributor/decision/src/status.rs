@@ -185,42 +185,43 @@ pub struct Observation {
     pub is_selector: bool,
     /// Whether new pods are placed.
     pub readiness: Readiness,
-    /// Pods that the workload wants, if it says so.
+    /// The desired number of pods of the workload, if known.
     pub replicas: Option<u32>,
-    /// All pods.
+    /// The pods of all revisions.
     pub total: Spread,
-    /// Whether pods take slots over time, so that those that exist need not have exact shares.
+    /// Whether pods take slots over time. The existing pods then need not have exact shares.
     pub over_time: bool,
     /// Kind and name of each owner of pods, and its pods.
     pub revisions: Vec<(String, String, Spread)>,
     /// The state of each group, in the order of the policy. Its numbers of pods do not count.
     pub groups: Vec<GroupStatus>,
-    /// Why no pods are evicted, if some should be.
+    /// The reason why rebalancing is held, if it is.
     pub rebalance_held: Option<String>,
-    /// Why no waiting pods are taken back, if some should be.
+    /// The reason why taking back is held, if it is.
     pub take_back_held: Option<String>,
-    /// Problems beside the shares.
+    /// Problems other than the shares.
     pub findings: Findings,
 }
 
 /// Whether new pods of the workload are placed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// They are.
+    /// New pods are placed.
     Placing,
-    /// They are, except pods without a controller, for which the API server doesn't call the webhook: so many of them match the selector.
+    /// New pods are placed, except pods without a controller: the API server does not call the webhook for them. The number of those that
+    /// match the selector.
     PlacingOwned(u32),
     /// An older `PodDistributor` places them.
     SupersededByOlder(String),
     /// Another webhook places them.
     SupersededByWebhook(String),
-    /// There is no such workload.
+    /// The workload does not exist.
     TargetNotFound(String),
-    /// RBAC doesn't allow to read the workload.
+    /// The webhook may not read the workload.
     TargetForbidden(String),
-    /// The API server didn't answer about the workload.
+    /// The workload could not be read.
     TargetUnknown(String),
-    /// This object runs pods in place of the workload, which has none.
+    /// The workload has no pods. This object runs pods in its place.
     NoOwnPods(String),
     /// The API server does not serve the kind Placement.
     NoLedgers,

@@ -19,21 +19,21 @@ pub enum KeptReason {
     Gated,
     /// The scheduler has chosen a node that is not free yet, or has not tried the pod.
     Scheduling,
-    /// Kueue manages it.
+    /// Kueue manages the pod.
     Kueue,
     /// A Job counts a deleted pod as a failure (`isPodFailed` of k8s.io/kubernetes/pkg/controller/job).
     Job,
-    /// Its owner is a pod.
+    /// The controller of the pod is a pod.
     OwnedByPod,
-    /// Its controller is not known to replace it without harm.
+    /// The controller is not known to replace a deleted pod without harm.
     NotReplaced,
-    /// Its controller cannot be read.
+    /// The controller cannot be read.
     OwnerUnreadable,
-    /// A claim of it has a volume, which may be tied to the group's nodes.
+    /// A claim of the pod has a volume, which may be tied to the nodes of the group.
     BoundClaim,
-    /// A claim of it cannot be read.
+    /// A claim of the pod cannot be read.
     ClaimUnreadable,
-    /// It fits into no other group that is open.
+    /// The pod fits into no other open group.
     FitsNoOtherGroup,
 }
 
@@ -60,16 +60,16 @@ impl KeptReason {
 /// The reaction of a controller to the deletion of its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replacement {
-    /// It creates another pod.
+    /// The controller creates another pod.
     Replaced,
-    /// It is a Job. `ignores_disruptions` says whether its `podFailurePolicy` ignores `DisruptionTarget`.
+    /// The controller is a Job, which counts the pod as failed.
     Job {
-        /// See above.
+        /// Whether its `podFailurePolicy` ignores `DisruptionTarget`.
         ignores_disruptions: bool,
     },
-    /// It is a pod.
+    /// The controller is a pod.
     Pod,
-    /// It is of a kind that is not known to replace pods without harm.
+    /// The kind of the controller is not known to replace pods without harm.
     Unknown,
 }
 
@@ -91,11 +91,11 @@ impl Replacement {
 /// The state of the claims of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ClaimState {
-    /// It has none, or none is bound.
+    /// No claim is bound.
     Unbound,
-    /// One is bound.
+    /// A claim is bound.
     Bound,
-    /// One cannot be read.
+    /// A claim cannot be read.
     Unreadable,
 }
 

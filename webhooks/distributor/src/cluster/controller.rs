@@ -45,15 +45,15 @@ use distributor_decision::status::{
     ClosedReason, GroupState, GroupStatus, Observation, PodDistributorStatus, Readiness,
 };
 
-/// Between two reconciliations.
+/// Time between two reconciliations.
 const PERIOD: Duration = Duration::from_secs(2);
-/// A distributor that hasn't changed is reconciled after this time, and after so much more for each other one. That is one read of a target.
+/// A PodDistributor that has not changed is reconciled after this time, and `RESYNC_EACH` more for each other one. This reads its target once.
 const RESYNC: Duration = Duration::from_secs(30);
 const RESYNC_EACH: Duration = Duration::from_millis(400);
-/// So many of these times pass between two searches for the object that runs pods in place of a target without pods.
+/// Number of such reconciliations between two searches for the object that runs pods in place of a target without pods.
 const SEARCH_RESYNCS: u32 = 10;
-/// After this time the owners of pods are read again, those of so many ledgers in one reconciliation: a ReplicaSet and its Deployment are one
-/// request a second.
+/// After this time the owners of pods are read again, those of `MAX_CHAIN_REFRESHES` ledgers in a reconciliation. A ReplicaSet and its
+/// Deployment cause one request a second.
 const CHAIN_LIFETIME: Duration = Duration::from_mins(2);
 const MAX_CHAIN_REFRESHES: usize = 1;
 

@@ -98,9 +98,9 @@ pub enum OnImpossible {
 pub struct CacheSettings {
     /// The lifetime of the answer for a tag, for pods that use an image on the node.
     pub if_not_present: Duration,
-    /// The same for pods that always pull; none: the registry is asked each time whether it still means the same.
+    /// The same for pods that always pull. `None`: the digest of the tag is requested for each pod.
     pub pull_always: Option<Duration>,
-    /// How much memory it may take, in bytes.
+    /// Largest size of the cache in bytes.
     pub bytes: u64,
 }
 

@@ -259,6 +259,8 @@ impl Clouds {
 
     fn settings(&self, more: &Value) -> Value {
         let mut settings = json!({
+            // A busy machine needs more than the default for the handshakes with three hosts.
+            "lookupTimeout": "9s",
             "registries": {"proxy": format!("http://{}", self.proxy), "caBundle": self.authority},
             "cloudCredentials": [
                 {"ecr": {"registries": [ECR]}},

@@ -55,6 +55,17 @@ impl Browser {
         self.call("/execute/sync", &json!({"script": body, "args": []})).await
     }
 
+    /// What axe-core finds in the page and calls serious or critical: rules, each with its elements.
+    pub async fn accessibility_problems(&self) -> Value {
+        let file = std::env::var("PODSHAPER_AXE")
+            .expect("PODSHAPER_AXE names axe.min.js; ci/setup browser installs it");
+        let axe = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let run = "return axe.run().then(({violations}) => violations \
+                   .filter(({impact}) => impact === 'serious' || impact === 'critical') \
+                   .map(({id, nodes}) => [id, nodes.map(({html}) => html)]))";
+        self.script(&format!("{axe}\n;{run}")).await
+    }
+
     /// A screenshot of the window, as PNG.
     pub async fn screenshot(&self) -> Vec<u8> {
         let shown = call("GET", &format!("/session/{}/screenshot", self.session), &Value::Null).await;

@@ -69,6 +69,7 @@ async fn page_in_browser_shows_shares_and_plan() {
     let elsewhere = "return performance.getEntriesByType('resource').map((one) => new URL(one.name).origin).filter((origin) => origin !== location.origin)";
     assert_eq!(phone.script(elsewhere).await, json!([]));
     keep(&phone, "distributor").await;
+    assert_eq!(phone.accessibility_problems().await, json!([]));
 
     // The composer: another weight, at once another plan; its YAML applies.
     let weigh = "const weight = document.querySelector('#groups input[type=range]'); weight.value = 20; \

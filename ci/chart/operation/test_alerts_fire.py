@@ -86,7 +86,7 @@ class Alerts(ClusterTest):
             for rule in group["rules"]:
                 rule.pop("for", None)
         cls.prometheus = Prometheus(cls.objects.of("ServiceMonitor") + cls.objects.of("PodMonitor"), rules)
-        cls.addClassCleanup(cls.prometheus.end)
+        cls.addClassCleanup(lambda: cls.prometheus.end())
 
     @classmethod
     def scraper(cls):
@@ -190,6 +190,10 @@ class Alerts(ClusterTest):
         kubectl("apply", "--filename", "-", stdin=daemon_set)
         kubectl("rollout", "status", "daemonset/agent", "--namespace", self.pods, "--timeout=60s")
         self.fires("PodshaperUndecided", "flexdaemonset")
+        # The template comes later, without `refit`: the running pod does not follow.
+        template = {"apiVersion": "flexdaemonsets.xai/v1alpha1", "kind": "FlexDaemonsetTemplate", "metadata": {"name": RELEASE}}
+        self.create({**template, "spec": {"cpuPercentage": 1}})
+        self.fires("PodshaperRefitWaits", "flexdaemonset")
 
     def test_2_slow_webhook(self):
         """Its processes are stopped, so each call ends at the timeout."""
@@ -230,6 +234,25 @@ class Alerts(ClusterTest):
         self.upgrade("arch", tls={"mode": "existingSecret", "existingSecret": {"name": "given", "caBundle": other}})
         self.assertTrue(self.create_pod(pod(self.pods)))
         self.fires("PodshaperFailsOpen", "arch")
+
+    def test_6_certificate_is_not_renewed(self):
+        """A certificate for a day, in a Secret of the user."""
+        webhook = "custom-scheduler-annotations"
+        certificate, key, _ = certificates(f"{RELEASE}-{webhook}.{self.where}.svc")
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "short", "namespace": self.where}, "type": "kubernetes.io/tls"}
+        self.create({**secret, "stringData": {"tls.crt": certificate, "tls.key": key}})
+        tls = {"mode": "existingSecret", "existingSecret": {"name": "short", "caBundle": certificate}}
+        self.upgrade(webhook, tls=tls)
+        changed = json.loads(json.dumps(self.values))
+        changed[webhook]["tls"] = tls
+        objects = Objects(render(changed, release=RELEASE, namespace=self.where))
+        for config_map in objects.of("ConfigMap"):
+            if config_map["metadata"]["name"].endswith("-metrics-ca"):
+                self.create(config_map)
+        self.prometheus.end()
+        monitors = [monitor for monitor in objects.of("ServiceMonitor") if monitor["metadata"]["name"] == f"{RELEASE}-{webhook}"]
+        type(self).prometheus = Prometheus(monitors, objects.of("PrometheusRule"))
+        self.fires("PodshaperCertificateExpires", webhook)
 
 
 def owned_pod(namespace):

@@ -119,7 +119,10 @@ impl Live {
     /// # Errors
     /// An option of the cluster lacks its value, or is given without `--live`.
     pub(crate) fn split(arguments: Vec<OsString>) -> anyhow::Result<(Option<Self>, Vec<OsString>)> {
-        let (mut live, mut is_live, mut used, mut rest) = (Self::default(), false, None, Vec::new());
+        let mut live = Self::default();
+        let mut is_live = false;
+        let mut used = None;
+        let mut rest = Vec::new();
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             let text = argument.to_str().unwrap_or_default().to_owned();
@@ -269,7 +272,8 @@ impl Resource {
         let uri = |limit: usize, next: &str| {
             with_query(&path, [("limit", limit.to_string().as_str()), ("continue", next)])
         };
-        let (mut count, mut stderr) = (0, io::stderr());
+        let mut count = 0;
+        let mut stderr = io::stderr();
         let shown = stderr.is_terminal();
         let result = list_pages(client, PAGE_TIMEOUT, PAGE, uri, &mut |items| {
             count += items.len();

@@ -51,7 +51,9 @@ impl Lag {
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (acceptor, connector, address) = (acceptor.clone(), connector.clone(), address.clone());
+                let acceptor = acceptor.clone();
+                let connector = connector.clone();
+                let address = address.clone();
                 // A connection that fails is its client's to notice.
                 tokio::spawn(async move { pass(stream, &acceptor, &connector, &address, delay).await.ok() });
             }

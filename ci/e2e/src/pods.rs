@@ -80,7 +80,8 @@ fn resources() -> impl Strategy<Value = Option<Value>> {
         prop::option::of(1u32..4),
     );
     prop::option::of(each.prop_map(|(cpu, memory, storage, gpus)| {
-        let (mut requests, mut limits) = (Map::new(), Map::new());
+        let mut requests = Map::new();
+        let mut limits = Map::new();
         for (name, amount) in [("cpu", cpu), ("memory", memory), ("ephemeral-storage", storage)] {
             let Some((amount, limited)) = amount else { continue };
             // A limit alone would be made a request too, before any webhook sees it.

@@ -68,7 +68,8 @@ impl Registry {
 
     /// The same at this address.
     pub async fn start_at(address: &str, port: u16, access: Access) -> Self {
-        let (authority, files) = (Authority::new(), tempfile::tempdir().unwrap());
+        let authority = Authority::new();
+        let files = tempfile::tempdir().unwrap();
         let (certificate, key) = authority.issue(address);
         let file = |name: &str, content: &str| {
             let path = files.path().join(name);
@@ -76,7 +77,8 @@ impl Registry {
             path
         };
         let ca = file("ca.pem", authority.pem());
-        let (certificate, key) = (file("tls.crt", &certificate), file("tls.key", &key));
+        let certificate = file("tls.crt", &certificate);
+        let key = file("tls.key", &key);
         let tools = program("registry-tools");
         let auth = match access {
             Access::Anonymous => Value::Null,

@@ -32,7 +32,8 @@ async fn self_managed_certificates_rotate_under_load() {
         async |key: &str| get(&["--namespace", &release.name, "secret", &secret]).await["data"][key].clone();
     let stream = Stream::start(&release).await;
     for (what, key) in [("leaf", "tls.crt"), ("ca", "tls.crt")] {
-        let (leaf, bundle) = (data(key).await, release.ca_bundle().await);
+        let leaf = data(key).await;
+        let bundle = release.ca_bundle().await;
         release.kubectl(&["annotate", "secret", &secret, &format!("podshaper.dev/rotate={what}")]).await;
         let patience = PATIENCE + 2 * hold();
         eventually(&format!("a new {what}"), patience, async || (data(key).await != leaf).then_some(()))
@@ -142,7 +143,8 @@ async fn cert_manager_certificates_rotate_under_load() {
 async fn existing_secret_rotates_under_load() {
     let name = "existing-secret";
     let service = format!("{name}-peerpods.{name}.svc");
-    let (old, new) = (Authority::new(), Authority::new());
+    let old = Authority::new();
+    let new = Authority::new();
     let secret = |authority: &Authority| {
         let (certificate, key) = authority.issue(&service);
         json!({
@@ -185,7 +187,8 @@ async fn pods_are_shaped_after_every_change_of_the_mode() {
     .await;
     let existing =
         json!({"mode": "existingSecret", "existingSecret": {"name": "given", "caBundle": authority.pem()}});
-    let (own, issued) = (json!({"mode": "selfManaged"}), json!({"mode": "certManager"}));
+    let own = json!({"mode": "selfManaged"});
+    let issued = json!({"mode": "certManager"});
     let release = Release::install(name, &json!({"tls": own})).await;
     // Each mode after each other one.
     for tls in [&issued, &own, &existing, &issued, &existing, &own] {

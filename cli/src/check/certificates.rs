@@ -114,7 +114,8 @@ impl<'c> Source<'c> {
     /// How to get a serving certificate that is valid.
     fn certificate_hint(&self, configuration: &Value) -> String {
         let Some(service) = service(configuration) else { return String::new() };
-        let (namespace, name) = (&service.namespace, &service.name);
+        let namespace = &service.namespace;
+        let name = &service.name;
         match self {
             Self::CertManager => format!(
                 "cert-manager issues the certificate:\nkubectl get certificate,certificaterequest --namespace {namespace}"

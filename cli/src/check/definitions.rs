@@ -25,7 +25,8 @@ fn needed(program: &str) -> &'static [&'static str] {
 
 /// Whether the definitions exist and are served.
 pub(super) fn check(configuration: &Value, cluster: &Snapshot) -> Vec<Finding> {
-    let (program, label) = (program(configuration), name(configuration).unwrap_or_default());
+    let program = program(configuration);
+    let label = name(configuration).unwrap_or_default();
     let hint = format!(
         "kubectl podshaper {program} crd | kubectl apply --server-side --filename -\nor, if the release installs definitions: {}",
         helm_upgrade(configuration, "--set crds.enabled=true")

@@ -12,7 +12,8 @@ use super::webhook::{name, program, service};
 
 /// Whether the policies that select the webhook's pods leave a way to its port.
 pub(super) fn check(configuration: &Value, cluster: &Snapshot) -> Option<Finding> {
-    let (label, program) = (name(configuration).unwrap_or_default(), program(configuration));
+    let label = name(configuration).unwrap_or_default();
+    let program = program(configuration);
     let namespace = service(configuration)?.namespace;
     let subject = format!("NetworkPolicies let the API server reach {label}");
     let policies = match &cluster.network_policies {

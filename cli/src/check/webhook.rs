@@ -127,7 +127,8 @@ fn endpoints(configuration: &Value, service: &Service, cluster: &Snapshot) -> Fi
 }
 
 fn endpoints_hint(configuration: &Value, service: &Service, cluster: &Snapshot) -> String {
-    let (namespace, program) = (&service.namespace, program(configuration));
+    let namespace = &service.namespace;
+    let program = program(configuration);
     let deployment = cluster.deployments.found().iter().find(|deployment| {
         let of = |object: &Value| object.pointer("/metadata/labels/app.kubernetes.io~1instance").cloned();
         self::program(deployment) == program && of(deployment) == of(configuration)

@@ -44,7 +44,8 @@ fn path(manifest: &Value) -> anyhow::Result<String> {
     if (text("/apiVersion"), text("/kind")) != (API_VERSION, "PodDistributor") {
         bail!("the page applies PodDistributors of {API_VERSION} only");
     }
-    let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
+    let namespace = text("/metadata/namespace");
+    let name = text("/metadata/name");
     ensure!(is_name(namespace, 63), "metadata.namespace: {namespace:?} is not the name of a namespace");
     ensure!(
         is_name(name, 253),
@@ -72,7 +73,8 @@ fn diff(before: Option<&Value>, after: &Value) -> String {
         let parts = parts.map(|(name, pointer)| (name.to_owned(), part(pointer)));
         yaml::to_string(&parts.into_iter().filter(|(_, value)| !value.is_null()).collect())
     };
-    let (before, after) = (before.map(written).unwrap_or_default(), written(after));
+    let before = before.map(written).unwrap_or_default();
+    let after = written(after);
     if before == after {
         return String::new();
     }

@@ -174,13 +174,15 @@ mod tests {
     fn only_clients_of_the_current_ca_are_accepted() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ca.crt");
-        let (old, new) = (ca(), ca());
+        let old = ca();
+        let new = ca();
         fs::write(&path, old.pem()).unwrap();
         let verifier = ClientCa::read(path.clone()).unwrap();
         let accepts = |certificate: &CertificateDer<'_>| {
             verifier.verify_client_cert(certificate, &[], UnixTime::now()).is_ok()
         };
-        let (by_old, by_new) = (client(&old), client(&new));
+        let by_old = client(&old);
+        let by_new = client(&new);
         assert!(verifier.client_auth_mandatory());
         assert!(accepts(&by_old) && !accepts(&by_new));
         fs::write(&path, "no certificate").unwrap();

@@ -136,7 +136,9 @@ fn read(directory: &Path, now: i64) -> Result<ValidCertificate, String> {
     // In a mounted volume all files of one version are behind this symlink, which changes between two reads.
     let directory = fs::canonicalize(directory.join("..data")).unwrap_or_else(|_| directory.to_owned());
     let path = |name| directory.join(name);
-    let (crt, key, ca) = (path("tls.crt"), path("tls.key"), path("ca.crt"));
+    let crt = path("tls.crt");
+    let key = path("tls.key");
+    let ca = path("ca.crt");
     let file = |path: &Path| fs::read(path).map_err(|e| format!("{}: {e}", path.display()));
 
     let chain = Certificate::parse_pem(&file(&crt)?).map_err(|e| format!("{}: {e}", crt.display()))?;
@@ -285,7 +287,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn leaf_of_the_same_ca_is_served_at_the_next_poll() {
-        let (mut volume, ca) = (Volume::new(), Ca::new("a"));
+        let mut volume = Volume::new();
+        let ca = Ca::new("a");
         volume.put(&ca.issue());
         let serving = start(&volume);
         let renewed = ca.issue();
@@ -301,7 +304,8 @@ mod tests {
             let mut volume = Volume::new();
             let content =
                 |name| Content { ca: Ca::new(name).issue().ca.filter(|_| with_ca), ..Ca::new(name).issue() };
-            let (old, new) = (content("a"), content("b"));
+            let old = content("a");
+            let new = content("b");
             volume.put(&old);
             let serving = start(&volume);
             volume.put(&new);
@@ -314,7 +318,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn leaf_of_a_ca_that_was_added_earlier_is_served_at_the_next_poll() {
-        let (mut volume, a, b) = (Volume::new(), Ca::new("a"), Ca::new("b"));
+        let mut volume = Volume::new();
+        let a = Ca::new("a");
+        let b = Ca::new("b");
         let both = Some(a.0.pem() + &b.0.pem());
         volume.put(&a.issue());
         let serving = start(&volume);
@@ -328,7 +334,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn invalid_pair_is_named_and_the_last_valid_one_stays() {
-        let (mut volume, ca) = (Volume::new(), Ca::new("a"));
+        let mut volume = Volume::new();
+        let ca = Ca::new("a");
         let good = ca.issue();
         volume.put(&good);
         let serving = start(&volume);

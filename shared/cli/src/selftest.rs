@@ -152,7 +152,8 @@ async fn decide<W: Webhook>(
 /// Checks that the created pod has the value that one operation of the patch has set.
 fn check(operation: &PatchOperation, expected: &Value, created: &Value) -> anyhow::Result<()> {
     let path = operation.path().as_str();
-    let (wanted, actual) = (expected.pointer(path), created.pointer(path));
+    let wanted = expected.pointer(path);
+    let actual = created.pointer(path);
     let applied = match (wanted, actual) {
         (Some(wanted), Some(actual)) => contains(actual, wanted),
         // The API server may serialize an absent object as an empty one.

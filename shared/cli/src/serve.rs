@@ -179,7 +179,8 @@ impl<O: Args> Serve<O> {
         let connections = metrics.connection_pool(&self.limits);
 
         if let Some(listener) = self.health_probe_bind_address.bind()? {
-            let (certificate, webhook) = (certificate.clone(), Arc::clone(&webhook));
+            let certificate = certificate.clone();
+            let webhook = Arc::clone(&webhook);
             let connections = Arc::clone(&connections);
             let not_ready = move || {
                 if *is_terminating.borrow() {

@@ -72,7 +72,8 @@ pub fn set_user_agent(name: &str) {
 /// Returns a client with the service account of this pod.
 pub fn in_cluster() -> Result<Client, Error> {
     let variable = |name| env::var(name).map_err(|_| Error::NotInPod);
-    let (host, port) = (variable("KUBERNETES_SERVICE_HOST")?, variable("KUBERNETES_SERVICE_PORT")?);
+    let host = variable("KUBERNETES_SERVICE_HOST")?;
+    let port = variable("KUBERNETES_SERVICE_PORT")?;
     let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     ServiceAccount::at(MOUNT_PATH.into()).client(authority.parse().map_err(|_| Error::NotInPod)?)
 }
@@ -100,7 +101,8 @@ impl ServiceAccount {
         });
         let http = legacy::Client::builder(TokioExecutor::new()).build(connector);
         let service = service_fn(move |request: Request<Body>| {
-            let (http, method) = (http.clone(), request.method().clone());
+            let http = http.clone();
+            let method = request.method().clone();
             let request = self.authenticate(&server, request);
             async move {
                 let started = Instant::now();
@@ -202,7 +204,8 @@ mod tests {
             let Ok(stream) = acceptor.accept(stream).await else { continue };
             let echo = http_service(async |request: Request<Incoming>| {
                 let header = |name| request.headers()[name].to_str().unwrap();
-                let (authorization, agent) = (header(header::AUTHORIZATION), header(header::USER_AGENT));
+                let authorization = header(header::AUTHORIZATION);
+                let agent = header(header::USER_AGENT);
                 Ok::<_, Infallible>(Response::new(format!("{authorization} {agent} {}", request.uri())))
             });
             let _ =

@@ -83,7 +83,8 @@ impl Events {
             && regarding.uid.as_deref().is_some_and(is_uid);
         if is_valid {
             note.truncate(note.floor_char_boundary(MAX_NOTE));
-            let (reason, action) = (reason.to_owned(), action.to_owned());
+            let reason = reason.to_owned();
+            let action = action.to_owned();
             let _ = self.0.try_send(EventRequest { regarding, event_type, reason, action, note });
         }
     }
@@ -188,7 +189,8 @@ impl Publisher {
 async fn repeat(events: &Api<Event>, name: String, count: i32) -> kube::Result<(String, i32)> {
     let now = MicroTime(Timestamp::now());
     let patch = json!({"series": {"count": count, "lastObservedTime": now}});
-    let (parameters, patch) = (PatchParams::default(), Patch::Merge(&patch));
+    let parameters = PatchParams::default();
+    let patch = Patch::Merge(&patch);
     within(REQUEST_TIMEOUT, events.patch(&name, &parameters, &patch)).await?;
     Ok((name, count))
 }

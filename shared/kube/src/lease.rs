@@ -63,9 +63,11 @@ impl Leadership {
 
     /// Returns a client for the leader: its writes fail if this replica does not hold the Lease when they begin.
     pub fn fence(&self, client: &Client) -> Client {
-        let (leadership, inner) = (self.clone(), client.clone());
+        let leadership = self.clone();
+        let inner = client.clone();
         let service = service_fn(move |request: Request<Body>| {
-            let (client, may_send) = (inner.clone(), request.method() == Method::GET || leadership.is_held());
+            let client = inner.clone();
+            let may_send = request.method() == Method::GET || leadership.is_held();
             async move {
                 if may_send { Ok::<_, BoxError>(client.send(request).await?) } else { Err(LeaseLost.into()) }
             }
@@ -300,11 +302,13 @@ mod tests {
     async fn lease_without_renewal_is_acquired_by_another() {
         let server = InMemoryApiServer::default();
         let spec = |field: &str| server.get(LEASE)["spec"][field].clone();
-        let (a, b) = (elector(&server.client(), "a"), elector(&server.client(), "b"));
+        let a = elector(&server.client(), "a");
+        let b = elector(&server.client(), "b");
         let mut by_a = nothing_observed();
         let mut by_b = nothing_observed();
         assert!(a.try_acquire_or_renew(&mut by_a).await.unwrap(), "there was none");
-        let (acquired, renewed) = (spec("acquireTime"), spec("renewTime"));
+        let acquired = spec("acquireTime");
+        let renewed = spec("renewTime");
         // The API server accepts six digits only.
         assert_eq!(acquired.as_str().unwrap().len(), "2006-01-02T15:04:05.000000Z".len());
         assert!(!b.try_acquire_or_renew(&mut by_b).await.unwrap());

@@ -38,7 +38,8 @@ impl<T: PartialEq> Store<T> {
     /// Returns the objects of one namespace.
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<T>> {
         // `0` is the character after `/`.
-        let (first, end) = (format!("{namespace}/"), format!("{namespace}0"));
+        let first = format!("{namespace}/");
+        let end = format!("{namespace}0");
         self.read(|objects| {
             let range = (Bound::Included(&*first), Bound::Excluded(&*end));
             objects.range::<str, _>(range).map(|(_, object)| Arc::clone(object)).collect()

@@ -89,7 +89,8 @@ impl<T: FromObject> WatchHandler for StoreWriter<T> {
 
     fn changed(&mut self, object: &RawValue, deleted: bool) -> serde_json::Result<String> {
         let object = parse::<T>(object)?;
-        let (key, version) = (object.metadata.key(), object.metadata.resource_version.clone());
+        let key = object.metadata.key();
+        let version = object.metadata.resource_version.clone();
         match if deleted { None } else { self.project(object) } {
             Some(object) => self.store.put(key, object),
             None => self.store.remove(&key),

@@ -42,7 +42,8 @@ const ERASE_LINE: &str = "\r\x1b[K";
 impl Console<'_> {
     /// Runs a command on the streams of the process.
     pub fn run(command: impl FnOnce(&mut Console<'_>) -> u8) -> ExitCode {
-        let (stdin, stdout) = (io::stdin(), io::stdout());
+        let stdin = io::stdin();
+        let stdout = io::stdout();
         let shows_progress = io::stderr().is_terminal() && !stdout.is_terminal();
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let mut console = Console {

@@ -149,7 +149,8 @@ mod oracle {
         let oracle = RefCell::new(Oracle::start());
         let property = |text: String| {
             let document = format!("a: {text}\n");
-            let (ours, go) = (parse(&document), oracle.borrow_mut().read(&document));
+            let ours = parse(&document);
+            let go = oracle.borrow_mut().read(&document);
             let agree = match (&ours, &go) {
                 (Ok(ours), Ok(go)) => same(ours, go),
                 (ours, go) => ours.is_err() && go.is_err(),

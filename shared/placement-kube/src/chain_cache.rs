@@ -58,7 +58,8 @@ impl ChainCache {
         let mut chain = OwnerChain::from(Some(controller.clone()));
         self.owners.read_chain(namespace, &mut chain, |_| false).await;
         if chain.end() != Some(ChainEnd::Unknown) {
-            let (read_at, controller) = (Instant::now(), controller.clone());
+            let read_at = Instant::now();
+            let controller = controller.clone();
             let cached = CachedChain { read_at, controller, chain: chain.clone() };
             self.chains.insert(inventory.ledger.clone(), cached);
         }

@@ -176,7 +176,8 @@ impl LedgerDriver {
             }
             let pending = state.listing.take().filter(|list| list.peek().is_none());
             let list = pending.unwrap_or_else(|| {
-                let (driver, workload) = (Arc::clone(self), Arc::clone(workload));
+                let driver = Arc::clone(self);
+                let workload = Arc::clone(workload);
                 let list = tokio::spawn(async move { driver.list(&workload).await });
                 list.map(drop).boxed().shared()
             });
@@ -368,7 +369,8 @@ impl LedgerDriver {
         };
         let effects = state.ledger.handle(event, &workload.allocator, &self.context.now());
         for effect in effects {
-            let (driver, workload) = (Arc::clone(self), Arc::clone(&workload));
+            let driver = Arc::clone(self);
+            let workload = Arc::clone(&workload);
             match effect {
                 Effect::Reply(token, reply) => {
                     for sender in state.waiting.remove(&token).into_iter().flatten() {

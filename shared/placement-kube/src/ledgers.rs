@@ -129,7 +129,8 @@ impl Ledgers {
         if let Some(placement) = placement
             && let Err(error) = self.context.client().patch_status(&placement, &status).await
         {
-            let (namespace, error) = (placement.owner.namespace, describe(&error));
+            let namespace = placement.owner.namespace;
+            let error = describe(&error);
             tracing::warn!(namespace, error, "cannot write the status of a Placement");
         }
     }
@@ -187,7 +188,9 @@ impl Ledgers {
             if let Some(placement) = placement
                 && let Err(error) = self.context.client().delete_placement(&placement).await
             {
-                let (namespace, name, error) = (ledger.namespace(), &placement.name, describe(&error));
+                let namespace = ledger.namespace();
+                let name = &placement.name;
+                let error = describe(&error);
                 tracing::warn!(
                     namespace,
                     name,
@@ -407,7 +410,8 @@ mod tests {
         let before = resident();
         events.list_started();
         for number in 0..50_000 {
-            let (set, slot) = (number / 100, number % 100);
+            let set = number / 100;
+            let slot = number % 100;
             let uid = format!("5f0c2a6e-0000-4000-8000-{set:012}");
             let pod = json!({
                 "metadata": {

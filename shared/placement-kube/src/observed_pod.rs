@@ -50,7 +50,8 @@ impl ObservedPod {
     fn parse_any(object: &RawValue) -> serde_json::Result<Option<Self>> {
         let Some(pod) = PodObject::from_object(serde_json::from_str(object.get())?) else { return Ok(None) };
         let Some(version) = pod.version else { return Ok(None) };
-        let (costed, lacks_cost) = (pod.has_own_deletion_cost(), pod.lacks_deletion_cost());
+        let costed = pod.has_own_deletion_cost();
+        let lacks_cost = pod.lacks_deletion_cost();
         let of_no_controller = || OwnerReference::new("", "", "", pod.sequence_owner.as_str());
         let controller = pod.controller.unwrap_or_else(of_no_controller);
         let record = PodRecord {

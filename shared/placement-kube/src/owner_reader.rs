@@ -183,8 +183,10 @@ impl OwnerReader {
         if let Some(pending) = reads.pending.as_ref().filter(|pending| pending.peek().is_none()) {
             return pending.clone();
         }
-        let (client, annotations) = (self.client.clone(), self.annotations);
-        let (owner, cached) = (owner.clone(), Arc::clone(cached));
+        let client = self.client.clone();
+        let annotations = self.annotations;
+        let owner = owner.clone();
+        let cached = Arc::clone(cached);
         let read = tokio::spawn(async move {
             let found = timeout(READ_TIMEOUT, read(&client, &path, &owner, annotations)).await;
             let found = found.unwrap_or(Lookup::Unavailable);
@@ -262,7 +264,8 @@ async fn read(
 
 /// Logs an error about an owner in this namespace, or with this path.
 fn unavailable(error: &Error, place: &str, owner: &OwnerReference) -> Lookup<OwnerObject> {
-    let (kind, name) = (&owner.kind, &owner.name);
+    let kind = &owner.kind;
+    let name = &owner.name;
     tracing::warn!(place, kind, name, error = describe(error), "cannot read the owner of a pod");
     Lookup::Unavailable
 }
@@ -424,7 +427,8 @@ mod tests {
         let owners = OwnerReader::new(client, &[]);
         let set = owner("apps/v1", "ReplicaSet", "web-1");
         let reads = join_all((0..200u64).map(|number| {
-            let (owners, set) = (&owners, &set);
+            let owners = &owners;
+            let set = &set;
             async move {
                 tokio::time::sleep(Duration::from_millis(5 * number)).await;
                 owners.read("ns", set, Instant::now() + Duration::from_secs(2)).await

@@ -101,7 +101,9 @@ impl OwnerReader {
             Ok(_) => Lookup::NotFound,
             Err(kube::Error::Api(failure)) if failure.code == 403 => Lookup::Forbidden,
             Err(error) => {
-                let (kind, name, error) = (&owner.kind, &owner.name, describe(&error));
+                let kind = &owner.kind;
+                let name = &owner.name;
+                let error = describe(&error);
                 tracing::warn!(namespace, kind, name, error, "cannot read the template of a pod");
                 Lookup::Unavailable
             }

@@ -55,7 +55,9 @@ impl PlacedWorkload {
 
     /// Logs an API error that concerns its ledger.
     pub(crate) fn warn(&self, error: &kube::Error, message: &str) {
-        let (namespace, kind, owner) = (&self.namespace, &self.owner.kind, &self.owner.name);
+        let namespace = &self.namespace;
+        let kind = &self.owner.kind;
+        let owner = &self.owner.name;
         tracing::warn!(namespace, kind, owner, error = describe(error), "{message}");
     }
 }
@@ -152,7 +154,11 @@ fn format_reservation(Reservation { assignment, pod, at }: &Reservation) -> Stri
 fn parse_reservation(line: &str) -> Option<Reservation> {
     let mut parts = line.splitn(5, ' ');
     let mut next = || parts.next();
-    let (token, slot, at, pod, group) = (next()?, next()?, next()?, next()?, next()?);
+    let token = next()?;
+    let slot = next()?;
+    let at = next()?;
+    let pod = next()?;
+    let group = next()?;
     let assignment =
         Assignment { token: Token::parse(token)?, slot: slot.parse().ok()?, group: group.into() };
     let pod = (pod != "-").then(|| pod.into());

@@ -527,7 +527,8 @@ mod tests {
         assert_eq!(slot_of(&labelled, "web-9", &owner("example.com/v1", "Database"), None), Some(4));
         assert_eq!(slot_of(&json!({}), "web-9", &owner("example.com/v1", "Database"), None), None);
         assert_eq!(slot_of(&labelled, "web-9", &owner("apps/v1", "ReplicaSet"), None), None);
-        let (job, indexed) = (owner("batch/v1", "Job"), json!({"annotations": {COMPLETION_INDEX: "5"}}));
+        let job = owner("batch/v1", "Job");
+        let indexed = json!({"annotations": {COMPLETION_INDEX: "5"}});
         assert_eq!(slot_of(&indexed, "", &job, None), Some(5));
         assert_eq!(slot_of(&json!({}), "", &job, None), None);
         assert_eq!(slot_of(&indexed, "", &job, Some(owner("batch/v1", "CronJob"))), None);

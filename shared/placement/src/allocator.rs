@@ -257,8 +257,10 @@ mod tests {
 
     #[test]
     fn invented_numbers_cost_no_memory() {
-        let (numbered, other) = (allocator(&[3, 2]), allocator(&[3, 2]));
-        let (all, second) = (numbered.policy().all(), GroupSet::from_iter([1]));
+        let numbered = allocator(&[3, 2]);
+        let other = allocator(&[3, 2]);
+        let all = numbered.policy().all();
+        let second = GroupSet::from_iter([1]);
         for ordinal in [0, MAX_KEPT_ORDINAL - 1, MAX_KEPT_ORDINAL, 100_000] {
             assert_eq!(numbered.group_of_ordinal(ordinal, all), other.group_of(ordinal));
             assert_eq!(numbered.group_of_ordinal(ordinal, second), Some(1));

@@ -105,7 +105,8 @@ mod tests {
 
     /// How many of `pods` pods, one after the other, each group gets.
     fn over_time(allocator: &SlotAllocator, pods: usize) -> Vec<u32> {
-        let (mut slot, mut counts) = (0, vec![0; allocator.policy().groups().len()]);
+        let mut slot = 0;
+        let mut counts = vec![0; allocator.policy().groups().len()];
         for _ in 0..pods {
             let group =
                 allocator.group_over_time(slot, &Occupancy::default(), allocator.policy().all()).unwrap();

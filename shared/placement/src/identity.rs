@@ -196,7 +196,8 @@ mod tests {
         let of = |pod: &GroupEvidence, node: &[(&str, &str)]| {
             pod.group(&relabelled, None, &OneNode(Arc::new(labels(node))))
         };
-        let (pod, node) = (placed("type=spot", SPOT, true), [("type", "spot"), ("capacity", "spot")]);
+        let pod = placed("type=spot", SPOT, true);
+        let node = [("type", "spot"), ("capacity", "spot")];
         assert_eq!(of(&pod, &node), Some(1));
         assert_eq!(of(&pod, SPOT), None, "the node is in no group");
         assert_eq!(of(&pod, NEW_SPOT), None, "the pod allows no node");

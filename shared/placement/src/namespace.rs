@@ -109,7 +109,8 @@ impl NamespaceRestrictions {
 impl NamespaceToleration {
     /// `tolerations.isSuperset` of Kubernetes. It does not take an absent operator of `other` for `Equal`.
     fn includes(&self, other: &Self) -> bool {
-        let (own, other) = (self.view(), other.view());
+        let own = self.view();
+        let other = other.view();
         if own == other {
             return true;
         }

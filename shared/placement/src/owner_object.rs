@@ -136,7 +136,8 @@ impl OwnerObject {
         let metadata = object.metadata;
         let controller = metadata.controller().filter(|controller| controller.is_valid());
         let spec = object.spec.unwrap_or_default();
-        let (pods, selector) = (spec.pods(owner), spec.selector());
+        let pods = spec.pods(owner);
+        let selector = spec.selector();
         let first_ordinal = spec.ordinals.as_ref().map_or(0, |ordinals| ordinals.start);
         let template = spec.template();
         let tolerations = template.spec.and_then(|spec| spec.tolerations).unwrap_or_default();

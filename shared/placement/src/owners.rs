@@ -211,7 +211,8 @@ mod tests {
 
     #[test]
     fn chain_of_deployment_pod_ends_at_the_deployment() {
-        let (set, deployment) = (owner("apps/v1", "ReplicaSet"), owner("apps/v1", "Deployment"));
+        let set = owner("apps/v1", "ReplicaSet");
+        let deployment = owner("apps/v1", "Deployment");
         let mut chain = chain(&set);
         assert_eq!((chain.next_to_read(), chain.owners()), (Some(&set), &[][..]));
         chain.record_read(object(&set, Some(deployment.clone())));
@@ -231,7 +232,8 @@ mod tests {
 
     #[test]
     fn jobs_of_one_cron_job_share_its_sequence() {
-        let (job, cron_job) = (owner("batch/v1", "Job"), owner("batch/v1", "CronJob"));
+        let job = owner("batch/v1", "Job");
+        let cron_job = owner("batch/v1", "CronJob");
         let mut with = chain(&job);
         with.record_read(object(&job, Some(cron_job.clone())));
         assert_eq!(with.sequence_owner(), Some((&cron_job, None)), "named by one that was read");
@@ -270,7 +272,8 @@ mod tests {
 
     #[test]
     fn leader_owns_the_stateful_set_of_its_workers() {
-        let (set, leader) = (owner("apps/v1", "StatefulSet"), owner("v1", "Pod"));
+        let set = owner("apps/v1", "StatefulSet");
+        let leader = owner("v1", "Pod");
         let mut worker = chain(&set);
         worker.record_read(object(&set, Some(leader.clone())));
         assert_eq!(worker.leader(), None, "not read yet");

@@ -59,7 +59,8 @@ pub async fn serve<P: Pages>(listener: TcpListener, tls: Option<Arc<rustls::Serv
             continue;
         };
         let slot = connections.admit(peer.ip()).await;
-        let (pages, tls) = (Arc::clone(&pages), tls.clone());
+        let pages = Arc::clone(&pages);
+        let tls = tls.clone();
         tokio::spawn(async move {
             tokio::select! {
                 _ = timeout(CONNECTION_TIMEOUT, serve_connection(tcp, tls, &*pages, &slot)) => {},
@@ -101,7 +102,8 @@ async fn respond<P: Pages>(pages: &P, request: &Request<Incoming>) -> HttpRespon
     }
     let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     let host = header(header::HOST);
-    let (authorization, accept) = (header(header::AUTHORIZATION), header(header::ACCEPT));
+    let authorization = header(header::AUTHORIZATION);
+    let accept = header(header::ACCEPT);
     pages.get(Get { path: request.uri().path(), host, authorization, accept }).await
 }
 

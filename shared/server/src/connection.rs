@@ -101,7 +101,8 @@ async fn serve_slot<W: Webhook>(
     let (served_activity, served_slot, served_stage) =
         (Arc::clone(&activity), Arc::clone(slot), stage.clone());
     let service = service_fn(move |request: Request<Incoming>| {
-        let (activity, slot) = (Arc::clone(&served_activity), Arc::clone(&served_slot));
+        let activity = Arc::clone(&served_activity);
+        let slot = Arc::clone(&served_slot);
         let in_flight = activity.begin_request();
         let stage = served_stage.clone();
         let reply = endpoint.serve(request);

@@ -27,7 +27,8 @@ const MAX_EXTENSION: Duration = Duration::from_secs(10);
 pub(crate) async fn drain(stage: &watch::Sender<Stage>, requests: &RequestCounter, time: Duration) {
     stage.send_replace(Stage::Draining);
     let begun = Instant::now();
-    let (earliest, latest) = (begun + time, begun + time + MAX_EXTENSION);
+    let earliest = begun + time;
+    let latest = begun + time + MAX_EXTENSION;
     loop {
         let quiet_at = (requests.last_change().max(begun) + QUIET).max(earliest);
         let now = Instant::now();

@@ -222,7 +222,8 @@ impl Credential {
 impl AuthEntry {
     /// The credential; `None` if a helper has it.
     fn credential(self) -> Result<Option<Credential>, NotAuth> {
-        let (mut user, mut password) = (self.username.unwrap_or_default(), self.password.unwrap_or_default());
+        let mut user = self.username.unwrap_or_default();
+        let mut password = self.password.unwrap_or_default();
         if let Some(auth) = self.auth.filter(|auth| !auth.is_empty()) {
             let auth: String = auth.trim().chars().filter(|sign| !matches!(sign, '\r' | '\n')).collect();
             let decoded = if auth.ends_with('=') { PADDED.decode(auth) } else { UNPADDED.decode(auth) };
@@ -341,7 +342,8 @@ mod tests {
 
     #[test]
     fn overlong_values_are_ignored() {
-        let (host, path) = (format!("{}.io", "*".repeat(253)), format!("a.b/{}", "x".repeat(256)));
+        let host = format!("{}.io", "*".repeat(253));
+        let path = format!("a.b/{}", "x".repeat(256));
         assert_eq!(config(&[(&host, "u"), (&path, "u")]), DockerConfig::default());
         let long = json!({"auths": {"a.b": {"username": "u", "password": "p".repeat(MAX_CREDENTIAL)}}});
         let error = DockerConfig::from_json(&long.to_string()).unwrap_err();

@@ -297,7 +297,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn lookup_continues_without_its_first_caller() {
-        let (cache, asked) = (cache(), Arc::new(AtomicUsize::new(0)));
+        let cache = cache();
+        let asked = Arc::new(AtomicUsize::new(0));
         let start = |namespace: &str| {
             let asked = Arc::clone(&asked);
             let lookup = move || async move {
@@ -336,7 +337,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn namespaces_share_a_lookup() {
-        let (cache, asked) = (cache(), Arc::new(AtomicUsize::new(0)));
+        let cache = cache();
+        let asked = Arc::new(AtomicUsize::new(0));
         for outcome in [Ok(resolved()), Err(LookupError::NotFound)] {
             asked.store(0, Ordering::Relaxed);
             let start = |number: usize| {
@@ -354,7 +356,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn namespace_does_not_wait_in_the_queue_of_another_one() {
-        let (cache, asked) = (cache(), Arc::new(AtomicUsize::new(0)));
+        let cache = cache();
+        let asked = Arc::new(AtomicUsize::new(0));
         // So many lookups that the last ones wait for their turn.
         for number in 0..100 {
             let never = lookup(&asked, 1_000_000, Ok(resolved()));
@@ -376,7 +379,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn slow_or_failing_lookup_of_another_namespace_is_not_shared() {
-        let (cache, asked) = (cache(), Arc::new(AtomicUsize::new(0)));
+        let cache = cache();
+        let asked = Arc::new(AtomicUsize::new(0));
         for (time, outcome) in [(1_000_000, Ok(resolved())), (100, Err(LookupError::Unavailable))] {
             let name = time.to_string();
             let first = lookup(&asked, time, outcome);

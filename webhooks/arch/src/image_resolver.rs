@@ -71,8 +71,10 @@ impl ImageResolver {
     ) -> anyhow::Result<Self> {
         let resolver = Arc::new(resolver(settings)?);
         let cache = Arc::new(ImageCache::new(settings.cache));
-        let (mounted, secrets) = (Arc::new(RwLock::new(mounted.map(Arc::new))), secrets.map(Arc::new));
-        let (metrics, prefetches) = (Metrics::default(), Arc::new(Semaphore::new(PREFETCHES)));
+        let mounted = Arc::new(RwLock::new(mounted.map(Arc::new)));
+        let secrets = secrets.map(Arc::new);
+        let metrics = Metrics::default();
+        let prefetches = Arc::new(Semaphore::new(PREFETCHES));
         Ok(Self { resolver, cache, settings: settings.cache, mounted, secrets, metrics, prefetches })
     }
 

@@ -225,7 +225,8 @@ mod tests {
             file.write_all(text.as_bytes()).unwrap();
             file
         };
-        let (config_file, docker_file) = (file(config), file(docker));
+        let config_file = file(config);
+        let docker_file = file(docker);
         let config = format!("--config={}", config_file.path().display());
         let docker = format!("--docker-config={}", docker_file.path().display());
         let options = Cli::parse_from(["arch", &config, &docker]).options;

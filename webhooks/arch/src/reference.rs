@@ -7,7 +7,8 @@ use arch_decision::name::{ImageName, Version};
 /// Parses the name of an image as the kubelet does. None if it is not a name.
 pub fn parse(text: &str) -> Option<Reference> {
     let ImageName { registry, repository, version } = ImageName::parse(text)?;
-    let (registry, repository) = (registry.into_string(), repository.into_string());
+    let registry = registry.into_string();
+    let repository = repository.into_string();
     Some(match version {
         Version::Tag(tag) => Reference::with_tag(registry, repository, tag.into_string()),
         Version::Digest(digest) => Reference::with_digest(registry, repository, digest.into_string()),

@@ -142,7 +142,9 @@ impl PullSecrets {
         access: &Access<'_>,
         deadline: Instant,
     ) -> (Vec<Arc<DockerConfig>>, Vec<String>) {
-        let (mut files, mut warnings, mut held) = (Vec::new(), Vec::new(), 0);
+        let mut files = Vec::new();
+        let mut warnings = Vec::new();
+        let mut held = 0;
         let names = named(access);
         for name in names.iter().take(SECRETS) {
             match self.read(access.namespace, name, deadline).await {

@@ -185,7 +185,8 @@ where
             let (parts, body) = request.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
             let host = parts.headers["host"].to_str().unwrap().to_owned();
-            let (path, body) = (parts.uri.to_string(), String::from_utf8(body.to_vec()).unwrap());
+            let path = parts.uri.to_string();
+            let body = String::from_utf8(body.to_vec()).unwrap();
             let asked = Asked { host, path, headers: parts.headers, body };
             all.lock().unwrap().push(asked.clone());
             let (status, headers, body) = reply(&asked);
@@ -274,7 +275,8 @@ impl Clouds {
 
     /// Runs `arch` with these variables.
     async fn arch(&self, settings: &Value, variables: &[(&str, String)], arguments: &[&str]) -> Output {
-        let (config, docker) = (file(&settings.to_string()), file("{}"));
+        let config = file(&settings.to_string());
+        let docker = file("{}");
         let flags = [flag("config", config.path()), flag("docker-config", docker.path())];
         let mut command = Command::new(BINARY);
         let first = arguments[0];
@@ -340,7 +342,8 @@ impl Clouds {
 async fn identity_gives_access_to_listed_registries() {
     let clouds = Clouds::start().await;
     let settings = clouds.settings(&json!({}));
-    let (metadata, api) = (clouds.metadata.to_string(), "api.ecr.eu-west-1.amazonaws.com");
+    let metadata = clouds.metadata.to_string();
+    let api = "api.ecr.eu-west-1.amazonaws.com";
     for (variables, image, expected) in [
         (clouds.irsa(), format!("{ECR}/team/app:1"), vec!["sts.eu-west-1.amazonaws.com", api, ECR]),
         (clouds.pod_identity(), format!("{ECR}/team/app:1"), vec![&*metadata, api, ECR]),

@@ -49,7 +49,8 @@ async fn retry_after_is_honoured() {
 #[tokio::test]
 async fn spellings_of_a_registry_share_a_pause() {
     let registry = Registry::start(|_| async { with(429, &[("retry-after", "60")]) }).await;
-    let (port, plain) = (registry.address.port(), format!("localhost:{}", registry.address.port()));
+    let port = registry.address.port();
+    let plain = format!("localhost:{}", registry.address.port());
     let settings = Settings::from_value(json!({"registries": {"plainHttp": [plain]}})).unwrap();
     let images = ImageResolver::new(&settings, None, None).unwrap();
     for (tag, host) in ["localhost", "LOCALHOST", "LocalHost", "localhosT"].iter().enumerate() {
@@ -100,7 +101,8 @@ async fn bodies_of_four_mebibytes_and_no_more() {
         index.resize(length, b' ');
         index
     };
-    let (most, more) = (padded(4 << 20), padded((4 << 20) + 1));
+    let most = padded(4 << 20);
+    let more = padded((4 << 20) + 1);
     let registry = Registry::of(vec![("a/manifests/most", most), ("a/manifests/more", more)]).await;
     let images = images(&[&registry], &json!({}), &[]);
     let name = |tag: &str| format!("{}/a:{tag}", registry.host());
@@ -355,7 +357,8 @@ async fn no_redirect_to_where_none_may_go_and_no_credential_across_one() {
         }
     })
     .await;
-    let (plain, realms) = ([&registry, &storage], json!({"allowPrivateRealms": [named.host()]}));
+    let plain = [&registry, &storage];
+    let realms = json!({"allowPrivateRealms": [named.host()]});
     let images = images(&plain, &realms, &[(&registry.host(), "u:p"), (&storage.host(), "s:p")]);
     let name = |number: usize| format!("{}/a:{number}", registry.host());
     assert_eq!(runs_on(&images, &name(1)).await.as_deref(), Ok("linux/s390x"), "where it was named");

@@ -74,7 +74,8 @@ fn with_type(mut entry: Value, artifact_type: &str) -> Value {
 
 async fn registry() -> Registry {
     let mut all = Contents::default();
-    let (amd, arm) = (all.linux("amd64"), all.linux("arm64"));
+    let amd = all.linux("amd64");
+    let arm = all.linux("arm64");
     all.tag("amd", &amd);
     all.tag("arm", &arm);
     let multi = vec![entry(&amd, &platform("linux", "amd64")), entry(&arm, &platform("linux", "arm64"))];

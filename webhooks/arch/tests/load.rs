@@ -31,7 +31,8 @@ async fn registry(alive: watch::Receiver<bool>) -> Registry {
             path if path.contains("/single") => single.clone(),
             _ => index(&["linux/arm64"]),
         };
-        let (mut alive, known) = (alive.clone(), asked.authorization.as_ref() == Some(&password));
+        let mut alive = alive.clone();
+        let known = asked.authorization.as_ref() == Some(&password);
         async move {
             alive.wait_for(|alive| *alive).await.unwrap();
             if known { ok(&asked, body) } else { with(401, &[("www-authenticate", "Basic realm=x")]) }
@@ -47,7 +48,8 @@ async fn pods(client: &Client, review: &Arc<Vec<u8>>, phase: &str) {
     let mut answers = Vec::new();
     for _ in 0..200 {
         pace.tick().await;
-        let (client, review) = (client.clone(), Arc::clone(review));
+        let client = client.clone();
+        let review = Arc::clone(review);
         answers.push(tokio::spawn(async move { client.send(post(PATH, &review)).await.unwrap() }));
     }
     for answer in join_all(answers).await {

@@ -181,7 +181,8 @@ fn examples_of_node_configurations_are_converted() {
 /// A proxy that connects each tunnel to `target`, and the heads of the requests that it got.
 async fn proxy(target: SocketAddr, authorization: Option<String>) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let (address, heads) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<String>>>::default());
+    let address = listener.local_addr().unwrap();
+    let heads = Arc::<Mutex<Vec<String>>>::default();
     let seen = Arc::clone(&heads);
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
@@ -246,7 +247,8 @@ async fn host_of_no_proxy_is_reached_without_the_proxy() {
     let (address, heads) = proxy(registry.address, None).await;
     let name = format!("localhost:{}/a:1", registry.address.port());
     let plain = json!([name.split('/').next(), "registry.invalid"]);
-    let (proxy, none) = (format!("http://{address}"), json!([]));
+    let proxy = format!("http://{address}");
+    let none = json!([]);
     // This machine is never reached through a proxy.
     let images = resolver(&json!({"plainHttp": plain, "proxy": proxy, "noProxy": none})).unwrap();
     assert_eq!(runs_on(&images, &name).await.as_deref(), Ok("linux/arm64"));

@@ -27,7 +27,9 @@ struct Parts {
 /// Parts of valid and invalid names.
 fn texts() -> impl Strategy<Value = String> {
     let hash = |length: usize| "0123456789abcdef".repeat(length / 16);
-    let (sha256, sha384, sha512) = (hash(64), hash(96), hash(128));
+    let sha256 = hash(64);
+    let sha384 = hash(96);
+    let sha512 = hash(128);
     let word = select(vec![
         "a",
         "b9",
@@ -74,7 +76,8 @@ fn agrees_with_go() {
     let oracle = env::var_os("PODSHAPER_NAME_ORACLE")
         .expect("PODSHAPER_NAME_ORACLE must name the binary of ci/go/name-oracle");
     let count = env::var("PODSHAPER_ORACLE_STRINGS").map_or(50_000, |text| text.parse().expect("a number"));
-    let (mut runner, texts) = (TestRunner::default(), texts());
+    let mut runner = TestRunner::default();
+    let texts = texts();
     let names: Vec<_> = (0..count).map(|_| texts.new_tree(&mut runner).unwrap().current()).collect();
 
     let mut oracle = Command::new(oracle).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -82,7 +85,8 @@ fn agrees_with_go() {
         (oracle.stdin.take().unwrap(), BufReader::new(oracle.stdout.take().unwrap()));
     let lines: String = names.iter().map(|name| serde_json::to_string(name).unwrap() + "\n").collect();
     let asking = thread::spawn(move || questions.write_all(lines.as_bytes()).unwrap());
-    let (mut valid, mut lines) = (0, answers.lines());
+    let mut valid = 0;
+    let mut lines = answers.lines();
     for name in &names {
         let answer = lines.next().expect("an answer for each name").unwrap();
         let go: Option<Parts> = serde_json::from_str(&answer).unwrap();

@@ -68,7 +68,8 @@ async fn both_agree_on_digest_and_platforms() {
         let credentials = [(registry.host(), "u:p")];
         let own: &[_] = if matches!(auth, RegistryAuth::Anonymous) { &[] } else { &credentials };
         let own: Vec<_> = own.iter().map(|(host, pair)| (&**host, *pair)).collect();
-        let (images, client) = (images(&[&registry, &tokens], &json!({}), &own), client());
+        let images = images(&[&registry, &tokens], &json!({}), &own);
+        let client = client();
         compare(&images, &client, &registry.host(), &auth).await;
     }
 }
@@ -150,7 +151,8 @@ async fn client_asks_again_before_retry_after() {
     .await;
     let manifests =
         |registry: &Registry| registry.asked().iter().filter(|asked| asked.path != "/v2/").count();
-    let (name, client) = (format!("{}/a:1", registry.host()), client());
+    let name = format!("{}/a:1", registry.host());
+    let client = client();
     for _ in 0..2 {
         let found = client.pull_manifest(&reference::parse(&name).unwrap(), &RegistryAuth::Anonymous).await;
         assert!(found.is_err());
@@ -201,7 +203,8 @@ async fn with_revoked_tokens() -> Registry {
 async fn client_takes_a_revoked_token_as_final() {
     let registry = with_revoked_tokens().await;
     let image = |tag: &str| format!("{}/a:{tag}", registry.host());
-    let (client, own) = (client(), images(&[&registry], &json!({}), &[]));
+    let client = client();
+    let own = images(&[&registry], &json!({}), &[]);
     let pull = async |tag: &str| {
         client.pull_manifest(&reference::parse(&image(tag)).unwrap(), &RegistryAuth::Anonymous).await.is_ok()
     };

@@ -22,8 +22,10 @@ use support::resolver::{images, known, runs_on, token_server, with_tokens};
 
 #[tokio::test]
 async fn every_kind_of_manifest() {
-    let (arm, amd) = (config("linux", "arm64"), config("linux", "amd64"));
-    let (arm_image, amd_image) = (manifest(&arm), manifest(&amd));
+    let arm = config("linux", "arm64");
+    let amd = config("linux", "amd64");
+    let arm_image = manifest(&arm);
+    let amd_image = manifest(&amd);
     let inner = index(&["linux/s390x"]);
     let nested = index_of(vec![
         entry(&digest(&inner), Value::Null),
@@ -85,10 +87,12 @@ async fn becomes(images: &Arc<ImageResolver>, image: &str, volume: Option<&str>,
 
 #[tokio::test]
 async fn denial_asks_for_tags_again() {
-    let (mended, dead) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let mended = Arc::new(AtomicBool::new(false));
+    let dead = Arc::new(AtomicBool::new(false));
     let switches = (Arc::clone(&mended), Arc::clone(&dead));
     let registry = Registry::start(move |asked: Asked| {
-        let (mended, dead) = (switches.0.load(Ordering::Relaxed), switches.1.load(Ordering::Relaxed));
+        let mended = switches.0.load(Ordering::Relaxed);
+        let dead = switches.1.load(Ordering::Relaxed);
         async move {
             if dead {
                 std::future::pending::<()>().await;
@@ -157,7 +161,8 @@ async fn tokens_are_asked_for_by_all_credentials_and_remembered() {
     let credentials = [(&*format!("{host}/team"), "bad:1"), (&*host, "good:2"), ("other.example", "never:3")];
     let images = images(&[&registry, &tokens], &json!({}), &credentials);
     assert_eq!(runs_on(&images, &format!("{host}/team/a:1")).await.as_deref(), Ok("linux/arm64"));
-    let (asked, granted) = (registry.asked(), tokens.asked());
+    let asked = registry.asked();
+    let granted = tokens.asked();
     assert_eq!(granted.len(), 2, "{granted:?}");
     assert_eq!(granted[0].path, "/token?x=y&service=test&scope=repository%3Ateam%2Fa%3Apull");
     assert!(
@@ -236,7 +241,8 @@ async fn thousand_admissions_send_one_request() {
         Knowledge::Unknown(LookupError::Timeout)
     );
     let all = (0..1000).map(|_| {
-        let (images, name) = (Arc::clone(&images), name.clone());
+        let images = Arc::clone(&images);
+        let name = name.clone();
         tokio::spawn(async move { known(&images, &name, false, Duration::from_secs(5)).await })
     });
     for one in all.collect::<Vec<_>>() {
@@ -247,10 +253,12 @@ async fn thousand_admissions_send_one_request() {
 
 #[tokio::test]
 async fn known_image_survives_registry_failure() {
-    let (dead, moved) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let dead = Arc::new(AtomicBool::new(false));
+    let moved = Arc::new(AtomicBool::new(false));
     let switches = (Arc::clone(&dead), Arc::clone(&moved));
     let registry = Registry::start(move |asked: Asked| {
-        let (dead, moved) = (switches.0.load(Ordering::Relaxed), switches.1.load(Ordering::Relaxed));
+        let dead = switches.0.load(Ordering::Relaxed);
+        let moved = switches.1.load(Ordering::Relaxed);
         async move {
             if dead {
                 std::future::pending::<()>().await;

@@ -26,8 +26,10 @@ async fn registry() -> Registry {
 /// Runs the command on these objects.
 async fn report(settings: &Value, objects: &[Value], arguments: &[&str]) -> Output {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
-    let (settings, list) = (file(&settings.to_string()), file(&list));
-    let (settings, list) = (flag("config", settings.path()), flag("filename", list.path()));
+    let settings = file(&settings.to_string());
+    let list = file(&list);
+    let settings = flag("config", settings.path());
+    let list = flag("filename", list.path());
     let mut command = tokio::process::Command::new(BINARY);
     command.arg("report").args([settings, list]).args(arguments);
     command.output().await.unwrap()

@@ -20,7 +20,8 @@ use support::server::{BINARY, PATH, file, flag, review, start};
 #[test]
 fn bad_configuration_ends_the_process_with_the_line_and_the_reason() {
     let run = |config: &str, docker: &str| -> Output {
-        let (config, docker) = (file(config), file(docker));
+        let config = file(config);
+        let docker = file(docker);
         let arguments = [flag("config", config.path()), flag("docker-config", docker.path())];
         let output = Command::new(BINARY)
             .arg("serve")
@@ -68,7 +69,8 @@ async fn lying_registry_is_bounded() {
             async { Response::new(full(index)) }
         })
     });
-    let (large, greedy) = (large.await, greedy.await);
+    let large = large.await;
+    let greedy = greedy.await;
     let right = Registry::start(|asked| async move { ok(&asked, index(&["linux/arm64"])) }).await;
     let liars = [&hangs, &endless, &circles, &limits, &large, &greedy];
     let hosts: Vec<_> = liars.iter().chain([&&right]).map(|registry| registry.host()).collect();
@@ -121,7 +123,8 @@ async fn annotations_of_an_index_are_not_kept() {
         assert!(answer.body.contains(r#""patchType":"JSONPatch""#), "{answer:?}");
         webhook.memory_kib("VmHWM")
     };
-    let (one, many) = (peak(one).await, peak(many).await);
+    let one = peak(one).await;
+    let many = peak(many).await;
     println!("{one} KiB with one annotation, {many} KiB with 380,000");
     assert!(many <= one + (4 << 10), "{one} KiB, {many} KiB");
 }
@@ -141,7 +144,8 @@ async fn nested_lists_do_not_multiply_in_memory() {
     let client = webhook.client();
     let resting = webhook.memory_kib("VmHWM");
     let answers = (0..8).map(|_| {
-        let (client, review) = (client.clone(), Arc::clone(&review));
+        let client = client.clone();
+        let review = Arc::clone(&review);
         tokio::spawn(async move { client.send(post(PATH, &review)).await.unwrap() })
     });
     for answer in answers.collect::<Vec<_>>() {

@@ -48,7 +48,8 @@ impl DistributionPlan {
         let schema = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec");
         let schema = schema.cloned().unwrap_or_default();
         for (index, distributor) in facts.distributors().iter().enumerate() {
-            let (name, target) = (&distributor.name, &distributor.target);
+            let name = &distributor.name;
+            let target = &distributor.target;
             let spec =
                 distributor.spec.as_ref().map_err(|error| anyhow!("PodDistributor {name}: {error}"))?;
             let fields = raw_spec(&objects, distributor).and_then(|raw| unknown_field(raw, &schema, "spec"));
@@ -126,7 +127,8 @@ fn unknown_field(value: &Value, schema: &Value, path: &str) -> Option<String> {
             .enumerate()
             .find_map(|(index, item)| unknown_field(item, schema, &format!("{path}[{index}]")));
     }
-    let (fields, known) = (value.as_object()?, schema.get("properties")?.as_object()?);
+    let fields = value.as_object()?;
+    let known = schema.get("properties")?.as_object()?;
     fields.iter().find_map(|(name, field)| {
         let path = format!("{path}.{name}");
         known.get(name).map_or_else(|| Some(path.clone()), |schema| unknown_field(field, schema, &path))

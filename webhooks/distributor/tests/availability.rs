@@ -291,7 +291,8 @@ impl Simulation {
             }
         };
         let in_time = timeout(Duration::from_mins(10), steps).await.is_ok();
-        let (status, evicted) = (self.server.get(DISTRIBUTOR)["status"].clone(), self.evicted.len());
+        let status = self.server.get(DISTRIBUTOR)["status"].clone();
+        let evicted = self.evicted.len();
         assert!(in_time, "{what}: {:?} {status:#} {evicted}", self.counts());
     }
 
@@ -635,7 +636,8 @@ async fn only_pod_is_never_evicted() {
     });
     let mut simulation = Simulation::start(1, &spec, json!({})).await;
     simulation.until("it runs", |now| now.counts() == [(1, 0), (0, 0)]).await;
-    let (pods, evicted) = (simulation.uids(), simulation.evicted.len());
+    let pods = simulation.uids();
+    let evicted = simulation.evicted.len();
     simulation.cloud = Some(Cloud::new(2, 10));
     simulation.until("closed", |now| now.spot()["state"] == "Closed").await;
     simulation.end_pause();
@@ -704,7 +706,8 @@ async fn many_distributors_at_rest_cost_at_most_five_requests_a_second() {
     }
     sleep(Duration::from_mins(1)).await;
     // Each of a thousand targets is read after 430 s.
-    let (before, time) = (server.calls().len(), Duration::from_mins(8));
+    let before = server.calls().len();
+    let time = Duration::from_mins(8);
     sleep(time).await;
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for call in server.calls().iter().skip(before) {

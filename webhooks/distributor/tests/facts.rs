@@ -194,7 +194,8 @@ fn node_without_conditions_counts_as_ready_with_a_warning() {
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-1", "ownerReferences": owners},
         "spec": {"containers": [{"name": "a", "image": "a"}]},
     });
-    let (facts, pod) = (file(&[&distributor, &set, &node(&json!({}), &json!({}))]), file(&[&pod]));
+    let facts = file(&[&distributor, &set, &node(&json!({}), &json!({}))]);
+    let pod = file(&[&pod]);
     let output = Command::new(env!("CARGO_BIN_EXE_distributor"))
         .args(["mutate", "-f"])
         .arg(pod.path())

@@ -213,7 +213,8 @@ impl AssumedSizes {
     fn print(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut template = SizeRange::default();
         template.add(&self.template);
-        let (pods, template) = (self.pods.describe(), template.describe());
+        let pods = self.pods.describe();
+        let template = template.describe();
         writeln!(out, "Karpenter assumes the newest pod's requests for every instance type: {pods}")?;
         writeln!(
             out,

@@ -32,7 +32,8 @@ fn run(command: &str, files: &[Value], facts: &[Value], arguments: &[&str]) -> (
             .unwrap();
         path
     };
-    let (files, facts) = (write("files.json", files), write("facts.json", facts));
+    let files = write("files.json", files);
+    let facts = write("facts.json", facts);
     let output = Command::new(env!("CARGO_BIN_EXE_flexdaemonset"))
         .arg(command)
         .arg("-f")

@@ -122,7 +122,8 @@ impl Advertise {
                 nodes.patch_status(&self.node_name, &PatchParams::default(), &Patch::Merge(patch)).await;
             match patched {
                 Ok(node) => {
-                    let (resource, count) = (&*self.resource, self.count);
+                    let resource = &*self.resource;
+                    let count = self.count;
                     tracing::info!(node = self.node_name, resource, count, "set the capacity");
                     current = self.count_of(&node);
                 }

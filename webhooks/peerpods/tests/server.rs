@@ -156,7 +156,8 @@ async fn large_bodies_are_answered_within_bounded_memory() {
     let request = post(PATH, &padded(15 << 20));
     let mut sending = tokio::task::JoinSet::new();
     for _ in 0..12 {
-        let (client, request) = (client.clone(), request.clone());
+        let client = client.clone();
+        let request = request.clone();
         sending.spawn(async move { client.send(&request).await.map(|a: Answer| (a.status, a.head)) });
     }
     while let Some(answer) = sending.join_next().await {
@@ -297,7 +298,8 @@ async fn probe(client: &Client, path: &str) -> String {
 
 #[tokio::test]
 async fn idle_and_unread_connections_do_not_delay_probes() {
-    let (health, metrics) = (free_address(), free_address());
+    let health = free_address();
+    let metrics = free_address();
     let arguments = [
         format!("--health-probe-bind-address={health}"),
         format!("--metrics-bind-address={metrics}"),
@@ -362,7 +364,8 @@ async fn server_without_a_connection_to_replace_is_not_ready() {
     let health = free_address();
     let bind = format!("--health-probe-bind-address={health}");
     let webhook = Webhook::start(env!("CARGO_BIN_EXE_peerpods"), &[&bind, "--max-connections=2"]).await;
-    let (client, health) = (webhook.client(), webhook.client_of(health));
+    let client = webhook.client();
+    let health = webhook.client_of(health);
     assert!(probe(&health, "/readyz").await.starts_with("HTTP/1.1 200 "));
     let request = post(PATH, &peer_pod());
     let (head, tail) = request.split_at(request.len() - 10);
@@ -469,7 +472,8 @@ async fn nested_lists_use_bounded_memory() {
     let request = post(PATH, &review(&pod));
     let mut sending = tokio::task::JoinSet::new();
     for _ in 0..8 {
-        let (client, request) = (client.clone(), request.clone());
+        let client = client.clone();
+        let request = request.clone();
         sending.spawn(async move { client.send(&request).await.unwrap() });
     }
     while let Some(answer) = sending.join_next().await {

@@ -103,7 +103,8 @@ fn template_name(index: usize) -> String {
 /// `pod` for one of the nodes, with one of the templates.
 fn pod(index: usize, mut pod: Value) -> Value {
     // Different divisors, so that each template meets each node.
-    let (node, template) = (node_name(index / NAMESPACES % NODES), template_name(index / 5 % TEMPLATES));
+    let node = node_name(index / NAMESPACES % NODES);
+    let template = template_name(index / 5 % TEMPLATES);
     pod["metadata"]["annotations"] = json!({"flexdaemonsets.xai/resource-template": template});
     let affinity = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchFields/0/values";
     *pod.pointer_mut(affinity).unwrap() = json!([node]);

@@ -15,7 +15,8 @@ struct Objects;
 impl Objects {
     /// A fake node with these taints.
     async fn node(arch: &str, taints: &[&str]) {
-        let (prefix, label) = (format!("{NAME}-{arch}"), format!("podshaper-test={NAME}"));
+        let prefix = format!("{NAME}-{arch}");
+        let label = format!("podshaper-test={NAME}");
         let mut arguments = vec!["nodes", "1", "--prefix", &prefix, "--arch", arch, "--label", &label];
         arguments.extend(taints.iter().flat_map(|taint| ["--taint", taint]));
         output(&format!("{REPOSITORY}/ci/cluster"), &arguments, "").await;
@@ -174,7 +175,8 @@ async fn pods_tolerate_the_taint_of_their_architecture_only() {
 
 /// A controller's user sees a warning as an Event. While the webhook is down, a workload can still be written.
 async fn event_and_outage(cluster: &Cluster) {
-    let (setting, pods) = (&cluster.setting, &*cluster.setting.release.pods);
+    let setting = &cluster.setting;
+    let pods = &*cluster.setting.release.pods;
     let spec = setting.pod(&[&cluster.mainframe], json!({}))["spec"].clone();
     let deployment = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": pods},

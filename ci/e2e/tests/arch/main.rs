@@ -25,7 +25,8 @@ struct Nodes(&'static str);
 impl Nodes {
     async fn new(name: &'static str) -> Self {
         for arch in ["amd64", "arm64", "s390x"] {
-            let (prefix, label) = (format!("{name}-{arch}"), format!("podshaper-test={name}"));
+            let prefix = format!("{name}-{arch}");
+            let label = format!("podshaper-test={name}");
             let mut arguments = vec!["nodes", "1", "--prefix", &prefix, "--arch", arch, "--label", &label];
             if arch == "arm64" {
                 arguments.extend(["--taint", "arch=arm64:NoSchedule"]);

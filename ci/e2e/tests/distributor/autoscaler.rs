@@ -105,7 +105,8 @@ async fn scale(namespace: String, group: &'static str, state: Arc<Mutex<Capacity
         };
         if due > 0 && names.len() < most {
             added += 1;
-            let (prefix, label) = (format!("{group}-scaled-{added}"), format!("type={group}"));
+            let prefix = format!("{group}-scaled-{added}");
+            let label = format!("type={group}");
             let capacity = pods_per_node.to_string();
             let labels = ["--label", &label, "--label", AUTOSCALED];
             let arguments = ["nodes", "1", "--prefix", &prefix, "--pods", &capacity, "--cpu", "1000"];

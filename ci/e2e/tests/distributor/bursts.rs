@@ -24,10 +24,12 @@ async fn deployment_keeps_exact_shares_until_deletion() {
         // Larger bursts need release binaries: on a small machine the API server is otherwise busy for longer than the webhook's timeout.
         let bursts = if rounds() > 1 { 2 } else { 1 };
         for count in [100, 500].into_iter().take(bursts) {
-            let (begun, before) = (Instant::now(), ledger_writes().await);
+            let begun = Instant::now();
+            let before = ledger_writes().await;
             assert_exact(&scale(namespace, "deployment", count).await, &format!("{count}"));
             let (took, [writes, lost]) = (begun.elapsed(), ledger_writes().await);
-            let (writes, lost) = (writes - before[0], lost - before[1]);
+            let writes = writes - before[0];
+            let lost = lost - before[1];
             println!(
                 "round {round}: {count} pods after {took:?}, {writes} writes of the ledger, {lost} of them lost"
             );
@@ -54,7 +56,8 @@ async fn deployment_keeps_exact_shares_until_deletion() {
 /// While a Deployment is rolled out, each revision is within one pod of its shares, whenever its controller isn't amid a batch.
 async fn rollout(namespace: &str, count: usize) {
     kubectl(&["rollout", "restart", "-n", namespace, "deployment/web"]).await;
-    let (begun, mut looked) = (Instant::now(), 0);
+    let begun = Instant::now();
+    let mut looked = 0;
     loop {
         let sets = get(&["replicasets", "-n", namespace]).await;
         let pods = pods(namespace).await;

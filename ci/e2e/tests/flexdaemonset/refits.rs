@@ -54,7 +54,8 @@ async fn template_change_refits_running_pods() {
     }
     let settled = async || {
         eventually("settled", PATIENCE, async || {
-            let (status, object) = (status(name).await, get(&["flexdaemonsettemplate", name]).await);
+            let status = status(name).await;
+            let object = get(&["flexdaemonsettemplate", name]).await;
             let observed = status["observedGeneration"] == object["metadata"]["generation"];
             (observed
                 && status["podsSized"].as_u64() > Some(0)

@@ -73,7 +73,8 @@ fn values(bundle: &str) -> Value {
 #[tokio::test]
 async fn hint_of_each_fault_cures_it() {
     assert!(folder().join("kubectl-podshaper").exists(), "ci/build kubectl-podshaper");
-    let (authority, foreign) = (Authority::new(), Authority::new());
+    let authority = Authority::new();
+    let foreign = Authority::new();
     let release = install(&json!({})).await;
     let host = format!("{}.{}.svc", release.fullname(), release.name);
     let (certificate, key) = authority.issue(&host);

@@ -24,7 +24,8 @@ async fn missing_rights_of_a_user_are_named() {
 
     let ran =
         plugin(&["distributor", "plan", "--live", "--kubeconfig", kubeconfig, "--replicas", "10"]).await;
-    let (out, err) = (text(&ran.stdout), text(&ran.stderr));
+    let out = text(&ran.stdout);
+    let err = text(&ran.stderr);
     assert!(
         ran.status.success() && out.contains("PodDistributor web: 10 pods of Deployment web"),
         "{out}{err}"
@@ -36,7 +37,8 @@ async fn missing_rights_of_a_user_are_named() {
     assert!(!err.contains("you may not list pods"), "{err}");
 
     let ran = plugin(&["arch", "report", "--live", "--kubeconfig", kubeconfig]).await;
-    let (out, err) = (text(&ran.stdout), text(&ran.stderr));
+    let out = text(&ran.stdout);
+    let err = text(&ran.stderr);
     assert!(ran.status.success() && out.contains("Deployment/web"), "{out}{err}");
     assert!(err.contains("warning: you may not list nodes: "), "{err}");
 
@@ -46,7 +48,8 @@ async fn missing_rights_of_a_user_are_named() {
     assert!(err.contains("you may not list deployments"), "{err}");
 
     let ran = plugin(&["check", "--kubeconfig", kubeconfig]).await;
-    let (out, err) = (text(&ran.stdout), text(&ran.stderr));
+    let out = text(&ran.stdout);
+    let err = text(&ran.stderr);
     assert!(ran.status.success(), "a check that needs a missing right does not fail: {out}{err}");
     assert!(out.contains("√ the API server is v1."), "{out}");
     for hidden in ["webhook configurations: not checked: ", "conditions of PodDistributors: not checked: "] {

@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn text_of_other_writers_stays_byte_for_byte() {
-        let (own, other) = (ca(), ca());
+        let own = ca();
+        let other = ca();
         let before = format!("# other\r\n{}\n# more", other.to_pem().replace('\n', "\r\n"));
         let with = bundle(&before).edited(&[&own], &[]).unwrap();
         assert_eq!(with, format!("{before}\n{}", own.to_pem()));
@@ -98,7 +99,8 @@ mod tests {
 
     #[test]
     fn ca_is_replaced_by_another() {
-        let (old, new) = (ca(), ca());
+        let old = ca();
+        let new = ca();
         assert_eq!(bundle(&old.to_pem()).edited(&[&new], &[&old]).unwrap(), new.to_pem());
     }
 

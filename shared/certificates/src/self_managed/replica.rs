@@ -189,7 +189,8 @@ impl Replica {
     /// Records the CAs that every caBundle contains, and returns the record before.
     fn observe(&mut self, snapshot: &Snapshot<'_>) -> CaHold {
         let before = self.hold.clone();
-        let (uid, generation) = (snapshot.configuration.uid(), snapshot.configuration.generation());
+        let uid = snapshot.configuration.uid();
+        let generation = snapshot.configuration.generation();
         // After more than one change a CA may have been absent in between.
         let in_sequence = self
             .observed
@@ -206,7 +207,8 @@ impl Replica {
     /// The Secret's leaf, if it isn't served yet and is safe to serve now.
     fn leaf_to_serve<'a>(&self, snapshot: &Snapshot<'a>) -> Option<(&'a LeafCertificate, &'a Certificate)> {
         let Snapshot { secret, configuration, now, clock, .. } = *snapshot;
-        let (leaf, ca) = (secret.leaf()?, secret.authority()?.certificate());
+        let leaf = secret.leaf()?;
+        let ca = secret.authority()?.certificate();
         let trusted = self.hold.contains(ca);
         let allowed = match &self.served {
             None => trusted,

@@ -286,10 +286,13 @@ mod tests {
         let service = WebhookService::new("n".into(), "ns".into());
         let ca = || service.issue_ca(NOW, 30 * DAY).unwrap();
         let leaf = |ca: &CertificateAuthority| service.issue_leaf(ca, NOW, DAY).unwrap();
-        let (old, authority, next) = (ca(), ca(), ca());
+        let old = ca();
+        let authority = ca();
+        let next = ca();
         let retired = LeafAndCa::new(leaf(&old).certificate().clone(), old.certificate().clone());
         let leaf = Some(leaf(&authority));
-        let (authority, next) = (Some(authority), Some(next));
+        let authority = Some(authority);
+        let next = Some(next);
         CertificateSecret {
             resource_version: "7".into(),
             authority,

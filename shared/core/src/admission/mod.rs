@@ -301,7 +301,8 @@ impl<'a, O: Serialize> Request<'a, O> {
     /// # Errors
     /// The object doesn't serialize as JSON.
     pub fn to_review(self) -> serde_json::Result<String> {
-        let (api_version, kind) = (API_VERSION.into(), KIND.into());
+        let api_version = API_VERSION.into();
+        let kind = KIND.into();
         serde_json::to_string(&Review { api_version, kind, request: Some(self) })
     }
 }
@@ -311,7 +312,8 @@ impl<'a, O: Deserialize<'a>> Review<'a, O> {
     fn parse(body: &'a str) -> Result<Request<'a, O>, ReviewError> {
         let review: Self = serde_json::from_str(body).map_err(ReviewError::Syntax)?;
         if &*review.kind != KIND || &*review.api_version != API_VERSION {
-            let (kind, api_version) = (excerpt(&review.kind), excerpt(&review.api_version));
+            let kind = excerpt(&review.kind);
+            let api_version = excerpt(&review.api_version);
             return Err(ReviewError::Kind { kind, api_version });
         }
         let request = review.request.ok_or(ReviewError::NoRequest)?;

@@ -480,7 +480,9 @@ mod tests {
         let name = |names: &str| {
             format!(r#"{{"matchFields":[{{"key":"metadata.name","operator":"In","values":{names}}}]}}"#)
         };
-        let (a, b, ab) = (name(r#"["a"]"#), name(r#"["b"]"#), name(r#"["a","b"]"#));
+        let a = name(r#"["a"]"#);
+        let b = name(r#"["b"]"#);
+        let ab = name(r#"["a","b"]"#);
         assert_eq!(affinity(&format!("[{a}]")).as_deref(), Some("a"));
         assert_eq!(affinity(&format!("[{a},{a}]")).as_deref(), Some("a"));
         assert_eq!(node(r#"{"nodeName":"n"}"#).as_deref(), Some("n"));

@@ -154,7 +154,8 @@ fn possible_values<'r>(requirements: &[Requirement<'r>]) -> Possible<'r> {
     let (Some(above), Some(below)) = (bounds(Operator::Gt), bounds(Operator::Lt)) else {
         return Possible::Listed(Vec::new());
     };
-    let (above, below) = (above.into_iter().max(), below.into_iter().min());
+    let above = above.into_iter().max();
+    let below = below.into_iter().min();
     // Each integer has several spellings, as 5 and 05, so that a NotIn leaves some.
     match (above, below) {
         (Some(above), Some(below)) if above.saturating_add(1) >= below => Possible::Listed(Vec::new()),
@@ -253,7 +254,8 @@ mod tests {
         ] {
             let (left, right) =
                 (json!([requirement(left.0, left.1)]), json!([requirement(right.0, right.1)]));
-            let (left, right) = (term(&left), term(&right));
+            let left = term(&left);
+            let right = term(&right);
             let mut both = NodeRequirements::default();
             both.require_term(&left);
             both.require_term(&right);
@@ -287,7 +289,8 @@ mod tests {
         ] {
             let (own, required) =
                 (json!([requirement(own.0, own.1)]), json!([requirement(required.0, required.1)]));
-            let (own, required) = (term(&own), term(&required));
+            let own = term(&own);
+            let required = term(&required);
             let [mut left, mut right] = [NodeRequirements::default(), NodeRequirements::default()];
             left.require_term(&own);
             right.require_term(&required);

@@ -45,7 +45,8 @@ impl Toleration {
     /// tolerates nothing.
     pub fn tolerates(&self, taint: &Taint) -> bool {
         let text = |field: &Option<String>| field.as_deref().unwrap_or_default().to_owned();
-        let (key, effect) = (text(&self.key), text(&self.effect));
+        let key = text(&self.key);
+        let effect = text(&self.effect);
         let matches = |own: &str, other: &str| own.is_empty() || own == other;
         matches(&effect, &taint.effect)
             && matches(&key, &taint.key)

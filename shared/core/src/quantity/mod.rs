@@ -394,7 +394,8 @@ impl<'a> Literal<'a> {
         let nines =
             self.digits().rev().skip(too_fine).take_while(|&&digit| rounded_up && digit == b'9').count();
 
-        let (mut mantissa, mut zeros) = (0, 0);
+        let mut mantissa = 0;
+        let mut zeros = 0;
         for &digit in self.digits().take(length - too_fine - nines) {
             zeros += 1;
             if digit != b'0' {
@@ -553,7 +554,8 @@ impl Quantity {
     }
 
     fn write_decimal(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (mut mantissa, mut power) = (self.mantissa, i64::from(self.exponent));
+        let mut mantissa = self.mantissa;
+        let mut power = i64::from(self.exponent);
         while mantissa % 10 == 0 {
             mantissa /= 10;
             power += 1;

@@ -190,7 +190,8 @@ proptest! {
 
     #[test]
     fn order_and_sum_are_exact(a in amount(), b in amount()) {
-        let (a, b) = (quantity(&a), quantity(&b));
+        let a = quantity(&a);
+        let b = quantity(&b);
         prop_assert_eq!(a.cmp(&b), nanos(&a).cmp(&nanos(&b)));
         let sum = a.checked_add(&b).unwrap();
         prop_assert_eq!(nanos(&sum), nanos(&a) + nanos(&b));

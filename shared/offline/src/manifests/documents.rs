@@ -99,7 +99,8 @@ impl<'r> TextReader<'r> {
                 return Err(format!("a document is larger than {} MiB", MAX_BYTES >> 20));
             }
             let line = String::from_utf8_lossy(bytes.get(start..).unwrap_or_default());
-            let (starts_next, ends) = (begun && is_marker(&line, "---"), begun && is_marker(&line, "..."));
+            let starts_next = begun && is_marker(&line, "---");
+            let ends = begun && is_marker(&line, "...");
             begun |= !is_prelude(&line);
             if starts_next {
                 self.ahead = bytes.split_off(start);
@@ -112,7 +113,8 @@ impl<'r> TextReader<'r> {
         if bytes.is_empty() {
             return Ok(None);
         }
-        let (offset, line) = (self.offset, self.line);
+        let offset = self.offset;
+        let line = self.line;
         self.offset += bytes.len();
         let text = String::from_utf8(bytes).map_err(|error| not_utf8(offset, &error))?;
         self.line += text.matches('\n').count();

@@ -199,7 +199,8 @@ pub(super) fn diff(
     color: bool,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let (before, after) = (yaml::to_string(before), yaml::to_string(after));
+    let before = yaml::to_string(before);
+    let after = yaml::to_string(after);
     if before == after {
         return Ok(());
     }

@@ -70,7 +70,8 @@ async fn pods_of_other_namespaces_and_copies_do_not_count() {
 
 /// A pod of a Job, in the ledger of a CronJob. The annotation names `controller` as its Job.
 fn job_pod(job: u32, controller: &str) -> Value {
-    let (name, uid) = (format!("tick-{job}"), format!("job-{job}"));
+    let name = format!("tick-{job}");
+    let uid = format!("job-{job}");
     json!({
         "metadata": {
             "namespace": "ns", "labels": {PLACED: WEBHOOK},

@@ -87,7 +87,8 @@ async fn create_four_unplaced(cluster: &Cluster) {
 
 /// The groups of the next two pods, which are requested at once.
 async fn next_two_groups(cluster: &Cluster) -> Vec<String> {
-    let (replica, workload) = (cluster.replica().await, existing_workload(6, 4));
+    let replica = cluster.replica().await;
+    let workload = existing_workload(6, 4);
     let assignments = join_all((0..2).map(|token| place(&replica, &workload, token))).await;
     let mut groups: Vec<_> = assignments.iter().map(|assignment| assignment.group.to_string()).collect();
     groups.sort_unstable();
@@ -119,7 +120,8 @@ async fn unplaced_pods_count_in_a_busy_cluster() {
 async fn slow_list_of_unplaced_pods_is_requested_once() {
     let cluster = Cluster::new(6);
     create_four_unplaced(&cluster).await;
-    let (replica, workload) = (cluster.replica().await, existing_workload(6, 4));
+    let replica = cluster.replica().await;
+    let workload = existing_workload(6, 4);
     cluster.server.set_round_trip(Duration::from_millis(2400));
     let mut groups = Vec::new();
     for token in 0..2 {
@@ -135,7 +137,8 @@ async fn slow_list_of_unplaced_pods_is_requested_once() {
 async fn unplaced_pods_count_after_the_watch_lists_again() {
     let cluster = Cluster::new(6);
     create_four_unplaced(&cluster).await;
-    let (replica, workload) = (cluster.replica().await, existing_workload(6, 4));
+    let replica = cluster.replica().await;
+    let workload = existing_workload(6, 4);
     let mut groups = Vec::new();
     for token in 0..2 {
         let assignment = place(&replica, &workload, token).await;
@@ -152,7 +155,8 @@ async fn unplaced_pods_count_after_the_watch_lists_again() {
 #[tokio::test(start_paused = true)]
 async fn new_replica_continues_the_sequence() {
     let cluster = Cluster::new(4);
-    let (workload, first) = (workload(4), cluster.replica().await);
+    let workload = workload(4);
+    let first = cluster.replica().await;
     for token in 0..2 {
         let assignment = place(&first, &workload, token).await;
         cluster.create_placed(&format!("web-{token}"), &assignment).await;
@@ -168,7 +172,8 @@ async fn new_replica_continues_the_sequence() {
 async fn writes_of_other_replicas_arrive_by_watch() {
     let cluster = Cluster::new(9);
     let workload = workload(9);
-    let (one, other) = (cluster.replica().await, cluster.replica().await);
+    let one = cluster.replica().await;
+    let other = cluster.replica().await;
     for token in 0..4 {
         let replica = if token % 2 == 0 { &one } else { &other };
         assert_eq!(u64::from(place(replica, &workload, token).await.slot), token);
@@ -184,7 +189,8 @@ async fn writes_of_other_replicas_arrive_by_watch() {
 #[tokio::test(start_paused = true)]
 async fn copy_of_a_placement_is_ignored() {
     let cluster = Cluster::new(9);
-    let (workload, replica) = (workload(9), cluster.replica().await);
+    let workload = workload(9);
+    let replica = cluster.replica().await;
     assert_eq!(place(&replica, &workload, 0).await.slot, 0);
     let mut copy = cluster.server.get(PLACEMENT);
     copy["spec"]["reservations"] = "".into();
@@ -197,7 +203,8 @@ async fn copy_of_a_placement_is_ignored() {
 #[tokio::test(start_paused = true)]
 async fn slot_of_a_rejected_pod_is_given_again() {
     let cluster = Cluster::new(3);
-    let (workload, replica) = (workload(3), cluster.replica().await);
+    let workload = workload(3);
+    let replica = cluster.replica().await;
     for token in 0..3 {
         let assignment = place(&replica, &workload, token).await;
         if token != 1 {
@@ -211,7 +218,8 @@ async fn slot_of_a_rejected_pod_is_given_again() {
 #[tokio::test(start_paused = true)]
 async fn failing_api_server_delays_no_reply_past_the_deadline() {
     let cluster = Cluster::new(3);
-    let (workload, replica) = (workload(3), cluster.replica().await);
+    let workload = workload(3);
+    let replica = cluster.replica().await;
     cluster.server.fail("/api", 503, "ServiceUnavailable");
     let started = Instant::now();
     let replies = join_all((0..3).map(|token| request(&replica, &workload, token))).await;
@@ -229,7 +237,8 @@ async fn failing_api_server_delays_no_reply_past_the_deadline() {
 #[tokio::test(start_paused = true)]
 async fn cancelled_request_reserves_no_slot() {
     let cluster = Cluster::new(9);
-    let (workload, replica) = (workload(9), cluster.replica().await);
+    let workload = workload(9);
+    let replica = cluster.replica().await;
     let waiting = place(&replica, &workload, 1);
     let cancelled = timeout(Duration::from_millis(1), request(&replica, &workload, 2));
     let (assignment, cancelled) = tokio::join!(waiting, cancelled);
@@ -243,7 +252,8 @@ async fn cancelled_request_reserves_no_slot() {
 async fn repeated_request_gets_the_same_slot() {
     let cluster = Cluster::new(9);
     let workload = workload(9);
-    let (one, other) = (cluster.replica().await, cluster.replica().await);
+    let one = cluster.replica().await;
+    let other = cluster.replica().await;
     let (first, second) = tokio::join!(place(&one, &workload, 1), place(&one, &workload, 1));
     let third = place(&other, &workload, 1).await;
     assert_eq!((&first, &first), (&second, &third));
@@ -252,7 +262,8 @@ async fn repeated_request_gets_the_same_slot() {
 #[tokio::test(start_paused = true)]
 async fn slot_of_a_replaced_policy_is_not_used_for_a_group_that_does_not_fit() {
     let cluster = Cluster::new(9);
-    let (before, replica) = (workload(9), cluster.replica().await);
+    let before = workload(9);
+    let replica = cluster.replica().await;
     let mut groups = before.allocator.policy().groups().to_vec();
     groups.reverse();
     let allocator = Arc::new(SlotAllocator::new(Policy::new(groups, Tie::First).unwrap()));

@@ -54,7 +54,8 @@ pub fn sequence_owner<'a>(annotation: impl Fn(&str) -> Option<&'a str>, controll
 pub fn from_pod(pod: &Pod<'_>, policy: &Policy) -> Option<Assignment> {
     let assignment = parse(|key| pod.annotation(key))?;
     let index = policy.index(&assignment.group)?;
-    let (group, definition) = (policy.groups().get(index)?, policy.definitions().get(index)?);
+    let group = policy.groups().get(index)?;
+    let definition = policy.definitions().get(index)?;
     let hash = pod.annotation(GROUP_HASH).map(DefinitionHash::parse);
     let is_current = hash.is_none_or(|hash| hash == Some(definition.hash()));
     let agrees = group.preferred || definition.is_implied_by(&pod.node_alternatives());

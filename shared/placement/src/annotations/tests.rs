@@ -285,7 +285,8 @@ fn meets(node: &BTreeMap<&str, &str>, term: &Value) -> bool {
             _ => value.is_some(),
         }
     };
-    let (expressions, fields) = (list_of(term, "matchExpressions"), list_of(term, "matchFields"));
+    let expressions = list_of(term, "matchExpressions");
+    let fields = list_of(term, "matchFields");
     !(expressions.is_empty() && fields.is_empty())
         && expressions.iter().all(|own| meets(own, node.get(own["key"].as_str().unwrap())))
         && fields.iter().all(|own| meets(own, node.get("name")))

@@ -281,8 +281,11 @@ fn explore(without: Option<Mechanism>) {
         failed: None,
         untried: false,
     };
-    let (mut seen, mut open) = (BTreeSet::from([start.clone()]), vec![start]);
-    let (mut closed, mut tried, mut reopened) = (0, 0, 0);
+    let mut seen = BTreeSet::from([start.clone()]);
+    let mut open = vec![start];
+    let mut closed = 0;
+    let mut tried = 0;
+    let mut reopened = 0;
     while let Some(world) = open.pop() {
         if world.minute == HORIZON {
             continue;

@@ -60,7 +60,8 @@ impl ApiServer {
                     }
                     None => self.events.len(),
                 };
-                let (version, pods) = (at_least.unwrap_or(self.pod_version), self.snapshot(end));
+                let version = at_least.unwrap_or(self.pod_version);
+                let pods = self.snapshot(end);
                 Event::Listed { version, pods, max_pods: Some(max_pods) }
             }
         }

@@ -107,7 +107,9 @@ pub(super) fn check_repeated(world: &World, setup: &Setup) -> Result<(), String>
 /// The reply to a request that is the only one at this replica, for which nothing may be written.
 fn reply_to(world: &World, r: usize, request: SlotRequest, setup: &Setup) -> Result<SlotReply, String> {
     let mut world = world.clone();
-    let (token, deadline, now) = (request.token, world.deadline(), world.now(r));
+    let token = request.token;
+    let deadline = world.deadline();
+    let now = world.now(r);
     let mut ledger = world.replicas[r].ledger.at_rest();
     let mut event = Event::Requested(request, deadline);
     for _ in 0..10 {

@@ -36,7 +36,8 @@ fn check(world: &World, groups: &Groups, setup: &Setup) -> Result<(), String> {
     }
     let room = groups.iter().try_fold(0, |room, (.., max)| Some(room + max.as_ref()?));
     let desired = u32::try_from(world.desired).unwrap();
-    let (placed, expected) = (pods.iter().sum::<u32>(), room.map_or(desired, |room| desired.min(room)));
+    let placed = pods.iter().sum::<u32>();
+    let expected = room.map_or(desired, |room| desired.min(room));
     if placed != expected {
         return Err(format!("{placed} pods are placed instead of {expected}"));
     }

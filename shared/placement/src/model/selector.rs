@@ -214,7 +214,8 @@ impl World {
 
 /// Runs a random history in which `pods` pods are requested, of which a quarter is rejected.
 fn run(seed: u64, pods: u64, deletes: bool, config: LedgerConfig) -> World {
-    let (mut world, mut dice) = (World::new(config), Dice::new(seed));
+    let mut world = World::new(config);
+    let mut dice = Dice::new(seed);
     let mut next = 0;
     while next < pods {
         match dice.roll(12) {

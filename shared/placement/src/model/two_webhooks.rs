@@ -44,7 +44,8 @@ impl World {
             let created = self.known[webhook][of]?;
             Some(PlacementAge { created: format!("{created:02}"), webhook: WEBHOOKS[of].to_owned() })
         };
-        let (own, other) = (age(webhook), age(1 - webhook));
+        let own = age(webhook);
+        let other = age(1 - webhook);
         let name = superseded_by(own.as_ref(), other.as_ref())?;
         WEBHOOKS.iter().position(|webhook| *webhook == name)
     }
@@ -125,8 +126,10 @@ impl World {
 /// Explores all histories. Returns the number of settled worlds, and those with pods in two ledgers or a ledger beside the one of the pods.
 fn explore(rule: Rule) -> (usize, Vec<World>) {
     let start = World::default();
-    let (mut seen, mut open) = (BTreeSet::from([start.clone()]), vec![start]);
-    let (mut settled, mut failures) = (0, Vec::new());
+    let mut seen = BTreeSet::from([start.clone()]);
+    let mut open = vec![start];
+    let mut settled = 0;
+    let mut failures = Vec::new();
     while let Some(world) = open.pop() {
         let ledgers: BTreeSet<usize> = world.pods.iter().flatten().copied().collect();
         if world.is_settled(rule) {

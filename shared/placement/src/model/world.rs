@@ -244,7 +244,8 @@ impl World {
             }
             Action::Succeed(i) => {
                 let (name, pod) = self.server.pods.iter().nth(i).unwrap();
-                let (name, placement) = (name.clone(), pod.placement.clone());
+                let name = name.clone();
+                let placement = pod.placement.clone();
                 self.server.store_pod(name, placement, PodState::Succeeded);
                 self.control();
             }
@@ -281,7 +282,8 @@ impl World {
             }
             Fault::RestartWatch(r) => {
                 self.replicas[r].received = self.server.events.len();
-                let (version, pods) = (self.server.pod_version, self.server.pods.clone());
+                let version = self.server.pod_version;
+                let pods = self.server.pods.clone();
                 self.handle(r, Event::WatchRestarted { version, pods }, setup)?;
             }
             Fault::Refuse(i) | Fault::DropAbandoned(i) => {

@@ -114,7 +114,9 @@ impl Piece<'_> {
     }
 
     fn group(self) -> Result<Group, StrategyError> {
-        let (mut label, mut base, mut weight) = (None, None, None);
+        let mut label = None;
+        let mut base = None;
+        let mut weight = None;
         for part in pieces(self, ',') {
             let Some((key, value)) = part.text.split_once('=') else {
                 return Err(part.error(match part.text {
@@ -123,7 +125,8 @@ impl Piece<'_> {
                 }));
             };
             let at = part.at + key.chars().count() + 1;
-            let (key, value) = (key.trim_ascii_end(), Piece { text: value, at }.trim());
+            let key = key.trim_ascii_end();
+            let value = Piece { text: value, at }.trim();
             let (number, name) = match key {
                 "base" => (&mut base, "base"),
                 "weight" => (&mut weight, "weight"),

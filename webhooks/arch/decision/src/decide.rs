@@ -170,7 +170,8 @@ fn impossible(settings: &Settings, case: Case<'_, '_>, known: &[(&str, &Platform
 /// The images are for architectures that the cluster has shown no node of. A group of nodes without a node may have one of them, so the
 /// pod is not refused.
 fn unlisted(settings: &Settings, case: Case<'_, '_>, known: &[(&str, &Platforms)]) -> Decision {
-    let (nodes, images) = (listed_architectures(settings), supported(known));
+    let nodes = listed_architectures(settings);
+    let images = supported(known);
     left(
         case,
         format!("arch: no architecture that nodes of the cluster have runs all images, of {nodes}: {images}"),

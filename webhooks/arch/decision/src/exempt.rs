@@ -30,7 +30,8 @@ pub enum Exemption {
 ///
 /// Changes that the webhook made in an earlier call do not count as the choice of the author.
 pub fn exemption(settings: &Settings, overrides: &Overrides, pod: &Pod<'_>) -> Option<Exemption> {
-    let (spec, table) = (pod.spec.as_ref()?, &settings.table);
+    let spec = pod.spec.as_ref()?;
+    let table = &settings.table;
     let class = spec.runtime_class_name.as_deref().unwrap_or_default();
     let of_a_daemon_set = |owner: &OwnerReference<Text<'_>>| {
         &*owner.kind == "DaemonSet" && owner.api_version.starts_with("apps/")

@@ -191,7 +191,8 @@ mod tests {
 
     #[test]
     fn invalid_names_are_errors() {
-        let (identifier, long) = ("a1".repeat(32), "a".repeat(256));
+        let identifier = "a1".repeat(32);
+        let long = "a".repeat(256);
         for name in [
             "",
             "/",

@@ -60,7 +60,8 @@ impl Platform {
 
 impl Architecture {
     fn normal(name: &str, variant: &str) -> Self {
-        let (name, variant) = (name.to_ascii_lowercase(), variant.to_ascii_lowercase());
+        let name = name.to_ascii_lowercase();
+        let variant = variant.to_ascii_lowercase();
         let (name, variant) = match (&*name, &*variant) {
             ("i386", _) => ("386", ""),
             ("x86_64" | "x86-64" | "amd64", "v1") => ("amd64", ""),

@@ -181,7 +181,8 @@ impl<I: Images> Arch<I> {
     fn review<'r>(&self, text: &'r str, namespace: &'r str, stage: Stage) -> Result<PodReview<'r>, Decision> {
         let undecided = |why: String| Decision::undecided(format!("arch: {why}"));
         let pod = parse(text)?;
-        let (settings, overrides) = (self.settings(), self.overrides(&pod, namespace));
+        let settings = self.settings();
+        let overrides = self.overrides(&pod, namespace);
         let exemption = exemption(&settings, &overrides, &pod);
         if stage == Stage::Creation && !matches!(exemption, None | Some(Exemption::TooManyRequirements)) {
             return Err(Decision::unchanged());

@@ -160,7 +160,8 @@ fn check(
     }
     let mut known = BTreeMap::new();
     for (index, node) in nodes.iter().enumerate() {
-        let (was, is) = (before.selected[index], now.selected[index]);
+        let was = before.selected[index];
+        let is = now.selected[index];
         let kinds = architectures(settings, node);
         let right = kinds.iter().any(|kind| *known.entry(*kind).or_insert_with(|| runs(kind)));
         // A node without the labels of a configured architecture has an unknown architecture.

@@ -134,7 +134,8 @@ proptest! {
         if direct.verdict != Verdict::Admit {
             return Ok(());
         }
-        let (direct, lifted) = (patched(&answered(pod.clone()), &direct), patched(&before, &lifted));
+        let direct = patched(&answered(pod.clone()), &direct);
+        let lifted = patched(&before, &lifted);
         if let Some(shaped) = terms_of(&before).as_array() {
             prop_assert_eq!(terms_of(&lifted).as_array().unwrap().len(), shaped.len());
         }
@@ -151,7 +152,9 @@ proptest! {
 #[test]
 fn generated_pods_are_of_all_kinds() {
     // The properties say little if no generated pod changes.
-    let (mut patched, mut denied, mut unchanged) = (0, 0, 0);
+    let mut patched = 0;
+    let mut denied = 0;
+    let mut unchanged = 0;
     for seed in 0..2000 {
         let (settings, pod) = pod_of(seed);
         let decision = decide(&webhook(settings), &pod);

@@ -114,7 +114,8 @@ impl fmt::Debug for ClusterArchitectures {
 impl Learner {
     /// Learns for ever.
     async fn run(mut self, architectures: Arc<ClusterArchitectures>) {
-        let (mut nodes, mut pools) = (self.nodes.changes(), self.node_pools.changes());
+        let mut nodes = self.nodes.changes();
+        let mut pools = self.node_pools.changes();
         while !self.nodes.has_synced() {
             let _ = nodes.changed().await;
         }
@@ -239,7 +240,8 @@ mod tests {
     fn cluster(node_pools: Option<Value>) -> (Arc<ClusterArchitectures>, mpsc::UnboundedReceiver<Value>) {
         let (patches, written) = mpsc::unbounded_channel();
         let client = podshaper_testing::client(move |request: Request<Value>| {
-            let (patches, node_pools) = (patches.clone(), node_pools.clone());
+            let patches = patches.clone();
+            let node_pools = node_pools.clone();
             async move {
                 let uri = request.uri().to_string();
                 if uri.contains("watch=true") {

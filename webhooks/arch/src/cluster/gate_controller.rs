@@ -76,7 +76,8 @@ struct PodText<'c> {
 
 impl<I: Images> GateController<I> {
     pub(crate) fn new(client: Client, arch: Arch<I>, max_age: Duration) -> Arc<Self> {
-        let (reads, text_kib) = (Semaphore::new(READS), Semaphore::new(TEXT_KIB as usize));
+        let reads = Semaphore::new(READS);
+        let text_kib = Semaphore::new(TEXT_KIB as usize);
         Arc::new(Self { client, arch, max_age, reads, text_kib })
     }
 
@@ -106,7 +107,8 @@ impl<I: Images> GateController<I> {
         pods: Vec<(Box<str>, Arc<GatedPod>)>,
         rechecks: &mut Rechecks,
     ) -> Option<Instant> {
-        let (now, mut checks) = (Instant::now(), JoinSet::new());
+        let now = Instant::now();
+        let mut checks = JoinSet::new();
         let before = std::mem::take(rechecks);
         let mut due = Vec::new();
         for (key, pod) in pods {
@@ -378,7 +380,8 @@ mod tests {
     async fn waiting_pod_is_checked_less_often() {
         for (knowledge, checks, patches) in [(nowhere(), 9, 1), (unknown(), 41, 0)] {
             let (controller, asked) = controller(knowledge, 200);
-            let (mut rechecks, begun) = (Rechecks::default(), Instant::now());
+            let mut rechecks = Rechecks::default();
+            let begun = Instant::now();
             while begun.elapsed() < Duration::from_mins(11) {
                 let next = controller.round(pods(1, Duration::ZERO), &mut rechecks).await.unwrap();
                 tokio::time::sleep_until(next).await;
@@ -415,7 +418,8 @@ mod tests {
         );
         // The last check is on time.
         let mut rechecks = Rechecks::default();
-        let (begun, late) = (Instant::now(), pods(1, Duration::from_secs(10 * 60 - 5)));
+        let begun = Instant::now();
+        let late = pods(1, Duration::from_secs(10 * 60 - 5));
         let mut recheck = Recheck::after(GateVerdict::Unknown, None);
         for _ in 0..8 {
             recheck = Recheck::after(GateVerdict::Unknown, Some(recheck));

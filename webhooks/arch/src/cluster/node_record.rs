@@ -139,7 +139,8 @@ mod tests {
 
     #[test]
     fn record_is_written_once_a_day_and_when_taints_change() {
-        let (first, later) = (history(&["arm64"], 1_000_000), history(&["arm64"], 1_000_000 + 86_399));
+        let first = history(&["arm64"], 1_000_000);
+        let later = history(&["arm64"], 1_000_000 + 86_399);
         assert_eq!(changes(&first, &later).len(), 0);
         assert_eq!(changes(&first, &history(&["arm64"], 1_000_000 + 86_400)).len(), 1);
         let mut untainted = first.clone();

@@ -121,7 +121,8 @@ fn interleaved(addresses: impl Iterator<Item = SocketAddr>) -> impl Iterator<Ite
     let mut addresses = addresses.peekable();
     let first_is_v4 = addresses.peek().is_some_and(SocketAddr::is_ipv4);
     let (first, second): (Vec<_>, Vec<_>) = addresses.partition(|address| address.is_ipv4() == first_is_v4);
-    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut first = first.into_iter();
+    let mut second = second.into_iter();
     let mut is_first = false;
     std::iter::from_fn(move || {
         is_first = !is_first;
@@ -230,7 +231,8 @@ mod tests {
     async fn refused_address_delays_no_other() {
         let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let open = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, limit) = (open.local_addr().unwrap(), ConnectionLimit::default());
+        let address = open.local_addr().unwrap();
+        let limit = ConnectionLimit::default();
         let begun = std::time::Instant::now();
         directly("host", [closed, closed, closed, address].into_iter(), &limit).await.unwrap();
         assert!(begun.elapsed() < ATTEMPT_DELAY, "{:?}", begun.elapsed());

@@ -49,7 +49,9 @@ impl Exchange {
     pub(crate) fn new(hosts: Arc<Hosts>, names: Names, tls: &ClientConfig) -> Self {
         let limit = ConnectionLimit::default();
         let http = |reach| {
-            let (hosts, names, limit) = (Arc::clone(&hosts), names.clone(), limit.clone());
+            let hosts = Arc::clone(&hosts);
+            let names = names.clone();
+            let limit = limit.clone();
             let tcp = tower::service_fn(move |uri: Uri| {
                 connect(uri, reach, Arc::clone(&hosts), names.clone(), limit.clone())
             });
@@ -62,7 +64,8 @@ impl Exchange {
                 .http1_max_buf_size(64 << 10)
                 .build(https.wrap_connector(BoxCloneSyncService::new(tcp)))
         };
-        let (registry, internet) = (http(AddressPolicy::Registry), http(AddressPolicy::Internet));
+        let registry = http(AddressPolicy::Registry);
+        let internet = http(AddressPolicy::Internet);
         Self {
             registry,
             internet,
@@ -188,7 +191,9 @@ impl Exchange {
         let body = if parts.status.is_success() { self.bodies.read(body).await? } else { Body::default() };
         let points = parts.status == StatusCode::UNAUTHORIZED || parts.status.is_redirection();
         let reach = if points { self.address_policy_of(ask, peer).await } else { AddressPolicy::Internet };
-        let (status, headers, uri) = (parts.status, parts.headers, ask.uri.clone());
+        let status = parts.status;
+        let headers = parts.headers;
+        let uri = ask.uri.clone();
         Ok(RegistryResponse { status, headers, body, reach, uri, redirected: false })
     }
 }
@@ -196,7 +201,8 @@ impl Exchange {
 /// Where a `Location` leads from `base` (RFC 3986 section 5.2).
 fn resolve(base: &Uri, target: &str) -> Option<Uri> {
     let target = target.split('#').next().unwrap_or_default();
-    let (scheme, authority) = (base.scheme_str()?, base.authority()?);
+    let scheme = base.scheme_str()?;
+    let authority = base.authority()?;
     let has_scheme = target.split(['/', '?']).next().is_some_and(|first| first.contains(':'));
     let text = if has_scheme {
         target.to_owned()
@@ -272,7 +278,9 @@ mod tests {
     }
 
     fn ask(uri: &str) -> RegistryRequest {
-        let (method, uri, reach) = (Method::GET, uri.parse().unwrap(), AddressPolicy::Registry);
+        let method = Method::GET;
+        let uri = uri.parse().unwrap();
+        let reach = AddressPolicy::Registry;
         let requester = Requester::default();
         RegistryRequest { method, uri, accept: "*/*", authorization: None, form: None, reach, requester }
     }

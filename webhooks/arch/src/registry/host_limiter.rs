@@ -277,7 +277,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn concurrent_requests_are_limited() {
         let limiters = HostLimiters::default();
-        let (greedy, other) = (requester("greedy", "a", 0), requester("other", "a", 0));
+        let greedy = requester("greedy", "a", 0);
+        let other = requester("other", "a", 0);
         let waits = async |requester| {
             tokio::time::timeout(Duration::from_secs(1), limiters.permit("a", requester)).await.is_err()
         };

@@ -112,7 +112,8 @@ struct Scope<'s> {
 impl Scope<'_> {
     /// The origin of a request.
     fn requester(&self) -> Requester {
-        let (namespace, identity) = (Arc::clone(self.namespace), self.identity);
+        let namespace = Arc::clone(self.namespace);
+        let identity = self.identity;
         Requester { namespace, repository: self.repository.into(), identity }
     }
 }

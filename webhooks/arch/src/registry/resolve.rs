@@ -232,7 +232,8 @@ impl Resolver {
         let credential = source.credential().await?;
         let credential = credential.as_deref();
         let identity = credential.map(Credential::identity).unwrap_or_default();
-        let (registry, repository) = (&place.base, &*place.repository);
+        let registry = &place.base;
+        let repository = &*place.repository;
         let scope = Scope { registry, repository, credential, identity, namespace };
         let mut attempt = Attempt { resolver: self, place, scope, fetches: 0, has_bundle: false };
         let (digest, platforms, index) = match question {
@@ -248,7 +249,8 @@ impl Resolver {
         keyring: &Keyring,
         cloud: Option<&Arc<CloudSource>>,
     ) -> Result<Vec<RegistryEndpoint>, LookupError> {
-        let (registry, repository) = (image.registry(), image.repository());
+        let registry = image.registry();
+        let repository = image.repository();
         let files = || keyring.iter().map(|file| &**file);
         let by_digest = image.digest().is_some();
         let (mirrors, policy) = self.hosts().settings().mirrors.of(registry, repository, by_digest);
@@ -366,7 +368,8 @@ impl Attempt<'_> {
         unnamed: Vec<String>,
         platforms: &mut BTreeSet<Platform>,
     ) -> Result<(), LookupError> {
-        let (mut seen, mut failure) = (BTreeSet::new(), None);
+        let mut seen = BTreeSet::new();
+        let mut failure = None;
         let mut next: Vec<_> = unnamed.into_iter().rev().map(|digest| (digest, 1)).collect();
         while let Some((digest, depth)) = next.pop() {
             if !seen.insert(digest.clone()) {
@@ -483,8 +486,10 @@ impl Attempt<'_> {
         let Resolver { exchange, tokens, .. } = self.resolver;
         let scope = &self.scope;
         let ask = |authorization: Option<HeaderValue>| {
-            let (method, uri) = (method.clone(), uri.clone());
-            let (reach, requester) = (AddressPolicy::Registry, scope.requester());
+            let method = method.clone();
+            let uri = uri.clone();
+            let reach = AddressPolicy::Registry;
+            let requester = scope.requester();
             RegistryRequest { method, uri, accept, authorization, form: None, reach, requester }
         };
         let finding = tokens.wait_for_challenge(&self.scope).await;
@@ -524,12 +529,15 @@ impl Attempt<'_> {
         let Resolver { exchange, tokens, .. } = self.resolver;
         let challenge = challenge_in(&refused)?;
         let repository = repository_of(&refused.uri).unwrap_or(self.scope.repository);
-        let (registry, namespace) = (&refused.uri, self.scope.namespace);
+        let registry = &refused.uri;
+        let namespace = self.scope.namespace;
         let scope = Scope { registry, repository, credential: None, identity: [0; 16], namespace };
         for anew in [false, true] {
             let authorization = tokens.anonymous(exchange, &scope, &challenge, anew).await?;
             let authorization = Some(authorization.ok_or(LookupError::Unauthorized)?);
-            let (method, uri, reach) = (method.clone(), refused.uri.clone(), refused.reach);
+            let method = method.clone();
+            let uri = refused.uri.clone();
+            let reach = refused.reach;
             let requester = scope.requester();
             let ask = RegistryRequest { method, uri, accept, authorization, form: None, reach, requester };
             let answer = exchange.send(ask).await?;

@@ -36,7 +36,8 @@ impl CollectedImages {
             wanted.extend(own.map(|image| (image.reference.to_owned(), image.volume)));
         }
         let wanted: Vec<_> = wanted.into_iter().collect();
-        let (mut known, mut progress) = (BTreeMap::new(), io::stderr());
+        let mut known = BTreeMap::new();
+        let mut progress = io::stderr();
         let is_shown = progress.is_terminal();
         for (index, batch) in wanted.chunks(BATCH).enumerate() {
             if is_shown {

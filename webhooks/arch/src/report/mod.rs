@@ -175,7 +175,8 @@ impl Report {
         if !rows.is_empty() {
             let mut table = Table::new(["NAMESPACE", "WORKLOAD", &target.to_uppercase(), "WHY"]);
             for (readiness, workload) in rows {
-                let (namespace, name) = (workload.namespace.clone(), workload.name.clone());
+                let namespace = workload.namespace.clone();
+                let name = workload.name.clone();
                 table.row([namespace, name, word(readiness).to_owned(), reason(readiness)]);
             }
             table.print(out)?;
@@ -196,7 +197,8 @@ impl Report {
             let mut table = Table::new(["NAMESPACE", "POD", "NODE", "ARCH", "WHY"]);
             for Misplaced { pod, node, architecture, images } in misplaced {
                 let name = pod.name.strip_prefix("Pod/").unwrap_or(&pod.name).to_owned();
-                let (node, architecture) = ((*node).to_owned(), architecture.to_string());
+                let node = (*node).to_owned();
+                let architecture = architecture.to_string();
                 table.row([pod.namespace.clone(), name, node, architecture, runs_on(images)]);
             }
             table.print(out)?;
@@ -338,7 +340,8 @@ mod tests {
 
     #[test]
     fn control_characters_are_escaped() {
-        let (namespace, name) = ("n".to_owned(), "Pod/\u{1b}[2J".to_owned());
+        let namespace = "n".to_owned();
+        let name = "Pod/\u{1b}[2J".to_owned();
         let workload = ReportedPod { namespace, name, pod: String::new() };
         let blocked = Readiness::Blocked(vec![("a\u{1b}]0;x\u{7}".into(), "amd64".into())]);
         let mut out = Vec::new();

@@ -49,11 +49,13 @@ impl Registry {
             Arc::new(move |asked| Box::pin(answer(asked)));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (answer, all) = (Arc::clone(&answer), Arc::clone(&asked));
+                let answer = Arc::clone(&answer);
+                let all = Arc::clone(&asked);
                 let service = service_fn(move |request: Request<Incoming>| {
                     let authorization =
                         request.headers().get("authorization").map(|own| own.to_str().unwrap().to_owned());
-                    let (method, path) = (request.method().to_string(), request.uri().to_string());
+                    let method = request.method().to_string();
+                    let path = request.uri().to_string();
                     let asked = Asked { method, path, authorization };
                     all.lock().unwrap().push(asked.clone());
                     let answering = answer(asked);

@@ -336,7 +336,8 @@ mod tests {
     fn oldest_distributor_of_nearest_owner_governs() {
         let deployment = json!({"name": "web"});
         let of = |name, created| distributor(name, created, &deployment);
-        let (young, old) = (of("young", "2026-02-01T00:00:00Z"), of("old", "2026-01-01T00:00:00Z"));
+        let young = of("young", "2026-02-01T00:00:00Z");
+        let old = of("old", "2026-01-01T00:00:00Z");
         let twin = of("a-twin", "2026-01-01T00:00:00Z");
         assert_eq!(governs(&[young.clone(), old.clone()]), Some("old"));
         assert_eq!(governs(&[young.clone(), old.clone(), twin]), Some("a-twin"));

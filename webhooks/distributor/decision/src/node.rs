@@ -104,7 +104,8 @@ pub fn suitable_groups<N: Borrow<Node>, I: Iterator<Item = N>>(
         return policy.all();
     }
     let alternatives = pod.node_alternatives();
-    let (mut with_nodes, mut allowed) = (GroupSet::default(), GroupSet::default());
+    let mut with_nodes = GroupSet::default();
+    let mut allowed = GroupSet::default();
     for node in nodes() {
         let node = node.borrow();
         if !node.takes_pods {

@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn mode_decides_which_groups_are_behind() {
-        let (allocator, spread) = (allocator(), spread(&["default"; 10]));
+        let allocator = allocator();
+        let spread = spread(&["default"; 10]);
         let policy = allocator.policy();
         let recovering: PodDistributorStatus =
             serde_json::from_value(serde_json::json!({"groups": [{"name": "spot", "recovering": true}]}))

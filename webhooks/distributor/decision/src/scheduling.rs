@@ -158,7 +158,8 @@ impl GroupToleration {
     pub(crate) fn validate(value: &Value) -> Result<(), String> {
         let Self { key, operator, value, effect, seconds } =
             Self::deserialize(value).map_err(|error| error.to_string())?;
-        let (key, value) = (key.unwrap_or_default(), value.unwrap_or_default());
+        let key = key.unwrap_or_default();
+        let value = value.unwrap_or_default();
         if !key.is_empty() {
             check_key(&key)?;
         }

@@ -338,7 +338,8 @@ impl PodDistributorStatus {
     ///
     /// It is the status with the hash of the group's definition. Earlier versions did not write hashes: there, the name decides.
     pub fn position(&self, policy: &Policy, group: usize) -> Option<usize> {
-        let (statuses, hash) = (self.groups.as_deref()?, policy.definitions().get(group)?.hash());
+        let statuses = self.groups.as_deref()?;
+        let hash = policy.definitions().get(group)?.hash();
         let name = &*policy.groups().get(group)?.name;
         let has_hash =
             |status: &GroupStatus| status.hash.as_deref().and_then(DefinitionHash::parse) == Some(hash);
@@ -781,7 +782,8 @@ mod tests {
             observation.total.unplaced = bare;
             PodDistributorStatus::default().observed(1, &policy(), &observation, "now")
         };
-        let (none, two) = (seen(0), seen(2));
+        let none = seen(0);
+        let two = seen(2);
         assert_eq!(none.target.as_deref(), Some("app=web"));
         let (ready, _, message) = condition(&none, "Ready");
         assert_eq!(ready, ConditionStatus::True);

@@ -87,7 +87,8 @@ impl VolumeNodes {
     ) -> GroupSet {
         let Some(terms) = &self.0 else { return GroupSet::default() };
         let alternatives = alternatives([].into_iter(), Some(terms));
-        let (mut with_nodes, mut allowed) = (GroupSet::default(), GroupSet::default());
+        let mut with_nodes = GroupSet::default();
+        let mut allowed = GroupSet::default();
         for node in nodes {
             let node = node.borrow();
             let groups = node.groups(policy);

@@ -119,7 +119,8 @@ async fn node_counts_only_for_pods_that_it_can_take() {
     };
     let nodes = |spot: Value| [node("on-demand", &json!({})), spot];
     let plain = pod(&json!({}));
-    let (both, one) = (expected(&[("base", 8), ("spot", 2)]), expected(&[("base", 10)]));
+    let both = expected(&[("base", 8), ("spot", 2)]);
+    let one = expected(&[("base", 10)]);
     let toleration = json!([{"key": "spot", "operator": "Exists", "effect": "NoSchedule"}]);
     let tolerates = by_nodes(&|group| group["tolerations"] = toleration.clone());
     assert_eq!(ten(&tolerates, &nodes(tainted("spot")), &plain).await, both);
@@ -184,7 +185,8 @@ async fn stand_in_takes_pods_only_while_no_other_group_is_open() {
             with_state(object, state);
         })
     };
-    let (spot, base) = (expected(&[("spot", 10)]), expected(&[("base", 10)]));
+    let spot = expected(&[("spot", 10)]);
+    let base = expected(&[("base", 10)]);
     assert_eq!(ten(&weights(true, &[]), &[], &plain).await, spot);
     assert_eq!(ten(&weights(true, &[("spot", "Closed")]), &[], &plain).await, base);
     assert_eq!(ten(&weights(true, &[("spot", "Closed"), ("base", "Closed")]), &[], &plain).await, spot);

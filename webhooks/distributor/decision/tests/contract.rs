@@ -284,7 +284,8 @@ async fn distributor_of_an_owner_applies_before_a_selector() {
     let deployment = object("apps/v1", "Deployment", "nginx-deployment", None);
     let mut labelled = pod();
     labelled["metadata"]["labels"] = json!({"app": "web"});
-    let (old, young) = (selecting("old", "2025-01-01T00:00:00Z"), selecting("young", "2025-02-01T00:00:00Z"));
+    let old = selecting("old", "2025-01-01T00:00:00Z");
+    let young = selecting("young", "2025-02-01T00:00:00Z");
     let facts = [sample(), old.clone(), young.clone(), set(), deployment.clone()];
     let placed_pod = placed(&webhook(&facts), &labelled).await;
     assert_eq!(owner_of(&placed_pod), Some("ReplicaSet-nginx-1"), "the sample selects the Deployment");

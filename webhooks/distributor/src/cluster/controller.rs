@@ -203,7 +203,8 @@ impl DistributorController {
         let mut governed = self.governed_pods(&index, chains).await;
         let uids: HashSet<&str> = distributors.iter().map(|(_, distributor)| &*distributor.uid).collect();
         reconciled.retain(|uid, _| uids.contains(&**uid));
-        let (mut counted, mut candidates) = (Vec::new(), Vec::new());
+        let mut counted = Vec::new();
+        let mut candidates = Vec::new();
         for (key, distributor) in &distributors {
             // Reviews of other namespaces are answered in between.
             yield_now().await;
@@ -276,7 +277,8 @@ impl DistributorController {
     }
 
     async fn write_status(&self, distributor: &Distributor, spec: &ValidSpec, observation: &Observation) {
-        let (generation, policy) = (distributor.generation, spec.allocator.policy());
+        let generation = distributor.generation;
+        let policy = spec.allocator.policy();
         self.status
             .update(distributor, |before, now| before.observed(generation, policy, observation, now))
             .await;
@@ -368,7 +370,8 @@ impl DistributorController {
             && replicas == Some(known + unknown.excluded)
             && may_evict(chain, inventory.reserved)
         {
-            let (mode, policy) = (spec.options.rebalance.mode, spec.allocator.policy());
+            let mode = spec.options.rebalance.mode;
+            let policy = spec.allocator.policy();
             let receiving = receiving_groups(&distributor.status, spec, pods, &inputs.groups);
             let behind = groups_behind(mode, &distributor.status, policy, &total, receiving);
             let log = &mut memory.log;
@@ -392,7 +395,8 @@ impl DistributorController {
             findings,
         };
         self.write_status(distributor, spec, &observation).await;
-        let (at, unknown) = (Instant::now(), unknown.unplaced);
+        let at = Instant::now();
+        let unknown = unknown.unplaced;
         (Reconciled { at, inputs, unknown, evictions, memory }, observation.total)
     }
 
@@ -544,7 +548,9 @@ impl DistributorController {
         if target.selector.is_some() {
             return (Readiness::Placing, None);
         }
-        let (api_version, kind, name) = (target.api_version(), target.kind(), target.name());
+        let api_version = target.api_version();
+        let kind = target.kind();
+        let name = target.name();
         let workload = format!("{kind} {name} of {api_version}");
         match self.backend.owners().read_by_name(&distributor.namespace, api_version, kind, name).await {
             Lookup::Found(owner) => (Readiness::Placing, Some(owner)),

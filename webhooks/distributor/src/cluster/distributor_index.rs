@@ -21,7 +21,8 @@ pub(super) struct DistributorIndex {
 impl DistributorIndex {
     pub(super) fn new<'d>(distributors: impl IntoIterator<Item = &'d Arc<Distributor>>) -> Self {
         let mut by_target: HashMap<TargetKey, Vec<_>> = HashMap::new();
-        let (mut by_ledger, mut namespaces) = (HashMap::new(), HashSet::new());
+        let mut by_ledger = HashMap::new();
+        let mut namespaces = HashSet::new();
         for distributor in distributors {
             if !namespaces.contains(&distributor.namespace) {
                 namespaces.insert(distributor.namespace.clone());

@@ -109,7 +109,8 @@ impl WatchHandler for DistributorWriter {
 
     fn changed(&mut self, object: &RawValue, deleted: bool) -> serde_json::Result<String> {
         let object = parse(object)?;
-        let (key, version) = (object.metadata.key(), object.metadata.resource_version.clone());
+        let key = object.metadata.key();
+        let version = object.metadata.resource_version.clone();
         let namespace = object.metadata.namespace.clone().unwrap_or_default();
         let present = if deleted { None } else { Distributor::from_object(object) };
         if let Some(distributor) = present {

@@ -124,9 +124,12 @@ impl SelectedPods {
         distributors: &[Arc<Distributor>],
         pods: &[SelectedPod],
     ) -> (UncountedPods, bool) {
-        let (ledgers, namespace) = (self.backend.ledgers(), &distributor.namespace);
+        let ledgers = self.backend.ledgers();
+        let namespace = &distributor.namespace;
         let own = distributor.sequence_owner().uid;
-        let (mut uncounted, mut chains, mut moves) = (UncountedPods::default(), Chains::new(), 0);
+        let mut uncounted = UncountedPods::default();
+        let mut chains = Chains::new();
+        let mut moves = 0;
         for pod in pods {
             let counts = pod.sequence_owner == own && pod.placed_by.as_deref() == Some(WEBHOOK);
             let to = match self.belonging(distributor, distributors, pod, &mut chains).await {

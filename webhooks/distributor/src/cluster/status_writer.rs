@@ -98,7 +98,8 @@ fn condition_events(
     after: &PodDistributorStatus,
 ) -> Vec<(bool, &'static str, String)> {
     let changed = |kind: &str| {
-        let (before, after) = (distributor.status.conditions.get(kind), after.conditions.get(kind)?);
+        let before = distributor.status.conditions.get(kind);
+        let after = after.conditions.get(kind)?;
         let is_true = after.status == ConditionStatus::True;
         let changed = before.map_or(!is_true, |before| {
             before.status != after.status || (!is_true && before.message != after.message)

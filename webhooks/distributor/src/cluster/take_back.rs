@@ -169,7 +169,8 @@ impl TakeBacks {
             "Evictions of pods that waited for nodes of a closed group, by result: evicted or refused",
             results.clone(),
         );
-        let (templates, sent) = (Mutex::default(), Mutex::default());
+        let templates = Mutex::default();
+        let sent = Mutex::default();
         Self { client, owners, claims, settings, results, templates, sent }
     }
 

@@ -95,7 +95,9 @@ fn plan(query: &str) -> Result<Value, String> {
     let groups = groups.split(',').enumerate().map(|(index, group)| {
         let mut numbers = group.split(':');
         let mut next = || numbers.next().filter(|text| !text.is_empty()).map(number).transpose();
-        let (weight, base, max) = (next()?.unwrap_or(0), next()?.unwrap_or(0), next()?);
+        let weight = next()?.unwrap_or(0);
+        let base = next()?.unwrap_or(0);
+        let max = next()?;
         let node_labels = BTreeMap::from([("group".to_owned(), index.to_string())]);
         Ok(Group {
             name: format!("{}", index + 1).into(),

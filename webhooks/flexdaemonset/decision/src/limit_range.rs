@@ -121,7 +121,8 @@ impl Bounds {
 #[expect(clippy::cast_precision_loss, reason = "LimitRanger rounds in the same way")]
 fn is_in_ratio(request: i64, limit: i64, ratio: i64) -> bool {
     let divided = |factor: i64| {
-        let (request, limit) = (request.saturating_mul(factor), limit.saturating_mul(factor));
+        let request = request.saturating_mul(factor);
+        let limit = limit.saturating_mul(factor);
         limit as f64 / request as f64 * 1000.0 <= ratio as f64
     };
     let exact = i128::from(limit) * 1000 <= i128::from(request) * i128::from(ratio);

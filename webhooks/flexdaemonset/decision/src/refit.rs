@@ -158,7 +158,8 @@ fn summary(
     let format =
         |amount: Option<i64>| amount.map_or_else(|| "none".to_owned(), |amount| resource.format(amount));
     let name = resource.name();
-    let (before, after) = (format(current.request), format(target.request));
+    let before = format(current.request);
+    let after = format(target.request);
     if before == after {
         format!("{container}: limit of {name} {} → {}", format(current.limit), format(target.limit))
     } else {
@@ -199,7 +200,8 @@ mod tests {
             "containers": [{"name": "a", "resources": resources}],
             "initContainers": [{"name": "i", "resources": {"requests": {"cpu": "7"}, "limits": {"cpu": "7", "memory": "7"}}}],
         }});
-        let (pod, original) = (pod.to_string(), json!({"containers": {"a": original}}).to_string());
+        let pod = pod.to_string();
+        let original = json!({"containers": {"a": original}}).to_string();
         let pod: Pod<'_> = serde_json::from_str(&pod).unwrap();
         let original: OriginalRequests<'_> = serde_json::from_str(&original).unwrap();
         let sizing = size(&template, &node, &NamespaceLimits::default(), &pod, Some(&original)).unwrap();

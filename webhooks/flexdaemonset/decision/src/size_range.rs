@@ -43,7 +43,9 @@ impl SizeRange {
     pub fn describe(&self) -> String {
         let describe = |resource: SizedResource| {
             let (least, most) = self.of(resource).filter(|(_, most)| *most > 0)?;
-            let (name, least, most) = (resource.name(), resource.rounded(least), resource.rounded(most));
+            let name = resource.name();
+            let least = resource.rounded(least);
+            let most = resource.rounded(most);
             Some(if least == most { format!("{name} {most}") } else { format!("{name} {least} to {most}") })
         };
         let resources: Vec<_> = SizedResource::ALL.into_iter().filter_map(describe).collect();

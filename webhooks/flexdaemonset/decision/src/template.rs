@@ -79,8 +79,10 @@ fn size_rules() -> Vec<Value> {
         )
     };
     let rule = |resource: &str| {
-        let (min, max) = (format!("min{resource}"), format!("max{resource}"));
-        let (least, most) = (quantity(&min), quantity(&max));
+        let min = format!("min{resource}");
+        let max = format!("max{resource}");
+        let least = quantity(&min);
+        let most = quantity(&max);
         rule_at(
             &format!(".{max}"),
             &format!("!has(self.{min}) || !has(self.{max}) || {most}.compareTo({least}) >= 0"),
@@ -88,7 +90,8 @@ fn size_rules() -> Vec<Value> {
         )
     };
     let replaced = |resource: &str| {
-        let (share, percentage) = (format!("{resource}Share"), format!("{resource}Percentage"));
+        let share = format!("{resource}Share");
+        let percentage = format!("{resource}Percentage");
         rule_at(
             &format!(".{share}"),
             &format!("!has(self.{share}) || !has(self.{percentage})"),

@@ -78,7 +78,8 @@ impl<F: SizingFacts> FlexDaemonset<F> {
         let Some(owner) = pod.controller() else { return (None, None) };
         let group = group_of(&owner.api_version);
         if self.facts.is_daemon_set(group, &owner.kind) {
-            let (api_version, kind) = (&*owner.api_version, &*owner.kind);
+            let api_version = &*owner.api_version;
+            let kind = &*owner.kind;
             (Some(DaemonSetReference { api_version, kind, name: &owner.name, uid: &owner.uid }), None)
         } else {
             (None, (&*owner.kind == "DaemonSet").then_some(group))

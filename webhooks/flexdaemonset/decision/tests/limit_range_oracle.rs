@@ -66,7 +66,9 @@ fn pod_that_is_admitted_without_webhook_is_admitted_with_it() {
         TestRunner::new_with_rng(Config { rng_seed: RngSeed::Fixed(seed), ..Config::default() }, rng);
     let cases = (templates(), nodes(), limit_ranges(), pods_with_pod_level());
     let mut oracle = Oracle::start();
-    let (mut admitted, mut sized, mut rescued) = (0, 0, 0);
+    let mut admitted = 0;
+    let mut sized = 0;
+    let mut rescued = 0;
     for _ in 0..count {
         let (spec, node, ranges, mut pod) = cases.new_tree(&mut runner).unwrap().current();
         pod["metadata"]["namespace"] = json!("ns");
@@ -76,7 +78,8 @@ fn pod_that_is_admitted_without_webhook_is_admitted_with_it() {
         let with = oracle.admit(&ranges, &patched(&without.pod, &decision));
         let context = || {
             let before = &without.pod["spec"];
-            let (warnings, after) = (&decision.warnings, &with.pod["spec"]);
+            let warnings = &decision.warnings;
+            let after = &with.pod["spec"];
             format!("{}\nbefore {before}\nafter {after}\n{warnings:?}", json!(facts))
         };
         if without.problems.is_empty() {

@@ -41,7 +41,8 @@ fn budget(
 fn effective(pod: &Value, resource: &str) -> i64 {
     let request = |container: &Value| amount(container, "requests", resource).unwrap_or(0);
     let mut together: i64 = pod["spec"]["containers"].as_array().unwrap().iter().map(request).sum();
-    let (mut sidecars, mut most) = (0, 0);
+    let mut sidecars = 0;
+    let mut most = 0;
     for init in pod["spec"]["initContainers"].as_array().into_iter().flatten() {
         let asked = if init["restartPolicy"] == "Always" {
             together += request(init);

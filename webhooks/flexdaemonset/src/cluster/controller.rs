@@ -83,7 +83,8 @@ impl TemplateController {
     }
 
     async fn lead(&self) {
-        let (events, metrics) = (self.events.clone(), self.metrics.clone());
+        let events = self.events.clone();
+        let metrics = self.metrics.clone();
         let resize_support = ResizeSupport::discover(&self.client).await;
         let resize_supported = resize_support.is_supported();
         let mut state = LeaderState {

@@ -481,7 +481,8 @@ mod tests {
             });
             RunningPod::from_object(serde_json::from_value(object).unwrap()).unwrap()
         };
-        let (one, other) = (on("n-1"), on("n-2"));
+        let one = on("n-1");
+        let other = on("n-2");
         assert_eq!((one.node(), other.node()), ("n-1", "n-2"));
         assert!(Arc::ptr_eq(&one.json, &other.json), "{} {}", one.json, other.json);
         let view = one.parse().unwrap();

@@ -44,7 +44,8 @@ impl Watches {
             store: spawn_reflector(client, WatchScope::default()),
         };
         let others = other_kinds.iter().filter_map(|kind| {
-            let (api, plural) = (kind.api_path()?, kind.resource.clone());
+            let api = kind.api_path()?;
+            let plural = kind.resource.clone();
             let store = spawn_reflector_at(client, WatchScope::default(), api, plural);
             Some(DaemonSets { kind: kind.clone(), store })
         });

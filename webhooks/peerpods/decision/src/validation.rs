@@ -104,7 +104,8 @@ fn check_quantity(name: &str, quantity: Quantity) -> Result<(), String> {
     }
     let Some(page) = name.strip_prefix(HUGEPAGES) else { return Ok(()) };
     let page = page.parse::<Quantity>().ok().filter(|page| page.milli_value().is_some_and(|m| m % 1000 == 0));
-    let (page, amount) = (page.and_then(|page| page.value()), quantity.value());
+    let page = page.and_then(|page| page.value());
+    let amount = quantity.value();
     match (page, amount) {
         (Some(page @ 1..), Some(amount)) if amount % page == 0 => Ok(()),
         _ => Err("must be a multiple of the page size".into()),
@@ -172,7 +173,8 @@ fn check_pod_claims(claims: &[PodResourceClaim<'_>]) -> Result<(), Violation> {
     let mut names = HashSet::new();
     for claim in claims {
         let name = &*claim.name;
-        let (object, template) = (&claim.resource_claim_name, &claim.resource_claim_template_name);
+        let object = &claim.resource_claim_name;
+        let template = &claim.resource_claim_template_name;
         let problem = match (object, template) {
             _ if !is_dns_label(name) => "the name is not a DNS label",
             _ if !names.insert(name) => "the name is used twice",

@@ -181,7 +181,8 @@ fn make_valid(container: &mut Map<String, Value>) {
     let list = |resources: &Map<String, Value>, field: &str| {
         resources.get(field).and_then(Value::as_object).cloned().unwrap_or_default()
     };
-    let (mut requests, mut limits) = (list(resources, "requests"), list(resources, "limits"));
+    let mut requests = list(resources, "requests");
+    let mut limits = list(resources, "limits");
     let names: Vec<String> = requests.keys().chain(limits.keys()).cloned().collect();
     for name in names {
         let amount = |list: &Map<String, Value>| {
@@ -342,7 +343,8 @@ proptest! {
         pod["metadata"] = json!({});
         let size = |resource: &str, unit: i128| {
             let side = |side: &str| pod_level(&pod, side, resource).unwrap_or_else(|| sum(&pod, side, resource));
-            let (requests, limits) = (side("requests"), side("limits"));
+            let requests = side("requests");
+            let limits = side("limits");
             let total = if requests != 0 && limits >= requests { limits } else { requests };
             let rounded = (total + unit - 1) / unit;
             if rounded == 0 { "-".to_owned() } else { rounded.to_string() }

@@ -70,7 +70,8 @@ fn pod_is_valid_exactly_if_it_is_valid_without_the_webhook() {
     let mut runner =
         TestRunner::new_with_rng(config.clone(), TestRng::deterministic_rng(config.rng_algorithm));
     let mut oracle = Oracle::start();
-    let (mut valid, mut invalid) = (0, 0);
+    let mut valid = 0;
+    let mut invalid = 0;
     for _ in 0..count {
         let (settings, pod) = (settings(), pods()).new_tree(&mut runner).unwrap().current();
         let without = oracle.validate(&pod);

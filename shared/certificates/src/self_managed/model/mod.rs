@@ -61,7 +61,8 @@ proptest! {
 /// Between the preparation of a CA and the expiry of the old CA's last leaf no replica reconciled.
 #[test]
 fn ca_that_was_replaced_too_late_leaves_the_bundles() {
-    let (zero, one) = (Action::Sync(0), Action::Sync(1));
+    let zero = Action::Sync(0);
+    let one = Action::Sync(1);
     let late = [Action::Advance(16_100), Action::Advance(16_739), one.clone()];
     let before = [
         zero.clone(),
@@ -79,7 +80,8 @@ fn ca_that_was_replaced_too_late_leaves_the_bundles() {
 /// Another writer emptied the Secret and reset a caBundle while the next replica to reconcile served an expired leaf.
 #[test]
 fn leaf_missing_in_the_secret_keeps_its_ca() {
-    let (zero, one) = (Action::Sync(0), Action::Sync(1));
+    let zero = Action::Sync(0);
+    let one = Action::Sync(1);
     let renewed = [zero.clone(), zero.clone(), one.clone(), Action::Advance(24_243), one.clone()];
     let wiped = [Action::Advance(11_757), zero, Action::WipeSecret, Action::Advance(1)];
     let reset = [Action::ResetBundle(0, 4), one];

@@ -207,7 +207,9 @@ impl World {
     }
 
     fn plan(&mut self, r: usize) -> Option<LeafChange> {
-        let (now, clock, elapsed) = (self.now(), self.clock, self.elapsed);
+        let now = self.now();
+        let clock = self.clock;
+        let elapsed = self.elapsed;
         let none_served = self.in_service().is_empty();
         let process = &mut self.replicas[r];
         let (secret_read_at, secret) = process.secret.as_ref()?;

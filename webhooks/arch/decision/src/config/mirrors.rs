@@ -117,7 +117,8 @@ fn yes() -> bool {
 impl Mirrors {
     /// The mirrors of these keys. An error has the key.
     pub(super) fn new(sets: BTreeMap<String, MirrorSet>) -> Result<Self, (String, String)> {
-        let (mut mirrors, mut seen) = (Vec::new(), BTreeSet::new());
+        let mut mirrors = Vec::new();
+        let mut seen = BTreeSet::new();
         for (key, set) in sets {
             let source = MirrorSource::parse(&key).map_err(|problem| (key.clone(), problem))?;
             if !seen.insert(source.to_string()) {
@@ -358,7 +359,9 @@ impl<'de> Deserialize<'de> for Mirror {
             }
 
             fn visit_str<E: Error>(self, url: &str) -> Result<Mirror, E> {
-                let (override_path, pull_from_mirror, ns) = (false, PullFromMirror::All, true);
+                let override_path = false;
+                let pull_from_mirror = PullFromMirror::All;
+                let ns = true;
                 let fields = MirrorFields { url: url.to_owned(), override_path, pull_from_mirror, ns };
                 Mirror::new(fields).map_err(E::custom)
             }

@@ -78,7 +78,8 @@ impl<'de> Deserialize<'de> for Proxy {
 
 /// The text of a part of a URL (RFC 3986 §2.1).
 fn percent_decoded(text: &str) -> Option<String> {
-    let (mut bytes, mut decoded) = (text.bytes(), Vec::new());
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::new();
     while let Some(byte) = bytes.next() {
         if byte != b'%' {
             decoded.push(byte);

@@ -241,7 +241,8 @@ mod tests {
 
     #[test]
     fn taint_of_every_node_is_learned() {
-        let (own, other) = (taint(ARCH, "arm64"), taint("dedicated", "arm64"));
+        let own = taint(ARCH, "arm64");
+        let other = taint("dedicated", "arm64");
         for (nodes, expected) in [
             (
                 vec![

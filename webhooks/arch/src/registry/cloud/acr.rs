@@ -44,7 +44,8 @@ impl Acr {
     }
 
     async fn token(&self, registry: &str) -> Result<CloudToken, CloudError> {
-        let (client, assertion) = (variable(CLIENT)?, token_of(&variable(TOKEN)?)?);
+        let client = variable(CLIENT)?;
+        let assertion = token_of(&variable(TOKEN)?)?;
         let tenant = match &self.tenant {
             Some(tenant) => tenant.clone(),
             None => variable(TENANT)?,
@@ -74,7 +75,8 @@ impl Acr {
             ],
         );
         let RefreshToken { refresh_token } = self.client.json(request?).await?;
-        let (user, password) = (USER.to_owned(), refresh_token.clone());
+        let user = USER.to_owned();
+        let password = refresh_token.clone();
         Ok(CloudToken { user, password, refresh_token: Some(refresh_token), lifetime: LIFETIME })
     }
 }

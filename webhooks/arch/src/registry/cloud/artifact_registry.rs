@@ -44,7 +44,8 @@ impl ArtifactRegistry {
         let request = request.header("metadata-flavor", "Google").body(Full::default());
         let request = request.map_err(|_| CloudError::Address(METADATA))?;
         let AccessToken { access_token, expires_in } = self.client.json(request).await?;
-        let (user, lifetime) = ("oauth2accesstoken".to_owned(), Duration::from_secs(expires_in));
+        let user = "oauth2accesstoken".to_owned();
+        let lifetime = Duration::from_secs(expires_in);
         Ok(CloudToken { user, password: access_token, refresh_token: None, lifetime })
     }
 }

@@ -34,7 +34,9 @@ pub(super) struct IdentityClient(Client<HttpsConnector<Connector>, Full<Bytes>>)
 
 impl IdentityClient {
     pub(super) fn new(hosts: &Arc<Hosts>, tls: &ClientConfig) -> Self {
-        let (hosts, names, limit) = (Arc::clone(hosts), names(), ConnectionLimit::default());
+        let hosts = Arc::clone(hosts);
+        let names = names();
+        let limit = ConnectionLimit::default();
         let tcp = tower::service_fn(move |uri: Uri| {
             connect(uri, AddressPolicy::Identity, Arc::clone(&hosts), names.clone(), limit.clone())
         });

@@ -70,7 +70,8 @@ impl Ecr {
         if let Ok(uri) = variable(POD_IDENTITY) {
             return self.pod_identity(&uri).await;
         }
-        let (role, token) = (variable(ROLE)?, token_of(&variable(ROLE_TOKEN)?)?);
+        let role = variable(ROLE)?;
+        let token = token_of(&variable(ROLE_TOKEN)?)?;
         let place = format!("sts.{}.{}", host.region, host.domain);
         let request = post_form(
             &format!("https://{place}/"),
@@ -86,7 +87,8 @@ impl Ecr {
         );
         let response = self.client.text(request?).await?;
         let field = |name| element(&response, name).ok_or_else(|| CloudError::Malformed(place.clone()));
-        let (key_id, secret) = (field("AccessKeyId")?, field("SecretAccessKey")?);
+        let key_id = field("AccessKeyId")?;
+        let secret = field("SecretAccessKey")?;
         Ok(AwsCredentials::new(key_id, secret, field("SessionToken")?))
     }
 

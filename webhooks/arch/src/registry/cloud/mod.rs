@@ -103,7 +103,8 @@ impl CloudKeyring {
                     }
                     Cloud::Acr(tenant) => ("acr", Box::new(acr::Acr::new(client, tenant.clone()))),
                 };
-                let (registry, namespaces) = (registry.clone(), item.namespaces.clone());
+                let registry = registry.clone();
+                let namespaces = item.namespaces.clone();
                 let mut hash = Context::new(&SHA256);
                 for part in ["cloud", name, &*registry] {
                     hash.update(part.as_bytes());

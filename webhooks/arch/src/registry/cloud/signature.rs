@@ -42,7 +42,8 @@ impl AwsCredentials {
             text
         });
         let body = hex(digest(&SHA256, request.body().as_ref()).as_ref());
-        let (method, uri) = (request.method(), request.uri());
+        let method = request.method();
+        let uri = request.uri();
         let query = uri.query().unwrap_or_default();
         let canonical = format!("{method}\n{}\n{query}\n{headers}\n{names}\n{body}", uri.path());
         let hash = hex(digest(&SHA256, canonical.as_bytes()).as_ref());

@@ -63,7 +63,8 @@ impl<'p> SizedContainer<'p> {
                 Some(original) => requests_and_limits(Some(original), &container.name)?,
                 None => current,
             };
-            let (place, role) = (ResourceTarget::Container(list, index), container.role(list));
+            let place = ResourceTarget::Container(list, index);
+            let role = container.role(list);
             let sized = PerResource::default();
             containers.push(Self { place, container, role, original, current, sized });
         }

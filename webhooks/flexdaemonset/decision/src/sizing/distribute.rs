@@ -166,7 +166,9 @@ impl Budget {
 
     fn exhausted(&self, taken: i64, amount: i64) -> String {
         let with_overhead = |amount: i64| self.resource.format(amount.saturating_add(self.overhead));
-        let (name, taken, amount) = (self.resource.name(), with_overhead(taken), with_overhead(amount));
+        let name = self.resource.name();
+        let taken = with_overhead(taken);
+        let amount = with_overhead(amount);
         format!(
             "overhead and excluded containers take {taken} of the {amount} {name} that the pod may have: all keep their own"
         )
@@ -174,7 +176,8 @@ impl Budget {
 
     fn redistributed(&self, wanted: &[i64], got: &[i64]) -> String {
         let sum = |amounts: &[i64]| amounts.iter().fold(0_i64, |sum, amount| sum.saturating_add(*amount));
-        let (wanted, got) = (sum(wanted), sum(got));
+        let wanted = sum(wanted);
+        let got = sum(got);
         let name = self.resource.name();
         if wanted == got && self.floor == Floor::OwnRequest {
             return format!("{name} is shared out as floors and the namespace's LimitRange demand");
@@ -185,7 +188,8 @@ impl Budget {
             );
         }
         if self.floor == Floor::OwnRequest {
-            let (wanted, got) = (self.resource.format(wanted), self.resource.format(got));
+            let wanted = self.resource.format(wanted);
+            let got = self.resource.format(got);
             return format!("{name} {wanted} becomes {got}: floors and the namespace's LimitRange demand it");
         }
         self.bounded(wanted, got)

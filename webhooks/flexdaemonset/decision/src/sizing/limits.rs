@@ -150,7 +150,8 @@ impl<'s, 'p> LimitPlan<'s, 'p> {
         let reduced = |steps: i128| -> Vec<Option<i64>> {
             let pairs = limits.iter().zip(self.requests);
             let each = pairs.map(|(limit, request)| {
-                let (limit, request) = ((*limit)?, (*request)?);
+                let limit = (*limit)?;
+                let request = (*request)?;
                 let part = i128::from(limit - request) * steps / STEPS;
                 Some(request.saturating_add(i64::try_from(part).unwrap_or(i64::MAX)))
             });
@@ -163,7 +164,8 @@ impl<'s, 'p> LimitPlan<'s, 'p> {
         if fits(STEPS) {
             return;
         }
-        let (mut low, mut high) = (0, STEPS);
+        let mut low = 0;
+        let mut high = STEPS;
         while high - low > 1 {
             let middle = i128::midpoint(low, high);
             if fits(middle) { low = middle } else { high = middle }

@@ -24,7 +24,8 @@ fn resources() -> impl Strategy<Value = Value> {
     let list = |resource: &'static str| prop::option::of((quantity(resource), any::<bool>(), any::<bool>()));
     (list("cpu"), list("memory"), list("ephemeral-storage"), any::<bool>()).prop_map(
         |(cpu, memory, storage, device)| {
-            let (mut requests, mut limits) = (Map::new(), Map::new());
+            let mut requests = Map::new();
+            let mut limits = Map::new();
             for (name, asked) in [("cpu", cpu), ("memory", memory), ("ephemeral-storage", storage)] {
                 let Some((quantity, requested, limited)) = asked else { continue };
                 if requested {

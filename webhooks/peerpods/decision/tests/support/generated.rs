@@ -91,7 +91,8 @@ fn resources() -> impl Strategy<Value = Value> {
     );
     let claims = option::weighted(0.2, vec(claim, 1..3));
     (vec(entry(), 0..5), claims).prop_map(|(entries, claims)| {
-        let (mut requests, mut limits) = (Map::new(), Map::new());
+        let mut requests = Map::new();
+        let mut limits = Map::new();
         for (name, request, limit) in entries {
             requests.remove(name);
             limits.remove(name);

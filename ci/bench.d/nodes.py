@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Measures the flexdaemonset of the release `bench`: the part of `ci/bench nodes` that runs inside the cluster.
 
-Without an argument, what it is at rest; given that, under load, and prints the table.
+Given `create`, it creates the pods of each DaemonSet on each node. Without an argument, it measures the process at rest; given that,
+it measures under load and prints the table.
 """
 
+import concurrent.futures
 import datetime
 import json
 import os
@@ -13,7 +15,11 @@ import tempfile
 
 from cluster import credentials, get, kubectl, post, resident_mib, table
 
+sys.path.append(os.path.join(os.path.dirname(__file__), "../cluster.d"))
+from api_server import ApiServer  # noqa: E402
+
 ROUNDS = 3
+CONNECTIONS = 8
 
 
 def pod_of(daemonset, node):
@@ -28,6 +34,25 @@ def pod_of(daemonset, node):
         "metadata": {"generateName": "bench-", "namespace": "default", "labels": template["metadata"]["labels"], "ownerReferences": [owner]},
         "spec": {**template["spec"], "affinity": affinity},
     }
+
+
+def create():
+    """Creates a pod of each DaemonSet on each fake node, as the DaemonSet controller does, and already bound."""
+    api_server = ApiServer()
+    nodes = [node["metadata"]["name"] for node in api_server.get("/api/v1/nodes")["items"] if node["metadata"]["name"].startswith("many-")]
+    daemonsets = api_server.get("/apis/apps/v1/namespaces/default/daemonsets")["items"]
+
+    def create_on(node):
+        for daemonset in daemonsets:
+            pod = pod_of(daemonset, node)
+            pod["metadata"]["generateName"] = f"{daemonset['metadata']['name']}-"
+            pod["spec"]["nodeName"] = node
+            api_server.request("POST", "/api/v1/namespaces/default/pods", pod)
+
+    with concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as pool:
+        for done, _ in enumerate(pool.map(create_on, nodes), 1):
+            if done % 500 == 0:
+                print(f"{done * len(daemonsets)} of {len(nodes) * len(daemonsets)} pods", file=sys.stderr)
 
 
 def skipped(pod):
@@ -111,4 +136,10 @@ def under_load(rest):
     return table(figures)
 
 
-sys.exit(under_load(json.loads(sys.argv[1])) if sys.argv[1:] else at_rest())
+match sys.argv[1:]:
+    case []:
+        sys.exit(at_rest())
+    case ["create"]:
+        sys.exit(create())
+    case [rest]:
+        sys.exit(under_load(json.loads(rest)))

@@ -23,5 +23,5 @@ mod peerpods_support;
 
 /// The number of generated pods.
 fn pods() -> usize {
-    std::env::var("PODSHAPER_TEST_PODS").ok().and_then(|text| text.parse().ok()).unwrap_or(300)
+    std::env::var("PODSHAPER_TEST_PODS").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
 }

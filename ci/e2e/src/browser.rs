@@ -55,7 +55,7 @@ impl Browser {
         self.call("/execute/sync", &json!({"script": body, "args": []})).await
     }
 
-    /// What axe-core finds in the page and calls serious or critical: rules, each with its elements.
+    /// The serious and critical violations that axe-core finds in the page: rules, each with its elements.
     pub async fn accessibility_problems(&self) -> Value {
         let file = std::env::var("PODSHAPER_AXE")
             .expect("PODSHAPER_AXE names axe.min.js; ci/setup browser installs it");

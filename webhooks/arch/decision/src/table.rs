@@ -147,7 +147,7 @@ impl Table {
         self.learned.is_none() || self.listed().any(|own| own.architecture == nodes.architecture)
     }
 
-    /// Whether the node selector and affinity of the pod exceed [`MAX_REQUIREMENTS`].
+    /// Whether the node selector and affinity of the pod have more than `MAX_REQUIREMENTS` requirements and values.
     pub fn is_exceeded_by(&self, pod: &Pod<'_>) -> bool {
         let selector = pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
         let requirements = pod.required_terms().unwrap_or_default().iter().flat_map(|term| {

@@ -1,6 +1,7 @@
 //! The owners of placed pods, cached between reconciliations of a controller.
 
 use std::collections::{HashMap, HashSet};
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +19,10 @@ pub struct ChainCache {
     lifetime: Duration,
     max_refreshes: usize,
     chains: HashMap<LedgerId, CachedChain>,
-    /// How many more chains are read again in this reconciliation.
-    refreshes: usize,
+    /// The chains that are read again in this reconciliation.
+    due: HashSet<LedgerId>,
+    /// The chains that were used after their lifetime, and when they were read.
+    expired: Vec<(Instant, LedgerId)>,
 }
 
 struct CachedChain {
@@ -30,16 +33,25 @@ struct CachedChain {
 }
 
 impl ChainCache {
-    /// An empty cache. Chains are read again after `lifetime`, so many of them in one reconciliation.
+    /// An empty cache. Chains are read again after `lifetime`, at most `max_refreshes` of them in a reconciliation, the oldest first.
     pub fn new(owners: Arc<OwnerReader>, lifetime: Duration, max_refreshes: usize) -> Self {
-        Self { owners, lifetime, max_refreshes, chains: HashMap::new(), refreshes: 0 }
+        Self {
+            owners,
+            lifetime,
+            max_refreshes,
+            chains: HashMap::new(),
+            due: HashSet::new(),
+            expired: Vec::new(),
+        }
     }
 
     /// Starts a reconciliation of these ledgers. Chains of others are dropped.
     pub fn start_pass(&mut self, inventories: &[LedgerInventory]) {
         let ledgers: HashSet<&LedgerId> = inventories.iter().map(|inventory| &inventory.ledger).collect();
         self.chains.retain(|ledger, _| ledgers.contains(ledger));
-        self.refreshes = self.max_refreshes;
+        let mut expired = mem::take(&mut self.expired);
+        expired.sort_by_key(|(read_at, _)| *read_at);
+        self.due = expired.into_iter().take(self.max_refreshes).map(|(_, ledger)| ledger).collect();
     }
 
     /// The owners of the pods of a ledger, and whether they were read just now.
@@ -50,10 +62,12 @@ impl ChainCache {
             cached.chain.end() != Some(ChainEnd::Gone) || cached.controller == *controller
         };
         if let Some(cached) = self.chains.get(&inventory.ledger).filter(valid) {
-            if self.refreshes == 0 || cached.read_at.elapsed() < self.lifetime {
+            if !self.due.remove(&inventory.ledger) {
+                if cached.read_at.elapsed() >= self.lifetime {
+                    self.expired.push((cached.read_at, inventory.ledger.clone()));
+                }
                 return (cached.chain.clone(), false);
             }
-            self.refreshes -= 1;
         }
         let mut chain = OwnerChain::from(Some(controller.clone()));
         self.owners.read_chain(namespace, &mut chain, |_| false).await;
@@ -64,5 +78,45 @@ impl ChainCache {
             self.chains.insert(inventory.ledger.clone(), cached);
         }
         (chain, true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use podshaper_testing::{MockResponse, client};
+    use serde_json::json;
+
+    use super::*;
+
+    fn inventory(number: usize) -> LedgerInventory {
+        let owner = OwnerReference::new("apps/v1", "ReplicaSet", &format!("web-{number}"), "u");
+        LedgerInventory {
+            ledger: LedgerId::new("ns", &number.to_string()),
+            controller: NamespacedOwner { namespace: "ns".to_owned(), owner },
+            pods: Vec::new(),
+            reserved: 0,
+            over_time: false,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn oldest_chain_is_read_again_first() {
+        let lifetime = Duration::from_mins(2);
+        let set = json!({"metadata": {"name": "web", "uid": "u"}, "spec": {"replicas": 1}});
+        let client = client(move |_| std::future::ready(MockResponse::json(200, &set)));
+        let mut chains = ChainCache::new(Arc::new(OwnerReader::new(client, &[])), lifetime, 1);
+        let inventories: Vec<_> = (0..4).map(inventory).collect();
+        let mut reads = Vec::new();
+        for pass in 0..8 {
+            chains.start_pass(&inventories);
+            for (number, inventory) in inventories.iter().enumerate() {
+                let (_, was_read) = chains.get(inventory).await;
+                if was_read && pass > 0 {
+                    reads.push(number);
+                }
+            }
+            tokio::time::advance(lifetime).await;
+        }
+        assert_eq!(reads, [0, 1, 2, 3, 0, 1]);
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 use super::policies::StrategyPolicies;
 
-/// After this time owners are read again.
+/// After this time the owners of pods are read again, those of at most one ledger a second. A ReplicaSet and its Deployment are two requests.
 const CHAIN_LIFETIME: Duration = Duration::from_secs(30);
 
 pub(super) struct StrategyController {
@@ -53,7 +53,8 @@ impl StrategyController {
     }
 
     async fn lead(&self) {
-        let mut chains = ChainCache::new(Arc::clone(self.placing.owners()), CHAIN_LIFETIME, usize::MAX);
+        let max_refreshes = usize::try_from(self.period.as_secs().max(1)).unwrap_or(usize::MAX);
+        let mut chains = ChainCache::new(Arc::clone(self.placing.owners()), CHAIN_LIFETIME, max_refreshes);
         let mut counted = HashMap::new();
         loop {
             if self.placing.ledgers().has_synced() {

@@ -43,6 +43,19 @@ Refuses values that the schema cannot judge, because they contradict each other 
     {{- end }}
   {{- end }}
 {{- end }}
+{{- with $values.podDisruptionBudget }}
+  {{- if and .enabled (kindIs "invalid" .minAvailable) (has (toString .maxUnavailable) (list "0" "0%")) }}
+    {{- fail (printf "%s.podDisruptionBudget.maxUnavailable is %v: no node with a replica could be drained" $name .maxUnavailable) }}
+  {{- end }}
+{{- end }}
+{{- with dig "rollingUpdate" dict ($values.strategy | default dict) }}
+  {{- if and (has (toString .maxSurge) (list "0" "0%")) (has (toString .maxUnavailable) (list "0" "0%")) }}
+    {{- fail (printf "%s.strategy.rollingUpdate: maxSurge and maxUnavailable are both 0, so no pod could be replaced" $name) }}
+  {{- end }}
+{{- end }}
+{{- if and (eq $values.dnsPolicy "None") (not (dig "nameservers" list ($values.dnsConfig | default dict))) }}
+  {{- fail (printf "%s.dnsPolicy is None: dnsConfig.nameservers must name a server" $name) }}
+{{- end }}
 {{- with $values.pullSecrets }}
   {{- $verified := or (dig "clientCA" "configMapName" "" $values) (and $values.networkPolicy.enabled $values.networkPolicy.webhookFrom) }}
   {{- if and .enabled (not $verified) (not .acceptUnauthenticated) }}
@@ -57,6 +70,9 @@ Refuses values that the schema cannot judge, because they contradict each other 
 {{- with $values.tls }}
   {{- if and (eq .mode "existingSecret") (not (and .existingSecret.name .existingSecret.caBundle)) }}
     {{- fail (printf "tls.mode existingSecret needs tls.existingSecret.name and .caBundle, here or under %s" $name) }}
+  {{- end }}
+  {{- if and (eq .mode "certManager") (lt (include "podshaper.seconds" .certManager.duration | float64) 3600.0) }}
+    {{- fail (printf "tls.certManager.duration is %s: cert-manager issues certificates for 1h or more" .certManager.duration) }}
   {{- end }}
   {{- if eq .mode "selfManaged" }}
     {{- $leaf := include "podshaper.seconds" .selfManaged.leafLifetime | float64 }}
@@ -149,10 +165,9 @@ Refuses values that the schema cannot judge, because they contradict each other 
 {{- define "podshaper.validate.resources" -}}
 {{- $limits := dig "limits" dict (.resources | default dict) | default dict }}
 {{- range $resource, $request := dig "requests" dict (.resources | default dict) | default dict }}
-  {{- with get $limits $resource }}
-    {{- if gt (include "podshaper.quantity" $request | float64) (include "podshaper.quantity" . | float64) }}
-      {{- fail (printf "%s: the request of %s, %v, exceeds the limit %v" $.path $resource $request .) }}
-    {{- end }}
+  {{- $limit := get $limits $resource }}
+  {{- if and (hasKey $limits $resource) (gt (include "podshaper.quantity" $request | float64) (include "podshaper.quantity" $limit | float64)) }}
+    {{- fail (printf "%s: the request of %s, %v, exceeds the limit %v" $.path $resource $request $limit) }}
   {{- end }}
 {{- end }}
 {{- end -}}

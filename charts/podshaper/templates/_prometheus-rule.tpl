@@ -71,11 +71,11 @@ spec:
   summary: "{{ $name }} rejected requests of the API server: {{ `{{ $labels.reason }}` }}"
 - alert: PodshaperCertificateExpires
   severity: critical
-  expr: min(podshaper_tls_certificate_expiry_seconds{ {{- $own -}} }) - time() < {{ include "podshaper.alerts.remaining" . }}
+  expr: min(podshaper_tls_certificate_expiry_timestamp_seconds{ {{- $own -}} }) - time() < {{ include "podshaper.alerts.remaining" . }}
   summary: The certificate of {{ $name }} expires in {{ `{{ $value | humanizeDuration }}` }} and was not renewed
 - alert: PodshaperCAExpires
   severity: critical
-  expr: min(podshaper_tls_ca_expiry_seconds{ {{- $own -}} } > 0) - time() < {{ include "podshaper.alerts.remaining" . }}
+  expr: min(podshaper_tls_ca_expiry_timestamp_seconds{ {{- $own -}} } > 0) - time() < {{ include "podshaper.alerts.remaining" . }}
   summary: The CA of {{ $name }} expires in {{ `{{ $value | humanizeDuration }}` }} and was not renewed
 - alert: PodshaperCertificateErrors
   severity: warning

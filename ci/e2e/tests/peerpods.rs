@@ -234,7 +234,7 @@ async fn serves_what_the_secret_holds(release: &Release, secret: &str) {
     let certificate = get(&["--namespace", &release.name, "secret", secret]).await["data"]["tls.crt"].clone();
     let expiry = e2e::authority::not_after(certificate.as_str().expect("a certificate")).to_string();
     eventually(&format!("a certificate until {expiry} is served"), PATIENCE + 2 * hold(), async || {
-        let served = release.metric("podshaper_tls_certificate_expiry_seconds").await;
+        let served = release.metric("podshaper_tls_certificate_expiry_timestamp_seconds").await;
         served.iter().all(|served| *served == expiry).then_some(())
     })
     .await;

@@ -67,12 +67,12 @@ impl ServingCertificate {
     pub fn register(&self, registry: &mut Registry) {
         let times = [
             (
-                "tls_certificate_expiry",
+                "tls_certificate_expiry_timestamp",
                 "Expiry of the serving certificate, in Unix seconds",
                 &self.leaf_expiry,
             ),
             (
-                "tls_last_sync",
+                "tls_last_sync_timestamp",
                 "Last successful read of the certificate files or the Secret, in Unix seconds",
                 &self.last_sync,
             ),
@@ -81,7 +81,7 @@ impl ServingCertificate {
             registry.register_with_unit(name, help, Unit::Seconds, gauge.clone());
         }
         registry.register_with_unit(
-            "tls_ca_expiry",
+            "tls_ca_expiry_timestamp",
             "Expiry of the CA of the serving certificate, in Unix seconds; absent if the CA is unknown",
             Unit::Seconds,
             self.ca_expiry.clone(),
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn unknown_ca_has_no_expiry() {
-        assert!(encoded(7).contains("podshaper_tls_ca_expiry_seconds 7"));
+        assert!(encoded(7).contains("podshaper_tls_ca_expiry_timestamp_seconds 7"));
         assert!(!encoded(0).contains("podshaper_tls_ca_expiry"));
     }
 }

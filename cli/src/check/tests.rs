@@ -201,7 +201,7 @@ async fn certificate_that_expires_soon_gets_a_warning() {
 async fn webhook_without_ready_endpoints_fails() {
     let server = installed(&issue(in_days(90)));
     server.patch(SLICE, &json!({"endpoints": [{"conditions": {"ready": false}}]}));
-    assert_failed(&only(check(&server).await), "no ready endpoint", "kubectl describe pods");
+    assert_failed(&only(check(&server).await), "no ready endpoint", "kubectl describe pods --show-events");
     server
         .patch("/apis/apps/v1/namespaces/sys/deployments/rel-distributor", &json!({"spec": {"replicas": 0}}));
     let scale = "kubectl scale deployment rel-distributor --namespace sys --replicas=2";

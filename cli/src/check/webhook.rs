@@ -142,7 +142,7 @@ fn endpoints_hint(configuration: &Value, service: &Service, cluster: &Snapshot) 
         );
     }
     format!(
-        "A pod that is not ready has the reason in its events:\nkubectl describe pods --namespace {namespace} --selector \
+        "A pod that is not ready has the reason in its events:\nkubectl describe pods --show-events --namespace {namespace} --selector \
          app.kubernetes.io/name={program},app.kubernetes.io/component=webhook"
     )
 }

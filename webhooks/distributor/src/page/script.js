@@ -189,13 +189,20 @@ function rows() {
       composed = composed.filter((other) => other !== group);
       rows();
     });
-    const pods = element("td", { name: "figures" });
+    const pods = element("span");
     pods.id = `pods-${index}`;
-    const cell = (content) => element("td", {}, content);
-    return element("tr", {}, cell(field(group, index, "label", "text", "Node labels")),
-      cell(field(group, index, "tolerations", "text", "Tolerations")), cell(weight(group, index)),
-      cell(field(group, index, "base", "number", "Base")), cell(field(group, index, "max", "number", "Max")), pods,
-      cell(composed.length > 1 ? remove : ""));
+    // A phone shows the names of the columns in the cells.
+    const cell = (column, content) => {
+      const made = element("td", {}, content);
+      made.dataset.column = column;
+      return made;
+    };
+    const input = (key, type, name) => cell(name, field(group, index, key, type, name));
+    const counted = cell("Pods", pods);
+    counted.className = "figures";
+    return element("tr", {}, input("label", "text", "Node labels"), input("tolerations", "text", "Tolerations"),
+      cell("Weight", weight(group, index)), input("base", "number", "Base"), input("max", "number", "Max"), counted,
+      element("td", {}, composed.length > 1 ? remove : ""));
   });
   $("groups").replaceChildren(...made);
   compose();

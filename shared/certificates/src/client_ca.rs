@@ -79,7 +79,7 @@ impl ClientCa {
                 tracing::info!("replaced the CA of clients");
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot read the CA of clients; the previous CA stays in use")
+                tracing::warn!(%error, "cannot read the CA of clients; the previous CA stays in use");
             }
         }
     }

@@ -61,13 +61,12 @@ impl ChainCache {
         let valid = |cached: &&CachedChain| {
             cached.chain.end() != Some(ChainEnd::Gone) || cached.controller == *controller
         };
-        if let Some(cached) = self.chains.get(&inventory.ledger).filter(valid) {
-            if !self.due.remove(&inventory.ledger) {
-                if cached.read_at.elapsed() >= self.lifetime {
-                    self.expired.push((cached.read_at, inventory.ledger.clone()));
-                }
-                return (cached.chain.clone(), false);
+        let cached = self.chains.get(&inventory.ledger).filter(valid);
+        if let Some(cached) = cached.filter(|_| !self.due.remove(&inventory.ledger)) {
+            if cached.read_at.elapsed() >= self.lifetime {
+                self.expired.push((cached.read_at, inventory.ledger.clone()));
             }
+            return (cached.chain.clone(), false);
         }
         let mut chain = OwnerChain::from(Some(controller.clone()));
         self.owners.read_chain(namespace, &mut chain, |_| false).await;
@@ -89,7 +88,7 @@ mod tests {
     use super::*;
 
     fn inventory(number: usize) -> LedgerInventory {
-        let owner = OwnerReference::new("apps/v1", "ReplicaSet", &format!("web-{number}"), "u");
+        let owner = OwnerReference::new("apps/v1", "ReplicaSet", format!("web-{number}"), "u");
         LedgerInventory {
             ledger: LedgerId::new("ns", &number.to_string()),
             controller: NamespacedOwner { namespace: "ns".to_owned(), owner },

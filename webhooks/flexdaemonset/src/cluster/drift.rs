@@ -17,6 +17,8 @@ use super::running_pods::{ResizeStatus, RunningPod};
 pub(super) enum RefitHold {
     /// The pod needs a new one, and the update strategy of its DaemonSet is `OnDelete`.
     OnDelete,
+    /// The pod needs a new one, and evictions are disabled.
+    EvictionsDisabled,
     /// The pod wasn't sized, and match conditions may exclude it.
     NotSeenByWebhook,
 }

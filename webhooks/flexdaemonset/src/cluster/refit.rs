@@ -36,6 +36,9 @@ pub struct RefitOptions {
     /// Pods resized or evicted per minute; 0 disables refits, whatever templates say
     #[arg(long, env = "FLEXDAEMONSET_REFIT_PER_MINUTE", value_name = "N", default_value_t = 60)]
     pub refit_per_minute: u32,
+    /// Whether pods may be evicted. If false, only resizes in place are tried
+    #[arg(long, env = "FLEXDAEMONSET_REFIT_EVICTIONS", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub refit_evictions: bool,
 }
 
 impl RefitOptions {
@@ -205,6 +208,9 @@ impl Refitter {
         }
         if method == Some(RefitMethod::Evict) && daemon_set.on_delete {
             drift.hold = Some(RefitHold::OnDelete);
+            method = None;
+        } else if method == Some(RefitMethod::Evict) && !self.options.refit_evictions {
+            drift.hold = Some(RefitHold::EvictionsDisabled);
             method = None;
         }
         if let Some(reason) = self.history.blocked(cause, pod, method, &difference.summary) {
@@ -442,7 +448,8 @@ mod tests {
 
     fn refitter(client: &Client, refit_per_minute: u32) -> Refitter {
         let events = Events::start(client.clone(), "flexdaemonset", "replica".to_owned());
-        let options = RefitOptions { refit_hysteresis: 5, refit_in_flight: 1, refit_per_minute };
+        let options =
+            RefitOptions { refit_hysteresis: 5, refit_in_flight: 1, refit_per_minute, refit_evictions: true };
         Refitter::new(client.clone(), events, FlexDaemonsetMetrics::default(), options, true)
     }
 
@@ -507,6 +514,24 @@ mod tests {
             resize.answer(200, &json!({}));
         };
         assert!(tokio::join!(refitter.execute(schedule), answers).0);
+    }
+
+    #[tokio::test]
+    async fn pod_that_needs_new_one_is_held_without_evictions() {
+        let (client, _server) = MockApiServer::start();
+        let considered = |refit_evictions| {
+            let mut refitter = refitter(&client, 1000);
+            refitter.options.refit_evictions = refit_evictions;
+            let Candidate { pod, daemon_set, difference, .. } = ready("a/1");
+            let mut drift = Drift { difference: Some(difference), ..Drift::default() };
+            let mut plan = RefitPlan::default();
+            let cause = RefitCause { daemon_set: "d", template: "t", generation: 1 };
+            let refit = Refit::InPlaceOrRecreate;
+            refitter.consider(&mut plan, refit, (&daemon_set, cause), ("a/1", &pod), &mut drift);
+            (plan.candidates.len(), drift.hold)
+        };
+        assert_eq!(considered(true), (1, None));
+        assert_eq!(considered(false), (0, Some(RefitHold::EvictionsDisabled)));
     }
 
     #[test]

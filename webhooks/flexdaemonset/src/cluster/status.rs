@@ -24,6 +24,8 @@ pub(super) struct TemplateCounts {
     example: Option<String>,
     /// Pods that get a new size only when their users delete them.
     on_delete: u32,
+    /// Pods that need a new one while evictions are disabled.
+    evictions_disabled: u32,
     /// Pods that the webhook may never have been called for.
     unseen: u32,
     /// Pods that the scheduler finds no place for.
@@ -95,6 +97,7 @@ impl TemplateCounts {
             (true, _) => self.status.pods_outdated += 1,
         }
         self.on_delete += u32::from(drift.hold == Some(RefitHold::OnDelete));
+        self.evictions_disabled += u32::from(drift.hold == Some(RefitHold::EvictionsDisabled));
         self.unseen += u32::from(drift.hold == Some(RefitHold::NotSeenByWebhook));
         if drift.is_unschedulable {
             self.unschedulable += 1;
@@ -211,6 +214,12 @@ fn progress(refit: Refit, counts: &TemplateCounts) -> (bool, &'static str, Strin
         Refit::InPlaceOrRecreate if counts.on_delete >= differing => {
             let message = format!(
                 "{differing} pods get their size when they are deleted (updateStrategy OnDelete){example}"
+            );
+            (false, "NewPodsNeeded", message)
+        }
+        Refit::InPlaceOrRecreate if counts.evictions_disabled >= differing => {
+            let message = format!(
+                "{differing} pods get their size when they are recreated (evictions are disabled){example}"
             );
             (false, "NewPodsNeeded", message)
         }

@@ -107,4 +107,32 @@ mod tests {
             assert!(text.parse::<ListenAddress>().is_err(), "{text}");
         }
     }
+
+    /// Where it can, the test runs itself in a network namespace in which sockets for IPv6 exclude IPv4.
+    #[tokio::test]
+    async fn any_address_accepts_ipv4_also_with_bindv6only() {
+        const INSIDE: &str = "PODSHAPER_TEST_BINDV6ONLY";
+        let listener = ListenAddress::AnyAddress(0).bind().unwrap().unwrap();
+        if listener.local_addr().unwrap().is_ipv6() {
+            assert!(!rustix::net::sockopt::ipv6_v6only(&listener).unwrap());
+        }
+        if std::env::var_os(INSIDE).is_some() {
+            return;
+        }
+        let set = "echo 1 >/proc/sys/net/ipv6/bindv6only";
+        let unshare = |namespaces: &[&str], script: &str| {
+            std::process::Command::new("unshare")
+                .args(namespaces)
+                .args(["sh", "-c", script])
+                .arg(std::env::current_exe().unwrap())
+                .env(INSIDE, "1")
+                .output()
+                .is_ok_and(|output| output.status.success())
+        };
+        let ways = [&["--net"][..], &["--net", "--user", "--map-root-user"]];
+        if let Some(namespaces) = ways.into_iter().find(|namespaces| unshare(namespaces, set)) {
+            let test = "listen::tests::any_address_accepts_ipv4_also_with_bindv6only";
+            assert!(unshare(namespaces, &format!("{set} && exec \"$0\" --exact {test}")));
+        }
+    }
 }

@@ -66,6 +66,13 @@ impl Browser {
         self.script(&format!("{axe}\n;{run}")).await
     }
 
+    /// Shows pages as for a user who prefers `light` or `dark`.
+    pub async fn prefer_color_scheme(&self, scheme: &str) {
+        let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
+        let command = json!({"cmd": "Emulation.setEmulatedMedia", "params": {"features": features}});
+        self.call("/goog/cdp/execute", &command).await;
+    }
+
     /// A screenshot of the window, as PNG.
     pub async fn screenshot(&self) -> Vec<u8> {
         let shown = call("GET", &format!("/session/{}/screenshot", self.session), &Value::Null).await;

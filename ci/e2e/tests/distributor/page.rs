@@ -98,7 +98,7 @@ async fn assert_usable(phone: &Browser, namespace: &str) {
     fill(phone, &[("#filter", "no-such-workload")]).await;
     assert_eq!(phone.script(shown).await, json!([]));
     fill(phone, &[("#filter", &format!("{namespace} SAMPLE"))]).await;
-    assert_eq!(phone.script(shown).await, json!([format!("{namespace}/web")]));
+    assert_eq!(phone.script(shown).await, json!([format!("{namespace}/sample")]));
     fill(phone, &[("#filter", "")]).await;
 }
 

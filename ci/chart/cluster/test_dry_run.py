@@ -63,12 +63,13 @@ class DryRun(ClusterTest):
                     eventually(lambda path=path: established(path))
         cls.release = f"r{cls.RUN}"
         cls.where = cls.namespace("chart-dry-run")
-        # what the test's Role and Pod are created after
+        # what the Role and the pods of the hooks are created after
         selftest = f"{cls.release}-peerpods-selftest"
         cls.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": selftest}})
-        cls.create(
-            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": selftest, "namespace": cls.where}}
-        )
+        for name in (selftest, f"{cls.release}-peerpods-check"):
+            cls.create(
+                {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": cls.where}}
+            )
 
     def test_the_matrix(self):
         for name, values in matrix():

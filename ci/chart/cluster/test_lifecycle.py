@@ -45,6 +45,8 @@ class WithHelm3(ClusterTest):
 
     def test_uninstall_leaves_the_definitions_alone(self):
         where = self.namespace("chart-uninstall")
+        # Another class may still be deleting those that it applied.
+        self.delete_definitions()
         self.addCleanup(self.delete_definitions)
         helm("install", "all", where, values=EVERYTHING, program=self.PROGRAM)
         self.assertIn("Deployment/all-arch", of_release("all", where))
